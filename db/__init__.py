@@ -1,0 +1,1 @@
+"""What outlives or crosses a process: settings, specs, states, errors, tables, queries, storage."""

@@ -1,0 +1,166 @@
+"""Every error that imagemill raises on purpose.
+
+    ImagemillError
+    ├── UsageError                what was asked for can't be done as asked      exit 2
+    │   ├── SettingsError         a setting is missing or wrong
+    │   ├── ManifestError         a manifest has bad rows; carries every problem
+    │   ├── UnknownJob            no job by that id or name
+    │   ├── UnknownImage          no image by that id
+    │   ├── ModelError            a model is not registered, not found, or not safe to load
+    │   └── SchemaError           the database is at a schema this version does not know
+    ├── ServiceError              something outside did not answer                exit 3
+    │   ├── DatabaseError
+    │   ├── BrokerError
+    │   └── StorageError
+    │       ├── StorageDenied     wrong credentials or a missing bucket; never retried
+    │       ├── ObjectMissing     no object under that key
+    │       └── ObjectConflict    another content is stored under that key
+    ├── RenderError               an image could not be rendered
+    │   ├── OutOfMemory           the device's memory is too small for this batch
+    │   ├── BadPixels             the model gave NaN where a picture should be
+    │   └── InputImageError       an init image or mask can't be used
+    └── LeaseLost                 somebody else owns these images now; discard
+
+`code` is stable: it is stored with an attempt and printed with `--json`. `retryable` says whether
+the same request may succeed later without anybody changing anything.
+"""
+
+from typing import ClassVar
+
+
+class ImagemillError(Exception):
+    """imagemill could not do what was asked."""
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or type(self).__doc__)
+
+    @property
+    def message(self) -> str:
+        """One readable line: what happened and what to do."""
+        return str(self)
+
+
+class UsageError(ImagemillError):
+    """What was asked for can't be done as asked."""
+
+    code = "usage"
+    exit_code = 2
+
+
+class SettingsError(UsageError):
+    """A setting is missing or wrong."""
+
+    code = "settings"
+
+
+class ManifestError(UsageError):
+    """A manifest has bad rows."""
+
+    code = "manifest"
+
+
+class UnknownJob(UsageError):
+    """There is no such job."""
+
+    code = "unknown_job"
+
+
+class UnknownImage(UsageError):
+    """There is no such image."""
+
+    code = "unknown_image"
+
+
+class ModelError(UsageError):
+    """A model is not registered, not found, or not safe to load."""
+
+    code = "model"
+
+
+class SchemaError(UsageError):
+    """The database is at a schema that this version does not know; run `imagemill migrate`."""
+
+    code = "schema"
+
+
+class ServiceError(ImagemillError):
+    """A service did not answer."""
+
+    code = "service"
+    retryable = True
+    exit_code = 3
+
+
+class DatabaseError(ServiceError):
+    """The database did not answer."""
+
+    code = "database"
+
+
+class BrokerError(ServiceError):
+    """The broker did not answer."""
+
+    code = "broker"
+
+
+class StorageError(ServiceError):
+    """The object store did not answer."""
+
+    code = "storage"
+
+
+class StorageDenied(StorageError):
+    """The object store refused: wrong credentials, or the bucket does not exist."""
+
+    code = "storage_denied"
+    retryable = False
+
+
+class ObjectMissing(StorageError):
+    """There is no object under this key."""
+
+    code = "object_missing"
+    retryable = False
+
+
+class ObjectConflict(StorageError):
+    """Another content is stored under this key."""
+
+    code = "object_conflict"
+    retryable = False
+
+
+class RenderError(ImagemillError):
+    """An image could not be rendered."""
+
+    code = "render"
+    retryable = True
+
+
+class OutOfMemory(RenderError):
+    """The device's memory is too small for this batch."""
+
+    code = "out_of_memory"
+
+
+class BadPixels(RenderError):
+    """The model gave NaN where a picture should be."""
+
+    code = "bad_pixels"
+
+
+class InputImageError(RenderError):
+    """An init image or a mask can't be used."""
+
+    code = "input_image"
+    retryable = False
+
+
+class LeaseLost(ImagemillError):
+    """Somebody else owns these images now."""
+
+    code = "lease_lost"

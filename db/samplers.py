@@ -1,0 +1,176 @@
+"""The samplers' names: canonical, displayed (as A1111 and Civitai write them), and aliases.
+
+Names only: what a sampler computes is `worker.samplers`. "Sampler" is what diffusers calls a
+scheduler; `diffusers_class` and `options` say which, configured how.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampler:
+    """One sampler: its names and the diffusers class and options that implement it.
+
+    `flow` samplers integrate a flow-matching model and suit no other; all others are for
+    epsilon, sample or v prediction.
+    """
+
+    name: str
+    display: str
+    diffusers_class: str
+    options: Mapping[str, str | float | int | bool] = MappingProxyType({})
+    aliases: tuple[str, ...] = ()
+    flow: bool = False
+
+
+def _sigmas(kind: str) -> Mapping[str, bool]:
+    return MappingProxyType({f"use_{kind}_sigmas": True})
+
+
+_DPMPP = "DPMSolverMultistepScheduler"
+
+SAMPLERS: tuple[Sampler, ...] = (
+    Sampler(name="ddim", display="DDIM", diffusers_class="DDIMScheduler"),
+    Sampler(name="ddpm", display="DDPM", diffusers_class="DDPMScheduler"),
+    Sampler(
+        name="pndm",
+        display="PLMS",
+        diffusers_class="PNDMScheduler",
+        options=MappingProxyType({"skip_prk_steps": True}),
+        aliases=("plms",),
+    ),
+    Sampler(name="lms", display="LMS", diffusers_class="LMSDiscreteScheduler"),
+    Sampler(
+        name="lms_karras",
+        display="LMS Karras",
+        diffusers_class="LMSDiscreteScheduler",
+        options=_sigmas("karras"),
+    ),
+    Sampler(name="euler", display="Euler", diffusers_class="EulerDiscreteScheduler"),
+    Sampler(
+        name="euler_karras",
+        display="Euler Karras",
+        diffusers_class="EulerDiscreteScheduler",
+        options=_sigmas("karras"),
+    ),
+    Sampler(
+        name="euler_a",
+        display="Euler a",
+        diffusers_class="EulerAncestralDiscreteScheduler",
+        aliases=("euler_ancestral",),
+    ),
+    Sampler(name="heun", display="Heun", diffusers_class="HeunDiscreteScheduler"),
+    Sampler(name="kdpm2", display="DPM2", diffusers_class="KDPM2DiscreteScheduler"),
+    Sampler(
+        name="kdpm2_karras",
+        display="DPM2 Karras",
+        diffusers_class="KDPM2DiscreteScheduler",
+        options=_sigmas("karras"),
+    ),
+    Sampler(
+        name="kdpm2_a",
+        display="DPM2 a",
+        diffusers_class="KDPM2AncestralDiscreteScheduler",
+        aliases=("kdpm2_ancestral",),
+    ),
+    Sampler(
+        name="kdpm2_a_karras",
+        display="DPM2 a Karras",
+        diffusers_class="KDPM2AncestralDiscreteScheduler",
+        options=_sigmas("karras"),
+    ),
+    Sampler(name="dpmpp_2m", display="DPM++ 2M", diffusers_class=_DPMPP),
+    Sampler(
+        name="dpmpp_2m_karras",
+        display="DPM++ 2M Karras",
+        diffusers_class=_DPMPP,
+        options=_sigmas("karras"),
+    ),
+    Sampler(
+        name="dpmpp_2m_exponential",
+        display="DPM++ 2M Exponential",
+        diffusers_class=_DPMPP,
+        options=_sigmas("exponential"),
+    ),
+    Sampler(
+        name="dpmpp_2m_beta",
+        display="DPM++ 2M Beta",
+        diffusers_class=_DPMPP,
+        options=_sigmas("beta"),
+    ),
+    Sampler(
+        name="dpmpp_2m_sde",
+        display="DPM++ 2M SDE",
+        diffusers_class=_DPMPP,
+        options=MappingProxyType({"algorithm_type": "sde-dpmsolver++"}),
+    ),
+    Sampler(
+        name="dpmpp_2m_sde_karras",
+        display="DPM++ 2M SDE Karras",
+        diffusers_class=_DPMPP,
+        options=MappingProxyType({"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}),
+    ),
+    Sampler(
+        name="dpmpp_3m_sde",
+        display="DPM++ 3M SDE",
+        diffusers_class=_DPMPP,
+        options=MappingProxyType({"algorithm_type": "sde-dpmsolver++", "solver_order": 3}),
+    ),
+    Sampler(
+        name="dpmpp_2s",
+        display="DPM++ 2S",
+        diffusers_class="DPMSolverSinglestepScheduler",
+        aliases=("dpmpp_singlestep",),
+    ),
+    Sampler(name="dpmpp_sde", display="DPM++ SDE", diffusers_class="DPMSolverSDEScheduler"),
+    Sampler(
+        name="dpmpp_sde_karras",
+        display="DPM++ SDE Karras",
+        diffusers_class="DPMSolverSDEScheduler",
+        options=_sigmas("karras"),
+    ),
+    Sampler(name="unipc", display="UniPC", diffusers_class="UniPCMultistepScheduler"),
+    Sampler(name="deis", display="DEIS", diffusers_class="DEISMultistepScheduler"),
+    Sampler(name="lcm", display="LCM", diffusers_class="LCMScheduler"),
+    Sampler(name="tcd", display="TCD", diffusers_class="TCDScheduler"),
+    Sampler(
+        name="flow_euler",
+        display="Flow Euler",
+        diffusers_class="FlowMatchEulerDiscreteScheduler",
+        flow=True,
+    ),
+    Sampler(
+        name="flow_heun",
+        display="Flow Heun",
+        diffusers_class="FlowMatchHeunDiscreteScheduler",
+        flow=True,
+    ),
+)
+
+BY_NAME: Mapping[str, Sampler] = MappingProxyType({sampler.name: sampler for sampler in SAMPLERS})
+
+
+def find_sampler(text: str) -> Sampler | None:
+    """The sampler that a canonical name, a display name, an alias or a diffusers class names.
+
+    Case, spaces, hyphens and underscores do not matter. A class that several samplers share
+    means the one without special options. None if nothing is called that.
+    """
+    return _ALIASES.get(_folded(text))
+
+
+def _folded(text: str) -> str:
+    return "".join(c for c in text.casefold() if c not in " -_")
+
+
+def _aliases() -> Mapping[str, Sampler]:
+    found: dict[str, Sampler] = {}
+    for sampler in SAMPLERS:
+        for name in (sampler.name, sampler.display, *sampler.aliases, sampler.diffusers_class):
+            found.setdefault(_folded(name), sampler)
+    return MappingProxyType(found)
+
+
+_ALIASES = _aliases()

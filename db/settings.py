@@ -1,0 +1,133 @@
+"""Settings: one frozen, typed object, built once at an entry point and passed down.
+
+Sources, first one wins: arguments of the call, `IMAGEMILL_*` environment variables,
+`imagemill.toml` (the working folder's, or the one `IMAGEMILL_CONFIG` names), the defaults here.
+`Settings.for_home` addresses what an embedded run left in a folder.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from db.errors import SettingsError
+
+DATABASE_FILE = "imagemill.sqlite3"
+OBJECTS_FOLDER = "objects"
+
+
+class Settings(BaseSettings):
+    """Every setting. The environment variable is the name in capitals after `IMAGEMILL_`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="IMAGEMILL_", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    database_url: SecretStr = Field(
+        SecretStr("sqlite:///imagemill.sqlite3"), description="SQLAlchemy URL of the database"
+    )
+    broker_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Celery broker: Redis or Valkey"
+    )
+    storage_url: str = Field(
+        "objects", description="where pictures go: a folder, or s3://bucket/prefix"
+    )
+    s3_endpoint_url: str | None = Field(None, description="S3 endpoint, if it is not AWS")
+    s3_checksums: Literal["when_supported", "when_required"] = Field(
+        "when_required", description="when boto3 adds checksums; some stores choke on them"
+    )
+
+    models: Path | None = Field(None, description="the model registry file (TOML)")
+    model_cache: Path | None = Field(None, description="folder for pulled models")
+    default_model: str = Field("shapes64", description="the model of rows that name none")
+    adapters_folder: Path | None = Field(None, description="folder of LoRA and embedding files")
+    inputs_folder: Path | None = Field(None, description="folder of init images and masks")
+
+    device: str = Field("auto", description="auto, cpu, cuda, or cuda:N")
+    dtype: Literal["auto", "fp16", "bf16", "fp32"] = Field(
+        "auto", description="auto is fp16 on a GPU, fp32 on a CPU"
+    )
+    slots: int | None = Field(
+        None, ge=1, le=512, description="B, the rows of one forward pass; found out if not set"
+    )
+    threads: int = Field(1, ge=1, description="intra-op threads of one child on a CPU")
+    children: int | None = Field(
+        None, ge=1, description="worker processes; one per GPU or core if not set"
+    )
+    warm_models: int = Field(2, ge=1, description="models kept loaded in one child")
+    route: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="worker label")
+
+    lease_seconds: float = Field(60, gt=0, description="a shift's lease, renewed while it works")
+    heartbeat_seconds: float = Field(5, gt=0, description="how often a shift renews its lease")
+    shift_seconds: float = Field(600, gt=0, description="how long one Celery task works")
+    drain_seconds: float = Field(20, gt=0, description="how long a worker may take to stop")
+    max_solo_failures: int = Field(3, ge=1, description="failures alone before an image is dead")
+    retry_seconds: float = Field(5, ge=0, description="first wait before a retry; doubles")
+    sweep_age_seconds: float = Field(
+        86400, ge=0, description="how old an object without a row must be to be swept"
+    )
+
+    max_pixels: int = Field(4096 * 4096, gt=0, description="most width x height of an image")
+    max_steps: int = Field(1000, gt=0, description="most denoising steps")
+    max_samples: int = Field(10_000, gt=0, description="most images of one row")
+    max_prompt_bytes: int = Field(32_768, gt=0, description="most UTF-8 bytes of a prompt")
+    max_line_bytes: int = Field(1_048_576, gt=0, description="most bytes of a manifest line")
+    max_rows: int = Field(100_000_000, gt=0, description="most rows of a manifest")
+
+    log_format: Literal["human", "json"] = Field("human", description="how log lines look")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="the least severe log lines that are written"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, environment, then the TOML file; see the module's docstring."""
+        file = Path(os.environ.get("IMAGEMILL_CONFIG", "imagemill.toml"))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
+
+    @classmethod
+    def load(cls, **overrides: Any) -> "Settings":
+        """The settings of this process; a `SettingsError` names the bad one and what it may be."""
+        try:
+            return cls(**overrides)
+        except ValidationError as error:
+            raise SettingsError("; ".join(_problem(dict(e)) for e in error.errors())) from None
+
+    @classmethod
+    def for_home(cls, home: Path, **overrides: Any) -> "Settings":
+        """The settings that address what `imagemill run --out HOME` keeps in its folder."""
+        home = home.resolve()
+        return cls.load(
+            database_url=f"sqlite:///{home / DATABASE_FILE}",
+            storage_url=str(home / OBJECTS_FOLDER),
+            **overrides,
+        )
+
+
+def without_password(url: str) -> str:
+    """A URL with its password replaced by `***`: for messages and `doctor`."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    netloc = parts.netloc.replace(f":{parts.password}@", ":***@")
+    return urlunsplit(parts._replace(netloc=netloc))
+
+
+def _problem(error: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    return f"IMAGEMILL_{name.upper()}: {error['msg']}"

@@ -1,0 +1,1 @@
+"""The control side: manifests, planning, submitting, dispatching and watching. Never imports torch."""
