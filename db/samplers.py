@@ -5,7 +5,7 @@ scheduler; `diffusers_class` and `options` say which, configured how.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 
@@ -20,7 +20,9 @@ class Sampler:
     name: str
     display: str
     diffusers_class: str
-    options: Mapping[str, str | float | int | bool] = MappingProxyType({})
+    options: Mapping[str, str | float | int | bool] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
     aliases: tuple[str, ...] = ()
     flow: bool = False
 
