@@ -6,6 +6,7 @@
     │   ├── ManifestError         a manifest has bad rows; carries every problem
     │   ├── UnknownJob            no job by that id or name
     │   ├── UnknownImage          no image by that id
+    │   ├── RecordError           a file holds no readable imagemill record
     │   ├── ModelError            a model is not registered, not found, or not safe to load
     │   └── SchemaError           the database is at a schema this version does not know
     ├── ServiceError              something outside did not answer                exit 3
@@ -14,7 +15,8 @@
     │   └── StorageError
     │       ├── StorageDenied     wrong credentials or a missing bucket; never retried
     │       ├── ObjectMissing     no object under that key
-    │       └── ObjectConflict    another content is stored under that key
+    │       ├── ObjectConflict    another content is stored under that key
+    │       └── BadKey            not a name an object may have
     ├── RenderError               an image could not be rendered
     │   ├── OutOfMemory           the device's memory is too small for this batch
     │   ├── BadPixels             the model gave NaN where a picture should be
@@ -75,6 +77,12 @@ class UnknownImage(UsageError):
     code = "unknown_image"
 
 
+class RecordError(UsageError):
+    """A file holds no imagemill record, or is damaged."""
+
+    code = "record"
+
+
 class ModelError(UsageError):
     """A model is not registered, not found, or not safe to load."""
 
@@ -131,6 +139,13 @@ class ObjectConflict(StorageError):
     """Another content is stored under this key."""
 
     code = "object_conflict"
+    retryable = False
+
+
+class BadKey(StorageError):
+    """This is not a name that an object may have."""
+
+    code = "bad_key"
     retryable = False
 
 

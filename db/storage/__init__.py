@@ -30,7 +30,8 @@ class Storage(Protocol):
         """Store `body` under `key` unless something is there; whether this call created it.
 
         Something already there is compared by length and SHA-256: equal counts as stored
-        (False), different is an `ObjectConflict`. Safe to repeat after an unknown outcome.
+        (False), different is an `ObjectConflict`. Safe to repeat after an unknown outcome; it
+        then says False even where the lost call created the object. Safe from many threads.
         """
 
     def get(self, key: str) -> bytes:
@@ -48,8 +49,18 @@ class Storage(Protocol):
     def object_uri(self, key: str) -> str:
         """Where a reader finds the object: `file:///…` or `s3://bucket/…`."""
 
+    def leftovers(self) -> Iterator[StoredObject]:
+        """What writers have begun and not finished, crashed or still at it: never an object.
+
+        `list` skips them. A sweep discards those that are old enough.
+        """
+
+    def discard(self, leftover: StoredObject) -> None:
+        """Remove one of `leftovers`; nothing happens if it is gone."""
+
     def probe(self) -> str:
         """Write, find and delete a test object; a readable line on what the store can do.
 
-        In particular whether it honours conditional PUT.
+        In particular whether it honours conditional PUT; if not, this instance looks first and
+        then writes from here on. So every process that puts, probes once when it starts.
         """

@@ -1,0 +1,280 @@
+"""A store in a bucket of S3 or anything that speaks its protocol.
+
+An object is created by one PUT with `If-None-Match: *` and a Content-MD5, so the store itself
+lets exactly one writer win and refuses a body that was damaged on the way. Its SHA-256 goes
+along as metadata, so that a writer who finds the name taken can compare without downloading.
+"""
+
+import base64
+import hashlib
+import random
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from db.errors import ObjectConflict, ObjectMissing, StorageError
+from db.settings import without_password
+from db.storage import StoredObject
+from db.storage.keys import checked_key, is_key
+from db.storage.probing import probe_name, try_out
+from db.storage.s3_errors import error_code, http_status, s3_errors
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CONNECT_SECONDS = 5
+READ_SECONDS = 30
+ATTEMPTS = 5
+CONNECTIONS = 32
+"""Connections one client keeps open: at least the threads that upload."""
+
+_TAKEN = 412
+_BUSY = 409
+_ABSENT = 404
+_UNKNOWN_HEADER = {"NotImplemented", "InvalidArgument", "InvalidRequest"}
+
+
+class S3Storage:
+    """Objects in `bucket` below `prefix` (no slash at its ends; may be empty).
+
+    Credentials and region come from the usual AWS environment. One instance serves any number
+    of threads; making one does no I/O.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint_url: str | None = None,
+        checksums: Literal["when_supported", "when_required"] = "when_required",
+        attempts: int = ATTEMPTS,
+        read_seconds: float = READ_SECONDS,
+    ) -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._endpoint_url = endpoint_url
+        self._attempts = attempts
+        self._conditional = True
+        self._config = Config(
+            signature_version="s3v4",
+            # Stores that are not AWS rarely have a DNS name per bucket.
+            s3={"addressing_style": "path" if endpoint_url else "auto"},
+            request_checksum_calculation=checksums,
+            response_checksum_validation=checksums,
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=read_seconds,
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            max_pool_connections=CONNECTIONS,
+            tcp_keepalive=True,
+        )
+        self._made: S3Client | None = None
+        self._making = threading.Lock()
+
+    @property
+    def uri(self) -> str:
+        """`s3://bucket/prefix`."""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def put(self, key: str, body: bytes, *, media_type: str) -> bool:
+        """See `Storage.put`."""
+        sha256 = hashlib.sha256(body).hexdigest()
+        name = self._name(key)
+        with s3_errors(self._bucket, f"write {name}"):
+            for attempt in range(self._attempts):
+                if attempt:
+                    _back_off(attempt)
+                if not self._conditional and self._same(name, body, sha256):
+                    return False
+                outcome = self._create(name, body, sha256, media_type)
+                if outcome == "created":
+                    return True
+                # The name may also have been freed by a delete since; then we try again.
+                if outcome == "taken" and self._same(name, body, sha256):
+                    return False
+        raise StorageError(
+            f"can't write {name} in bucket {self._bucket}: "
+            f"the store reported a conflict {self._attempts} times"
+        )
+
+    def get(self, key: str) -> bytes:
+        """See `Storage.get`. What arrives is checked against the SHA-256 stored with it."""
+        name = self._name(key)
+        with s3_errors(self._bucket, f"read {name}"):
+            try:
+                body, sha256 = self._download(name)
+            except ClientError as error:
+                if error_code(error) in ("NoSuchKey", "404"):
+                    raise ObjectMissing(f"no object {key} in {self.uri}") from None
+                raise
+        if sha256 is not None and hashlib.sha256(body).hexdigest() != sha256:
+            raise StorageError(f"{name} in bucket {self._bucket} is damaged: its SHA-256 is wrong")
+        return body
+
+    def stat(self, key: str) -> StoredObject | None:
+        """See `Storage.stat`."""
+        name = self._name(key)
+        with s3_errors(self._bucket, f"look up {name}"):
+            try:
+                head = self._client.head_object(Bucket=self._bucket, Key=name)
+            except ClientError as error:
+                if http_status(error) != _ABSENT:
+                    raise
+                self._require_bucket()
+                return None
+        return StoredObject(key=key, size=head["ContentLength"], modified=head["LastModified"])
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """See `Storage.list`. Objects that no key can name are skipped."""
+        with s3_errors(self._bucket, f"list {self._prefix}{prefix}"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix + prefix
+            )
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    key = item["Key"].removeprefix(self._prefix)
+                    if is_key(key):
+                        yield StoredObject(
+                            key=key, size=item["Size"], modified=item["LastModified"]
+                        )
+
+    def delete(self, key: str) -> None:
+        """See `Storage.delete`."""
+        name = self._name(key)
+        with s3_errors(self._bucket, f"delete {name}"):
+            self._client.delete_object(Bucket=self._bucket, Key=name)
+
+    def leftovers(self) -> Iterator[StoredObject]:
+        """See `Storage.leftovers`: none, an object here is one request."""
+        return iter(())
+
+    def discard(self, leftover: StoredObject) -> None:
+        """See `Storage.discard`: nothing to do."""
+
+    def object_uri(self, key: str) -> str:
+        """See `Storage.object_uri`: `s3://bucket/prefix/key`."""
+        return f"s3://{self._bucket}/{self._name(key)}"
+
+    def probe(self) -> str:
+        """See `Storage.probe`; finds out about conditional PUT and remembers it."""
+        self._conditional = self._honours_conditions()
+        try_out(self, probe_name())
+        where = f" at {without_password(self._endpoint_url)}" if self._endpoint_url else ""
+        how = (
+            "conditional PUT is honoured, an object is created once"
+            if self._conditional
+            else "conditional PUT is not honoured: an object is looked for before it is written"
+        )
+        return f"{self.uri}{where}: {how}"
+
+    @property
+    def _client(self) -> "S3Client":
+        # boto3's default session is shared and not safe to use from several threads; a client is.
+        with self._making:
+            if self._made is None:
+                session = boto3.Session()
+                # A store with its own endpoint takes any region, but a signature needs one.
+                region = session.region_name or ("us-east-1" if self._endpoint_url else None)
+                self._made = session.client(
+                    "s3",
+                    config=self._config,
+                    endpoint_url=self._endpoint_url,
+                    region_name=region,
+                )
+            return self._made
+
+    def _name(self, key: str) -> str:
+        return self._prefix + checked_key(key)
+
+    def _create(
+        self, name: str, body: bytes, sha256: str, media_type: str
+    ) -> Literal["created", "taken", "busy"]:
+        """One PUT, with a condition if the store honours it."""
+        condition = {"IfNoneMatch": "*"} if self._conditional else {}
+        try:
+            self._client.put_object(
+                Bucket=self._bucket,
+                Key=name,
+                Body=body,
+                ContentType=media_type,
+                ContentMD5=base64.b64encode(_md5(body)).decode(),
+                Metadata={"sha256": sha256},
+                **condition,  # type: ignore[arg-type]  # a dict of one optional parameter
+            )
+        except ClientError as error:
+            if http_status(error) == _TAKEN:
+                return "taken"
+            if http_status(error) == _BUSY:
+                return "busy"
+            raise
+        return "created"
+
+    def _same(self, name: str, body: bytes, sha256: str) -> bool:
+        """Whether `body` is stored there; False if nothing is, `ObjectConflict` if another."""
+        try:
+            head = self._client.head_object(Bucket=self._bucket, Key=name)
+            there = head["Metadata"].get("sha256")
+            if head["ContentLength"] == len(body) and there is None:
+                # Written by somebody else's tool: only the bytes can tell.
+                there = hashlib.sha256(self._download(name)[0]).hexdigest()
+        except ClientError as error:
+            if http_status(error) == _ABSENT:
+                return False
+            raise
+        if head["ContentLength"] != len(body) or there != sha256:
+            raise ObjectConflict(
+                f"another content is stored under {name} in bucket {self._bucket}: "
+                f"{head['ContentLength']} bytes there, {len(body)} bytes to be stored"
+            )
+        return True
+
+    def _download(self, name: str) -> tuple[bytes, str | None]:
+        """An object's bytes and the SHA-256 that was stored with it.
+
+        botocore repeats a request that fails, but not one whose answer breaks off: we do.
+        """
+        attempt = 0
+        while True:
+            answer = self._client.get_object(Bucket=self._bucket, Key=name)
+            try:
+                return answer["Body"].read(), answer["Metadata"].get("sha256")
+            except BotoCoreError:
+                attempt += 1
+                if attempt >= self._attempts:
+                    raise
+            _back_off(attempt)
+
+    def _require_bucket(self) -> None:
+        """Raise if there is no bucket: HEAD says 404 for that as well, without a word why."""
+        self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
+
+    def _honours_conditions(self) -> bool:
+        """Whether a second PUT with `If-None-Match: *` is refused with 412."""
+        name = self._name(probe_name())
+        self._conditional = True
+        with s3_errors(self._bucket, f"write {name}"):
+            try:
+                outcomes = [
+                    self._create(name, b"probe", hashlib.sha256(b"probe").hexdigest(), "text/plain")
+                    for _ in range(2)
+                ]
+            except ClientError as error:
+                if error_code(error) in _UNKNOWN_HEADER or http_status(error) == 501:
+                    return False
+                raise
+            self._client.delete_object(Bucket=self._bucket, Key=name)
+        return outcomes != ["created", "created"]
+
+
+def _md5(body: bytes) -> bytes:
+    return hashlib.md5(body, usedforsecurity=False).digest()
+
+
+def _back_off(attempt: int) -> None:
+    """Sleep up to 0.1 s x 2^attempt, at most 2 s, at random: so that a crowd spreads out."""
+    time.sleep(min(2.0, 0.1 * 2**attempt) * random.random())  # noqa: S311  # no secret
