@@ -1,0 +1,211 @@
+"""The programs that train and score the shipped model: drawing, captions, tokenizer, scorer."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPTokenizer
+
+from tools import score_shapes64, train_shapes64
+from tools.shapes64.autoencoder import SCALING, encode, fold_scale, new_autoencoder
+from tools.shapes64.captions import Wish, caption_words, describe, training_caption, understand
+from tools.shapes64.drawing import Scene, all_scenes, draw, random_scene
+from tools.shapes64.muon import orthogonalised
+from tools.shapes64.score import random_prompts, score_drawn, score_pictures
+from tools.shapes64.sight import look
+from tools.shapes64.tokenizer import MAX_LENGTH, write_tokenizer
+
+
+def drawn_with_captions(count: int, *, seed: int = 3) -> tuple[list[np.ndarray], list[str]]:
+    rng = np.random.default_rng(seed)
+    scenes = [random_scene(rng, unseen=i % 2 == 0) for i in range(count)]
+    return [draw(scene, rng) for scene in scenes], [describe(scene, rng) for scene in scenes]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"), caption_words())
+
+
+@pytest.fixture(scope="module")
+def smoke_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("smoke") / "model"
+    train_shapes64.main(["--smoke", "--out", str(folder)])
+    return folder
+
+
+def test_drawn_pictures_show_what_their_captions_say():
+    pictures, captions = drawn_with_captions(200)
+    scores = score_pictures(pictures, captions)
+    assert scores.everything == 1.0
+    assert scores.misses == ()
+
+
+def test_the_scorer_is_right_on_shapes_of_any_size_and_place():
+    scores = score_drawn(400, seed=11)
+    assert min(scores.background, scores.colour, scores.kind) >= 0.99
+
+
+def test_the_scorer_counts_two_shapes():
+    scene = Scene(kind="ring", colour="red", background="white", size="small", count=2)
+    assert look(draw(scene, np.random.default_rng(0))).count == 2
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wrong"),
+    [
+        ("a red circle on a green background", "background"),
+        ("a pink circle on a blue background", "colour"),
+        ("a red ring on a blue background", "kind"),
+    ],
+)
+def test_the_scorer_rejects_a_picture_of_something_else(prompt, wrong):
+    picture = draw(Scene(kind="circle", colour="red", background="blue"), np.random.default_rng(1))
+    scores = score_pictures([picture], [prompt])
+    assert {part: getattr(scores, part) for part in ("background", "colour", "kind")} == {
+        part: float(part != wrong) for part in ("background", "colour", "kind")
+    }
+    assert scores.misses[0].prompt == prompt
+
+
+def test_the_scorer_sees_nothing_in_noise_and_no_shape_on_a_plain_ground():
+    noise = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    assert look(noise).background is None
+    assert look(noise).kind is None
+    plain = look(np.full((64, 64, 3), 15, np.uint8))
+    assert (plain.background, plain.colour, plain.kind) == ("black", None, None)
+
+
+def test_shuffled_pictures_score_badly():
+    pictures, captions = drawn_with_captions(100)
+    scores = score_pictures(pictures[1:] + pictures[:1], captions)
+    assert scores.everything < 0.1
+
+
+def test_no_pictures_are_an_error():
+    with pytest.raises(ValueError, match="no pictures"):
+        score_pictures([], [])
+
+
+def test_a_sentence_that_asks_for_no_shape_is_refused():
+    assert understand("A blue backdrop with two violet DONUTS at the top.") == Wish(
+        background="blue", colour="purple", kind="ring"
+    )
+    with pytest.raises(ValueError, match="a cat on a sofa"):
+        understand("a cat on a sofa")
+
+
+def test_unseen_prompts_never_occur_in_training():
+    unseen = {(s.colour, s.kind, s.background) for s in all_scenes() if s.unseen}
+    rng = np.random.default_rng(4)
+    trained = [random_scene(rng, unseen=False) for _ in range(2000)]
+    assert not unseen & {(s.colour, s.kind, s.background) for s in trained}
+    wishes = [understand(prompt) for prompt in random_prompts(200)]
+    assert {(w.colour, w.kind, w.background) for w in wishes} <= unseen
+
+
+def test_drawing_and_captions_depend_on_the_seed_alone():
+    first, second = drawn_with_captions(20), drawn_with_captions(20)
+    assert first[1] == second[1]
+    assert np.array_equal(first[0], second[0])
+
+
+def test_some_training_captions_are_dropped():
+    rng = np.random.default_rng(5)
+    scene = Scene(kind="star", colour="pink", background="black")
+    captions = [training_caption(scene, rng) for _ in range(2000)]
+    assert 0.07 < captions.count("") / 2000 < 0.13
+    assert 0.82 < sum("pink" in caption for caption in captions) / 2000 < 0.92
+
+
+def test_every_caption_word_is_one_token(tokenizer):
+    for word in caption_words():
+        assert len(tokenizer(word).input_ids) == 3, word
+    longest = max(len(tokenizer(c).input_ids) for c in drawn_with_captions(500)[1])
+    assert longest <= MAX_LENGTH
+
+
+@pytest.mark.parametrize("text", ["two red stars", "déjà vu, 猫 & 42 zebras!", "😀"])
+def test_any_text_comes_back_from_its_tokens(tokenizer, text):
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    decoded = tokenizer.decode(ids)
+    assert decoded.replace(" ", "") == text.replace(" ", "")
+
+
+def test_the_tokenizer_loads_from_either_form(tokenizer, tmp_path):
+    text = "an illustration of a violet donut, ünseen wörds"
+    folder = tmp_path / "tokenizer"
+    write_tokenizer(folder, caption_words())
+    assert CLIPTokenizer.from_pretrained(folder)(text) == tokenizer(text)
+    (folder / "tokenizer.json").unlink()
+    assert CLIPTokenizer.from_pretrained(folder)(text) == tokenizer(text)
+
+
+def test_folding_leaves_pictures_alone_and_makes_the_scaling_factor_right():
+    torch.manual_seed(0)
+    vae = new_autoencoder().eval()
+    pictures = torch.rand(4, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        before = vae.decode(encode(vae, pictures)).sample
+        spread = vae.encode(pictures).latent_dist.std
+        fold_scale(vae, encode(vae, pictures))
+        latents = encode(vae, pictures)
+        ratio = vae.encode(pictures).latent_dist.std / spread
+        assert torch.allclose(vae.decode(latents).sample, before, atol=1e-3)
+    scaled = latents * SCALING
+    assert torch.allclose(scaled.mean(dim=(0, 2, 3)), torch.zeros(4), atol=1e-3)
+    assert torch.allclose(scaled.std(dim=(0, 2, 3)), torch.ones(4), atol=1e-3)
+    per_channel = ratio.flatten(2)
+    assert torch.allclose(per_channel, per_channel[:1, :, :1].expand_as(per_channel), rtol=1e-2)
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one():
+    matrices = torch.randn(3, 24, 40, generator=torch.Generator().manual_seed(0))
+    for batch in (matrices, matrices.mT):
+        values = torch.linalg.svdvals(orthogonalised(batch))
+        assert values.min() > 0.5
+        assert values.max() < 1.5
+
+
+def test_smoke_training_writes_a_folder_that_diffusers_loads(smoke_model):
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        smoke_model, dtype=torch.float32, safety_checker=None, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    picture = pipeline("a red circle on a blue background", num_inference_steps=2).images[0]
+    assert picture.size == (64, 64)
+    assert pipeline.scheduler.config.clip_sample is False
+    assert pipeline.text_encoder.config.eos_token_id == pipeline.tokenizer.eos_token_id
+
+
+def test_the_folder_is_small_half_precision_and_tells_no_paths(smoke_model):
+    files = [path for path in smoke_model.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 12e6
+    for path in files:
+        if path.suffix == ".json":
+            text = path.read_text()
+            json.loads(text)
+            assert "name_or_path" not in text
+            assert str(smoke_model.parent) not in text
+    names = {str(path.relative_to(smoke_model)) for path in files}
+    assert {
+        "model_index.json",
+        "scheduler/scheduler_config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/merges.txt",
+        "tokenizer/tokenizer.json",
+        "tokenizer/vocab.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    } <= names
+
+
+def test_the_score_command_fails_below_its_targets(smoke_model, capsys):
+    code = score_shapes64.main([str(smoke_model), "--count", "2", "--steps", "2", "--json"])
+    (row,) = json.loads(capsys.readouterr().out)
+    assert code == 1
+    assert row["met"] is False
+    assert row["pictures"] == 2

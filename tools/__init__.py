@@ -1,0 +1,1 @@
+"""Programs for the people who build imagemill; nothing here is installed."""
