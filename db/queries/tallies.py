@@ -1,0 +1,97 @@
+"""Counting images without contention: append signed deltas, sum them up, fold them now and then."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.orm import Session
+
+from db.states import ImageState
+from db.tables import Tally
+
+FOLD_AT_MOST = 20_000
+"""Tally rows folded in one transaction."""
+
+Place = tuple[int, int]
+"""(job id, group id)"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """How many images of a job are in each state."""
+
+    ready: int = 0
+    leased: int = 0
+    done: int = 0
+    dead: int = 0
+    cancelled: int = 0
+
+    @property
+    def requested(self) -> int:
+        """Every image of the job."""
+        return self.ready + self.leased + self.done + self.dead + self.cancelled
+
+    @property
+    def pending(self) -> int:
+        """Images not in a terminal state."""
+        return self.ready + self.leased
+
+
+def add_images(session: Session, added: Mapping[tuple[int, int, ImageState], int]) -> None:
+    """Count new images by (job, group, state)."""
+    _append(session, added)
+
+
+def move_images(
+    session: Session, places: Iterable[Place], *, source: ImageState, target: ImageState
+) -> None:
+    """Count images that went from one state to another, one `Place` an image."""
+    moved: Counter[tuple[int, int, ImageState]] = Counter()
+    for job_id, group_id in places:
+        moved[job_id, group_id, source] -= 1
+        moved[job_id, group_id, target] += 1
+    _append(session, moved)
+
+
+def count_images(session: Session, job_ids: Iterable[int]) -> dict[int, Counts]:
+    """The exact counts of each job."""
+    ids = list(job_ids)
+    found: dict[int, dict[str, int]] = {job_id: {} for job_id in ids}
+    rows = session.execute(
+        select(Tally.job_id, Tally.state, func.sum(Tally.delta))
+        .where(Tally.job_id.in_(ids))
+        .group_by(Tally.job_id, Tally.state)
+    )
+    for job_id, state, total in rows:
+        found[job_id][state] = int(total)
+    return {job_id: Counts(**states) for job_id, states in found.items()}
+
+
+def fold(session: Session, *, at_most: int = FOLD_AT_MOST) -> int:
+    """Replace the oldest tallies by their sums; how many rows that saved.
+
+    Two folding at once are safe: a row is deleted by one of them, and its delta is in the sum of
+    the one that deleted it.
+    """
+    oldest = select(Tally.id).order_by(Tally.id).limit(at_most)
+    gone = session.execute(
+        delete(Tally)
+        .where(Tally.id.in_(oldest))
+        .returning(Tally.job_id, Tally.group_id, Tally.state, Tally.delta)
+    ).all()
+    sums: Counter[tuple[int, int, ImageState]] = Counter()
+    for job_id, group_id, state, delta in gone:
+        sums[job_id, group_id, ImageState(state)] += delta
+    return len(gone) - _append(session, sums)
+
+
+def _append(session: Session, deltas: Mapping[tuple[int, int, ImageState], int]) -> int:
+    rows = [
+        {"job_id": job_id, "group_id": group_id, "state": state, "delta": delta}
+        for (job_id, group_id, state), delta in deltas.items()
+        if delta
+    ]
+    if rows:
+        session.execute(insert(Tally), rows)
+    return len(rows)

@@ -1,0 +1,70 @@
+"""Creating and checking the schema: Alembic migrations, on Postgres and SQLite alike."""
+
+from importlib import resources
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect
+
+from db.database import Database
+from db.errors import SchemaError
+
+
+def migrate(database: Database) -> str:
+    """Bring the database to this version's schema; its revision."""
+    config = _config()
+    # Concurrent migrations of one database wait for each other (see migrations/env.py).
+    with database.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return head()
+
+
+def head() -> str:
+    """The revision that this version of the code knows best."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None, "the package ships at least one migration"
+    return revision
+
+
+def check_schema(database: Database) -> None:
+    """A `SchemaError` unless this code can work with the database's schema.
+
+    An empty database needs `imagemill migrate`. A newer schema than ours is accepted where its
+    migrations only added to it, which the database itself says: each migration records the
+    oldest revision whose code still works (`schema_compatibility`).
+    """
+    with database.engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+        if current == head():
+            return
+        if current is None:
+            raise SchemaError(f"{database.url} has no imagemill schema; run `imagemill migrate`")
+        known = {
+            script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()
+        }
+        if current in known:
+            raise SchemaError(
+                f"{database.url} is at schema {current}, this version needs {head()}; "
+                "run `imagemill migrate`"
+            )
+        if inspect(connection).has_table("schema_compatibility"):
+            works_with = connection.exec_driver_sql(
+                "SELECT oldest_revision FROM schema_compatibility"
+            ).scalar()
+            if works_with in known:
+                return
+    raise SchemaError(
+        f"{database.url} is at schema {current}, which this version (up to {head()}) does not "
+        "know; upgrade imagemill"
+    )
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(str(resources.files("db"))) / "migrations"))
+    config.set_main_option("path_separator", "os")
+    return config

@@ -1,0 +1,328 @@
+"""The tables. `design` in the docs says what each is for; the words are those of `docs/words.md`.
+
+CHECK constraints hold the shape of every state, so that a wrong transition fails in the database
+and not in somebody's data set. Indexes are partial wherever the hot path looks only at the small
+live part of a table of millions.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from db.clock import UtcDateTime, now
+from db.states import ImageState, JobState, Outcome
+
+Id = BigInteger().with_variant(Integer, "sqlite")
+Hash = String(64)
+"""A SHA-256 in hex."""
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class Base(DeclarativeBase):
+    """Shared by all tables: constraint names and column types."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's declarative API reads it from the class
+        datetime: UtcDateTime,
+        dict[str, Any]: JSON,
+        str: Text,
+    }
+
+
+def _one_of(column: str, words: type[JobState | ImageState | Outcome]) -> str:
+    return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
+
+
+LIVE_JOB = "state IN ('loading', 'open', 'paused', 'finished')"
+
+
+class Model(Base):
+    """A model as it was when a job named it: its weights' digest is its identity."""
+
+    __tablename__ = "models"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    weights_digest: Mapped[str] = mapped_column(Hash, unique=True)
+    name: Mapped[str]
+    source: Mapped[str]
+    document: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=now())
+
+
+class Group(Base):
+    """What may share a forward pass; global, so that jobs share batches."""
+
+    __tablename__ = "groups"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    key: Mapped[str] = mapped_column(Hash, unique=True)
+    model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)
+    document: Mapped[dict[str, Any]]
+
+
+class Job(Base):
+    """A submitted manifest with its defaults and seed. Immutable but for state and priority."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        CheckConstraint(_one_of("state", JobState), name="state"),
+        CheckConstraint("state != 'finished' OR finished_at IS NOT NULL", name="finished"),
+        Index(
+            "uq_jobs_identity_live",
+            "identity",
+            unique=True,
+            postgresql_where=text(LIVE_JOB),
+            sqlite_where=text(LIVE_JOB),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), index=True)
+    state: Mapped[str] = mapped_column(String(16), default=JobState.LOADING)
+    priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    route: Mapped[str] = mapped_column(String(64), default="default", server_default="default")
+    seed: Mapped[int] = mapped_column(BigInteger, default=0)
+    identity: Mapped[str] = mapped_column(Hash)
+    """SHA-256 of manifest, defaults, seed and options: the same submission is the same job."""
+    manifest: Mapped[str]
+    manifest_sha256: Mapped[str] = mapped_column(Hash)
+    defaults: Mapped[dict[str, Any]]
+    rows_loaded: Mapped[int] = mapped_column(BigInteger, default=0)
+    """Manifest rows inserted so far; where a killed producer goes on."""
+    bad_rows: Mapped[int] = mapped_column(BigInteger, default=0)
+    message: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=now())
+    opened_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Row(Base):
+    """One manifest line, kept verbatim; a bad one (only with --skip-bad-rows) says why."""
+
+    __tablename__ = "rows"
+    __table_args__ = (
+        UniqueConstraint("job_id", "number"),
+        UniqueConstraint("job_id", "key_base", "key_occurrence"),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    number: Mapped[int] = mapped_column(BigInteger)
+    line: Mapped[int] = mapped_column(BigInteger)
+    key_base: Mapped[str | None]
+    """`id:` + the row's `id`, or `prompt:` + its prompt's hash. NULL for a bad row."""
+    key_occurrence: Mapped[int] = mapped_column(default=0)
+    """How many rows with the same `key_base` came before."""
+    verbatim: Mapped[str]
+    extras: Mapped[dict[str, Any]]
+    template: Mapped[str | None]
+    """The prompt before expansion, where the row was expanded."""
+    problem: Mapped[str | None]
+
+
+class Object(Base):
+    """One stored file. First wins: a request has one object at a time."""
+
+    __tablename__ = "objects"
+    __table_args__ = (CheckConstraint(_one_of("outcome", Outcome), name="outcome"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    request_key: Mapped[str] = mapped_column(Hash, unique=True)
+    object_key: Mapped[str] = mapped_column(unique=True)
+    uri: Mapped[str]
+    sha256: Mapped[str] = mapped_column(Hash)
+    pixels_sha256: Mapped[str] = mapped_column(Hash)
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    width: Mapped[int]
+    height: Mapped[int]
+    format: Mapped[str] = mapped_column(String(8))
+    outcome: Mapped[str] = mapped_column(String(32))
+    cut: Mapped[str | None]
+    """The part of the prompt beyond the text encoder's window."""
+    environment_id: Mapped[int] = mapped_column(ForeignKey("environments.id"))
+    seconds: Mapped[float]
+    """How long the image was in its slot."""
+    created_at: Mapped[datetime] = mapped_column(server_default=now())
+
+
+_READY = text("state = 'ready'")
+_LEASED = text("state = 'leased'")
+_DEAD = text("state = 'dead'")
+
+
+class Image(Base):
+    """One requested picture: what was asked for, where it stands, and its object once done."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        UniqueConstraint("row_id", "sample_index"),
+        CheckConstraint(_one_of("state", ImageState), name="state"),
+        CheckConstraint("(state = 'leased') = (shift_id IS NOT NULL)", name="leased_by_shift"),
+        CheckConstraint("(state = 'done') = (object_id IS NOT NULL)", name="done_has_object"),
+        CheckConstraint("state != 'dead' OR error_code IS NOT NULL", name="dead_says_why"),
+        CheckConstraint("begun_at IS NULL OR state = 'leased'", name="begun_is_leased"),
+        Index(
+            "ix_images_ready",
+            *("job_id", "group_id", "suspect", "id"),
+            postgresql_where=_READY,
+            sqlite_where=_READY,
+        ),
+        Index("ix_images_leased", "shift_id", postgresql_where=_LEASED, sqlite_where=_LEASED),
+        Index("ix_images_waiting", "request_key", postgresql_where=_READY, sqlite_where=_READY),
+        Index("ix_images_dead", *("job_id", "id"), postgresql_where=_DEAD, sqlite_where=_DEAD),
+        Index("ix_images_job", *("job_id", "id")),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    row_id: Mapped[int] = mapped_column(ForeignKey("rows.id"))
+    sample_index: Mapped[int]
+    group_id: Mapped[int] = mapped_column(ForeignKey("groups.id"))
+    request_key: Mapped[str] = mapped_column(Hash)
+
+    model: Mapped[str]
+    prompt: Mapped[str]
+    negative_prompt: Mapped[str]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    width: Mapped[int]
+    height: Mapped[int]
+    steps: Mapped[int]
+    guidance_scale: Mapped[float]
+    sampler: Mapped[str] = mapped_column(String(64))
+    format: Mapped[str] = mapped_column(String(8))
+    options: Mapped[dict[str, Any]]
+    """The specification's other fields, those that are not at their default."""
+
+    state: Mapped[str] = mapped_column(String(16), default=ImageState.READY)
+    generation: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Counts `retry` and `verify --requeue`."""
+    shift_id: Mapped[int | None] = mapped_column(ForeignKey("shifts.id"))
+    begun_at: Mapped[datetime | None]
+    """When its rendering began under this lease; only then is a failure charged to it."""
+    suspect: Mapped[bool] = mapped_column(default=False)
+    """It was in a forward pass that failed: render it alone."""
+    failures: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Failures alone, this generation."""
+    not_before: Mapped[datetime | None]
+    error_code: Mapped[str | None] = mapped_column(String(64))
+    error_message: Mapped[str | None]
+    object_id: Mapped[int | None] = mapped_column(ForeignKey("objects.id"))
+
+
+class Environment(Base):
+    """A fingerprint of hardware, software and shapes, once per distinct value."""
+
+    __tablename__ = "environments"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(Hash, unique=True)
+    document: Mapped[dict[str, Any]]
+    certificate: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    """Whether pixels were found independent of the batch here, and how that was tried."""
+    created_at: Mapped[datetime] = mapped_column(server_default=now())
+
+
+class BatchSize(Base):
+    """B: one value per (device class, model, size), shared by all workers."""
+
+    __tablename__ = "batch_sizes"
+    __table_args__ = (UniqueConstraint("device", "group_id"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    device: Mapped[str]
+    group_id: Mapped[int] = mapped_column(ForeignKey("groups.id"))
+    slots: Mapped[int]
+
+
+class Worker(Base):
+    """One worker child process, seen at its last heartbeat."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    device: Mapped[str]
+    route: Mapped[str] = mapped_column(String(64))
+    draining: Mapped[bool] = mapped_column(default=False)
+    """Set by an operator; the worker reads it with its heartbeat."""
+    started_at: Mapped[datetime] = mapped_column(server_default=now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=now())
+    stopped_at: Mapped[datetime | None]
+
+
+class Shift(Base):
+    """One Celery task's work and its lease. Ended by itself, or by the rescuer."""
+
+    __tablename__ = "shifts"
+    __table_args__ = (
+        Index(
+            "ix_shifts_live",
+            "lease_until",
+            postgresql_where=text("ended_at IS NULL"),
+            sqlite_where=text("ended_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    worker_id: Mapped[int] = mapped_column(ForeignKey("workers.id"), index=True)
+    started_at: Mapped[datetime] = mapped_column(server_default=now())
+    lease_until: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    end_reason: Mapped[str | None] = mapped_column(String(32))
+
+
+class Attempt(Base):
+    """Append-only history: what happened to an image, when, in which shift, and why."""
+
+    __tablename__ = "attempts"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    generation: Mapped[int]
+    shift_id: Mapped[int | None] = mapped_column(ForeignKey("shifts.id"))
+    event: Mapped[str] = mapped_column(String(16))
+    """done, failed, lost, dead, retried, requeued or cancelled."""
+    solo: Mapped[bool] = mapped_column(default=False)
+    code: Mapped[str | None] = mapped_column(String(64))
+    message: Mapped[str | None]
+    at: Mapped[datetime] = mapped_column(server_default=now())
+
+
+class Tally(Base):
+    """Signed counts of images by job, group and state, appended by every transition.
+
+    The sum over a job's rows is exact in any snapshot, nobody waits for anybody's counter, and
+    folding keeps the table small. The ready sums are the backlog that claims choose from.
+    """
+
+    __tablename__ = "tallies"
+    __table_args__ = (Index("ix_tallies_sum", *("state", "job_id", "group_id")),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
+    group_id: Mapped[int] = mapped_column(ForeignKey("groups.id"))
+    state: Mapped[str] = mapped_column(String(16))
+    delta: Mapped[int] = mapped_column(BigInteger)
