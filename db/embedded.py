@@ -67,12 +67,14 @@ class _Address:
 class EmbeddedValkey:
     """A Valkey server in `folder`, which is created; use it as a context manager.
 
+    `loopback` makes it listen on a port even where a socket file would do.
     One server at a time uses a folder: a second one is a `BrokerError`, as is a wheel that is
     missing and a server that does not come up.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, loopback: bool = False) -> None:
         self._folder = folder.absolute()
+        self._loopback = loopback
         self._password = secrets.token_urlsafe(24)
         self._address: _Address | None = None
         self._process: TetheredProcess | None = None
@@ -147,7 +149,8 @@ class EmbeddedValkey:
     def _addresses(self) -> Iterator[_Address]:
         """Where to try to listen, the best first."""
         path = self._folder / _SOCKET
-        if len(os.fsencode(path)) <= MAX_SOCKET_PATH and _PLAIN.fullmatch(str(path)):
+        fits = len(os.fsencode(path)) <= MAX_SOCKET_PATH and _PLAIN.fullmatch(str(path))
+        if fits and not self._loopback:
             yield _Address(path=path)
         # Between our asking for a free port and the server's taking it, another may be quicker.
         for _ in range(3):

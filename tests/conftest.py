@@ -1,0 +1,140 @@
+"""Fixtures for every test: real servers, started when the first test asks, and fresh places
+on them for each test.
+
+Servers live as long as the session; databases, key prefixes and folders as long as a test.
+No test sees the developer's own settings or AWS account: see `own_environment_only`.
+"""
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from db.storage import Storage
+from db.storage.folder import FolderStorage
+
+if TYPE_CHECKING:
+    from db.storage.s3 import S3Storage
+    from tests.servers.postgres import Postgres
+    from tests.servers.seaweedfs import Seaweed
+    from tests.servers.valkey import Valkey
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_environment_only() -> Iterator[None]:
+    """Hide the developer's `IMAGEMILL_*` and `AWS_*` variables, files and instance roles.
+
+    Session-wide, so that session fixtures and the processes they start are covered as well.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name in os.environ:
+            if name.startswith(("IMAGEMILL_", "AWS_")):
+                patch.delenv(name)
+        patch.setenv("IMAGEMILL_CONFIG", os.devnull)
+        patch.setenv("AWS_CONFIG_FILE", os.devnull)
+        patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        yield
+
+
+# Servers -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator["Postgres"]:
+    from tests.servers.postgres import Postgres
+
+    with Postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator["Valkey"]:
+    from tests.servers.valkey import Valkey
+
+    with Valkey() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator["Seaweed"]:
+    from tests.servers.seaweedfs import Seaweed
+
+    with Seaweed() as server:
+        yield server
+
+
+# Databases ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def postgres_url(postgres_server: "Postgres") -> Iterator[str]:
+    """The URL of a new, empty PostgreSQL database."""
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'imagemill.sqlite3'}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a new, empty database: once SQLite, once PostgreSQL."""
+    return str(request.getfixturevalue(f"{request.param}_url"))
+
+
+# The broker --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broker_url(valkey_server: "Valkey") -> str:
+    """The Celery URL of an empty Valkey database."""
+    return valkey_server.fresh_url()
+
+
+# Storage -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder_storage(tmp_path: Path) -> FolderStorage:
+    """A folder store that nothing was put into yet."""
+    root = tmp_path / "objects"
+    root.mkdir()
+    return FolderStorage(root)
+
+
+@pytest.fixture
+def s3_environment(s3_server: "Seaweed", monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Set the credentials of the S3 server; what a child process needs to reach it."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.environment
+
+
+@pytest.fixture
+def s3_storage_url(s3_server: "Seaweed", s3_environment: dict[str, str]) -> str:
+    """An `s3://` URL with a prefix that nothing is stored under yet."""
+    return f"s3://{s3_server.bucket}/test-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def s3_storage(s3_server: "Seaweed", s3_storage_url: str) -> "S3Storage":
+    """An S3 store that nothing was put into yet."""
+    from db.storage.s3 import S3Storage
+
+    bucket, _, prefix = s3_storage_url.removeprefix("s3://").partition("/")
+    return S3Storage(bucket, prefix, endpoint_url=s3_server.endpoint)
+
+
+@pytest.fixture(params=["folder", "s3"])
+def storage(request: pytest.FixtureRequest) -> Storage:
+    """An empty store: once a folder, once S3."""
+    store: Storage = request.getfixturevalue(f"{request.param}_storage")
+    return store

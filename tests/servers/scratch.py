@@ -1,0 +1,55 @@
+"""Folders for servers that are gone when their server is, also after a crash.
+
+A folder is locked by a descriptor that its server inherits. When the next test run starts a
+server, it removes the folders that nobody locks any more: what a killed run left behind.
+"""
+
+import fcntl
+import os
+import shutil
+import socket
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+_PREFIX = "imagemill-test-"
+_LOCK = "in-use"
+
+
+class ScratchFolder:
+    """A new folder in the system's temporary folder; `lock` is the descriptor to hand down."""
+
+    def __init__(self, name: str) -> None:
+        _remove_abandoned()
+        self.path = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{name}-"))
+        self.lock = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+
+    def remove(self) -> None:
+        """Delete the folder. Its server has ended: never delete a live server's data."""
+        if self.path.exists():
+            os.close(self.lock)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def free_ports(count: int) -> list[int]:
+    """That many loopback ports nobody listens on just now, none of them twice."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _remove_abandoned() -> None:
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)
