@@ -1,0 +1,278 @@
+"""The guided loop: B fixed slots over one denoiser, continuous batching.
+
+Every denoiser call has the same shape (2B rows with guidance: B negative, then B prompt, as
+diffusers orders them), whatever is in the slots; an empty slot is a constant row. A slot's
+image keeps its own sampler, steps, guidance scale and noise.
+"""
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from db.errors import ImagemillError, ModelError, OutOfMemory, RenderError
+from db.settings import Settings
+from db.specs import ImageSpec
+from db.states import Outcome
+from worker.engine import Failed, Rendered
+from worker.engine.conditioning import Condition, Conditioner, Text, texts_of
+from worker.engine.inputs import Inputs, no_inputs
+from worker.engine.pictures import Decoder, Picture
+from worker.engine.sizing import choose_shapes
+from worker.engine.slot import Slot, begin
+from worker.environment import Environment, Shapes, describe_environment
+from worker.models import Model
+
+
+class GuidedEngine:
+    """The `Engine` of models with a U-Net conditioned on text."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        shapes: Shapes,
+        guided: bool,
+        environment: Environment,
+        inputs: Inputs,
+    ) -> None:
+        self._model = model
+        self._unet: Any = model.components["unet"]
+        self._shapes = shapes
+        self._guided = guided
+        self._environment = environment
+        self._inputs = inputs
+        self._conditioner = Conditioner(model, rows=shapes.prompts)
+        self._decoder = Decoder(model, rows=shapes.pictures)
+        scale = model.facts.latent_scale
+        self._shape = (
+            1,
+            model.facts.latent_channels,
+            shapes.height // scale,
+            shapes.width // scale,
+        )
+        self._slots: list[Slot | None] = [None] * shapes.slots
+        self._failed: list[Failed] = []
+        self._steps = 0
+        self._empty_latents = torch.zeros(self._shape, device=model.device, dtype=model.dtype)
+        self._empty_condition = self._conditioner.blank()
+
+    @property
+    def environment(self) -> Environment:
+        """What the pixels of this engine depend on."""
+        return self._environment
+
+    @property
+    def slots(self) -> int:
+        """B, the images of one denoiser call."""
+        return self._shapes.slots
+
+    @property
+    def steps(self) -> int:
+        """Denoiser calls so far."""
+        return self._steps
+
+    @property
+    def busy(self) -> bool:
+        """Whether a `step` has something to do."""
+        return bool(self._failed) or any(slot is not None for slot in self._slots)
+
+    def room(self) -> int:
+        """How many slots are free."""
+        return self._slots.count(None)
+
+    @torch.inference_mode()
+    def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
+        """Put images into free slots; see `Engine`."""
+        if len(images) > self.room():
+            raise ValueError(f"{len(images)} images for {self.room()} free slots")
+        started = time.perf_counter()
+        texts: list[Text] = []
+        for _, spec in images:
+            prompt, negative = texts_of(spec)
+            texts += [prompt] if negative is None else [prompt, negative]
+        try:
+            conditions = dict(zip(texts, self._conditioner.conditions(texts), strict=True))
+            for ticket, spec in images:
+                self._place(ticket, spec, conditions)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"out of memory: {error}") from error
+        self._charge(time.perf_counter() - started)
+
+    @torch.inference_mode()
+    def step(self) -> list[Rendered | Failed]:
+        """One denoiser call for every slot; see `Engine`."""
+        active = [(row, slot) for row, slot in enumerate(self._slots) if slot is not None]
+        if not active:
+            return self._take_failed()
+        started = time.perf_counter()
+        try:
+            outputs = self._denoise()
+            self._steps += 1
+            self._advance(active, outputs)
+            finished = [(row, slot) for row, slot in active if slot.finished]
+            pictures = self._decoder.pictures([slot.latents for _, slot in finished])
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"out of memory with {self.slots} slots: {error}") from error
+        except RuntimeError as error:
+            raise RenderError(f"the forward pass failed: {error}") from error
+        self._charge(time.perf_counter() - started)
+        ended = self._take_failed()
+        for (row, slot), picture in zip(finished, pictures, strict=True):
+            self._slots[row] = None
+            ended.append(self._rendered(slot, picture))
+        return ended
+
+    def cancel(self, tickets: Collection[int]) -> list[int]:
+        """Drop these images if they are here."""
+        dropped = []
+        for row, slot in enumerate(self._slots):
+            if slot is not None and slot.ticket in tickets:
+                dropped.append(slot.ticket)
+                self._slots[row] = None
+        kept = []
+        for failure in self._failed:
+            if failure.ticket in tickets:
+                dropped.append(failure.ticket)
+            else:
+                kept.append(failure)
+        self._failed = kept
+        return dropped
+
+    def abandon(self) -> list[int]:
+        """Drop every image."""
+        tickets = [slot.ticket for slot in self._slots if slot is not None]
+        tickets += [failure.ticket for failure in self._failed]
+        return self.cancel(tickets)
+
+    def _place(self, ticket: int, spec: ImageSpec, conditions: Mapping[Text, Condition]) -> None:
+        prompt, negative = texts_of(spec)
+        try:
+            self._check(spec)
+            slot = begin(
+                ticket=ticket,
+                spec=spec,
+                model=self._model,
+                shape=self._shape,
+                prompt=conditions[prompt],
+                negative=None if negative is None else conditions[negative],
+                cut=self._conditioner.cut(spec.prompt),
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # one image's fault, whatever it is, is not its neighbours'
+            self._failed.append(Failed(ticket=ticket, error=_readable(error)))
+            return
+        self._slots[self._slots.index(None)] = slot
+
+    def _check(self, spec: ImageSpec) -> None:
+        wanted = (spec.width, spec.height, spec.guided)
+        here = (self._shapes.width, self._shapes.height, self._guided)
+        if wanted != here:
+            raise ModelError(f"image of {wanted} in an engine of {here}: not of this group")
+
+    def _denoise(self) -> torch.Tensor:
+        rows: list[torch.Tensor] = []
+        times: list[float] = []
+        prompts: list[torch.Tensor] = []
+        negatives: list[torch.Tensor] = []
+        empty = self._empty_condition.hidden
+        for slot in self._slots:
+            rows.append(self._empty_latents if slot is None else slot.model_input())
+            times.append(0.0 if slot is None else float(slot.timestep))
+            prompts.append(empty if slot is None else slot.prompt.hidden)
+            if self._guided:
+                negative = None if slot is None else slot.negative
+                negatives.append(empty if negative is None else negative.hidden)
+        copies = 2 if self._guided else 1
+        # U-Nets take the sine of the timestep in fp32 whatever type it came in.
+        timesteps = torch.tensor(times * copies, dtype=torch.float32).to(self._model.device)
+        output: torch.Tensor = self._unet(
+            torch.cat(rows * copies),
+            timesteps,
+            encoder_hidden_states=torch.cat(negatives + prompts),
+            return_dict=False,
+        )[0]
+        return output
+
+    def _advance(self, active: Sequence[tuple[int, Slot]], outputs: torch.Tensor) -> None:
+        first = self.slots if self._guided else 0
+        for row, slot in active:
+            negative = outputs[row : row + 1] if self._guided else None
+            prompt = outputs[first + row : first + row + 1]
+            try:
+                slot.advance(negative, prompt)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # as in `_place`
+                self._slots[row] = None
+                self._failed.append(Failed(ticket=slot.ticket, error=_readable(error)))
+
+    def _take_failed(self) -> list[Rendered | Failed]:
+        failed: list[Rendered | Failed] = list(self._failed)
+        self._failed.clear()
+        return failed
+
+    def _charge(self, seconds: float) -> None:
+        under_way = [slot for slot in self._slots if slot is not None]
+        for slot in under_way:
+            slot.seconds += seconds / len(under_way)
+
+    def _rendered(self, slot: Slot, picture: Picture) -> Rendered:
+        outcome = picture.outcome
+        if outcome is Outcome.OK and slot.cut is not None:
+            outcome = Outcome.TRUNCATED_PROMPT
+        return Rendered(
+            ticket=slot.ticket,
+            pixels=picture.pixels,
+            outcome=outcome,
+            cut=slot.cut,
+            seconds=slot.seconds,
+            environment=self._environment.changed(vae_dtype="fp32") if picture.retried else None,
+        )
+
+
+def open_guided_engine(
+    model: Model,
+    group: Mapping[str, Any],
+    settings: Settings,
+    slots: int | None,
+    *,
+    inputs: Inputs | None,
+) -> GuidedEngine:
+    """See `worker.engine.open_engine`."""
+    if group["weights_digest"] != model.weights_digest:
+        raise ModelError(
+            f"the group's weights are {group['weights_digest'][:10]}…, model {model.name} is "
+            f"{model.weights_digest[:10]}…"
+        )
+    width, height = group["width"], group["height"]
+    multiple = model.facts.size_multiple
+    if width % multiple or height % multiple:
+        raise ModelError(f"{width}x{height}: model {model.name} needs multiples of {multiple}")
+    shapes = choose_shapes(
+        device=model.device, width=width, height=height, settings=settings, slots=slots
+    )
+    environment = describe_environment(
+        device=model.device,
+        precision=model.precision,
+        shapes=shapes,
+        weights_digest=model.weights_digest,
+        guided=group["guided"],
+        adapters=list(group["adapters"]),
+    )
+    return GuidedEngine(
+        model,
+        shapes=shapes,
+        guided=group["guided"],
+        environment=environment,
+        inputs=inputs or no_inputs,
+    )
+
+
+def _readable(error: Exception) -> ImagemillError:
+    if isinstance(error, ImagemillError):
+        return error
+    lines = str(error).strip().splitlines()
+    return RenderError(f"{type(error).__name__}: {lines[0] if lines else 'no message'}")

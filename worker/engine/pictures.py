@@ -1,0 +1,89 @@
+"""Latents → pixels: decoded in a fixed shape, converted on the device, judged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from db.states import Outcome
+from worker.models import Model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """Pixels (height, width, 3), uint8, and how good they are.
+
+    `retried` says that the decoder ran in fp32 because its own precision gave NaN.
+    """
+
+    pixels: npt.NDArray[np.uint8]
+    outcome: Outcome
+    retried: bool = False
+
+
+class Decoder:
+    """Decodes finished latents, `rows` at a time whatever there is."""
+
+    def __init__(self, model: Model, *, rows: int) -> None:
+        self._vae: Any = model.components.get("vae")
+        self._rows = rows
+        self._dtype = model.dtype
+
+    def pictures(self, latents: Sequence[torch.Tensor]) -> list[Picture]:
+        """The pictures of finished images, each latents (1, channels, height, width)."""
+        found: list[Picture] = []
+        for start in range(0, len(latents), self._rows):
+            some = list(latents[start : start + self._rows])
+            padding = [torch.zeros_like(some[0])] * (self._rows - len(some))
+            values = self._decode(torch.cat(some + padding))[: len(some)]
+            found += [
+                self._judged(row, values[index : index + 1]) for index, row in enumerate(some)
+            ]
+        return found
+
+    def _judged(self, latents: torch.Tensor, values: torch.Tensor) -> Picture:
+        if bool(values.isfinite().all()):
+            return _picture(values)
+        if self._vae is None or self._dtype == torch.float32 or not bool(latents.isfinite().all()):
+            return _black(values)
+        values = self._decode_in_fp32(latents)
+        if bool(values.isfinite().all()):
+            picture = _picture(values)
+            return Picture(pixels=picture.pixels, outcome=picture.outcome, retried=True)
+        return _black(values)
+
+    def _decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Values in [-1, 1] (more or less), (rows, 3, height, width)."""
+        if self._vae is None:
+            return latents
+        scaled = latents / self._vae.config.scaling_factor
+        values: torch.Tensor = self._vae.decode(scaled, return_dict=False)[0]
+        return values
+
+    def _decode_in_fp32(self, latents: torch.Tensor) -> torch.Tensor:
+        """As `_decode` for one row: the fp16 VAE of SDXL overflows on some latents."""
+        self._vae.to(torch.float32)
+        try:
+            rows = [latents.float()] + [torch.zeros_like(latents.float())] * (self._rows - 1)
+            return self._decode(torch.cat(rows))[:1]
+        finally:
+            self._vae.to(self._dtype)
+
+
+def _picture(values: torch.Tensor) -> Picture:
+    # The order and precision of diffusers' image processor: the same rounding, on the device.
+    unit = (values * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float()
+    pixels = (unit * 255).round().to(torch.uint8)[0].cpu().numpy()
+    if pixels.shape[-1] == 1:
+        pixels = np.repeat(pixels, 3, axis=-1)
+    flat = pixels.reshape(-1, pixels.shape[-1])
+    uniform = bool((flat == flat[0]).all())
+    return Picture(pixels=pixels, outcome=Outcome.BLANK if uniform else Outcome.OK)
+
+
+def _black(values: torch.Tensor) -> Picture:
+    _, _, height, width = values.shape
+    return Picture(pixels=np.zeros((height, width, 3), np.uint8), outcome=Outcome.NAN)

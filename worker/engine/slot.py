@@ -1,0 +1,120 @@
+"""One image under way: its own sampler, noise, schedule and guidance."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+
+from db.errors import UsageError
+from db.specs import ImageSpec
+from worker.engine.conditioning import Condition
+from worker.models import Model
+from worker.samplers import Scheduler, make_scheduler, step_arguments
+
+
+@dataclass(kw_only=True, slots=True)
+class Slot:
+    """An image between its first and its last denoiser call.
+
+    `latents` is (1, channels, height, width) in latent cells. `timesteps` stays on the CPU: the
+    schedulers look values up in it, and a lookup on a GPU would make the GPU wait.
+    """
+
+    ticket: int
+    spec: ImageSpec
+    scheduler: Scheduler
+    timesteps: torch.Tensor
+    latents: torch.Tensor
+    arguments: dict[str, Any]
+    prompt: Condition
+    negative: Condition | None
+    cut: str | None
+    index: int = 0
+    seconds: float = field(default=0.0)
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        """Where in its schedule the image stands: a scalar."""
+        return self.timesteps[self.index]
+
+    @property
+    def finished(self) -> bool:
+        """Whether no denoiser call is left."""
+        return self.index >= len(self.timesteps)
+
+    def model_input(self) -> torch.Tensor:
+        """The latents as the denoiser wants them at this step."""
+        scale = getattr(self.scheduler, "scale_model_input", None)
+        if scale is None:
+            return self.latents
+        scaled: torch.Tensor = scale(self.latents, self.timestep)
+        return scaled
+
+    def advance(self, negative: torch.Tensor | None, prompt: torch.Tensor) -> None:
+        """Take one step with the denoiser's outputs for this image, each (1, …) like the latents.
+
+        The arithmetic is diffusers' own, operation by operation: a guidance scale stays a Python
+        number, because as an fp16 tensor it would be rounded first.
+        """
+        output = prompt
+        if negative is not None:
+            output = negative + self.spec.guidance_scale * (prompt - negative)
+            if self.spec.guidance_rescale > 0:
+                output = rescale_guidance(output, prompt, self.spec.guidance_rescale)
+        stepped = self.scheduler.step(
+            output, self.timestep, self.latents, **self.arguments, return_dict=False
+        )
+        self.latents = stepped[0].to(self.latents.dtype)
+        self.index += 1
+
+
+def begin(
+    *,
+    ticket: int,
+    spec: ImageSpec,
+    model: Model,
+    shape: tuple[int, int, int, int],
+    prompt: Condition,
+    negative: Condition | None,
+    cut: str | None,
+) -> Slot:
+    """An image's state before its first denoiser call, from pure noise.
+
+    All noise, the ancestral samplers' included, comes from one CPU generator seeded with the
+    image's seed: the same numbers on every device.
+    """
+    options = dict(spec.sampler_options)
+    scheduler = make_scheduler(
+        spec.sampler, options, model_config=model.scheduler_config, seed=spec.seed
+    )
+    generator = torch.Generator("cpu").manual_seed(spec.seed)
+    _set_timesteps(scheduler, spec)
+    noise = randn_tensor(shape, generator=generator, device=model.device, dtype=model.dtype)
+    latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    return Slot(
+        ticket=ticket,
+        spec=spec,
+        scheduler=scheduler,
+        timesteps=scheduler.timesteps,
+        latents=latents.to(model.dtype),
+        arguments=dict(step_arguments(scheduler, options, generator)),
+        prompt=prompt,
+        negative=negative,
+        cut=cut,
+    )
+
+
+def rescale_guidance(guided: torch.Tensor, prompt: torch.Tensor, amount: float) -> torch.Tensor:
+    """Guidance rescale, section 3.4 of arXiv:2305.08891, as diffusers computes it."""
+    axes = list(range(1, prompt.ndim))
+    ratio = prompt.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
+    return amount * (guided * ratio) + (1 - amount) * guided
+
+
+def _set_timesteps(scheduler: Scheduler, spec: ImageSpec) -> None:
+    try:
+        scheduler.set_timesteps(spec.steps, device="cpu")
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        # Some samplers can't do with few steps, LCM not with many.
+        raise UsageError(f"sampler {spec.sampler}, {spec.steps} steps: {error}") from error

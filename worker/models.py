@@ -1,0 +1,192 @@
+"""Loading a registered model onto a device, and keeping a few warm.
+
+Safetensors only, from local files only (pulling is `worker.pull`), no remote code, no custom
+pipelines; a safety checker is left out. Components are loaded one by one, so that a model may be
+composed of parts from different repositories.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from db.errors import ModelError, OutOfMemory
+from db.model_facts import ModelFacts, model_facts
+from db.registry import Kind, ModelEntry, component_folders, read_config, weights_digest
+from db.settings import Settings
+from worker.device import DTYPES, Precision, resolve_device, resolve_precision
+
+log = logging.getLogger(__name__)
+
+_TEXT_ENCODERS = {
+    "text_encoder": transformers.CLIPTextModel,
+    "text_encoder_2": transformers.CLIPTextModelWithProjection,
+}
+_TOKENIZERS = ("tokenizer", "tokenizer_2")
+_DENOISERS = {
+    "UNet2DConditionModel": diffusers.UNet2DConditionModel,
+    "UNet2DModel": diffusers.UNet2DModel,
+}
+
+
+@dataclass(kw_only=True, slots=True)
+class Model:
+    """A model on its device, in evaluation mode.
+
+    `components` are the torch modules and tokenizers by their names in diffusers;
+    `scheduler_config` is the model's own sampler configuration.
+    """
+
+    name: str
+    kind: Kind
+    weights_digest: str
+    device: torch.device
+    precision: Precision
+    facts: ModelFacts
+    components: Mapping[str, Any]
+    scheduler_config: Mapping[str, Any]
+    active_adapters: tuple[tuple[str, float], ...] = field(default=())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of weights and activations."""
+        return DTYPES[self.precision]
+
+
+def load_model(
+    entry: ModelEntry,
+    *,
+    settings: Settings,
+    device: torch.device | None = None,
+    precision: Precision | None = None,
+) -> Model:
+    """The model of a registry entry, ready to render.
+
+    `device` and `precision` are the settings' where not given. A `ModelError` where files are
+    missing, unsafe or not what the registry says; `OutOfMemory` where it does not fit.
+    """
+    # The libraries' progress bars and advice are for notebooks; a worker's log is for operators.
+    transformers.utils.logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
+    device = device or resolve_device(settings)
+    precision = precision or resolve_precision(settings, entry.dtype, device.type)
+    digest = weights_digest(entry, settings)
+    facts = model_facts(entry)
+    folders = component_folders(entry)
+    try:
+        components = {
+            name: _load_component(name, folder, variant, DTYPES[precision])
+            for name, (folder, variant) in folders.items()
+            if name != "scheduler"
+        }
+        for component in components.values():
+            if isinstance(component, torch.nn.Module):
+                component.to(device).eval().requires_grad_(False)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"model {entry.name} does not fit on {device}: {error}") from error
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"model {entry.name}: {_first_line(error)}") from error
+    log.info("loaded model %s on %s in %s", entry.name, device, precision)
+    return Model(
+        name=entry.name,
+        kind=entry.kind,
+        weights_digest=digest,
+        device=device,
+        precision=precision,
+        facts=facts,
+        components=components,
+        scheduler_config=_scheduler_config(entry, folders),
+    )
+
+
+class WarmModels:
+    """The models kept loaded in this process: at most `settings.warm_models`, oldest use first
+    out.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._warm: OrderedDict[str, Model] = OrderedDict()
+
+    def get(self, entry: ModelEntry) -> Model:
+        """The entry's model, loaded if it is not warm."""
+        digest = weights_digest(entry, self._settings)
+        if digest in self._warm:
+            self._warm.move_to_end(digest)
+            return self._warm[digest]
+        # Room is made first: two large models at once may not fit.
+        while len(self._warm) >= self._settings.warm_models:
+            self._warm.popitem(last=False)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        model = load_model(entry, settings=self._settings)
+        self._warm[digest] = model
+        return model
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The weights digests of the warm models, the last used one last."""
+        return tuple(self._warm)
+
+
+def _load_component(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
+    if name in _TOKENIZERS:
+        return transformers.CLIPTokenizer.from_pretrained(
+            folder, local_files_only=True, clean_up_tokenization_spaces=False
+        )
+    if name in _TEXT_ENCODERS:
+        return _TEXT_ENCODERS[name].from_pretrained(
+            folder,
+            dtype=dtype,
+            variant=_present(folder, variant),
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    if name == "vae":
+        return diffusers.AutoencoderKL.from_pretrained(
+            folder,
+            torch_dtype=dtype,
+            variant=_present(folder, variant),
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    if name == "unet":
+        wanted = str(read_config(folder).get("_class_name", "UNet2DConditionModel"))
+        if wanted not in _DENOISERS:
+            raise ModelError(f"{folder}: no engine for {wanted}; give the model kind = 'generic'")
+        return _DENOISERS[wanted].from_pretrained(
+            folder,
+            torch_dtype=dtype,
+            variant=_present(folder, variant),
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    raise ModelError(f"{folder}: component {name} is not known; give the model kind = 'generic'")
+
+
+def _present(folder: Path, variant: str | None) -> str | None:
+    """The variant if this component has it: a plain VAE beside an fp16 U-Net is common."""
+    if variant is not None and any(folder.glob(f"*.{variant}*.safetensors")):
+        return variant
+    return None
+
+
+def _scheduler_config(
+    entry: ModelEntry, folders: Mapping[str, tuple[Path, str | None]]
+) -> Mapping[str, Any]:
+    if entry.scheduler is not None:
+        config = dict(entry.scheduler)
+        return config | {"_class_name": config.pop("class")}
+    if "scheduler" not in folders:
+        raise ModelError(f"model {entry.name}: no scheduler configuration; add parts.scheduler")
+    return dict(read_config(folders["scheduler"][0], "scheduler_config.json"))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
