@@ -60,9 +60,13 @@ class SettingsError(UsageError):
 
 
 class ManifestError(UsageError):
-    """A manifest has bad rows."""
+    """A manifest has bad rows; `problems` prints one line each."""
 
     code = "manifest"
+
+    def __init__(self, message: str | None = None, *, problems: tuple[object, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 class UnknownJob(UsageError):

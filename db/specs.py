@@ -74,7 +74,7 @@ class ImageSpec:
 
     def pixel_key(self) -> str:
         """SHA-256 (hex) of what decides the pixels."""
-        return _sha256(_canonical(self, leave_out=_NOT_PIXELS))
+        return sha256_of(_canonical(self, leave_out=_NOT_PIXELS))
 
     def request_key(self) -> str:
         """SHA-256 (hex) of what decides the file: pixels, format, quality, metadata version."""
@@ -84,7 +84,7 @@ class ImageSpec:
             "quality": self.quality,
             "metadata_version": METADATA_VERSION,
         }
-        return _sha256(canonical_json(file))
+        return sha256_of(canonical_json(file))
 
     def group(self) -> dict[str, Any]:
         """What must agree for two images to share a forward pass."""
@@ -98,7 +98,7 @@ class ImageSpec:
 
     def group_key(self) -> str:
         """SHA-256 (hex) of `group`."""
-        return _sha256(canonical_json(self.group()))
+        return sha256_of(canonical_json(self.group()))
 
     def document(self) -> dict[str, Any]:
         """The specification as JSON values; `from_document` reads it back."""
@@ -149,6 +149,7 @@ def _document(spec: ImageSpec, *, leave_out: frozenset[str]) -> dict[str, Any]:
     return document
 
 
-def _sha256(text: str) -> str:
+def sha256_of(text: str) -> str:
+    """SHA-256 (hex) of a text in UTF-8."""
     # A lone surrogate can't come from a manifest (broken UTF-8 is refused), but must not crash.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

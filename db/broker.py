@@ -1,0 +1,96 @@
+"""The broker: a Celery application, and the wake-up tokens that it carries.
+
+A token is a message with nothing but a route. It tells a worker that there may be work; what to
+do the worker reads from the database. So a lost, stale or duplicated token costs at most a look.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import kombu.exceptions
+from celery import Celery
+from redis.exceptions import RedisError
+
+from db.errors import BrokerError
+from db.settings import Settings, without_password
+
+SHIFT_TASK = "imagemill.shift"
+"""The one task: a worker renders until its time is over or nothing is left."""
+
+_TIME_LIMIT_SLACK_SECONDS = 1800
+"""What a shift may take beyond its time: loading and compiling a model, draining."""
+
+_CONFIGURATION: Mapping[str, Any] = MappingProxyType(
+    {
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "task_ignore_result": True,
+        "task_acks_late": False,  # a shift's lease is in SQL; a token is worth nothing
+        "task_send_sent_event": True,
+        "worker_send_task_events": True,
+        "worker_pool_start_method": "spawn",
+        "worker_prefetch_multiplier": 1,
+        "worker_disable_prefetch": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "retry_on_timeout": True,
+        },
+    }
+)
+
+
+def queue_name(route: str) -> str:
+    """The Celery queue that serves a route."""
+    return f"imagemill.{route}"
+
+
+def make_app(settings: Settings) -> Celery:
+    """The Celery application of these settings. No connection is made here."""
+    app = Celery("imagemill", broker=settings.broker_url.get_secret_value())
+    app.conf.update(_CONFIGURATION)
+    app.conf.task_default_queue = queue_name(settings.route)
+    app.conf.task_time_limit = int(
+        settings.shift_seconds + settings.drain_seconds + _TIME_LIMIT_SLACK_SECONDS
+    )
+    return app
+
+
+class Tokens:
+    """Publishing wake-up tokens and counting those that wait. `BrokerError` if it is away."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._app = make_app(settings)
+        self._broker = without_password(settings.broker_url.get_secret_value())
+
+    def publish(self, route: str, count: int = 1) -> None:
+        """Put `count` tokens into a route's queue; one quick attempt, no waiting."""
+        try:
+            for _ in range(count):
+                self._app.send_task(
+                    SHIFT_TASK, kwargs={"route": route}, queue=queue_name(route), retry=False
+                )
+        except (kombu.exceptions.OperationalError, RedisError, OSError) as error:
+            raise BrokerError(f"{self._broker}: {error}") from error
+
+    def waiting(self, route: str) -> int:
+        """How many tokens of a route no worker has taken yet."""
+        try:
+            with self._app.connection_for_write() as connection:
+                queue = connection.default_channel.queue_declare(queue_name(route), passive=False)
+        except (kombu.exceptions.OperationalError, RedisError, OSError) as error:
+            raise BrokerError(f"{self._broker}: {error}") from error
+        return int(queue.message_count)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._app.close()

@@ -1,0 +1,181 @@
+"""Planning: what a manifest row, under a job's defaults, asks for.
+
+Layers, first one wins: the row, the job's defaults, the model's defaults, and what is left to
+say for any model. Everything that can be known to be wrong is found here, before anything is
+queued. No I/O but reading a model's configuration files, once a model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from db.errors import ModelError
+from db.model_facts import ModelFacts, model_facts
+from db.registry import ModelEntry, Registry, weights_digest
+from db.samplers import BY_NAME
+from db.seeds import DERIVE, derive_seed, prompt_hash, row_key
+from db.settings import Settings
+from db.specs import ImageSpec
+from scheduler_jobs.manifest import ManifestRow, Parameters, Problem
+from scheduler_jobs.windows import PromptWindow
+
+FALLBACK = Parameters(steps=25, guidance_scale=7.5, sampler="dpmpp_2m", samples=1, format="png")
+"""For what neither row, job nor model says."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedModel:
+    """A model as planning sees it."""
+
+    entry: ModelEntry
+    facts: ModelFacts
+    weights_digest: str
+    window: PromptWindow | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedRow:
+    """A row with every parameter settled, ready to become images."""
+
+    row: ManifestRow
+    model: PlannedModel
+    parameters: Parameters
+    width: int
+    height: int
+    cut: str | None
+    """The part of the prompt that the model's text encoder will not see."""
+
+    @property
+    def key_base(self) -> str:
+        """What the row's key starts with: its `id`, else its prompt's hash."""
+        if self.row.key is not None:
+            return f"id:{self.row.key}"
+        return f"prompt:{prompt_hash(self.row.prompt)}"
+
+    def specs(self, *, job_seed: int, occurrence: int) -> Iterator[ImageSpec]:
+        """The row's images, in the order of their samples."""
+        key = row_key(self.key_base, occurrence)
+        for sample in range(self.parameters.count):
+            yield self._spec(self._seed(sample, job_seed=job_seed, key=key))
+
+    def _seed(self, sample: int, *, job_seed: int, key: str) -> int:
+        given = self.parameters
+        if given.seeds is not None:
+            return given.seeds[sample]
+        if given.seed is not None and given.seed != DERIVE:
+            return given.seed + sample
+        return derive_seed(job_seed=job_seed, row_key=key, sample_index=sample)
+
+    def _spec(self, seed: int) -> ImageSpec:
+        given = self.parameters
+        assert given.steps is not None
+        assert given.guidance_scale is not None
+        assert given.sampler is not None
+        options = dict(given.sampler_options or {})
+        if given.eta is not None:
+            options["eta"] = given.eta
+        return ImageSpec(
+            model=self.model.entry.name,
+            weights_digest=self.model.weights_digest,
+            prompt=self.row.prompt,
+            negative_prompt=given.negative_prompt or "",
+            seed=seed,
+            width=self.width,
+            height=self.height,
+            steps=given.steps,
+            guidance_scale=given.guidance_scale,
+            sampler=given.sampler,
+            sampler_options=tuple(sorted(options.items())),
+            clip_skip=given.clip_skip or 1,
+            guidance_rescale=given.guidance_rescale or 0.0,
+            long_prompts=given.long_prompts or "truncate",
+            prompt_weighting=given.prompt_weighting or False,
+            format=given.format or "png",
+            quality=given.quality,
+        )
+
+
+class Planner:
+    """Turns manifest rows into planned rows or problems."""
+
+    def __init__(
+        self, *, registry: Registry, settings: Settings, defaults: Parameters, source_name: str
+    ) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._defaults = defaults
+        self._file = source_name
+        self._models: dict[str, PlannedModel | ModelError] = {}
+
+    def model(self, name: str) -> PlannedModel:
+        """A model's facts, read once; a `ModelError` if it is not there."""
+        if name not in self._models:
+            try:
+                self._models[name] = self._load(name)
+            except ModelError as error:
+                self._models[name] = error
+        found = self._models[name]
+        if isinstance(found, ModelError):
+            raise found
+        return found
+
+    def plan(self, row: ManifestRow) -> PlannedRow | Problem:
+        """Settle a row's parameters."""
+        given = row.parameters.over(self._defaults)
+        name = given.model or self._settings.default_model
+        try:
+            model = self.model(name)
+        except ModelError as error:
+            allowed = ", ".join(self._registry.models)
+            return self._problem(row, "model", f"{name!r} ({error})", f"one of {allowed}")
+        own = Parameters.model_validate(dict(model.entry.defaults))
+        parameters = given.over(own).over(FALLBACK)
+        width = parameters.width or model.facts.default_size[0]
+        height = parameters.height or model.facts.default_size[1]
+        problem = self._check(row, model, parameters, width, height)
+        if problem is not None:
+            return problem
+        truncates = model.window is not None and parameters.long_prompts != "chunk"
+        cut = model.window.cut(row.prompt) if truncates and model.window else None
+        return PlannedRow(
+            row=row, model=model, parameters=parameters, width=width, height=height, cut=cut
+        )
+
+    def _check(
+        self, row: ManifestRow, model: PlannedModel, given: Parameters, width: int, height: int
+    ) -> Problem | None:
+        multiple = model.facts.size_multiple
+        for column, side in (("width", width), ("height", height)):
+            if side % multiple:
+                return self._problem(
+                    row, column, str(side), f"a multiple of {multiple} for {model.entry.name}"
+                )
+        sampler = BY_NAME[given.sampler or ""]
+        flow = model.facts.prediction_type == "flow_prediction"
+        if sampler.flow != flow and model.entry.kind != "generic":
+            suits = "flow-matching samplers" if flow else "samplers that are not flow-matching"
+            return self._problem(row, "sampler", sampler.name, f"{suits} for {model.entry.name}")
+        for column in ("init_image", "mask", "adapters"):
+            if getattr(given, column) is not None:
+                return self._problem(
+                    row, column, "given", "nothing: this version renders from text alone"
+                )
+        return None
+
+    def _load(self, name: str) -> PlannedModel:
+        entry = self._registry.find(name)
+        facts = model_facts(entry)
+        window = None
+        if facts.tokenizer is not None and facts.window is not None:
+            window = PromptWindow.from_tokenizer_folder(facts.tokenizer, facts.window)
+        digest = weights_digest(entry, self._settings)
+        return PlannedModel(entry=entry, facts=facts, weights_digest=digest, window=window)
+
+    def _problem(self, row: ManifestRow, column: str, found: str, allowed: str) -> Problem:
+        return Problem(
+            file=self._file,
+            row=row.number,
+            line=row.line,
+            column=column,
+            found=found,
+            allowed=allowed,
+        )
