@@ -72,7 +72,7 @@ def load_model(
     missing, unsafe or not what the registry says; `OutOfMemory` where it does not fit.
     """
     # The libraries' progress bars and advice are for notebooks; a worker's log is for operators.
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its gap
     diffusers.utils.logging.disable_progress_bar()
     device = device or resolve_device(settings)
     precision = precision or resolve_precision(settings, entry.dtype, device.type)

@@ -54,7 +54,7 @@ def make_scheduler(
     try:
         return scheduler_class.from_config({k: v for k, v in config.items() if k in accepted})
     except (ImportError, NotImplementedError, ValueError) as error:
-        raise UsageError(f"sampler {name}: {str(error).strip()}") from error
+        raise UsageError(f"sampler {name}: {str(error).strip().splitlines()[0]}") from error
 
 
 def step_arguments(
