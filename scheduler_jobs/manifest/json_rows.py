@@ -1,0 +1,250 @@
+"""JSON Lines, and one JSON array of objects; both as a stream.
+
+JSON is strict here: no NaN, no key twice, nothing after the value.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator
+from io import BufferedReader
+from typing import Any, NoReturn
+
+from scheduler_jobs.manifest.lines import Line, not_utf8, without_bom
+from scheduler_jobs.manifest.problems import BadValue, Broken, shown
+from scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
+
+_CHUNK_BYTES = 1 << 16
+_SKIP_CHARACTERS = 1 << 26
+_SPACE = re.compile(r"[ \t\r\n]*")
+_LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")
+_STRUCTURE = re.compile(r'["{}\[\],]')
+_IN_STRING = re.compile(r'["\\]')
+
+
+def read_json_lines(lines: Iterable[Line]) -> Iterator[RawRow | BadRow]:
+    """The rows of a JSON Lines file; blank lines are skipped."""
+    number = 0
+    for line in lines:
+        if line.bad is None and not line.text.strip():
+            continue
+        number += 1
+        if line.bad is not None:
+            found, allowed = line.bad
+            yield BadRow(number=number, line=line.number, found=found, allowed=allowed)
+        else:
+            yield _row(line.text, number, line.number)
+
+
+def read_json_array(stream: BufferedReader, *, max_line_bytes: int) -> Iterator[RawRow | BadRow]:
+    """The elements of a JSON array of objects; an element obeys the limit that a line obeys.
+
+    Raises:
+        Broken: not an array of objects from `[` to the file's end, or an empty one.
+    """
+    number = 0
+    for line, text in _Elements(stream, max_line_bytes):
+        number += 1
+        if text is None:
+            yield BadRow(
+                number=number,
+                line=line,
+                found=f"an element of more than {max_line_bytes:,} bytes",
+                allowed="a shorter one (IMAGEMILL_MAX_LINE_BYTES)",
+            )
+        else:
+            yield _row(text, number, line)
+    if not number:
+        raise Broken("an empty array", "at least one row")
+
+
+def parse_object(text: str) -> dict[str, JSON]:
+    """A JSON object; a BadValue if the text is anything else, or has a key twice."""
+    try:
+        value = _DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        found = f"not JSON: {error.msg[:1].lower()}{error.msg[1:]} at character {error.pos + 1}"
+        raise BadValue(found, "a JSON object") from None
+    except RecursionError:
+        raise BadValue("JSON nested too deeply", "a plain JSON object") from None
+    except BadValue:
+        raise
+    except ValueError:  # an integer of thousands of digits
+        raise BadValue("a number of thousands of digits", "a number") from None
+    if not isinstance(value, dict):
+        raise BadValue(f"{_kind(value)} {shown(value)}", "a JSON object")
+    return value
+
+
+def _row(text: str, number: int, line: int) -> RawRow | BadRow:
+    try:
+        cells = parse_object(text)
+        # In valid JSON a line break stands only between tokens: this changes no value.
+        verbatim = _LINE_BREAK.sub(" ", text) if "\n" in text or "\r" in text else text
+        return RawRow(number=number, line=line, verbatim=verbatim, cells=cells)
+    except BadValue as bad:
+        return BadRow(number=number, line=line, found=bad.found, allowed=bad.allowed)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise BadValue(f"key {shown(key)} twice", "every key once")
+            seen.add(key)
+    return found
+
+
+def _constant(word: str) -> NoReturn:
+    raise BadValue(word, "a finite number; JSON has no NaN or Infinity")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "a list", str: "a text", bool: "a truth value", type(None): "nothing,"}
+    return kinds.get(type(value), "a number")
+
+
+class _Elements:
+    """Splits an array's text into its elements, by brackets alone: a bad one spoils no other.
+
+    Yields each element's first line and text, None for one that is too long.
+    """
+
+    def __init__(self, stream: BufferedReader, max_line_bytes: int) -> None:
+        self._stream = stream
+        self._most = max_line_bytes
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._text = ""
+        self._at = 0
+        self._line = 1
+        self._bytes = 0
+
+    def __iter__(self) -> Iterator[tuple[int, str | None]]:
+        if self._next_sign() != "[":
+            self._broken("no [ at the beginning", "a JSON array of objects")
+        self._advance(self._at + 1)
+        sign = self._next_sign()
+        while sign != "]":
+            if sign in {"", ",", "}", ":"}:
+                found = (
+                    f"{shown(sign)} where an object should be"
+                    if sign
+                    else "an array without its end"
+                )
+                self._broken(found, "an object" if sign else "a complete file: a closing ]")
+            line = self._line
+            yield line, self._element()
+            sign = self._next_sign()
+            if sign == ",":
+                self._advance(self._at + 1)
+                sign = self._next_sign()
+                if sign == "]":
+                    self._broken("a comma before the closing ]", "an object after every comma")
+            elif sign != "]":
+                found = f"{shown(sign)} after an object" if sign else "an array without its end"
+                self._broken(found, "a comma, or the closing ]")
+        self._advance(self._at + 1)
+        if sign := self._next_sign():
+            self._broken(f"{shown(sign)} after the closing ]", "nothing")
+
+    def _broken(self, found: str, allowed: str) -> NoReturn:
+        raise Broken(found, allowed, line=self._line)
+
+    def _more(self) -> bool:
+        """Replace the text, which is used up, by the next chunk; whether there was one."""
+        self._advance(len(self._text))
+        self._text, self._at = "", 0
+        while not self._text:
+            chunk = self._stream.read(_CHUNK_BYTES)
+            pending = len(self._decoder.getstate()[0])
+            body = chunk if self._bytes else without_bom(chunk)
+            start = self._bytes + len(chunk) - len(body) - pending
+            self._bytes += len(chunk)
+            try:
+                self._text = self._decoder.decode(body, final=not chunk)
+            except UnicodeDecodeError as error:
+                line = self._line + error.object[: error.start].count(b"\n")
+                self._line = line
+                self._broken(*not_utf8(error.object[error.start], start + error.start, line))
+            if not chunk:
+                break
+        return bool(self._text)
+
+    def _advance(self, end: int) -> str:
+        """Take the text up to `end`, counting its lines."""
+        taken = self._text[self._at : end]
+        self._line += taken.count("\n")
+        self._at = end
+        return taken
+
+    def _next_sign(self) -> str:
+        """The next character that is not white space, not consumed; "" at the end."""
+        while True:
+            match = _SPACE.match(self._text, self._at)
+            assert match is not None
+            self._advance(match.end())
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._more():
+                return ""
+
+    def _element(self) -> str | None:
+        parts: list[str] = []
+        size = 0
+        scan = _Brackets()
+        while True:
+            end = scan.end_of_element(self._text, self._at)
+            piece = self._advance(len(self._text) if end is None else end)
+            size += len(piece)
+            if size <= self._most:
+                parts.append(piece)
+            elif size > _SKIP_CHARACTERS:
+                found = f"an element of more than {_SKIP_CHARACTERS:,} characters"
+                self._broken(found, "an array of short objects")
+            if end is not None:
+                break
+            if not self._more():
+                self._broken("an array that ends inside an element", "a complete file")
+        if size > self._most:
+            return None
+        text = "".join(parts)
+        return None if len(text.encode()) > self._most else text.strip()
+
+
+class _Brackets:
+    """Finds where an element ends, from one piece of text to the next."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False
+
+    def end_of_element(self, text: str, at: int) -> int | None:
+        """The place after the element in `text`, looking from `at`; None if it goes on."""
+        while at < len(text):
+            if self._escaped:
+                at, self._escaped = at + 1, False
+                continue
+            match = (_IN_STRING if self._in_string else _STRUCTURE).search(text, at)
+            if match is None:
+                return None
+            sign, at = match[0], match.end()
+            if sign == "\\":
+                self._escaped = True
+            elif sign == '"':
+                self._in_string = not self._in_string
+            elif sign in "{[":
+                self._depth += 1
+            elif self._depth == 0:
+                # A comma or the array's own ] ends a bare value and is no part of it.
+                return match.start()
+            elif sign != ",":
+                self._depth -= 1
+                if self._depth == 0:
+                    return at
+        return None

@@ -1,0 +1,78 @@
+"""The layers under the rows: flags of the command line and a TOML file of defaults."""
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from db.errors import ManifestError
+from scheduler_jobs.manifest.columns import KEY, PROMPT, SIZE, field_of
+from scheduler_jobs.manifest.limits import Limits
+from scheduler_jobs.manifest.parameters import Parameters
+from scheduler_jobs.manifest.problems import BadValue, Problem, shown
+from scheduler_jobs.manifest.rows import bad_fields
+from scheduler_jobs.manifest.values import size
+
+
+def parameters_from_flags(
+    flags: Mapping[str, Any], *, limits: Limits | None = None, name: str = "command line"
+) -> Parameters:
+    """Parameters from names (synonyms count) and values; a None says nothing.
+
+    Raises:
+        ManifestError: one line for each flag that won't do.
+    """
+    fields: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for flag, value in flags.items():
+        if value is None:
+            continue
+        try:
+            _add(fields, field_of(flag) or flag, value)
+        except BadValue as bad:
+            problems.append(Problem(file=name, column=flag, found=bad.found, allowed=bad.allowed))
+    parameters = Parameters()
+    try:
+        parameters = Parameters.model_validate(fields, context=limits)
+    except ValidationError as error:
+        problems += [
+            Problem(file=name, column=field or None, found=found, allowed=allowed)
+            for field, found, allowed in bad_fields(error)
+        ]
+    if problems:
+        raise ManifestError("\n".join(str(problem) for problem in problems))
+    return parameters
+
+
+def parameters_from_toml(path: Path, *, limits: Limits | None = None) -> Parameters:
+    """Parameters from a TOML file of `name = value` lines.
+
+    Raises:
+        ManifestError: the file can't be read, or one line for each name that won't do.
+    """
+    try:
+        with path.open("rb") as stream:
+            document = tomllib.load(stream)
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ManifestError(f"{path}: can't be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: byte {error.start} is not UTF-8; UTF-8 text") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ManifestError(f"{path}: not TOML: {shown(str(error))}; name = value") from None
+    return parameters_from_flags(document, limits=limits, name=str(path))
+
+
+def _add(fields: dict[str, Any], field: str, value: Any) -> None:
+    if field in {PROMPT, KEY}:
+        raise BadValue("only a row has one", "in the manifest")
+    given = {field: value}
+    if field == SIZE:
+        given = dict(zip(("width", "height"), size(value), strict=True))
+    for name in given:
+        if name in fields:
+            raise BadValue(f"{name} is given twice", "once")
+    fields |= given

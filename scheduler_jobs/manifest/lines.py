@@ -1,0 +1,150 @@
+"""A manifest's bytes as a bounded stream of text lines.
+
+Whatever the file holds, at most `max_line_bytes` of it lie in memory: gzip is unpacked as it is
+read, and a longer line is skipped, not kept.
+"""
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from scheduler_jobs.manifest.problems import Broken
+
+GZIP_MAGIC = b"\x1f\x8b"
+_BOM = b"\xef\xbb\xbf"
+_UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+_BUFFER_BYTES = 1 << 16
+_SKIP_BYTES = 1 << 26
+"""How much of an over-long line is skipped before the file is given up: what a gzip bomb costs."""
+_BLANK_LINES = 1_000_000
+"""How many blank lines together are skipped before the file is given up."""
+
+GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line, without its end; `bad` (found, allowed) says why it has no usable text."""
+
+    number: int
+    text: str
+    bad: tuple[str, str] | None = None
+
+
+def unpacked(stream: io.BufferedReader) -> io.BufferedReader:
+    """The stream, unpacked if it starts like gzip."""
+    magic = stream.read(len(GZIP_MAGIC))
+    stream.seek(0)
+    if magic != GZIP_MAGIC:
+        return stream
+    return io.BufferedReader(_Gzip(stream), _BUFFER_BYTES)
+
+
+class _Gzip(io.RawIOBase):
+    """gzip as a raw stream whose failures are `Broken`, with everything before them readable."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        super().__init__()
+        self._stream = stream
+        self._file = gzip.GzipFile(fileobj=stream)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        view = memoryview(buffer)  # type: ignore[arg-type]  # RawIOBase types it as Buffer
+        try:
+            data = self._file.read1(len(view))
+        except EOFError:
+            raise Broken("the gzip stream is truncated", "a complete file") from None
+        except GZIP_ERRORS as error:
+            raise Broken(f"the gzip stream is damaged ({error})", "an intact file") from None
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+            self._stream.close()
+        super().close()
+
+
+def without_bom(head: bytes) -> bytes:
+    """A file's first bytes without a UTF-8 byte order mark.
+
+    Raises:
+        Broken: it is UTF-16.
+    """
+    if head.startswith(_UTF16_BOMS):
+        raise Broken("UTF-16 text", "UTF-8 text; save the file as UTF-8", line=1)
+    return head.removeprefix(_BOM)
+
+
+def read_lines(stream: io.BufferedReader, *, max_line_bytes: int) -> Iterator[Line]:
+    """Every line, numbered from 1; a blank one has the text "".
+
+    Lines end with LF or CR LF. A line that is too long, is not UTF-8 or holds a NUL comes as a
+    bad line, and the next line is read as usual.
+
+    Raises:
+        Broken: UTF-16, damaged gzip, a line that seems never to end, or nothing but blank lines.
+    """
+    # The limit is on what the line says: its end comes on top, and a byte to see the excess.
+    ask = max_line_bytes + 3
+    number = offset = blanks = 0
+    while raw := stream.readline(ask):
+        number += 1
+        start, offset = offset, offset + len(raw)
+        if number == 1:
+            body = without_bom(raw)
+            start += len(raw) - len(body)
+            raw = body
+        body = raw.removesuffix(b"\n").removesuffix(b"\r")
+        if len(body) > max_line_bytes:
+            if not raw.endswith(b"\n"):
+                offset += _skip_line(stream, number)
+            yield Line(number, "", _too_long(max_line_bytes))
+            continue
+        blanks = 0 if body.strip() else blanks + 1
+        if blanks > _BLANK_LINES:
+            raise Broken(f"more than {_BLANK_LINES:,} blank lines", "rows", line=number)
+        yield _decoded(number, body, start)
+
+
+def _too_long(max_line_bytes: int) -> tuple[str, str]:
+    return (
+        f"a line of more than {max_line_bytes:,} bytes",
+        "a shorter line (IMAGEMILL_MAX_LINE_BYTES)",
+    )
+
+
+def _skip_line(stream: io.BufferedReader, number: int) -> int:
+    skipped = 0
+    while chunk := stream.readline(_BUFFER_BYTES):
+        skipped += len(chunk)
+        if chunk.endswith(b"\n"):
+            break
+        if skipped > _SKIP_BYTES:
+            raise Broken(
+                f"a line of more than {_SKIP_BYTES:,} bytes",
+                "a manifest with one row a line",
+                line=number,
+            )
+    return skipped
+
+
+def _decoded(number: int, body: bytes, offset: int) -> Line:
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        return Line(number, "", not_utf8(body[error.start], offset + error.start, number))
+    if "\0" in text:
+        return Line(number, "", ("a NUL byte", "text without NUL bytes"))
+    return Line(number, text)
+
+
+def not_utf8(byte: int, offset: int, line: int) -> tuple[str, str]:
+    """What to say where a byte is not UTF-8; `offset` counts from the file's start."""
+    return f"byte 0x{byte:02x} at offset {offset:,} (line {line:,}) is not UTF-8", "UTF-8 text"

@@ -1,0 +1,146 @@
+"""What a row, the command line or a defaults file may set about an image."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
+
+from db.seeds import SEED_LIMIT
+from db.specs import ImageFormat
+from scheduler_jobs.manifest import values
+from scheduler_jobs.manifest.limits import Limits
+from scheduler_jobs.manifest.problems import BadValue
+
+_EXCLUSIVE: Mapping[str, tuple[str, ...]] = {
+    "seed": ("seeds",),
+    "seeds": ("seed", "samples"),
+    "samples": ("seeds",),
+    "strength": ("start_step",),
+    "start_step": ("strength",),
+}
+
+
+def _reads(function: Callable[..., Any], **limits: str) -> BeforeValidator:
+    """Read a field with `function`; a keyword names the limit that is passed under that name."""
+
+    def read(value: Any, info: ValidationInfo) -> Any:
+        if value is None:
+            return None
+        known = {name: _limit(info, limit) for name, limit in limits.items()}
+        return function(value, **known)
+
+    return BeforeValidator(read)
+
+
+def _limit(info: ValidationInfo, name: str) -> int | None:
+    # No limits: a value built in code, which whoever builds it answers for.
+    return None if info.context is None else int(getattr(_limits(info), name))
+
+
+def _limits(info: ValidationInfo) -> Limits:
+    assert isinstance(info.context, Limits)
+    return info.context
+
+
+_TEXT = partial(values.text, empty=True)
+_STEPS = partial(values.whole, low=1)
+_COUNT = partial(values.whole, low=1)
+_QUALITY = partial(values.whole, low=1, high=100)
+_CLIP_SKIP = partial(values.whole, low=1, high=24)
+_START_STEP = partial(values.whole, low=0)
+_GUIDANCE = partial(values.number, low=0, high=100)
+_SHARE = partial(values.number, low=0, high=1)
+_STRENGTH = partial(values.number, low=0, high=1, above_low=True)
+_LONG_PROMPTS = partial(values.choice, allowed=("truncate", "chunk"))
+
+
+class AdapterChoice(BaseModel):
+    """An adapter by its registry name, and how strongly it is applied."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    weight: float = 1.0
+
+
+class Parameters(BaseModel):
+    """Everything about a row's images but its prompt; None means that this layer does not say.
+
+    Every field is read by `values`, from text or typed data, so that a CSV cell, a JSON value, a
+    flag and a TOML default obey one rule. Upper limits hold where validation gets a `Limits` as
+    its context. `sampler` and `format` come out canonical; `seed` -1 means: derive one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    negative_prompt: Annotated[str | None, _reads(_TEXT, most_bytes="max_prompt_bytes")] = None
+    model: Annotated[str | None, _reads(values.name)] = None
+    width: Annotated[int | None, _reads(values.side, most_pixels="max_pixels")] = None
+    height: Annotated[int | None, _reads(values.side, most_pixels="max_pixels")] = None
+    steps: Annotated[int | None, _reads(_STEPS, high="max_steps")] = None
+    guidance_scale: Annotated[float | None, _reads(_GUIDANCE)] = None
+    sampler: Annotated[str | None, _reads(values.sampler)] = None
+    seed: Annotated[int | None, _reads(values.seed)] = None
+    seeds: Annotated[tuple[int, ...] | None, _reads(values.seeds, most="max_samples")] = None
+    samples: Annotated[int | None, _reads(_COUNT, high="max_samples")] = None
+    format: Annotated[ImageFormat | None, _reads(values.image_format)] = None
+    quality: Annotated[int | None, _reads(_QUALITY)] = None
+    init_image: Annotated[str | None, _reads(values.input_file)] = None
+    mask: Annotated[str | None, _reads(values.input_file)] = None
+    strength: Annotated[float | None, _reads(_STRENGTH)] = None
+    start_step: Annotated[int | None, _reads(_START_STEP, high="max_steps")] = None
+    clip_skip: Annotated[int | None, _reads(_CLIP_SKIP)] = None
+    guidance_rescale: Annotated[float | None, _reads(_SHARE)] = None
+    eta: Annotated[float | None, _reads(_SHARE)] = None
+    sampler_options: Annotated[Mapping[str, values.Scalar] | None, _reads(values.options)] = None
+    long_prompts: Annotated[Literal["truncate", "chunk"] | None, _reads(_LONG_PROMPTS)] = None
+    prompt_weighting: Annotated[bool | None, _reads(values.boolean)] = None
+    adapters: Annotated[tuple[AdapterChoice, ...] | None, _reads(values.adapters)] = None
+
+    @model_validator(mode="after")
+    def _agree(self, info: ValidationInfo) -> "Parameters":
+        self.check(None if info.context is None else _limits(info))
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many images these parameters ask for."""
+        return len(self.seeds) if self.seeds is not None else (self.samples or 1)
+
+    def check(self, limits: Limits | None = None) -> None:
+        """Raise a `BadValue` where fields contradict each other; call it again after layering."""
+        if self.seeds is not None and self.seed is not None:
+            raise BadValue("both seed and seeds", "one of them")
+        if self.seeds is not None and self.samples not in (None, len(self.seeds)):
+            raise BadValue(
+                f"{len(self.seeds)} seeds and samples {self.samples}", "as many samples as seeds"
+            )
+        if self.strength is not None and self.start_step is not None:
+            raise BadValue("both strength and start_step", "one of them")
+        if self.seed is not None and self.seed + self.count > SEED_LIMIT:
+            raise BadValue(
+                f"seed {self.seed} and {self.count} samples", f"seed + samples up to {SEED_LIMIT}"
+            )
+        if limits and self.width and self.height and self.width * self.height > limits.max_pixels:
+            raise BadValue(
+                f"{self.width}x{self.height} = {self.width * self.height:,} pixels",
+                f"at most {limits.max_pixels:,} pixels",
+            )
+
+    def over(self, lower: "Parameters") -> "Parameters":
+        """These parameters, and where they do not say, those of `lower`.
+
+        What contradicts a field set here goes: `seeds` here end a `seed` or `samples` below.
+        """
+        mine = self.settings()
+        if not mine:
+            return lower
+        update: dict[str, Any] = {
+            other: None for name in mine for other in _EXCLUSIVE.get(name, ())
+        }
+        return lower.model_copy(update=update | mine)
+
+    def settings(self) -> dict[str, Any]:
+        """The fields that are set, by name."""
+        return {name: value for name, value in self if value is not None}

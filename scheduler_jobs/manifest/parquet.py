@@ -1,0 +1,160 @@
+"""Parquet, read by batches."""
+
+import base64
+import contextlib
+import datetime
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scheduler_jobs.manifest.problems import Broken, shown
+from scheduler_jobs.manifest.raw import JSON, BadRow, HeaderCheck, RawRow
+
+MAGIC = b"PAR1"
+_ENCRYPTED_MAGIC = b"PARE"
+_BATCH_ROWS = 512
+_FOOTER_BYTES = 8
+_MOST_METADATA_BYTES = 1 << 26
+_MOST_UNPACKED_BYTES = 1 << 34
+_CHUNK_BYTES = 1 << 20
+
+
+def read_parquet(
+    stream: IO[bytes], *, check_header: HeaderCheck, max_line_bytes: int
+) -> Iterator[RawRow | BadRow]:
+    """The rows of a Parquet file; a row's JSON text obeys the limit that a line obeys.
+
+    Raises:
+        Broken: truncated, damaged or encrypted, a column twice, or no rows.
+    """
+    _check_footer(stream)
+    try:
+        file = pq.ParquetFile(
+            stream,
+            thrift_string_size_limit=_MOST_METADATA_BYTES,
+            thrift_container_size_limit=_MOST_METADATA_BYTES // 64,
+        )
+        _check_columns(file.schema_arrow.names, check_header)
+        number = 0
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            columns = [(name, batch.column(n)) for n, name in enumerate(batch.schema.names)]
+            for at in range(batch.num_rows):
+                number += 1
+                yield _row(columns, at, number, max_line_bytes)
+    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise Broken(f"the Parquet file is damaged ({shown(reason)})", "an intact file") from None
+    if not number:
+        raise Broken("no rows", "at least one row")
+
+
+def spooled(stream: IO[bytes]) -> IO[bytes]:
+    """An unpacked copy of a stream that can't seek: Parquet is read from its end.
+
+    Raises:
+        Broken: it unpacks to more than a Parquet file ever does.
+    """
+    with contextlib.ExitStack() as stack:
+        copy = stack.enter_context(tempfile.TemporaryFile(prefix="imagemill-parquet-"))
+        while chunk := stream.read(_CHUNK_BYTES):
+            copy.write(chunk)
+            if copy.tell() > _MOST_UNPACKED_BYTES:
+                raise Broken(
+                    f"Parquet that unpacks to more than {_MOST_UNPACKED_BYTES:,} bytes",
+                    "the Parquet file without gzip around it",
+                )
+        copy.seek(0)
+        stack.pop_all()  # the caller closes it
+    return copy
+
+
+def _check_footer(stream: IO[bytes]) -> None:
+    size = stream.seek(0, 2)
+    stream.seek(0)
+    if stream.read(len(MAGIC)) != MAGIC:
+        raise Broken("not a Parquet file: it does not begin with PAR1", "a Parquet file")
+    stream.seek(max(size - _FOOTER_BYTES, 0))
+    footer = stream.read(_FOOTER_BYTES)
+    if footer.endswith(_ENCRYPTED_MAGIC):
+        raise Broken("an encrypted Parquet file", "one that is not encrypted")
+    if size < _FOOTER_BYTES + len(MAGIC) or not footer.endswith(MAGIC):
+        raise Broken("the Parquet file is truncated: it does not end with PAR1", "a complete file")
+    if int.from_bytes(footer[:4], "little") + _FOOTER_BYTES + len(MAGIC) > size:
+        raise Broken("the Parquet file is damaged (its footer is longer than it)", "an intact file")
+    stream.seek(0)
+
+
+def _check_columns(names: list[str], check_header: HeaderCheck) -> None:
+    for n, name in enumerate(names):
+        if name in names[:n]:
+            raise Broken(f"column {shown(name)} twice", "every column once", column="header")
+    check_header(tuple(names), None)
+
+
+def _row(
+    columns: list[tuple[str, Any]], at: int, number: int, max_line_bytes: int
+) -> RawRow | BadRow:
+    cells: dict[str, JSON] = {}
+    for name, values in columns:
+        try:
+            cells[name] = _json(values[at].as_py())
+        except (ValueError, OverflowError, pa.ArrowException) as error:
+            return BadRow(
+                number=number,
+                line=0,
+                column=name,
+                found=f"a value that can't be read ({str(error)[:80]})",
+                allowed="text, numbers, dates, lists or objects",
+            )
+    verbatim = json.dumps(cells, ensure_ascii=False, allow_nan=True)
+    # A character has four bytes at most; counting them costs, so only where it can matter.
+    if (
+        len(verbatim) * 4 > max_line_bytes
+        and len(verbatim.encode(errors="replace")) > max_line_bytes
+    ):
+        return BadRow(
+            number=number,
+            line=0,
+            found=f"a row of more than {max_line_bytes:,} bytes as JSON",
+            allowed="a shorter row (IMAGEMILL_MAX_LINE_BYTES)",
+        )
+    return RawRow(number=number, line=0, verbatim=verbatim, cells=cells)
+
+
+def _json(value: Any) -> JSON:
+    """A Parquet value as JSON: dates in ISO 8601, decimals as text, bytes as text or base64."""
+    match value:
+        case None | bool() | int() | float() | str():
+            found: JSON = value
+        case dict():
+            found = {str(key): _json(item) for key, item in value.items()}
+        case list() | tuple():
+            found = [_json(item) for item in value]
+        case datetime.date() | datetime.time():  # a datetime is a date
+            found = value.isoformat()
+        case datetime.timedelta():
+            found = value.total_seconds()
+        case bytes():
+            try:
+                found = value.decode()
+            except UnicodeDecodeError:
+                found = base64.b64encode(value).decode("ascii")
+        case _:  # Decimal, UUID
+            found = str(value)
+    return found
+
+
+def without_nan(value: JSON) -> JSON:
+    """An extra with NaN and infinity as null: Parquet has them where JSON has nothing."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,218 @@
+"""From a row's cells to a `ManifestRow`."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from scheduler_jobs.manifest import columns, values
+from scheduler_jobs.manifest.limits import Limits
+from scheduler_jobs.manifest.parameters import Parameters
+from scheduler_jobs.manifest.parquet import without_nan
+from scheduler_jobs.manifest.problems import BadValue, Broken, Problem, shown
+from scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
+
+_KNOWN_LAYOUTS = 256
+_NOTHING = Parameters()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ManifestRow:
+    """One valid data row.
+
+    `number` counts data rows from 1; `line` is the physical line it starts on (0 in Parquet).
+    `verbatim` is the line as it stood (JSON text for Parquet and elements of a JSON array).
+    `key` is the `id` column's text, if there is one. `parameters` holds only what the row itself
+    sets, `extras` the unknown columns, untouched.
+    """
+
+    number: int
+    line: int
+    verbatim: str
+    key: str | None
+    prompt: str
+    parameters: Parameters
+    extras: Mapping[str, JSON]
+
+
+class RowReader:
+    """Turns raw rows of one file into manifest rows or problems.
+
+    `blank_is_unset`: an empty cell says nothing (CSV, TSV), where in JSON an empty text is a
+    value. `nan_is_null`: a NaN in an extra is nothing (Parquet).
+    """
+
+    def __init__(
+        self,
+        *,
+        file: str,
+        mapping: Mapping[str, str],
+        limits: Limits,
+        defaults: Parameters,
+        blank_is_unset: bool = False,
+        nan_is_null: bool = False,
+    ) -> None:
+        self._file = file
+        self._mapping = mapping
+        self._limits = limits
+        self._defaults = defaults
+        self._blank_is_unset = blank_is_unset
+        self._nan_is_null = nan_is_null
+        self._layouts: dict[tuple[str, ...], columns.Layout] = {}
+
+    def check_header(self, names: tuple[str, ...], line: int | None) -> None:
+        """Refuse a table whose rows can't be read; raises `Broken`."""
+        for column in self._mapping:
+            if column not in names:
+                raise Broken(
+                    f"--map names {shown(column)}, which is no column",
+                    f"one of {', '.join(names)}",
+                    line=line,
+                    column="header",
+                )
+        try:
+            self.layout(names)
+        except BadValue as bad:
+            raise Broken(bad.found, bad.allowed, line=line, column="header") from None
+
+    def layout(self, names: tuple[str, ...]) -> columns.Layout:
+        """How rows with these columns are read; a `BadValue` if they can't be."""
+        layout = self._layouts.get(names)
+        if layout is None:
+            layout = columns.lay_out(names, self._mapping)
+            # Rows of JSON Lines may all have other keys: keep a few layouts, not a million.
+            if len(self._layouts) < _KNOWN_LAYOUTS:
+                self._layouts[names] = layout
+        return layout
+
+    def read(self, raw: RawRow | BadRow) -> Iterator[ManifestRow | Problem]:
+        """The row, or every problem that it has."""
+        if isinstance(raw, BadRow):
+            yield self._problem(raw, raw.column, raw.found, raw.allowed)
+            return
+        try:
+            layout = self.layout(tuple(raw.cells))
+        except BadValue as bad:
+            yield self._problem(raw, None, bad.found, bad.allowed)
+            return
+        problems: list[Problem] = []
+        fields = {
+            field: raw.cells[column]
+            for field, column in layout.fields.items()
+            if raw.cells[column] is not None
+            and not (self._blank_is_unset and raw.cells[column] == "")
+        }
+        prompt = self._prompt(raw, layout, fields.pop(columns.PROMPT, None), problems)
+        key = self._key(raw, layout, fields.pop(columns.KEY, None), problems)
+        parameters = self._parameters(raw, layout, fields, problems)
+        extras = self._extras(raw, layout, problems)
+        if problems:
+            yield from problems
+            return
+        yield ManifestRow(
+            number=raw.number,
+            line=raw.line,
+            verbatim=raw.verbatim,
+            key=key,
+            prompt=prompt,
+            parameters=parameters,
+            extras=extras,
+        )
+
+    def _problem(
+        self, raw: RawRow | BadRow, column: str | None, found: str, allowed: str
+    ) -> Problem:
+        return Problem(
+            file=self._file,
+            row=raw.number,
+            line=raw.line or None,
+            column=column,
+            found=found,
+            allowed=allowed,
+        )
+
+    def _prompt(
+        self, raw: RawRow, layout: columns.Layout, value: JSON, problems: list[Problem]
+    ) -> str:
+        try:
+            text = "" if value is None else value
+            return values.text(text, most_bytes=self._limits.max_prompt_bytes, empty=False)
+        except BadValue as bad:
+            column = layout.fields[columns.PROMPT]
+            problems.append(self._problem(raw, column, bad.found, bad.allowed))
+            return ""
+
+    def _key(
+        self, raw: RawRow, layout: columns.Layout, value: JSON, problems: list[Problem]
+    ) -> str | None:
+        try:
+            return values.key(value)
+        except BadValue as bad:
+            column = layout.fields[columns.KEY]
+            problems.append(self._problem(raw, column, bad.found, bad.allowed))
+            return None
+
+    def _parameters(
+        self,
+        raw: RawRow,
+        layout: columns.Layout,
+        fields: dict[str, Any],
+        problems: list[Problem],
+    ) -> Parameters:
+        if not fields:
+            return _NOTHING
+        named = dict(layout.fields)
+        try:
+            if columns.SIZE in fields:
+                _split_size(fields, named)
+            parameters = Parameters.model_validate(fields, context=self._limits)
+            if self._defaults is not _NOTHING:
+                parameters.over(self._defaults).check(self._limits)
+        except BadValue as bad:
+            problems.append(self._problem(raw, None, bad.found, bad.allowed))
+        except ValidationError as error:
+            for field, found, allowed in bad_fields(error):
+                column = named.get(field) if field else None
+                problems.append(self._problem(raw, column, found, allowed))
+        else:
+            return parameters
+        return _NOTHING
+
+    def _extras(
+        self, raw: RawRow, layout: columns.Layout, problems: list[Problem]
+    ) -> dict[str, JSON]:
+        extras: dict[str, JSON] = {}
+        for column in layout.extras:
+            value = raw.cells[column]
+            if self._nan_is_null:
+                value = without_nan(value)
+            try:
+                values.check_storable([column, value])
+            except BadValue as bad:
+                problems.append(self._problem(raw, column, bad.found, bad.allowed))
+            extras[column] = value
+        return extras
+
+
+def bad_fields(error: ValidationError) -> Iterator[tuple[str, str, str]]:
+    """(field, found, allowed) for everything that `Parameters` refused; "" is the whole."""
+    for detail in error.errors(include_url=False):
+        field = str(detail["loc"][0]) if detail["loc"] else ""
+        bad = detail.get("ctx", {}).get("error")
+        if isinstance(bad, BadValue):
+            yield field, bad.found, bad.allowed
+        elif detail["type"] == "extra_forbidden":
+            yield field, "an unknown name", f"one of {', '.join(Parameters.model_fields)}"
+        else:
+            yield field, detail["msg"], "another value"
+
+
+def _split_size(fields: dict[str, Any], named: dict[str, str]) -> None:
+    if "width" in fields or "height" in fields:
+        raise BadValue("both size and width or height", "one of them")
+    try:
+        fields["width"], fields["height"] = values.size(fields.pop(columns.SIZE))
+    except BadValue as bad:
+        raise BadValue(f"{named[columns.SIZE]} {bad.found}", bad.allowed) from None
+    named["width"] = named["height"] = named[columns.SIZE]

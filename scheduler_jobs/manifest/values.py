@@ -1,0 +1,279 @@
+"""Reading one value: strict, from text (CSV, flags) and from typed data (JSON, Parquet, TOML).
+
+Every function returns the value or raises a `BadValue` that says what stood there and what may.
+"""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from db.samplers import BY_NAME, SAMPLERS, find_sampler
+from db.seeds import DERIVE, SEED_LIMIT
+from scheduler_jobs.manifest.problems import BadValue, shown
+
+NAME_BYTES = 255
+SIZE_STEP = 8
+"""Sizes are multiples of this: what every autoencoder in use divides by."""
+
+_DEEPEST = 100
+"""How deep an extra may be nested: far below what ends a JSON writer's recursion."""
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,30}(\.0+)?", re.ASCII)
+_NUMBER = re.compile(r"[+-]?([0-9]{1,30}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
+_SIZE = re.compile(r"\s*([0-9]{1,9})\s*[xX×*]\s*([0-9]{1,9})\s*", re.ASCII)
+_BOOLEANS = {
+    "true": True,
+    "yes": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "0": False,
+}
+_FORMATS = {"png": "png", "jpeg": "jpeg", "jpg": "jpeg", "webp": "webp"}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+Scalar = str | float | int | bool
+
+
+def whole(value: Any, *, low: int, high: int | None = None, what: str = "a whole number") -> int:
+    """An integer in [low, high]; `20`, `"20"` and a float without a fraction are integers."""
+    allowed = f"{what} {_range(low, high)}"
+    number: int | None = None
+    if isinstance(value, bool):
+        number = None
+    elif isinstance(value, int):
+        number = value
+    elif isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        number = int(value)
+    elif isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
+        number = int(value.strip().partition(".")[0])
+    if number is None or number < low or (high is not None and number > high):
+        raise BadValue(shown(value), allowed)
+    return number
+
+
+def number(value: Any, *, low: float, high: float, above_low: bool = False) -> float:
+    """A finite float in [low, high], or in (low, high] if `above_low`."""
+    allowed = f"a number {'above' if above_low else 'from'} {low:g} "
+    allowed += f"and at most {high:g}" if above_low else f"to {high:g}"
+    found: float | None = None
+    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):
+        # An int too large for a float is out of range as well.
+        found = float(value) if abs(value) <= high + abs(low) else math.inf
+    elif isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        found = float(value)
+    if found is None or not low <= found <= high or (above_low and found == low):
+        raise BadValue(shown(value), allowed)
+    return found
+
+
+def side(value: Any, *, most_pixels: int | None = None) -> int:
+    """A side of a picture in pixels; `most_pixels` bounds the whole picture."""
+    most = None if most_pixels is None else most_pixels // SIZE_STEP
+    allowed = f"a multiple of {SIZE_STEP} {_range(SIZE_STEP, most)}"
+    try:
+        found = whole(value, low=SIZE_STEP, high=most)
+    except BadValue as bad:
+        raise BadValue(bad.found, allowed) from None
+    if found % SIZE_STEP:
+        raise BadValue(shown(value), allowed)
+    return found
+
+
+def size(value: Any) -> tuple[str, str]:
+    """The two sides of `512x768`, as text still to be read."""
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise BadValue(shown(value), 'width x height, such as "512x768"')
+    return match[1], match[2]
+
+
+def text(value: Any, *, most_bytes: int | None = None, empty: bool) -> str:
+    """A text; not a number, so that a shifted column can't pass for a prompt."""
+    if not isinstance(value, str):
+        raise BadValue(shown(value), "a text")
+    if not empty and not value.strip():
+        raise BadValue(
+            "an empty text" if not value else "only blanks", "a text that says something"
+        )
+    check_characters(value)
+    # Counting bytes only where the limit can be reached: four bytes a character at most.
+    if most_bytes is not None and len(value) * 4 > most_bytes:
+        count = len(value.encode())
+        if count > most_bytes:
+            raise BadValue(f"{count:,} bytes", f"at most {most_bytes:,} bytes")
+    return value
+
+
+def check_characters(value: str) -> None:
+    """Refuse what no database stores in a text: NUL, and halves of surrogate pairs."""
+    if "\0" in value:
+        raise BadValue("a NUL character", "text without NUL characters")
+    if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+        raise BadValue("half of a surrogate pair (\\ud800 to \\udfff)", "whole Unicode characters")
+
+
+def name(value: Any) -> str:
+    """A short name: a model's, an adapter's."""
+    found = text(value, most_bytes=NAME_BYTES, empty=False).strip()
+    if not found.isprintable():
+        raise BadValue(shown(value), "a name of printable characters")
+    return found
+
+
+def key(value: Any) -> str | None:
+    """A row's `id` as text, None where it is missing or empty."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value) if value.bit_length() <= 64 else value
+    if not isinstance(value, str):
+        raise BadValue(shown(value), "a text or a whole number")
+    return text(value, most_bytes=NAME_BYTES, empty=False)
+
+
+def seed(value: Any) -> int:
+    """A seed, or -1 for one derived from the job's seed and the row."""
+    return whole(value, low=DERIVE, high=SEED_LIMIT - 1, what="a whole number (-1: derive one)")
+
+
+def seeds(value: Any, *, most: int | None = None) -> tuple[int, ...]:
+    """One seed for each image of the row: a list, or text with commas, semicolons or spaces."""
+    items = _items(value, "a list of seeds, such as 1,2,3")
+    if not items or (most is not None and len(items) > most):
+        raise BadValue(f"{len(items):,} seeds", f"{_range(1, most).removeprefix('from ')} seeds")
+    return tuple(whole(item, low=0, high=SEED_LIMIT - 1) for item in items)
+
+
+def sampler(value: Any) -> str:
+    """A sampler's canonical name, from any of its names."""
+    found = find_sampler(value) if isinstance(value, str) else None
+    if found is None:
+        raise BadValue(shown(value), _closest_sampler(value))
+    return found.name
+
+
+def boolean(value: Any) -> bool:
+    """True or false, also as text."""
+    if isinstance(value, str):
+        value = _BOOLEANS.get(value.strip().casefold(), value)
+    if not isinstance(value, bool):
+        raise BadValue(shown(value), "true or false")
+    return value
+
+
+def choice(value: Any, allowed: Iterable[str]) -> str:
+    """One of a few words, without regard to case."""
+    words = tuple(allowed)
+    word = value.strip().casefold() if isinstance(value, str) else None
+    if word not in words:
+        raise BadValue(shown(value), f"{', '.join(words[:-1])} or {words[-1]}")
+    return word
+
+
+def image_format(value: Any) -> str:
+    """An output format: png, jpeg (also jpg) or webp."""
+    word = value.strip().casefold().removeprefix(".") if isinstance(value, str) else ""
+    if word not in _FORMATS:
+        raise BadValue(shown(value), "png, jpeg or webp")
+    return _FORMATS[word]
+
+
+def input_file(value: Any) -> str:
+    """What names an init image or a mask: a hash, a path inside the inputs folder, an S3 URI.
+
+    Whether it exists is the planner's question. Nothing else is ever opened, and no URL fetched.
+    """
+    allowed = "a SHA-256, a path inside the inputs folder, or s3://bucket/key"
+    found = text(value, most_bytes=4096, empty=False).strip()
+    if found.startswith("s3://") or _SHA256.fullmatch(found):
+        return found
+    path = PurePosixPath(found)
+    if "://" in found or "\\" in found or path.is_absolute() or ".." in path.parts:
+        raise BadValue(shown(value), allowed)
+    return found
+
+
+def options(value: Any) -> dict[str, Scalar]:
+    """A sampler's options: an object of plain values, also as JSON text."""
+    allowed = 'an object of plain values, such as {"timestep_spacing": "trailing"}'
+    found = _from_json_text(value, allowed)
+    if not isinstance(found, Mapping):
+        raise BadValue(shown(value), allowed)
+    for option in found.values():
+        if not isinstance(option, Scalar) or (
+            isinstance(option, float) and not math.isfinite(option)
+        ):
+            raise BadValue(shown(value), allowed)
+    return dict(found)
+
+
+def adapters(value: Any) -> list[dict[str, Any]]:
+    """Adapters in order: objects of name and weight, or `name:weight`; without a weight it is 1."""
+    allowed = "adapters such as sketch:0.8,lineart:0.5, or a list of {name, weight}"
+    found: list[dict[str, Any]] = []
+    for item in _items(value, allowed):
+        adapter = item
+        if isinstance(item, str):
+            label, _, weight = item.rpartition(":") if ":" in item else (item, "", "1")
+            adapter = {"name": label, "weight": weight}
+        if not isinstance(adapter, Mapping) or not set(adapter) <= {"name", "weight"}:
+            raise BadValue(shown(item), allowed)
+        strength = number(adapter.get("weight", 1.0), low=-10, high=10)
+        found.append({"name": name(adapter.get("name")), "weight": strength})
+    return found
+
+
+def check_storable(value: Any) -> None:
+    """Refuse what JSON or a database can't hold anywhere in an extra: NaN, infinity, NUL."""
+    stack = [(value, 0)]
+    while stack:
+        item, depth = stack.pop()
+        if depth > _DEEPEST:
+            raise BadValue(f"a value nested more than {_DEEPEST} deep", "a flatter value")
+        if isinstance(item, str):
+            check_characters(item)
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise BadValue(shown(item), "a finite number")
+        elif isinstance(item, Mapping):
+            stack.extend((key, depth) for key in item)
+            stack.extend((inner, depth + 1) for inner in item.values())
+        elif isinstance(item, list):
+            stack.extend((inner, depth + 1) for inner in item)
+
+
+def _range(low: int, high: int | None) -> str:
+    return f"of at least {low}" if high is None else f"from {low} to {high}"
+
+
+def _items(value: Any, allowed: str) -> list[Any]:
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        value = _from_json_text(value, allowed)
+    if isinstance(value, str):
+        return [item for item in re.split(r"[,;\s]+", value) if item]
+    if isinstance(value, list | tuple):
+        return list(value)
+    raise BadValue(shown(value), allowed)
+
+
+def _from_json_text(value: Any, allowed: str) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise BadValue(shown(value), allowed) from None
+
+
+def _closest_sampler(value: Any) -> str:
+    known = {
+        alias: s.name for s in SAMPLERS for alias in (s.name, s.display.casefold(), *s.aliases)
+    }
+    wanted = str(value)[:NAME_BYTES].casefold().replace("-", "_").replace(" ", "_")
+    close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
+    meant = f"did you mean {known[close[0]]}? " if close else ""
+    return f"{meant}one of {', '.join(BY_NAME)}"
