@@ -19,7 +19,6 @@ from PIL import Image
 
 from tools.shapes64.score import (
     PROMPT_SEED,
-    SAMPLERS,
     Recipe,
     Scores,
     load_pipeline,
@@ -60,7 +59,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--count", type=int, default=500, help="prompts, or drawn shapes (default 500)")
     add("--seed", type=int, default=PROMPT_SEED, help=f"seed of the prompts ({PROMPT_SEED})")
     add("--seen", action="store_true", help="prompts of the training's triples instead")
-    add("--sampler", default="", help=f"comma list of {', '.join(SAMPLERS)} (default: its own)")
+    add("--sampler", default="", help="comma list of imagemill's samplers (default: its own)")
     add("--steps", type=int, default=20, help="sampler steps (default 20)")
     add("--guidance", default="4.5", help="comma list of guidance scales (default 4.5)")
     add("--keep", type=Path, help="folder for the pictures drawn by the model")

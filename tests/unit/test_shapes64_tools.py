@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
 from tools import score_shapes64, train_shapes64
@@ -14,7 +14,7 @@ from tools.shapes64.autoencoder import SCALING, encode, fold_scale, new_autoenco
 from tools.shapes64.captions import Wish, caption_words, describe, training_caption, understand
 from tools.shapes64.drawing import Scene, all_scenes, draw, random_scene
 from tools.shapes64.muon import orthogonalised
-from tools.shapes64.score import random_prompts, score_drawn, score_pictures
+from tools.shapes64.score import load_pipeline, random_prompts, score_drawn, score_pictures
 from tools.shapes64.sight import look
 from tools.shapes64.tokenizer import MAX_LENGTH, write_tokenizer
 
@@ -209,3 +209,11 @@ def test_the_score_command_fails_below_its_targets(smoke_model, capsys):
     assert code == 1
     assert row["met"] is False
     assert row["pictures"] == 2
+
+
+def test_the_scorer_uses_samplers_by_imagemills_names(smoke_model):
+    assert isinstance(
+        load_pipeline(smoke_model, "Euler a").scheduler, EulerAncestralDiscreteScheduler
+    )
+    with pytest.raises(ValueError, match="no sampler is called 'warp'"):
+        load_pipeline(smoke_model, "warp")

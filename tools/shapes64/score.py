@@ -6,36 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    HeunDiscreteScheduler,
-    LMSDiscreteScheduler,
-    PNDMScheduler,
-    StableDiffusionPipeline,
-    UniPCMultistepScheduler,
-)
 from numpy.typing import NDArray
 from PIL import Image
 
+from db.samplers import find_sampler
 from tools.shapes64.captions import Wish, describe, understand
 from tools.shapes64.drawing import Shape, cover, draw, paint, random_scene
 from tools.shapes64.sight import Sight, look
-
-SAMPLERS = {
-    "ddim": DDIMScheduler,
-    "dpmpp_2m": DPMSolverMultistepScheduler,
-    "euler": EulerDiscreteScheduler,
-    "euler_a": EulerAncestralDiscreteScheduler,
-    "heun": HeunDiscreteScheduler,
-    "lms": LMSDiscreteScheduler,
-    "pndm": PNDMScheduler,
-    "unipc": UniPCMultistepScheduler,
-}
 
 PROMPT_SEED = 20_640
 """Seed of the scored prompts, apart from the training's seed; the prompts are of unseen scenes."""
@@ -143,19 +123,26 @@ class Recipe:
     batch: int = 20
 
 
-def load_pipeline(folder: Path, sampler: str | None) -> StableDiffusionPipeline:
-    """The folder's pipeline in fp32, with another sampler if one is named."""
-    pipeline = StableDiffusionPipeline.from_pretrained(
+def load_pipeline(folder: Path, sampler: str | None) -> diffusers.StableDiffusionPipeline:
+    """The folder's pipeline in fp32, with another of imagemill's samplers if one is named.
+
+    :raises ValueError: when no sampler has that name.
+    """
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True
     )
     pipeline.set_progress_bar_config(disable=True)
     if sampler is not None:
-        pipeline.scheduler = SAMPLERS[sampler].from_config(pipeline.scheduler.config)
+        named = find_sampler(sampler)
+        if named is None:
+            raise ValueError(f"no sampler is called {sampler!r}")
+        kind = getattr(diffusers, named.diffusers_class)
+        pipeline.scheduler = kind.from_config(pipeline.scheduler.config, **named.options)
     return pipeline
 
 
 def paint_prompts(
-    pipeline: StableDiffusionPipeline, prompts: Sequence[str], recipe: Recipe
+    pipeline: diffusers.StableDiffusionPipeline, prompts: Sequence[str], recipe: Recipe
 ) -> list[Image.Image]:
     """One picture a prompt."""
     pictures: list[Image.Image] = []
