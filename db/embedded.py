@@ -20,7 +20,9 @@ from types import TracebackType
 from typing import Self
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from db.errors import BrokerError
 from db.tether import TetheredProcess
@@ -194,7 +196,11 @@ class EmbeddedValkey:
 
     def _answers(self, process: TetheredProcess, address: _Address) -> bool:
         """Wait until the server answers; False when it ends or takes too long."""
-        client = Redis.from_url(address.redis_url(self._password), socket_timeout=2)
+        client = Redis.from_url(
+            address.redis_url(self._password),
+            socket_timeout=2,
+            retry=Retry(NoBackoff(), 0),  # by default it waits for seconds between attempts
+        )
         give_up = time.monotonic() + START_SECONDS
         try:
             while process.poll() is None and time.monotonic() < give_up:
@@ -234,7 +240,7 @@ class EmbeddedValkey:
     def _last_line(self) -> str:
         with suppress(OSError):
             lines = (self._folder / _LOG).read_text(errors="replace").splitlines()
-            return lines[-1] if lines else "it said nothing"
+            return next((line for line in reversed(lines) if line.strip()), "it said nothing")
         return "it said nothing"
 
 

@@ -129,6 +129,10 @@ class Seaweed:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
     def _log(self) -> Path:
         return self._scratch.path / "weed.log"
 
