@@ -33,6 +33,10 @@ def _sigmas(kind: str) -> Mapping[str, bool]:
 
 
 _DPMPP = "DPMSolverMultistepScheduler"
+# Its default contradicts its own final sigma; diffusers corrects that with a warning each time.
+_SINGLESTEP = MappingProxyType({"lower_order_final": True})
+
+_FLOW: Mapping[str, str | bool] = MappingProxyType({"use_flow_sigmas": True, "prediction_type": "flow_prediction"})
 
 SAMPLERS: tuple[Sampler, ...] = (
     Sampler(name="ddim", display="DDIM", diffusers_class="DDIMScheduler"),
@@ -59,12 +63,30 @@ SAMPLERS: tuple[Sampler, ...] = (
         options=_sigmas("karras"),
     ),
     Sampler(
+        name="euler_exponential",
+        display="Euler Exponential",
+        diffusers_class="EulerDiscreteScheduler",
+        options=_sigmas("exponential"),
+    ),
+    Sampler(
+        name="euler_beta",
+        display="Euler Beta",
+        diffusers_class="EulerDiscreteScheduler",
+        options=_sigmas("beta"),
+    ),
+    Sampler(
         name="euler_a",
         display="Euler a",
         diffusers_class="EulerAncestralDiscreteScheduler",
         aliases=("euler_ancestral",),
     ),
     Sampler(name="heun", display="Heun", diffusers_class="HeunDiscreteScheduler"),
+    Sampler(
+        name="heun_karras",
+        display="Heun Karras",
+        diffusers_class="HeunDiscreteScheduler",
+        options=_sigmas("karras"),
+    ),
     Sampler(name="kdpm2", display="DPM2", diffusers_class="KDPM2DiscreteScheduler"),
     Sampler(
         name="kdpm2_karras",
@@ -116,16 +138,53 @@ SAMPLERS: tuple[Sampler, ...] = (
         options=MappingProxyType({"algorithm_type": "sde-dpmsolver++", "use_karras_sigmas": True}),
     ),
     Sampler(
+        name="dpmpp_2m_sde_exponential",
+        display="DPM++ 2M SDE Exponential",
+        diffusers_class=_DPMPP,
+        options=MappingProxyType(
+            {"algorithm_type": "sde-dpmsolver++", "use_exponential_sigmas": True}
+        ),
+    ),
+    Sampler(
+        name="dpmpp_2m_sde_heun",
+        display="DPM++ 2M SDE Heun",
+        diffusers_class=_DPMPP,
+        options=MappingProxyType({"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"}),
+    ),
+    Sampler(
         name="dpmpp_3m_sde",
         display="DPM++ 3M SDE",
         diffusers_class=_DPMPP,
         options=MappingProxyType({"algorithm_type": "sde-dpmsolver++", "solver_order": 3}),
     ),
     Sampler(
+        name="dpmpp_3m_sde_karras",
+        display="DPM++ 3M SDE Karras",
+        diffusers_class=_DPMPP,
+        options=MappingProxyType(
+            {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, "use_karras_sigmas": True}
+        ),
+    ),
+    Sampler(
+        name="dpmpp_3m_sde_exponential",
+        display="DPM++ 3M SDE Exponential",
+        diffusers_class=_DPMPP,
+        options=MappingProxyType(
+            {"algorithm_type": "sde-dpmsolver++", "solver_order": 3, "use_exponential_sigmas": True}
+        ),
+    ),
+    Sampler(
         name="dpmpp_2s",
         display="DPM++ 2S",
         diffusers_class="DPMSolverSinglestepScheduler",
+        options=_SINGLESTEP,
         aliases=("dpmpp_singlestep",),
+    ),
+    Sampler(
+        name="dpmpp_2s_karras",
+        display="DPM++ 2S Karras",
+        diffusers_class="DPMSolverSinglestepScheduler",
+        options=MappingProxyType({**_SINGLESTEP, "use_karras_sigmas": True}),
     ),
     Sampler(name="dpmpp_sde", display="DPM++ SDE", diffusers_class="DPMSolverSDEScheduler"),
     Sampler(
@@ -135,7 +194,20 @@ SAMPLERS: tuple[Sampler, ...] = (
         options=_sigmas("karras"),
     ),
     Sampler(name="unipc", display="UniPC", diffusers_class="UniPCMultistepScheduler"),
+    Sampler(
+        name="unipc_karras",
+        display="UniPC Karras",
+        diffusers_class="UniPCMultistepScheduler",
+        options=_sigmas("karras"),
+    ),
     Sampler(name="deis", display="DEIS", diffusers_class="DEISMultistepScheduler"),
+    Sampler(
+        name="deis_karras",
+        display="DEIS Karras",
+        diffusers_class="DEISMultistepScheduler",
+        options=_sigmas("karras"),
+    ),
+    Sampler(name="sa_solver", display="SA Solver", diffusers_class="SASolverScheduler"),
     Sampler(name="lcm", display="LCM", diffusers_class="LCMScheduler"),
     Sampler(name="tcd", display="TCD", diffusers_class="TCDScheduler"),
     Sampler(
@@ -148,6 +220,20 @@ SAMPLERS: tuple[Sampler, ...] = (
         name="flow_heun",
         display="Flow Heun",
         diffusers_class="FlowMatchHeunDiscreteScheduler",
+        flow=True,
+    ),
+    Sampler(
+        name="flow_dpmpp_2m",
+        display="Flow DPM++ 2M",
+        diffusers_class=_DPMPP,
+        options=_FLOW,
+        flow=True,
+    ),
+    Sampler(
+        name="flow_unipc",
+        display="Flow UniPC",
+        diffusers_class="UniPCMultistepScheduler",
+        options=_FLOW,
         flow=True,
     ),
 )

@@ -1,0 +1,5 @@
+"""The model and settings that the engine's own tests use."""
+
+from tests.engine.conftest import settings, shapes64
+
+__all__ = ["settings", "shapes64"]

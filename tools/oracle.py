@@ -1,0 +1,105 @@
+"""What diffusers' own pipeline classes draw for one row: the oracle that the engine must equal.
+
+Schedulers are configured here as a user of diffusers would, not by `worker.samplers`.
+"""
+
+from typing import Any
+
+import diffusers
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from db.samplers import BY_NAME
+from db.specs import ImageSpec
+from worker.models import Model
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Oracle:
+    """Renders rows of one model with diffusers' pipelines, one row at a time."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        encoder = model.components["text_encoder"]
+        if not hasattr(encoder, "text_model"):
+            # transformers 5 has flattened what diffusers still reaches for with a clip skip.
+            # Past torch's own setattr: a module that is its own child would never end.
+            object.__setattr__(encoder, "text_model", encoder)
+
+    def alone(self, spec: ImageSpec) -> Pixels:
+        """The row as a user gets it: one prompt, one generator, one image."""
+        result = self._pipeline(spec, copies=1)(
+            prompt=spec.prompt,
+            negative_prompt=spec.negative_prompt or None,
+            generator=torch.Generator("cpu").manual_seed(spec.seed),
+            **self._arguments(spec),
+        )
+        return np.asarray(result.images[0])
+
+    def same_shape(self, spec: ImageSpec, *, slots: int) -> Pixels:
+        """The row with the engine's shapes: `slots` copies denoised, one text and one decoding.
+
+        Equal bits are expected of this one.
+        """
+        pipeline = self._pipeline(spec, copies=slots)
+        skip = spec.clip_skip - 1 or None
+        prompt, negative = pipeline.encode_prompt(
+            spec.prompt, self.model.device, 1, spec.guided, spec.negative_prompt, clip_skip=skip
+        )
+        arguments = self._arguments(spec)
+        arguments.pop("clip_skip", None)
+        latents = pipeline(
+            prompt_embeds=prompt.repeat(slots, 1, 1),
+            negative_prompt_embeds=None if negative is None else negative.repeat(slots, 1, 1),
+            generator=[torch.Generator("cpu").manual_seed(spec.seed) for _ in range(slots)],
+            **(arguments | {"output_type": "latent"}),
+        ).images
+        with torch.inference_mode():
+            values = pipeline.vae.decode(latents[:1] / pipeline.vae.config.scaling_factor).sample
+        return np.asarray(pipeline.image_processor.postprocess(values.detach())[0])
+
+    def _pipeline(self, spec: ImageSpec, *, copies: int) -> Any:
+        pipeline = diffusers.StableDiffusionPipeline(
+            **self.model.components,
+            scheduler=self._scheduler(spec, copies),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _scheduler(self, spec: ImageSpec, copies: int) -> Any:
+        sampler = BY_NAME[spec.sampler]
+        options = dict(sampler.options) | dict(spec.sampler_options)
+        options.pop("eta", None)
+        sigmas = options.pop("sigmas", None)
+        if sigmas is not None:
+            options[f"use_{sigmas}_sigmas"] = True
+        scheduler_class = getattr(diffusers, sampler.diffusers_class)
+        if sampler.name.startswith("dpmpp_sde"):
+            options["noise_sampler_seed"] = [spec.seed] * copies if copies > 1 else spec.seed
+        scheduler = scheduler_class.from_config(dict(self.model.scheduler_config), **options)
+        if sampler.flow:
+            # This pipeline class multiplies the noise by it; flow samplers lack it.
+            scheduler.init_noise_sigma = 1.0
+            scheduler.scale_model_input = lambda sample, timestep: sample
+        return scheduler
+
+    def _arguments(self, spec: ImageSpec) -> dict[str, Any]:
+        return {
+            "width": spec.width,
+            "height": spec.height,
+            "num_inference_steps": spec.steps,
+            "guidance_scale": spec.guidance_scale,
+            "guidance_rescale": spec.guidance_rescale,
+            "eta": float(dict(spec.sampler_options).get("eta", 0.0)),
+            "clip_skip": spec.clip_skip - 1 or None,
+        }
+
+
+def worst_difference(one: Pixels, other: Pixels) -> int:
+    """The largest difference of two pictures in one value of one pixel, in 1/255."""
+    return int(np.abs(one.astype(np.int16) - other.astype(np.int16)).max())
