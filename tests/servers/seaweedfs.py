@@ -146,6 +146,8 @@ class Seaweed:
             config=Config(
                 signature_version="s3v4",
                 s3={"addressing_style": "path"},
+                connect_timeout=2,
+                read_timeout=2,
                 retries={"total_max_attempts": 1},
             ),
         )
