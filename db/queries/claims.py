@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -12,6 +13,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    literal_column,
     or_,
     select,
     update,
@@ -65,6 +67,9 @@ class RetryPolicy:
     retry_seconds: float
 
 
+RELEASED = (Image.id, Image.job_id, Image.group_id, Image.state, Image.generation, Image.failures)
+"""What a transition out of `leased` returns for `record_release`."""
+
 SPEC_COLUMNS = (
     Image.model,
     Image.prompt,
@@ -92,6 +97,8 @@ def spec_values(spec: ImageSpec) -> dict[str, Any]:
 def spec_of(image: Any, weights_digest: str) -> ImageSpec:
     """The specification in the columns of a row of `images`."""
     values = {column.key: getattr(image, column.key) for column in SPEC_COLUMNS}
+    # SQLite's RETURNING gives 7.0 as 7, which would make the file's record another one.
+    values["guidance_scale"] = float(values["guidance_scale"])
     return ImageSpec.from_document({**values, **image.options, "weights_digest": weights_digest})
 
 
@@ -101,8 +108,8 @@ def choose_group(
     """The group that a shift should render next, None if nothing is ready on its route.
 
     Highest priority first, then models that are loaded (by weights digest), then the job with
-    the fewest images in work, then the oldest. Groups in `busy` come last: the caller has just
-    found nothing to claim there.
+    the fewest images in work, then the oldest. Groups in `busy` are left out: the caller has
+    just found nothing to claim there.
     """
     in_work = (
         select(Tally.job_id, func.sum(Tally.delta).label("leased"))
@@ -147,28 +154,23 @@ def claim(
 ) -> list[Claimed]:
     """Lease up to `limit` ready images of a group to this shift.
 
-    Suspects (they were in a forward pass that failed) come one at a time, and only when nothing
-    else is ready. Nothing is claimed by a shift whose lease is over.
+    Jobs in order of priority, then of the fewest images in work. Suspects (they were in a
+    forward pass that failed) come alone, and after the other images of their job. Nothing is
+    claimed by a shift whose lease is over.
     """
-    for suspect in (False, True):
-        images: list[Claimed] = []
-        for job_id in _jobs_with_work(session, group_id=group_id, route=route):
-            wanted = 1 if suspect else limit - len(images)
-            images += _claim_from(
-                session,
-                shift_id=shift_id,
-                job_id=job_id,
-                group_id=group_id,
-                suspect=suspect,
-                limit=wanted,
-            )
-            if len(images) >= (1 if suspect else limit):
-                break
-        if images:
-            places = [(image.job_id, image.group_id) for image in images]
-            move_images(session, places, source=ImageState.READY, target=ImageState.LEASED)
-            return images
-    return []
+    if not hold(session, shift_id):
+        return []
+    digest = weights_digest_of(session, group_id)
+    take = partial(_claim_from, session, shift_id=shift_id, group_id=group_id, digest=digest)
+    images: list[Claimed] = []
+    for job_id in _jobs_with_work(session, group_id=group_id, route=route):
+        images += take(job_id=job_id, suspect=False, limit=limit - len(images))
+        images = images or take(job_id=job_id, suspect=True, limit=1)
+        if len(images) >= limit or (images and images[0].solo):
+            break
+    places = [(image.job_id, image.group_id) for image in images]
+    move_images(session, places, source=ImageState.READY, target=ImageState.LEASED)
+    return images
 
 
 def begin(session: Session, *, shift_id: int, image_ids: Collection[int]) -> set[int]:
@@ -206,43 +208,77 @@ def fail(
             error_code=failure.code,
             error_message=failure.message,
         )
-        .returning(Image.job_id, Image.group_id, Image.state, Image.generation)
+        .returning(*RELEASED)
     ).first()
     if row is None:
         return None
-    state = ImageState(row.state)
-    move_images(session, [(row.job_id, row.group_id)], source=ImageState.LEASED, target=state)
-    record_events(
-        session,
-        [(image_id, row.generation)],
-        shift_id=shift_id,
-        event="dead" if state is ImageState.DEAD else "failed",
-        failure=failure,
-    )
-    return state
+    record_release(session, [row], shift_id=shift_id, event="failed", failure=failure)
+    return ImageState(row.state)
 
 
 def give_back(session: Session, *, shift_id: int, image_ids: Collection[int] | None = None) -> int:
     """Return this shift's images (all, or these), uncharged: drained, paused or not begun."""
-    conditions = [Image.state == ImageState.LEASED, Image.shift_id == shift_id]
+    which = held_by(shift_id)
     if image_ids is not None:
-        conditions.append(Image.id.in_(list(image_ids)))
+        which = and_(which, Image.id.in_(list(image_ids)))
+    return release(session, which, shift_id=shift_id)
+
+
+def release(session: Session, which: ColumnElement[bool], *, shift_id: int) -> int:
+    """Return the leased images that `which` selects, uncharged; how many."""
     rows = session.execute(
         update(Image)
-        .where(*conditions)
+        .where(in_state(ImageState.LEASED), which)
         .values(state=ready_unless_cancelled(), shift_id=None, begun_at=None)
-        .returning(Image.job_id, Image.group_id, Image.state)
+        .returning(*RELEASED)
     ).all()
-    for state in (ImageState.READY, ImageState.CANCELLED):
-        places = [(row.job_id, row.group_id) for row in rows if row.state == state]
-        move_images(session, places, source=ImageState.LEASED, target=state)
+    record_release(session, rows, shift_id=shift_id)
     return len(rows)
+
+
+def in_state(state: ImageState) -> ColumnElement[bool]:
+    """`images.state = '…'`, written out: a planner can't match a parameter to a partial index."""
+    return Image.state == literal_column(f"'{state}'")
+
+
+def hold(session: Session, shift_id: int) -> bool:
+    """Whether the shift's lease is live; if so, nobody ends the shift before this transaction.
+
+    Without this lock an image could be leased to a shift that the rescuer, who does not see the
+    uncommitted lease, has just emptied; nobody would ever look at it again.
+    """
+    found = session.scalar(select(Shift.id).where(_live(shift_id)).with_for_update(read=True))
+    return found is not None
 
 
 def held_by(shift_id: int) -> ColumnElement[bool]:
     """The fence: the image is leased by this shift, whose lease is still live."""
-    live = exists().where(Shift.id == shift_id, Shift.ended_at.is_(None), Shift.lease_until > now())
-    return and_(Image.state == ImageState.LEASED, Image.shift_id == shift_id, live)
+    live = exists().where(_live(shift_id))
+    return and_(in_state(ImageState.LEASED), Image.shift_id == shift_id, live)
+
+
+def record_release(
+    session: Session,
+    rows: Sequence[Any],
+    *,
+    shift_id: int,
+    event: str | None = None,
+    failure: Failure | None = None,
+) -> None:
+    """Count `RELEASED` rows of images that their shift let go of, and append to their history.
+
+    `event` happened to all of them, if given; a dead image's says `dead` instead.
+    """
+    for state in (ImageState.READY, ImageState.DEAD, ImageState.CANCELLED):
+        gone = [row for row in rows if row.state == state]
+        places = [(row.job_id, row.group_id) for row in gone]
+        move_images(session, places, source=ImageState.LEASED, target=state)
+        images = [(row.id, row.generation) for row in gone]
+        if event is not None:
+            happened = "dead" if state is ImageState.DEAD else event
+            record_events(session, images, shift_id=shift_id, event=happened, failure=failure)
+        if state is ImageState.CANCELLED:
+            record_events(session, images, shift_id=shift_id, event="cancelled")
 
 
 def record_events(
@@ -275,11 +311,18 @@ def record_events(
 def _jobs_with_work(session: Session, *, group_id: int, route: str) -> list[int]:
     ready = func.sum(case((Tally.state == ImageState.READY, Tally.delta), else_=0))
     leased = func.sum(case((Tally.state == ImageState.LEASED, Tally.delta), else_=0))
+    # The states that count are named, so that the index on (state, job, group) serves.
+    counted = Tally.state.in_((ImageState.READY, ImageState.LEASED))
     return list(
         session.scalars(
             select(Job.id)
             .join(Tally, Tally.job_id == Job.id)
-            .where(Tally.group_id == group_id, Job.state == JobState.OPEN, Job.route == route)
+            .where(
+                counted,
+                Tally.group_id == group_id,
+                Job.state == JobState.OPEN,
+                Job.route == route,
+            )
             .group_by(Job.id, Job.priority)
             .having(ready > 0)
             .order_by(Job.priority.desc(), leased, Job.id)
@@ -288,18 +331,23 @@ def _jobs_with_work(session: Session, *, group_id: int, route: str) -> list[int]
 
 
 def _claim_from(
-    session: Session, *, shift_id: int, job_id: int, group_id: int, suspect: bool, limit: int
+    session: Session,
+    *,
+    shift_id: int,
+    job_id: int,
+    group_id: int,
+    digest: str,
+    suspect: bool,
+    limit: int,
 ) -> list[Claimed]:
-    live = exists().where(Shift.id == shift_id, Shift.ended_at.is_(None), Shift.lease_until > now())
     chosen = (
         select(Image.id)
         .where(
             Image.job_id == job_id,
             Image.group_id == group_id,
-            Image.state == ImageState.READY,
+            in_state(ImageState.READY),
             Image.suspect.is_(suspect),
             or_(Image.not_before.is_(None), Image.not_before <= now()),
-            live,
         )
         .order_by(Image.id)
         .limit(limit)
@@ -309,7 +357,7 @@ def _claim_from(
     )
     rows = session.execute(
         update(Image)
-        .where(Image.id.in_(select(chosen.c.id)), Image.state == ImageState.READY)
+        .where(Image.id.in_(select(chosen.c.id)), in_state(ImageState.READY))
         .values(state=ImageState.LEASED, shift_id=shift_id)
         .returning(
             Image.id,
@@ -322,7 +370,6 @@ def _claim_from(
             *SPEC_COLUMNS,
         )
     ).all()
-    digest = weights_digest_of(session, group_id)
     claimed = [
         Claimed(
             id=row.id,
@@ -351,6 +398,10 @@ def ready_unless_cancelled() -> ColumnElement[str]:
     """Where an image goes when its shift lets go of it."""
     cancelled = exists().where(Job.id == Image.job_id, Job.state == JobState.CANCELLED)
     return case((cancelled, ImageState.CANCELLED), else_=ImageState.READY)
+
+
+def _live(shift_id: int) -> ColumnElement[bool]:
+    return and_(Shift.id == shift_id, Shift.ended_at.is_(None), Shift.lease_until > now())
 
 
 def _power_of_two(exponent: ColumnElement[int] | InstrumentedAttribute[int]) -> ColumnElement[int]:

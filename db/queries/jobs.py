@@ -1,16 +1,17 @@
 """Jobs: loading them in chunks, opening, stopping, retrying, finishing, finding."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from db.clock import now
 from db.errors import UnknownJob, UsageError
-from db.queries.claims import record_events, spec_values
+from db.queries.claims import in_state, record_events, spec_values
 from db.queries.objects import find_objects, insert_new
 from db.queries.tallies import add_images, move_images
 from db.seeds import row_key
@@ -19,6 +20,11 @@ from db.states import ImageState, JobState
 from db.tables import Group, Image, Job, Model, Row, Tally
 
 LIVE = (JobState.LOADING, JobState.OPEN, JobState.PAUSED, JobState.FINISHED)
+
+_ID = re.compile(r"[0-9]{1,18}")
+
+_IMAGES_A_STATEMENT = 5_000
+"""How many images one statement cancels or retries: a job may have millions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,26 +60,18 @@ def find_or_create(session: Session, new: NewJob) -> tuple[Job, bool]:
     job = session.scalars(live).first()
     if job is not None:
         return job, False
-    job = Job(
-        name=new.name,
-        identity=new.identity,
-        manifest=new.manifest,
-        manifest_sha256=new.manifest_sha256,
-        defaults=dict(new.defaults),
-        seed=new.seed,
-        priority=new.priority,
-        route=new.route,
-    )
-    session.add(job)
-    session.flush()
-    return job, True
+    values = {**asdict(new), "defaults": dict(new.defaults), "state": JobState.LOADING}
+    # Of two submissions at the same moment one inserts, the other finds it.
+    created = session.execute(insert_new(session, Job, values).returning(Job.id)).first()
+    return session.scalars(live).one(), created is not None
 
 
 def lock_loading(session: Session, job_id: int) -> Job:
     """The job, locked against other producers; a `UsageError` if it is not loading any more."""
-    job = session.scalars(select(Job).where(Job.id == job_id).with_for_update()).one()
+    locked = select(Job).where(Job.id == job_id).with_for_update(key_share=True)
+    job = session.scalars(locked.execution_options(populate_existing=True)).one()
     if job.state != JobState.LOADING:
-        raise UsageError(f"job {job_id} is {job.state}: another submit has finished loading it")
+        raise UsageError(f"job {job_id} is {job.state} by now; nothing more can be loaded into it")
     return job
 
 
@@ -152,14 +150,18 @@ def register_model(
     session: Session, *, name: str, weights_digest: str, source: str, document: dict[str, Any]
 ) -> int:
     """The id of a model, recorded once per weights digest."""
+    known = select(Model.id).where(Model.weights_digest == weights_digest)
+    found = session.scalar(known)
+    if found is not None:
+        return found
     values = {
         "name": name,
         "weights_digest": weights_digest,
         "source": source,
         "document": document,
     }
-    session.execute(insert_new(session, Model, values, key="weights_digest"))
-    return session.scalars(select(Model.id).where(Model.weights_digest == weights_digest)).one()
+    session.execute(insert_new(session, Model, values))
+    return session.scalars(known).one()
 
 
 def open_job(session: Session, job_id: int) -> bool:
@@ -203,58 +205,64 @@ def cancel(session: Session, job_id: int) -> bool:
 
 def cancel_stragglers(session: Session, job_id: int | None = None) -> int:
     """Cancel ready images of cancelled jobs (of one, or of all); how many."""
-    cancelled = exists().where(Job.id == Image.job_id, Job.state == JobState.CANCELLED)
-    conditions = [Image.state == ImageState.READY, cancelled]
+    jobs = (
+        select(Tally.job_id)
+        .join(Job, Job.id == Tally.job_id)
+        .where(Tally.state == ImageState.READY, Job.state == JobState.CANCELLED)
+        .group_by(Tally.job_id)
+        .having(func.sum(Tally.delta) > 0)
+        .order_by(Tally.job_id)
+    )
     if job_id is not None:
-        conditions.append(Image.job_id == job_id)
-    rows = session.execute(
-        update(Image)
-        .where(*conditions)
-        .values(state=ImageState.CANCELLED)
-        .returning(Image.id, Image.job_id, Image.group_id, Image.generation)
-    ).all()
-    places = [(row.job_id, row.group_id) for row in rows]
-    move_images(session, places, source=ImageState.READY, target=ImageState.CANCELLED)
-    events = [(row.id, row.generation) for row in rows]
-    record_events(session, events, shift_id=None, event="cancelled")
-    return len(rows)
+        jobs = jobs.where(Job.id == job_id)
+    return sum(
+        _move_images(
+            session,
+            and_(Image.job_id == job, in_state(ImageState.READY)),
+            source=ImageState.READY,
+            target=ImageState.CANCELLED,
+            event="cancelled",
+            values={"not_before": None},
+        )
+        for job in session.scalars(jobs).all()
+    )
 
 
 def retry(session: Session, job_id: int, *, codes: Collection[str] = ()) -> int:
     """Make a job's dead images ready again, as a new generation; how many.
 
-    With `codes`, only those that died of one of them. A finished job is open again.
+    With `codes`, only those that died of one of them. A finished job is open again; in a
+    cancelled one nothing is tried again.
     """
-    conditions = [Image.job_id == job_id, Image.state == ImageState.DEAD]
+    # Locked, so that `finish_jobs` can't finish the job on counts from before.
+    state = session.scalar(
+        select(Job.state).where(Job.id == job_id).with_for_update(key_share=True)
+    )
+    if state not in (JobState.OPEN, JobState.PAUSED, JobState.FINISHED):
+        return 0
+    which = and_(Image.job_id == job_id, in_state(ImageState.DEAD))
     if codes:
-        conditions.append(Image.error_code.in_(list(codes)))
-    rows = session.execute(
-        update(Image)
-        .where(*conditions)
-        .values(
-            state=ImageState.READY,
-            generation=Image.generation + 1,
-            suspect=True,
-            failures=0,
-            not_before=None,
-            error_code=None,
-            error_message=None,
-        )
-        .returning(Image.id, Image.job_id, Image.group_id, Image.generation)
-    ).all()
-    places = [(row.job_id, row.group_id) for row in rows]
-    move_images(session, places, source=ImageState.DEAD, target=ImageState.READY)
-    events = [(row.id, row.generation) for row in rows]
-    record_events(session, events, shift_id=None, event="retried")
-    if rows:
+        which = and_(which, Image.error_code.in_(list(codes)))
+    moved = _move_images(
+        session,
+        which,
+        source=ImageState.DEAD,
+        target=ImageState.READY,
+        event="retried",
+        values={
+            "generation": Image.generation + 1,
+            "suspect": True,
+            "failures": 0,
+            "not_before": None,
+            "error_code": None,
+            "error_message": None,
+        },
+    )
+    if moved:
         _move_job(
-            session,
-            job_id,
-            sources=(JobState.FINISHED,),
-            target=JobState.OPEN,
-            finished_at=None,
+            session, job_id, sources=(JobState.FINISHED,), target=JobState.OPEN, finished_at=None
         )
-    return len(rows)
+    return moved
 
 
 def finish_jobs(session: Session) -> int:
@@ -264,9 +272,14 @@ def finish_jobs(session: Session) -> int:
         .where(Tally.job_id == Job.id, Tally.state.in_((ImageState.READY, ImageState.LEASED)))
         .scalar_subquery()
     )
+    idle = select(Job.id).where(Job.state == JobState.OPEN, pending == 0).order_by(Job.id)
+    # Lock first, then look again: a `retry` may have committed since these counts were taken.
+    locked = session.scalars(idle.with_for_update(key_share=True, skip_locked=True)).all()
+    if not locked:
+        return 0
     rows = session.execute(
         update(Job)
-        .where(Job.state == JobState.OPEN, pending == 0)
+        .where(Job.id.in_(locked), Job.state == JobState.OPEN, pending == 0)
         .values(state=JobState.FINISHED, finished_at=now())
         .returning(Job.id)
     ).all()
@@ -290,14 +303,13 @@ def ready_images(session: Session) -> dict[str, int]:
 
 
 def find_job(session: Session, reference: str) -> Job:
-    """The job that an id, a name (its newest) or `latest` names; `UnknownJob` otherwise."""
+    """The job that an id, else a name (its newest), or `latest` names; or `UnknownJob`."""
+    newest = select(Job).order_by(Job.id.desc()).limit(1)
     if reference == "latest":
-        query = select(Job).order_by(Job.id.desc())
-    elif reference.isdecimal():
-        query = select(Job).where(Job.id == int(reference))
+        job = session.scalars(newest).first()
     else:
-        query = select(Job).where(Job.name == reference).order_by(Job.id.desc())
-    job = session.scalars(query.limit(1)).first()
+        job = session.get(Job, int(reference)) if _ID.fullmatch(reference) else None
+        job = job or session.scalars(newest.where(Job.name == reference)).first()
     if job is None:
         raise UnknownJob(f"no job {reference!r}; `imagemill jobs` lists them")
     return job
@@ -325,10 +337,50 @@ def _move_job(
     return moved.first() is not None
 
 
+def _move_images(
+    session: Session,
+    which: ColumnElement[bool],
+    *,
+    source: ImageState,
+    target: ImageState,
+    event: str,
+    values: Mapping[str, Any],
+) -> int:
+    """Move all images that `which` selects, a few thousand at a time; how many.
+
+    Those that somebody else is moving at this moment are left to them.
+    """
+    moved = 0
+    while True:
+        chosen = (
+            select(Image.id)
+            .where(which)
+            .limit(_IMAGES_A_STATEMENT)
+            .with_for_update(skip_locked=True)
+            .cte("chosen")
+            .prefix_with("MATERIALIZED")
+        )
+        rows = session.execute(
+            update(Image)
+            .where(Image.id.in_(select(chosen.c.id)), in_state(source))
+            .values(state=target, **values)
+            .returning(Image.id, Image.job_id, Image.group_id, Image.generation)
+        ).all()
+        if not rows:
+            return moved
+        moved += len(rows)
+        places = [(row.job_id, row.group_id) for row in rows]
+        move_images(session, places, source=source, target=target)
+        events = [(row.id, row.generation) for row in rows]
+        record_events(session, events, shift_id=None, event=event)
+
+
 def _group_ids(session: Session, specs: Collection[ImageSpec]) -> dict[str, int]:
     wanted = {spec.group_key(): spec for spec in specs}
     found = dict(
-        session.execute(select(Group.key, Group.id).where(Group.key.in_(list(wanted)))).tuples()
+        session.execute(select(Group.key, Group.id).where(Group.key.in_(list(wanted))))
+        .tuples()
+        .all()
     )
     for key, spec in sorted(wanted.items()):
         if key in found:
@@ -337,6 +389,6 @@ def _group_ids(session: Session, specs: Collection[ImageSpec]) -> dict[str, int]
             select(Model.id).where(Model.weights_digest == spec.weights_digest)
         ).one()
         values = {"key": key, "model_id": model_id, "document": spec.group()}
-        session.execute(insert_new(session, Group, values, key="key"))
+        session.execute(insert_new(session, Group, values))
         found[key] = session.scalars(select(Group.id).where(Group.key == key)).one()
     return found

@@ -1,17 +1,23 @@
 """Recording what was rendered: one object a request, and every image that waits for it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import ColumnElement, and_, exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from db.queries.claims import held_by, record_events
+from db.queries.claims import held_by, hold, in_state, record_events
 from db.queries.tallies import move_images
-from db.states import ImageState, Outcome
-from db.tables import Environment, Image, Object
+from db.states import ImageState, JobState, Outcome
+from db.tables import Environment, Image, Job, Object
+
+_KEYS_A_QUERY = 5_000
+"""Below what Postgres and SQLite accept as parameters of one statement."""
+
+_FINISHABLE = (JobState.OPEN, JobState.PAUSED)
+"""Jobs whose ready images become done when somebody else renders the same request."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,84 +44,97 @@ def complete(
     """Make every image done that waits for one of these files; how many became done.
 
     The first object of a request wins. The shift's own images are moved under the fence, and
-    with them any ready image (also of other jobs) that asks for the same file.
+    with them any ready image (also of other jobs) that asks for the same file. A shift whose
+    lease is over records nothing.
     """
+    if not stored or not hold(session, shift_id):
+        return 0
     # In one order everywhere, so that two shifts recording the same requests can't deadlock.
     ordered = sorted(stored, key=lambda image: image.request_key)
-    if not ordered:
-        return 0
     rows = [{**asdict(image), "environment_id": environment_id} for image in ordered]
-    session.execute(_insert_first(session), rows)
-    return finish_known(
-        session, shift_id=shift_id, request_keys=[image.request_key for image in ordered]
-    )
+    session.execute(_dialect_insert(session, Object).on_conflict_do_nothing(), rows)
+    return _finish(session, shift_id=shift_id, keys=[image.request_key for image in ordered])
 
 
 def finish_known(session: Session, *, shift_id: int, request_keys: Collection[str]) -> int:
     """Make images done whose request has an object already: the shift's, and ready ones."""
-    objects = dict(
-        session.execute(
-            select(Object.request_key, Object.id).where(Object.request_key.in_(list(request_keys)))
-        ).tuples()
-    )
-    return sum(
-        _finish(session, key=key, object_id=objects[key], shift_id=shift_id)
-        for key in sorted(objects)
-    )
+    known = find_objects(session, request_keys)
+    if not known or not hold(session, shift_id):
+        return 0
+    return _finish(session, shift_id=shift_id, keys=sorted(known))
 
 
 def find_objects(session: Session, request_keys: Collection[str]) -> dict[str, int]:
     """The ids of the objects that exist already, by request key."""
-    rows = session.execute(
-        select(Object.request_key, Object.id).where(Object.request_key.in_(list(request_keys)))
-    )
-    return dict(rows.tuples())
+    found: dict[str, int] = {}
+    keys = list(request_keys)
+    for start in range(0, len(keys), _KEYS_A_QUERY):
+        wanted = keys[start : start + _KEYS_A_QUERY]
+        rows = session.execute(
+            select(Object.request_key, Object.id).where(Object.request_key.in_(wanted))
+        )
+        found.update(rows.tuples().all())
+    return found
 
 
 def environment_id(session: Session, *, fingerprint: str, document: dict[str, Any]) -> int:
     """The id of an environment, recorded once per distinct fingerprint."""
+    known = select(Environment.id).where(Environment.fingerprint == fingerprint)
+    found = session.scalar(known)
+    if found is not None:
+        return found
     values = {"fingerprint": fingerprint, "document": document}
-    session.execute(insert_new(session, Environment, values, key="fingerprint"))
-    return session.scalars(
-        select(Environment.id).where(Environment.fingerprint == fingerprint)
-    ).one()
+    session.execute(insert_new(session, Environment, values))
+    return session.scalars(known).one()
 
 
-def insert_new(session: Session, table: type[Any], values: Any, *, key: str) -> Any:
-    """`INSERT … ON CONFLICT (key) DO NOTHING`, in the session's dialect."""
+def insert_new(session: Session, table: type[Any], values: Any) -> Any:
+    """`INSERT … ON CONFLICT DO NOTHING`, in the session's dialect.
+
+    No conflict target: on Postgres, a unique index that is not one raises when two transactions
+    insert the same row at once.
+    """
+    return _dialect_insert(session, table).values(values).on_conflict_do_nothing()
+
+
+def _dialect_insert(session: Session, table: type[Any]) -> Any:
     dialect = session.get_bind().dialect.name
-    statement = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
-    return statement.values(values).on_conflict_do_nothing(index_elements=[key])
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
 
 
-def _insert_first(session: Session) -> Any:
-    dialect = session.get_bind().dialect.name
-    statement = postgresql.insert(Object) if dialect == "postgresql" else sqlite.insert(Object)
-    return statement.on_conflict_do_nothing(index_elements=["request_key"])
-
-
-def _finish(session: Session, *, key: str, object_id: int, shift_id: int) -> int:
-    mine = and_(Image.request_key == key, held_by(shift_id))
-    waiting = and_(Image.request_key == key, Image.state == ImageState.READY)
-    return _make_done(
-        session, mine, ImageState.LEASED, object_id=object_id, shift_id=shift_id
-    ) + _make_done(session, waiting, ImageState.READY, object_id=object_id, shift_id=shift_id)
+def _finish(session: Session, *, shift_id: int, keys: Sequence[str]) -> int:
+    asked = Image.request_key.in_(list(keys))
+    mine = and_(asked, held_by(shift_id))
+    # One that somebody is claiming, finishing or cancelling just now is theirs: nobody waits.
+    # A loading job may yet be rejected, and a cancelled one wants no more.
+    waiting = (
+        select(Image.id)
+        .where(
+            asked,
+            in_state(ImageState.READY),
+            exists().where(Job.id == Image.job_id, Job.state.in_(_FINISHABLE)),
+        )
+        .order_by(Image.id)
+        .with_for_update(skip_locked=True)
+        .cte("waiting")
+        .prefix_with("MATERIALIZED")
+    )
+    theirs = and_(Image.id.in_(select(waiting.c.id)), in_state(ImageState.READY))
+    return _make_done(session, mine, source=ImageState.LEASED, shift_id=shift_id) + _make_done(
+        session, theirs, source=ImageState.READY, shift_id=shift_id
+    )
 
 
 def _make_done(
-    session: Session,
-    which: ColumnElement[bool],
-    source: ImageState,
-    *,
-    object_id: int,
-    shift_id: int,
+    session: Session, which: ColumnElement[bool], *, source: ImageState, shift_id: int
 ) -> int:
+    its_object = select(Object.id).where(Object.request_key == Image.request_key).scalar_subquery()
     rows = session.execute(
         update(Image)
         .where(which)
         .values(
             state=ImageState.DONE,
-            object_id=object_id,
+            object_id=its_object,
             shift_id=None,
             begun_at=None,
             not_before=None,

@@ -1,13 +1,20 @@
 """Workers and shifts: leases, their renewal, and the rescue of what a dead shift held."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sqlalchemy import case, func, insert, select, update
+from sqlalchemy import and_, case, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from db.clock import now, seconds_from_now
-from db.queries.claims import Failure, RetryPolicy, ready_unless_cancelled, record_events
-from db.queries.tallies import move_images
+from db.queries.claims import (
+    RELEASED,
+    Failure,
+    RetryPolicy,
+    in_state,
+    ready_unless_cancelled,
+    record_release,
+    release,
+)
 from db.states import ImageState, JobState
 from db.tables import Image, Job, Shift, Worker
 
@@ -73,7 +80,7 @@ def renew(session: Session, *, shift_id: int, lease_seconds: float) -> Orders | 
         select(Job.id)
         .join(Image, Image.job_id == Job.id)
         .where(
-            Image.state == ImageState.LEASED,
+            in_state(ImageState.LEASED),
             Image.shift_id == shift_id,
             Job.state.in_((JobState.PAUSED, JobState.CANCELLED)),
         )
@@ -83,14 +90,20 @@ def renew(session: Session, *, shift_id: int, lease_seconds: float) -> Orders | 
 
 
 def end_shift(session: Session, *, shift_id: int, reason: str) -> bool:
-    """Close a shift that gave everything back; False if it had been ended already."""
-    result = session.execute(
+    """Close a shift and give back, uncharged, what it still holds.
+
+    False if its lease was over or it had been ended already: then the rescuer sees to it.
+    """
+    ended = session.scalar(
         update(Shift)
-        .where(Shift.id == shift_id, Shift.ended_at.is_(None))
+        .where(Shift.id == shift_id, Shift.ended_at.is_(None), Shift.lease_until > now())
         .values(ended_at=now(), end_reason=reason)
         .returning(Shift.id)
     )
-    return result.first() is not None
+    if ended is None:
+        return False
+    release(session, Image.shift_id == shift_id, shift_id=shift_id)
+    return True
 
 
 def rescue(session: Session, *, policy: RetryPolicy) -> int:
@@ -100,13 +113,22 @@ def rescue(session: Session, *, policy: RetryPolicy) -> int:
     given back uncharged. Ending the shift is the fence: one rescuer wins, and whatever the old
     shift does later changes nothing.
     """
+    # A shift in the middle of a transaction is skipped: were its process frozen, we would be too.
+    over = (
+        select(Shift.id)
+        .where(Shift.ended_at.is_(None), Shift.lease_until <= now())
+        .order_by(Shift.id)
+        .with_for_update(skip_locked=True)
+        .cte("over")
+        .prefix_with("MATERIALIZED")
+    )
     lost = session.scalars(
         update(Shift)
-        .where(Shift.ended_at.is_(None), Shift.lease_until <= now())
+        .where(Shift.id.in_(select(over.c.id)), Shift.ended_at.is_(None))
         .values(ended_at=now(), end_reason="lost")
         .returning(Shift.id)
     ).all()
-    return sum(_release(session, shift_id, policy) for shift_id in sorted(lost))
+    return sum(_release_lost(session, shift_id, policy) for shift_id in sorted(lost))
 
 
 def live_shifts(session: Session) -> int:
@@ -119,14 +141,13 @@ def live_shifts(session: Session) -> int:
     )
 
 
-def _release(session: Session, shift_id: int, policy: RetryPolicy) -> int:
-    begun = Image.begun_at.is_not(None)
-    charge = case((begun & Image.suspect, 1), else_=0)
+def _release_lost(session: Session, shift_id: int, policy: RetryPolicy) -> int:
+    charge = case((Image.suspect, 1), else_=0)
     dead = Image.failures + charge >= policy.max_failures
-    held = (Image.state == ImageState.LEASED) & (Image.shift_id == shift_id)
+    held = and_(in_state(ImageState.LEASED), Image.shift_id == shift_id)
     rows = session.execute(
         update(Image)
-        .where(held, begun)
+        .where(held, Image.begun_at.is_not(None))
         .values(
             state=case((dead, ImageState.DEAD), else_=ready_unless_cancelled()),
             shift_id=None,
@@ -136,23 +157,22 @@ def _release(session: Session, shift_id: int, policy: RetryPolicy) -> int:
             error_code=LOST.code,
             error_message=LOST.message,
         )
-        .returning(Image.id, Image.job_id, Image.group_id, Image.state, Image.generation)
+        .returning(*RELEASED)
     ).all()
-    untouched = session.execute(
-        update(Image)
-        .where(held)
-        .values(state=ready_unless_cancelled(), shift_id=None)
-        .returning(Image.id, Image.job_id, Image.group_id, Image.state, Image.generation)
-    ).all()
-    for state in (ImageState.READY, ImageState.DEAD, ImageState.CANCELLED):
-        moved = [row for row in (*rows, *untouched) if row.state == state]
-        move_images(
-            session,
-            [(row.job_id, row.group_id) for row in moved],
-            source=ImageState.LEASED,
-            target=state,
-        )
-    for event, state in (("lost", ImageState.READY), ("dead", ImageState.DEAD)):
-        images = [(row.id, row.generation) for row in rows if row.state == state]
-        record_events(session, images, shift_id=shift_id, event=event, failure=LOST)
-    return len(rows) + len(untouched)
+    for solo in (False, True):
+        # Only failures alone are counted, and a suspect is always alone.
+        charged = [row for row in rows if (row.failures > 0) == solo]
+        failure = replace(LOST, solo=solo)
+        record_release(session, charged, shift_id=shift_id, event="lost", failure=failure)
+    return len(rows) + release(session, held, shift_id=shift_id)
+
+
+def live_workers(session: Session) -> dict[str, int]:
+    """How many worker processes hold a live shift, by route."""
+    rows = session.execute(
+        select(Worker.route, func.count(Worker.id.distinct()))
+        .join(Shift, Shift.worker_id == Worker.id)
+        .where(Shift.ended_at.is_(None), Shift.lease_until > now())
+        .group_by(Worker.route)
+    )
+    return dict(rows.tuples())

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy import delete, exists, func, insert, select
+from sqlalchemy.orm import Session, aliased
 
 from db.states import ImageState
 from db.tables import Tally
@@ -60,7 +60,7 @@ def count_images(session: Session, job_ids: Iterable[int]) -> dict[int, Counts]:
     found: dict[int, dict[str, int]] = {job_id: {} for job_id in ids}
     rows = session.execute(
         select(Tally.job_id, Tally.state, func.sum(Tally.delta))
-        .where(Tally.job_id.in_(ids))
+        .where(Tally.job_id.in_(ids), Tally.state.in_(list(ImageState)))
         .group_by(Tally.job_id, Tally.state)
     )
     for job_id, state, total in rows:
@@ -69,15 +69,31 @@ def count_images(session: Session, job_ids: Iterable[int]) -> dict[int, Counts]:
 
 
 def fold(session: Session, *, at_most: int = FOLD_AT_MOST) -> int:
-    """Replace the oldest tallies by their sums; how many rows that saved.
+    """Replace tallies that can be added up by their sums; how many rows that saved.
 
     Two folding at once are safe: a row is deleted by one of them, and its delta is in the sum of
     the one that deleted it.
     """
-    oldest = select(Tally.id).order_by(Tally.id).limit(at_most)
+    other = aliased(Tally)
+    addable = (
+        select(Tally.id)
+        .where(
+            exists().where(
+                other.state == Tally.state,
+                other.job_id == Tally.job_id,
+                other.group_id == Tally.group_id,
+                other.id != Tally.id,
+            )
+        )
+        .order_by(Tally.id)
+        .limit(at_most)
+        .with_for_update(skip_locked=True)
+        .cte("addable")
+        .prefix_with("MATERIALIZED")
+    )
     gone = session.execute(
         delete(Tally)
-        .where(Tally.id.in_(oldest))
+        .where(Tally.id.in_(select(addable.c.id)))
         .returning(Tally.job_id, Tally.group_id, Tally.state, Tally.delta)
     ).all()
     sums: Counter[tuple[int, int, ImageState]] = Counter()
