@@ -1,6 +1,6 @@
 """JSON Lines, and one JSON array of objects; both as a stream.
 
-JSON is strict here: no NaN, no key twice, nothing after the value.
+JSON is strict here: no key twice, nothing after the value, and `values` refuses NaN.
 """
 
 import codecs
@@ -97,11 +97,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _constant(word: str) -> NoReturn:
-    raise BadValue(word, "a finite number; JSON has no NaN or Infinity")
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant)
+# NaN and Infinity are read, and refused where their column is known.
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _kind(value: Any) -> str:
@@ -123,6 +120,7 @@ class _Elements:
         self._at = 0
         self._line = 1
         self._bytes = 0
+        self._end: Broken | None = None
 
     def __iter__(self) -> Iterator[tuple[int, str | None]]:
         if self._next_sign() != "[":
@@ -150,7 +148,7 @@ class _Elements:
                 self._broken(found, "a comma, or the closing ]")
         self._advance(self._at + 1)
         if sign := self._next_sign():
-            self._broken(f"{shown(sign)} after the closing ]", "nothing")
+            self._broken(f"{shown(sign)} after the closing ]", "the end of the file")
 
     def _broken(self, found: str, allowed: str) -> NoReturn:
         raise Broken(found, allowed, line=self._line)
@@ -159,6 +157,8 @@ class _Elements:
         """Replace the text, which is used up, by the next chunk; whether there was one."""
         self._advance(len(self._text))
         self._text, self._at = "", 0
+        if self._end is not None:
+            raise self._end
         while not self._text:
             chunk = self._stream.read(_CHUNK_BYTES)
             pending = len(self._decoder.getstate()[0])
@@ -168,9 +168,13 @@ class _Elements:
             try:
                 self._text = self._decoder.decode(body, final=not chunk)
             except UnicodeDecodeError as error:
-                line = self._line + error.object[: error.start].count(b"\n")
-                self._line = line
-                self._broken(*not_utf8(error.object[error.start], start + error.start, line))
+                # What comes before is still read.
+                self._text = error.object[: error.start].decode()
+                line = self._line + self._text.count("\n")
+                found, allowed = not_utf8(error.object[error.start], start + error.start, line)
+                self._end = Broken(found, allowed, line=line)
+                if not self._text:
+                    raise self._end from None
             if not chunk:
                 break
         return bool(self._text)

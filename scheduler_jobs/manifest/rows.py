@@ -163,9 +163,9 @@ class RowReader:
         if not fields:
             return _NOTHING
         named = dict(layout.fields)
+        if columns.SIZE in fields:
+            self._split_size(raw, fields, named, problems)
         try:
-            if columns.SIZE in fields:
-                _split_size(fields, named)
             parameters = Parameters.model_validate(fields, context=self._limits)
             if self._defaults is not _NOTHING:
                 parameters.over(self._defaults).check(self._limits)
@@ -178,6 +178,23 @@ class RowReader:
         else:
             return parameters
         return _NOTHING
+
+    def _split_size(
+        self, raw: RawRow, fields: dict[str, Any], named: dict[str, str], problems: list[Problem]
+    ) -> None:
+        """Replace the size by width and height, read and named as columns of their own."""
+        column = named[columns.SIZE]
+        size = fields.pop(columns.SIZE)
+        if "width" in fields or "height" in fields:
+            problems.append(
+                self._problem(raw, column, "both size and width or height", "one of them")
+            )
+            return
+        try:
+            fields["width"], fields["height"] = values.size(size)
+        except BadValue as bad:
+            problems.append(self._problem(raw, column, bad.found, bad.allowed))
+        named["width"] = named["height"] = column
 
     def _extras(
         self, raw: RawRow, layout: columns.Layout, problems: list[Problem]
@@ -206,13 +223,3 @@ def bad_fields(error: ValidationError) -> Iterator[tuple[str, str, str]]:
             yield field, "an unknown name", f"one of {', '.join(Parameters.model_fields)}"
         else:
             yield field, detail["msg"], "another value"
-
-
-def _split_size(fields: dict[str, Any], named: dict[str, str]) -> None:
-    if "width" in fields or "height" in fields:
-        raise BadValue("both size and width or height", "one of them")
-    try:
-        fields["width"], fields["height"] = values.size(fields.pop(columns.SIZE))
-    except BadValue as bad:
-        raise BadValue(f"{named[columns.SIZE]} {bad.found}", bad.allowed) from None
-    named["width"] = named["height"] = named[columns.SIZE]

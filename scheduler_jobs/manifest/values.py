@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from db.samplers import BY_NAME, SAMPLERS, find_sampler
+from db.samplers import SAMPLERS, find_sampler
 from db.seeds import DERIVE, SEED_LIMIT
 from scheduler_jobs.manifest.problems import BadValue, shown
 
@@ -39,9 +39,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 Scalar = str | float | int | bool
 
 
-def whole(value: Any, *, low: int, high: int | None = None, what: str = "a whole number") -> int:
+def whole(value: Any, *, low: int, high: int | None = None) -> int:
     """An integer in [low, high]; `20`, `"20"` and a float without a fraction are integers."""
-    allowed = f"{what} {_range(low, high)}"
+    allowed = f"a whole number {_range(low, high)}"
     number: int | None = None
     if isinstance(value, bool):
         number = None
@@ -138,7 +138,11 @@ def key(value: Any) -> str | None:
 
 def seed(value: Any) -> int:
     """A seed, or -1 for one derived from the job's seed and the row."""
-    return whole(value, low=DERIVE, high=SEED_LIMIT - 1, what="a whole number (-1: derive one)")
+    try:
+        return whole(value, low=DERIVE, high=SEED_LIMIT - 1)
+    except BadValue as bad:
+        allowed = f"a whole number {_range(0, SEED_LIMIT - 1)}, or -1 for a derived seed"
+        raise BadValue(bad.found, allowed) from None
 
 
 def seeds(value: Any, *, most: int | None = None) -> tuple[int, ...]:
@@ -275,5 +279,6 @@ def _closest_sampler(value: Any) -> str:
     }
     wanted = str(value)[:NAME_BYTES].casefold().replace("-", "_").replace(" ", "_")
     close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    meant = f"did you mean {known[close[0]]}? " if close else ""
-    return f"{meant}one of {', '.join(BY_NAME)}"
+    if close:
+        return f"did you mean {known[close[0]]}? imagemill samplers lists them all"
+    return f"ddim, euler, dpmpp_2m, …: imagemill samplers lists them all"

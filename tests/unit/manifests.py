@@ -1,0 +1,35 @@
+"""Reading manifests in tests: from a file, or from bytes under a name."""
+
+from pathlib import Path
+from typing import Any
+
+from db.settings import Settings
+from scheduler_jobs.manifest import Limits, ManifestRow, Problem, open_source, read_manifest
+
+DATA = Path(__file__).parents[1] / "data"
+PARTI_PROMPTS = DATA / "prompts" / "PartiPrompts.tsv"
+GENEVAL = DATA / "prompts" / "geneval_prompts.jsonl"
+DRAWBENCH = DATA / "prompts" / "drawbench_shaped.csv"
+
+LIMITS = Limits.from_settings(Settings())
+
+
+def read(path: Path, **options: Any) -> list[ManifestRow | Problem]:
+    """Everything that a manifest yields."""
+    with open_source(str(path), Settings()) as source:
+        return list(read_manifest(source, **{"limits": LIMITS, **options}))
+
+
+def good_rows(path: Path, **options: Any) -> list[ManifestRow]:
+    """The rows of a manifest that has no problem."""
+    rows: list[ManifestRow] = []
+    for found in read(path, **options):
+        assert isinstance(found, ManifestRow), str(found)
+        rows.append(found)
+    return rows
+
+
+def problems(path: Path, **options: Any) -> list[str]:
+    """A manifest's problems as they are printed, under the file's bare name."""
+    found = [str(item) for item in read(path, **options) if isinstance(item, Problem)]
+    return [line.replace(f"{path.parent}/", "", 1) for line in found]
