@@ -11,13 +11,14 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, create_engine, event, exc, make_url
+from sqlalchemy import URL, Engine, create_engine, event, exc, make_url, text
 from sqlalchemy.orm import Session
 
 from db.errors import DatabaseError, SettingsError
-from db.settings import Settings, without_password
+from db.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,22 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 60.0
 """How long `run` waits for a database that does not answer before it gives up."""
 
+_DRIVERS = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "sqlite": "sqlite",
+}
+
+_POSTGRES_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
+_REFUSALS = ("password authentication failed", "does not exist", "no pg_hba.conf entry")
+
 _SQLITE_BUSY_MS = 30_000
+
+_IDLE_MS = 30_000
+"""How long a transaction that writes may do nothing before Postgres ends it. Ours never wait for
+anything but the database; a frozen process must not keep its locks."""
+
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
 
@@ -42,15 +58,16 @@ class Database:
                 "IMAGEMILL_DATABASE_URL is not a SQLAlchemy URL; "
                 "expected postgresql+psycopg://user:password@host/name or sqlite:///file"
             ) from None
-        if parsed.drivername in {"postgresql", "postgres"}:
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        if parsed.get_backend_name() not in {"postgresql", "sqlite"}:
+        backend = parsed.get_backend_name()
+        if backend not in _DRIVERS:
             raise SettingsError(
-                f"IMAGEMILL_DATABASE_URL: {parsed.get_backend_name()} is not supported; "
-                "expected postgresql or sqlite"
+                f"IMAGEMILL_DATABASE_URL: {backend} is not supported; expected postgresql or sqlite"
             )
-        self.url = without_password(url)
-        self.is_sqlite = parsed.get_backend_name() == "sqlite"
+        parsed = parsed.set(drivername=_DRIVERS[backend])
+        # Options may hold a password too, so messages show the URL without them.
+        self.url = parsed.set(query={}).render_as_string(hide_password=True)
+        self.is_sqlite = backend == "sqlite"
+        self.file = Path(parsed.database) if self.is_sqlite and parsed.database else None
         self.engine = _sqlite_engine(parsed) if self.is_sqlite else _postgres_engine(parsed)
 
     @classmethod
@@ -60,31 +77,46 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """One transaction that may write; committed at the end, rolled back on an exception."""
-        with self._connected(write=True) as session, session.begin():
+        """One transaction that may write; committed at the end, rolled back on an exception.
+
+        A database that does not answer is a `DatabaseError`.
+        """
+        with self._translated(), self._transaction() as session:
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """One read transaction; nothing written in it is kept."""
-        with self._connected(write=False) as session:
+        """One read-only transaction, in which every statement sees the same moment.
+
+        A database that does not answer is a `DatabaseError`.
+        """
+        options = {"writes": False} if self.is_sqlite else _POSTGRES_SNAPSHOT
+        with (
+            self._translated(),
+            self.engine.connect().execution_options(**options) as connection,
+            Session(connection, expire_on_commit=False) as session,
+        ):
+            if not self.is_sqlite:
+                # An export reads for as long as its store takes, and holds no lock.
+                session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             yield session
 
     def run(self, work: Callable[[Session], T], *, patience: float = PATIENCE_SECONDS) -> T:
         """What `work` returns, done in one committed transaction.
 
         Runs `work` again while the database is away or a deadlock was broken, so `work` must be
-        safe to repeat after an unknown outcome. `DatabaseError` after `patience` seconds.
+        safe to repeat after an unknown outcome: what it returns then is what the repetition
+        found. `DatabaseError` after `patience` seconds, or at once if waiting can't help.
         """
         deadline = time.monotonic() + patience
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                with self.writing() as session:
+                with self._transaction() as session:
                     return work(session)
             except exc.DBAPIError as error:
                 if not _passing(error):
-                    raise
+                    raise self._translation(error) from error
                 if time.monotonic() + pause > deadline:
                     raise DatabaseError(f"{self.url}: {_first_line(error)}") from error
                 log.warning("waiting for the database %s: %s", self.url, _first_line(error))
@@ -96,25 +128,50 @@ class Database:
         self.engine.dispose()
 
     @contextmanager
-    def _connected(self, *, write: bool) -> Iterator[Session]:
+    def _transaction(self) -> Iterator[Session]:
         with (
-            self.engine.connect().execution_options(writes=write) as connection,
+            self.engine.connect() as connection,
             Session(connection, expire_on_commit=False) as session,
+            session.begin(),
         ):
             yield session
 
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.DBAPIError as error:
+            raise self._translation(error) from error
 
-def _postgres_engine(url: Any) -> Engine:
+    def _translation(self, error: exc.DBAPIError) -> Exception:
+        """A `DatabaseError` for what the database's keeper must mend; else a bug, as it is."""
+        if _passing(error) or isinstance(error, exc.OperationalError | exc.InterfaceError):
+            return DatabaseError(f"{self.url}: {_first_line(error)}")
+        return error
+
+
+def _postgres_engine(url: URL) -> Engine:
     return create_engine(
         url,
         pool_pre_ping=True,
         pool_size=5,
         pool_recycle=1800,
-        connect_args={"connect_timeout": 10, "application_name": "imagemill"},
+        connect_args={
+            "connect_timeout": 10,
+            "application_name": "imagemill",
+            # A server that vanished must not hold a lease's thread for the kernel's two hours.
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 30_000,
+            # Nor a frozen client its locks.
+            "options": f"-c idle_in_transaction_session_timeout={_IDLE_MS}",
+            **dict(url.query),
+        },
     )
 
 
-def _sqlite_engine(url: Any) -> Engine:
+def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(url, connect_args={"timeout": _SQLITE_BUSY_MS / 1000})
 
     @event.listens_for(engine, "connect")
@@ -141,12 +198,15 @@ def _passing(error: exc.DBAPIError) -> bool:
     state = getattr(error.orig, "sqlstate", None)
     if state is not None:
         # 08 connection, 40 rollback (deadlock, serialisation), 53 resources, 57P0x shutdown,
-        # 55P03 lock timeout.
-        return state[:2] in {"08", "40", "53"} or state[:4] == "57P0" or state == "55P03"
+        # 55P03 lock timeout, 25P03 our transaction idled too long.
+        return state[:2] in {"08", "40", "53"} or state[:4] == "57P0" or state in {"55P03", "25P03"}
+    message = str(error.orig)
     if isinstance(error.orig, sqlite3.Error):
-        text = str(error.orig)
-        return "locked" in text or "busy" in text or "disk is full" in text
-    return isinstance(error, exc.OperationalError | exc.InterfaceError)
+        return any(words in message for words in ("locked", "busy", "disk is full"))
+    # A refused connection has no SQLSTATE; one refused for who we are stays refused.
+    return isinstance(error, exc.OperationalError | exc.InterfaceError) and not any(
+        words in message for words in _REFUSALS
+    )
 
 
 def _first_line(error: exc.DBAPIError) -> str:

@@ -37,7 +37,10 @@ def check_schema(database: Database) -> None:
     migrations only added to it, which the database itself says: each migration records the
     oldest revision whose code still works (`schema_compatibility`).
     """
-    with database.engine.connect() as connection:
+    if database.file is not None and not database.file.exists():
+        # Connecting would leave an empty file behind.
+        raise SchemaError(f"{database.url} does not exist; run `imagemill migrate`")
+    with database.engine.connect().execution_options(writes=False) as connection:
         current = MigrationContext.configure(connection).get_current_revision()
         if current == head():
             return
