@@ -25,24 +25,28 @@ def parameters_from_flags(
         ManifestError: one line for each flag that won't do.
     """
     fields: dict[str, Any] = {}
+    named: dict[str, str] = {}
     problems: list[Problem] = []
     for flag, value in flags.items():
         if value is None:
             continue
         try:
-            _add(fields, field_of(flag) or flag, value)
+            given = _given(field_of(flag) or flag, value, fields)
         except BadValue as bad:
             problems.append(Problem(file=name, column=flag, found=bad.found, allowed=bad.allowed))
+        else:
+            fields |= given
+            named |= dict.fromkeys(given, flag)
     parameters = Parameters()
     try:
         parameters = Parameters.model_validate(fields, context=limits)
     except ValidationError as error:
         problems += [
-            Problem(file=name, column=field or None, found=found, allowed=allowed)
+            Problem(file=name, column=named.get(field), found=found, allowed=allowed)
             for field, found, allowed in bad_fields(error)
         ]
     if problems:
-        raise ManifestError("\n".join(str(problem) for problem in problems))
+        raise ManifestError("\n".join(map(str, problems)), problems=tuple(problems))
     return parameters
 
 
@@ -66,7 +70,8 @@ def parameters_from_toml(path: Path, *, limits: Limits | None = None) -> Paramet
     return parameters_from_flags(document, limits=limits, name=str(path))
 
 
-def _add(fields: dict[str, Any], field: str, value: Any) -> None:
+def _given(field: str, value: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a flag adds to the fields: itself, or the two sides of a size."""
     if field in {PROMPT, KEY}:
         raise BadValue("only a row has one", "in the manifest")
     given = {field: value}
@@ -75,4 +80,4 @@ def _add(fields: dict[str, Any], field: str, value: Any) -> None:
     for name in given:
         if name in fields:
             raise BadValue(f"{name} is given twice", "once")
-    fields |= given
+    return given

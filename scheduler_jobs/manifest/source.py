@@ -10,17 +10,22 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol, cast
-from urllib.parse import urlsplit
+from typing import IO, TYPE_CHECKING, BinaryIO, Protocol, cast
 
 import boto3
-from botocore.client import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.config import Config
+from botocore.exceptions import ClientError
 
-from db.errors import ManifestError, StorageDenied, StorageError
+from db.errors import ManifestError
 from db.settings import Settings
+from db.storage.s3_errors import error_code, s3_errors
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
 STDIN = "-"
+_S3 = "s3://"
+_NOTHING_THERE = {"NoSuchKey": "no such object", "NoSuchBucket": "no such bucket"}
 _CHUNK_BYTES = 1 << 20
 
 
@@ -31,12 +36,13 @@ class _Readable(Protocol):
 class Source:
     """A manifest's raw bytes, as they lie in the file (compressed, if it is).
 
-    `name` is what messages call it. A context manager: closing removes what was spooled.
+    `name` is what messages call it, `path` where the bytes lie for now. A context manager:
+    closing removes what was spooled.
     """
 
     def __init__(self, *, name: str, path: Path, spool: IO[bytes] | None = None) -> None:
         self.name = name
-        self._path = path
+        self.path = path
         self._spool = spool
 
     @property
@@ -46,7 +52,7 @@ class Source:
 
     def open(self) -> io.BufferedReader:
         """The bytes from their beginning; the caller closes it."""
-        return self._path.open("rb")
+        return self.path.open("rb")
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the raw bytes."""
@@ -74,7 +80,7 @@ def open_source(path_or_uri: str, settings: Settings) -> Source:
     """
     if path_or_uri == STDIN:
         return _spooled("stdin", sys.stdin.buffer)
-    if path_or_uri.startswith("s3://"):
+    if path_or_uri.startswith(_S3):
         return _from_s3(path_or_uri, settings)
     path = Path(path_or_uri)
     try:
@@ -106,31 +112,30 @@ def _spooled(name: str, stream: _Readable) -> Source:
 
 
 def _from_s3(uri: str, settings: Settings) -> Source:
-    # Not urlsplit alone: `?` and `#` are ordinary characters in an object's key.
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not bucket or not key or urlsplit(f"s3://{bucket}").username:
+    # Not urlsplit: `?` and `#` are ordinary characters in an object's key.
+    bucket, _, key = uri.removeprefix(_S3).partition("/")
+    if not bucket or not key:
         raise ManifestError(f"{uri}: not an object's address; s3://bucket/key")
-    try:
-        client = boto3.client(
-            "s3",
-            endpoint_url=settings.s3_endpoint_url,
-            config=Config(
-                signature_version="s3v4",
-                response_checksum_validation=settings.s3_checksums,
-                retries={"mode": "standard", "max_attempts": 5},
-            ),
-        )
-        body = client.get_object(Bucket=bucket, Key=key)["Body"]
-        return _spooled(uri, body)
-    except ClientError as error:
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        code = error.response.get("Error", {}).get("Code", "")
-        if code in {"NoSuchKey", "404"}:
-            raise ManifestError(f"{uri}: no such object") from None
-        if code == "NoSuchBucket":
-            raise ManifestError(f"{uri}: no such bucket") from None
-        if status in {401, 403}:
-            raise StorageDenied(f"{uri}: refused ({code}); check the AWS credentials") from None
-        raise StorageError(f"{uri}: {error}") from None
-    except (BotoCoreError, ValueError) as error:
-        raise StorageError(f"{uri}: {error}") from None
+    with s3_errors(bucket, f"read {key}"):
+        try:
+            body = _s3_client(settings).get_object(Bucket=bucket, Key=key)["Body"]
+            return _spooled(uri, body)
+        except ClientError as error:
+            if error_code(error) in _NOTHING_THERE:
+                raise ManifestError(f"{uri}: {_NOTHING_THERE[error_code(error)]}") from None
+            raise
+
+
+def _s3_client(settings: Settings) -> "S3Client":
+    # A session of its own: boto3's default one is shared and keeps the first credentials it met.
+    return boto3.Session().client(
+        "s3",
+        endpoint_url=settings.s3_endpoint_url,
+        config=Config(
+            signature_version="s3v4",
+            # Stores that are not AWS rarely have a DNS name per bucket.
+            s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
+            request_checksum_calculation=settings.s3_checksums,
+            response_checksum_validation=settings.s3_checksums,
+        ),
+    )

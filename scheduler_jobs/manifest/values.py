@@ -281,4 +281,4 @@ def _closest_sampler(value: Any) -> str:
     close = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
     if close:
         return f"did you mean {known[close[0]]}? imagemill samplers lists them all"
-    return f"ddim, euler, dpmpp_2m, …: imagemill samplers lists them all"
+    return "ddim, euler, dpmpp_2m, …: imagemill samplers lists them all"

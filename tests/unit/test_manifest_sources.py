@@ -1,0 +1,84 @@
+"""Where a manifest comes from."""
+
+import hashlib
+import io
+import os
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from db.errors import ManifestError, StorageError
+from db.settings import Settings
+from scheduler_jobs.manifest import ManifestRow, Source, open_source, read_manifest
+from tests.unit.manifests import LIMITS
+
+CONTENT = b"prompt,seed\na cat,1\na dog,2\n"
+
+
+def prompts(source: Source) -> list[str]:
+    found = list(read_manifest(source, limits=LIMITS))
+    return [item.prompt if isinstance(item, ManifestRow) else str(item) for item in found]
+
+
+def check(source: Source) -> None:
+    assert prompts(source) == ["a cat", "a dog"]
+    assert prompts(source) == ["a cat", "a dog"], "a source can be read again"
+    assert source.fingerprint() == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes(CONTENT)
+    with open_source(str(path), Settings()) as source:
+        assert source.name == str(path)
+        check(source)
+    assert path.exists()
+
+
+def test_standard_input_is_spooled_and_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(CONTENT)))
+    with open_source("-", Settings()) as source:
+        assert source.name == "stdin"
+        check(source)
+        spooled = source.path
+        assert spooled.exists()
+    assert not spooled.exists()
+
+
+def test_a_pipe_is_read_once_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_bytes, args=(CONTENT,))
+    writer.start()
+    with open_source(str(path), Settings()) as source:
+        check(source)
+    writer.join()
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("nothing.csv", "nothing.csv: no such file"),
+        (".", ".: a folder; a manifest is one file"),
+        ("a\0b", "can't be read"),
+        ("s3://bucket", "s3://bucket: not an object's address; s3://bucket/key"),
+        ("s3:///key", "s3:///key: not an object's address; s3://bucket/key"),
+    ],
+)
+def test_nothing_to_read_is_one_clear_line(
+    name: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ManifestError) as caught:
+        open_source(name, Settings())
+    assert line in str(caught.value)
+
+
+def test_an_object_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with pytest.raises(StorageError, match="did not answer"):
+        open_source("s3://bucket/key", Settings(s3_endpoint_url="http://127.0.0.1:9"))
