@@ -183,3 +183,9 @@ class LeaseLost(ImagemillError):
     """Somebody else owns these images now."""
 
     code = "lease_lost"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its type's name if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -118,6 +118,20 @@ class Settings(BaseSettings):
             **overrides,
         )
 
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, for a process that is started with them.
+
+        Only those that are set somewhere: whatever is not has the same default there.
+        """
+        values: dict[str, str] = {}
+        for name in self.model_fields_set:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                value = value.get_secret_value()
+            if value is not None:
+                values[f"IMAGEMILL_{name.upper()}"] = str(value)
+        return values
+
 
 def without_password(url: str) -> str:
     """A URL with its password replaced by `***`: for messages and `doctor`."""

@@ -1,1 +1,1 @@
-"""The control side: manifests, planning, submitting, dispatching and watching. Never imports torch."""
+"""The control side: manifests, planning, submitting, dispatching. Never imports torch."""

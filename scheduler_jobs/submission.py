@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import PurePosixPath
-from types import MappingProxyType
 from typing import NoReturn
 
 from sqlalchemy.orm import Session
@@ -66,7 +65,7 @@ class SubmissionRequest:
     seed: int = 0
     priority: int = 0
     route: str = "default"
-    columns: Mapping[str, str] = MappingProxyType({})
+    columns: Mapping[str, str] = field(default_factory=dict)
     format: str | None = None
     skip_bad_rows: bool = False
 
@@ -277,7 +276,10 @@ def _settled_rows(
         source_name=source.name,
     )
     found = read_manifest(
-        source, columns=request.columns, limits=Limits.of(settings), format=request.format
+        source,
+        columns=request.columns,
+        limits=Limits.from_settings(settings),
+        format=request.format,
     )
     for (number, line), items in groupby(found, key=_place):
         problems: list[Problem] = []

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy import and_, case, func, insert, select, update
+from sqlalchemy import and_, case, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from db.clock import now, seconds_from_now
@@ -106,8 +106,10 @@ def end_shift(session: Session, *, shift_id: int, reason: str) -> bool:
     return True
 
 
-def rescue(session: Session, *, policy: RetryPolicy) -> int:
+def rescue(session: Session, *, policy: RetryPolicy, everything: bool = False) -> int:
     """End every shift whose lease is over and release its images; how many images.
+
+    `everything` takes live leases as over too: for who knows that no worker is running.
 
     Images that had begun become suspects and are charged if they were alone; the others are
     given back uncharged. Ending the shift is the fence: one rescuer wins, and whatever the old
@@ -116,7 +118,7 @@ def rescue(session: Session, *, policy: RetryPolicy) -> int:
     # A shift in the middle of a transaction is skipped: were its process frozen, we would be too.
     over = (
         select(Shift.id)
-        .where(Shift.ended_at.is_(None), Shift.lease_until <= now())
+        .where(Shift.ended_at.is_(None), or_(literal(everything), Shift.lease_until <= now()))
         .order_by(Shift.id)
         .with_for_update(skip_locked=True)
         .cte("over")
@@ -175,4 +177,4 @@ def live_workers(session: Session) -> dict[str, int]:
         .where(Shift.ended_at.is_(None), Shift.lease_until > now())
         .group_by(Worker.route)
     )
-    return dict(rows.tuples())
+    return {route: count for route, count in rows}

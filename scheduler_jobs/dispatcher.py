@@ -1,0 +1,107 @@
+"""The dispatcher: keeps work moving whatever was lost. Any number may run at once.
+
+Every round it releases what dead shifts held, cancels stragglers, finishes jobs, folds the
+tallies and sees to it that enough tokens wait for the work there is. All of it is idempotent
+and fenced in SQL, so a second dispatcher costs a few queries and nothing else.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session
+
+from db.broker import Tokens
+from db.database import Database
+from db.errors import BrokerError, DatabaseError
+from db.queries import jobs, shifts, tallies
+from db.queries.claims import RetryPolicy
+from db.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ROUND_SECONDS = 1.0
+"""The pause between two rounds: what losing every message costs."""
+
+TOKENS_PER_SLOT = 2
+"""Tokens kept waiting for each live worker of a route."""
+
+MIN_TOKENS = 2
+"""Tokens kept waiting where work is ready, even if no worker has been seen."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """What one round did."""
+
+    rescued: int
+    cancelled: int
+    finished: int
+    folded: int
+    published: int
+
+
+class Dispatcher:
+    """Runs the rounds; a broker or database that is away is waited for, with a message."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._tokens = Tokens(settings)
+        self._policy = RetryPolicy(
+            max_failures=settings.max_solo_failures, retry_seconds=settings.retry_seconds
+        )
+        self._broker_away = False
+
+    def run_forever(self, stop: threading.Event) -> None:
+        """Round after round until `stop` is set."""
+        while not stop.is_set():
+            try:
+                done = self.run_once()
+                if done.rescued or done.finished:
+                    log.info("%s", done)
+            except DatabaseError as error:
+                log.warning("waiting for the database: %s", error)
+            stop.wait(ROUND_SECONDS)
+        self._tokens.close()
+
+    def run_once(self) -> Round:
+        """One round. A `DatabaseError` if the database stays away; a broker's absence is logged."""
+        rescued = self._database.run(lambda session: shifts.rescue(session, policy=self._policy))
+        cancelled, finished = self._database.run(_settle)
+        folded = self._database.run(tallies.fold)
+        return Round(
+            rescued=rescued,
+            cancelled=cancelled,
+            finished=finished,
+            folded=folded,
+            published=self._top_up(),
+        )
+
+    def _top_up(self) -> int:
+        """Publish what is missing of each route's tokens; how many that were."""
+        ready, workers = self._database.run(_demand)
+        published = 0
+        try:
+            for route, images in ready.items():
+                wanted = max(MIN_TOKENS, TOKENS_PER_SLOT * workers.get(route, 0))
+                missing = min(wanted, images) - self._tokens.waiting(route)
+                if missing > 0:
+                    self._tokens.publish(route, missing)
+                    published += missing
+        except BrokerError as error:
+            if not self._broker_away:
+                log.warning("waiting for the broker: %s", error)
+            self._broker_away = True
+        else:
+            if self._broker_away:
+                log.info("the broker is back")
+            self._broker_away = False
+        return published
+
+
+def _settle(session: Session) -> tuple[int, int]:
+    return jobs.cancel_stragglers(session), jobs.finish_jobs(session)
+
+
+def _demand(session: Session) -> tuple[dict[str, int], dict[str, int]]:
+    return jobs.ready_images(session), shifts.live_workers(session)

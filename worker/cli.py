@@ -1,0 +1,70 @@
+"""The worker's side of the command line. Light to import: torch is loaded by the children."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from db.broker import queue_name
+from db.database import Database
+from db.schema import check_schema
+from db.settings import Settings
+from worker import drain
+
+
+@click.command()
+@click.option("--route", help="The label whose tokens this worker takes (default: `default`).")
+@click.option(
+    "--children",
+    type=click.IntRange(min=1),
+    help="Processes that render: one per GPU, on a CPU one per core, if not given.",
+)
+@click.option("--name", help="The worker's name in Flower (default: the host's).")
+def worker(route: str | None, children: int | None, name: str | None) -> None:
+    """Render what is queued, until stopped.
+
+    SIGTERM or Ctrl-C drains: stops at a step boundary and gives back what is held.
+
+    Example: imagemill worker --children 2
+    """
+    settings = Settings.load()
+    check_schema(Database.from_settings(settings))
+    route = route or settings.route
+    drain.prepare_parent()
+    os.environ["IMAGEMILL_ROUTE"] = route
+    from worker.app import app  # noqa: PLC0415  # reads the environment that was just set
+
+    app.worker_main(
+        [
+            "worker",
+            "--pool=prefork",
+            f"--concurrency={children or settings.children or _default_children(settings)}",
+            f"--queues={queue_name(route)}",
+            f"--hostname={name or f'{route}-{os.getpid()}'}@%h",
+            "--events",
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+    sys.exit(0)
+
+
+def _default_children(settings: Settings) -> int:
+    """One child per GPU; on a CPU one per core and intra-op thread."""
+    if settings.device != "cpu":
+        gpus = _gpu_count()
+        if gpus:
+            return gpus
+    return max(1, len(os.sched_getaffinity(0)) // settings.threads)
+
+
+def _gpu_count() -> int:
+    """GPUs by the driver's own files, without loading torch into the parent."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([gpu for gpu in visible.split(",") if gpu and gpu != "-1"])
+    try:
+        return sum(1 for _ in Path("/proc/driver/nvidia/gpus").iterdir())
+    except OSError:
+        return 0

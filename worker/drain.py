@@ -1,0 +1,69 @@
+"""Telling the children of a Celery worker to stop.
+
+Celery's own warm shutdown only waits for running tasks, and a SIGTERM to the whole process group
+would end its children at once. So the parent leaves a file where the children look every few
+hundred milliseconds, and a child that is signalled itself drains as well; a second signal, or the
+end of the drain's time, ends it.
+"""
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+
+DRAIN_FILE = "IMAGEMILL_DRAIN_FILE"
+"""The environment variable that tells the children where to look."""
+
+_LOOK_SECONDS = 0.25
+
+_EXIT_FORCED = 143  # 128 + SIGTERM, as a shell reports it
+_EXIT_ORPHAN = 70  # EX_SOFTWARE
+
+
+def prepare_parent() -> Path:
+    """Choose the drain file and hand it to the children to come; in the worker's parent."""
+    folder = Path(tempfile.mkdtemp(prefix="imagemill-drain-"))
+    os.environ[DRAIN_FILE] = str(folder / "drain")
+    return folder / "drain"
+
+
+class DrainSignal:
+    """Whether this child was told to stop; after `seconds` of that the process ends itself.
+
+    It also ends at once when its parent is gone: a child that nobody supervises would go on
+    until its shift is over.
+    """
+
+    def __init__(self, *, seconds: float) -> None:
+        path = os.environ.get(DRAIN_FILE)
+        self._file = Path(path) if path else None
+        self._seconds = seconds
+        self._told = threading.Event()
+        self._parent = os.getppid()
+
+    def install(self) -> None:
+        """Start to listen; call it in the main thread, after Celery has reset the signals."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+        threading.Thread(target=self._watch, name="drain", daemon=True).start()
+
+    def __call__(self) -> bool:
+        """Whether to stop at the next step boundary."""
+        return self._told.is_set()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self._told.is_set():
+            os._exit(_EXIT_FORCED)
+        self._told.set()
+
+    def _watch(self) -> None:
+        while not self._told.wait(_LOOK_SECONDS):
+            if os.getppid() != self._parent:
+                os._exit(_EXIT_ORPHAN)
+            if self._file is not None and self._file.exists():
+                self._told.set()
+        # Not a Timer: the time also counts while the main thread is hung.
+        time.sleep(self._seconds)
+        os._exit(_EXIT_FORCED)

@@ -1,0 +1,250 @@
+"""A shift: one Celery task's work. Groups are rendered one after another on one lease.
+
+The loop is written against `Shelf` and `Engine`, so the same code runs under a GPU, a CPU and
+the fault-injection tests.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from db.database import Database
+from db.errors import ImagemillError, ModelError, OutOfMemory, ServiceError
+from db.queries import claims, shifts
+from db.queries.claims import Failure, GroupChoice, RetryPolicy
+from db.settings import Settings
+from db.storage import Storage
+from worker.engine import Engine
+from worker.group_run import GroupRun
+from worker.lease import Lease
+from worker.recording import Recorder
+from worker.shelf import Shelf
+
+log = logging.getLogger(__name__)
+
+_REFUSED_IMAGES = 8
+"""Images that die with the reason when this worker can't load their model.
+
+Few at a time: a worker that is wrongly set up must not use up a job that others can render.
+"""
+
+_REFUSED_SECONDS = 60.0
+"""How long a worker leaves a group alone that it could not load."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ShiftReport:
+    """What a shift did; its text is what Flower shows as the task's result."""
+
+    done: int = 0
+    failed: int = 0
+    given_back: int = 0
+    seconds: float = 0.0
+    groups: Counter[str] = field(default_factory=Counter)
+    reason: str = "nothing left to do"
+
+    def __str__(self) -> str:
+        """One readable line, without prompts."""
+        parts = [f"{self.done} done in {self.seconds:.0f} s"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.given_back:
+            parts.append(f"{self.given_back} given back")
+        if self.groups:
+            parts.append(", ".join(f"{group}: {count}" for group, count in self.groups.items()))
+        return f"{'; '.join(parts)} ({self.reason})"
+
+
+class Refusals:
+    """Groups that this process could not load lately; outlives a shift."""
+
+    def __init__(self) -> None:
+        self._until: dict[int, float] = {}
+
+    def add(self, group_id: int) -> None:
+        """Leave a group alone for a while."""
+        self._until[group_id] = time.monotonic() + _REFUSED_SECONDS
+
+    def current(self) -> set[int]:
+        """The groups to leave alone now."""
+        now = time.monotonic()
+        self._until = {group: until for group, until in self._until.items() if until > now}
+        return set(self._until)
+
+
+class Shift:
+    """Renders for one worker until the time is over, nothing is left, or somebody says stop."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        storage: Storage,
+        shelf: Shelf,
+        settings: Settings,
+        worker_id: int,
+        route: str,
+        refusals: Refusals | None = None,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._shelf = shelf
+        self._settings = settings
+        self._worker_id = worker_id
+        self._route = route
+        self._refusals = refusals or Refusals()
+        self._draining = draining
+        self._policy = RetryPolicy(
+            max_failures=settings.max_solo_failures, retry_seconds=settings.retry_seconds
+        )
+        self._report = ShiftReport()
+        self._ends = time.monotonic() + settings.shift_seconds
+        self._run: GroupRun | None = None
+        self._recorder: Recorder | None = None
+
+    def work(self) -> ShiftReport:
+        """Do the shift. A `ServiceError` is raised after everything held was given back."""
+        started = time.monotonic()
+        self._database.run(lambda session: shifts.rescue(session, policy=self._policy))
+        if self._choose(set()) is None:
+            return self._report
+        shift_id = self._database.run(
+            lambda session: shifts.start_shift(
+                session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds
+            )
+        )
+        with Lease(
+            database=self._database,
+            shift_id=shift_id,
+            lease_seconds=self._settings.lease_seconds,
+            heartbeat_seconds=self._settings.heartbeat_seconds,
+            progress=self._progress,
+        ) as lease:
+            try:
+                self._work_on(lease)
+            except ServiceError as error:
+                self._report.reason = f"{error.code}: {error}"
+                raise
+            finally:
+                self._end(lease)
+                self._report.seconds = time.monotonic() - started
+                log.info("shift %s ended: %s", shift_id, self._report)
+        return self._report
+
+    def _work_on(self, lease: Lease) -> None:
+        with Recorder(
+            database=self._database,
+            storage=self._storage,
+            shift_id=lease.shift_id,
+            give_up=lambda: lease.lost,
+        ) as recorder:
+            self._recorder = recorder
+            exhausted: set[int] = set()
+            while not self._must_stop(lease):
+                choice = self._choose(exhausted)
+                if choice is None:
+                    break
+                engine = self._open(lease, choice)
+                if engine is None:
+                    continue
+                if self._render(lease, choice, engine, recorder) == 0:
+                    exhausted.add(choice.id)
+            if not lease.lost:
+                recorder.wait()
+        self._report.done = recorder.done
+
+    def _render(self, lease: Lease, choice: GroupChoice, engine: Engine, recorder: Recorder) -> int:
+        run = GroupRun(
+            database=self._database,
+            engine=engine,
+            recorder=recorder,
+            lease=lease,
+            group_id=choice.id,
+            route=self._route,
+            policy=self._policy,
+            must_stop=lambda: self._must_stop(lease),
+        )
+        self._run = run
+        try:
+            return run.work()
+        finally:
+            self._report.failed += run.failed
+            self._report.groups[_group_name(choice)] += run.rendered
+
+    def _open(self, lease: Lease, choice: GroupChoice) -> Engine | None:
+        """The group's engine; None if this worker can't serve it, which its images then say."""
+        try:
+            with lease.waiting():
+                return self._shelf.engine(choice)
+        except (ModelError, OutOfMemory) as error:
+            log.warning("can't render %s: %s", _group_name(choice), error)
+            self._refuse(lease.shift_id, choice, error)
+            self._refusals.add(choice.id)
+            return None
+
+    def _refuse(self, shift_id: int, choice: GroupChoice, error: ImagemillError) -> None:
+        failure = Failure(code=error.code, message=error.message, retryable=False, solo=True)
+        images = self._database.run(
+            lambda session: claims.claim(
+                session,
+                shift_id=shift_id,
+                group_id=choice.id,
+                route=self._route,
+                limit=_REFUSED_IMAGES,
+            )
+        )
+        for image in images:
+            self._database.run(
+                partial(
+                    claims.fail,
+                    shift_id=shift_id,
+                    image_id=image.id,
+                    failure=failure,
+                    policy=self._policy,
+                )
+            )
+        self._report.failed += len(images)
+
+    def _choose(self, exhausted: set[int]) -> GroupChoice | None:
+        avoided = exhausted | self._refusals.current()
+        return self._database.run(
+            lambda session: claims.choose_group(
+                session, route=self._route, loaded=self._shelf.loaded, busy=avoided
+            )
+        )
+
+    def _must_stop(self, lease: Lease) -> bool:
+        if lease.lost:
+            self._report.reason = "lease lost"
+        elif self._draining() or lease.orders.draining:
+            self._report.reason = "draining"
+        elif time.monotonic() > self._ends:
+            self._report.reason = "time is over"
+        else:
+            return False
+        return True
+
+    def _progress(self) -> int:
+        steps = 0 if self._run is None else self._run.ticks
+        return steps + (0 if self._recorder is None else self._recorder.ticks)
+
+    def _end(self, lease: Lease) -> None:
+        shift_id = lease.shift_id
+        with lease.waiting():
+            self._report.given_back += self._database.run(
+                lambda session: claims.give_back(session, shift_id=shift_id)
+            )
+            self._database.run(
+                lambda session: shifts.end_shift(
+                    session, shift_id=shift_id, reason=self._report.reason[:32]
+                )
+            )
+
+
+def _group_name(choice: GroupChoice) -> str:
+    document = choice.document
+    return f"{choice.model_name} {document['width']}x{document['height']}"
