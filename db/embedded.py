@@ -97,13 +97,23 @@ class EmbeddedValkey:
         """The server's process id."""
         return self._running().pid
 
+    @property
+    def running(self) -> bool:
+        """Whether the server is there; one that crashed can be had back with `restart`."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
         binary = _binary()
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._take_folder()
         try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._take_folder()
             self._process, self._address = self._first_to_answer(binary)
+        except OSError as error:
+            self._leave_folder()
+            raise BrokerError(
+                f"the private Valkey could not be started in {self._folder}: {error.strerror}"
+            ) from error
         except BaseException:
             self._leave_folder()
             raise
@@ -184,15 +194,12 @@ class EmbeddedValkey:
         ]
         with os.fdopen(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write("\n".join(lines) + "\n")
-        try:
-            return TetheredProcess(
-                [str(binary), _CONFIG],
-                folder=self._folder,
-                log=self._folder / _LOG,
-                inherit=[] if self._lock is None else [self._lock],
-            )
-        except OSError as error:
-            raise BrokerError(f"the private Valkey could not be started: {error}") from error
+        return TetheredProcess(
+            [str(binary), _CONFIG],
+            folder=self._folder,
+            log=self._folder / _LOG,
+            inherit=[] if self._lock is None else [self._lock],
+        )
 
     def _answers(self, process: TetheredProcess, address: _Address) -> bool:
         """Wait until the server answers; False when it ends or takes too long."""

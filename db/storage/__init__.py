@@ -35,7 +35,11 @@ class Storage(Protocol):
         """
 
     def get(self, key: str) -> bytes:
-        """The object's bytes; `ObjectMissing` if there is none."""
+        """The object's bytes, `ObjectMissing` if there is none.
+
+        All of them, as they lie in the store: damage at rest shows in their SHA-256, which is
+        the caller's to compare with the recorded one.
+        """
 
     def stat(self, key: str) -> StoredObject | None:
         """Size and age of an object, None if there is none."""

@@ -103,18 +103,15 @@ class S3Storage:
         )
 
     def get(self, key: str) -> bytes:
-        """See `Storage.get`. What arrives is checked against the SHA-256 stored with it."""
+        """See `Storage.get`."""
         name = self._name(key)
         with s3_errors(self._bucket, f"read {name}"):
             try:
-                body, sha256 = self._download(name)
+                return self._download(name)
             except ClientError as error:
                 if error_code(error) in ("NoSuchKey", "404"):
                     raise ObjectMissing(f"no object {key} in {self.uri}") from None
                 raise
-        if sha256 is not None and hashlib.sha256(body).hexdigest() != sha256:
-            raise StorageError(f"{name} in bucket {self._bucket} is damaged: its SHA-256 is wrong")
-        return body
 
     def stat(self, key: str) -> StoredObject | None:
         """See `Storage.stat`."""
@@ -221,7 +218,7 @@ class S3Storage:
             there = head["Metadata"].get("sha256")
             if head["ContentLength"] == len(body) and there is None:
                 # Written by somebody else's tool: only the bytes can tell.
-                there = hashlib.sha256(self._download(name)[0]).hexdigest()
+                there = hashlib.sha256(self._download(name)).hexdigest()
         except ClientError as error:
             if http_status(error) == _ABSENT:
                 return False
@@ -233,16 +230,13 @@ class S3Storage:
             )
         return True
 
-    def _download(self, name: str) -> tuple[bytes, str | None]:
-        """An object's bytes and the SHA-256 that was stored with it.
-
-        botocore repeats a request that fails, but not one whose answer breaks off: we do.
-        """
+    def _download(self, name: str) -> bytes:
+        """botocore repeats a request that fails, but not one whose answer breaks off: we do."""
         attempt = 0
         while True:
             answer = self._client.get_object(Bucket=self._bucket, Key=name)
             try:
-                return answer["Body"].read(), answer["Metadata"].get("sha256")
+                return answer["Body"].read()
             except BotoCoreError:
                 attempt += 1
                 if attempt >= self._attempts:

