@@ -1,0 +1,248 @@
+"""What people ask about images: lists with filters, and everything about one. Reads only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from db.errors import UnknownImage
+from db.queries.claims import spec_of, weights_digest_of
+from db.states import ImageState, Outcome
+from db.tables import Attempt, Environment, Image, Job, Object, Row, Shift, Worker
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageFilter:
+    """Which images: every condition that is not None must hold."""
+
+    job_id: int | None = None
+    state: ImageState | None = None
+    outcome: Outcome | None = None
+    model: str | None = None
+    row: int | None = None
+    code: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageReport:
+    """One image in a list; `outcome`, `object_key` and `uri` once it is done."""
+
+    id: int
+    job_id: int
+    row: int
+    sample: int
+    state: str
+    outcome: str | None
+    model: str
+    prompt: str
+    negative_prompt: str
+    seed: int
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    sampler: str
+    format: str
+    object_key: str | None
+    uri: str | None
+    sha256: str | None
+    error_code: str | None
+    error_message: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One entry of an image's history."""
+
+    at: datetime
+    generation: int
+    event: str
+    solo: bool
+    code: str | None
+    message: str | None
+    shift_id: int | None
+    worker: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredFile:
+    """An image's file: where it is, its hashes, and what rendered it (in `seconds`)."""
+
+    object_key: str
+    uri: str
+    sha256: str
+    pixels_sha256: str
+    size_bytes: int
+    outcome: str
+    prompt_cut: str | None
+    seconds: float
+    created_at: datetime
+    environment: str
+    environment_document: dict[str, Any]
+    certificate: dict[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageDetail:
+    """Everything about one image. `specification` is what decides its pixels and file."""
+
+    id: int
+    job_id: int
+    job_name: str
+    row: int
+    line: int
+    sample: int
+    state: str
+    generation: int
+    failures: int
+    error_code: str | None
+    error_message: str | None
+    request_key: str
+    specification: dict[str, Any]
+    template: str | None
+    extras: dict[str, Any]
+    verbatim: str
+    file: StoredFile | None
+    history: tuple[Event, ...] = field(default=())
+
+
+def list_images(
+    session: Session, which: ImageFilter, *, limit: int, after: int | None = None
+) -> list[ImageReport]:
+    """Images by id, from the one after `after`: each page costs the same, however far in."""
+    query = (
+        select(Image, Row.number, Object)
+        .join(Row, Row.id == Image.row_id)
+        .outerjoin(Object, Object.id == Image.object_id)
+        .where(*_conditions(which))
+        .order_by(Image.id)
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(Image.id > after)
+    return [
+        _report(image, number, stored) for image, number, stored in session.execute(query).tuples()
+    ]
+
+
+def find_image(session: Session, image_id: int) -> ImageDetail:
+    """One image with its row, file, environment and history; `UnknownImage` if there is none."""
+    found = session.execute(
+        select(Image, Row, Job.name)
+        .join(Row, Row.id == Image.row_id)
+        .join(Job, Job.id == Image.job_id)
+        .where(Image.id == image_id)
+    ).first()
+    if found is None:
+        raise UnknownImage(f"no image {image_id}; `imagemill images` lists them")
+    image, row, job_name = found
+    return ImageDetail(
+        id=image.id,
+        job_id=image.job_id,
+        job_name=job_name,
+        row=row.number,
+        line=row.line,
+        sample=image.sample_index,
+        state=image.state,
+        generation=image.generation,
+        failures=image.failures,
+        error_code=image.error_code,
+        error_message=image.error_message,
+        request_key=image.request_key,
+        specification=spec_of(image, weights_digest_of(session, image.group_id)).document(),
+        template=row.template,
+        extras=row.extras,
+        verbatim=row.verbatim,
+        file=None if image.object_id is None else _stored_file(session, image.object_id),
+        history=_history(session, image_id),
+    )
+
+
+def _conditions(which: ImageFilter) -> list[ColumnElement[bool]]:
+    wanted: Mapping[InstrumentedAttribute[Any], object] = {
+        Image.job_id: which.job_id,
+        Image.state: which.state,
+        Image.model: which.model,
+        Image.error_code: which.code,
+        Object.outcome: which.outcome,
+        Row.number: which.row,
+    }
+    conditions = [column == value for column, value in wanted.items() if value is not None]
+    if which.row is not None and which.job_id is not None:
+        # Said of both tables, so that the rows' unique index finds the one row.
+        conditions.append(Row.job_id == which.job_id)
+    return conditions
+
+
+def _report(image: Image, row: int, stored: Object | None) -> ImageReport:
+    return ImageReport(
+        id=image.id,
+        job_id=image.job_id,
+        row=row,
+        sample=image.sample_index,
+        state=image.state,
+        outcome=None if stored is None else stored.outcome,
+        model=image.model,
+        prompt=image.prompt,
+        negative_prompt=image.negative_prompt,
+        seed=image.seed,
+        width=image.width,
+        height=image.height,
+        steps=image.steps,
+        guidance_scale=image.guidance_scale,
+        sampler=image.sampler,
+        format=image.format,
+        object_key=None if stored is None else stored.object_key,
+        uri=None if stored is None else stored.uri,
+        sha256=None if stored is None else stored.sha256,
+        error_code=image.error_code,
+        error_message=image.error_message,
+    )
+
+
+def _stored_file(session: Session, object_id: int) -> StoredFile:
+    stored, environment = session.execute(
+        select(Object, Environment)
+        .join(Environment, Environment.id == Object.environment_id)
+        .where(Object.id == object_id)
+    ).one()
+    return StoredFile(
+        object_key=stored.object_key,
+        uri=stored.uri,
+        sha256=stored.sha256,
+        pixels_sha256=stored.pixels_sha256,
+        size_bytes=stored.size_bytes,
+        outcome=stored.outcome,
+        prompt_cut=stored.cut,
+        seconds=stored.seconds,
+        created_at=stored.created_at,
+        environment=environment.fingerprint,
+        environment_document=environment.document,
+        certificate=environment.certificate,
+    )
+
+
+def _history(session: Session, image_id: int) -> tuple[Event, ...]:
+    rows = session.execute(
+        select(Attempt, Worker.name)
+        .outerjoin(Shift, Shift.id == Attempt.shift_id)
+        .outerjoin(Worker, Worker.id == Shift.worker_id)
+        .where(Attempt.image_id == image_id)
+        .order_by(Attempt.id)
+    )
+    return tuple(
+        Event(
+            at=attempt.at,
+            generation=attempt.generation,
+            event=attempt.event,
+            solo=attempt.solo,
+            code=attempt.code,
+            message=attempt.message,
+            shift_id=attempt.shift_id,
+            worker=worker,
+        )
+        for attempt, worker in rows
+    )

@@ -1,0 +1,264 @@
+"""What people ask about jobs and workers. Reads only; nothing here is on a hot path."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from db.clock import now, seconds_from_now
+from db.queries.tallies import Counts, count_images
+from db.states import ImageState, JobState
+from db.tables import Attempt, Group, Image, Job, Model, Object, Row, Shift, Tally, Worker
+
+LIVE = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
+RATE_SECONDS = 60.0
+"""The window over which images/s are counted."""
+
+RATE_EVENTS = 10_000
+"""Newest events looked at for it; where they reach less far back, the window is theirs."""
+
+ALIVE_SECONDS = 120.0
+"""A worker that was not seen for so long is not shown as alive."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobReport:
+    """A job with its exact counts. `images_per_second` is None where nothing was rendered."""
+
+    id: int
+    name: str
+    state: str
+    priority: int
+    route: str
+    seed: int
+    manifest: str
+    rows_loaded: int
+    bad_rows: int
+    message: str | None
+    created_at: datetime
+    opened_at: datetime | None
+    finished_at: datetime | None
+    requested: int
+    counts: Counts
+    images_per_second: float | None = None
+    eta_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GroupReport:
+    """A job's images that may share a forward pass."""
+
+    model: str
+    width: int
+    height: int
+    guided: bool
+    counts: Counts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CodeReport:
+    """How many of a job's images died of one code; one of the messages."""
+
+    code: str
+    images: int
+    message: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadRow:
+    """A manifest row that asked for nothing that could be rendered."""
+
+    number: int
+    line: int
+    problem: str
+    verbatim: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerReport:
+    """A worker child that is alive, and whether it holds a live lease."""
+
+    name: str
+    host: str
+    pid: int
+    device: str
+    route: str
+    draining: bool
+    working: bool
+    started_at: datetime
+    seen_at: datetime
+
+
+def list_jobs(
+    session: Session,
+    *,
+    states: Collection[JobState] = (),
+    limit: int = 50,
+    before: int | None = None,
+) -> list[JobReport]:
+    """Jobs in these states (in any, if none is named), newest first, with ids below `before`."""
+    query = select(Job).order_by(Job.id.desc()).limit(limit)
+    if states:
+        query = query.where(Job.state.in_(list(states)))
+    if before is not None:
+        query = query.where(Job.id < before)
+    return report_jobs(session, session.scalars(query).all())
+
+
+def report_jobs(session: Session, jobs: Sequence[Job]) -> list[JobReport]:
+    """These jobs with counts, rate and remaining time."""
+    counts = count_images(session, [job.id for job in jobs])
+    rates = rendering_rates(session, [job.id for job in jobs if job.state in LIVE])
+    return [_job_report(job, counts[job.id], rates.get(job.id)) for job in jobs]
+
+
+def rendering_rates(session: Session, job_ids: Collection[int]) -> dict[int, float]:
+    """Images per second that became done over the last minute, by job."""
+    if not job_ids:
+        return {}
+    newest = (
+        select(Attempt.image_id, Attempt.event, Attempt.at)
+        .order_by(Attempt.id.desc())
+        .limit(RATE_EVENTS)
+        .subquery()
+    )
+    reach = session.execute(select(now(), func.min(newest.c.at), func.count(newest.c.at))).one()
+    rows = session.execute(
+        select(Job.id, Job.opened_at, func.count())
+        .join(Image, Image.job_id == Job.id)
+        .join(newest, newest.c.image_id == Image.id)
+        .where(
+            newest.c.event == "done",
+            newest.c.at > seconds_from_now(-RATE_SECONDS),
+            Job.id.in_(list(job_ids)),
+        )
+        .group_by(Job.id, Job.opened_at)
+    )
+    at, oldest, looked_at = reach
+    rates = {}
+    for job_id, opened_at, done in rows:
+        window = RATE_SECONDS
+        if looked_at == RATE_EVENTS:
+            window = min(window, (at - oldest).total_seconds())
+        if opened_at is not None:
+            window = min(window, (at - opened_at).total_seconds())
+        rates[job_id] = done / max(window, 1.0)
+    return rates
+
+
+def count_outcomes(session: Session, job_id: int) -> dict[str, int]:
+    """How many of a job's done images have each outcome. Reads every one of them."""
+    rows = session.execute(
+        select(Object.outcome, func.count())
+        .join(Image, Image.object_id == Object.id)
+        .where(Image.job_id == job_id)
+        .group_by(Object.outcome)
+        .order_by(Object.outcome)
+    )
+    return {outcome: count for outcome, count in rows}  # noqa: C416 - dict() would ask for keys()
+
+
+def list_groups(session: Session, job_id: int) -> list[GroupReport]:
+    """A job's groups, those with the most images first."""
+    rows = session.execute(
+        select(Group.id, Model.name, Group.document, Tally.state, func.sum(Tally.delta))
+        .join(Tally, Tally.group_id == Group.id)
+        .join(Model, Model.id == Group.model_id)
+        .where(Tally.job_id == job_id)
+        .group_by(Group.id, Model.name, Tally.state)
+        .order_by(Group.id)
+    )
+    about: dict[int, tuple[str, Mapping[str, Any]]] = {}
+    states: dict[int, dict[str, int]] = {}
+    for group_id, model, document, state, total in rows:
+        about[group_id] = (model, document)
+        states.setdefault(group_id, {})[state] = int(total)
+    groups = [
+        GroupReport(
+            model=model,
+            width=document["width"],
+            height=document["height"],
+            guided=document["guided"],
+            counts=Counts(**states[group_id]),
+        )
+        for group_id, (model, document) in about.items()
+    ]
+    return sorted(groups, key=lambda group: -group.counts.requested)
+
+
+def count_dead(session: Session, job_id: int) -> list[CodeReport]:
+    """A job's dead images by code, the most frequent first."""
+    rows = session.execute(
+        select(Image.error_code, func.count(), func.min(Image.error_message))
+        .where(Image.job_id == job_id, Image.state == ImageState.DEAD)
+        .group_by(Image.error_code)
+        .order_by(func.count().desc(), Image.error_code)
+    )
+    return [CodeReport(code=code or "", images=count, message=text) for code, count, text in rows]
+
+
+def list_bad_rows(
+    session: Session, job_id: int, *, limit: int, after: int | None = None
+) -> list[BadRow]:
+    """A job's bad rows by number, from the one after `after`."""
+    query = select(Row.number, Row.line, Row.problem, Row.verbatim).where(
+        Row.job_id == job_id, Row.problem.is_not(None), Row.number > (after or 0)
+    )
+    rows = session.execute(query.order_by(Row.number).limit(limit))
+    return [
+        BadRow(number=number, line=line, problem=problem or "", verbatim=verbatim)
+        for number, line, problem, verbatim in rows
+    ]
+
+
+def list_workers(session: Session) -> list[WorkerReport]:
+    """Worker children that are alive: seen lately, or with a live lease."""
+    lease = select(Shift.worker_id).where(Shift.ended_at.is_(None), Shift.lease_until > now())
+    working = Worker.id.in_(lease)
+    rows = session.execute(
+        select(Worker, working)
+        .where(
+            Worker.stopped_at.is_(None),
+            working | (Worker.seen_at > seconds_from_now(-ALIVE_SECONDS)),
+        )
+        .order_by(Worker.host, Worker.name, Worker.id)
+    )
+    return [
+        WorkerReport(
+            name=worker.name,
+            host=worker.host,
+            pid=worker.pid,
+            device=worker.device,
+            route=worker.route,
+            draining=worker.draining,
+            working=bool(busy),
+            started_at=worker.started_at,
+            seen_at=worker.seen_at,
+        )
+        for worker, busy in rows
+    ]
+
+
+def _job_report(job: Job, counts: Counts, rate: float | None) -> JobReport:
+    return JobReport(
+        id=job.id,
+        name=job.name,
+        state=job.state,
+        priority=job.priority,
+        route=job.route,
+        seed=job.seed,
+        manifest=job.manifest,
+        rows_loaded=job.rows_loaded,
+        bad_rows=job.bad_rows,
+        message=job.message,
+        created_at=job.created_at,
+        opened_at=job.opened_at,
+        finished_at=job.finished_at,
+        requested=counts.requested,
+        counts=counts,
+        images_per_second=rate,
+        eta_seconds=counts.pending / rate if rate and counts.pending else None,
+    )

@@ -1,0 +1,16 @@
+"""The command line: one module per noun, each command parses, calls one function and prints.
+
+`group` finds commands and turns every end of a command into an exit code; `invocation` opens
+settings and database for those that need them; `output` is all that people and programs see.
+`docs/cli.md` describes every command.
+"""
+
+from scheduler_jobs.cli.group import cli
+
+
+def main() -> None:
+    """The `imagemill` command."""
+    cli.main(prog_name="imagemill")
+
+
+__all__ = ["cli", "main"]

@@ -1,0 +1,237 @@
+"""What `doctor` checks: each check is a function that says what it found, or raises.
+
+Details never hold a secret: URLs come without passwords, and what a library says in an error is
+searched for the passwords that this process knows.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy import exc
+
+from db.broker import Tokens
+from db.database import Database
+from db.errors import (
+    DatabaseError,
+    ImagemillError,
+    ModelError,
+    SchemaError,
+    ServiceError,
+    SettingsError,
+    StorageDenied,
+    UsageError,
+    first_line,
+)
+from db.queries.reports import list_workers
+from db.registry import load_registry, weights_digest
+from db.schema import check_schema, head
+from db.settings import Settings, without_password
+from db.storage.opening import open_storage
+from scheduler_jobs.cli.endings import EXIT_OK, EXIT_SERVICE, EXIT_USAGE
+from scheduler_jobs.cli.invocation import open_database
+
+Status = Literal["ok", "failed", "note"]
+
+DEVICE_SECONDS = 120
+"""How long importing torch and finding the device may take."""
+
+_SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "IMAGEMILL_FLOWER_BASIC_AUTH")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """What one check found. `mend` says what to do if it failed; a note needs nothing done."""
+
+    name: str
+    status: Status
+    detail: str
+    mend: str | None = None
+    exit_code: int = EXIT_OK
+
+
+class _Note(Exception):
+    """Something worth saying that is no failure."""
+
+
+def check_settings() -> tuple[Check, Settings | None]:
+    """Whether the settings can be read; nothing else can be checked where they can't."""
+    name = "settings"
+    try:
+        settings = Settings.load()
+    except SettingsError as error:
+        mend = "correct that variable, or imagemill.toml"
+        return _failed(name, error, mend), None
+    file = os.environ.get("IMAGEMILL_CONFIG", "imagemill.toml")
+    set_here = sorted(name for name in os.environ if name.startswith("IMAGEMILL_"))
+    from_file = file if os.path.isfile(file) else "no imagemill.toml"  # noqa: PTH113  # text only
+    return Check(name=name, status="ok", detail=", ".join([from_file, *set_here])), settings
+
+
+def check_services(settings: Settings, *, embedded: bool) -> Iterator[Check]:
+    """Every other check, one after the other. `embedded`: `--home`, which needs no broker."""
+    checks: Sequence[tuple[str, Callable[[Settings], str], str]] = (
+        (
+            "database",
+            _database,
+            "start it, or correct IMAGEMILL_DATABASE_URL",
+        ),
+        (
+            "broker",
+            _no_broker if embedded else _broker,
+            "start Valkey or Redis, or correct IMAGEMILL_BROKER_URL",
+        ),
+        (
+            "storage",
+            _storage,
+            "start it, or correct IMAGEMILL_STORAGE_URL, IMAGEMILL_S3_ENDPOINT_URL and the AWS "
+            "credentials",
+        ),
+        (
+            "models",
+            _models,
+            "pull or correct the model, or name another in IMAGEMILL_DEFAULT_MODEL",
+        ),
+        ("device", _device, "correct IMAGEMILL_DEVICE or the driver, or install torch"),
+        ("workers", _workers, "`imagemill worker` starts one"),
+    )
+    secrets = _secrets(settings)
+    for name, function, mend in checks:
+        yield _run(name, function, mend, settings, secrets)
+
+
+def worst(checks: Sequence[Check]) -> int:
+    """The exit code that all checks together call for."""
+    return max((check.exit_code for check in checks), default=EXIT_OK)
+
+
+def _run(
+    name: str,
+    function: Callable[[Settings], str],
+    mend: str,
+    settings: Settings,
+    secrets: Sequence[str],
+) -> Check:
+    try:
+        found = Check(name=name, status="ok", detail=function(settings))
+    except _Note as note:
+        found = Check(name=name, status="note", detail=str(note))
+    except SchemaError as error:
+        found = _failed(name, error, "run `imagemill migrate`, with the newest version")
+    except StorageDenied as error:
+        mend = "create the bucket or folder, or correct the AWS credentials"
+        found = _failed(name, error, mend)
+    except ImagemillError as error:
+        found = _failed(name, error, mend)
+    return _redacted(found, secrets)
+
+
+def _failed(name: str, error: ImagemillError, mend: str) -> Check:
+    code = EXIT_SERVICE if isinstance(error, ServiceError) else EXIT_USAGE
+    return Check(name=name, status="failed", detail=error.message, mend=mend, exit_code=code)
+
+
+def _database(settings: Settings) -> str:
+    with _opened(settings) as database:
+        check_schema(database)
+        return f"{database.url}, schema {head()}"
+
+
+def _no_broker(settings: Settings) -> str:
+    del settings
+    raise _Note("not needed: `imagemill run` starts its own")
+
+
+def _broker(settings: Settings) -> str:
+    tokens = Tokens(settings)
+    try:
+        waiting = tokens.waiting(settings.route)
+    finally:
+        tokens.close()
+    url = without_password(settings.broker_url.get_secret_value())
+    return f"{url}, {waiting} tokens wait for route {settings.route}"
+
+
+def _storage(settings: Settings) -> str:
+    storage = open_storage(settings)
+    return f"{storage.uri}: {storage.probe()}"
+
+
+def _models(settings: Settings) -> str:
+    registry = load_registry(settings)
+    here, absent = [], []
+    for name, entry in registry.models.items():
+        try:
+            here.append(f"{name} {weights_digest(entry, settings)[:10]}")
+        except ModelError as error:
+            if name == settings.default_model:
+                raise
+            absent.append(error.message)
+    registry.find(settings.default_model)
+    if absent:
+        raise _Note(f"{', '.join(here)}; {'; '.join(absent)}")
+    return ", ".join(here)
+
+
+def _device(settings: Settings) -> str:
+    """What the worker's side says; asked in a process of its own, because it imports torch."""
+    del settings
+    command = [sys.executable, "-m", "worker.device"]
+    try:
+        done = subprocess.run(  # noqa: S603  # argv is ours
+            command, capture_output=True, text=True, timeout=DEVICE_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise UsageError(f"no answer from the device within {DEVICE_SECONDS} s") from None
+    said = done.stdout.strip().splitlines()
+    if done.returncode == 0 and said:
+        return said[-1]
+    complaint = (done.stderr.strip().splitlines() or ["it says nothing"])[-1]
+    if "ModuleNotFoundError" in complaint or "No module named" in complaint:
+        raise _Note(f"the GPU side is not installed here ({complaint})")
+    raise UsageError(complaint.removeprefix("error: "))
+
+
+def _workers(settings: Settings) -> str:
+    try:
+        with _opened(settings) as database, database.reading() as session:
+            workers = list_workers(session)
+    except (DatabaseError, SchemaError, UsageError):
+        raise _Note("unknown without the database") from None
+    if not workers:
+        raise _Note("none alive; `imagemill worker` starts one")
+    return ", ".join(f"{worker.name} on {worker.device}" for worker in workers)
+
+
+@contextmanager
+def _opened(settings: Settings) -> Iterator[Database]:
+    try:
+        database = open_database(settings)
+        try:
+            yield database
+        finally:
+            database.close()
+    except exc.DBAPIError as error:
+        url = without_password(settings.database_url.get_secret_value())
+        raise DatabaseError(f"{url}: {first_line(error.orig or error)}") from None
+
+
+def _secrets(settings: Settings) -> Sequence[str]:
+    """Every secret that this process knows, also as it stands quoted in a URL."""
+    found = [os.environ.get(name, "") for name in _SECRET_VARIABLES]
+    for url in (settings.database_url.get_secret_value(), settings.broker_url.get_secret_value()):
+        password = urlsplit(url).password or ""
+        found += [password, unquote(password)]
+    return [secret for secret in found if secret]
+
+
+def _redacted(check: Check, secrets: Sequence[str]) -> Check:
+    detail = check.detail
+    for secret in secrets:
+        detail = detail.replace(secret, "***")
+    return replace(check, detail=detail)

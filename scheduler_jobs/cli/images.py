@@ -1,0 +1,220 @@
+"""`images` and `show`: finding images, and everything about one."""
+
+import json
+from collections.abc import Sequence
+
+import click
+
+from db.queries.image_reports import (
+    Event,
+    ImageDetail,
+    ImageFilter,
+    ImageReport,
+    find_image,
+    list_images,
+)
+from db.queries.jobs import find_job
+from db.states import ImageState, Outcome
+from scheduler_jobs.cli import output
+from scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from scheduler_jobs.cli.naming import job_argument, whole
+from scheduler_jobs.cli.output import Column, moment
+
+PROMPT_CHARACTERS = 60
+"""How much of a prompt a list shows where no window says how much fits."""
+
+COLUMNS = (
+    Column(title="IMAGE", right=True),
+    Column(title="JOB", right=True),
+    Column(title="ROW", right=True),
+    Column(title="N", right=True),
+    Column(title="STATE"),
+    Column(title="OUTCOME"),
+    Column(title="SIZE"),
+    Column(title="SEED", right=True),
+    Column(title="PROMPT", elastic=True),
+)
+
+
+@click.command()
+@pass_invocation
+@job_argument(required=False)
+@click.option(
+    "--state", type=click.Choice([state.value for state in ImageState]), help="Only this state."
+)
+@click.option(
+    "--outcome",
+    type=click.Choice([outcome.value for outcome in Outcome]),
+    help="Only done images of this outcome.",
+)
+@click.option("--model", metavar="NAME", help="Only images of this model.")
+@click.option(
+    "--row", type=int, callback=whole(1), metavar="N", help="Only this row of the manifest."
+)
+@click.option("--code", metavar="CODE", help="Only images whose last failure has this code.")
+@click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, metavar="N"
+)
+@click.option("--after", type=int, callback=whole(0), metavar="ID", help="Go on after this image.")
+@output.json_option
+def images(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by name
+    invocation: Invocation,
+    job: str | None,
+    state: str | None,
+    outcome: str | None,
+    model: str | None,
+    row: int | None,
+    code: str | None,
+    limit: int,
+    after: int | None,
+    as_json: bool,
+) -> None:
+    """List and filter images.
+
+    Of one job, or of all. With --json the object's `next` is what --after takes for the next
+    page, null on the last one.
+
+    \b
+    Example:
+      imagemill images latest --outcome truncated_prompt --limit 10
+    """
+    with invocation.reading() as session:
+        which = ImageFilter(
+            job_id=None if job is None else find_job(session, job).id,
+            state=None if state is None else ImageState(state),
+            outcome=None if outcome is None else Outcome(outcome),
+            model=model,
+            row=row,
+            code=code,
+        )
+        found = list_images(session, which, limit=limit + 1, after=after)
+    page, more = found[:limit], len(found) > limit
+    if as_json:
+        output.emit({"images": page, "next": page[-1].id if more else None})
+    elif not page:
+        output.line("no images")
+    else:
+        output.table(COLUMNS, map(_cells, page))
+        if more:
+            output.line(f"more: --after {page[-1].id}", error=True)
+
+
+@click.command()
+@pass_invocation
+@click.argument("image", type=int, callback=whole(1))
+@output.json_option
+def show(invocation: Invocation, image: int, as_json: bool) -> None:
+    """Show everything that is known about one image.
+
+    Its row as it stood in the manifest, what decides its pixels, where its file is, what
+    rendered it, and its history. IMAGE is the id that `imagemill images` lists.
+
+    \b
+    Example:
+      imagemill show 1234
+    """
+    with invocation.reading() as session:
+        detail = find_image(session, image)
+    if as_json:
+        output.emit({"image": detail})
+    else:
+        _print_detail(detail)
+
+
+def _cells(image: ImageReport) -> tuple[object, ...]:
+    return (
+        image.id,
+        image.job_id,
+        image.row,
+        image.sample,
+        image.state,
+        image.outcome or image.error_code,
+        f"{image.width}x{image.height}",
+        image.seed,
+        output.fitted(image.prompt, PROMPT_CHARACTERS),
+    )
+
+
+def _print_detail(image: ImageDetail) -> None:
+    output.pairs(
+        (
+            ("image", image.id),
+            ("job", f"{image.job_id} ({image.job_name})"),
+            ("row", f"{image.row} (line {image.line}), sample {image.sample}"),
+            ("state", image.state),
+            ("generation", image.generation if image.generation > 1 else None),
+            ("failures", image.failures or None),
+            ("error", _error(image.error_code, image.error_message)),
+        )
+    )
+    _section("Asked for")
+    asked = {name: _value(value) for name, value in image.specification.items()}
+    asked |= {"template": image.template, "request_key": image.request_key}
+    output.pairs(asked.items())
+    if image.extras:
+        _section("Other columns")
+        output.pairs((name, _value(value)) for name, value in image.extras.items())
+    _section("As it stood in the manifest")
+    output.line(image.verbatim)
+    _print_file(image)
+    if image.history:
+        _section("History")
+        _print_history(image.history)
+
+
+def _print_file(image: ImageDetail) -> None:
+    stored = image.file
+    if stored is None:
+        return
+    _section("File")
+    output.pairs(
+        (
+            ("where", stored.uri),
+            ("outcome", stored.outcome),
+            ("cut prompt", stored.prompt_cut),
+            ("size", output.size(stored.size_bytes)),
+            ("sha256", stored.sha256),
+            ("pixels sha256", stored.pixels_sha256),
+            ("rendered", f"{moment(stored.created_at)}, in {stored.seconds:.2f} s"),
+        )
+    )
+    _section("Environment")
+    about = {name: _value(value) for name, value in stored.environment_document.items()}
+    output.pairs({"fingerprint": stored.environment, **about}.items())
+
+
+def _print_history(history: Sequence[Event]) -> None:
+    output.table(
+        (
+            Column(title="WHEN"),
+            Column(title="EVENT"),
+            Column(title="TRY", right=True),
+            Column(title="WORKER", elastic=True),
+            Column(title="WHY", elastic=True),
+        ),
+        (
+            (
+                moment(event.at),
+                event.event,
+                event.generation,
+                event.worker,
+                _error(event.code, event.message),
+            )
+            for event in history
+        ),
+    )
+
+
+def _section(title: str) -> None:
+    output.line()
+    output.line(title, style="bold")
+
+
+def _error(code: str | None, message: str | None) -> str | None:
+    return None if code is None else f"{code}: {message}"
+
+
+def _value(value: object) -> object:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return value

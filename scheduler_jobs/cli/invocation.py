@@ -1,0 +1,92 @@
+"""One run of a command: its settings and its database, opened when they are first asked for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property, update_wrapper
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import click
+from sqlalchemy import exc, make_url
+from sqlalchemy.orm import Session
+
+from db.database import Database
+from db.errors import DatabaseError, UsageError, first_line
+from db.schema import check_schema
+from db.settings import Settings
+from scheduler_jobs.cli.group import GlobalOptions
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Invocation:
+    """What a command gets: everything that the options before its name decide."""
+
+    def __init__(self, options: GlobalOptions) -> None:
+        self.home = options.home
+        self.verbose = options.verbose
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings; `--home` and `--config` have put theirs into the environment."""
+        return Settings.load()
+
+    @cached_property
+    def database(self) -> Database:
+        """The database, whose schema this version knows; a `UsageError` if it is not there."""
+        database = open_database(self.settings)
+        click.get_current_context().call_on_close(database.close)
+        check_schema(database)
+        return database
+
+    @property
+    def database_file(self) -> Path | None:
+        """The file of a SQLite database."""
+        return sqlite_file(self.settings)
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A read transaction."""
+        with self.database.reading() as session:
+            yield session
+
+
+def open_database(settings: Settings) -> Database:
+    """The database that is there; a `UsageError` if it is a file that is not."""
+    file = sqlite_file(settings)
+    if file is not None and not file.is_file():
+        # Connecting would create an empty one, wherever somebody happens to stand.
+        raise UsageError(
+            f"there is no database {file}; `imagemill migrate` creates it, "
+            "--home DIR or IMAGEMILL_DATABASE_URL name another"
+        )
+    return Database.from_settings(settings)
+
+
+def sqlite_file(settings: Settings) -> Path | None:
+    """The file of a SQLite database, None for any other."""
+    try:
+        url = make_url(settings.database_url.get_secret_value())
+    except exc.ArgumentError:
+        return None  # `Database` has the words for it
+    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
+        return None
+    return Path(url.database or "")
+
+
+def pass_invocation(
+    command: Callable[Concatenate[Invocation, P], T],
+) -> Callable[P, T]:
+    """Give a command its `Invocation`, and turn a lost database into a `DatabaseError`."""
+
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        options: Any = click.get_current_context().find_object(GlobalOptions) or GlobalOptions()
+        invocation = Invocation(options)
+        try:
+            return command(invocation, *args, **kwargs)
+        except (exc.OperationalError, exc.InterfaceError) as error:
+            said = first_line(error.orig or error)
+            raise DatabaseError(f"the database did not answer: {said}") from error
+
+    return update_wrapper(called, command)

@@ -1,0 +1,254 @@
+"""`status` and `jobs`: how far jobs are."""
+
+from collections.abc import Mapping, Sequence
+
+import click
+
+from db.queries import reports
+from db.queries.jobs import find_job
+from db.queries.reports import CodeReport, GroupReport, JobReport, WorkerReport
+from db.queries.shifts import live_shifts
+from db.states import JobState
+from scheduler_jobs.cli import output
+from scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from scheduler_jobs.cli.naming import job_argument, whole
+from scheduler_jobs.cli.output import Column, ago, duration, moment, number, plural
+
+SHOWN_GROUPS = 10
+COLUMNS = (
+    Column(title="JOB", right=True),
+    Column(title="NAME", elastic=True),
+    Column(title="STATE"),
+    Column(title="IMAGES", right=True),
+    Column(title="DONE", right=True),
+    Column(title="DEAD", right=True),
+    Column(title="IMAGES/S", right=True),
+    Column(title="LEFT", right=True),
+    Column(title="SUBMITTED"),
+)
+
+
+@click.command()
+@pass_invocation
+@job_argument(required=False)
+@output.json_option
+def status(invocation: Invocation, job: str | None, as_json: bool) -> None:
+    """Show how far the live jobs are, or one job in detail.
+
+    JOB is an id, a name, or `latest`. Without it: every job that is loading, open or paused, and
+    the workers that are alive.
+
+    \b
+    Examples:
+      imagemill status
+      imagemill status latest
+    """
+    if job is None:
+        _all(invocation, as_json=as_json)
+    else:
+        _one(invocation, job, as_json=as_json)
+
+
+@click.command()
+@pass_invocation
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice([state.value for state in JobState]),
+    multiple=True,
+    help="Only jobs in this state; may be repeated.",
+)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N")
+@click.option(
+    "--before", type=int, callback=whole(1), metavar="ID", help="Only jobs older than this one."
+)
+@output.json_option
+def jobs(
+    invocation: Invocation, states: Sequence[str], limit: int, before: int | None, as_json: bool
+) -> None:
+    """List jobs, newest first.
+
+    \b
+    Example:
+      imagemill jobs --state finished --limit 10
+    """
+    with invocation.reading() as session:
+        wanted = [JobState(state) for state in states]
+        found = reports.list_jobs(session, states=wanted, limit=limit + 1, before=before)
+    page, more = found[:limit], len(found) > limit
+    if as_json:
+        output.emit({"jobs": page, "next": page[-1].id if more else None})
+    elif not page:
+        output.line("no jobs")
+    else:
+        output.table(COLUMNS, map(_cells, page))
+        if more:
+            output.line(f"older ones: --before {page[-1].id}", error=True)
+
+
+def _all(invocation: Invocation, *, as_json: bool) -> None:
+    with invocation.reading() as session:
+        live = reports.list_jobs(session, states=reports.LIVE, limit=10_000)
+        newest = live or reports.list_jobs(session, limit=1)
+        workers = reports.list_workers(session)
+        shifts = live_shifts(session)
+    if as_json:
+        output.emit({"jobs": live, "workers": workers, "live_shifts": shifts})
+        return
+    if not live:
+        output.line("no job is live" + ("; the newest:" if newest else ""))
+    if newest:
+        output.table(COLUMNS, map(_cells, newest))
+    output.line()
+    _print_workers(workers, shifts)
+
+
+def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
+    with invocation.reading() as session:
+        found = find_job(session, reference)
+        (report,) = reports.report_jobs(session, [found])
+        outcomes = reports.count_outcomes(session, found.id)
+        groups = reports.list_groups(session, found.id)
+        dead = reports.count_dead(session, found.id) if report.counts.dead else []
+        workers = reports.list_workers(session)
+        shifts = live_shifts(session)
+    if as_json:
+        output.emit(
+            {
+                "job": report,
+                "outcomes": outcomes,
+                "groups": groups,
+                "errors": dead,
+                "workers": workers,
+                "live_shifts": shifts,
+            }
+        )
+        return
+    _print_job(report, outcomes)
+    _print_groups(groups)
+    _print_dead(report, dead)
+    if report.state in reports.LIVE:
+        output.line()
+        _print_workers(workers, shifts)
+
+
+def _print_job(job: JobReport, outcomes: Mapping[str, int]) -> None:
+    counts = job.counts
+    rate = None if job.images_per_second is None else f"{number(job.images_per_second)} images/s"
+    left = None if job.eta_seconds is None else duration(job.eta_seconds)
+    output.pairs(
+        (
+            ("job", f"{job.id} ({job.name})"),
+            ("state", job.state),
+            ("why", job.message),
+            ("manifest", job.manifest),
+            ("rows", f"{job.rows_loaded:,}"),
+            ("bad rows", f"{job.bad_rows:,}" if job.bad_rows else None),
+            ("images", f"{job.requested:,}"),
+            ("ready", f"{counts.ready:,}" if counts.ready else None),
+            ("leased", f"{counts.leased:,}" if counts.leased else None),
+            ("done", f"{counts.done:,}{_share(counts.done, job.requested)}"),
+            ("dead", f"{counts.dead:,}" if counts.dead else None),
+            ("cancelled", f"{counts.cancelled:,}" if counts.cancelled else None),
+            ("outcomes", _outcomes(outcomes)),
+            ("rate", rate),
+            ("left", left),
+            ("priority", job.priority or None),
+            ("route", None if job.route == "default" else job.route),
+            ("seed", job.seed),
+            ("submitted", moment(job.created_at)),
+            ("finished", moment(job.finished_at)),
+        )
+    )
+
+
+def _print_groups(groups: Sequence[GroupReport]) -> None:
+    if len(groups) < 2:
+        return
+    output.line()
+    output.table(
+        (
+            Column(title="MODEL", elastic=True),
+            Column(title="SIZE"),
+            Column(title="GUIDANCE"),
+            Column(title="IMAGES", right=True),
+            Column(title="DONE", right=True),
+            Column(title="DEAD", right=True),
+        ),
+        (
+            (
+                group.model,
+                f"{group.width}x{group.height}",
+                "yes" if group.guided else "no",
+                f"{group.counts.requested:,}",
+                f"{group.counts.done:,}",
+                f"{group.counts.dead:,}",
+            )
+            for group in groups[:SHOWN_GROUPS]
+        ),
+    )
+    if len(groups) > SHOWN_GROUPS:
+        output.line(f"… and {plural(len(groups) - SHOWN_GROUPS, 'more group')}")
+
+
+def _print_dead(job: JobReport, dead: Sequence[CodeReport]) -> None:
+    if not dead:
+        return
+    output.line()
+    output.table(
+        (Column(title="DEAD", right=True), Column(title="CODE"), Column(title="FOR EXAMPLE")),
+        ((f"{entry.images:,}", entry.code, entry.message) for entry in dead),
+    )
+    output.line(f"`imagemill errors {job.id}` lists them, `imagemill retry {job.id}` tries again")
+
+
+def _print_workers(workers: Sequence[WorkerReport], shifts: int) -> None:
+    if not workers:
+        output.line("no worker is alive; `imagemill worker` starts one")
+        return
+    output.line(f"{plural(len(workers), 'worker')} alive, {plural(shifts, 'shift')} at work")
+    output.table(
+        (
+            Column(title="WORKER", elastic=True),
+            Column(title="HOST", elastic=True),
+            Column(title="DEVICE"),
+            Column(title="ROUTE"),
+            Column(title="DOES"),
+            Column(title="SEEN"),
+        ),
+        (
+            (
+                worker.name,
+                worker.host,
+                worker.device,
+                worker.route,
+                "drains" if worker.draining else "renders" if worker.working else "waits",
+                ago(worker.seen_at),
+            )
+            for worker in workers
+        ),
+    )
+
+
+def _cells(job: JobReport) -> tuple[object, ...]:
+    return (
+        job.id,
+        job.name,
+        job.state,
+        f"{job.requested:,}",
+        f"{job.counts.done:,}",
+        f"{job.counts.dead:,}" if job.counts.dead else None,
+        None if job.images_per_second is None else number(job.images_per_second),
+        None if job.eta_seconds is None else duration(job.eta_seconds),
+        ago(job.created_at),
+    )
+
+
+def _share(part: int, whole: int) -> str:
+    return f" ({100 * part // whole} %)" if whole else ""
+
+
+def _outcomes(outcomes: Mapping[str, int]) -> str | None:
+    if not outcomes or set(outcomes) == {"ok"}:
+        return None
+    return ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())

@@ -1,0 +1,242 @@
+"""`run`, `plan` and `submit`: what starts with a manifest."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from db.settings import Settings
+from scheduler_jobs.cli import output
+from scheduler_jobs.cli.endings import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, SHOWN_PROBLEMS
+from scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from scheduler_jobs.cli.output import Column, duration, number, plural
+from scheduler_jobs.cli.progress import LoadingView, ProgressView
+from scheduler_jobs.cli.submitting import ManifestCommand, submission_options
+from scheduler_jobs.submission import Plan, Submission, SubmissionRequest
+from scheduler_jobs.submission import plan as make_plan
+from scheduler_jobs.submission import submit as submit_manifest
+
+if TYPE_CHECKING:
+    from scheduler_jobs.embedded_run import RunResult
+
+SHOWN_GROUPS = 10
+SHOWN_CUT_CHARACTERS = 60
+
+
+@click.command(cls=ManifestCommand)
+@pass_invocation
+@submission_options
+@output.json_option
+@click.pass_context
+def plan(
+    ctx: click.Context, invocation: Invocation, request: SubmissionRequest, as_json: bool
+) -> None:
+    """Check a manifest and say what it would render.
+
+    Reads every row and changes nothing. Bad rows are listed and end the command with exit code
+    2. MANIFEST is a file (CSV, TSV, JSONL, JSON, Parquet, text, also gzipped), `-` for standard
+    input, or s3://bucket/key.
+
+    \b
+    Example:
+      imagemill plan prompts.csv --samples 4 --steps 25
+    """
+    file = invocation.database_file
+    database = None if file is not None and not file.is_file() else invocation.database
+    planned = make_plan(request, settings=invocation.settings, database=database)
+    if as_json:
+        output.emit(asdict(planned))
+    else:
+        _print_plan(planned, request)
+    if planned.problems and not request.skip_bad_rows:
+        ctx.exit(EXIT_USAGE)
+
+
+@click.command(cls=ManifestCommand)
+@pass_invocation
+@submission_options
+@output.json_option
+def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) -> None:
+    """Queue a manifest for the workers.
+
+    Nothing is queued unless every row is good (or --skip-bad-rows). Submitting the same manifest
+    with the same options again adds nothing. MANIFEST is a file, `-` for standard input, or
+    s3://bucket/key.
+
+    \b
+    Example:
+      imagemill submit s3://bucket/prompts.parquet --name landscapes --samples 4
+    """
+    view = LoadingView()
+    try:
+        submission = submit_manifest(
+            request,
+            settings=invocation.settings,
+            database=invocation.database,
+            progress=view.update,
+        )
+    finally:
+        view.close()
+    if as_json:
+        output.emit(asdict(submission))
+    else:
+        _print_submission(submission)
+
+
+@click.command(cls=ManifestCommand)
+@pass_invocation
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for pictures and database; created if it is not there.",
+)
+@submission_options
+@output.json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    invocation: Invocation,
+    request: SubmissionRequest,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Render a manifest here and now, with no server.
+
+    Starts a private broker and a worker, renders every image into DIR, and stops them. After
+    Ctrl-C the same command goes on where it stopped. `imagemill --home DIR …` looks at the
+    result. Ends with exit code 1 if some images could not be rendered.
+
+    \b
+    Example:
+      imagemill run prompts.csv --out pictures
+    """
+    # Starting servers is this command's alone; `plan` need not wait for their modules.
+    from scheduler_jobs import embedded_run  # noqa: PLC0415  # see above
+
+    out = out or invocation.home
+    if out is None:
+        raise click.UsageError("say where the pictures go: --out DIR")
+    with ProgressView(request.name or Path(request.manifest).name) as view:
+        result = embedded_run.run(
+            request, settings=Settings.for_home(out), out=out, progress=view.update
+        )
+    if as_json:
+        output.emit(
+            {
+                "job": result.job_id,
+                "requested": result.requested,
+                "rendered": result.rendered,
+                "reused": result.reused,
+                "done": result.done,
+                "dead": result.dead,
+                "seconds": round(result.seconds, 3),
+                "images_per_second": round(result.images_per_second, 3),
+                "database": result.database,
+                "output": str(result.output),
+            }
+        )
+    else:
+        _print_run(result, out)
+    if result.interrupted:
+        ctx.exit(EXIT_INTERRUPTED)
+    if result.dead:
+        ctx.exit(EXIT_FAILED)
+
+
+def _print_run(result: "RunResult", out: Path) -> None:
+    counts = f"{plural(result.done, 'image')} done of {result.requested:,}"
+    if result.dead:
+        counts += f", {result.dead:,} dead"
+    if result.rendered == 0 and result.done == result.requested:
+        output.line(f"nothing to do: {counts} already")
+    else:
+        output.line(
+            f"{counts}; rendered {result.rendered:,} in {duration(result.seconds)}, "
+            f"{number(result.images_per_second)} images/s; reused {result.reused:,}"
+        )
+    output.pairs(
+        (
+            ("job", f"{result.job_id} ({result.job_name})"),
+            ("pictures", result.output),
+            ("contact sheet", result.contact_sheet),
+            ("database", result.database),
+        )
+    )
+    if result.interrupted:
+        output.line("stopped; the same command goes on where it stopped")
+    elif result.dead:
+        output.line(f"`imagemill --home {out} errors {result.job_id}` says what went wrong")
+
+
+def _print_plan(planned: Plan, request: SubmissionRequest) -> None:
+    for problem in planned.problems[:SHOWN_PROBLEMS]:
+        output.line(str(problem), error=True)
+    rest = len(planned.problems) - SHOWN_PROBLEMS
+    if rest > 0:
+        output.line(f"… and {rest:,} more (--json lists all)", error=True)
+    output.pairs(
+        (
+            ("rows", f"{planned.rows:,}"),
+            ("bad rows", f"{planned.bad_rows:,}" if planned.bad_rows else None),
+            ("images", f"{planned.images:,}"),
+            ("rendered already", None if planned.reused is None else f"{planned.reused:,}"),
+            ("checked in", f"{planned.seconds:.1f} s"),
+        )
+    )
+    if planned.groups:
+        output.line()
+        output.table(
+            (
+                Column(title="MODEL"),
+                Column(title="SIZE"),
+                Column(title="GUIDANCE"),
+                Column(title="IMAGES", right=True),
+            ),
+            (
+                (g.model, f"{g.width}x{g.height}", "yes" if g.guided else "no", f"{g.images:,}")
+                for g in planned.groups[:SHOWN_GROUPS]
+            ),
+        )
+        if len(planned.groups) > SHOWN_GROUPS:
+            output.line(f"… and {len(planned.groups) - SHOWN_GROUPS:,} more groups")
+    if planned.long_prompts:
+        output.line()
+        output.line(
+            f"{plural(planned.long_prompts, 'image')} with a prompt longer than the model reads; "
+            "this part is cut:"
+        )
+        for row, cut in planned.long_prompt_rows:
+            output.line(f"  row {row}: …{output.shortened(cut, SHOWN_CUT_CHARACTERS)}")
+    if planned.bad_rows and not request.skip_bad_rows:
+        output.line(
+            f"error: {plural(planned.bad_rows, 'bad row')}; submitting queues nothing until they "
+            "are mended or --skip-bad-rows is given",
+            error=True,
+        )
+
+
+def _print_submission(submission: Submission) -> None:
+    job = f"job {submission.job_id} ({submission.job_name})"
+    if submission.nothing_to_do:
+        output.line(
+            f"nothing to do: {job} already has these {plural(submission.requested, 'image')}"
+        )
+        return
+    if not submission.created:
+        output.line(
+            f"nothing added: {job} already has these {plural(submission.requested, 'image')}, "
+            f"{submission.ready:,} still to render"
+        )
+        return
+    output.line(
+        f"{job}: {plural(submission.requested, 'image')} of {plural(submission.rows, 'row')}; "
+        f"{submission.ready:,} to render, {submission.reused:,} rendered already"
+    )
+    if submission.bad_rows:
+        output.line(
+            f"{plural(submission.bad_rows, 'bad row')} skipped; "
+            f"`imagemill errors {submission.job_id}` lists them"
+        )
+    output.line(f"`imagemill watch {submission.job_id}` follows it")

@@ -1,0 +1,134 @@
+"""`models` and `samplers`: what manifests may name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from db.errors import ModelError
+from db.registry import ModelEntry, load_registry, weights_digest
+from db.samplers import SAMPLERS
+from db.settings import Settings
+from scheduler_jobs.cli import output
+from scheduler_jobs.cli.group import LazyGroup
+from scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from scheduler_jobs.cli.output import Column, shortened
+
+PLUGINS = "imagemill.commands.models"
+
+
+@click.group(cls=LazyGroup, plugins=PLUGINS, invoke_without_command=True)
+@pass_invocation
+@output.json_option
+@click.pass_context
+def models(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
+    """List the models that manifests may name.
+
+    Those of the registry file (IMAGEMILL_MODELS), and shapes64, which is always there; where
+    their weights are, and whether they are on this machine.
+
+    \b
+    Example:
+      imagemill models
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    settings = invocation.settings
+    registry = load_registry(settings)
+    found = [_described(entry, settings) for entry in registry.models.values()]
+    adapters = [{"name": a.name, "file": str(a.file)} for a in registry.adapters.values()]
+    if as_json:
+        output.emit({"models": found, "adapters": adapters})
+        return
+    output.table(
+        (
+            Column(title="MODEL"),
+            Column(title="HERE"),
+            Column(title="DIGEST"),
+            Column(title="DEFAULTS", elastic=True),
+            Column(title="SOURCE", elastic=True),
+        ),
+        (
+            (
+                model["name"] + (" (default)" if model["default"] else ""),
+                "no" if model["problem"] else "yes",
+                (model["digest"] or "")[:10],
+                _defaults(model["defaults"]),
+                model["source"],
+            )
+            for model in found
+        ),
+    )
+    for model in found:
+        if model["problem"]:
+            output.line(model["problem"], error=True)
+    if adapters:
+        output.line()
+        output.table(
+            (Column(title="ADAPTER"), Column(title="FILE", elastic=True)),
+            ((adapter["name"], adapter["file"]) for adapter in adapters),
+        )
+
+
+@click.command()
+@output.json_option
+def samplers(as_json: bool) -> None:
+    """List the samplers and all their names.
+
+    A manifest may use any of them: the name, what AUTOMATIC1111 displays, an alias, or the class
+    in diffusers.
+
+    \b
+    Example:
+      imagemill samplers
+    """
+    if as_json:
+        listed = [
+            {
+                "name": sampler.name,
+                "display": sampler.display,
+                "aliases": sampler.aliases,
+                "diffusers_class": sampler.diffusers_class,
+                "options": sampler.options,
+                "flow": sampler.flow,
+            }
+            for sampler in SAMPLERS
+        ]
+        output.emit({"samplers": listed})
+        return
+    output.table(
+        (
+            Column(title="SAMPLER"),
+            Column(title="DISPLAYED AS"),
+            Column(title="ALSO"),
+            Column(title="DIFFUSERS CLASS"),
+        ),
+        (
+            (sampler.name, sampler.display, ", ".join(sampler.aliases), sampler.diffusers_class)
+            for sampler in SAMPLERS
+        ),
+    )
+
+
+def _described(entry: ModelEntry, settings: Settings) -> dict[str, Any]:
+    """A registered model for people and programs; `problem` says why it is not here."""
+    digest, problem = entry.digest, None
+    try:
+        digest = weights_digest(entry, settings)
+    except ModelError as error:
+        problem = error.message
+    return {
+        "name": entry.name,
+        "default": entry.name == settings.default_model,
+        "source": entry.source or ", ".join(part.source for part in entry.parts.values()),
+        "revision": entry.revision,
+        "kind": entry.kind,
+        "dtype": entry.dtype,
+        "digest": digest,
+        "defaults": dict(entry.defaults),
+        "problem": problem,
+    }
+
+
+def _defaults(defaults: Mapping[str, Any]) -> str:
+    return shortened(", ".join(f"{name} {value}" for name, value in defaults.items()), 80)

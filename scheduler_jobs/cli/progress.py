@@ -1,0 +1,141 @@
+"""Progress of a job: a bar with images/s and remaining time, or a plain line now and then."""
+
+import sys
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self, TextIO
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+from db.queries.tallies import Counts
+from scheduler_jobs.cli.output import clean, duration, number, plural
+
+PACE_SECONDS = 60.0
+"""The window over which images/s are counted."""
+
+LINE_SECONDS = 5.0
+"""How often a plain line is printed where there is no terminal."""
+
+
+class Pace:
+    """Images per second, from the counts that were seen over the last minute."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def add(self, done: int, at: float | None = None) -> None:
+        """Note how many images are done now."""
+        now = time.monotonic() if at is None else at
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and self._seen[1][0] < now - PACE_SECONDS:
+            self._seen.popleft()
+
+    @property
+    def images_per_second(self) -> float | None:
+        """None while too little was seen."""
+        if len(self._seen) < 2:
+            return None
+        (first, before), (last, done) = self._seen[0], self._seen[-1]
+        return (done - before) / (last - first) if last > first and done > before else None
+
+
+class ProgressView:
+    """Shows how far a job is; a context manager that leaves the last state on the screen."""
+
+    def __init__(self, title: str, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._title = clean(title)
+        self._pace = Pace()
+        self._next_line = 0.0
+        self._shown = ""
+        self._counts: Counts | None = None
+        self._bar: Progress | None = None
+        if self._stream.isatty():
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=None),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[facts]}", markup=False),
+                console=Console(file=self._stream, highlight=False),
+                expand=True,
+            )
+            self._task = self._bar.add_task(self._title, total=None, facts="")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._counts is not None:
+            self._line(self._counts, "")
+
+    def update(self, counts: Counts, *, note: str = "") -> None:
+        """Show these counts, with a word or two (`paused`) if there is something to note."""
+        self._pace.add(counts.done)
+        self._counts = counts
+        ended = counts.requested - counts.pending
+        if self._bar is not None:
+            self._bar.update(
+                self._task,
+                completed=ended,
+                total=counts.requested or None,
+                facts=self._facts(counts, note),
+            )
+        elif time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + LINE_SECONDS
+            self._line(counts, note)
+
+    def _line(self, counts: Counts, note: str) -> None:
+        text = f"{self._title}: {self._facts(counts, note)}"
+        if text != self._shown:
+            self._shown = text
+            click.echo(text, file=self._stream)
+
+    def _facts(self, counts: Counts, note: str) -> str:
+        facts = [f"{counts.done:,}/{counts.requested:,}"]
+        if counts.dead:
+            facts.append(f"{counts.dead:,} dead")
+        if counts.cancelled:
+            facts.append(f"{counts.cancelled:,} cancelled")
+        rate = self._pace.images_per_second
+        if rate is not None:
+            facts.append(f"{number(rate)} images/s")
+            if counts.pending:
+                facts.append(f"{duration(counts.pending / rate)} left")
+        if note:
+            facts.append(note)
+        return " · ".join(facts)
+
+
+class LoadingView:
+    """Shows how many rows of a manifest were read, on standard error."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._next = time.monotonic() + 1.0
+        self._written = False
+
+    def update(self, rows: int) -> None:
+        """Show the number of rows; nothing for what takes less than a second."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + (0.2 if self._terminal else LINE_SECONDS)
+        text = f"{plural(rows, 'row')} read"
+        click.echo(f"\r{text}" if self._terminal else text, err=True, nl=not self._terminal)
+        self._written = True
+
+    def close(self) -> None:
+        """End the line that was being rewritten."""
+        if self._written and self._terminal:
+            click.echo(err=True)

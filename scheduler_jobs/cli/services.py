@@ -1,0 +1,127 @@
+"""`dispatcher`, `flower` and `migrate`: what an installation runs."""
+
+import os
+import secrets
+import signal
+import sys
+import threading
+from types import FrameType
+
+import click
+
+from db.database import Database
+from db.errors import SettingsError
+from db.logs import configure_logging
+from db.schema import migrate as upgrade
+from db.settings import without_password
+from scheduler_jobs.cli import output
+from scheduler_jobs.cli.invocation import Invocation, pass_invocation
+
+BASIC_AUTH = "IMAGEMILL_FLOWER_BASIC_AUTH"
+"""user:password of Flower's page; not one of `Settings`, because nothing else may see it."""
+
+
+@click.command()
+@pass_invocation
+@output.json_option
+def migrate(invocation: Invocation, as_json: bool) -> None:
+    """Create or upgrade the database's tables.
+
+    Safe to repeat, and safe to run twice at once.
+
+    \b
+    Example:
+      imagemill migrate
+    """
+    file = invocation.database_file
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    database = Database.from_settings(invocation.settings)
+    try:
+        revision = upgrade(database)
+    finally:
+        database.close()
+    if as_json:
+        output.emit({"database": database.url, "revision": revision})
+    else:
+        output.line(f"{database.url} is at schema {revision}")
+
+
+@click.command()
+@pass_invocation
+@click.option("--once", is_flag=True, help="Do every duty once and end.")
+@output.json_option
+def dispatcher(invocation: Invocation, once: bool, as_json: bool) -> None:
+    """Keep workers busy and rescue lost images.
+
+    Wakes workers while there is work, gives back what dead workers held, finishes jobs. One is
+    enough; a second does no harm. Ends on SIGTERM or Ctrl-C.
+
+    \b
+    Example:
+      imagemill dispatcher
+    """
+    # Celery takes longer to import than the other commands here take to run.
+    from scheduler_jobs.dispatcher import Dispatcher  # noqa: PLC0415  # see above
+
+    configure_logging(invocation.settings)
+    work = Dispatcher(invocation.database, invocation.settings)
+    if once:
+        work.run_once()
+    else:
+        stop = threading.Event()
+        _stop_on_signals(stop)
+        work.run_forever(stop)
+    if as_json:
+        output.emit({"stopped": True})
+
+
+@click.command()
+@pass_invocation
+@click.option("--address", default="127.0.0.1", show_default=True, metavar="ADDRESS")
+@click.option("--port", type=click.IntRange(1, 65535), default=5555, show_default=True)
+@output.json_option
+def flower(invocation: Invocation, address: str, port: int, as_json: bool) -> None:
+    """Serve Flower, the web page of the Celery workers.
+
+    Asks for the user and password in IMAGEMILL_FLOWER_BASIC_AUTH (user:password); without it, a
+    password is made up and shown once. Flower leaves /metrics and /healthcheck open to whoever
+    reaches the port: bind it to loopback or put it behind a proxy.
+
+    \b
+    Example:
+      imagemill flower --port 5555
+    """
+    broker = without_password(invocation.settings.broker_url.get_secret_value())
+    login = os.environ.get(BASIC_AUTH)
+    if login is not None and not all(login.partition(":")):
+        raise SettingsError(f"{BASIC_AUTH} is not user:password")
+    url = f"http://{address}:{port}/"
+    made_up = None
+    if login is None:
+        made_up = secrets.token_urlsafe(18)
+        login = f"imagemill:{made_up}"
+    if as_json:
+        output.emit(
+            {"url": url, "broker": broker, "user": login.partition(":")[0], "password": made_up}
+        )
+    else:
+        output.line(f"Flower: {url} on {broker}")
+        if made_up is not None:
+            output.line(f"user imagemill, password {made_up} (set {BASIC_AUTH} to choose)")
+    sys.stdout.flush()
+    # Flower takes this process's place: signals reach it, and its end is ours. The password goes
+    # through the environment, because everybody on the machine can read a command line.
+    environment = os.environ | {"FLOWER_BASIC_AUTH": login}
+    command = [sys.executable, "-m", "celery", "-A", "db.celery_app", "flower"]
+    options = [f"--address={address}", f"--port={port}"]
+    os.execve(sys.executable, [*command, *options], environment)  # noqa: S606  # argv is ours
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask)
