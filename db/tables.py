@@ -184,7 +184,7 @@ class Image(Base):
         CheckConstraint("begun_at IS NULL OR state = 'leased'", name="begun_is_leased"),
         Index(
             "ix_images_ready",
-            *("job_id", "group_id", "suspect", "id"),
+            *("job_id", "group_id", "suspect", "not_before", "id"),
             postgresql_where=_READY,
             sqlite_where=_READY,
         ),

@@ -350,11 +350,12 @@ def _move_images(
 
     Those that somebody else is moving at this moment are left to them.
     """
-    moved = 0
+    moved = last = 0
     while True:
         chosen = (
             select(Image.id)
-            .where(which)
+            .where(which, Image.id > last)
+            .order_by(Image.id)
             .limit(_IMAGES_A_STATEMENT)
             .with_for_update(skip_locked=True)
             .cte("chosen")
@@ -369,6 +370,7 @@ def _move_images(
         if not rows:
             return moved
         moved += len(rows)
+        last = max(row.id for row in rows)
         places = [(row.job_id, row.group_id) for row in rows]
         move_images(session, places, source=source, target=target)
         events = [(row.id, row.generation) for row in rows]
@@ -377,11 +379,8 @@ def _move_images(
 
 def _group_ids(session: Session, specs: Collection[ImageSpec]) -> dict[str, int]:
     wanted = {spec.group_key(): spec for spec in specs}
-    found = dict(
-        session.execute(select(Group.key, Group.id).where(Group.key.in_(list(wanted))))
-        .tuples()
-        .all()
-    )
+    rows = session.execute(select(Group.key, Group.id).where(Group.key.in_(list(wanted))))
+    found = {row.key: row.id for row in rows}
     for key, spec in sorted(wanted.items()):
         if key in found:
             continue

@@ -73,7 +73,7 @@ def find_objects(session: Session, request_keys: Collection[str]) -> dict[str, i
         rows = session.execute(
             select(Object.request_key, Object.id).where(Object.request_key.in_(wanted))
         )
-        found.update(rows.tuples().all())
+        found.update({row.request_key: row.id for row in rows})
     return found
 
 

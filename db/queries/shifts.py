@@ -177,4 +177,4 @@ def live_workers(session: Session) -> dict[str, int]:
         .where(Shift.ended_at.is_(None), Shift.lease_until > now())
         .group_by(Worker.route)
     )
-    return {route: count for route, count in rows}
+    return {row[0]: row[1] for row in rows}

@@ -265,7 +265,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_images_ready",
         "images",
-        ["job_id", "group_id", "suspect", "id"],
+        ["job_id", "group_id", "suspect", "not_before", "id"],
         unique=False,
         postgresql_where=sa.text("state = 'ready'"),
         sqlite_where=sa.text("state = 'ready'"),

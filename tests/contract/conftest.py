@@ -1,0 +1,67 @@
+"""Databases with the schema in them, copied from a template that is migrated once."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from db.database import Database
+from db.schema import migrate
+from tests.mill import Mill
+
+if TYPE_CHECKING:
+    from tests.servers.postgres import Postgres
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("template") / "template.sqlite3"
+    database = Database(f"sqlite:///{file}")
+    migrate(database)
+    database.close()
+    return file
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: "Postgres") -> Iterator[str]:
+    url = postgres_server.create_database()
+    database = Database(url)
+    migrate(database)
+    database.close()
+    yield url.rpartition("/")[2]
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def sqlite_database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
+    file = tmp_path / "migrated.sqlite3"
+    shutil.copy(sqlite_template, file)
+    database = Database(f"sqlite:///{file}")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def postgres_database(postgres_server: "Postgres", postgres_template: str) -> Iterator[Database]:
+    url = postgres_server.create_database(template=postgres_template)
+    database = Database(url)
+    yield database
+    database.close()
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """A database with the schema in it: once SQLite, once PostgreSQL."""
+    found: Database = request.getfixturevalue(f"{request.param}_database")
+    return found
+
+
+@pytest.fixture
+def mill(database: Database) -> Iterator[Mill]:
+    """A database to work on. Whatever the test did, no promise is broken at its end."""
+    mill = Mill(database)
+    yield mill
+    assert mill.audit() == []
