@@ -14,22 +14,22 @@ REVOKE ALL ON ALL SEQUENCES IN SCHEMA public
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO imagemill_producer, imagemill_worker;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO imagemill_producer, imagemill_worker;
 
--- Both. The history of attempts is append-only for everybody.
-GRANT INSERT ON attempts TO imagemill_producer, imagemill_worker;
-GRANT INSERT, UPDATE, DELETE ON tallies TO imagemill_producer, imagemill_worker;
-GRANT INSERT, UPDATE ON shifts, workers, environments, batch_sizes
-    TO imagemill_producer, imagemill_worker;
-GRANT INSERT, UPDATE ON objects TO imagemill_worker;
+-- Both. The history of attempts is append-only for everybody, and so are a worker's counts.
+GRANT INSERT ON attempts, tallies TO imagemill_producer, imagemill_worker;
+GRANT INSERT, UPDATE ON shifts, workers TO imagemill_producer, imagemill_worker;
 
--- What was asked for comes from producers.
+-- What was asked for comes from producers; they also settle jobs, fold counts, and sweep.
 GRANT INSERT, UPDATE ON models, groups, jobs TO imagemill_producer;
-GRANT INSERT, UPDATE, DELETE ON rows, images, objects TO imagemill_producer;
+GRANT INSERT, UPDATE, DELETE ON rows, images TO imagemill_producer;
+GRANT UPDATE, DELETE ON tallies, objects TO imagemill_producer;
 
--- A worker moves an image between states and finishes a job: these columns, and no other.
+-- What came out of it comes from workers. They move an image between states: these columns of
+-- it, and no other.
+GRANT INSERT ON objects TO imagemill_worker;
+GRANT INSERT, UPDATE ON environments, batch_sizes TO imagemill_worker;
 GRANT UPDATE (
     state, shift_id, begun_at, suspect, failures, not_before, error_code, error_message, object_id
 ) ON images TO imagemill_worker;
-GRANT UPDATE (state, finished_at) ON jobs TO imagemill_worker;
 
 GRANT SELECT ON dataset_images TO imagemill_reader;
 

