@@ -3,12 +3,15 @@
 Schedulers are configured here as a user of diffusers would, not by `worker.samplers`.
 """
 
+import io
+from collections.abc import Mapping
 from typing import Any
 
 import diffusers
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from db.samplers import BY_NAME
 from db.specs import ImageSpec
@@ -18,10 +21,14 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Oracle:
-    """Renders rows of one model with diffusers' pipelines, one row at a time."""
+    """Renders rows of one model with diffusers' pipelines, one row at a time.
 
-    def __init__(self, model: Model) -> None:
+    `inputs` are the files of init images and masks by digest, of the rows' own size.
+    """
+
+    def __init__(self, model: Model, inputs: Mapping[str, bytes] | None = None) -> None:
         self.model = model
+        self.inputs = inputs or {}
         encoder = model.components["text_encoder"]
         if not hasattr(encoder, "text_model"):
             # transformers 5 has flattened what diffusers still reaches for with a clip skip.
@@ -44,12 +51,15 @@ class Oracle:
         Equal bits are expected of this one.
         """
         pipeline = self._pipeline(spec, copies=slots)
-        skip = spec.clip_skip - 1 or None
-        prompt, negative = pipeline.encode_prompt(
-            spec.prompt, self.model.device, 1, spec.guided, spec.negative_prompt, clip_skip=skip
-        )
         arguments = self._arguments(spec)
-        arguments.pop("clip_skip", None)
+        prompt, negative = pipeline.encode_prompt(
+            spec.prompt,
+            self.model.device,
+            1,
+            spec.guided,
+            spec.negative_prompt,
+            clip_skip=arguments.pop("clip_skip", None),
+        )
         latents = pipeline(
             prompt_embeds=prompt.repeat(slots, 1, 1),
             negative_prompt_embeds=None if negative is None else negative.repeat(slots, 1, 1),
@@ -61,7 +71,12 @@ class Oracle:
         return np.asarray(pipeline.image_processor.postprocess(values.detach())[0])
 
     def _pipeline(self, spec: ImageSpec, *, copies: int) -> Any:
-        pipeline = diffusers.StableDiffusionPipeline(
+        pipeline_class = diffusers.StableDiffusionPipeline
+        if spec.mask is not None:
+            pipeline_class = diffusers.StableDiffusionInpaintPipeline
+        elif spec.init_image is not None:
+            pipeline_class = diffusers.StableDiffusionImg2ImgPipeline
+        pipeline = pipeline_class(
             **self.model.components,
             scheduler=self._scheduler(spec, copies),
             safety_checker=None,
@@ -82,22 +97,34 @@ class Oracle:
         if sampler.name.startswith("dpmpp_sde"):
             options["noise_sampler_seed"] = [spec.seed] * copies if copies > 1 else spec.seed
         scheduler = scheduler_class.from_config(dict(self.model.scheduler_config), **options)
-        if sampler.flow:
+        if not hasattr(scheduler, "init_noise_sigma"):
             # This pipeline class multiplies the noise by it; flow samplers lack it.
             scheduler.init_noise_sigma = 1.0
             scheduler.scale_model_input = lambda sample, timestep: sample
+            scheduler.add_noise = lambda image, noise, time: scheduler.scale_noise(
+                image, time, noise
+            )
         return scheduler
 
     def _arguments(self, spec: ImageSpec) -> dict[str, Any]:
-        return {
-            "width": spec.width,
-            "height": spec.height,
+        arguments: dict[str, Any] = {
             "num_inference_steps": spec.steps,
             "guidance_scale": spec.guidance_scale,
-            "guidance_rescale": spec.guidance_rescale,
             "eta": float(dict(spec.sampler_options).get("eta", 0.0)),
             "clip_skip": spec.clip_skip - 1 or None,
         }
+        size = {"width": spec.width, "height": spec.height}
+        if spec.init_image is None:
+            return arguments | size | {"guidance_rescale": spec.guidance_rescale}
+        arguments["image"] = self._input(spec.init_image)
+        if spec.strength is not None:
+            arguments["strength"] = spec.strength
+        if spec.mask is not None:
+            arguments |= size | {"mask_image": self._input(spec.mask)}
+        return arguments
+
+    def _input(self, digest: str) -> Image.Image:
+        return Image.open(io.BytesIO(self.inputs[digest])).convert("RGB")
 
 
 def worst_difference(one: Pixels, other: Pixels) -> int:

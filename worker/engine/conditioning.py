@@ -81,8 +81,9 @@ class Conditioner:
 
     def cut(self, words: str) -> str | None:
         """The end of a text that is beyond the window, verbatim; None if all of it fits."""
-        # A token is at least a byte: most texts need no counting.
-        if len(words.encode("utf-8", "surrogatepass")) + 2 <= self._window:
+        # A token is at least a byte: most texts need no counting. Others than ASCII may grow
+        # when the tokenizer normalizes them.
+        if words.isascii() and len(words) + 2 <= self._window:
             return None
         encoded = self._tokenizer(words, return_offsets_mapping=True, verbose=False)
         offsets = encoded["offset_mapping"]

@@ -21,6 +21,7 @@ from worker.engine.inputs import Inputs, no_inputs
 from worker.engine.pictures import Decoder, Picture
 from worker.engine.sizing import choose_shapes
 from worker.engine.slot import Slot, begin
+from worker.engine.starts import Starts
 from worker.environment import Environment, Shapes, describe_environment
 from worker.models import Model
 
@@ -35,27 +36,24 @@ class GuidedEngine:
         shapes: Shapes,
         guided: bool,
         environment: Environment,
-        inputs: Inputs,
+        starts: Starts,
     ) -> None:
         self._model = model
         self._unet: Any = model.components["unet"]
         self._shapes = shapes
         self._guided = guided
         self._environment = environment
-        self._inputs = inputs
+        self._starts = starts
         self._conditioner = Conditioner(model, rows=shapes.prompts)
         self._decoder = Decoder(model, rows=shapes.pictures)
-        scale = model.facts.latent_scale
-        self._shape = (
-            1,
-            model.facts.latent_channels,
-            shapes.height // scale,
-            shapes.width // scale,
-        )
         self._slots: list[Slot | None] = [None] * shapes.slots
         self._failed: list[Failed] = []
         self._steps = 0
-        self._empty_latents = torch.zeros(self._shape, device=model.device, dtype=model.dtype)
+        _, _, height, width = starts.shape
+        channels = self._unet.config.in_channels
+        self._empty_latents = torch.zeros(
+            1, channels, height, width, device=model.device, dtype=model.dtype
+        )
         self._empty_condition = self._conditioner.blank()
 
     @property
@@ -154,7 +152,7 @@ class GuidedEngine:
                 ticket=ticket,
                 spec=spec,
                 model=self._model,
-                shape=self._shape,
+                starts=self._starts,
                 prompt=conditions[prompt],
                 negative=None if negative is None else conditions[negative],
                 cut=self._conditioner.cut(spec.prompt),
@@ -267,7 +265,13 @@ def open_guided_engine(
         shapes=shapes,
         guided=group["guided"],
         environment=environment,
-        inputs=inputs or no_inputs,
+        starts=Starts(
+            model,
+            width=width,
+            height=height,
+            inputs=inputs or no_inputs,
+            max_pixels=settings.max_pixels,
+        ),
     )
 
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 
 from db.errors import UsageError
 from db.specs import ImageSpec
 from worker.engine.conditioning import Condition
+from worker.engine.starts import Blend, Starts, put_back
 from worker.models import Model
 from worker.samplers import Scheduler, make_scheduler, step_arguments
 
@@ -30,6 +30,8 @@ class Slot:
     prompt: Condition
     negative: Condition | None
     cut: str | None
+    blend: Blend | None = None
+    extra: torch.Tensor | None = None
     index: int = 0
     seconds: float = field(default=0.0)
 
@@ -46,10 +48,10 @@ class Slot:
     def model_input(self) -> torch.Tensor:
         """The latents as the denoiser wants them at this step."""
         scale = getattr(self.scheduler, "scale_model_input", None)
-        if scale is None:
-            return self.latents
-        scaled: torch.Tensor = scale(self.latents, self.timestep)
-        return scaled
+        scaled: torch.Tensor = self.latents
+        if scale is not None:
+            scaled = scale(self.latents, self.timestep)
+        return scaled if self.extra is None else torch.cat([scaled, self.extra], dim=1)
 
     def advance(self, negative: torch.Tensor | None, prompt: torch.Tensor) -> None:
         """Take one step with the denoiser's outputs for this image, each (1, …) like the latents.
@@ -67,6 +69,9 @@ class Slot:
         )
         self.latents = stepped[0].to(self.latents.dtype)
         self.index += 1
+        if self.blend is not None:
+            time = None if self.finished else self.timestep.reshape(1)
+            self.latents = put_back(self.blend, self.latents, self.scheduler, time)
 
 
 def begin(
@@ -74,12 +79,12 @@ def begin(
     ticket: int,
     spec: ImageSpec,
     model: Model,
-    shape: tuple[int, int, int, int],
+    starts: Starts,
     prompt: Condition,
     negative: Condition | None,
     cut: str | None,
 ) -> Slot:
-    """An image's state before its first denoiser call, from pure noise.
+    """An image's state before its first denoiser call.
 
     All noise, the ancestral samplers' included, comes from one CPU generator seeded with the
     image's seed: the same numbers on every device.
@@ -90,14 +95,15 @@ def begin(
     )
     generator = torch.Generator("cpu").manual_seed(spec.seed)
     _set_timesteps(scheduler, spec)
-    noise = randn_tensor(shape, generator=generator, device=model.device, dtype=model.dtype)
-    latents = noise * getattr(scheduler, "init_noise_sigma", 1.0)
+    start = starts.start(spec, scheduler, generator)
     return Slot(
         ticket=ticket,
         spec=spec,
         scheduler=scheduler,
-        timesteps=scheduler.timesteps,
-        latents=latents.to(model.dtype),
+        timesteps=start.timesteps,
+        latents=start.latents,
+        blend=start.blend,
+        extra=start.extra,
         arguments=dict(step_arguments(scheduler, options, generator)),
         prompt=prompt,
         negative=negative,

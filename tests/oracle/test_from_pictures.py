@@ -1,0 +1,113 @@
+"""Image-to-image and inpainting equal diffusers' own pipelines, sampler by sampler."""
+
+from dataclasses import replace
+
+import diffusers
+import pytest
+import torch
+
+from db.samplers import SAMPLERS
+from db.settings import Settings
+from db.specs import ImageSpec
+from tests.engine.pictures import Files, digest_of, left_half, scene
+from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
+from tools.oracle import Oracle, worst_difference
+from worker.engine import Failed, Rendered, open_engine
+from worker.models import Model
+
+SLOTS = 2
+FILES = Files(scene(), left_half())
+SCENE = digest_of(scene())
+MASK = digest_of(left_half())
+NAMES = [sampler.name for sampler in SAMPLERS if not sampler.flow]
+Results = dict[str, tuple[ImageSpec, Rendered | Failed]]
+
+
+def _rendered(
+    model: Model, settings: Settings, rows: dict[str, ImageSpec], slots: int = SLOTS
+) -> Results:
+    specs = list(rows.values())
+    engine = open_engine(model, specs[0].group(), settings, slots, inputs=FILES)
+    return dict(zip(rows, zip(specs, render(engine, specs), strict=True), strict=True))
+
+
+@pytest.fixture(scope="module")
+def variations(shapes64: Model, settings: Settings) -> Results:
+    rows = {
+        name: spec_for(
+            shapes64,
+            sampler=name,
+            steps=8,
+            seed=number,
+            init_image=SCENE,
+            strength=(0.3, 0.6, 1.0)[number % 3],
+            prompt=CAPTIONS[number % 4],
+        )
+        for number, name in enumerate(NAMES)
+    }
+    return _rendered(shapes64, settings, rows)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_variation_equals_diffusers(name: str, variations: Results, shapes64: Model) -> None:
+    spec, result = variations[name]
+    oracle = Oracle(shapes64, FILES.by_digest)
+
+    assert worst_difference(pixels_of(result), oracle.same_shape(spec, slots=SLOTS)) == 0
+    assert worst_difference(pixels_of(result), oracle.alone(spec)) <= 1
+
+
+INPAINTED = [
+    ("ddim", None),
+    ("ddim", 0.5),
+    ("euler_a", 0.7),
+    ("dpmpp_2m", None),
+    ("heun", 0.5),
+    ("unipc", 0.6),
+]
+
+
+@pytest.mark.parametrize(("sampler", "strength"), INPAINTED)
+def test_inpainting_equals_diffusers(
+    sampler: str, strength: float | None, shapes64: Model, settings: Settings
+) -> None:
+    spec = spec_for(
+        shapes64, sampler=sampler, strength=strength, init_image=SCENE, mask=MASK, steps=8
+    )
+    alone = Oracle(shapes64, FILES.by_digest).alone(spec)
+
+    for slots, allowed in ((1, 0), (SLOTS, 1)):
+        _, result = _rendered(shapes64, settings, {sampler: spec}, slots)[sampler]
+        assert worst_difference(pixels_of(result), alone) <= allowed
+
+
+@pytest.fixture(scope="module")
+def inpainting_model(shapes64: Model) -> Model:
+    """shapes64 with the nine input channels of an inpainting U-Net, the new ones random."""
+    torch.manual_seed(0)
+    config = dict(shapes64.components["unet"].config) | {"in_channels": 9}
+    unet = diffusers.UNet2DConditionModel.from_config(config).eval()
+    weights = shapes64.components["unet"].state_dict()
+    weights["conv_in.weight"] = torch.cat(
+        [weights["conv_in.weight"], unet.conv_in.weight[:, 4:].detach()], dim=1
+    )
+    unet.load_state_dict(weights)
+    return replace(
+        shapes64,
+        components=dict(shapes64.components) | {"unet": unet},
+        facts=replace(shapes64.facts, inpainting=True),
+    )
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_an_inpainting_model_equals_diffusers(
+    strength: float, inpainting_model: Model, settings: Settings
+) -> None:
+    spec = spec_for(
+        inpainting_model, sampler="euler_a", strength=strength, init_image=SCENE, mask=MASK
+    )
+    _, result = _rendered(inpainting_model, settings, {"it": spec})["it"]
+    oracle = Oracle(inpainting_model, FILES.by_digest)
+
+    assert worst_difference(pixels_of(result), oracle.same_shape(spec, slots=SLOTS)) == 0
+    assert worst_difference(pixels_of(result), oracle.alone(spec)) <= 1
