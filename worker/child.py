@@ -39,6 +39,8 @@ class Child:
         self._database = Database.from_settings(settings)
         check_schema(self._database)
         self._storage = open_storage(settings)
+        # Each process finds out for itself whether the store honours conditional PUT.
+        log.info("%s", self._storage.probe())
         self._shelf = ModelShelf(settings)
         self._refusals = Refusals()
         self._tokens = Tokens(settings)

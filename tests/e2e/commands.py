@@ -1,0 +1,49 @@
+"""Running the installed command as a person would, and reading what it left."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import text
+
+from db.database import Database
+
+
+def imagemill(
+    *arguments: str | Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    code: int = 0,
+    seconds: float = 240,
+) -> subprocess.CompletedProcess[str]:
+    """Run `imagemill …` and expect an exit code; its output is in the failure's message."""
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "imagemill"), *map(str, arguments)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def last_json(done: subprocess.CompletedProcess[str]) -> Any:
+    """The last line of standard output, as JSON."""
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def dataset_images(url: str) -> list[dict[str, Any]]:
+    """Every line of the view `dataset_images`, in the manifest's order."""
+    database = Database(url)
+    query = text("SELECT * FROM dataset_images ORDER BY job_id, row_number, sample_index")
+    with database.reading() as session:
+        rows = [dict(row) for row in session.execute(query).mappings()]
+    database.close()
+    return rows

@@ -1,0 +1,152 @@
+"""The production set-up in small: Postgres, Valkey, S3, a dispatcher, two workers and Flower.
+
+The same code path as `imagemill run`, pointed elsewhere by settings, gives the same pixels.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from db.settings import Settings
+from db.storage.opening import open_storage
+from db.tether import TetheredProcess
+from tests.e2e.commands import dataset_images, imagemill, last_json
+
+PROMPTS = [
+    f"a {colour} {kind} on a {ground} background"
+    for colour, ground in (("red", "blue"), ("green", "white"), ("yellow", "black"))
+    for kind in ("circle", "star", "square", "heart")
+]
+
+
+@pytest.fixture
+def environment(postgres_url, broker_url, s3_storage_url, s3_server, s3_environment):
+    return {
+        **s3_environment,
+        "IMAGEMILL_DATABASE_URL": postgres_url,
+        "IMAGEMILL_BROKER_URL": broker_url,
+        "IMAGEMILL_STORAGE_URL": s3_storage_url,
+        "IMAGEMILL_S3_ENDPOINT_URL": s3_server.endpoint,
+        "IMAGEMILL_HEARTBEAT_SECONDS": "1",
+    }
+
+
+@pytest.fixture
+def manifest(tmp_path) -> Path:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in PROMPTS))
+    return file
+
+
+@contextmanager
+def service(*arguments: str, environment: dict[str, str], log: Path) -> Iterator[TetheredProcess]:
+    """One `imagemill …` service as a process."""
+    process = TetheredProcess(
+        [str(Path(sys.executable).parent / "imagemill"), *arguments],
+        environment={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        log=log,
+    )
+    try:
+        yield process
+    finally:
+        process.stop(seconds=40)
+
+
+def wait_until_finished(environment: dict[str, str], seconds: float = 200) -> dict:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        images = dataset_images(environment["IMAGEMILL_DATABASE_URL"])
+        if images and all(image["state"] in {"done", "dead"} for image in images):
+            return images
+        time.sleep(1)
+    raise AssertionError(f"not finished after {seconds} s: {images}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def fetch(url: str, password: str | None = None) -> tuple[int, str]:
+    request = urllib.request.Request(url)
+    if password is not None:
+        token = base64.b64encode(password.encode()).decode()
+        request.add_header("Authorization", f"Basic {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, ""
+    except OSError:
+        return 0, ""
+
+
+@pytest.mark.timeout(600)
+def test_two_workers_on_postgres_valkey_and_s3_give_the_pixels_of_a_local_run(
+    environment, manifest, tmp_path
+):
+    imagemill("migrate", environment=environment)
+    submitted = last_json(imagemill("submit", manifest, "--json", environment=environment))
+    assert submitted["requested"] == len(PROMPTS)
+    port = free_port()
+    flower_environment = {**environment, "IMAGEMILL_FLOWER_BASIC_AUTH": "watcher:secret"}
+    with ExitStack() as stack:
+        for name in ("one", "two"):
+            arguments = ("worker", "--children", "1", "--name", name)
+            log = tmp_path / f"{name}.log"
+            stack.enter_context(service(*arguments, environment=environment, log=log))
+        log = tmp_path / "dispatcher.log"
+        stack.enter_context(service("dispatcher", environment=environment, log=log))
+        arguments = ("flower", "--port", str(port))
+        log = tmp_path / "flower.log"
+        stack.enter_context(service(*arguments, environment=flower_environment, log=log))
+        images = wait_until_finished(environment)
+        assert fetch(f"http://127.0.0.1:{port}/tasks")[0] == 401
+        tasks = wait_for_tasks(port)
+    assert {image["state"] for image in images} == {"done"}
+    assert not any(prompt in tasks for prompt in PROMPTS)
+    assert "done in" in tasks
+
+    local = tmp_path / "local"
+    imagemill("run", manifest, "--out", local)
+    expected = dataset_images(f"sqlite:///{local / 'imagemill.sqlite3'}")
+    assert [i["pixels_sha256"] for i in images] == [i["pixels_sha256"] for i in expected]
+    assert [i["sha256"] for i in images] == [i["sha256"] for i in expected]
+
+    storage = open_storage(
+        Settings.load(
+            storage_url=environment["IMAGEMILL_STORAGE_URL"],
+            s3_endpoint_url=environment["IMAGEMILL_S3_ENDPOINT_URL"],
+        )
+    )
+    assert len(list(storage.list())) == len(PROMPTS)
+    for image in images:
+        assert hashlib.sha256(storage.get(image["object_key"])).hexdigest() == image["sha256"]
+
+    again = last_json(imagemill("submit", manifest, "--json", environment=environment))
+    assert again["nothing_to_do"]
+    assert not again["created"]
+
+
+def wait_for_tasks(port: int) -> str:
+    """Flower's list of tasks, once a finished shift is in it."""
+    deadline = time.monotonic() + 60
+    tasks = ""
+    while time.monotonic() < deadline:
+        tasks = fetch(f"http://127.0.0.1:{port}/api/tasks", "watcher:secret")[1]
+        if "done in" in tasks:
+            break
+        time.sleep(1)
+    return tasks

@@ -1,0 +1,130 @@
+"""`imagemill run` from manifest to pictures, as a newcomer meets it."""
+
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.e2e.commands import dataset_images, imagemill, last_json
+from tools.shapes64.score import score_pictures
+
+MANIFEST = """prompt
+a red circle on a blue background
+a green star on a white background
+a yellow square on a black background
+a purple ring on an orange background
+a white heart on a green background
+a blue triangle on a yellow background
+"""
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("manifest") / "shapes.csv"
+    file.write_text(MANIFEST)
+    return file
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, manifest) -> Path:
+    """A folder in which the manifest was rendered, two samples a row."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    summary = last_json(imagemill("run", manifest, "--out", out, "--samples", "2", "--json"))
+    assert summary["requested"] == summary["rendered"] == summary["done"] == 12
+    assert summary["dead"] == summary["reused"] == 0
+    assert Path(summary["output"]) == out
+    return out
+
+
+def images_of(home: Path) -> list[dict]:
+    return dataset_images(f"sqlite:///{home / 'imagemill.sqlite3'}")
+
+
+def test_every_image_is_one_file_whose_hashes_are_those_in_the_database(home):
+    images = images_of(home)
+    assert {image["state"] for image in images} == {"done"}
+    files = {path for path in (home / "objects").rglob("*") if path.is_file()}
+    assert len(files) == len(images) == 12
+    for image in images:
+        file = home / "objects" / image["object_key"]
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == image["sha256"]
+        pixels = Image.open(file).convert("RGB").tobytes()
+        assert hashlib.sha256(pixels).hexdigest() == image["pixels_sha256"]
+
+
+def test_the_pictures_show_what_the_manifest_says(home):
+    images = images_of(home)
+    pictures = [Image.open(home / "objects" / image["object_key"]) for image in images]
+    score = score_pictures(pictures, [image["prompt"] for image in images])
+    assert score.background >= 0.9
+    assert score.colour >= 0.9
+    assert score.kind >= 0.8
+
+
+def test_the_contact_sheet_is_there(home):
+    with Image.open(home / "contact-sheet.png") as sheet:
+        assert sheet.width > 600
+
+
+def test_the_same_manifest_again_renders_nothing(home, manifest):
+    again = last_json(imagemill("run", manifest, "--out", home, "--samples", "2", "--json"))
+    assert again["rendered"] == 0
+    assert again["done"] == 12
+    assert len(images_of(home)) == 12
+
+
+def test_an_edited_row_renders_one_image_and_reuses_the_others(home, manifest, tmp_path):
+    edited = tmp_path / "edited.csv"
+    edited.write_text(MANIFEST.replace("a purple ring", "a purple diamond"))
+    summary = last_json(imagemill("run", edited, "--out", home, "--samples", "2", "--json"))
+    assert summary["rendered"] == 2
+    assert summary["reused"] == 10
+
+
+def test_home_addresses_what_the_run_left(home):
+    status = last_json(imagemill("--home", home, "status", "1", "--json"))
+    assert "done" in str(status)
+    listed = imagemill("--home", home, "images", "1", "--limit", "3").stdout
+    assert "a red circle" in listed
+
+
+def test_a_bad_row_is_named_and_nothing_is_queued(tmp_path):
+    bad = tmp_path / "bad.csv"
+    bad.write_text("prompt,steps\na red circle,20\na blue star,many\n")
+    done = imagemill("run", bad, "--out", tmp_path / "out", code=2)
+    assert "bad.csv:2: steps: " in done.stderr
+    assert images_of(tmp_path / "out") == []
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, manifest):
+    out = tmp_path / "out"
+    command = [str(Path(sys.executable).parent / "imagemill"), "run", str(manifest)]
+    command += ["--out", str(out), "--samples", "12"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            database = out / "imagemill.sqlite3"
+            if database.exists() and any(i["state"] == "done" for i in _images_if_any(out)):
+                break
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) in (130, 0)
+    finally:
+        process.kill()
+    before = sum(image["state"] == "done" for image in images_of(out))
+    summary = last_json(imagemill("run", manifest, "--out", out, "--samples", "12", "--json"))
+    assert summary["done"] == summary["requested"] == 72
+    assert summary["rendered"] == 72 - before
+
+
+def _images_if_any(out: Path) -> list[dict]:
+    try:
+        return images_of(out)
+    except Exception:
+        return []  # the schema is just being made
