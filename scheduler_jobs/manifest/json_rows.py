@@ -15,11 +15,16 @@ from scheduler_jobs.manifest.problems import BadValue, Broken, shown
 from scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
 
 _CHUNK_BYTES = 1 << 16
-_SKIP_CHARACTERS = 1 << 26
+_SKIP_CHARACTERS = 1 << 24
+"""How much of an over-long element is skipped before the file is given up."""
+_DEEPEST = 10_000
+"""Open brackets at which a file is given up: ten times what Python's JSON reader follows."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 _STRUCTURE = re.compile(r'["{}\[\],]')
 _IN_STRING = re.compile(r'["\\]')
+_FLAT = re.compile(r'(?:[^"{}\[\]]++|"[^"\\]*+")*+')
+"""What can be skipped at once inside an object: everything but brackets and escapes."""
 
 
 def read_json_lines(lines: Iterable[Line]) -> Iterator[RawRow | BadRow]:
@@ -212,6 +217,8 @@ class _Elements:
                 self._broken(found, "an array of short objects")
             if end is not None:
                 break
+            if scan.depth > _DEEPEST:
+                self._broken(f"more than {_DEEPEST:,} open brackets", "an array of flat objects")
             if not self._more():
                 self._broken("an array that ends inside an element", "a complete file")
         if size > self._most:
@@ -221,10 +228,13 @@ class _Elements:
 
 
 class _Brackets:
-    """Finds where an element ends, from one piece of text to the next."""
+    """Finds where an element ends, from one piece of text to the next.
+
+    `depth` is the number of brackets that are open.
+    """
 
     def __init__(self) -> None:
-        self._depth = 0
+        self.depth = 0
         self._in_string = False
         self._escaped = False
 
@@ -234,6 +244,9 @@ class _Brackets:
             if self._escaped:
                 at, self._escaped = at + 1, False
                 continue
+            if self.depth and not self._in_string:
+                flat = _FLAT.match(text, at)
+                at = flat.end() if flat else at
             match = (_IN_STRING if self._in_string else _STRUCTURE).search(text, at)
             if match is None:
                 return None
@@ -243,12 +256,12 @@ class _Brackets:
             elif sign == '"':
                 self._in_string = not self._in_string
             elif sign in "{[":
-                self._depth += 1
-            elif self._depth == 0:
+                self.depth += 1
+            elif self.depth == 0:
                 # A comma or the array's own ] ends a bare value and is no part of it.
                 return match.start()
             elif sign != ",":
-                self._depth -= 1
-                if self._depth == 0:
+                self.depth -= 1
+                if self.depth == 0:
                     return at
         return None

@@ -18,8 +18,8 @@ _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _BUFFER_BYTES = 1 << 16
 _SKIP_BYTES = 1 << 26
 """How much of an over-long line is skipped before the file is given up: what a gzip bomb costs."""
-_BLANK_LINES = 1_000_000
-"""How many blank lines together are skipped before the file is given up."""
+_BLANK_LINES = 100_000
+"""How many blank lines in a row are skipped before the file is given up."""
 
 GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 
@@ -89,7 +89,7 @@ def read_lines(stream: io.BufferedReader, *, max_line_bytes: int) -> Iterator[Li
     bad line, and the next line is read as usual.
 
     Raises:
-        Broken: UTF-16, damaged gzip, a line that seems never to end, or nothing but blank lines.
+        Broken: UTF-16, damaged gzip, a line that seems never to end, or far too many blank lines.
     """
     # The limit is on what the line says: its end comes on top, and a byte to see the excess.
     ask = max_line_bytes + 3
@@ -109,7 +109,7 @@ def read_lines(stream: io.BufferedReader, *, max_line_bytes: int) -> Iterator[Li
             continue
         blanks = 0 if body.strip() else blanks + 1
         if blanks > _BLANK_LINES:
-            raise Broken(f"more than {_BLANK_LINES:,} blank lines", "rows", line=number)
+            raise Broken(f"more than {_BLANK_LINES:,} blank lines in a row", "rows", line=number)
         yield _decoded(number, body, start)
 
 

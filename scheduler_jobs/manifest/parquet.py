@@ -18,6 +18,7 @@ from scheduler_jobs.manifest.raw import JSON, BadRow, HeaderCheck, RawRow
 MAGIC = b"PAR1"
 _ENCRYPTED_MAGIC = b"PARE"
 _BATCH_ROWS = 512
+_BATCH_BYTES = 1 << 26
 _FOOTER_BYTES = 8
 _MOST_METADATA_BYTES = 1 << 26
 _MOST_UNPACKED_BYTES = 1 << 34
@@ -41,7 +42,7 @@ def read_parquet(
         )
         _check_columns(file.schema_arrow.names, check_header)
         number = 0
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+        for batch in file.iter_batches(batch_size=_batch_rows(file.metadata)):
             columns = [(name, batch.column(n)) for n, name in enumerate(batch.schema.names)]
             for at in range(batch.num_rows):
                 number += 1
@@ -94,6 +95,15 @@ def _check_columns(names: list[str], check_header: HeaderCheck) -> None:
         if name in names[:n]:
             raise Broken(f"column {shown(name)} twice", "every column once", column="header")
     check_header(tuple(names), None)
+
+
+def _batch_rows(metadata: Any) -> int:
+    """As many rows as fit a batch's memory, going by the largest row group."""
+    row_bytes = 1
+    for n in range(metadata.num_row_groups):
+        group = metadata.row_group(n)
+        row_bytes = max(row_bytes, group.total_byte_size // max(group.num_rows, 1))
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // row_bytes))
 
 
 def _row(
