@@ -169,7 +169,7 @@ def _placeholder(page: _Page, draw: ImageDraw.ImageDraw, left: int, why: str) ->
 def _label(page: _Page, draw: ImageDraw.ImageDraw, place: tuple[int, int], tile: Tile) -> None:
     width = page.tile
     if tile.image is not None:
-        for note in page.small.wrap(tile.note, width=page.tile // 2, lines=1):
+        for note in page.small.wrap(tile.note, width=2 * page.tile // 3, lines=1):
             width -= page.small.length(note) + 8
             page.small.draw(draw, (place[0] + width + 8, place[1]), note, DEAD_INK)
     for label in page.small.wrap(tile.label, width=width, lines=1):

@@ -43,8 +43,9 @@ def infotext(spec: ImageSpec, *, version: str) -> str:
     lines = [spec.prompt] if spec.prompt else []
     if spec.negative_prompt:
         lines.append(f"{NEGATIVE} {spec.negative_prompt}")
-    lines.append(", ".join(f"{key}: {_quoted(value)}" for key, value in _parameters(spec, version)))
-    return _encodable("\n".join(lines))
+    found = _parameters(spec, version)
+    parameters = ", ".join(f"{key}: {_quoted(_encodable(value))}" for key, value in found)
+    return "\n".join((*map(_encodable, lines), parameters))
 
 
 def parse_infotext(text: str) -> ParsedInfotext:

@@ -130,6 +130,7 @@ def writable(text: str) -> str:
 )
 @example(prompt="\n\n", negative="\n", model="x")
 @example(prompt="\ud800\0", negative="Negative prompt: again", model='\\"')
+@example(prompt="", negative="", model='"\0')
 @example(prompt="\r\u2028\x85", negative=" lead", model="\u2028")
 def test_prompts_and_values_round_trip(prompt, negative, model):
     text = infotext(spec(prompt=prompt, negative_prompt=negative, model=model), version="0.1")
