@@ -196,6 +196,24 @@ def weights_digest(entry: ModelEntry, settings: Settings) -> str:
     return digest
 
 
+def find_weights(registry: Registry, digest: str, *, name: str, settings: Settings) -> ModelEntry:
+    """The entry whose weights have this digest: the one of that name, else any other.
+
+    A `ModelError` if there is none on this machine: names may mean other weights elsewhere.
+    """
+    named = [registry.models[name]] if name in registry.models else []
+    for entry in (*named, *registry.models.values()):
+        try:
+            if weights_digest(entry, settings) == digest:
+                return entry
+        except ModelError:
+            continue  # another model, whose files are not here
+    raise ModelError(
+        f"no model here has the weights {digest[:10]}… that {name} meant when it was submitted; "
+        "pull that revision, or correct the registry"
+    )
+
+
 def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
     """A component's configuration; empty if the file is not there."""
     path = folder / name

@@ -14,8 +14,10 @@ from db.registry import ModelEntry, Registry, weights_digest
 from db.samplers import BY_NAME
 from db.seeds import DERIVE, derive_seed, prompt_hash, row_key
 from db.settings import Settings
-from db.specs import ImageSpec
+from db.specs import Adapter, ImageSpec
+from scheduler_jobs.input_files import InputFiles
 from scheduler_jobs.manifest import ManifestRow, Parameters, Problem
+from scheduler_jobs.manifest.problems import BadValue
 from scheduler_jobs.windows import PromptWindow
 
 FALLBACK = Parameters(steps=25, guidance_scale=7.5, sampler="dpmpp_2m", samples=1, format="png")
@@ -41,6 +43,10 @@ class PlannedRow:
     parameters: Parameters
     width: int
     height: int
+    init_image: str | None
+    mask: str | None
+    """SHA-256 of the input files."""
+    adapters: tuple[Adapter, ...]
     cut: str | None
     """The part of the prompt that the model's text encoder will not see."""
 
@@ -65,6 +71,12 @@ class PlannedRow:
             return given.seed + sample
         return derive_seed(job_seed=job_seed, row_key=key, sample_index=sample)
 
+    def _strength(self, steps: int) -> float | None:
+        """How much of an init image is drawn anew; a start step says the same in steps."""
+        if self.parameters.start_step is not None:
+            return (steps - self.parameters.start_step) / steps
+        return self.parameters.strength
+
     def _spec(self, seed: int) -> ImageSpec:
         given = self.parameters
         assert given.steps is not None
@@ -85,6 +97,10 @@ class PlannedRow:
             guidance_scale=given.guidance_scale,
             sampler=given.sampler,
             sampler_options=tuple(sorted(options.items())),
+            init_image=self.init_image,
+            mask=self.mask,
+            strength=self._strength(given.steps),
+            adapters=self.adapters,
             clip_skip=given.clip_skip or 1,
             guidance_rescale=given.guidance_rescale or 0.0,
             long_prompts=given.long_prompts or "truncate",
@@ -98,11 +114,18 @@ class Planner:
     """Turns manifest rows into planned rows or problems."""
 
     def __init__(
-        self, *, registry: Registry, settings: Settings, defaults: Parameters, source_name: str
+        self,
+        *,
+        registry: Registry,
+        settings: Settings,
+        defaults: Parameters,
+        inputs: InputFiles,
+        source_name: str,
     ) -> None:
         self._registry = registry
         self._settings = settings
         self._defaults = defaults
+        self._inputs = inputs
         self._file = source_name
         self._models: dict[str, PlannedModel | ModelError] = {}
 
@@ -120,46 +143,66 @@ class Planner:
 
     def plan(self, row: ManifestRow) -> PlannedRow | Problem:
         """Settle a row's parameters."""
+        try:
+            return self._settle(row)
+        except _Refused as refused:
+            return Problem(
+                file=self._file,
+                row=row.number,
+                line=row.line,
+                column=refused.column,
+                found=refused.found,
+                allowed=refused.allowed,
+            )
+
+    def _settle(self, row: ManifestRow) -> PlannedRow:
         given = row.parameters.over(self._defaults)
         name = given.model or self._settings.default_model
         try:
             model = self.model(name)
         except ModelError as error:
             allowed = ", ".join(self._registry.models)
-            return self._problem(row, "model", f"{name!r} ({error})", f"one of {allowed}")
+            raise _Refused("model", f"{name!r} ({error})", f"one of {allowed}") from None
         own = Parameters.model_validate(dict(model.entry.defaults))
         parameters = given.over(own).over(FALLBACK)
         width = parameters.width or model.facts.default_size[0]
         height = parameters.height or model.facts.default_size[1]
-        problem = self._check(row, model, parameters, width, height)
-        if problem is not None:
-            return problem
+        _check_size(model, width, height)
+        _check_sampler(model, parameters)
+        _check_pictures(model, parameters)
         truncates = model.window is not None and parameters.long_prompts != "chunk"
-        cut = model.window.cut(row.prompt) if truncates and model.window else None
         return PlannedRow(
-            row=row, model=model, parameters=parameters, width=width, height=height, cut=cut
+            row=row,
+            model=model,
+            parameters=parameters,
+            width=width,
+            height=height,
+            init_image=self._input("init_image", parameters.init_image),
+            mask=self._input("mask", parameters.mask),
+            adapters=self._adapters(parameters),
+            cut=model.window.cut(row.prompt) if truncates and model.window else None,
         )
 
-    def _check(
-        self, row: ManifestRow, model: PlannedModel, given: Parameters, width: int, height: int
-    ) -> Problem | None:
-        multiple = model.facts.size_multiple
-        for column, side in (("width", width), ("height", height)):
-            if side % multiple:
-                return self._problem(
-                    row, column, str(side), f"a multiple of {multiple} for {model.entry.name}"
+    def _input(self, column: str, name: str | None) -> str | None:
+        """The content hash of an input file."""
+        try:
+            return None if name is None else self._inputs.digest(name)
+        except BadValue as bad:
+            raise _Refused(column, bad.found, bad.allowed) from None
+
+    def _adapters(self, given: Parameters) -> tuple[Adapter, ...]:
+        """The adapters that parameters name, with the digests of their files."""
+        try:
+            return tuple(
+                Adapter(
+                    name=choice.name,
+                    digest=self._registry.find_adapter(choice.name).digest,
+                    weight=choice.weight,
                 )
-        sampler = BY_NAME[given.sampler or ""]
-        flow = model.facts.prediction_type == "flow_prediction"
-        if sampler.flow != flow and model.entry.kind != "generic":
-            suits = "flow-matching samplers" if flow else "samplers that are not flow-matching"
-            return self._problem(row, "sampler", sampler.name, f"{suits} for {model.entry.name}")
-        for column in ("init_image", "mask", "adapters"):
-            if getattr(given, column) is not None:
-                return self._problem(
-                    row, column, "given", "nothing: this version renders from text alone"
-                )
-        return None
+                for choice in given.adapters or ()
+            )
+        except ModelError as error:
+            raise _Refused("adapters", str(error), "registered adapters") from None
 
     def _load(self, name: str) -> PlannedModel:
         entry = self._registry.find(name)
@@ -170,12 +213,41 @@ class Planner:
         digest = weights_digest(entry, self._settings)
         return PlannedModel(entry=entry, facts=facts, weights_digest=digest, window=window)
 
-    def _problem(self, row: ManifestRow, column: str, found: str, allowed: str) -> Problem:
-        return Problem(
-            file=self._file,
-            row=row.number,
-            line=row.line,
-            column=column,
-            found=found,
-            allowed=allowed,
-        )
+
+class _Refused(Exception):
+    """A settled value that can't be rendered."""
+
+    def __init__(self, column: str, found: str, allowed: str) -> None:
+        super().__init__(f"{column}: {found}; {allowed}")
+        self.column = column
+        self.found = found
+        self.allowed = allowed
+
+
+def _check_size(model: PlannedModel, width: int, height: int) -> None:
+    multiple = model.facts.size_multiple
+    for column, side in (("width", width), ("height", height)):
+        if side % multiple:
+            raise _Refused(column, str(side), f"a multiple of {multiple} for {model.entry.name}")
+
+
+def _check_sampler(model: PlannedModel, given: Parameters) -> None:
+    sampler = BY_NAME[given.sampler or ""]
+    flow = model.facts.prediction_type == "flow_prediction"
+    if sampler.flow != flow and model.entry.kind != "generic":
+        suits = "flow-matching samplers" if flow else "samplers that are not flow-matching"
+        raise _Refused("sampler", sampler.name, f"{suits} for {model.entry.name}")
+
+
+def _check_pictures(model: PlannedModel, given: Parameters) -> None:
+    if given.mask is not None and given.init_image is None:
+        raise _Refused("mask", "no init_image", "an init image for every mask")
+    if model.facts.inpainting and given.mask is None:
+        allowed = f"an init image and a mask: {model.entry.name} is for inpainting"
+        raise _Refused("mask", "none", allowed)
+    for column in ("strength", "start_step"):
+        if getattr(given, column) is not None and given.init_image is None:
+            raise _Refused(column, "no init_image", "an init image beside it")
+    if given.start_step is not None and given.start_step >= (given.steps or 0):
+        allowed = f"less than the {given.steps} steps"
+        raise _Refused("start_step", str(given.start_step), allowed)

@@ -27,6 +27,7 @@ from db.settings import Settings
 from db.specs import ImageSpec, canonical_json, sha256_of
 from db.states import JobState
 from db.tables import Job
+from scheduler_jobs.input_files import InputFiles
 from scheduler_jobs.manifest import (
     Limits,
     ManifestRow,
@@ -175,7 +176,7 @@ def submit(
         job, created = database.run(lambda session: jobs.find_or_create(session, new))
         loading = _Loading(job.id, request, database, source.name)
         if job.state == JobState.LOADING:
-            for chunk in _chunks(_settled_rows(request, source, settings)):
+            for chunk in _chunks(_settled_rows(request, source, settings, keep_inputs=True)):
                 loading.add(chunk)
                 if progress is not None:
                     progress(loading.rows)
@@ -266,13 +267,14 @@ class _Keys:
 
 
 def _settled_rows(
-    request: SubmissionRequest, source: Source, settings: Settings
+    request: SubmissionRequest, source: Source, settings: Settings, *, keep_inputs: bool = False
 ) -> Iterator[SettledRow | BadRow]:
     """Every row of the manifest, in order, settled or with all its problems."""
     planner = Planner(
         registry=load_registry(settings),
         settings=settings,
         defaults=request.defaults,
+        inputs=InputFiles(settings, keep=keep_inputs),
         source_name=source.name,
     )
     found = read_manifest(

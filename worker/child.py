@@ -41,7 +41,7 @@ class Child:
         self._storage = open_storage(settings)
         # Each process finds out for itself whether the store honours conditional PUT.
         log.info("%s", self._storage.probe())
-        self._shelf = ModelShelf(settings)
+        self._shelf = ModelShelf(settings, self._storage)
         self._refusals = Refusals()
         self._tokens = Tokens(settings)
         self._draining = DrainSignal(seconds=settings.drain_seconds)

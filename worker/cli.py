@@ -68,3 +68,37 @@ def _gpu_count() -> int:
         return sum(1 for _ in Path("/proc/driver/nvidia/gpus").iterdir())
     except OSError:
         return 0
+
+
+@click.command()
+@click.argument("what", nargs=-1, metavar="[IMAGE|FILE]...")
+@click.option("--job", help="Also images of this job: an id, a name or `latest`.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="How many of the job's images, chosen at random.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines; the last one is the sum.")
+def reproduce(what: tuple[str, ...], job: str | None, sample: int, as_json: bool) -> None:
+    """Render images again and compare the pixels.
+
+    An IMAGE is an id in the database; a FILE (PNG, JPEG or WebP) needs no database. Ends with
+    exit code 1 if pixels differ although the environment is the same, or nothing came out.
+
+    \b
+    Example:
+      imagemill reproduce --job latest --sample 50
+      imagemill reproduce picture.png
+    """
+    # Only this command needs torch in its own process.
+    from worker import reproducing  # noqa: PLC0415  # see above
+
+    settings = Settings.load()
+    samples = reproducing.collect(settings, what=what, job=job, sample=sample)
+    if not samples:
+        raise click.UsageError("nothing to reproduce: name images or files, or give --job")
+    if not reproducing.report(samples, settings, as_json=as_json):
+        sys.exit(1)

@@ -1,12 +1,13 @@
 """The shelf: warm models and the engine of the group in work, for one worker process."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from functools import partial
+from typing import Protocol
 
-from db.errors import ModelError
 from db.queries.claims import GroupChoice
-from db.registry import ModelEntry, load_registry, weights_digest
+from db.registry import find_weights, load_registry
 from db.settings import Settings
+from db.storage import Storage
+from db.storage.inputs import fetch_input
 from worker.engine import Engine, open_engine
 
 
@@ -24,11 +25,12 @@ class Shelf(Protocol):
 class ModelShelf:
     """Engines of registered models. One engine is kept: that of the group last rendered."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, storage: Storage) -> None:
         # Here and not above: who only wants the protocol must not load torch.
         from worker.models import WarmModels  # noqa: PLC0415  # see above
 
         self._settings = settings
+        self._inputs = partial(fetch_input, storage)
         self._registry = load_registry(settings)
         self._models = WarmModels(settings)
         self._engine: tuple[int, Engine] | None = None
@@ -43,22 +45,11 @@ class ModelShelf:
         if self._engine is not None and self._engine[0] == choice.id:
             return self._engine[1]
         self._engine = None
-        model = self._models.get(self._entry(choice.model_name, choice.document))
-        engine = open_engine(model, choice.document, self._settings)
+        digest = choice.document["weights_digest"]
+        entry = find_weights(
+            self._registry, digest, name=choice.model_name, settings=self._settings
+        )
+        model = self._models.get(entry)
+        engine = open_engine(model, choice.document, self._settings, inputs=self._inputs)
         self._engine = choice.id, engine
         return engine
-
-    def _entry(self, name: str, group: Mapping[str, Any]) -> ModelEntry:
-        """The entry whose weights the group wants: by name, else whichever has the digest."""
-        wanted = group["weights_digest"]
-        named = [self._registry.models[name]] if name in self._registry.models else []
-        for entry in (*named, *self._registry.models.values()):
-            try:
-                if weights_digest(entry, self._settings) == wanted:
-                    return entry
-            except ModelError:
-                continue  # another model that is not on this machine
-        raise ModelError(
-            f"no model here has the weights {wanted[:10]}… that the job was submitted with "
-            f"({name}); pull that revision, or correct the registry"
-        )

@@ -1,0 +1,122 @@
+"""The command `reproduce`: where the samples come from, and how verdicts are told."""
+
+import json
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import click
+
+from db.database import Database
+from db.errors import ObjectConflict
+from db.queries.jobs import find_job
+from db.queries.originals import Original, find_originals, sample_originals
+from db.schema import check_schema
+from db.settings import Settings
+from db.storage import Storage
+from db.storage.inputs import fetch_input
+from db.storage.opening import open_storage
+from worker.device import prepare_process
+from worker.images import read_record
+from worker.records import Pixels
+from worker.reproduce import Sample, Verdict, reproduce
+
+
+def collect(
+    settings: Settings, *, what: Sequence[str], job: str | None, sample: int
+) -> list[Sample]:
+    """The samples that a command line names: ids, files, and some of a job's images."""
+    ids = [int(word) for word in what if word.isdecimal()]
+    samples = [_from_file(Path(word), settings) for word in what if not word.isdecimal()]
+    if not ids and job is None:
+        return samples
+    database = Database.from_settings(settings)
+    check_schema(database)
+    with database.reading() as session:
+        originals = find_originals(session, ids)
+        if job is not None:
+            originals += sample_originals(session, find_job(session, job).id, sample)
+    database.close()
+    storage = open_storage(settings)
+    return samples + [_from_database(original, storage, settings) for original in originals]
+
+
+def report(samples: Sequence[Sample], settings: Settings, *, as_json: bool) -> bool:
+    """Render, compare and tell; whether every promise was kept."""
+    prepare_process(settings)
+    verdicts = []
+    inputs = partial(fetch_input, open_storage(settings))
+    for verdict in reproduce(samples, settings, inputs=inputs):
+        verdicts.append(verdict)
+        click.echo(json.dumps(_document(verdict)) if as_json else _line(verdict))
+    identical = sum(verdict.identical for verdict in verdicts)
+    broken = sum(
+        not verdict.identical and (verdict.same_environment or verdict.error is not None)
+        for verdict in verdicts
+    )
+    total = {
+        "checked": len(verdicts),
+        "identical": identical,
+        "different": len(verdicts) - identical,
+    }
+    if as_json:
+        click.echo(json.dumps(total))
+    else:
+        click.echo(f"{identical} of {len(verdicts)} identical")
+    return broken == 0
+
+
+def _from_file(path: Path, settings: Settings) -> Sample:
+    record, pixels = read_record(path, max_pixels=settings.max_pixels)
+    return Sample(
+        name=str(path),
+        spec=record.spec,
+        environment=record.environment,
+        pixels_sha256=record.pixels_sha256,
+        read=lambda: pixels,
+    )
+
+
+def _from_database(original: Original, storage: Storage, settings: Settings) -> Sample:
+    def read() -> Pixels:
+        record, pixels = read_record(
+            storage.get(original.object_key), max_pixels=settings.max_pixels
+        )
+        if record.pixels_sha256 != original.pixels_sha256:
+            raise ObjectConflict(f"{original.object_key} is not the file that was recorded")
+        return pixels
+
+    return Sample(
+        name=str(original.image_id),
+        spec=original.spec,
+        environment=original.environment,
+        pixels_sha256=original.pixels_sha256,
+        read=read,
+    )
+
+
+def _document(verdict: Verdict) -> dict[str, object]:
+    return {
+        "image": verdict.name,
+        "identical": verdict.identical,
+        "psnr": None if verdict.psnr is None or math.isinf(verdict.psnr) else verdict.psnr,
+        "same_environment": verdict.same_environment,
+        "changed": {name: list(values) for name, values in verdict.changed.items()},
+        "error": verdict.error,
+    }
+
+
+def _line(verdict: Verdict) -> str:
+    if verdict.error is not None:
+        return f"{verdict.name}: not rendered: {verdict.error}"
+    if verdict.identical:
+        return f"{verdict.name}: identical"
+    where = (
+        "in the same environment"
+        if verdict.same_environment
+        else ", ".join(
+            f"{name} was {then}, is {now}" for name, (then, now) in verdict.changed.items()
+        )
+    )
+    return f"{verdict.name}: different, PSNR {verdict.psnr:.1f} dB ({where})"
