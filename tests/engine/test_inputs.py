@@ -108,3 +108,17 @@ def test_strength_decides_how_much_of_the_picture_stays(
     assert green[0] > 180
     assert green[0] > green[1] > green[2]
     assert green[2] < 90
+
+
+def test_a_neighbour_that_starts_from_a_picture_changes_nothing(
+    shapes64: Model, settings: Settings
+) -> None:
+    # Its latents have another memory format, which a batch takes over from its first row.
+    files = Files(scene())
+    plain = spec_for(shapes64, sampler="unipc")
+    variation = spec_for(shapes64, init_image=digest_of(scene()), strength=1.0, sampler="ddpm")
+    engine = open_engine(shapes64, plain.group(), settings, 2, inputs=files)
+    [alone] = render(engine, [plain])
+    _, beside = render(engine, [variation, plain])
+
+    assert (pixels_of(beside) == pixels_of(alone)).all()

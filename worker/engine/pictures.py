@@ -36,7 +36,7 @@ class Decoder:
         """The pictures of finished images, each latents (1, channels, height, width)."""
         found: list[Picture] = []
         for start in range(0, len(latents), self._rows):
-            some = list(latents[start : start + self._rows])
+            some = [row.contiguous() for row in latents[start : start + self._rows]]
             padding = [torch.zeros_like(some[0])] * (self._rows - len(some))
             values = self._decode(torch.cat(some + padding))[: len(some)]
             found += [

@@ -46,12 +46,19 @@ class Slot:
         return self.index >= len(self.timesteps)
 
     def model_input(self) -> torch.Tensor:
-        """The latents as the denoiser wants them at this step."""
+        """The latents as the denoiser wants them at this step, contiguous.
+
+        A convolution's bits depend on its input's memory format, and a batch takes its format
+        from its rows: latents that came out of the VAE encoder in another one would change what
+        the neighbours get.
+        """
         scale = getattr(self.scheduler, "scale_model_input", None)
         scaled: torch.Tensor = self.latents
         if scale is not None:
             scaled = scale(self.latents, self.timestep)
-        return scaled if self.extra is None else torch.cat([scaled, self.extra], dim=1)
+        if self.extra is not None:
+            scaled = torch.cat([scaled, self.extra], dim=1)
+        return scaled.contiguous()
 
     def advance(self, negative: torch.Tensor | None, prompt: torch.Tensor) -> None:
         """Take one step with the denoiser's outputs for this image, each (1, …) like the latents.
