@@ -36,7 +36,9 @@ _DPMPP = "DPMSolverMultistepScheduler"
 # Its default contradicts its own final sigma; diffusers corrects that with a warning each time.
 _SINGLESTEP = MappingProxyType({"lower_order_final": True})
 
-_FLOW: Mapping[str, str | bool] = MappingProxyType({"use_flow_sigmas": True, "prediction_type": "flow_prediction"})
+_FLOW: Mapping[str, str | bool] = MappingProxyType(
+    {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}
+)
 
 SAMPLERS: tuple[Sampler, ...] = (
     Sampler(name="ddim", display="DDIM", diffusers_class="DDIMScheduler"),
