@@ -17,7 +17,7 @@ from db.queries.tallies import add_images, move_images
 from db.seeds import row_key
 from db.specs import ImageSpec
 from db.states import ImageState, JobState
-from db.tables import Group, Image, Job, Model, Row, Tally
+from db.tables import Group, Image, Job, Model, Object, Row, Tally
 
 LIVE = (JobState.LOADING, JobState.OPEN, JobState.PAUSED, JobState.FINISHED)
 
@@ -259,6 +259,35 @@ def retry(session: Session, job_id: int, *, codes: Collection[str] = ()) -> int:
         },
     )
     if moved:
+        _move_job(
+            session, job_id, sources=(JobState.FINISHED,), target=JobState.OPEN, finished_at=None
+        )
+    return moved
+
+
+def requeue(session: Session, object_ids: Collection[int]) -> int:
+    """Render again what these objects hold, as a new generation; how many images.
+
+    For objects that are missing or damaged in the store. Their rows go, so that the new file can
+    take their place; images of every job that shared them are ready again, and finished jobs open.
+    """
+    which = and_(Image.object_id.in_(list(object_ids)), in_state(ImageState.DONE))
+    job_ids = session.scalars(select(Image.job_id).where(which).distinct()).all()
+    moved = _move_images(
+        session,
+        which,
+        source=ImageState.DONE,
+        target=ImageState.READY,
+        event="requeued",
+        values={
+            "generation": Image.generation + 1,
+            "object_id": None,
+            "suspect": False,
+            "failures": 0,
+        },
+    )
+    session.execute(delete(Object).where(Object.id.in_(list(object_ids))))
+    for job_id in sorted(job_ids):
         _move_job(
             session, job_id, sources=(JobState.FINISHED,), target=JobState.OPEN, finished_at=None
         )

@@ -62,6 +62,8 @@ OWN_COMMANDS: Mapping[str, OwnCommand] = MappingProxyType(
             ("samplers", "models:samplers", "List the samplers and all their names."),
             ("dispatcher", "services:dispatcher", "Keep workers busy and rescue lost images."),
             ("flower", "services:flower", "Serve Flower, the web page of the Celery workers."),
+            ("verify", "upkeep:verify", "Check a job's files against their recorded hashes."),
+            ("sweep", "upkeep:sweep", "Find stored files that no image owns."),
             ("migrate", "services:migrate", "Create or upgrade the database's tables."),
             ("doctor", "doctor:doctor", "Check the set-up and say how to mend it."),
         )
@@ -74,7 +76,7 @@ SECTIONS: Mapping[str, Sequence[str]] = MappingProxyType(
         "Look": ("status", "watch", "jobs", "images", "show", "errors", "contact-sheet"),
         "Steer": ("retry", "pause", "resume", "cancel"),
         "Models": ("models", "samplers"),
-        "Operate": ("worker", "dispatcher", "flower", "migrate", "doctor"),
+        "Operate": ("worker", "dispatcher", "flower", "verify", "sweep", "migrate", "doctor"),
     }
 )
 """How `--help` sorts the commands; what is not named here comes under "More"."""
@@ -169,14 +171,8 @@ class ImagemillGroup(LazyGroup):
         extra.pop("standalone_mode", None)
         try:
             result = super().main(arguments, prog_name, standalone_mode=False, **extra)
-            sys.stdout.flush()
         except (click.Abort, KeyboardInterrupt):
             sys.exit(EXIT_INTERRUPTED)
-        except BrokenPipeError:
-            # The reader of our output has gone (`imagemill images | head`): nothing to report,
-            # and nothing may be written while Python shuts down.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(EXIT_OK)
         except Exception as error:
             if "--verbose" in arguments and not isinstance(error, click.ClickException):
                 logging.getLogger(__name__).exception("the command failed")

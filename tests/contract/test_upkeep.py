@@ -1,0 +1,106 @@
+"""`verify` and `sweep` over both databases and both stores."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+
+from db.queries import objects
+from db.states import ImageState, JobState
+from db.storage import Storage
+from scheduler_jobs.upkeep import Damage, sweep, verify
+from tests.mill import Mill, stored
+
+OLD = 0.0
+"""Seconds: everything that is there is older."""
+
+
+def fill(mill: Mill, storage: Storage, name: str, prompts: list[str]) -> int:
+    """A finished job whose files are really in the store."""
+    job_id = mill.load(name, prompts)
+    shift_id = mill.shift()
+    images = mill.claim(shift_id)
+    files = []
+    for image in images:
+        body = f"picture {image.request_key}".encode()
+        digest = hashlib.sha256(body).hexdigest()
+        key = f"{image.request_key[:2]}/{image.request_key}-{digest}.png"
+        storage.put(key, body, media_type="image/png")
+        file = stored(image.request_key)
+        files.append(replace(file, object_key=key, sha256=digest, size_bytes=len(body)))
+    mill.database.run(
+        lambda session: objects.complete(
+            session, shift_id=shift_id, environment_id=mill.environment_id, stored=files
+        )
+    )
+    mill.end(shift_id)
+    mill.finish_jobs()
+    return job_id
+
+
+@pytest.fixture
+def job(mill, storage) -> int:
+    storage.probe()
+    return fill(mill, storage, "job", ["a", "b", "c"])
+
+
+def keys(storage: Storage) -> list[str]:
+    return sorted(item.key for item in storage.list())
+
+
+def replace_object(storage: Storage, key: str, body: bytes) -> None:
+    storage.delete(key)
+    storage.put(key, body, media_type="image/png")
+
+
+def test_an_undamaged_job_verifies(mill, storage, job):
+    result = verify(mill.database, storage, job, requeue=True)
+    assert result.checked == 3
+    assert result.findings == ()
+    assert mill.job(job).state == JobState.FINISHED
+
+
+def test_damage_is_found_and_told_apart(mill, storage, job):
+    first, second, _ = keys(storage)
+    storage.delete(first)
+    replace_object(storage, second, b"x" * len(storage.get(second)))
+    result = verify(mill.database, storage, job, requeue=False)
+    found = {finding.object_key: finding.damage for finding in result.findings}
+    assert found == {first: Damage.MISSING, second: Damage.DAMAGED}
+    assert result.requeued == 0
+    assert mill.counts(job).done == 3
+
+
+def test_requeue_renders_what_is_damaged_again_for_every_job_that_shares_it(mill, storage, job):
+    sharing = mill.load("sharing", ["a", "b", "c"])
+    mill.finish_jobs()
+    assert mill.counts(sharing).done == 3
+    damaged = keys(storage)[0]
+    replace_object(storage, damaged, b"not a picture")
+    result = verify(mill.database, storage, job, requeue=True)
+    assert result.requeued == 2
+    assert damaged not in keys(storage)
+    for job_id in (job, sharing):
+        assert mill.job(job_id).state == JobState.OPEN
+        again = [image for image in mill.images(job_id) if image.state == ImageState.READY]
+        assert [image.generation for image in again] == [2]
+        assert mill.events(again[0].id)[-1] == "requeued"
+    shift_id = mill.shift()
+    assert mill.complete(shift_id, mill.claim(shift_id)) == 2
+    assert mill.counts(job).done == 3
+
+
+def test_sweep_finds_only_what_has_no_row_and_is_old_enough(mill, storage, job):
+    storage.put("ab/stray.png", b"nobody's", media_type="image/png")
+    storage.put("inputs/ab/init-image", b"an input", media_type="image/png")
+    young = sweep(mill.database, storage, older_than_seconds=3600, delete=True)
+    assert young.strays == ()
+    listed = sweep(mill.database, storage, older_than_seconds=OLD, delete=False)
+    assert [item.key for item in listed.strays] == ["ab/stray.png"]
+    assert listed.deleted == 0
+    deleted = sweep(mill.database, storage, older_than_seconds=OLD, delete=True)
+    assert deleted.deleted == 1
+    left = keys(storage)
+    assert "ab/stray.png" not in left
+    assert "inputs/ab/init-image" in left
+    assert verify(mill.database, storage, job, requeue=False).findings == ()
