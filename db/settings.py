@@ -6,6 +6,7 @@ Sources, first one wins: arguments of the call, `IMAGEMILL_*` environment variab
 """
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
@@ -67,8 +68,14 @@ class Settings(BaseSettings):
 
     lease_seconds: float = Field(60, gt=0, description="a shift's lease, renewed while it works")
     heartbeat_seconds: float = Field(5, gt=0, description="how often a shift renews its lease")
+    hang_seconds: float = Field(
+        300, gt=0, description="how long one step may take before its worker counts as hung"
+    )
     shift_seconds: float = Field(600, gt=0, description="how long one Celery task works")
     drain_seconds: float = Field(20, gt=0, description="how long a worker may take to stop")
+    notice_file: Path | None = Field(
+        None, description="a worker drains when this file appears: a spot instance's notice"
+    )
     max_solo_failures: int = Field(3, ge=1, description="failures alone before an image is dead")
     retry_seconds: float = Field(5, ge=0, description="first wait before a retry; doubles")
     sweep_age_seconds: float = Field(
@@ -107,6 +114,9 @@ class Settings(BaseSettings):
             return cls(**overrides)
         except ValidationError as error:
             raise SettingsError("; ".join(_problem(dict(e)) for e in error.errors())) from None
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            file = os.environ.get("IMAGEMILL_CONFIG", "imagemill.toml")
+            raise SettingsError(f"the settings file {file}: {error}") from None
 
     @classmethod
     def for_home(cls, home: Path, **overrides: Any) -> "Settings":

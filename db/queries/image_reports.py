@@ -123,9 +123,7 @@ def list_images(
     )
     if after is not None:
         query = query.where(Image.id > after)
-    return [
-        _report(image, number, stored) for image, number, stored in session.execute(query).tuples()
-    ]
+    return [_report(image, number, stored) for image, number, stored in session.execute(query)]
 
 
 def find_image(session: Session, image_id: int) -> ImageDetail:

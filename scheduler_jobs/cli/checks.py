@@ -158,8 +158,7 @@ def _broker(settings: Settings) -> str:
 
 
 def _storage(settings: Settings) -> str:
-    storage = open_storage(settings)
-    return f"{storage.uri}: {storage.probe()}"
+    return open_storage(settings).probe()
 
 
 def _models(settings: Settings) -> str:

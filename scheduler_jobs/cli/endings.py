@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from db.errors import ImagemillError
+from db.errors import ImagemillError, ManifestError
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -40,7 +40,8 @@ def report(error: Exception, *, as_json: bool) -> int:
         click.echo(_one_line(str(problem)), err=True)
     if len(problems) > SHOWN_PROBLEMS:
         click.echo(f"… and {len(problems) - SHOWN_PROBLEMS:,} more (--json lists all)", err=True)
-    for text in document["message"].splitlines() or [""]:
+    several = isinstance(error, ManifestError)  # flags and defaults files: a line for each
+    for text in document["message"].splitlines() if several else [document["message"]]:
         click.echo(f"error: {_one_line(text)}", err=True)
     if as_json:
         click.echo(json.dumps({"error": document}, default=str))

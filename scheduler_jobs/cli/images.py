@@ -149,7 +149,7 @@ def _print_detail(image: ImageDetail) -> None:
     )
     _section("Asked for")
     asked = {name: _value(value) for name, value in image.specification.items()}
-    asked |= {"template": image.template, "request_key": image.request_key}
+    asked |= {"template": image.template or "", "request_key": image.request_key}
     output.pairs(asked.items())
     if image.extras:
         _section("Other columns")
@@ -214,7 +214,5 @@ def _error(code: str | None, message: str | None) -> str | None:
     return None if code is None else f"{code}: {message}"
 
 
-def _value(value: object) -> object:
-    if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
-    return value
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

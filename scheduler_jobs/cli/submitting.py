@@ -18,6 +18,8 @@ from scheduler_jobs.manifest import (
     parameters_from_flags,
     parameters_from_toml,
 )
+from scheduler_jobs.manifest.columns import check_mapping
+from scheduler_jobs.manifest.problems import BadValue, Broken
 from scheduler_jobs.submission import SubmissionRequest
 
 P = ParamSpec("P")
@@ -184,4 +186,8 @@ def _columns(mapping: Sequence[str]) -> dict[str, str]:
         if not equals or not column or not field:
             raise click.BadParameter(f"{text!r}; expected COLUMN=FIELD", param_hint="--map")
         columns[column] = field
+    try:
+        check_mapping(columns)
+    except (BadValue, Broken) as bad:
+        raise click.UsageError(str(bad)) from None
     return columns

@@ -1,0 +1,118 @@
+"""The commands as a whole: found, described, documented, quick to list."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import click
+import pytest
+
+from scheduler_jobs.cli import cli, group
+from scheduler_jobs.cli.group import OWN_COMMANDS, SECTIONS
+from scheduler_jobs.cli.submitting import PARAMETER_FLAGS
+from scheduler_jobs.manifest import Parameters
+
+DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
+CONTEXT = click.Context(cli, info_name="imagemill")
+
+
+def commands() -> dict[str, click.Command]:
+    """Every command by its full name, subcommands included."""
+    found: dict[str, click.Command] = {}
+    for name in cli.list_commands(CONTEXT):
+        command = cli.get_command(CONTEXT, name)
+        assert command is not None
+        found[name] = command
+        if isinstance(command, click.Group):
+            for below in command.list_commands(CONTEXT):
+                inner = command.get_command(CONTEXT, below)
+                assert inner is not None
+                found[f"{name} {below}"] = inner
+    return found
+
+
+COMMANDS = commands()
+
+
+def sections_of_the_docs() -> dict[str, str]:
+    parts = re.split(r"^### `imagemill ([a-z -]+)`$", DOCS.read_text("utf-8"), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example_and_json(name):
+    command = COMMANDS[name]
+    assert command.help
+    assert f"imagemill {name}" in command.help
+    assert any("--json" in param.opts for param in command.params) or name == "worker"
+    for param in command.params:
+        if isinstance(param, click.Option):
+            said = param.help or param.show_default or param.metavar
+            assert said, f"--{param.name} says nothing"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_documented(name):
+    text = DOCS.read_text("utf-8")
+    section = sections_of_the_docs().get(name)
+    assert section is not None, f"docs/cli.md has no section `imagemill {name}`"
+    if name in {"run", "plan", "submit"}:
+        section = text  # what they share has a section of its own
+    for param in COMMANDS[name].params:
+        if isinstance(param, click.Option) and "--json" not in param.opts:
+            assert any(f"`{opt}" in section for opt in param.opts), f"{param.opts} is not described"
+
+
+def test_the_docs_describe_no_command_that_is_not_there():
+    assert set(sections_of_the_docs()) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", OWN_COMMANDS)
+def test_the_list_of_commands_says_what_the_command_says(name):
+    assert COMMANDS[name].get_short_help_str(limit=100) == OWN_COMMANDS[name].help
+    assert any(name in members for members in SECTIONS.values())
+
+
+def test_every_parameter_of_an_image_has_a_flag():
+    fields = set(Parameters.model_fields) - {"seed"}
+    assert fields <= set(PARAMETER_FLAGS)
+
+
+def test_listing_the_commands_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from scheduler_jobs.cli import cli\n"
+        "try:\n    cli.main(['--help'], 'imagemill')\n"
+        "except SystemExit as end:\n    assert end.code == 0\n"
+        "heavy = {'sqlalchemy', 'celery', 'pyarrow', 'pydantic', 'torch', 'boto3', 'PIL', 'rich'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert all(f"  {name} " in done.stdout for name in cli.list_commands(CONTEXT))
+
+
+def test_a_command_whose_package_is_missing_says_so_in_one_line(imagemill, monkeypatch):
+    absent = EntryPoint("paint", "no_such_package.cli:paint", group.PLUGINS)
+    broken = EntryPoint("carve", "json:no_such_attribute", group.PLUGINS)
+    monkeypatch.setattr(cli, "entry_points", {"paint": absent, "carve": broken})
+    assert re.search(r"paint +Not available in this installation", imagemill("--help").out)
+    for name in ("paint", "carve"):
+        answer = imagemill(name, "--anything", "x")
+        assert answer.code == 2
+        assert answer.err.count("\n") == 1
+        assert "pip install imagemill" in answer.err
+
+
+def test_a_mistyped_command_gets_a_suggestion(imagemill):
+    answer = imagemill("statsu")
+    assert answer.code == 2
+    assert "did you mean status?" in answer.err
+
+
+def test_no_command_shows_the_help(imagemill):
+    answer = imagemill()
+    assert answer.code == 2
+    assert "Render a manifest of prompts" in answer.err + answer.out

@@ -1,0 +1,257 @@
+"""`plan`, `submit` and `run`: from flags to a request, from results to words."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from db.queries.tallies import Counts
+from scheduler_jobs import embedded_run, submission
+from scheduler_jobs.embedded_run import RunResult
+from scheduler_jobs.submission import FIRST_TOKENS
+
+GOOD = "prompt,steps,Mood\na red circle,,calm\na blue star,30,wild\n"
+BAD = "prompt,steps\n,10\na blue star,many\na ring,20\n"
+
+
+class Broker:
+    """Counts tokens instead of publishing them."""
+
+    def __init__(self, settings):
+        self.published = 0
+
+    def publish(self, route, count=1):
+        self.published += count
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def broker(monkeypatch):
+    assert FIRST_TOKENS > 0
+    monkeypatch.setattr(submission, "Tokens", Broker)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    file = tmp_path / "shapes.csv"
+    file.write_text(GOOD)
+    return file
+
+
+@pytest.fixture
+def bad_manifest(tmp_path):
+    file = tmp_path / "bad.csv"
+    file.write_text(BAD)
+    return file
+
+
+def test_plan_counts_and_changes_nothing(at_home, mill, manifest):
+    planned = at_home("plan", manifest, "--samples", 3, "--json").json
+    assert (planned["rows"], planned["images"], planned["bad_rows"]) == (2, 6, 0)
+    assert planned["reused"] == 0
+    assert planned["groups"] == [
+        {"model": "shapes64", "width": 64, "height": 64, "guided": True, "images": 6}
+    ]
+    assert at_home("jobs", "--json").json["jobs"] == []
+
+
+def test_plan_needs_no_database(imagemill, tmp_path, manifest):
+    answer = imagemill("--home", tmp_path / "nowhere", "plan", manifest, "--json")
+    assert answer.code == 0
+    assert answer.json["reused"] is None
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_plan_says_what_of_a_long_prompt_is_cut(at_home, tmp_path):
+    file = tmp_path / "long.csv"
+    file.write_text("prompt\n" + "a red circle and " * 40 + "the end\n")
+    assert "the end" in at_home("plan", file, "--json").json["long_prompt_rows"][0][1]
+    assert "with a prompt longer than the model reads" in at_home("plan", file).out
+
+
+def test_submit_records_the_job_with_its_defaults(at_home, mill, manifest):
+    told = at_home(
+        *("submit", manifest, "--name", "my shapes", "--seed", 7, "--priority", -3),
+        *("--steps", 12, "--guidance-scale", 2.5, "--negative-prompt", "text", "--json"),
+    ).json
+    assert told["created"]
+    assert (told["requested"], told["ready"]) == (2, 2)
+    job = mill.job(told["job_id"])
+    assert (job.name, job.seed, job.priority, job.route) == ("my shapes", 7, -3, "default")
+    assert [image.steps for image in mill.images(job.id)] == [12, 30]
+    assert {image.guidance_scale for image in mill.images(job.id)} == {2.5}
+    assert {image.negative_prompt for image in mill.images(job.id)} == {"text"}
+
+
+def test_submitting_again_adds_nothing(at_home, mill, manifest):
+    job = at_home("submit", manifest, "--json").json["job_id"]
+    again = at_home("submit", manifest)
+    assert f"nothing added: job {job} (shapes) already has these 2 images" in again.out
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift))
+    done = at_home("submit", manifest)
+    assert f"nothing to do: job {job} (shapes) already has these 2 images" in done.out
+    assert len(at_home("jobs", "--json").json["jobs"]) == 1
+
+
+def test_a_row_goes_before_a_flag_and_a_flag_before_the_defaults_file(
+    at_home, mill, manifest, tmp_path
+):
+    defaults = tmp_path / "defaults.toml"
+    defaults.write_text('steps = 11\nsampler = "euler_a"\nwidth = 128\n')
+    told = at_home("submit", manifest, "--defaults", defaults, "--steps", 12, "--json").json
+    images = mill.images(told["job_id"])
+    assert [image.steps for image in images] == [12, 30]
+    assert {(image.sampler, image.width) for image in images} == {("euler_a", 128)}
+
+
+def test_columns_are_mapped(at_home, mill, manifest):
+    told = at_home("submit", manifest, "--map", "Mood=prompt", "--map", "prompt=extra", "--json")
+    assert [image.prompt for image in mill.images(told.json["job_id"])] == ["calm", "wild"]
+
+
+def test_a_manifest_may_come_from_standard_input(at_home, mill):
+    lines = b'{"prompt": "a red circle"}\n'
+    told = at_home("submit", "-", "--format", "jsonl", "--name", "piped", "--json", input=lines)
+    assert [image.prompt for image in mill.images(told.json["job_id"])] == ["a red circle"]
+
+
+@pytest.mark.parametrize("command", ["plan", "submit"])
+def test_bad_rows_are_told_in_lines_and_queue_nothing(at_home, bad_manifest, command):
+    answer = at_home(command, bad_manifest)
+    assert answer.code == 2
+    lines = answer.err.splitlines()
+    assert lines[0].startswith(f"{bad_manifest}:1: prompt: ")
+    assert lines[1].startswith(f'{bad_manifest}:2: steps: "many"; a whole number')
+    assert lines[-1].startswith("error: ")
+    document = at_home(command, bad_manifest, "--json").json
+    problems = document["problems"] if command == "plan" else document["error"]["problems"]
+    assert [(problem["row"], problem["column"]) for problem in problems] == [
+        (1, "prompt"),
+        (2, "steps"),
+    ]
+    assert {job["state"] for job in at_home("jobs", "--json").json["jobs"]} <= {"rejected"}
+
+
+@pytest.mark.parametrize("command", ["plan", "submit"])
+def test_twenty_bad_rows_are_shown_and_all_are_in_json(at_home, tmp_path, command):
+    file = tmp_path / "bad.csv"
+    file.write_text("prompt,steps\n" + "a star,-1\n" * 30)
+    lines = at_home(command, file).err.splitlines()
+    assert sum(": steps: " in line for line in lines) == 20
+    assert "… and 10 more (--json lists all)" in lines
+    document = at_home(command, file, "--json").json
+    problems = document["problems"] if command == "plan" else document["error"]["problems"]
+    assert len(problems) == 30
+
+
+def test_bad_rows_may_be_skipped(at_home, bad_manifest):
+    answer = at_home("submit", bad_manifest, "--skip-bad-rows")
+    assert answer.code == 0
+    assert "2 bad rows skipped" in answer.out
+    rows = at_home("errors", "latest", "--json").json["bad_rows"]
+    assert [row["number"] for row in rows] == [1, 2]
+    assert "many" in at_home("errors", "latest").out
+    assert (
+        at_home("errors", "latest", "--limit", 1, "--after-row", 1, "--json").json["next_row"]
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--steps", "0"], "steps"),
+        (["--sampler", "oiler"], "did you mean euler"),
+        (["--width", "63"], "width"),
+        (["--seed", "-1"], "--seed"),
+        (["--map", "prompt"], "COLUMN=FIELD"),
+        (["--map", "Mood=colour"], "names no field"),
+        (["--samples", "2", "--seeds", "1,2,3"], "seeds"),
+        (["--defaults", "none.toml"], "none.toml"),
+        (["--format", "xlsx"], "xlsx"),
+        (["--model", "nonesuch"], "nonesuch"),
+    ],
+)
+def test_bad_flags_are_named(at_home, manifest, flags, complaint):
+    answer = at_home("submit", manifest, *flags)
+    assert answer.code == 2
+    assert complaint in answer.err
+    assert at_home("jobs", "--json").json["jobs"] == []
+
+
+def a_result(out: Path, **changes) -> RunResult:
+    values = {
+        "job_id": 1,
+        "job_name": "shapes",
+        "requested": 2,
+        "rendered": 2,
+        "reused": 0,
+        "done": 2,
+        "dead": 0,
+        "seconds": 4.0,
+        "images_per_second": 0.5,
+        "database": f"sqlite:///{out}/imagemill.sqlite3",
+        "output": out,
+        "contact_sheet": out / "contact-sheet.png",
+        "interrupted": False,
+    }
+    return RunResult(**{**values, **changes})
+
+
+@pytest.fixture
+def pretended_run(monkeypatch):
+    """Makes `run` return a result at once; the requests that it got."""
+    seen = []
+
+    def pretend(**changes):
+        def run(request, *, settings, out, progress):
+            seen.append((request, settings, out))
+            progress(Counts(ready=2))
+            return a_result(out, **changes)
+
+        monkeypatch.setattr(embedded_run, "run", run)
+        return seen
+
+    return pretend
+
+
+def test_run_ends_with_one_object_of_exactly_these_keys(
+    imagemill, manifest, tmp_path, pretended_run
+):
+    (seen, out) = pretended_run(), tmp_path / "out"
+    answer = imagemill("run", manifest, "--out", out, "--samples", 2, "--json")
+    assert answer.code == 0
+    assert list(json.loads(answer.out)) == [
+        *("job", "requested", "rendered", "reused", "done", "dead"),
+        *("seconds", "images_per_second", "database", "output"),
+    ]
+    request, settings, where = seen[0]
+    assert where == out
+    assert request.defaults.samples == 2
+    assert settings.database_url.get_secret_value().endswith("out/imagemill.sqlite3")
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        ({}, 0, "2 images done of 2; rendered 2 in 4 s, 0.50 images/s"),
+        ({"rendered": 0}, 0, "nothing to do: 2 images done of 2"),
+        ({"done": 1, "dead": 1}, 1, "errors 1` says what went wrong"),
+        ({"done": 1, "interrupted": True}, 130, "goes on where it stopped"),
+    ],
+)
+def test_run_says_how_it_ended(imagemill, manifest, tmp_path, pretended_run, changes, code, words):
+    pretended_run(**changes)
+    answer = imagemill("run", manifest, "--out", tmp_path / "out")
+    assert answer.code == code
+    assert words in answer.out
+    assert "contact-sheet.png" in answer.out
+
+
+def test_run_needs_a_folder(imagemill, manifest):
+    answer = imagemill("run", manifest)
+    assert answer.code == 2
+    assert "--out DIR" in answer.err

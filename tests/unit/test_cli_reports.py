@@ -1,0 +1,174 @@
+"""What `status`, `jobs`, `images`, `show` and `errors` tell about work in a database."""
+
+import pytest
+
+from db.states import ImageState
+from tests.mill import CRASH, REFUSED
+
+EVIL = "a \x1b[31mred\u202e circle\nwith a tail"
+
+
+@pytest.fixture
+def worked(mill):
+    """A job of four images: one done, one dead, one leased, one ready."""
+    job = mill.load("shapes", [EVIL, "a square", "a star", "a heart"])
+    shift = mill.shift()
+    done, dead, _ = mill.claim(shift, limit=3)
+    mill.begin(shift, [done.id, dead.id])
+    mill.complete(shift, [done])
+    mill.fail(shift, dead.id, REFUSED)
+    return job
+
+
+def test_status_counts_every_state(at_home, worked):
+    job = at_home("status", "--json").json["jobs"][0]
+    assert job["counts"] == {"ready": 1, "leased": 1, "done": 1, "dead": 1, "cancelled": 0}
+    assert job["requested"] == 4
+    assert job["images_per_second"] > 0
+    assert job["eta_seconds"] > 0
+
+
+def test_status_of_one_job_has_outcomes_groups_errors_and_workers(at_home, worked):
+    document = at_home("status", "shapes", "--json").json
+    assert document["job"]["id"] == worked
+    assert document["outcomes"] == {"ok": 1}
+    assert [group["counts"]["done"] for group in document["groups"]] == [1]
+    assert document["errors"] == [
+        {"code": "input_image", "images": 1, "message": "it is no picture"}
+    ]
+    assert [worker["working"] for worker in document["workers"]] == [True]
+    assert document["live_shifts"] == 1
+
+
+def test_status_for_people(at_home, worked):
+    everything = at_home("status").out
+    assert "shapes" in everything
+    assert "1 worker alive, 1 shift at work" in everything
+    one = at_home("status", "latest").out
+    assert "1 (25 %)" in one
+    assert "imagemill retry 1" in one
+
+
+def test_status_of_an_empty_database(at_home):
+    answer = at_home("status")
+    assert answer.code == 0
+    assert "no job is live" in answer.out
+    assert "no worker is alive" in answer.out
+
+
+def test_jobs_are_paged_newest_first(at_home, mill):
+    for name in ("one", "two", "three"):
+        mill.load(name, ["a circle"])
+    first = at_home("jobs", "--limit", 2, "--json").json
+    assert [job["name"] for job in first["jobs"]] == ["three", "two"]
+    second = at_home("jobs", "--limit", 2, "--before", first["next"], "--json").json
+    assert [job["name"] for job in second["jobs"]] == ["one"]
+    assert second["next"] is None
+
+
+def test_jobs_by_state(at_home, mill):
+    mill.load("one", ["a circle"])
+    mill.pause(mill.load("two", ["a square"]))
+    paused = at_home("jobs", "--state", "paused", "--json").json["jobs"]
+    assert [job["name"] for job in paused] == ["two"]
+
+
+def test_images_are_paged_by_id(at_home, mill):
+    mill.load("many", [f"prompt {n}" for n in range(5)], samples=2)
+    seen, after = [], 0
+    while after is not None:
+        page = at_home("images", "many", "--limit", 4, "--after", after, "--json").json
+        seen += [(image["row"], image["sample"]) for image in page["images"]]
+        after = page["next"]
+    assert seen == [(row, sample) for row in range(1, 6) for sample in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("filters", "rows"),
+    [
+        (["--state", "done"], [1]),
+        (["--state", "ready"], [4]),
+        (["--outcome", "ok"], [1]),
+        (["--code", "input_image"], [2]),
+        (["--row", "3"], [3]),
+        (["--model", "model-aaaa"], [1, 2, 3, 4]),
+        (["--model", "another"], []),
+        (["--state", "done", "--row", "2"], []),
+    ],
+)
+def test_images_are_filtered(at_home, worked, filters, rows):
+    found = at_home("images", "latest", *filters, "--json").json["images"]
+    assert [image["row"] for image in found] == rows
+
+
+def test_prompts_are_harmless_on_a_screen_and_exact_in_json(at_home, worked):
+    for answer in (at_home("images"), at_home("show", 1), at_home("errors", "latest")):
+        assert "\x1b" not in answer.out
+        assert "\u202e" not in answer.out
+    assert "a [31mred circle with a tail" in at_home("images").out
+    assert at_home("images", "--json").json["images"][0]["prompt"] == EVIL
+    assert at_home("show", 1, "--json").json["image"]["specification"]["prompt"] == EVIL
+    assert "\x1b" not in at_home("show", 1, "--json").out
+
+
+def test_show_has_the_file_and_the_history(at_home, worked):
+    image = at_home("show", 1, "--json").json["image"]
+    assert image["state"] == "done"
+    assert image["file"]["object_key"].endswith(".png")
+    assert image["file"]["environment"]
+    assert [event["event"] for event in image["history"]] == ["done"]
+    assert image["history"][0]["worker"] == "w@host"
+    text = at_home("show", 1).out
+    assert image["file"]["uri"] in text
+    assert image["file"]["pixels_sha256"] in text
+
+
+def test_show_follows_an_image_through_its_generations(at_home, mill, worked):
+    mill.retry(worked)
+    image = at_home("show", 2, "--json").json["image"]
+    assert (image["state"], image["generation"]) == (ImageState.READY, 2)
+    assert [event["event"] for event in image["history"]] == ["dead", "retried"]
+    assert image["file"] is None
+    assert "it is no picture" in at_home("show", 2).out
+
+
+def test_errors_are_counted_by_code_and_listed(at_home, mill, worked):
+    document = at_home("errors", "latest", "--json").json
+    assert document["codes"] == [
+        {"code": "input_image", "images": 1, "message": "it is no picture"}
+    ]
+    assert [image["row"] for image in document["images"]] == [2]
+    assert document["images"][0]["error_message"] == "it is no picture"
+    text = at_home("errors", "latest").out
+    assert "input_image" in text
+    assert "it is no picture" in text
+
+
+def test_errors_are_paged(at_home, mill):
+    job = mill.load("bad", ["one", "two", "three"])
+    shift = mill.shift()
+    for image in mill.claim(shift):
+        mill.begin(shift, [image.id])
+        mill.fail(shift, image.id, REFUSED)
+    first = at_home("errors", job, "--limit", 2, "--json").json
+    assert [image["row"] for image in first["images"]] == [1, 2]
+    rest = at_home("errors", job, "--limit", 2, "--after", first["next_image"], "--json").json
+    assert [image["row"] for image in rest["images"]] == [3]
+    assert rest["next_image"] is None
+
+
+def test_errors_of_a_job_without_any(at_home, mill):
+    mill.load("good", ["a circle"])
+    answer = at_home("errors", "good")
+    assert answer.code == 0
+    assert "no dead images and no bad rows" in answer.out
+
+
+def test_an_image_that_failed_and_waits_says_why(at_home, mill):
+    mill.load("tried", ["a circle"])
+    shift = mill.shift()
+    (image,) = mill.claim(shift)
+    mill.begin(shift, [image.id])
+    mill.fail(shift, image.id, CRASH)
+    detail = at_home("show", image.id, "--json").json["image"]
+    assert (detail["state"], detail["error_code"]) == (ImageState.READY, "render")

@@ -1,0 +1,103 @@
+"""`retry`, `pause`, `resume`, `cancel` and `watch`: they move jobs, and say so."""
+
+import json
+
+import pytest
+
+from db.queries.tallies import Counts
+from db.states import JobState
+from scheduler_jobs.cli import watch as watching
+from tests.mill import REFUSED
+
+
+@pytest.fixture
+def job(mill):
+    return mill.load("shapes", ["a circle", "a square"])
+
+
+@pytest.fixture
+def job_with_dead(mill, job):
+    shift = mill.shift()
+    first, second = mill.claim(shift)
+    mill.begin(shift, [first.id, second.id])
+    mill.complete(shift, [first])
+    mill.fail(shift, second.id, REFUSED)
+    mill.end(shift)
+    mill.finish_jobs()
+    return job
+
+
+def test_pause_and_resume(at_home, mill, job):
+    assert at_home("pause", "shapes", "--json").json["state"] == "paused"
+    assert mill.job(job).state == JobState.PAUSED
+    assert "already paused" in at_home("pause", job).out
+    assert at_home("resume", "latest", "--json").json["state"] == "open"
+    assert mill.job(job).state == JobState.OPEN
+
+
+def test_cancel_keeps_what_is_done_and_cancels_the_rest(at_home, mill, job):
+    shift = mill.shift()
+    (image,) = mill.claim(shift, limit=1)
+    mill.begin(shift, [image.id])
+    mill.complete(shift, [image])
+    assert at_home("cancel", job, "--json").json["counts"] == {
+        "ready": 0,
+        "leased": 0,
+        "done": 1,
+        "dead": 0,
+        "cancelled": 1,
+    }
+
+
+@pytest.mark.parametrize("step", ["pause", "resume", "retry"])
+def test_a_step_that_the_state_forbids_is_an_error(at_home, job, step):
+    at_home("cancel", job)
+    answer = at_home(step, job)
+    assert answer.code == 2
+    assert "is cancelled" in answer.err
+
+
+def test_retry_makes_dead_images_ready(at_home, mill, job_with_dead):
+    assert at_home("retry", "latest", "--code", "another", "--json").json["retried"] == 0
+    assert at_home("retry", "latest", "--code", "input_image", "--json").json["retried"] == 1
+    assert mill.counts(job_with_dead) == Counts(ready=1, done=1)
+    assert mill.job(job_with_dead).state == JobState.OPEN
+    assert "nothing to retry" in at_home("retry", "latest").out
+
+
+def test_watch_ends_with_the_job(at_home, mill, job):
+    shift = mill.shift()
+    images = mill.claim(shift)
+    mill.complete(shift, images)
+    answer = at_home("watch", "latest")
+    assert answer.code == 0
+    assert "2 images done of 2" in answer.out
+
+
+def test_watch_fails_if_images_are_dead(at_home, job_with_dead):
+    answer = at_home("watch", "latest", "--json")
+    assert answer.code == 1
+    assert answer.json["ended"] is True
+    assert answer.json["counts"]["dead"] == 1
+
+
+def test_watch_looks_again_until_the_job_ends(at_home, mill, job, monkeypatch):
+    def work(seconds):
+        shift = mill.shift()
+        mill.complete(shift, mill.claim(shift, limit=1))
+
+    monkeypatch.setattr(watching.time, "sleep", work)
+    answer = at_home("watch", job, "--json")
+    looks = [json.loads(line) for line in answer.out.splitlines()]
+    assert [look["counts"]["done"] for look in looks] == [0, 1, 2]
+    assert [look["ended"] for look in looks] == [False, False, True]
+
+
+def test_ctrl_c_ends_the_watching_cleanly(at_home, job, monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching.time, "sleep", interrupt)
+    answer = at_home("watch", job)
+    assert answer.code == 130
+    assert "Traceback" not in answer.err
