@@ -37,8 +37,15 @@ def write_folder(folder: Path, vae: AutoencoderKL, denoiser: Denoiser) -> None:
     pipeline.save_pretrained(folder, safe_serialization=True)
     pipeline.to(dtype=torch.float32)
     write_tokenizer(folder / "tokenizer", caption_words())
+    _ship_pndm_option(folder / "scheduler" / "scheduler_config.json")
     for path in sorted(folder.rglob("*.json")):
         _forget_paths(path)
+
+
+def _ship_pndm_option(path: Path) -> None:
+    """PNDM made from this config skips its Runge-Kutta start, as in Stable Diffusion's configs."""
+    content = json.loads(path.read_text()) | {"skip_prk_steps": True}
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def _forget_paths(path: Path) -> None:
