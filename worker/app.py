@@ -4,13 +4,12 @@ Reads the settings when imported, like `db.celery_app`: Celery's children import
 """
 
 import logging
-import os
-from pathlib import Path
 from typing import Any
 
 from celery.signals import (
     setup_logging,
     worker_process_shutdown,
+    worker_ready,
     worker_shutdown,
     worker_shutting_down,
 )
@@ -18,45 +17,44 @@ from celery.signals import (
 from db.broker import SHIFT_TASK, make_app
 from db.logs import configure_logging
 from db.settings import Settings
-from worker.child import this_child
-from worker.drain import DRAIN_FILE
+from worker import drain
+from worker.child import close_child, work_shift
 
 log = logging.getLogger(__name__)
 
-app = make_app(Settings.load())
+_settings = Settings.load()
+
+app = make_app(_settings)
 
 
 @app.task(name=SHIFT_TASK)
 def shift(route: str) -> str:
     """Render until the shift's time is over or nothing is left; a readable report."""
-    return this_child().work(route)
+    return work_shift(route)
 
 
 @setup_logging.connect
 def _log_our_way(**_: Any) -> None:
-    configure_logging(Settings.load())
+    configure_logging(_settings)
+
+
+@worker_ready.connect
+def _watch_notice(**_: Any) -> None:
+    if _settings.notice_file is not None:
+        drain.watch_notice(_settings.notice_file)
 
 
 @worker_shutting_down.connect
-def _tell_children(sig: str = "", **_: Any) -> None:
-    log.info("draining (%s)", sig)
-    for file in _drain_files():
-        file.touch()
+def _drain(sig: str = "", **_: Any) -> None:
+    log.info("draining (%s); the same signal again ends at once", sig)
+    drain.tell_children()
 
 
 @worker_shutdown.connect
 def _clean_up(**_: Any) -> None:
-    for file in _drain_files():
-        file.unlink(missing_ok=True)
-        file.parent.rmdir()
+    drain.forget_file()
 
 
 @worker_process_shutdown.connect
 def _sign_off(**_: Any) -> None:
-    if this_child.cache_info().currsize:
-        this_child().close()
-
-
-def _drain_files() -> list[Path]:
-    """The drain file, if `imagemill worker` chose one (a bare `celery worker` has none)."""
-    return [Path(os.environ[DRAIN_FILE])] if DRAIN_FILE in os.environ else []
+    close_child()

@@ -4,20 +4,22 @@ import logging
 import os
 import socket
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 
 from billiard import current_process
 
 from db.broker import Tokens
 from db.database import Database
-from db.errors import BrokerError, ServiceError, SettingsError
+from db.errors import BrokerError, ImagemillError, SettingsError
 from db.logs import configure_logging
 from db.queries import jobs, shifts
 from db.schema import check_schema
 from db.settings import Settings
+from db.storage import Storage
 from db.storage.opening import open_storage
 from worker.drain import DrainSignal
-from worker.shelf import ModelShelf
+from worker.shelf import ModelShelf, Shelf
 from worker.shift import Refusals, Shift, ShiftReport
 
 log = logging.getLogger(__name__)
@@ -29,30 +31,27 @@ _AFTER_FAULT_SECONDS = 5.0
 class Child:
     """A process that renders: its database, storage, models, and its row in `workers`."""
 
-    def __init__(self, settings: Settings) -> None:
-        # Here and not above: the parent, which only supervises, never loads torch.
-        from worker.device import prepare_process, resolve_device  # noqa: PLC0415  # see above
-
-        prepare_process(settings)
+    def __init__(
+        self, settings: Settings, *, open_shelf: Callable[[Storage], Shelf], device: str
+    ) -> None:
         self._settings = settings
-        self._device = str(resolve_device(settings))
         self._database = Database.from_settings(settings)
         check_schema(self._database)
         self._storage = open_storage(settings)
         # Each process finds out for itself whether the store honours conditional PUT.
         log.info("%s", self._storage.probe())
-        self._shelf = ModelShelf(settings, self._storage)
+        self._shelf = open_shelf(self._storage)
         self._refusals = Refusals()
         self._tokens = Tokens(settings)
-        self._draining = DrainSignal(seconds=settings.drain_seconds)
-        self._draining.install()
-        self._worker_id = self._register()
+        self.draining = DrainSignal(seconds=settings.drain_seconds)
+        self.draining.install()
+        self._worker_id = self._register(device)
 
     def work(self, route: str) -> str:
         """One shift; its report, readable in Flower. Publishes the next token while work is left.
 
-        A service that does not answer ends the shift, not the process; what was held is given
-        back, or is released when the lease is over.
+        A `ServiceError` ends the shift, not the process; what was held is given back, or is
+        released when the lease is over.
         """
         shift = Shift(
             database=self._database,
@@ -62,15 +61,10 @@ class Child:
             worker_id=self._worker_id,
             route=route,
             refusals=self._refusals,
-            draining=self._draining,
+            draining=self.draining,
         )
-        try:
-            report = shift.work()
-            self._wake_next(route, report)
-        except ServiceError as error:
-            log.error("the shift ended early: %s: %s", error.code, error)  # noqa: TRY400  # one line
-            time.sleep(_AFTER_FAULT_SECONDS)
-            return f"ended early ({error.code}): {error}"
+        report = shift.work()
+        self._wake_next(route, report)
         return str(report)
 
     def close(self) -> None:
@@ -79,7 +73,7 @@ class Child:
         self._database.close()
 
     def _wake_next(self, route: str, report: ShiftReport) -> None:
-        if self._draining() or report.done == 0:
+        if self.draining() or report.done == 0:
             return
         ready = self._database.run(jobs.ready_images)
         if ready.get(route):
@@ -88,7 +82,7 @@ class Child:
             except BrokerError as error:
                 log.warning("the dispatcher will wake the next shift: %s", error)
 
-    def _register(self) -> int:
+    def _register(self, device: str) -> int:
         host, pid = socket.gethostname(), os.getpid()
         return self._database.run(
             lambda session: shifts.register_worker(
@@ -96,10 +90,21 @@ class Child:
                 name=f"{host}:{pid}",
                 host=host,
                 pid=pid,
-                device=self._device,
+                device=device,
                 route=self._settings.route,
             )
         )
+
+
+def open_child(settings: Settings) -> Child:
+    """A child with its own device and the registered models."""
+    # Here and not above: the parent, which only supervises, never loads torch.
+    from worker.device import prepare_process, resolve_device  # noqa: PLC0415  # see above
+
+    settings = _with_own_device(settings)
+    prepare_process(settings)
+    device = str(resolve_device(settings))
+    return Child(settings, open_shelf=partial(ModelShelf, settings), device=device)
 
 
 @cache
@@ -107,7 +112,26 @@ def this_child() -> Child:
     """The process's own `Child`, made when its first task arrives."""
     settings = Settings.load()
     configure_logging(settings)
-    return Child(_with_own_device(settings))
+    return open_child(settings)
+
+
+def work_shift(route: str) -> str:
+    """One shift of this process. What went wrong outside of it is one line, and a pause."""
+    pause: Callable[[float], object] = time.sleep
+    try:
+        child = this_child()
+        pause = child.draining.wait
+        return child.work(route)
+    except ImagemillError as error:
+        log.error("the shift ended early: %s: %s", error.code, error)  # noqa: TRY400  # one line
+        pause(_AFTER_FAULT_SECONDS)
+        return f"ended early ({error.code}): {error}"
+
+
+def close_child() -> None:
+    """Sign off, if this process ever worked."""
+    if this_child.cache_info().currsize:
+        this_child().close()
 
 
 def _with_own_device(settings: Settings) -> Settings:

@@ -6,13 +6,17 @@ hundred milliseconds, and a child that is signalled itself drains as well; a sec
 end of the drain's time, ends it.
 """
 
+import logging
 import os
 import signal
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+
+log = logging.getLogger(__name__)
 
 DRAIN_FILE = "IMAGEMILL_DRAIN_FILE"
 """The environment variable that tells the children where to look."""
@@ -28,6 +32,35 @@ def prepare_parent() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="imagemill-drain-"))
     os.environ[DRAIN_FILE] = str(folder / "drain")
     return folder / "drain"
+
+
+def tell_children() -> None:
+    """Ask the children to drain; from now on a further signal ends parent and children at once."""
+    if DRAIN_FILE in os.environ:
+        Path(os.environ[DRAIN_FILE]).touch()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end_now)
+
+
+def forget_file() -> None:
+    """Remove the drain file: every child has ended."""
+    if DRAIN_FILE in os.environ:
+        file = Path(os.environ[DRAIN_FILE])
+        file.unlink(missing_ok=True)
+        with suppress(OSError):
+            file.parent.rmdir()
+
+
+def watch_notice(file: Path) -> None:
+    """Drain this worker as SIGTERM does when `file` appears; in the worker's parent."""
+
+    def watch() -> None:
+        while not file.exists():
+            time.sleep(_LOOK_SECONDS)
+        log.warning("%s has appeared: draining", file)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="notice", daemon=True).start()
 
 
 class DrainSignal:
@@ -53,17 +86,31 @@ class DrainSignal:
         """Whether to stop at the next step boundary."""
         return self._told.is_set()
 
+    def wait(self, seconds: float) -> bool:
+        """Sleep, but not longer than until we are told to stop; whether we are."""
+        return self._told.wait(seconds)
+
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if self._told.is_set():
             os._exit(_EXIT_FORCED)
         self._told.set()
 
     def _watch(self) -> None:
-        while not self._told.wait(_LOOK_SECONDS):
+        """In a thread, so that it also counts while the main thread hangs."""
+        deadline: float | None = None
+        while deadline is None or time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
             if os.getppid() != self._parent:
                 os._exit(_EXIT_ORPHAN)
             if self._file is not None and self._file.exists():
                 self._told.set()
-        # Not a Timer: the time also counts while the main thread is hung.
-        time.sleep(self._seconds)
+            if deadline is None and self._told.is_set():
+                deadline = time.monotonic() + self._seconds
+        log.critical("could not stop within %.0f s; ending this process", self._seconds)
         os._exit(_EXIT_FORCED)
+
+
+def _end_now(_number: int, _frame: FrameType | None) -> None:
+    """End the parent; the kernel ends its children with it (Celery asks for that)."""
+    forget_file()
+    os._exit(_EXIT_FORCED)

@@ -7,16 +7,19 @@ rendered with no neighbour, so that the one that did it is found and takes no ot
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from sqlalchemy.orm import Session
-
-from db.database import Database
-from db.errors import ImagemillError, RenderError, first_line
-from db.queries import claims, objects
-from db.queries.claims import Claimed, Failure, RetryPolicy
-from worker.engine import Engine, Rendered
-from worker.lease import Lease
+from db.errors import (
+    ImagemillError,
+    OutOfMemory,
+    RenderError,
+    ServiceError,
+    StorageDenied,
+    first_line,
+)
+from db.queries.claims import Claimed
+from worker.engine import Engine, Failed, Rendered
+from worker.holdings import Holdings
 from worker.recording import Recorder
 
 log = logging.getLogger(__name__)
@@ -34,36 +37,33 @@ _GROUP_SECONDS = 120.0
 class GroupRun:
     """One engine's work on one group, within a shift.
 
-    It holds at most what is in the slots plus B waiting for one. `rendered` counts images that
-    were handed to the recorder, `failed` those that were charged a failure; `ticks` moves while
-    the engine works.
+    It holds at most what is in the slots, B waiting for one, and images whose request is among
+    those: their followers, which become done together with it. `rendered` counts images that were
+    handed to the recorder, `failed` those that were charged a failure; `ticks` moves while the
+    engine works.
     """
 
     def __init__(
         self,
         *,
-        database: Database,
         engine: Engine,
+        holdings: Holdings,
         recorder: Recorder,
-        lease: Lease,
         group_id: int,
-        route: str,
-        policy: RetryPolicy,
         must_stop: Callable[[], bool],
     ) -> None:
         self.rendered = 0
         self.failed = 0
         self._claims = 0
-        self._database = database
         self._engine = engine
+        self._holdings = holdings
         self._recorder = recorder
-        self._lease = lease
         self._group_id = group_id
-        self._route = route
-        self._policy = policy
         self._must_stop = must_stop
         self._waiting: deque[Claimed] = deque()
         self._rendering: dict[int, Claimed] = {}
+        self._followers: dict[str, list[Claimed]] = {}
+        self._applied = holdings.lease.orders
         self._ask_again = 0.0
 
     @property
@@ -75,23 +75,30 @@ class GroupRun:
         """Render until nothing of the group can be claimed, or the shift must stop.
 
         How many images were claimed. What is not finished then is given back, uncharged.
+        `OutOfMemory` if the device is too small for this engine, which no image is charged for.
         """
+        try:
+            claimed = self._render_all()
+        except OutOfMemory:
+            self._let_go()
+            raise
+        finally:
+            self._engine.abandon()
+        self._let_go()
+        return claimed
+
+    def _render_all(self) -> int:
         claimed = 0
         ends = time.monotonic() + _GROUP_SECONDS
-        try:
-            while not self._must_stop():
-                if time.monotonic() < ends:
-                    claimed += self._claim()
-                self._drop_stopped_jobs()
-                self._admit()
-                if not self._engine.busy and not self._waiting:
-                    break
-                self._step()
-                self._recorder.wait(at_most=_PENDING_BATCHES * self._engine.slots)
-        finally:
-            left = [*self._engine.abandon(), *(image.id for image in self._waiting)]
-        if left and not self._lease.lost:
-            self._give_back(left)
+        while not self._must_stop():
+            if time.monotonic() < ends:
+                claimed += self._claim()
+            self._drop_stopped_jobs()
+            self._admit()
+            if not self._engine.busy and not self._waiting:
+                break
+            self._step()
+            self._recorder.wait(at_most=_PENDING_BATCHES * self._engine.slots, stop=self._must_stop)
         return claimed
 
     def _claim(self) -> int:
@@ -100,28 +107,19 @@ class GroupRun:
         if room == 0 or self._waiting or time.monotonic() < self._ask_again:
             return 0
         limit = self._engine.slots if self._engine.busy else room
-        images, known = self._database.run(lambda session: self._claim_new(session, limit))
+        images, known = self._holdings.claim(self._group_id, limit=limit)
         self._claims += 1
         if not images:
             self._ask_again = time.monotonic() + _CLAIM_PAUSE_SECONDS
-        in_work = known | {image.request_key for image in self._rendering.values()}
+        in_work = {image.request_key for image in self._rendering.values()}
         for image in images:
-            # A second image of the same request becomes done together with the first.
-            if image.request_key not in in_work:
-                in_work.add(image.request_key)
+            key = image.request_key
+            if key in in_work:
+                self._followers.setdefault(key, []).append(image)
+            elif key not in known:
+                in_work.add(key)
                 self._waiting.append(image)
         return len(images)
-
-    def _claim_new(self, session: Session, limit: int) -> tuple[list[Claimed], set[str]]:
-        """Claim images, and finish at once those whose request has a file by now."""
-        shift_id = self._lease.shift_id
-        images = claims.claim(
-            session, shift_id=shift_id, group_id=self._group_id, route=self._route, limit=limit
-        )
-        known = set(objects.find_objects(session, [image.request_key for image in images]))
-        if known:
-            objects.finish_known(session, shift_id=shift_id, request_keys=known)
-        return images, known
 
     @property
     def _solo_in_work(self) -> bool:
@@ -141,83 +139,93 @@ class GroupRun:
             chosen.append(self._waiting.popleft())
         if not chosen:
             return
-        mine = self._database.run(
-            lambda session: claims.begin(
-                session,
-                shift_id=self._lease.shift_id,
-                image_ids=[image.id for image in chosen],
-            )
-        )
-        chosen = [image for image in chosen if image.id in mine]
-        self._rendering |= {image.id: image for image in chosen}
-        try:
-            self._engine.admit([(image.id, image.spec) for image in chosen])
-        except ImagemillError as error:
-            self._fail_all(error)
+        mine = self._holdings.begin(chosen)
+        self._rendering |= {image.id: image for image in mine}
+        self._guarded(lambda: self._engine.admit([(image.id, image.spec) for image in mine]))
 
     def _step(self) -> None:
         if not self._engine.busy:
             return
-        try:
-            finished = self._engine.step()
-        except ImagemillError as error:
-            self._fail_all(error)
-            return
-        except Exception as error:  # whatever a model raises is a failure of its images
-            log.exception("a forward pass raised")
-            self._fail_all(RenderError(f"{type(error).__name__}: {first_line(error)}"))
-            return
+        finished: list[Rendered | Failed] = []
+        self._guarded(lambda: finished.extend(self._engine.step()))
         for item in finished:
             image = self._rendering.pop(item.ticket)
             if isinstance(item, Rendered):
+                self._followers.pop(image.request_key, None)
                 environment = item.environment or self._engine.environment
                 self._recorder.add(image, item, environment)
                 self.rendered += 1
             else:
-                self._fail(image, item.error)
+                self._fail(image, _charged(item.error))
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        """Call into the engine; whatever it raises is a failure of the images in it."""
+        try:
+            call()
+        except OutOfMemory:
+            raise
+        except ImagemillError as error:
+            self._fail_all(_charged(error))
+        except Exception as error:  # a model may raise anything
+            log.exception("a forward pass raised")
+            self._fail_all(RenderError(f"{type(error).__name__}: {first_line(error)}"))
 
     def _fail_all(self, error: ImagemillError) -> None:
         """The forward pass itself failed: every image in it is a suspect now."""
-        log.warning("a forward pass of %s images failed: %s", len(self._rendering), error)
-        self._engine.abandon()
         images = list(self._rendering.values())
+        log.warning("a forward pass of %s images failed: %s", len(images), error)
+        self._engine.abandon()
         self._rendering.clear()
         for image in images:
-            self._fail(image, error)
+            self._fail(image, error, neighbours=len(images) > 1)
 
-    def _fail(self, image: Claimed, error: ImagemillError) -> None:
-        failure = Failure(
-            code=error.code, message=error.message, retryable=error.retryable, solo=image.solo
-        )
-        state = self._database.run(
-            lambda session: claims.fail(
-                session,
-                shift_id=self._lease.shift_id,
-                image_id=image.id,
-                failure=failure,
-                policy=self._policy,
-            )
-        )
-        self.failed += state is not None
-        log.warning("image %s failed, now %s: %s", image.id, state, error.message)
+    def _fail(self, image: Claimed, error: ImagemillError, *, neighbours: bool = False) -> None:
+        self.failed += self._holdings.fail(image, error, neighbours=neighbours)
+        self._give_back(self._followers.pop(image.request_key, ()))
 
     def _drop_stopped_jobs(self) -> None:
-        """Let go of images whose job was paused or cancelled."""
-        stopped = self._lease.orders.stopped_jobs
+        """Let go of images whose job was paused or cancelled, once for every heartbeat.
+
+        Only once: what is claimed later belongs to a job that was running by then.
+        """
+        orders = self._holdings.lease.orders
+        if orders is self._applied:
+            return
+        self._applied = orders
+        stopped = [
+            image
+            for image in (*self._rendering.values(), *self._waiting, *self._following())
+            if image.job_id in orders.stopped_jobs
+        ]
         if not stopped:
             return
-        rendering = [image.id for image in self._rendering.values() if image.job_id in stopped]
-        dropped = self._engine.cancel(rendering)
-        for image_id in dropped:
-            del self._rendering[image_id]
-        dropped += [image.id for image in self._waiting if image.job_id in stopped]
-        self._waiting = deque(image for image in self._waiting if image.job_id not in stopped)
-        if dropped:
-            self._give_back(dropped)
+        ids = {image.id for image in stopped}
+        self._engine.cancel(ids)
+        for image in stopped:
+            if self._rendering.pop(image.id, None) or image in self._waiting:
+                stopped += self._followers.pop(image.request_key, [])
+        self._waiting = deque(image for image in self._waiting if image.id not in ids)
+        for key, followers in self._followers.items():
+            self._followers[key] = [image for image in followers if image.id not in ids]
+        self._give_back(stopped)
 
-    def _give_back(self, image_ids: list[int]) -> None:
-        self._database.run(
-            lambda session: claims.give_back(
-                session, shift_id=self._lease.shift_id, image_ids=image_ids
-            )
-        )
+    def _following(self) -> Iterable[Claimed]:
+        return (image for followers in self._followers.values() for image in followers)
+
+    def _let_go(self) -> None:
+        """Give back what is not finished; followers of rendered images are not held any more."""
+        if self._holdings.lease.lost:
+            return
+        self._give_back([*self._rendering.values(), *self._waiting, *self._following()])
+
+    def _give_back(self, images: Iterable[Claimed]) -> None:
+        ids = {image.id for image in images}
+        if ids:
+            self._holdings.give_back(ids)
+
+
+def _charged(error: ImagemillError) -> ImagemillError:
+    """The error, if it is an image's; one of a service (fetching an input) is raised instead."""
+    if isinstance(error, StorageDenied) or (isinstance(error, ServiceError) and error.retryable):
+        raise error
+    return error

@@ -17,7 +17,7 @@ from db.queries import shifts
 
 log = logging.getLogger(__name__)
 
-_TICK_SECONDS = 0.25
+_LONGEST_TICK_SECONDS = 0.25
 _MARGIN = 0.1
 """The part of a lease's length before its end at which the shift counts it as lost."""
 
@@ -28,9 +28,10 @@ _EXIT_HUNG = 70
 class Lease:
     """Keeps one shift's lease alive from a thread of its own; a context manager.
 
-    `progress` is any number that moves while work gets on. `drain` says whether the process was
-    told to stop. A main thread that does not notice the lost lease within `patience_seconds` is
-    hung for good: the process ends itself, and Celery starts another.
+    `progress` is any number that moves while work gets on; when it has stood still for
+    `hang_seconds`, the lease is left to end. Then, or when the database could not be told in
+    time, `lost` is true. A main thread that does not notice within `patience_seconds` is hung for
+    good: the process ends itself, and Celery starts another.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Lease:
         shift_id: int,
         lease_seconds: float,
         heartbeat_seconds: float,
+        hang_seconds: float,
         progress: Callable[[], int],
         patience_seconds: float = 60.0,
         end_process: Callable[[int], None] = os._exit,
@@ -48,6 +50,8 @@ class Lease:
         self._database = database
         self._lease_seconds = lease_seconds
         self._heartbeat_seconds = min(heartbeat_seconds, lease_seconds / 4)
+        self._hang_seconds = hang_seconds
+        self._tick_seconds = min(_LONGEST_TICK_SECONDS, lease_seconds / 10)
         self._progress = progress
         self._patience_seconds = patience_seconds
         self._end_process = end_process
@@ -61,16 +65,23 @@ class Lease:
     @property
     def lost(self) -> bool:
         """Whether the shift must stop and discard what it holds."""
-        return self._lost.is_set() or time.monotonic() >= self._until
+        return self.seconds_left == 0
+
+    @property
+    def seconds_left(self) -> float:
+        """How long the shift may still change something; 0 once the lease is lost."""
+        if self._lost.is_set():
+            return 0.0
+        return max(0.0, self._until - time.monotonic())
 
     @property
     def orders(self) -> shifts.Orders:
-        """What the last heartbeat brought."""
+        """What the last heartbeat brought; another object after every heartbeat."""
         return self._orders
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts as getting on: loading a model, or waiting for a service with a message."""
+        """Counts as getting on, however long it takes: loading a model."""
         self._waiting += 1
         try:
             yield
@@ -83,48 +94,47 @@ class Lease:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(timeout=_TICK_SECONDS * 4)
+        self._thread.join(timeout=1.0)
 
     def _keep(self) -> None:
-        renewed_at = time.monotonic()
+        renewed_at = moved_at = time.monotonic()
         progress = self._progress()
-        while not self._ended.wait(_TICK_SECONDS):
+        while not self._ended.wait(self._tick_seconds):
             if self.lost:
                 self._stand_by()
                 return
-            if time.monotonic() - renewed_at < self._heartbeat_seconds:
-                continue
             moved = self._progress()
-            if moved == progress and not self._waiting:
+            if moved != progress or self._waiting:
+                progress, moved_at = moved, time.monotonic()
+            if time.monotonic() - moved_at >= self._hang_seconds:
+                continue
+            if time.monotonic() - renewed_at < self._heartbeat_seconds:
                 continue
             started = time.monotonic()
             try:
-                if not self._renew():
-                    log.warning("shift %s lost its lease", self.shift_id)
-                    self._lost.set()
-                    continue
+                orders = self._renew()
             except DatabaseError as error:
                 log.warning("shift %s could not renew its lease: %s", self.shift_id, error)
                 continue
-            renewed_at, progress = started, moved
+            if orders is None:
+                self._lost.set()
+                continue
+            self._orders = orders
+            renewed_at = started
             self._until = started + self._lease_seconds * (1 - _MARGIN)
 
-    def _renew(self) -> bool:
-        patience = max(0.0, self._until - time.monotonic())
-        orders = self._database.run(
+    def _renew(self) -> shifts.Orders | None:
+        return self._database.run(
             lambda session: shifts.renew(
                 session, shift_id=self.shift_id, lease_seconds=self._lease_seconds
             ),
-            patience=patience,
+            patience=self.seconds_left,
         )
-        if orders is None:
-            return False
-        self._orders = orders
-        return True
 
     def _stand_by(self) -> None:
         """Give the main thread time to notice; end the process if it never does."""
         self._lost.set()
+        log.warning("shift %s lost its lease", self.shift_id)
         if not self._ended.wait(self._patience_seconds):
             log.critical(
                 "shift %s hung for %.0f s beyond its lease; ending this process",

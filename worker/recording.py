@@ -13,22 +13,22 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING
 
-from sqlalchemy.orm import Session
-
-from db.database import Database
-from db.errors import StorageError
-from db.queries import objects
+from db.errors import ImagemillError, ObjectConflict, RenderError, StorageError, first_line
 from db.queries.claims import Claimed
 from db.queries.objects import StoredImage
 from db.specs import FILE_SUFFIXES
 from db.storage import Storage
 from db.storage.keys import object_key
 from worker.engine import Rendered
-from worker.environment import Environment
-from worker.images import encode
+from worker.holdings import Holdings
+from worker.images import EncodedImage, encode
 from worker.records import ImageRecord, pixels_sha256
+
+if TYPE_CHECKING:
+    from worker.environment import Environment
 
 log = logging.getLogger(__name__)
 
@@ -36,38 +36,41 @@ COMMIT_IMAGES = 64
 COMMIT_SECONDS = 0.2
 """A commit takes what is stored by then: at most so many images, waiting at most so long."""
 
+_LOOK_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 10.0
+
+_LAST_COMMIT_SECONDS = 5.0
+"""How long a shift that must end waits for a commit that the database does not answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Ready:
     stored: StoredImage
-    environment: Environment
+    environment: "Environment"
 
 
 class Recorder:
     """Takes rendered images and makes them done, for one shift; a context manager.
 
-    `give_up` says when waiting for a store that does not answer has no more sense (the lease is
-    lost, the drain's deadline is over). `ticks` moves with every file, commit and try. What went
-    wrong in the threads is raised by the next call.
+    `give_up` says when waiting for a store that does not answer has no more sense. `ticks` moves
+    with every file, commit and try; `failed` counts images that no file could be made of. A
+    service that failed for good is raised by the next call.
     """
 
     def __init__(
         self,
         *,
-        database: Database,
+        holdings: Holdings,
         storage: Storage,
-        shift_id: int,
         threads: int = 2,
         give_up: Callable[[], bool] = lambda: False,
     ) -> None:
         self.ticks = 0
         self.done = 0
-        self._database = database
+        self.failed = 0
+        self._holdings = holdings
         self._storage = storage
-        self._shift_id = shift_id
         self._give_up = give_up
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._committer = threading.Thread(target=self._commit_all, name="commit", daemon=True)
@@ -81,14 +84,23 @@ class Recorder:
         self._committer.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Drop what is not stored yet, commit what is, and end the threads."""
-        self._stopping.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._stored.put(None)
-        self._committer.join()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Commit what is stored, drop what is not, and end the threads.
 
-    def add(self, image: Claimed, rendered: Rendered, environment: Environment) -> None:
+        A request that hangs in a thread is left alone: what it may still bring about is a file
+        without a row.
+        """
+        self._stopping.set()
+        self._pool.shutdown(wait=self._pending == 0, cancel_futures=True)
+        self._stored.put(None)
+        self._committer.join(timeout=_LAST_COMMIT_SECONDS)
+
+    def add(self, image: Claimed, rendered: Rendered, environment: "Environment") -> None:
         """Hand over a rendered image; returns at once."""
         self._raise_failure()
         with self._changed:
@@ -96,31 +108,42 @@ class Recorder:
         future = self._pool.submit(self._store, image, rendered, environment)
         future.add_done_callback(self._on_stored)
 
-    def wait(self, *, at_most: int = 0) -> None:
-        """Wait until at most so many images are not recorded yet.
+    def wait(self, *, at_most: int = 0, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until at most so many images are not recorded yet; False if `stop` said so first.
 
         The engine must not run away from a store or database that is slower than it.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._pending <= at_most or self._failure)
+            while self._pending > at_most and self._failure is None and not stop():
+                self._changed.wait(_LOOK_SECONDS)
+            reached = self._pending <= at_most
         self._raise_failure()
+        return reached
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
             raise self._failure
 
-    def _on_stored(self, future: Future[_Ready]) -> None:
+    def _on_stored(self, future: Future[_Ready | None]) -> None:
         if future.cancelled():
             return
         error = future.exception()
-        if error is None:
-            self._stored.put(future.result())
-        else:
+        if error is not None:
             self._fail(error)
+        elif (ready := future.result()) is not None:
+            self._stored.put(ready)
+        else:
+            self._settle(1)
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:
             self._failure = self._failure or error
+            self._changed.notify_all()
+
+    def _settle(self, count: int) -> None:
+        self.ticks += 1
+        with self._changed:
+            self._pending -= count
             self._changed.notify_all()
 
     def _commit_all(self) -> None:
@@ -129,9 +152,9 @@ class Recorder:
             batch: list[_Ready] = []
             deadline: float | None = None
             while len(batch) < COMMIT_IMAGES:
-                timeout = None if deadline is None else deadline - time.monotonic()
+                timeout = None if deadline is None else max(deadline - time.monotonic(), 0.001)
                 try:
-                    item = self._stored.get(timeout=timeout and max(timeout, 0.001))
+                    item = self._stored.get(timeout=timeout)
                 except queue.Empty:
                     break
                 if item is None:
@@ -149,36 +172,24 @@ class Recorder:
         by_environment: dict[str, list[_Ready]] = {}
         for item in batch:
             by_environment.setdefault(item.environment.fingerprint(), []).append(item)
-        for fingerprint, items in by_environment.items():
-            self.done += self._database.run(partial(self._complete, fingerprint, items))
-        self.ticks += 1
-        with self._changed:
-            self._pending -= len(batch)
-            self._changed.notify_all()
+        for items in by_environment.values():
+            stored = [item.stored for item in items]
+            self.done += self._holdings.complete(stored, items[0].environment)
+        if batch:
+            self._settle(len(batch))
 
-    def _complete(self, fingerprint: str, items: list[_Ready], session: Session) -> int:
-        environment_id = objects.environment_id(
-            session, fingerprint=fingerprint, document=items[0].environment.document()
-        )
-        return objects.complete(
-            session,
-            shift_id=self._shift_id,
-            environment_id=environment_id,
-            stored=[item.stored for item in items],
-        )
-
-    def _store(self, image: Claimed, rendered: Rendered, environment: Environment) -> _Ready:
-        spec = image.spec
-        record = ImageRecord(
-            spec=spec,
-            environment=environment.document(),
-            pixels_sha256=pixels_sha256(rendered.pixels),
-            outcome=rendered.outcome,
-            prompt_cut=rendered.cut,
-        )
-        encoded = encode(rendered.pixels, record)
-        key = object_key(image.request_key, encoded.sha256, FILE_SUFFIXES[spec.format])
-        self._put(key, encoded.body, encoded.media_type)
+    def _store(
+        self, image: Claimed, rendered: Rendered, environment: "Environment"
+    ) -> _Ready | None:
+        """Make a file and store it; None if the image can't become one, which it then says."""
+        try:
+            encoded = _encoded(image, rendered, environment)
+            key = object_key(image.request_key, encoded.sha256, FILE_SUFFIXES[image.spec.format])
+            self._put(key, encoded)
+        except (RenderError, ObjectConflict) as error:
+            # This image's own fault: without a charge, it would end shift after shift.
+            self.failed += self._holdings.fail(image, error)
+            return None
         stored = StoredImage(
             request_key=image.request_key,
             object_key=key,
@@ -188,7 +199,7 @@ class Recorder:
             size_bytes=len(encoded.body),
             width=encoded.width,
             height=encoded.height,
-            format=spec.format,
+            format=image.spec.format,
             outcome=rendered.outcome,
             cut=rendered.cut,
             seconds=rendered.seconds,
@@ -196,11 +207,11 @@ class Recorder:
         self.ticks += 1
         return _Ready(stored=stored, environment=environment)
 
-    def _put(self, key: str, body: bytes, media_type: str) -> None:
+    def _put(self, key: str, encoded: EncodedImage) -> None:
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                self._storage.put(key, body, media_type=media_type)
+                self._storage.put(key, encoded.body, media_type=encoded.media_type)
             except StorageError as error:
                 if not error.retryable or self._stopping.is_set() or self._give_up():
                     raise
@@ -208,5 +219,24 @@ class Recorder:
             else:
                 return
             self.ticks += 1
-            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            self._stopping.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _encoded(image: Claimed, rendered: Rendered, environment: "Environment") -> EncodedImage:
+    """The image's file; a `RenderError` where its format can't hold the picture."""
+    try:
+        record = ImageRecord(
+            spec=image.spec,
+            environment=environment.document(),
+            pixels_sha256=pixels_sha256(rendered.pixels),
+            outcome=rendered.outcome,
+            prompt_cut=rendered.cut,
+        )
+        return encode(rendered.pixels, record)
+    except ImagemillError:
+        raise
+    except Exception as error:  # Pillow raises many kinds
+        raise RenderError(
+            f"can't write it as {image.spec.format}: {type(error).__name__}: {first_line(error)}"
+        ) from error

@@ -21,6 +21,9 @@ class Shelf(Protocol):
     def engine(self, choice: GroupChoice) -> Engine:
         """An idle engine for a group; a `ModelError` if this worker can't serve it."""
 
+    def shrink(self, choice: GroupChoice) -> bool:
+        """Give the group half the slots from now on; False if it has the fewest already."""
+
 
 class ModelShelf:
     """Engines of registered models. One engine is kept: that of the group last rendered."""
@@ -34,6 +37,7 @@ class ModelShelf:
         self._registry = load_registry(settings)
         self._models = WarmModels(settings)
         self._engine: tuple[int, Engine] | None = None
+        self._slots: dict[int, int] = {}
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -50,6 +54,16 @@ class ModelShelf:
             self._registry, digest, name=choice.model_name, settings=self._settings
         )
         model = self._models.get(entry)
-        engine = open_engine(model, choice.document, self._settings, inputs=self._inputs)
+        slots = self._slots.get(choice.id)
+        engine = open_engine(model, choice.document, self._settings, slots, inputs=self._inputs)
         self._engine = choice.id, engine
         return engine
+
+    def shrink(self, choice: GroupChoice) -> bool:
+        """Forget the group's engine; the next has half its slots, if that had more than one."""
+        if self._engine is None or self._engine[0] != choice.id:
+            return False
+        slots = self._engine[1].slots
+        self._engine = None
+        self._slots[choice.id] = max(1, slots // 2)
+        return slots > 1

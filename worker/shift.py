@@ -9,16 +9,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 from db.database import Database
-from db.errors import ImagemillError, ModelError, OutOfMemory, ServiceError
+from db.errors import ImagemillError, ModelError, OutOfMemory, ServiceError, first_line
 from db.queries import claims, shifts
-from db.queries.claims import Failure, GroupChoice, RetryPolicy
+from db.queries.claims import GroupChoice, RetryPolicy
 from db.settings import Settings
 from db.storage import Storage
 from worker.engine import Engine
 from worker.group_run import GroupRun
+from worker.holdings import Holdings
 from worker.lease import Lease
 from worker.recording import Recorder
 from worker.shelf import Shelf
@@ -33,6 +33,15 @@ Few at a time: a worker that is wrongly set up must not use up a job that others
 
 _REFUSED_SECONDS = 60.0
 """How long a worker leaves a group alone that it could not load."""
+
+_STORE_SECONDS = 300.0
+"""How long after its time a shift still waits for a store to take what is rendered."""
+
+_STORE_PART_OF_DRAIN = 0.5
+"""The part of a drain's time in which the store may still take what is rendered."""
+
+_REASON_LENGTH = 32
+"""What `shifts.end_reason` holds."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -103,6 +112,7 @@ class Shift:
         )
         self._report = ShiftReport()
         self._ends = time.monotonic() + settings.shift_seconds
+        self._stores_until = self._ends + _STORE_SECONDS
         self._run: GroupRun | None = None
         self._recorder: Recorder | None = None
 
@@ -117,97 +127,98 @@ class Shift:
                 session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds
             )
         )
-        with Lease(
-            database=self._database,
-            shift_id=shift_id,
-            lease_seconds=self._settings.lease_seconds,
-            heartbeat_seconds=self._settings.heartbeat_seconds,
-            progress=self._progress,
-        ) as lease:
+        with self._lease(shift_id) as lease:
+            holdings = Holdings(
+                database=self._database, lease=lease, route=self._route, policy=self._policy
+            )
             try:
-                self._work_on(lease)
+                self._work_on(holdings)
             except ServiceError as error:
                 self._report.reason = f"{error.code}: {error}"
                 raise
             finally:
-                self._end(lease)
+                self._end(holdings)
                 self._report.seconds = time.monotonic() - started
                 log.info("shift %s ended: %s", shift_id, self._report)
         return self._report
 
-    def _work_on(self, lease: Lease) -> None:
-        with Recorder(
+    def _lease(self, shift_id: int) -> Lease:
+        return Lease(
             database=self._database,
-            storage=self._storage,
-            shift_id=lease.shift_id,
-            give_up=lambda: lease.lost,
+            shift_id=shift_id,
+            lease_seconds=self._settings.lease_seconds,
+            heartbeat_seconds=self._settings.heartbeat_seconds,
+            hang_seconds=self._settings.hang_seconds,
+            progress=self._progress,
+            patience_seconds=self._settings.lease_seconds,
+        )
+
+    def _work_on(self, holdings: Holdings) -> None:
+        lease = holdings.lease
+        with Recorder(
+            holdings=holdings, storage=self._storage, give_up=lambda: self._must_leave(lease)
         ) as recorder:
             self._recorder = recorder
             exhausted: set[int] = set()
-            while not self._must_stop(lease):
-                choice = self._choose(exhausted)
-                if choice is None:
-                    break
-                engine = self._open(lease, choice)
-                if engine is None:
-                    continue
-                if self._render(lease, choice, engine, recorder) == 0:
-                    exhausted.add(choice.id)
-            if not lease.lost:
-                recorder.wait()
-        self._report.done = recorder.done
+            try:
+                while not self._must_stop(lease):
+                    choice = self._choose(exhausted)
+                    if choice is None:
+                        break
+                    engine = self._open(holdings, choice)
+                    if engine is not None and self._render(choice, engine, holdings, recorder) == 0:
+                        exhausted.add(choice.id)
+                recorder.wait(stop=lambda: self._must_leave(lease))
+            finally:
+                self._report.done = recorder.done
+                self._report.failed += recorder.failed
 
-    def _render(self, lease: Lease, choice: GroupChoice, engine: Engine, recorder: Recorder) -> int:
+    def _render(
+        self, choice: GroupChoice, engine: Engine, holdings: Holdings, recorder: Recorder
+    ) -> int:
         run = GroupRun(
-            database=self._database,
             engine=engine,
+            holdings=holdings,
             recorder=recorder,
-            lease=lease,
             group_id=choice.id,
-            route=self._route,
-            policy=self._policy,
-            must_stop=lambda: self._must_stop(lease),
+            must_stop=lambda: self._must_stop(holdings.lease),
         )
         self._run = run
         try:
             return run.work()
+        except OutOfMemory as error:
+            if self._shelf.shrink(choice):
+                log.warning("%s; going on with fewer slots", error)
+            else:
+                self._refuse(holdings, choice, error)
+            return 1
         finally:
             self._report.failed += run.failed
             self._report.groups[_group_name(choice)] += run.rendered
 
-    def _open(self, lease: Lease, choice: GroupChoice) -> Engine | None:
+    def _open(self, holdings: Holdings, choice: GroupChoice) -> Engine | None:
         """The group's engine; None if this worker can't serve it, which its images then say."""
         try:
-            with lease.waiting():
+            with holdings.lease.waiting():
                 return self._shelf.engine(choice)
         except (ModelError, OutOfMemory) as error:
-            log.warning("can't render %s: %s", _group_name(choice), error)
-            self._refuse(lease.shift_id, choice, error)
-            self._refusals.add(choice.id)
-            return None
+            self._refuse(holdings, choice, error)
+        except ServiceError:
+            raise
+        except Exception as error:  # damaged weights raise anything
+            log.exception("a model could not be loaded")
+            problem = f"{choice.model_name}: {type(error).__name__}: {first_line(error)}"
+            self._refuse(holdings, choice, ModelError(problem))
+        return None
 
-    def _refuse(self, shift_id: int, choice: GroupChoice, error: ImagemillError) -> None:
-        failure = Failure(code=error.code, message=error.message, retryable=False, solo=True)
-        images = self._database.run(
-            lambda session: claims.claim(
-                session,
-                shift_id=shift_id,
-                group_id=choice.id,
-                route=self._route,
-                limit=_REFUSED_IMAGES,
-            )
-        )
+    def _refuse(self, holdings: Holdings, choice: GroupChoice, error: ImagemillError) -> None:
+        """Let a few images of the group die with the reason, and leave it alone for a while."""
+        log.warning("can't render %s: %s", _group_name(choice), error)
+        self._refusals.add(choice.id)
+        images, known = holdings.claim(choice.id, limit=_REFUSED_IMAGES)
         for image in images:
-            self._database.run(
-                partial(
-                    claims.fail,
-                    shift_id=shift_id,
-                    image_id=image.id,
-                    failure=failure,
-                    policy=self._policy,
-                )
-            )
-        self._report.failed += len(images)
+            if image.request_key not in known:
+                self._report.failed += holdings.fail(image, error, final=True)
 
     def _choose(self, exhausted: set[int]) -> GroupChoice | None:
         avoided = exhausted | self._refusals.current()
@@ -218,31 +229,33 @@ class Shift:
         )
 
     def _must_stop(self, lease: Lease) -> bool:
+        """Whether to stop at this step boundary."""
         if lease.lost:
             self._report.reason = "lease lost"
         elif self._draining() or lease.orders.draining:
             self._report.reason = "draining"
+            patience = self._settings.drain_seconds * _STORE_PART_OF_DRAIN
+            self._stores_until = min(self._stores_until, time.monotonic() + patience)
         elif time.monotonic() > self._ends:
             self._report.reason = "time is over"
         else:
             return False
         return True
 
+    def _must_leave(self, lease: Lease) -> bool:
+        """Whether even what is rendered already must not be waited for any longer."""
+        self._must_stop(lease)  # a drain may begin while we wait for the store
+        return lease.lost or time.monotonic() > self._stores_until
+
     def _progress(self) -> int:
         steps = 0 if self._run is None else self._run.ticks
         return steps + (0 if self._recorder is None else self._recorder.ticks)
 
-    def _end(self, lease: Lease) -> None:
-        shift_id = lease.shift_id
-        with lease.waiting():
-            self._report.given_back += self._database.run(
-                lambda session: claims.give_back(session, shift_id=shift_id)
-            )
-            self._database.run(
-                lambda session: shifts.end_shift(
-                    session, shift_id=shift_id, reason=self._report.reason[:32]
-                )
-            )
+    def _end(self, holdings: Holdings) -> None:
+        if holdings.lease.lost:
+            return  # nothing that we say counts; the rescuer sees to the images
+        with holdings.lease.waiting():
+            self._report.given_back += holdings.end(self._report.reason[:_REASON_LENGTH])
 
 
 def _group_name(choice: GroupChoice) -> str:

@@ -1,0 +1,135 @@
+"""What a shift may do with the images it holds: each method is one fenced transaction.
+
+Whatever is asked after the lease is over changes nothing, so nobody waits for the database any
+longer than the lease lasts.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy.orm import Session
+
+from db.database import Database
+from db.errors import ImagemillError
+from db.queries import claims, objects, shifts
+from db.queries.claims import Claimed, Failure, RetryPolicy
+from db.queries.objects import StoredImage
+from worker.lease import Lease
+
+if TYPE_CHECKING:
+    from worker.environment import Environment
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Holdings:
+    """The images of one shift, in the database. Safe to use from several threads."""
+
+    def __init__(
+        self, *, database: Database, lease: Lease, route: str, policy: RetryPolicy
+    ) -> None:
+        self.lease = lease
+        self._database = database
+        self._shift_id = lease.shift_id
+        self._route = route
+        self._policy = policy
+
+    def claim(self, group_id: int, *, limit: int) -> tuple[list[Claimed], set[str]]:
+        """Claim images, and finish at once those whose request has a file by now.
+
+        What was claimed, and the request keys among them that are finished.
+        """
+
+        def work(session: Session) -> tuple[list[Claimed], set[str]]:
+            images = claims.claim(
+                session,
+                shift_id=self._shift_id,
+                group_id=group_id,
+                route=self._route,
+                limit=limit,
+            )
+            known = set(objects.find_objects(session, [image.request_key for image in images]))
+            if known:
+                objects.finish_known(session, shift_id=self._shift_id, request_keys=known)
+            return images, known
+
+        return self._run(work)
+
+    def begin(self, images: Sequence[Claimed]) -> list[Claimed]:
+        """Record that rendering begins; those of the images that are still ours."""
+        ids = [image.id for image in images]
+        mine = self._run(
+            lambda session: claims.begin(session, shift_id=self._shift_id, image_ids=ids)
+        )
+        return [image for image in images if image.id in mine]
+
+    def fail(
+        self,
+        image: Claimed,
+        error: ImagemillError,
+        *,
+        neighbours: bool = False,
+        final: bool = False,
+    ) -> bool:
+        """Charge a failure to an image; whether it was still ours.
+
+        With `neighbours` in the forward pass the error says nothing about this image: it only
+        becomes a suspect. `final`: no retry here can help, so it is dead at once.
+        """
+        failure = Failure(
+            code=error.code,
+            message=error.message,
+            retryable=neighbours or (error.retryable and not final),
+            solo=image.solo,
+        )
+        state = self._run(
+            lambda session: claims.fail(
+                session,
+                shift_id=self._shift_id,
+                image_id=image.id,
+                failure=failure,
+                policy=self._policy,
+            )
+        )
+        log.warning("image %s failed, now %s: %s", image.id, state or "not ours", error.message)
+        return state is not None
+
+    def give_back(self, image_ids: Collection[int] | None = None) -> int:
+        """Give back these images, or all, uncharged; how many there were."""
+        return self._run(
+            lambda session: claims.give_back(session, shift_id=self._shift_id, image_ids=image_ids)
+        )
+
+    def complete(self, stored: Collection[StoredImage], environment: "Environment") -> int:
+        """Make every image done that waits for one of these files; how many became done."""
+
+        def work(session: Session) -> int:
+            environment_id = objects.environment_id(
+                session,
+                fingerprint=environment.fingerprint(),
+                document=environment.document(),
+            )
+            return objects.complete(
+                session,
+                shift_id=self._shift_id,
+                environment_id=environment_id,
+                stored=stored,
+            )
+
+        return self._run(work)
+
+    def end(self, reason: str) -> int:
+        """Give back everything, uncharged, and close the shift; how many images that were."""
+
+        def work(session: Session) -> int:
+            count = claims.give_back(session, shift_id=self._shift_id)
+            shifts.end_shift(session, shift_id=self._shift_id, reason=reason)
+            return count
+
+        return self._run(work)
+
+    def _run(self, work: Callable[[Session], T]) -> T:
+        return self._database.run(work, patience=self.lease.seconds_left)
