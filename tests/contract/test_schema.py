@@ -1,0 +1,213 @@
+"""The schema: migrations make what the models say, once, and versions know each other."""
+
+import multiprocessing
+import re
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import CheckConstraint, Connection, inspect, text
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from db.database import Database
+from db.errors import SchemaError
+from db.queries import jobs
+from db.schema import check_schema, head, migrate
+from db.tables import Base
+from tests.mill import Mill
+
+PROMISED = {
+    *("image_id", "job_id", "job_name", "row_number", "sample_index", "state", "outcome"),
+    *("prompt", "seed", "object_key", "uri", "sha256", "pixels_sha256"),
+    *("model", "width", "height", "steps", "guidance_scale", "sampler", "negative_prompt"),
+}
+
+
+def normal(sql: str | None) -> str:
+    """SQL without what Postgres adds when it gives a definition back."""
+    sql = re.sub(r"::[a-z ]+(\[\])?", "", sql or "").lower()
+    sql = re.sub(r"[\s()\"]+", "", sql).replace("<>", "!=")
+    return re.sub(r"=anyarray\[(.*?)\]", r"in\1", sql)
+
+
+@pytest.fixture
+def connection(database: Database):
+    with database.engine.connect() as connection:
+        yield connection
+
+
+def test_migrations_make_the_models_tables(connection: Connection) -> None:
+    context = MigrationContext.configure(
+        connection, opts={"compare_type": True, "compare_server_default": False}
+    )
+    differences = [
+        each
+        for each in compare_metadata(context, Base.metadata)
+        if not (each[0] == "remove_table" and each[1].name == "schema_compatibility")
+    ]
+    assert differences == []
+
+
+def test_migrations_make_the_models_checks(connection: Connection) -> None:
+    inspector = inspect(connection)
+    for table in Base.metadata.sorted_tables:
+        wanted = {
+            str(each.name): normal(str(each.sqltext))
+            for each in table.constraints
+            if isinstance(each, CheckConstraint)
+        }
+        found = {
+            each["name"]: normal(each["sqltext"])
+            for each in inspector.get_check_constraints(table.name)
+        }
+        assert found == wanted, table.name
+
+
+def test_migrations_make_the_models_indexes(connection: Connection) -> None:
+    """Their columns, order and predicates: a claim without its partial index would crawl."""
+    inspector = inspect(connection)
+    dialect = connection.dialect.name
+    partial = 0
+    for table in Base.metadata.sorted_tables:
+        wanted = {
+            index.name: (
+                [column.name for column in index.columns],
+                bool(index.unique),
+                normal(str(index.dialect_options[dialect]["where"])),
+            )
+            for index in table.indexes
+        }
+        found = {
+            index["name"]: (
+                index["column_names"],
+                bool(index["unique"]),
+                normal(str(index.get("dialect_options", {}).get(f"{dialect}_where"))),
+            )
+            for index in inspector.get_indexes(table.name)
+            if not index.get("duplicates_constraint")
+        }
+        assert found == wanted, table.name
+        partial += sum(where != "none" for _, _, where in found.values())
+    assert partial == 6
+
+
+def test_migrations_set_the_models_server_defaults(connection: Connection) -> None:
+    inspector = inspect(connection)
+    for table in Base.metadata.sorted_tables:
+        for column in inspector.get_columns(table.name):
+            wanted = table.columns[column["name"]].server_default is not None
+            has = column["default"] is not None and not str(column["default"]).startswith("nextval")
+            assert has == wanted, f"{table.name}.{column['name']}"
+
+
+def test_the_view_has_the_promised_columns(mill: Mill) -> None:
+    done = mill.load("done", ["a", "b"])
+    shift = mill.shift()
+    held = mill.claim(shift, limit=1)
+    mill.complete(shift, held)
+    with mill.database.reading() as session:
+        rows = session.execute(text("SELECT * FROM dataset_images ORDER BY image_id")).mappings()
+        first, second = rows.all()
+    assert set(first) >= PROMISED
+    assert (first["job_id"], first["job_name"], first["row_number"]) == (done, "done", 1)
+    assert (first["state"], first["outcome"], first["prompt"]) == ("done", "ok", "a")
+    assert first["sha256"]
+    assert (second["state"], second["object_key"], second["row_number"]) == ("ready", None, 2)
+    assert mill.database.run(jobs.finish_jobs) == 0
+
+
+def _migrate(url: str) -> str:
+    database = Database(url)
+    try:
+        return migrate(database)
+    finally:
+        database.close()
+
+
+def test_migrating_twice_or_at_once_is_safe(database_url: str) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(3, mp_context=spawn) as pool:
+        running = [pool.submit(_migrate, database_url) for _ in range(3)]
+        assert [each.result(60) for each in running] == [head()] * 3
+    assert _migrate(database_url) == head()
+    database = Database(database_url)
+    check_schema(database)
+    database.close()
+
+
+def test_an_empty_database_wants_a_migration(database_url: str) -> None:
+    database = Database(database_url)
+    with pytest.raises(SchemaError, match=r"run `imagemill migrate`$"):
+        check_schema(database)
+    if database.file is not None:
+        assert not database.file.exists(), "a check must not create a database"
+        database.file.touch()
+        with pytest.raises(SchemaError, match=r"has no imagemill schema; run `imagemill migrate`$"):
+            check_schema(database)
+    database.close()
+
+
+def set_revision(database: Database, revision: str, *, works_with: str | None) -> None:
+    with database.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
+        if works_with is None:
+            session.execute(text("DROP TABLE schema_compatibility"))
+        else:
+            session.execute(
+                text("UPDATE schema_compatibility SET oldest_revision = :w"), {"w": works_with}
+            )
+
+
+def test_a_newer_schema_that_only_added_is_accepted(database: Database) -> None:
+    set_revision(database, "9999", works_with=head())
+    check_schema(database)
+
+
+@pytest.mark.parametrize("works_with", ["9000", None])
+def test_a_newer_schema_that_changed_is_refused(database: Database, works_with: str | None) -> None:
+    set_revision(database, "9999", works_with=works_with)
+    with pytest.raises(SchemaError, match=r"is at schema 9999, .* upgrade imagemill$"):
+        check_schema(database)
+
+
+def test_an_older_schema_wants_a_migration(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.schema.head", lambda: "0002")
+    with pytest.raises(SchemaError, match=r"is at schema 0001, .* needs 0002; run `imagemill mig"):
+        check_schema(database)
+
+
+def test_every_statement_of_the_schema_compiles_for_both() -> None:
+    from sqlalchemy.dialects import postgresql, sqlite
+
+    for dialect in (postgresql.dialect(), sqlite.dialect()):
+        for table in Base.metadata.sorted_tables:
+            assert str(CreateTable(table).compile(dialect=dialect))
+            for index in table.indexes:
+                assert str(CreateIndex(index).compile(dialect=dialect))
+
+
+def test_a_wrong_state_fails_in_the_database(mill: Mill) -> None:
+    from sqlalchemy.exc import IntegrityError
+
+    mill.load("job", ["a"])
+    for change in (
+        "state = 'gone'",
+        "state = 'leased'",
+        "state = 'done'",
+        "state = 'dead'",
+        "begun_at = '2026-01-01 00:00:00.000000+00'",
+    ):
+        with pytest.raises(IntegrityError), mill.database.writing() as session:
+            session.execute(text(f"UPDATE images SET {change}"))
+
+
+def test_a_folder_that_is_missing_is_one_clear_line(tmp_path: Path) -> None:
+    from db.errors import DatabaseError
+
+    database = Database(f"sqlite:///{tmp_path / 'missing' / 'x.sqlite3'}")
+    with pytest.raises(DatabaseError, match=r"x\.sqlite3: unable to open database file$"):
+        database.run(lambda session: session.execute(text("SELECT 1")), patience=0)
