@@ -300,6 +300,18 @@ def find_sampler(text: str) -> Sampler | None:
     return _ALIASES.get(_folded(text))
 
 
+def strength_for(*, steps: int, start_step: int) -> float:
+    """The strength at which a variation's first denoising step is `start_step` (0 is all of them).
+
+    diffusers takes int(steps * strength) steps; the plain quotient would sometimes lose one.
+    """
+    left = steps - start_step
+    strength = left / steps
+    while int(steps * strength) < left:
+        strength = math.nextafter(strength, math.inf)
+    return strength
+
+
 def _folded(text: str) -> str:
     return "".join(c for c in text.casefold() if c not in " -_")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from db.errors import ModelError
 from db.model_facts import ModelFacts, model_facts
 from db.registry import ModelEntry, Registry, weights_digest
-from db.samplers import BY_NAME
+from db.samplers import BY_NAME, strength_for
 from db.seeds import DERIVE, derive_seed, prompt_hash, row_key
 from db.settings import Settings
 from db.specs import Adapter, ImageSpec
@@ -74,7 +74,7 @@ class PlannedRow:
     def _strength(self, steps: int) -> float | None:
         """How much of an init image is drawn anew; a start step says the same in steps."""
         if self.parameters.start_step is not None:
-            return (steps - self.parameters.start_step) / steps
+            return strength_for(steps=steps, start_step=self.parameters.start_step)
         return self.parameters.strength
 
     def _spec(self, seed: int) -> ImageSpec:
