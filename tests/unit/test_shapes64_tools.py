@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionPipeline
+from PIL import Image
 from transformers import CLIPTokenizer
 
 from tools import score_shapes64, train_shapes64
@@ -14,7 +15,14 @@ from tools.shapes64.autoencoder import SCALING, encode, fold_scale, new_autoenco
 from tools.shapes64.captions import Wish, caption_words, describe, training_caption, understand
 from tools.shapes64.drawing import Scene, all_scenes, draw, random_scene
 from tools.shapes64.muon import orthogonalised
-from tools.shapes64.score import load_pipeline, random_prompts, score_drawn, score_pictures
+from tools.shapes64.score import (
+    Recipe,
+    load_pipeline,
+    paint_prompts,
+    random_prompts,
+    score_drawn,
+    score_pictures,
+)
 from tools.shapes64.sight import look
 from tools.shapes64.tokenizer import MAX_LENGTH, write_tokenizer
 
@@ -217,3 +225,21 @@ def test_the_scorer_uses_samplers_by_imagemills_names(smoke_model):
     )
     with pytest.raises(ValueError, match="no sampler is called 'warp'"):
         load_pipeline(smoke_model, "warp")
+
+
+def test_the_score_command_reads_a_folder_of_pictures(tmp_path, capsys):
+    pictures, prompts = drawn_with_captions(12)
+    score_shapes64.keep_pictures(tmp_path, [Image.fromarray(p) for p in pictures], prompts)
+    words = ["--pictures", str(tmp_path), "--prompts", str(tmp_path / "prompts.txt")]
+    assert score_shapes64.main(words) == 0
+    assert "100.0" in capsys.readouterr().out
+
+
+def test_the_shipped_model_draws_what_unseen_prompts_ask_for():
+    folder = Path(train_shapes64.__file__).parents[1] / "worker" / "shapes64"
+    prompts = random_prompts(8, seed=1)
+    pictures = paint_prompts(load_pipeline(folder, None), prompts, Recipe(batch=8))
+    scores = score_pictures(pictures, prompts)
+    assert scores.background >= 0.9
+    assert scores.colour >= 0.9
+    assert scores.kind >= 0.7
