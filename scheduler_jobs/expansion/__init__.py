@@ -1,0 +1,137 @@
+"""From one manifest row to many: prompt variants, wildcards and grids over parameters.
+
+Opt-in: without it a `{` is a `{`. Nothing here depends on where a row stands in its manifest, so
+inserting a row changes no other row's pictures.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from db.seeds import prompt_hash
+from scheduler_jobs.expansion.grids import NO_GRID, Grid, parse_grid
+from scheduler_jobs.expansion.templates import Templates
+from scheduler_jobs.manifest import BadValue, Limits, ManifestRow, Parameters, Problem
+
+_COUNTED = 10**15
+"""From here on a number of prompts is not worth its digits."""
+
+Variants = Literal["off", "all", "sample"]
+
+__all__ = [
+    "NO_GRID",
+    "ExpandedRow",
+    "Expansion",
+    "Grid",
+    "Templates",
+    "Variants",
+    "expand",
+    "parse_grid",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpandedRow:
+    """One cell of a row: the row with a resolved prompt and the parameters of one grid cell.
+
+    `template` is the prompt as the manifest has it, None where it is the prompt. `variant`
+    counts the row's prompts from 0, `cell` the grid's cells.
+    """
+
+    row: ManifestRow
+    template: str | None
+    variant: int
+    cell: int
+
+    @property
+    def key_base(self) -> str:
+        """What seeds are derived from: the row's `id`, and the prompt where that alone differs.
+
+        The cells of a grid share it, and so their seeds. Two prompts of one row do not, and a
+        further option in a template changes no other prompt's seed.
+        """
+        by_prompt = f"prompt:{prompt_hash(self.row.prompt)}"
+        if self.row.key is None:
+            return by_prompt
+        return f"id:{self.row.key}" if self.template is None else f"id:{self.row.key}:{by_prompt}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expansion:
+    """What is made of every row of a job.
+
+    `variants`: `off` takes a prompt as it stands, `all` makes every prompt of a template once,
+    `sample` draws `draws` of them (the same one drawn twice counts once) by the job's seed.
+    `grid`: cells whose settings go before the row's own.
+    """
+
+    variants: Variants = "off"
+    draws: int = 1
+    job_seed: int = 0
+    grid: Grid = NO_GRID
+    templates: Templates = field(default_factory=Templates)
+
+
+def expand(
+    row: ManifestRow, expansion: Expansion, *, file: str, limits: Limits, occurrence: int = 0
+) -> Iterator[ExpandedRow | Problem]:
+    """The row's cells, prompts outermost; or the problem that it has.
+
+    `limits.max_samples` bounds the cells of a row and `max_prompt_bytes` each prompt; `file` is
+    what a problem calls the manifest; `occurrence` counts equal prompts that came before.
+    """
+    try:
+        prompts = _prompts(row, expansion, limits, occurrence)
+        grid = _over(row, expansion.grid, len(prompts), limits)
+    except BadValue as bad:
+        yield Problem(
+            file=file,
+            row=row.number,
+            line=row.line or None,
+            column="prompt",
+            found=bad.found,
+            allowed=bad.allowed,
+        )
+        return
+    for variant, prompt in enumerate(prompts):
+        for cell, parameters in enumerate(grid):
+            yield ExpandedRow(
+                row=replace(row, prompt=prompt, parameters=parameters),
+                template=row.prompt if prompt != row.prompt else None,
+                variant=variant,
+                cell=cell,
+            )
+
+
+def _prompts(row: ManifestRow, expansion: Expansion, limits: Limits, occurrence: int) -> list[str]:
+    if expansion.variants == "off":
+        return [row.prompt]
+    template = expansion.templates.read(row.prompt)
+    if template.longest > limits.max_prompt_bytes:
+        found = f"a template of prompts of up to {template.longest:,} bytes"
+        raise BadValue(found, f"at most {limits.max_prompt_bytes:,} bytes")
+    made: Iterator[str]
+    if expansion.variants == "sample":
+        key = f"{expansion.job_seed}\0{occurrence}\0{row.key or row.prompt}"
+        made = (template.draw(f"{key}\0{n}") for n in range(expansion.draws))
+    elif template.count > limits.max_samples:
+        many = f"{template.count:,}" if template.count < _COUNTED else "a great many"
+        found = f"a template of {many} prompts"
+        raise BadValue(found, f"at most {limits.max_samples:,}, or --variants sample")
+    else:
+        made = template.texts()
+    # Equal prompts would be equal pictures.
+    prompts = list(dict.fromkeys(made))
+    if not all(prompt.strip() for prompt in prompts):
+        raise BadValue("a template that can be empty", "a prompt in every variant")
+    return prompts
+
+
+def _over(row: ManifestRow, grid: Grid, prompts: int, limits: Limits) -> list[Parameters]:
+    if prompts * len(grid) > limits.max_samples:
+        found = f"{prompts:,} prompts x {len(grid):,} cells of the grid"
+        raise BadValue(found, f"at most {limits.max_samples:,}")
+    cells = [cell.over(row.parameters) for cell in grid]
+    for cell in cells:
+        cell.check(limits)
+    return cells

@@ -1,0 +1,90 @@
+"""Grids over parameters: `guidance_scale=3,5,7.5` × `steps=10..30..10` × `sampler=ddim,euler`."""
+
+import itertools
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from db.errors import ManifestError
+from scheduler_jobs.expansion.ranges import read_range
+from scheduler_jobs.manifest import BadValue, Limits, Parameters, Problem, parameters_from_flags
+from scheduler_jobs.manifest.columns import field_of
+
+NAME = "--grid"
+_NO_AXIS = frozenset({"seeds", "samples"})
+
+Grid = tuple[Parameters, ...]
+"""The cells of a grid, in order: the last axis changes fastest."""
+
+NO_GRID: Grid = (Parameters(),)
+
+
+def parse_grid(axes: Iterable[str], *, limits: Limits) -> Grid:
+    """The cells of the grid that these axes span, each `name=value,value,…`.
+
+    A value may be a range; values that hold commas are given as a JSON list. Synonyms of the
+    names count, and `size=512x512,768x512` is an axis of both sides.
+
+    Raises:
+        ManifestError: one line for each axis or value that won't do.
+    """
+    spans: dict[str, list[Parameters]] = {}
+    problems: list[Problem] = []
+    for axis in axes:
+        name, _, text = axis.partition("=")
+        field = field_of(name) or name
+        try:
+            if field in _NO_AXIS or field in spans:
+                allowed = "--seeds or --samples" if field in _NO_AXIS else "every axis once"
+                raise BadValue(f"axis {field}", allowed)  # noqa: TRY301 - one way out
+            spans[field] = _span(field, _values(text), limits)
+        except BadValue as bad:
+            problems.append(Problem(file=NAME, column=name, found=bad.found, allowed=bad.allowed))
+        except ManifestError as error:
+            problems += [found for found in error.problems if isinstance(found, Problem)]
+    if not problems and math.prod(map(len, spans.values())) > limits.max_samples:
+        cells = math.prod(map(len, spans.values()))
+        allowed = f"at most {limits.max_samples:,}"
+        problems.append(Problem(file=NAME, found=f"a grid of {cells:,} cells", allowed=allowed))
+    if problems:
+        raise ManifestError("\n".join(map(str, problems)), problems=tuple(problems))
+    return tuple(_cell(cell, limits) for cell in itertools.product(*spans.values()))
+
+
+def _values(text: str) -> list[Any]:
+    if text.startswith("["):
+        try:
+            values = json.loads(text)
+        except (ValueError, RecursionError):
+            raise BadValue("a list that is not JSON", 'a list, such as ["a, b", "c"]') from None
+    else:
+        values = []
+        for value in filter(None, map(str.strip, text.split(","))):
+            numbers = read_range(value)
+            values += [value] if numbers is None else numbers.texts()
+    if not values:
+        raise BadValue("an axis without values", "name=value,value,…")
+    return list(values)
+
+
+def _span(field: str, values: list[Any], limits: Limits) -> list[Parameters]:
+    cells: list[Parameters] = []
+    for value in values:
+        cell = parameters_from_flags({field: value}, limits=limits, name=NAME)
+        if cell not in cells:
+            cells.append(cell)
+    return cells
+
+
+def _cell(axes: tuple[Parameters, ...], limits: Limits) -> Parameters:
+    settings: dict[str, Any] = {}
+    for axis in axes:
+        settings |= axis.settings()
+    cell = Parameters.model_construct(**settings)
+    try:
+        cell.check(limits)
+    except BadValue as bad:
+        problem = Problem(file=NAME, found=bad.found, allowed=bad.allowed)
+        raise ManifestError(str(problem), problems=(problem,)) from None
+    return cell

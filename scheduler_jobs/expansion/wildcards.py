@@ -1,0 +1,53 @@
+"""Wildcard files: `__mood__` stands for a line of `mood.txt`."""
+
+import re
+from pathlib import Path
+
+from scheduler_jobs.manifest import BadValue
+from scheduler_jobs.manifest.problems import shown
+
+WILDCARD = re.compile(r"__(?P<name>[A-Za-z0-9](?:[A-Za-z0-9 /.-]|_(?!_))*)__", re.ASCII)
+"""`__name__` or `__folder/name__`."""
+
+MOST_BYTES = 1 << 24
+"""The size of one wildcard file."""
+
+
+class Wildcards:
+    """The wildcard files of one folder, each read once. Nothing outside the folder is read."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._lines: dict[str, tuple[str, ...]] = {}
+
+    def lines(self, name: str) -> tuple[str, ...]:
+        """A file's lines, without blank ones and comments (`# …`).
+
+        Raises:
+            BadValue: no such file, or not one of text lines.
+        """
+        if name not in self._lines:
+            self._lines[name] = self._read(name)
+        return self._lines[name]
+
+    def _read(self, name: str) -> tuple[str, ...]:
+        path = (self._folder / f"{name}.txt").resolve()
+        if not path.is_relative_to(self._folder) or not path.is_file():
+            raise BadValue(
+                f"wildcard __{name}__", f"a file {shown(name + '.txt')} in {self._folder}"
+            )
+        if path.stat().st_size > MOST_BYTES:
+            raise BadValue(f"wildcard file {name}.txt", f"at most {MOST_BYTES:,} bytes")
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise BadValue(f"{name}.txt: byte {error.start} is not UTF-8", "UTF-8 text") from None
+        except OSError as error:
+            raise BadValue(
+                f"{name}.txt can't be read ({error.strerror})", "a readable file"
+            ) from None
+        lines = (line.strip() for line in text.split("\n"))
+        found = tuple(line for line in lines if line and line != "#" and not line.startswith("# "))
+        if not found:
+            raise BadValue(f"{name}.txt is empty", "at least one line")
+        return found
