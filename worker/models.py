@@ -8,7 +8,7 @@ composed of parts from different repositories.
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from db.errors import ModelError, OutOfMemory
 from db.model_facts import ModelFacts, model_facts
 from db.registry import Kind, ModelEntry, component_folders, read_config, weights_digest
 from db.settings import Settings
+from worker.adapters import add_embeddings
 from worker.device import DTYPES, Precision, resolve_device, resolve_precision
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class Model:
     """A model on its device, in evaluation mode.
 
     `components` are the torch modules and tokenizers by their names in diffusers;
-    `scheduler_config` is the model's own sampler configuration.
+    `scheduler_config` is the model's own sampler configuration. `active_adapters` are the
+    (digest, weight) of what it wears; only `worker.adapters` changes them.
     """
 
     name: str
@@ -51,7 +53,8 @@ class Model:
     facts: ModelFacts
     components: Mapping[str, Any]
     scheduler_config: Mapping[str, Any]
-    active_adapters: tuple[tuple[str, float], ...] = field(default=())
+    has_embeddings: bool = False
+    active_adapters: tuple[tuple[str, float], ...] = ()
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,8 +95,7 @@ def load_model(
         raise OutOfMemory(f"model {entry.name} does not fit on {device}: {error}") from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelError(f"model {entry.name}: {_first_line(error)}") from error
-    log.info("loaded model %s on %s in %s", entry.name, device, precision)
-    return Model(
+    model = Model(
         name=entry.name,
         kind=entry.kind,
         weights_digest=digest,
@@ -102,7 +104,11 @@ def load_model(
         facts=facts,
         components=components,
         scheduler_config=_scheduler_config(entry, folders),
+        has_embeddings=bool(entry.embeddings),
     )
+    add_embeddings(model, entry.embeddings)
+    log.info("loaded model %s on %s in %s", entry.name, device, precision)
+    return model
 
 
 class WarmModels:

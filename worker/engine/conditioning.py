@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from db.specs import ImageSpec
+from worker.adapters import convert_prompts
 from worker.models import Model
 
 _CACHE_BYTES = 256 * 1024 * 1024
@@ -49,6 +50,7 @@ class Conditioner:
     """Encodes the prompts of one engine."""
 
     def __init__(self, model: Model, *, rows: int) -> None:
+        self._model = model
         self._tokenizer: Any = model.components["tokenizer"]
         self._encoder: Any = model.components["text_encoder"]
         self._device = model.device
@@ -80,11 +82,15 @@ class Conditioner:
         return Condition(hidden=hidden)
 
     def cut(self, words: str) -> str | None:
-        """The end of a text that is beyond the window, verbatim; None if all of it fits."""
+        """The end of a text that is beyond the window, verbatim; None if all of it fits.
+
+        With embeddings, of the text with their tokens written out.
+        """
         # A token is at least a byte: most texts need no counting. Others than ASCII may grow
         # when the tokenizer normalizes them.
-        if words.isascii() and len(words) + 2 <= self._window:
+        if words.isascii() and len(words) + 2 <= self._window and not self._model.has_embeddings:
             return None
+        words = self._spelled_out([words])[0]
         encoded = self._tokenizer(words, return_offsets_mapping=True, verbose=False)
         offsets = encoded["offset_mapping"]
         if len(offsets) <= self._window:
@@ -94,7 +100,8 @@ class Conditioner:
         return words[first_cut:]
 
     def _encode(self, texts: Sequence[Text]) -> Iterable[Condition]:
-        words = [text.words for text in texts] + [""] * (self._rows - len(texts))
+        words = self._spelled_out([text.words for text in texts])
+        words += [""] * (self._rows - len(texts))
         ids = self._tokenizer(
             words,
             padding="max_length",
@@ -114,6 +121,9 @@ class Conditioner:
                 layer = output.hidden_states[-(text.skip + 1)]
                 hidden = self._final_norm(layer)[row : row + 1]
             yield Condition(hidden=hidden.to(self._dtype).clone())
+
+    def _spelled_out(self, texts: list[str]) -> list[str]:
+        return convert_prompts(self._model, texts) if self._model.has_embeddings else texts
 
     def _final_norm(self, layer: torch.Tensor) -> torch.Tensor:
         inner = getattr(self._encoder, "text_model", self._encoder)

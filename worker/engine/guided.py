@@ -12,9 +12,11 @@ from typing import Any
 import torch
 
 from db.errors import ImagemillError, ModelError, OutOfMemory, RenderError
+from db.registry import load_registry
 from db.settings import Settings
 from db.specs import ImageSpec
 from db.states import Outcome
+from worker.adapters import WornAdapter, find_adapters, wear
 from worker.engine import Failed, Rendered
 from worker.engine.conditioning import Condition, Conditioner, Text, texts_of
 from worker.engine.inputs import Inputs, no_inputs
@@ -37,6 +39,7 @@ class GuidedEngine:
         guided: bool,
         environment: Environment,
         starts: Starts,
+        adapters: tuple[WornAdapter, ...],
     ) -> None:
         self._model = model
         self._unet: Any = model.components["unet"]
@@ -44,6 +47,7 @@ class GuidedEngine:
         self._guided = guided
         self._environment = environment
         self._starts = starts
+        self._adapters = adapters
         self._conditioner = Conditioner(model, rows=shapes.prompts)
         self._decoder = Decoder(model, rows=shapes.pictures)
         self._slots: list[Slot | None] = [None] * shapes.slots
@@ -86,6 +90,7 @@ class GuidedEngine:
         if len(images) > self.room():
             raise ValueError(f"{len(images)} images for {self.room()} free slots")
         started = time.perf_counter()
+        wear(self._model, self._adapters)
         texts: list[Text] = []
         for _, spec in images:
             prompt, negative = texts_of(spec)
@@ -105,6 +110,7 @@ class GuidedEngine:
         if not active:
             return self._take_failed()
         started = time.perf_counter()
+        wear(self._model, self._adapters)
         try:
             outputs = self._denoise()
             self._steps += 1
@@ -252,13 +258,17 @@ def open_guided_engine(
     shapes = choose_shapes(
         device=model.device, width=width, height=height, settings=settings, slots=slots
     )
+    adapters: tuple[WornAdapter, ...] = ()
+    if group["adapters"]:
+        adapters = find_adapters(group["adapters"], load_registry(settings))
+    wear(model, adapters)
     environment = describe_environment(
         device=model.device,
         precision=model.precision,
         shapes=shapes,
         weights_digest=model.weights_digest,
         guided=group["guided"],
-        adapters=list(group["adapters"]),
+        adapters=[{"digest": worn.digest, "weight": worn.weight} for worn in adapters],
     )
     return GuidedEngine(
         model,
@@ -272,6 +282,7 @@ def open_guided_engine(
             inputs=inputs or no_inputs,
             max_pixels=settings.max_pixels,
         ),
+        adapters=adapters,
     )
 
 

@@ -1,0 +1,149 @@
+"""LoRA adapters and textual-inversion embeddings: safetensors files added to a loaded model.
+
+Adapters belong to a group: while an engine of that group works, the model wears exactly them.
+Embeddings belong to the model's registry entry and are loaded with it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import diffusers
+import torch
+
+from db.errors import ModelError
+from db.registry import Registry
+
+if TYPE_CHECKING:
+    from worker.models import Model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WornAdapter:
+    """A LoRA file on this machine, its SHA-256, and how strongly it is applied."""
+
+    digest: str
+    weight: float
+    file: Path
+
+
+def find_adapters(
+    group: Sequence[Mapping[str, Any]], registry: Registry
+) -> tuple[WornAdapter, ...]:
+    """The files of a group's adapters (`ImageSpec.group()["adapters"]`), in its order.
+
+    By name where that has the digest, else whichever registered file has it; a `ModelError` if
+    none has.
+    """
+    return tuple(
+        WornAdapter(
+            digest=adapter["digest"],
+            weight=float(adapter["weight"]),
+            file=_file_with(adapter["name"], adapter["digest"], registry),
+        )
+        for adapter in group
+    )
+
+
+def wear(model: "Model", adapters: tuple[WornAdapter, ...]) -> None:
+    """Make the model wear these adapters and no others; nothing happens if it does already.
+
+    Without adapters the model's modules are its own again, bit for bit. A `ModelError` if a file
+    does not fit the model.
+    """
+    wanted = tuple((adapter.digest, adapter.weight) for adapter in adapters)
+    if model.active_adapters == wanted:
+        return
+    if adapters and find_spec("peft") is None:
+        raise ModelError("adapters need peft: pip install 'imagemill[lora]'")
+    pipeline = _pipeline(model)
+    # Weights made under inference mode could never be taken off again.
+    with torch.inference_mode(mode=False), torch.no_grad():
+        if model.active_adapters:
+            pipeline.unload_lora_weights()
+            model.active_adapters = ()
+        if not adapters:
+            return
+        names = [f"lora_{number}" for number in range(len(adapters))]
+        try:
+            for name, adapter in zip(names, adapters, strict=True):
+                pipeline.load_lora_weights(
+                    str(adapter.file.parent),
+                    weight_name=adapter.file.name,
+                    adapter_name=name,
+                    local_files_only=True,
+                    use_safetensors=True,
+                )
+            pipeline.set_adapters(names, [adapter.weight for adapter in adapters])
+        except Exception as error:  # diffusers and peft tell a misfit in a dozen ways
+            pipeline.unload_lora_weights()
+            files = ", ".join(adapter.file.name for adapter in adapters)
+            raise ModelError(f"adapters {files} do not fit model {model.name}: {error}") from error
+        for module in model.components.values():
+            if isinstance(module, torch.nn.Module):
+                module.to(model.device).eval().requires_grad_(False)
+    model.active_adapters = wanted
+
+
+def add_embeddings(model: "Model", embeddings: Mapping[str, Path]) -> None:
+    """Teach the model's tokenizer and text encoder some tokens; a `ModelError` if one can't be.
+
+    A token of several vectors takes as many places in the prompt's window.
+    """
+    if not embeddings:
+        return
+    pipeline = _pipeline(model)
+    for token, file in embeddings.items():
+        if file.suffix != ".safetensors":
+            raise ModelError(
+                f"model {model.name}: {file.name} is not safetensors, and a pickle can run code; "
+                f"convert it once where you trust its source: {_convert(file)}"
+            )
+        try:
+            pipeline.load_textual_inversion(
+                str(file.parent),
+                weight_name=file.name,
+                token=token,
+                local_files_only=True,
+                use_safetensors=True,
+            )
+        except (ValueError, RuntimeError, KeyError, OSError) as error:
+            raise ModelError(f"model {model.name}: embedding {file.name}: {error}") from error
+
+
+def convert_prompts(model: "Model", texts: Iterable[str]) -> list[str]:
+    """Texts with every embedding's token written once for each of its vectors."""
+    tokenizer = model.components["tokenizer"]
+    convert = diffusers.loaders.TextualInversionLoaderMixin().maybe_convert_prompt
+    return [convert(text, tokenizer) for text in texts]
+
+
+def _pipeline(model: "Model") -> Any:
+    """A pipeline object around the model's components: it has the loaders, nothing is copied."""
+    return diffusers.StableDiffusionPipeline(
+        **model.components,
+        scheduler=diffusers.DDIMScheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _file_with(name: str, digest: str, registry: Registry) -> Path:
+    named = [registry.adapters[name]] if name in registry.adapters else []
+    for entry in (*named, *registry.adapters.values()):
+        try:
+            if entry.digest == digest:
+                return entry.file
+        except ModelError:
+            continue  # another adapter, whose file is not on this machine
+    raise ModelError(f"no adapter here has the digest {digest[:10]}… ({name})")
+
+
+def _convert(file: Path) -> str:
+    return (
+        'python -c "import torch; from safetensors.torch import save_file; '
+        f"save_file(torch.load('{file.name}', weights_only=True), '{file.stem}.safetensors')\""
+    )
