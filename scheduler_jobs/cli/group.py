@@ -62,7 +62,7 @@ OWN_COMMANDS: Mapping[str, OwnCommand] = MappingProxyType(
             ("samplers", "models:samplers", "List the samplers and all their names."),
             ("dispatcher", "services:dispatcher", "Keep workers busy and rescue lost images."),
             ("flower", "services:flower", "Serve Flower, the web page of the Celery workers."),
-            ("verify", "upkeep:verify", "Check a job's files against their recorded hashes."),
+            ("verify", "upkeep:verify", "Check every file of a job against its recorded hash."),
             ("sweep", "upkeep:sweep", "Find stored files that no image owns."),
             ("migrate", "services:migrate", "Create or upgrade the database's tables."),
             ("doctor", "doctor:doctor", "Check the set-up and say how to mend it."),
@@ -75,8 +75,9 @@ SECTIONS: Mapping[str, Sequence[str]] = MappingProxyType(
         "Render": ("run", "plan", "submit"),
         "Look": ("status", "watch", "jobs", "images", "show", "errors", "contact-sheet"),
         "Steer": ("retry", "pause", "resume", "cancel"),
+        "Prove": ("reproduce", "certify", "verify", "sweep"),
         "Models": ("models", "samplers"),
-        "Operate": ("worker", "dispatcher", "flower", "verify", "sweep", "migrate", "doctor"),
+        "Operate": ("worker", "dispatcher", "flower", "migrate", "doctor"),
     }
 )
 """How `--help` sorts the commands; what is not named here comes under "More"."""

@@ -196,7 +196,11 @@ def _print_dead(job: JobReport, dead: Sequence[CodeReport]) -> None:
         return
     output.line()
     output.table(
-        (Column(title="DEAD", right=True), Column(title="CODE"), Column(title="FOR EXAMPLE")),
+        (
+            Column(title="DEAD", right=True),
+            Column(title="CODE"),
+            Column(title="FOR EXAMPLE", elastic=True),
+        ),
         ((f"{entry.images:,}", entry.code, entry.message) for entry in dead),
     )
     output.line(f"`imagemill errors {job.id}` lists them, `imagemill retry {job.id}` tries again")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from db.queries.tallies import Counts
 from db.settings import Settings
 from scheduler_jobs.cli import output
 from scheduler_jobs.cli.endings import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, SHOWN_PROBLEMS
@@ -120,7 +121,10 @@ def run(
         raise click.UsageError("say where the pictures go: --out DIR")
     with ProgressView(request.name or Path(request.manifest).name) as view:
         result = embedded_run.run(
-            request, settings=Settings.for_home(out), out=out, progress=view.update
+            request,
+            settings=Settings.for_home(out),
+            out=out,
+            progress=lambda counts: view.update(counts, note=_note(counts)),
         )
     if as_json:
         output.emit(
@@ -143,6 +147,11 @@ def run(
         ctx.exit(EXIT_INTERRUPTED)
     if result.dead:
         ctx.exit(EXIT_FAILED)
+
+
+def _note(counts: Counts) -> str:
+    # Loading a model takes long enough to look like nothing is happening.
+    return "starting the worker" if counts.pending and not counts.leased else ""
 
 
 def _print_run(result: "RunResult", out: Path) -> None:

@@ -11,10 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from db.queries.tallies import Counts
-from scheduler_jobs.cli.output import clean, duration, number, plural
+from scheduler_jobs.cli.output import duration, number, plural, shortened
 
 PACE_SECONDS = 60.0
 """The window over which images/s are counted."""
+
+TITLE_CHARACTERS = 24
+"""How much of a title is shown: on a window of 80 characters, the bar needs some of them."""
 
 LINE_SECONDS = 5.0
 """How often a plain line is printed where there is no terminal."""
@@ -47,7 +50,7 @@ class ProgressView:
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._title = clean(title)
+        self._title = shortened(title, TITLE_CHARACTERS)
         self._pace = Pace()
         self._next_line = 0.0
         self._shown = ""

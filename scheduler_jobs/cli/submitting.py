@@ -19,7 +19,7 @@ from scheduler_jobs.manifest import (
     parameters_from_toml,
 )
 from scheduler_jobs.manifest.columns import check_mapping
-from scheduler_jobs.manifest.problems import BadValue, Broken
+from scheduler_jobs.manifest.problems import Broken
 from scheduler_jobs.submission import SubmissionRequest
 
 P = ParamSpec("P")
@@ -188,6 +188,6 @@ def _columns(mapping: Sequence[str]) -> dict[str, str]:
         columns[column] = field
     try:
         check_mapping(columns)
-    except (BadValue, Broken) as bad:
+    except Broken as bad:
         raise click.UsageError(str(bad)) from None
     return columns

@@ -1,0 +1,128 @@
+"""Reports say the same on SQLite and on PostgreSQL."""
+
+import pytest
+
+from db.errors import UnknownImage
+from db.queries import image_reports, reports
+from db.queries.image_reports import ImageFilter
+from db.queries.tallies import Counts
+from db.states import ImageState, JobState, Outcome
+from tests.mill import REFUSED, spec
+
+
+@pytest.fixture
+def read(mill):
+    """Calls a report in a transaction of its own."""
+
+    def call(report, *args, **kwargs):
+        with mill.database.reading() as session:
+            return report(session, *args, **kwargs)
+
+    return call
+
+
+@pytest.fixture
+def worked(mill):
+    """A job with two groups: of one, an image is done, one dead, one leased; the other waits."""
+    specs = [spec(f"prompt {n}") for n in range(3)] + [spec("wide", width=128)]
+    job = mill.load("mixed", specs)
+    shift = mill.shift()
+    done, dead, _ = mill.claim(shift, group_id=mill.images(job)[0].group_id)
+    mill.begin(shift, [done.id, dead.id])
+    mill.complete(shift, [done])
+    mill.fail(shift, dead.id, REFUSED)
+    return job
+
+
+def test_a_job_has_its_counts_rate_and_remaining_time(read, worked):
+    (report,) = read(reports.list_jobs)
+    assert report.counts == Counts(ready=1, leased=1, done=1, dead=1)
+    assert report.requested == 4
+    assert report.images_per_second == pytest.approx(1.0, abs=0.99)
+    assert report.eta_seconds == pytest.approx(2 / report.images_per_second)
+
+
+def test_a_finished_job_has_no_rate(read, mill):
+    job = mill.load("one", ["a circle"])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift))
+    mill.finish_jobs()
+    (report,) = read(reports.list_jobs, states=[JobState.FINISHED])
+    assert (report.id, report.images_per_second, report.eta_seconds) == (job, None, None)
+    assert report.finished_at >= report.opened_at >= report.created_at
+
+
+def test_more_events_than_are_looked_at_shorten_the_window(read, mill, worked, monkeypatch):
+    everything = read(reports.rendering_rates, [worked])[worked]
+    monkeypatch.setattr(reports, "RATE_EVENTS", 1)
+    # The newest event is a death: nothing that was done is seen any more.
+    assert read(reports.rendering_rates, [worked]) == {}
+    assert everything > 0
+
+
+def test_jobs_are_paged(read, mill):
+    ids = [mill.load(f"job {n}", ["a circle"]) for n in range(3)]
+    assert [job.id for job in read(reports.list_jobs, limit=2)] == ids[:0:-1]
+    assert [job.id for job in read(reports.list_jobs, before=ids[1])] == ids[:1]
+
+
+def test_groups_come_with_the_largest_first(read, worked):
+    groups = read(reports.list_groups, worked)
+    assert [(group.width, group.counts) for group in groups] == [
+        (64, Counts(leased=1, done=1, dead=1)),
+        (128, Counts(ready=1)),
+    ]
+    assert {(group.model, group.guided) for group in groups} == {("m-aaaa", True)}
+
+
+def test_outcomes_and_deaths_are_counted(read, worked):
+    assert read(reports.count_outcomes, worked) == {"ok": 1}
+    (dead,) = read(reports.count_dead, worked)
+    assert (dead.code, dead.images, dead.message) == (REFUSED.code, 1, REFUSED.message)
+
+
+def test_workers_that_work_or_were_seen_are_alive(read, mill):
+    assert [worker.working for worker in read(reports.list_workers)] == [False]
+    shift = mill.shift()
+    assert [worker.working for worker in read(reports.list_workers)] == [True]
+    mill.expire(shift)
+    assert [worker.working for worker in read(reports.list_workers)] == [False]
+
+
+@pytest.mark.parametrize(
+    ("which", "rows"),
+    [
+        (ImageFilter(), [1, 2, 3, 4]),
+        (ImageFilter(state=ImageState.READY), [4]),
+        (ImageFilter(outcome=Outcome.OK), [1]),
+        (ImageFilter(outcome=Outcome.BLANK), []),
+        (ImageFilter(code=REFUSED.code), [2]),
+        (ImageFilter(job_id=1, row=3), [3]),
+        (ImageFilter(row=3, state=ImageState.DONE), []),
+        (ImageFilter(model="model-aaaa", state=ImageState.LEASED), [3]),
+        (ImageFilter(job_id=99), []),
+    ],
+)
+def test_images_are_filtered(read, worked, which, rows):
+    found = read(image_reports.list_images, which, limit=10)
+    assert [image.row for image in found] == rows
+
+
+def test_images_are_paged(read, worked):
+    first = read(image_reports.list_images, ImageFilter(job_id=worked), limit=3)
+    rest = read(image_reports.list_images, ImageFilter(job_id=worked), limit=3, after=first[-1].id)
+    assert [image.row for image in (*first, *rest)] == [1, 2, 3, 4]
+
+
+def test_a_done_image_has_file_environment_and_history(read, mill, worked):
+    first = mill.images(worked)[0]
+    detail = read(image_reports.find_image, first.id)
+    assert detail.specification == spec("prompt 0").document()
+    assert detail.file is not None
+    assert detail.file.object_key.startswith(first.request_key)
+    assert [(event.event, event.worker) for event in detail.history] == [("done", "w@host")]
+
+
+def test_no_such_image(read, worked):
+    with pytest.raises(UnknownImage, match="no image 999"):
+        read(image_reports.find_image, 999)
