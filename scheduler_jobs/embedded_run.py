@@ -45,6 +45,9 @@ _LOOK_SECONDS = 0.25
 _MOST_RESTARTS = 3
 """How often a worker that ends by itself is started again before the run gives up."""
 
+_STALLED_SECONDS = 180.0
+"""How long nothing may move, with no shift at work, before the run gives up."""
+
 _STILL_OPEN = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
 
 
@@ -145,11 +148,18 @@ class _Worker:
             if self._restarts >= _MOST_RESTARTS:
                 raise ServiceError(
                     f"the worker ended {self._restarts + 1} times (status {status}); "
-                    f"its log is {self._log}"
+                    f"{self.last_error()}"
                 )
             log.warning("the worker ended with status %s; starting it again", status)
             self._restarts += 1
             self._process = self._start()
+
+    def last_error(self) -> str:
+        """Where the worker's log is, and the last error in it."""
+        lines = self._log.read_text("utf-8", "replace").splitlines() if self._log.exists() else []
+        errors = [line for line in lines if " ERROR " in line or " CRITICAL " in line]
+        said = f": {errors[-1]}" if errors else ""
+        return f"the worker's log is {self._log}{said}"
 
     def _start(self) -> TetheredProcess:
         return TetheredProcess(
@@ -173,6 +183,7 @@ def _watch(
 ) -> None:
     """Dispatch and report until the job is over."""
     next_round = 0.0
+    seen, moved_at = Counts(), time.monotonic()
     while True:
         if time.monotonic() >= next_round:
             dispatcher.run_once()
@@ -180,10 +191,17 @@ def _watch(
         with database.reading() as session:
             state = session.get_one(Job, job_id).state
             counts = count_images(session, [job_id])[job_id]
+            at_work = shifts.live_shifts(session) > 0
         progress(counts)
         if state not in _STILL_OPEN:
             return
         worker.check()
+        if at_work or counts != seen or state == JobState.PAUSED:
+            seen, moved_at = counts, time.monotonic()
+        elif time.monotonic() - moved_at > _STALLED_SECONDS:
+            raise ServiceError(
+                f"nothing was rendered for {_STALLED_SECONDS:.0f} s; {worker.last_error()}"
+            )
         time.sleep(_LOOK_SECONDS)
 
 
