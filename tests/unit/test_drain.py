@@ -1,0 +1,170 @@
+"""Being told to stop: by a file, by signals, by a notice, by the parent's end.
+
+Each case is a small process of its own, because most of them end it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from worker.drain import DRAIN_FILE
+
+CHILD = """
+import os, sys, threading, time
+from worker.drain import DrainSignal
+signal = DrainSignal(seconds=float(sys.argv[1]))
+signal.install()
+print("ready", os.getpid(), flush=True)
+while not signal():
+    time.sleep(0.02)
+print("told", flush=True)
+if sys.argv[2] == "hangs":
+    while True:
+        time.sleep(0.02)
+"""
+
+PARENT = """
+import sys, time
+from pathlib import Path
+from worker import drain
+file = drain.prepare_parent()
+import signal
+def told(number, frame):
+    drain.tell_children()
+    print("told", file.exists(), flush=True)
+signal.signal(signal.SIGTERM, told)
+if len(sys.argv) > 1:
+    drain.watch_notice(Path(sys.argv[1]))
+print("ready", file, flush=True)
+while True:
+    time.sleep(0.02)
+"""
+
+
+class Program:
+    """A Python program in its own process, of which each line of output can be waited for."""
+
+    def __init__(self, code: str, *arguments: object, drain_file: Path | None = None) -> None:
+        environment = os.environ | ({DRAIN_FILE: str(drain_file)} if drain_file else {})
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.first = self.line().split()
+        assert self.first[0] == "ready"
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def status(self) -> int:
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def programs() -> Iterator[list[Program]]:
+    programs: list[Program] = []
+    yield programs
+    for program in programs:
+        program.process.kill()
+        program.process.wait()
+        assert program.process.stdout is not None
+        program.process.stdout.close()
+
+
+def test_a_file_tells_a_child(programs: list[Program], tmp_path: Path) -> None:
+    child = Program(CHILD, 20, "ends", drain_file=tmp_path / "drain")
+    programs.append(child)
+    (tmp_path / "drain").touch()
+    assert child.line() == "told"
+    assert child.status() == 0
+
+
+def test_a_signal_tells_a_child(programs: list[Program]) -> None:
+    child = Program(CHILD, 20, "ends")
+    programs.append(child)
+    child.send(signal.SIGTERM)
+    assert child.line() == "told"
+    assert child.status() == 0
+
+
+def test_a_second_signal_ends_it_at_once(programs: list[Program]) -> None:
+    child = Program(CHILD, 60, "hangs")
+    programs.append(child)
+    child.send(signal.SIGTERM)
+    assert child.line() == "told"
+    child.send(signal.SIGTERM)
+    assert child.status() == 143
+
+
+def test_a_child_that_cannot_stop_is_ended_in_time(programs: list[Program]) -> None:
+    child = Program(CHILD, 0.5, "hangs")
+    programs.append(child)
+    child.send(signal.SIGTERM)
+    started = time.monotonic()
+    assert child.status() == 143
+    assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_child_ends_when_its_parent_is_gone(tmp_path: Path, told: bool) -> None:
+    (tmp_path / "child.py").write_text(CHILD)
+    starter = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, *sys.argv[1:]], stdout=subprocess.PIPE)\n"
+        "print(child.stdout.readline().decode(), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", starter, str(tmp_path / "child.py"), "600", "hangs"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {DRAIN_FILE: str(tmp_path / "drain"), "PYTHONPATH": str(Path.cwd())},
+    )
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline().split()[1])
+    if told:
+        (tmp_path / "drain").touch()
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 20
+    while _lives(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _lives(child)
+
+
+def test_the_parent_leaves_the_file_and_ends_at_the_next_signal(programs: list[Program]) -> None:
+    parent = Program(PARENT)
+    programs.append(parent)
+    parent.send(signal.SIGTERM)
+    assert parent.line() == "told True"
+    parent.send(signal.SIGTERM)
+    assert parent.status() == 143
+    assert not Path(parent.first[1]).parent.exists(), "its folder is left behind"
+
+
+def test_a_notice_drains_the_parent(programs: list[Program], tmp_path: Path) -> None:
+    parent = Program(PARENT, tmp_path / "notice")
+    programs.append(parent)
+    (tmp_path / "notice").touch()
+    assert parent.line() == "told True"
+
+
+def _lives(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

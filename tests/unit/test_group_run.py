@@ -1,0 +1,204 @@
+"""One engine's work on one group: what it claims, holds and lets go of."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from db.errors import StorageError
+from db.queries.shifts import Orders
+from db.queries.tallies import Counts
+from db.states import ImageState
+from db.storage.folder import FolderStorage
+from tests.fake_engine import FakeEngine
+from tests.mill import DIGEST, POLICY, Mill, spec
+from worker.engine import Failed, Rendered
+from worker.group_run import GroupRun
+from worker.holdings import Holdings
+from worker.lease import Lease
+from worker.recording import Recorder
+
+
+class Bench:
+    """A shift on the bench: its lease has no thread, so the test gives the orders."""
+
+    def __init__(self, mill: Mill, folder: Path) -> None:
+        folder.mkdir()
+        self.mill = mill
+        self.lease = Lease(
+            database=mill.database,
+            shift_id=mill.shift(),
+            lease_seconds=60,
+            heartbeat_seconds=5,
+            hang_seconds=60,
+            progress=lambda: 0,
+        )
+        self.holdings = Holdings(
+            database=mill.database, lease=self.lease, route="default", policy=POLICY
+        )
+        self.recorder = Recorder(holdings=self.holdings, storage=FolderStorage(folder))
+
+    def run(
+        self,
+        *,
+        engine: FakeEngine | None = None,
+        must_stop: Callable[[], bool] = lambda: False,
+    ) -> GroupRun:
+        group_id = self.mill.group_of(DIGEST)
+        self.engine = engine or FakeEngine(spec("any").group())
+        return GroupRun(
+            engine=self.engine,
+            holdings=self.holdings,
+            recorder=self.recorder,
+            group_id=group_id,
+            must_stop=must_stop,
+        )
+
+    def order(self, *stopped: int) -> None:
+        self.lease._orders = Orders(draining=False, stopped_jobs=frozenset(stopped))
+
+
+@pytest.fixture
+def bench(mill: Mill, tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(mill, tmp_path / "store")
+    with bench.recorder:
+        yield bench
+        bench.recorder.wait()
+    assert mill.audit() == []
+
+
+def test_holds_at_most_the_slots_and_a_batch_ahead(bench: Bench) -> None:
+    # Of different lengths, so that slots come free one by one.
+    job = bench.mill.load("job", [replace(spec(f"p{n}"), steps=3 + n % 5) for n in range(40)])
+    most = 0
+
+    def look() -> bool:
+        nonlocal most
+        most = max(most, bench.mill.counts(job).leased - bench.recorder._pending)
+        return False
+
+    run = bench.run(must_stop=look)
+    assert run.work() == 40
+    assert 4 < most <= 8
+
+
+def test_stops_between_steps_and_gives_back_what_is_not_finished(bench: Bench) -> None:
+    job = bench.mill.load("job", [f"p{n}" for n in range(6)])
+    run = bench.run(must_stop=lambda: bench.engine.steps >= 3)
+    run.work()
+    assert bench.engine.steps == 3
+    assert bench.mill.counts(job) == Counts(ready=6)
+    assert not bench.engine.busy
+
+
+def test_an_order_is_carried_out_once(bench: Bench) -> None:
+    """A job that was resumed since must not be claimed and let go of for ever."""
+    job = bench.mill.load("job", ["a", "b"])
+    claims: list[int] = []
+    claim = bench.holdings.claim
+
+    def counted(group_id: int, *, limit: int):
+        claims.append(limit)
+        found = claim(group_id, limit=limit)
+        if len(claims) == 1:
+            bench.order(job)  # the heartbeat's answer is from before the job was resumed
+        return found
+
+    bench.holdings.claim = counted
+    while bench.run(must_stop=lambda: len(claims) > 50).work():
+        pass
+    bench.recorder.wait()
+    assert bench.mill.counts(job) == Counts(done=2)
+
+
+def test_followers_of_a_stopped_job_are_let_go_of(bench: Bench) -> None:
+    stopped = bench.mill.load("stopped", ["same", "slow same"])
+    other = bench.mill.load("other", ["same"])
+
+    def stop() -> bool:
+        if bench.engine.steps == 1:
+            bench.mill.pause(stopped)
+            bench.order(stopped)
+        return False
+
+    while bench.run(must_stop=stop).work():
+        pass
+    bench.recorder.wait()
+    assert bench.mill.counts(other) == Counts(done=1)
+    # Its twin in the paused job is done with it, or waits: either way nobody holds it.
+    assert bench.mill.counts(stopped).leased == 0
+
+
+def test_images_that_are_not_ours_any_more_are_not_rendered(bench: Bench) -> None:
+    job = bench.mill.load("job", ["a", "b"])
+    claim = bench.holdings.claim
+
+    def lose_one(group_id: int, *, limit: int):
+        images, known = claim(group_id, limit=limit)
+        if images:
+            bench.mill.give_back(bench.lease.shift_id, [images[0].id])
+            bench.mill.pause(job)
+        return images, known
+
+    run = bench.run()
+    bench.holdings.claim = lose_one
+    run.work()
+    bench.recorder.wait()
+    assert bench.mill.counts(job) == Counts(ready=1, done=1)
+    assert all(prompts == ["b"] for prompts in bench.engine.passes)
+
+
+def test_a_suspect_is_rendered_alone_and_the_others_are_not(bench: Bench) -> None:
+    job = bench.mill.load("job", ["a", "b", "c", "d", "e"])
+    [image] = bench.mill.claim(other := bench.mill.shift(), limit=1)
+    bench.mill.fail(other, image.id)
+    bench.mill.wait_out()
+    bench.run().work()
+    bench.recorder.wait()
+    assert bench.mill.counts(job) == Counts(done=5)
+    assert all(len(p) == 1 for p in bench.engine.passes if image.spec.prompt in p)
+    assert max(map(len, bench.engine.passes)) == 4
+
+
+def test_a_final_error_of_a_whole_pass_makes_suspects_only(bench: Bench) -> None:
+    """With neighbours nobody knows whose fault it was."""
+
+    class Raises(FakeEngine):
+        def step(self) -> list[Rendered | Failed]:
+            from db.errors import InputImageError
+
+            raise InputImageError("which image?")
+
+    job = bench.mill.load("job", ["a", "b"])
+    bench.run(engine=Raises(spec("any").group())).work()
+    assert {image.state for image in bench.mill.images(job)} == {ImageState.READY}
+    assert all(image.suspect for image in bench.mill.images(job))
+
+
+def test_an_engine_that_raises_on_admission_charges_the_images(bench: Bench) -> None:
+    class Raises(FakeEngine):
+        def admit(self, images: object) -> None:
+            raise ZeroDivisionError("in the tokenizer")
+
+    job = bench.mill.load("job", ["a", "b"])
+    run = bench.run(engine=Raises(spec("any").group()))
+    run.work()
+    assert run.failed == 2
+    assert {image.error_code for image in bench.mill.images(job)} == {"render"}
+
+
+def test_a_store_that_is_away_is_no_images_fault(bench: Bench) -> None:
+    """Init images are fetched when an image is admitted."""
+
+    class Away(FakeEngine):
+        def step(self) -> list[Rendered | Failed]:
+            [ticket, *_] = self.abandon()
+            return [Failed(ticket=ticket, error=StorageError("no answer"))]
+
+    job = bench.mill.load("job", ["a"])
+    run = bench.run(engine=Away(spec("any").group()))
+    with pytest.raises(StorageError):
+        run.work()
+    bench.mill.give_back(bench.lease.shift_id)
+    assert bench.mill.events(bench.mill.images(job)[0].id) == []

@@ -1,0 +1,163 @@
+"""A lease: renewed while work gets on, lost in time, and the end of a process that hangs."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from db.errors import DatabaseError
+from tests.mill import Mill
+from worker.lease import Lease
+
+LEASE = 0.6
+
+
+class Progress:
+    """A number that moves until told to stand still."""
+
+    def __init__(self) -> None:
+        self.value = 0
+        self.still = False
+
+    def __call__(self) -> int:
+        if not self.still:
+            self.value += 1
+        return self.value
+
+
+@pytest.fixture
+def progress() -> Progress:
+    return Progress()
+
+
+@pytest.fixture
+def ended() -> list[int]:
+    """The exit codes of a process that ended itself."""
+    return []
+
+
+@pytest.fixture
+def lease(mill: Mill, progress: Progress, ended: list[int]) -> Iterator[Lease]:
+    lease = Lease(
+        database=mill.database,
+        shift_id=mill.shift(lease_seconds=LEASE),
+        lease_seconds=LEASE,
+        heartbeat_seconds=0.1,
+        hang_seconds=0.2,
+        progress=progress,
+        patience_seconds=0.2,
+        end_process=ended.append,
+    )
+    with lease:
+        yield lease
+
+
+def soon(what: Callable[[], bool], seconds: float = 15) -> bool:
+    """Whether it is so within some seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if what():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_lives_on_while_work_gets_on(mill: Mill, lease: Lease) -> None:
+    mill.load("job", ["a"])
+    time.sleep(LEASE * 2)
+    assert not lease.lost
+    assert 0 < lease.seconds_left <= LEASE
+    assert mill.claim(lease.shift_id), "the database says that the lease is over"
+
+
+def test_a_step_that_stands_still_for_too_long_ends_it(
+    mill: Mill, lease: Lease, progress: Progress, ended: list[int]
+) -> None:
+    mill.load("job", ["a"])
+    progress.still = True
+    assert soon(lambda: lease.lost)
+    assert soon(lambda: ended == [70]), "a hung process must end itself"
+    assert mill.claim(lease.shift_id) == []
+
+
+def test_standing_still_for_less_is_no_reason(lease: Lease, progress: Progress) -> None:
+    progress.still = True
+    time.sleep(0.1)
+    progress.still = False
+    time.sleep(LEASE)
+    assert not lease.lost
+
+
+def test_waiting_counts_as_getting_on(lease: Lease, progress: Progress) -> None:
+    progress.still = True
+    with lease.waiting():
+        time.sleep(LEASE * 2)
+        assert not lease.lost
+
+
+def test_a_shift_that_notices_in_time_keeps_its_process(
+    mill: Mill, progress: Progress, ended: list[int]
+) -> None:
+    lease = Lease(
+        database=mill.database,
+        shift_id=mill.shift(lease_seconds=LEASE),
+        lease_seconds=LEASE,
+        heartbeat_seconds=0.1,
+        hang_seconds=0.1,
+        progress=progress,
+        patience_seconds=5,
+        end_process=ended.append,
+    )
+    progress.still = True
+    with lease:
+        assert soon(lambda: lease.lost)
+    time.sleep(0.1)
+    assert ended == []
+
+
+def test_is_lost_when_somebody_ended_the_shift(mill: Mill, lease: Lease) -> None:
+    mill.end(lease.shift_id)
+    assert soon(lambda: lease.lost)
+    assert lease.seconds_left == 0
+
+
+def test_is_lost_before_its_end_when_the_database_is_away(
+    mill: Mill, lease: Lease, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise DatabaseError("gone")
+
+    monkeypatch.setattr(mill.database, "run", away)
+    assert soon(lambda: lease.lost)
+    monkeypatch.undo()
+    assert mill.rescue() == 0, "by the database's clock it is not over yet"
+
+
+def test_a_frozen_process_knows_at_once_that_it_is_lost(mill: Mill) -> None:
+    """After SIGCONT the clock says so; no thread needs to have run."""
+    lease = Lease(
+        database=mill.database,
+        shift_id=mill.shift(lease_seconds=0.1),
+        lease_seconds=0.1,
+        heartbeat_seconds=0.1,
+        hang_seconds=60,
+        progress=lambda: 0,
+    )
+    time.sleep(0.1)
+    assert lease.lost
+
+
+def test_a_heartbeat_brings_orders(mill: Mill, lease: Lease) -> None:
+    job = mill.load("job", ["a"])
+    mill.claim(lease.shift_id)
+    first = lease.orders
+    mill.pause(job)
+    assert soon(lambda: lease.orders.stopped_jobs == {job})
+    assert lease.orders is not first
+
+
+def test_its_thread_ends_with_it(mill: Mill, lease: Lease) -> None:
+    name = f"lease-{lease.shift_id}"
+    lease.__exit__()
+    assert name not in {thread.name for thread in threading.enumerate()}

@@ -1,0 +1,249 @@
+"""The recorder: first the file, then the row; what fails, waits and is given up."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+
+from db.errors import DatabaseError, StorageDenied, StorageError
+from db.queries.claims import Claimed
+from db.queries.tallies import Counts
+from db.states import Outcome
+from db.storage import Storage
+from db.storage.folder import FolderStorage
+from db.tables import Object
+from tests.fake_engine import FakeEnvironment, pixels_of
+from tests.mill import POLICY, Mill
+from tests.workshop import FaultyStore
+from worker.engine import Rendered
+from worker.holdings import Holdings
+from worker.images import read_record
+from worker.lease import Lease
+from worker.recording import Recorder
+
+ENVIRONMENT = FakeEnvironment(fields={"device": "fake"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStorage:
+    (tmp_path / "store").mkdir()
+    return FolderStorage(tmp_path / "store")
+
+
+@pytest.fixture
+def lease(mill: Mill) -> Iterator[Lease]:
+    with Lease(
+        database=mill.database,
+        shift_id=mill.shift(),
+        lease_seconds=60,
+        heartbeat_seconds=5,
+        hang_seconds=60,
+        progress=lambda: 0,
+    ) as lease:
+        yield lease
+    assert mill.audit() == []
+
+
+def recorder_of(
+    mill: Mill, lease: Lease, storage: Storage, give_up: Callable[[], bool] = lambda: False
+) -> Recorder:
+    holdings = Holdings(database=mill.database, lease=lease, route="default", policy=POLICY)
+    return Recorder(holdings=holdings, storage=storage, give_up=give_up)
+
+
+def claimed(mill: Mill, lease: Lease) -> list[Claimed]:
+    images = mill.claim(lease.shift_id)
+    mill.begin(lease.shift_id, [image.id for image in images])
+    return images
+
+
+def picture_of(image: Claimed) -> Rendered:
+    pixels = pixels_of(image.spec)
+    return Rendered(ticket=image.id, pixels=pixels, outcome=Outcome.OK, cut=None, seconds=0.1)
+
+
+def test_the_file_is_in_the_store_before_the_image_is_done(
+    mill: Mill, lease: Lease, store: FolderStorage
+) -> None:
+    job = mill.load("job", ["a"])
+    [image] = claimed(mill, lease)
+    seen: list[Counts] = []
+    faulty = FaultyStore(store, [lambda: seen.append(mill.counts(job))])
+    with recorder_of(mill, lease, faulty) as recorder:
+        recorder.add(image, picture_of(image), ENVIRONMENT)
+        assert recorder.wait()
+    assert seen == [Counts(leased=1)]
+    assert mill.counts(job) == Counts(done=1)
+    assert recorder.done == 1
+
+
+def test_the_row_describes_the_file(mill: Mill, lease: Lease, store: FolderStorage) -> None:
+    import hashlib
+
+    mill.load("job", ["a"])
+    [image] = claimed(mill, lease)
+    with recorder_of(mill, lease, store) as recorder:
+        recorder.add(image, picture_of(image), ENVIRONMENT)
+        recorder.wait()
+    with mill.database.reading() as session:
+        row = session.scalars(select(Object)).one()
+    body = store.get(row.object_key)
+    assert (len(body), hashlib.sha256(body).hexdigest()) == (row.size_bytes, row.sha256)
+    record, pixels = read_record(body)
+    assert record.spec == image.spec
+    assert (pixels == pixels_of(image.spec)).all()
+
+
+def test_one_commit_takes_many_images(
+    mill: Mill, lease: Lease, store: FolderStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from db.queries import objects
+
+    commits: list[int] = []
+    complete = objects.complete
+
+    def counted(session, **values):
+        commits.append(len(values["stored"]))
+        return complete(session, **values)
+
+    monkeypatch.setattr("worker.holdings.objects.complete", counted)
+    mill.load("job", [f"p{n}" for n in range(8)])
+    with recorder_of(mill, lease, store) as recorder:
+        for image in claimed(mill, lease):
+            recorder.add(image, picture_of(image), ENVIRONMENT)
+        recorder.wait()
+    assert sum(commits) == 8
+    assert len(commits) < 8
+
+
+def test_a_file_made_in_another_environment_is_recorded_with_it(
+    mill: Mill, lease: Lease, store: FolderStorage
+) -> None:
+    mill.load("job", ["a", "b"])
+    one, two = claimed(mill, lease)
+    with recorder_of(mill, lease, store) as recorder:
+        recorder.add(one, picture_of(one), ENVIRONMENT)
+        recorder.add(two, picture_of(two), ENVIRONMENT.changed(vae_dtype="fp32"))
+        recorder.wait()
+    with mill.database.reading() as session:
+        ids = session.scalars(select(Object.environment_id)).all()
+    assert len(set(ids)) == 2
+
+
+def test_a_file_that_is_there_already_is_adopted(
+    mill: Mill, lease: Lease, store: FolderStorage
+) -> None:
+    """As after a crash between the file and the row."""
+    job = mill.load("job", ["a"])
+    [image] = claimed(mill, lease)
+    lost = mill.shift()
+    with recorder_of(mill, lease, store) as recorder:
+        recorder._store(image, picture_of(image), ENVIRONMENT)
+    assert lost
+    assert len(list(store.list())) == 1
+    assert mill.counts(job) == Counts(leased=1)
+    with recorder_of(mill, lease, store) as recorder:
+        recorder.add(image, picture_of(image), ENVIRONMENT)
+        recorder.wait()
+    assert len(list(store.list())) == 1
+    assert mill.counts(job) == Counts(done=1)
+
+
+def test_a_refusal_is_raised_by_the_next_call(
+    mill: Mill, lease: Lease, store: FolderStorage
+) -> None:
+    mill.load("job", ["a"])
+    [image] = claimed(mill, lease)
+    faulty = FaultyStore(store, [StorageDenied("no such bucket")])
+    with recorder_of(mill, lease, faulty) as recorder:
+        recorder.add(image, picture_of(image), ENVIRONMENT)
+        with pytest.raises(StorageDenied):
+            recorder.wait()
+        with pytest.raises(StorageDenied):
+            recorder.add(image, picture_of(image), ENVIRONMENT)
+    assert faulty.puts == 1, "a refusal is not tried again"
+
+
+def test_giving_up_ends_the_wait_for_a_store_that_is_down(
+    mill: Mill, lease: Lease, store: FolderStorage
+) -> None:
+    mill.load("job", ["a"])
+    [image] = claimed(mill, lease)
+    faulty = FaultyStore(store, [StorageError("down")] * 999)
+    with recorder_of(mill, lease, faulty, give_up=lambda: faulty.puts >= 2) as recorder:
+        recorder.add(image, picture_of(image), ENVIRONMENT)
+        with pytest.raises(StorageError):
+            recorder.wait()
+    assert faulty.puts == 2
+
+
+def test_leaving_does_not_wait_for_a_request_that_hangs(
+    mill: Mill, lease: Lease, store: FolderStorage
+) -> None:
+    job = mill.load("job", ["a"])
+    [image] = claimed(mill, lease)
+    let_go, started = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        started.set()
+        let_go.wait(60)
+
+    try:
+        with recorder_of(mill, lease, FaultyStore(store, [hang])) as recorder:
+            recorder.add(image, picture_of(image), ENVIRONMENT)
+            started.wait(10)
+            assert not recorder.wait(stop=lambda: True)
+        assert mill.counts(job) == Counts(leased=1)
+    finally:
+        let_go.set()
+
+
+def test_a_late_file_of_a_lost_shift_changes_no_row(
+    mill: Mill, lease: Lease, store: FolderStorage
+) -> None:
+    job = mill.load("job", ["a"])
+    [image] = claimed(mill, lease)
+
+    def lose() -> None:
+        mill.expire(lease.shift_id)
+        mill.rescue()
+
+    with recorder_of(mill, lease, FaultyStore(store, [lose])) as recorder:
+        recorder.add(image, picture_of(image), ENVIRONMENT)
+        recorder.wait()
+    assert recorder.done == 0
+    assert mill.counts(job) == Counts(ready=1)
+
+
+def test_a_database_that_stays_away_is_raised(
+    mill: Mill, lease: Lease, store: FolderStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mill.load("job", ["a"])
+    [image] = claimed(mill, lease)
+
+    def away(*_: object, **__: object) -> None:
+        raise DatabaseError("gone")
+
+    with recorder_of(mill, lease, store) as recorder:
+        monkeypatch.setattr(mill.database, "run", away)
+        recorder.add(image, picture_of(image), ENVIRONMENT)
+        with pytest.raises(DatabaseError):
+            recorder.wait()
+        monkeypatch.undo()
+
+
+def test_every_try_moves_the_clockwork(mill: Mill, lease: Lease, store: FolderStorage) -> None:
+    """Else a store that is down for a while would look like a step that hangs."""
+    mill.load("job", ["a"])
+    [image] = claimed(mill, lease)
+    faulty = FaultyStore(store, [StorageError("down")] * 2)
+    with recorder_of(mill, lease, faulty) as recorder:
+        recorder.add(image, picture_of(image), ENVIRONMENT)
+        seen = set()
+        while not recorder.wait(stop=lambda: True):
+            seen.add(recorder.ticks)
+            time.sleep(0.01)
+    assert {1, 2} <= seen
