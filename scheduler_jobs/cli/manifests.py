@@ -1,7 +1,11 @@
 """`run`, `plan` and `submit`: what starts with a manifest."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -119,7 +123,7 @@ def run(
     out = out or invocation.home
     if out is None:
         raise click.UsageError("say where the pictures go: --out DIR")
-    with ProgressView(request.name or Path(request.manifest).name) as view:
+    with ProgressView(request.name or Path(request.manifest).name) as view, _answering(view):
         result = embedded_run.run(
             request,
             settings=Settings.for_home(out),
@@ -147,6 +151,23 @@ def run(
         ctx.exit(EXIT_INTERRUPTED)
     if result.dead:
         ctx.exit(EXIT_FAILED)
+
+
+@contextmanager
+def _answering(view: ProgressView) -> Iterator[None]:
+    """Answer Ctrl-C at once, before it is passed on as usual."""
+
+    def answer(number: int, frame: FrameType | None) -> None:
+        # Python refuses to write to a stream that it is just writing to; then so be it.
+        with suppress(RuntimeError):
+            view.stopping()
+        signal.default_int_handler(number, frame)
+
+    before = signal.signal(signal.SIGINT, answer)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _note(counts: Counts) -> str:

@@ -83,6 +83,14 @@ class ProgressView:
         elif self._counts is not None:
             self._line(self._counts, "")
 
+    def stopping(self) -> None:
+        """Say that Ctrl-C was heard: giving back what is held takes a while."""
+        text = "stopping (Ctrl-C again: at once)"
+        if self._bar is not None:
+            self._bar.update(self._task, facts=text)
+        else:
+            click.echo(text, file=self._stream)
+
     def update(self, counts: Counts, *, note: str = "") -> None:
         """Show these counts, with a word or two (`paused`) if there is something to note."""
         self._pace.add(counts.done)

@@ -1,6 +1,7 @@
 """`plan`, `submit` and `run`: from flags to a request, from results to words."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -255,3 +256,20 @@ def test_run_needs_a_folder(imagemill, manifest):
     answer = imagemill("run", manifest)
     assert answer.code == 2
     assert "--out DIR" in answer.err
+
+
+def test_ctrl_c_is_answered_at_once_and_ends_the_run_cleanly(
+    imagemill, manifest, tmp_path, monkeypatch
+):
+    def run(request, *, settings, out, progress):
+        progress(Counts(ready=2))
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        return a_result(out, done=0, rendered=0, interrupted=True)
+
+    monkeypatch.setattr(embedded_run, "run", run)
+    before = signal.getsignal(signal.SIGINT)
+    answer = imagemill("run", manifest, "--out", tmp_path / "out")
+    assert answer.code == 130
+    assert "stopping" in answer.err
+    assert signal.getsignal(signal.SIGINT) is before
