@@ -39,7 +39,7 @@ BUILT_IN = "shapes64"
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _CLASS_FILE = "model_index.json"
-_NO_PIXELS = frozenset({"safety_checker", "feature_extractor"})
+NO_PIXELS = frozenset({"safety_checker", "feature_extractor"})
 _DEFAULTABLE = frozenset(
     {"width", "height", "steps", "guidance_scale", "sampler", "negative_prompt", "clip_skip"}
     | {"guidance_rescale", "strength", "sampler_options", "format", "quality"}
@@ -146,6 +146,9 @@ def load_registry(settings: Settings) -> Registry:
     models = {BUILT_IN: _built_in(cache)}
     for name, table in document.models.items():
         models[name] = _entry(name, table, base, cache)
+    for name, entry in models.items():
+        if entry.config in models:
+            models[name] = replace(entry, config=models[entry.config].source)
     folder = settings.adapters_folder or base
     adapters = {}
     if settings.adapters_folder is not None:
@@ -159,11 +162,13 @@ def load_registry(settings: Settings) -> Registry:
 def component_folders(entry: ModelEntry) -> Mapping[str, tuple[Path, str | None]]:
     """Component name → (its folder, its weights' variant), for a model that is here.
 
-    A `ModelError` in one line where something is missing.
+    Of a single-file checkpoint the folders of the `config` that it follows. A `ModelError` in
+    one line where something is missing.
     """
     found: dict[str, tuple[Path, str | None]] = {}
-    if entry.source is not None and entry.single_file is None:
-        root = _root(entry.name, entry.source, entry.revision, entry.cache)
+    source = entry.source if entry.single_file is None else entry.config
+    if source is not None:
+        root = _root(entry.name, source, entry.revision, entry.cache)
         for name in _listed_components(root):
             if name not in entry.parts and (name != "scheduler" or entry.scheduler is None):
                 found[name] = (root / name, entry.variant)
@@ -308,7 +313,7 @@ def _entry(name: str, table: _ModelTable, base: Path, cache: Path) -> ModelEntry
         defaults=MappingProxyType(_defaults(where, table.defaults)),
         **table.model_dump(exclude={"parts", "embeddings", "defaults", "source", "config"}),
         source=None if table.source is None else _source(table.source, base),
-        config=None if table.config is None else _source(table.config, base),
+        config=_config(table.config, base),
     )
     for part in entry.hub_parts:
         if part.revision is None or not _REVISION.fullmatch(part.revision):
@@ -341,6 +346,13 @@ def _source(text: str, base: Path) -> str:
     return text
 
 
+def _config(text: str | None, base: Path) -> str | None:
+    """A folder made absolute, a registered model's name as is."""
+    if text is None or not (base / text).is_dir():
+        return text
+    return str(base / text)
+
+
 def _is_hub_id(source: str) -> bool:
     return not Path(source).is_absolute() and bool(_HUB_ID.fullmatch(source))
 
@@ -364,7 +376,7 @@ def _listed_components(root: Path) -> tuple[str, ...]:
     return tuple(
         name
         for name, value in index.items()
-        if isinstance(value, list) and value[0] is not None and name not in _NO_PIXELS
+        if isinstance(value, list) and value[0] is not None and name not in NO_PIXELS
     )
 
 
@@ -374,10 +386,9 @@ def _deciding_files(entry: ModelEntry) -> dict[str, Path]:
         if not entry.single_file.is_file():
             raise ModelError(f"model {entry.name}: {entry.single_file}: no such file")
         files["checkpoint"] = entry.single_file
-        if entry.config is not None:
-            files |= _deciding_files(replace(entry, source=entry.config, config=None, digest=None))
     for component, (folder, variant) in component_folders(entry).items():
-        for path in component_files(folder, variant):
+        weights = entry.single_file is None or component in entry.parts
+        for path in component_files(folder, variant, weights=weights):
             files[f"{component}/{path.name}"] = path
     for token, path in entry.embeddings.items():
         files[f"embeddings/{token}"] = path

@@ -14,7 +14,7 @@ from pathlib import Path
 from db.errors import ModelError
 
 DIGEST_FILE = "imagemill-digests.json"
-_PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth")
+_PICKLES = frozenset({".bin", ".ckpt", ".pt", ".pth"})
 _TOKENIZER_SUFFIXES = frozenset({".json", ".txt", ".model"})
 
 CONVERT = (
@@ -38,26 +38,35 @@ def snapshot_folder(cache: Path, repository: str, revision: str) -> Path:
     return cache / f"models--{repository.replace('/', '--')}" / "snapshots" / revision
 
 
-def component_files(folder: Path, variant: str | None) -> Sequence[Path]:
+def component_files(folder: Path, variant: str | None, *, weights: bool = True) -> Sequence[Path]:
     """The files of one component (a U-Net, a tokenizer, a scheduler) that decide pixels.
 
-    Of weights that lie there in several precisions only those that `variant` selects. A
-    `ModelError` if weights are there as pickles alone.
+    Without `weights`, its configuration alone. A `ModelError` if weights are there as pickles
+    alone.
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder")
-    entries = sorted(path for path in folder.iterdir() if path.is_file())
-    chosen = [path for path in entries if path.suffix in _TOKENIZER_SUFFIXES]
-    weights = [path for path in entries if path.suffix == ".safetensors"]
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    chosen = choose_files(names, variant, where=str(folder))
+    return [folder / name for name in chosen if weights or not name.endswith(".safetensors")]
+
+
+def choose_files(names: Sequence[str], variant: str | None, *, where: str) -> Sequence[str]:
+    """Of the file names in a component's folder those that are loaded.
+
+    Of weights in several precisions only those that `variant` selects. A `ModelError` that names
+    `where` if weights are there as pickles alone.
+    """
+    chosen = [name for name in names if Path(name).suffix in _TOKENIZER_SUFFIXES]
+    weights = [name for name in names if name.endswith(".safetensors")]
     if not weights:
-        if any(any(folder.glob(pattern)) for pattern in _PICKLES):
-            raise ModelError(f"{folder}: only pickled weights, which can run code; {CONVERT}")
+        if any(Path(name).suffix in _PICKLES for name in names):
+            raise ModelError(f"{where}: only pickled weights, which can run code; {CONVERT}")
         return chosen
-    marked = [path for path in weights if variant and f".{variant}" in path.name]
+    marked = [name for name in weights if variant and f".{variant}" in name]
     # As diffusers names them: no marker means the plain precision.
-    plain = [path for path in weights if path.name.count(".") == 1]
-    wanted = marked or plain or weights
-    return [path for path in chosen if not path.name.endswith(".index.json")] + wanted
+    plain = [name for name in weights if name.count(".") == 1]
+    return chosen + (marked or plain or weights)
 
 
 def digest_of_files(files: Mapping[str, Path], cache: Path) -> str:

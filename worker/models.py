@@ -83,11 +83,7 @@ def load_model(
     facts = model_facts(entry)
     folders = component_folders(entry)
     try:
-        components = {
-            name: _load_component(name, folder, variant, DTYPES[precision])
-            for name, (folder, variant) in folders.items()
-            if name != "scheduler"
-        }
+        components = _load_components(entry, folders, DTYPES[precision])
         for component in components.values():
             if isinstance(component, torch.nn.Module):
                 component.to(device).eval().requires_grad_(False)
@@ -139,6 +135,38 @@ class WarmModels:
     def digests(self) -> tuple[str, ...]:
         """The weights digests of the warm models, the last used one last."""
         return tuple(self._warm)
+
+
+def _load_components(
+    entry: ModelEntry, folders: Mapping[str, tuple[Path, str | None]], dtype: torch.dtype
+) -> dict[str, Any]:
+    components = {}
+    if entry.single_file is not None:
+        components = _load_checkpoint(entry, entry.single_file, dtype)
+    for name, (folder, variant) in folders.items():
+        if name != "scheduler" and name not in components.keys() - entry.parts.keys():
+            components[name] = _load_component(name, folder, variant, dtype)
+    return components
+
+
+def _load_checkpoint(entry: ModelEntry, file: Path, dtype: torch.dtype) -> dict[str, Any]:
+    """The components of a single-file checkpoint (as A1111 and ComfyUI use them)."""
+    if entry.config is None:
+        raise ModelError(
+            f"model {entry.name}: a single file does not say how its model is built; give "
+            "config = a folder, or a registered model, of the same architecture"
+        )
+    pipeline = diffusers.StableDiffusionPipeline.from_single_file(
+        str(file),
+        config=entry.config,
+        torch_dtype=dtype,
+        local_files_only=True,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    names = ("unet", "vae", "text_encoder", "tokenizer")
+    return {name: pipeline.components[name] for name in names}
 
 
 def _load_component(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -> Any:

@@ -1,0 +1,168 @@
+"""Pulling from a Hub: only what is loaded, at the pinned revision, with one line for what fails."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from db.errors import ModelError
+from db.registry import ModelEntry, load_registry, weights_digest
+from db.settings import Settings
+from tests.models.hub import REVISION, Hub, folder_files, serving
+from worker.models import load_model
+from worker.pull import pull, record_digest
+
+REGISTRY = f"""
+[models.small]
+source = "team/small"
+revision = "{REVISION}"
+
+[models.composed]
+revision = "{REVISION}"
+source = "team/small"
+[models.composed.parts]
+vae = {{ source = "team/vae", revision = "{REVISION}" }}
+
+[models.secret]
+source = "team/gated"
+revision = "{REVISION}"
+
+[models.gone]
+source = "team/gone"
+revision = "{REVISION}"
+
+[models.pickled]
+source = "team/pickled"
+revision = "{REVISION}"
+
+[models.old]
+source = "team/small"
+revision = "{"f" * 40}"
+"""
+
+
+@pytest.fixture(scope="module")
+def shapes64_files() -> dict[str, bytes]:
+    source = load_registry(Settings.load()).find("shapes64").source
+    assert source is not None
+    return folder_files(Path(source))
+
+
+@pytest.fixture
+def hub(shapes64_files: dict[str, bytes]) -> Iterator[Hub]:
+    small = shapes64_files | {
+        "README.md": b"# small",
+        "small-full.ckpt": b"pickle",
+        "unet/diffusion_pytorch_model.bin": b"pickle",
+        "unet/diffusion_pytorch_model.fp16.safetensors": b"other precision",
+        "safety_checker/model.safetensors": b"not wanted",
+    }
+    vae = {
+        name.removeprefix("vae/"): body
+        for name, body in shapes64_files.items()
+        if name.startswith("vae/")
+    }
+    pickled = {
+        "model_index.json": shapes64_files["model_index.json"],
+        "unet/config.json": b"{}",
+        "unet/diffusion_pytorch_model.bin": b"pickle",
+    }
+    repositories = {
+        "team/small": small,
+        "team/vae": vae,
+        "team/gated": small,
+        "team/pickled": pickled,
+    }
+    with serving(Hub(repositories=repositories, gated=frozenset({"team/gated"}))) as hub:
+        yield hub
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    file = tmp_path / "models.toml"
+    file.write_text(REGISTRY)
+    return Settings.load(models=file, model_cache=tmp_path / "cache", device="cpu", dtype="fp32")
+
+
+def _entry(name: str, settings: Settings) -> ModelEntry:
+    return load_registry(settings).find(name)
+
+
+def test_a_pulled_model_loads_and_has_its_digest(hub: Hub, settings: Settings) -> None:
+    entry = _entry("small", settings)
+    with pytest.raises(ModelError, match="imagemill models pull small"):
+        weights_digest(entry, settings)
+
+    pulled = pull(entry, settings, endpoint=hub.url)
+
+    assert not [name for name in hub.served if name.endswith((".bin", ".ckpt"))]
+    assert not [name for name in hub.served if "fp16" in name or "safety" in name]
+    model = load_model(entry, settings=settings)
+    assert model.weights_digest == pulled.weights_digest
+    assert pulled.weights_digest == weights_digest(
+        load_registry(settings).find("shapes64"), settings
+    )
+    hub.served.clear()
+    assert pull(entry, settings, endpoint=hub.url) == pulled
+    assert hub.served == []
+
+
+def test_a_composed_model_is_pulled_from_all_its_places(hub: Hub, settings: Settings) -> None:
+    entry = _entry("composed", settings)
+    pulled = pull(entry, settings, endpoint=hub.url)
+
+    assert "diffusion_pytorch_model.safetensors" in hub.served
+    assert "vae/diffusion_pytorch_model.safetensors" not in hub.served
+    assert load_model(entry, settings=settings).weights_digest == pulled.weights_digest
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("secret", "team/gated is gated: .*HF_TOKEN"),
+        ("gone", "there is no such model, or it is private"),
+        ("pickled", "only pickled weights"),
+        ("old", "has no revision ffffffffff"),
+    ],
+)
+def test_what_can_not_be_pulled_says_so_in_one_line(
+    name: str, words: str, hub: Hub, settings: Settings
+) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
+        pull(_entry(name, settings), settings, endpoint=hub.url)
+    assert "\n" not in caught.value.message
+
+
+def test_a_token_opens_a_gated_model(
+    hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    assert pull(_entry("secret", settings), settings, endpoint=hub.url).files > 0
+
+
+def test_offline_a_missing_model_is_one_line(settings: Settings) -> None:
+    with pytest.raises(ModelError, match="the Hub can't be reached") as caught:
+        pull(_entry("small", settings), settings, endpoint="http://127.0.0.1:9")
+    assert "\n" not in caught.value.message
+
+
+def test_weights_that_are_not_what_was_recorded_are_refused(hub: Hub, settings: Settings) -> None:
+    entry = _entry("small", settings)
+    pulled = pull(entry, settings, endpoint=hub.url)
+    assert settings.models is not None
+    assert record_digest(settings.models, "small", pulled.weights_digest)
+    recorded = _entry("small", settings)
+    assert recorded.digest == pulled.weights_digest
+    assert load_model(recorded, settings=settings).weights_digest == pulled.weights_digest
+    # Once it stands there it is compared, never overwritten.
+    assert not record_digest(settings.models, "small", "0" * 64)
+    with pytest.raises(ModelError, match="pull it again, or correct the registry"):
+        weights_digest(replace(recorded, digest="0" * 64), settings)
+
+
+def test_a_model_without_its_own_table_is_left_to_the_reader(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text("[models]\nsmall = { source = 'x' }\n")
+    assert not record_digest(file, "small", "0" * 64)
+    assert file.read_text() == "[models]\nsmall = { source = 'x' }\n"
