@@ -216,10 +216,15 @@ def _scheduler_config(
 ) -> Mapping[str, Any]:
     if entry.scheduler is not None:
         config = dict(entry.scheduler)
-        return config | {"_class_name": config.pop("class")}
-    if "scheduler" not in folders:
+        config["_class_name"] = config.pop("class")
+    elif "scheduler" in folders:
+        config = dict(read_config(folders["scheduler"][0], "scheduler_config.json"))
+    else:
         raise ModelError(f"model {entry.name}: no scheduler configuration; add parts.scheduler")
-    return dict(read_config(folders["scheduler"][0], "scheduler_config.json"))
+    if "vae" in folders:
+        # diffusers' DDIM and DDPM clip unless they are told not to, which ruins latents.
+        config.setdefault("clip_sample", False)
+    return config
 
 
 def _first_line(error: Exception) -> str:

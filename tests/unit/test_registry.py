@@ -1,0 +1,125 @@
+"""The registry file: what it may say, and what is wrong with it in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from db.errors import ModelError
+from db.model_facts import model_facts
+from db.registry import load_registry, weights_digest
+from db.settings import Settings
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+
+
+def _settings(tmp_path: Path, text: str, **values: object) -> Settings:
+    file = tmp_path / "models.toml"
+    file.write_text(text)
+    return Settings.load(models=file, model_cache=tmp_path / "cache", **values)
+
+
+def test_shapes64_is_always_there() -> None:
+    settings = Settings.load()
+    entry = load_registry(settings).find("shapes64")
+    facts = model_facts(entry)
+
+    assert (facts.latent_scale, facts.default_size, facts.window) == (4, (64, 64), 32)
+    assert facts.guided
+    assert not facts.inpainting
+    assert entry.defaults["sampler"] == "ddim"
+    assert len(weights_digest(entry, settings)) == 64
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:
+    registry = load_registry(
+        _settings(tmp_path, f'[models.a]\nsource="x/y"\nrevision="{REVISION}"')
+    )
+    with pytest.raises(ModelError, match="no model is called 'b'; registered: shapes64, a"):
+        registry.find("b")
+    with pytest.raises(ModelError, match="no adapter is called 'soft'; registered: none"):
+        registry.find_adapter("soft")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[models.a", "models.toml"),
+        ("[models.a]\n", "give a source or parts"),
+        ('[models.a]\nsource = "x/y"\n', "40 hex digits"),
+        ('[models.a]\nsource = "x/y"\nrevision = "main"\n', "40 hex digits"),
+        ('[models.a]\nsource = "x"\ncolour = 1\n', "models.a.colour"),
+        ('[models.a]\nsource = "x"\nkind = "magic"\n', "models.a.kind"),
+        ('[models.a]\nsource = "x"\ndefaults = { stepz = 3 }\n', "defaults.stepz is not known"),
+        ('[models.a]\nsource = "x"\ndefaults = { sampler = "best" }\n', "no sampler 'best'"),
+        ('[models.a.parts]\nvae = { folder = "x" }\n', "part vae"),
+        ('[models.a.parts]\nvae = { source = "x/y" }\n', "40 hex digits"),
+    ],
+)
+def test_a_wrong_registry_says_where(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
+        load_registry(_settings(tmp_path, text))
+    assert "\n" not in caught.value.message
+
+
+def test_a_missing_registry_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"none\.toml: No such file"):
+        load_registry(Settings.load(models=tmp_path / "none.toml"))
+
+
+def test_what_is_not_here_is_told_apart(tmp_path: Path) -> None:
+    settings = _settings(
+        tmp_path,
+        f'[models.hub]\nsource = "x/y"\nrevision = "{REVISION}"\n'
+        '[models.folder]\nsource = "./nowhere"\n'
+        '[models.file]\nsource = "./nothing.safetensors"\n',
+    )
+    registry = load_registry(settings)
+    for name, words in (
+        ("hub", "imagemill models pull hub"),
+        ("folder", "no such folder"),
+        ("file", "no such file"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            weights_digest(registry.find(name), settings)
+
+
+def test_a_recorded_digest_counts_where_the_files_are_not(tmp_path: Path) -> None:
+    digest = "ab" * 32
+    settings = _settings(
+        tmp_path, f'[models.a]\nsource="x/y"\nrevision="{REVISION}"\ndigest="{digest}"'
+    )
+    assert weights_digest(load_registry(settings).find("a"), settings) == digest
+
+
+def test_digests_are_remembered_but_not_believed_when_a_file_changes(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    (folder / "unet").mkdir(parents=True)
+    (folder / "model_index.json").write_text('{"unet": ["diffusers", "UNet2DModel"]}')
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(b"one")
+    settings = _settings(tmp_path, '[models.m]\nsource = "m"\n')
+    entry = load_registry(settings).find("m")
+    first = weights_digest(entry, settings)
+    assert weights_digest(entry, settings) == first
+    weights.write_bytes(b"other")
+    assert weights_digest(entry, settings) != first
+
+
+def test_adapters_come_from_the_folder_and_the_file(tmp_path: Path) -> None:
+    adapters = tmp_path / "adapters"
+    adapters.mkdir()
+    (adapters / "soft.safetensors").write_bytes(b"lora")
+    (adapters / "old.bin").write_bytes(b"pickle")
+    settings = _settings(
+        tmp_path,
+        '[adapters]\nnamed = "soft.safetensors"\nold = "old.bin"\ngone = "gone.safetensors"\n',
+        adapters_folder=adapters,
+    )
+    registry = load_registry(settings)
+
+    assert set(registry.adapters) == {"soft", "named", "old", "gone"}
+    assert registry.find_adapter("soft").digest == registry.find_adapter("named").digest
+    with pytest.raises(ModelError, match="not a .safetensors file"):
+        _ = registry.find_adapter("old").digest
+    with pytest.raises(ModelError, match="No such file"):
+        _ = registry.find_adapter("gone").digest
