@@ -1,6 +1,7 @@
 """The device a worker renders on, its precision, and the switches that keep bits the same."""
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Literal
 
@@ -76,3 +77,26 @@ def resolve_precision(settings: Settings, model: Precision | None, device: str) 
     if device == "cpu":
         return "bf16" if model == "bf16" else "fp32"
     return model or "fp16"
+
+
+def describe(settings: Settings) -> str:
+    """One line on the device and the precision that models without their own get."""
+    device = resolve_device(settings)
+    precision = resolve_precision(settings, None, device.type)
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        memory = properties.total_memory / 2**30
+        return f"{device}, {properties.name}, {memory:.0f} GiB, {precision}"
+    return f"{device}, {settings.threads} thread(s) a child, {precision}"
+
+
+def main() -> None:
+    """Print `describe`, or one line on what is wrong: `imagemill doctor` asks for it."""
+    try:
+        sys.stdout.write(describe(Settings.load()) + "\n")
+    except SettingsError as error:
+        sys.exit(f"error: {error.message}")
+
+
+if __name__ == "__main__":
+    main()
