@@ -37,7 +37,7 @@ Kind = Literal["text_to_image", "unconditional", "generic"]
 BUILT_IN = "shapes64"
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.safetensors)")
 _CLASS_FILE = "model_index.json"
 NO_PIXELS = frozenset({"safety_checker", "feature_extractor"})
 _DEFAULTABLE = frozenset(

@@ -119,7 +119,7 @@ def test_adapters_come_from_the_folder_and_the_file(tmp_path: Path) -> None:
 
     assert set(registry.adapters) == {"soft", "named", "old", "gone"}
     assert registry.find_adapter("soft").digest == registry.find_adapter("named").digest
-    with pytest.raises(ModelError, match="not a .safetensors file"):
+    with pytest.raises(ModelError, match=r"not a \.safetensors file"):
         _ = registry.find_adapter("old").digest
     with pytest.raises(ModelError, match="No such file"):
         _ = registry.find_adapter("gone").digest
