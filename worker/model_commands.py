@@ -1,6 +1,8 @@
-"""`imagemill models pull`."""
+"""`imagemill models pull` and `imagemill certify`. Light to import: torch is loaded when run."""
 
 import json
+import sys
+from pathlib import Path
 
 import click
 
@@ -41,3 +43,60 @@ def pull(names: tuple[str, ...], as_json: bool) -> None:
             for m in pulled
         ]
         click.echo(json.dumps({"models": documents}))
+
+
+@click.command()
+@click.option("--model", "name", help="The registered model (default: the default model).")
+@click.option("--size", help="WIDTHxHEIGHT (default: the model's own).")
+@click.option("--slots", type=click.IntRange(min=1), help="B (default: the setting's).")
+@click.option("--rows", type=click.IntRange(min=2), default=6, help="Known rows to render.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, help="Shuffles of neighbours.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Report file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def certify(
+    *,
+    name: str | None,
+    size: str | None,
+    slots: int | None,
+    rows: int,
+    rounds: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Try at length whether pixels depend on neighbours, slot or order on this device.
+
+    Known rows are rendered in every slot, beside shuffled and NaN neighbours, with and without
+    guidance. Exit code 1 if the promise does not hold.
+
+    Example: imagemill certify --model shapes64 --output certificate.md
+    """
+    from worker.certifying import certify_model, report  # noqa: PLC0415  # loads torch
+
+    settings = Settings.load()
+    titled = certify_model(
+        settings,
+        name or settings.default_model,
+        size=None if size is None else _size(size),
+        slots=slots,
+        rows=rows,
+        rounds=rounds,
+    )
+    if output is not None:
+        output.write_text(report(titled), encoding="utf-8")
+    holds = all(verdict.holds for _, verdict in titled)
+    if as_json:
+        documents = [{"title": title, **verdict.document()} for title, verdict in titled]
+        click.echo(json.dumps({"holds": holds, "verdicts": documents}))
+    else:
+        for title, verdict in titled:
+            compared = sum(check.compared for check in verdict.checks)
+            different = sum(check.different for check in verdict.checks)
+            click.echo(f"{title}: {different} of {compared} images differ")
+    sys.exit(0 if holds else 1)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, separator, height = text.partition("x")
+    if not separator or not width.isdecimal() or not height.isdecimal():
+        raise click.BadParameter(f"{text!r}; allowed: WIDTHxHEIGHT, such as 512x512")
+    return int(width), int(height)

@@ -1,0 +1,93 @@
+"""The certificate: it holds here, and it does not where an engine mixes its rows."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from db.errors import RenderError
+from db.settings import Settings
+from tests.engine.rendering import spec_for
+from worker.certifying import certify, report
+from worker.engine import Failed, Rendered, open_engine
+from worker.engine.guided import GuidedEngine
+from worker.model_commands import certify as command
+from worker.models import Model
+
+
+def test_the_short_form_holds_in_few_steps(shapes64: Model, settings: Settings) -> None:
+    group = spec_for(shapes64).group()
+    engine = open_engine(shapes64, group, settings, 4)
+    verdict = certify(engine, group, model_name="shapes64")
+
+    assert verdict.holds
+    assert [check.name for check in verdict.checks] == [
+        "every slot",
+        "shuffled neighbours",
+        "NaN neighbours",
+    ]
+    assert verdict.checks[0].compared == 4
+    assert verdict.environment == engine.environment.fingerprint()
+    assert engine.steps < 16
+    assert not engine.busy
+    assert verdict.document()["checks"][0] == {
+        "name": "every slot",
+        "compared": 4,
+        "different": 0,
+    }
+
+
+class _LeakyEngine(GuidedEngine):
+    """Lets a row's last bit depend on who is beside it."""
+
+    def step(self) -> list[Rendered | Failed]:
+        neighbours = self.slots - self.room()
+        return [
+            replace(result, pixels=result.pixels ^ (neighbours > 1))
+            if isinstance(result, Rendered)
+            else result
+            for result in super().step()
+        ]
+
+
+def test_an_engine_that_mixes_rows_is_found_out(shapes64: Model, settings: Settings) -> None:
+    group = spec_for(shapes64).group()
+    engine = open_engine(shapes64, group, settings, 2)
+    assert isinstance(engine, GuidedEngine)
+    engine.__class__ = _LeakyEngine
+    verdict = certify(engine, group, model_name="shapes64")
+
+    assert not verdict.holds
+    assert all(check.different > 0 for check in verdict.checks)
+    assert "**does not hold**" in report([("leaky", verdict)])
+
+
+def test_an_engine_that_fails_gives_no_verdict(shapes64: Model, settings: Settings) -> None:
+    group = spec_for(shapes64).group()
+    engine = open_engine(shapes64, group, settings, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shapes64.components["unet"], "forward", _failing)
+        with pytest.raises(RenderError):
+            certify(engine, group, model_name="shapes64")
+
+
+def _failing(*args: object, **kwargs: object) -> None:
+    raise RuntimeError("no kernel")
+
+
+def test_the_command_writes_a_report(tmp_path: Path) -> None:
+    output = tmp_path / "certificate.md"
+    arguments = ["--slots", "2", "--rows", "2", "--rounds", "1", "--output", str(output), "--json"]
+    done = CliRunner().invoke(command, arguments, env={"IMAGEMILL_DEVICE": "cpu"})
+
+    assert done.exit_code == 0, done.output
+    assert '"holds": true' in done.output
+    assert "shapes64, 64x64, with guidance" in output.read_text()
+    assert "shapes64, 64x64, without guidance" in output.read_text()
+
+
+def test_a_wrong_size_is_told() -> None:
+    done = CliRunner().invoke(command, ["--size", "big"])
+    assert done.exit_code == 2
+    assert "WIDTHxHEIGHT" in done.output
