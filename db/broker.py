@@ -70,6 +70,13 @@ class Tokens:
 
     def __init__(self, settings: Settings) -> None:
         self._app = make_app(settings)
+        # A producer says at once that the broker is away; a worker's consumer waits for it.
+        self._app.conf.broker_transport_options |= {
+            "max_retries": 1,
+            "interval_start": 0.1,
+            "interval_step": 0.1,
+            "interval_max": 0.2,
+        }
         self._broker = without_password(settings.broker_url.get_secret_value())
 
     def publish(self, route: str, count: int = 1) -> None:

@@ -32,7 +32,8 @@ from db.tables import Job
 from db.tether import TetheredProcess
 from scheduler_jobs.dispatcher import ROUND_SECONDS, Dispatcher
 from scheduler_jobs.job_sheet import job_sheet
-from scheduler_jobs.submission import Submission, SubmissionRequest, submit
+from scheduler_jobs.request import SubmissionRequest
+from scheduler_jobs.submission import Submission, submit
 
 log = logging.getLogger(__name__)
 

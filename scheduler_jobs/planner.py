@@ -12,9 +12,10 @@ from db.errors import ModelError
 from db.model_facts import ModelFacts, model_facts
 from db.registry import ModelEntry, Registry, weights_digest
 from db.samplers import BY_NAME, strength_for
-from db.seeds import DERIVE, derive_seed, prompt_hash, row_key
+from db.seeds import DERIVE, derive_seed, row_key
 from db.settings import Settings
 from db.specs import Adapter, ImageSpec
+from scheduler_jobs.expansion import ExpandedRow
 from scheduler_jobs.input_files import InputFiles
 from scheduler_jobs.manifest import ManifestRow, Parameters, Problem
 from scheduler_jobs.manifest.problems import BadValue
@@ -35,10 +36,12 @@ class PlannedModel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedRow:
-    """A row with every parameter settled, ready to become images."""
+class PlannedCell:
+    """One cell of a row, with every parameter settled: ready to become images."""
 
     row: ManifestRow
+    key_base: str
+    """What its seeds derive from; shared by the cells of a grid."""
     model: PlannedModel
     parameters: Parameters
     width: int
@@ -49,13 +52,6 @@ class PlannedRow:
     adapters: tuple[Adapter, ...]
     cut: str | None
     """The part of the prompt that the model's text encoder will not see."""
-
-    @property
-    def key_base(self) -> str:
-        """What the row's key starts with: its `id`, else its prompt's hash."""
-        if self.row.key is not None:
-            return f"id:{self.row.key}"
-        return f"prompt:{prompt_hash(self.row.prompt)}"
 
     def specs(self, *, job_seed: int, occurrence: int) -> Iterator[ImageSpec]:
         """The row's images, in the order of their samples."""
@@ -111,7 +107,7 @@ class PlannedRow:
 
 
 class Planner:
-    """Turns manifest rows into planned rows or problems."""
+    """Turns the cells of manifest rows into planned cells or problems."""
 
     def __init__(
         self,
@@ -141,10 +137,11 @@ class Planner:
             raise found
         return found
 
-    def plan(self, row: ManifestRow) -> PlannedRow | Problem:
-        """Settle a row's parameters."""
+    def plan(self, expanded: ExpandedRow) -> PlannedCell | Problem:
+        """Settle the parameters of one cell of a row."""
+        row = expanded.row
         try:
-            return self._settle(row)
+            return self._settle(expanded)
         except _Refused as refused:
             return Problem(
                 file=self._file,
@@ -155,7 +152,8 @@ class Planner:
                 allowed=refused.allowed,
             )
 
-    def _settle(self, row: ManifestRow) -> PlannedRow:
+    def _settle(self, expanded: ExpandedRow) -> PlannedCell:
+        row = expanded.row
         given = row.parameters.over(self._defaults)
         name = given.model or self._settings.default_model
         try:
@@ -171,8 +169,9 @@ class Planner:
         _check_sampler(model, parameters)
         _check_pictures(model, parameters)
         truncates = model.window is not None and parameters.long_prompts != "chunk"
-        return PlannedRow(
+        return PlannedCell(
             row=row,
+            key_base=expanded.key_base,
             model=model,
             parameters=parameters,
             width=width,

@@ -8,67 +8,33 @@ submitted again, because equal submissions are the same job.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import groupby
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import NoReturn
-
-from sqlalchemy.orm import Session
 
 from db.broker import Tokens
 from db.database import Database
-from db.errors import BrokerError, ManifestError
+from db.errors import BrokerError
 from db.queries import jobs, objects
-from db.queries.jobs import NewJob, NewRow
+from db.queries.jobs import NewJob
 from db.queries.tallies import count_images
 from db.registry import load_registry, weights_digest
 from db.settings import Settings
-from db.specs import ImageSpec, canonical_json, sha256_of
+from db.specs import canonical_json, sha256_of
 from db.states import JobState
 from db.tables import Job
-from scheduler_jobs.input_files import InputFiles
-from scheduler_jobs.manifest import (
-    Limits,
-    ManifestRow,
-    Parameters,
-    Problem,
-    Source,
-    open_source,
-    read_manifest,
-)
-from scheduler_jobs.planner import PlannedRow, Planner
+from scheduler_jobs.expansion.wildcards import fingerprints
+from scheduler_jobs.loading import Loading
+from scheduler_jobs.manifest import Problem, Source, open_source
+from scheduler_jobs.request import SubmissionRequest
+from scheduler_jobs.settling import BadRow, Findings, Keys, chunks, settle_rows
 
 log = logging.getLogger(__name__)
-
-CHUNK_ROWS = 1000
-"""Rows inserted in one transaction."""
-
-CHUNK_IMAGES = 5000
-"""A chunk ends early when its rows ask for this many images."""
 
 FIRST_TOKENS = 4
 """Tokens a submit publishes; the dispatcher tops up."""
 
 SHOWN_LONG_PROMPTS = 20
-
-MAX_PROBLEMS = 100_000
-"""Problems kept in memory; beyond, bad rows are only counted."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SubmissionRequest:
-    """What a person asks for: a manifest (path, `-` or `s3://…`) and how to read it."""
-
-    manifest: str
-    name: str | None = None
-    defaults: Parameters = field(default_factory=Parameters)
-    seed: int = 0
-    priority: int = 0
-    route: str = "default"
-    columns: Mapping[str, str] = field(default_factory=dict)
-    format: str | None = None
-    skip_bad_rows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,22 +86,24 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     """
     started = time.monotonic()
     groups: Counter[tuple[str, int, int, bool]] = Counter()
-    keys = _Keys()
-    findings = _Findings()
+    keys = Keys()
+    findings = Findings()
     long_rows: list[tuple[int, str]] = []
     rows = long_prompts = reused = 0
     with open_source(request.manifest, settings) as source:
-        for chunk in _chunks(_settled_rows(request, source, settings)):
+        for chunk in chunks(settle_rows(request, source, settings)):
             requests: list[str] = []
             for settled in keys.checked(chunk, source.name):
                 if isinstance(settled, BadRow):
                     findings.add(settled)
                     continue
                 rows += 1
-                if settled.planned.cut is not None:
-                    long_prompts += settled.planned.parameters.count
+                for cell in settled.cells:
+                    if cell.cut is None:
+                        continue
+                    long_prompts += cell.parameters.count
                     if len(long_rows) < SHOWN_LONG_PROMPTS:
-                        long_rows.append((settled.number, settled.planned.cut))
+                        long_rows.append((settled.number, cell.cut))
                 for spec in settled.specs(request.seed):
                     groups[spec.model, spec.width, spec.height, spec.guided] += 1
                     requests.append(spec.request_key())
@@ -174,9 +142,9 @@ def submit(
     with open_source(request.manifest, settings) as source:
         new = _new_job(request, source, settings)
         job, created = database.run(lambda session: jobs.find_or_create(session, new))
-        loading = _Loading(job.id, request, database, source.name)
+        loading = Loading(job.id, request, database, source.name)
         if job.state == JobState.LOADING:
-            for chunk in _chunks(_settled_rows(request, source, settings, keep_inputs=True)):
+            for chunk in chunks(settle_rows(request, source, settings, keep_inputs=True)):
                 loading.add(chunk)
                 if progress is not None:
                     progress(loading.rows)
@@ -185,132 +153,6 @@ def submit(
             database.run(lambda session: jobs.open_job(session, job.id))
             _wake(settings, request.route)
     return _submission(database, job.id, created=created, findings=loading.findings)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BadRow:
-    """A row that asks for nothing, with everything that is wrong with it."""
-
-    number: int | None
-    line: int | None
-    problems: tuple[Problem, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SettledRow:
-    """A good row with its place among the rows of the same key base."""
-
-    planned: PlannedRow
-    occurrence: int = 0
-
-    @property
-    def number(self) -> int:
-        """The row's 1-based number in the manifest."""
-        return self.planned.row.number
-
-    def specs(self, job_seed: int) -> Iterator[ImageSpec]:
-        """The row's images."""
-        return self.planned.specs(job_seed=job_seed, occurrence=self.occurrence)
-
-
-class _Findings:
-    """Problems so far: all of them, up to a bound on memory."""
-
-    def __init__(self) -> None:
-        self.problems: list[Problem] = []
-        self.bad_rows = 0
-        self.fatal = False
-
-    def add(self, bad: BadRow) -> None:
-        self.bad_rows += 1
-        # Damage to the file itself: what follows it was never seen, so it can't be skipped.
-        self.fatal = self.fatal or bad.number is None
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems += bad.problems
-
-
-class _Keys:
-    """Counts equal keys, on top of what earlier chunks (in the database, or here) held."""
-
-    def __init__(self) -> None:
-        self._seen: Counter[str] = Counter()
-
-    def checked(self, chunk: list[SettledRow | BadRow], file: str) -> Iterator[SettledRow | BadRow]:
-        """The chunk with each row's occurrence; a repeated `id` makes a row bad."""
-        for settled in chunk:
-            if isinstance(settled, BadRow):
-                yield settled
-                continue
-            base = settled.planned.key_base
-            occurrence = self._seen[base]
-            self._seen[base] += 1
-            row = settled.planned.row
-            if row.key is None or occurrence == 0:
-                yield replace(settled, occurrence=occurrence)
-                continue
-            problem = Problem(
-                file=file,
-                row=row.number,
-                line=row.line,
-                column="id",
-                found=f"{row.key!r}, which an earlier row has",
-                allowed="an id of its own for every row",
-            )
-            yield BadRow(number=row.number, line=row.line, problems=(problem,))
-
-    @classmethod
-    def after(cls, stored: Counter[str]) -> "_Keys":
-        """Keys that continue from counts in the database."""
-        keys = cls()
-        keys._seen = stored
-        return keys
-
-
-def _settled_rows(
-    request: SubmissionRequest, source: Source, settings: Settings, *, keep_inputs: bool = False
-) -> Iterator[SettledRow | BadRow]:
-    """Every row of the manifest, in order, settled or with all its problems."""
-    planner = Planner(
-        registry=load_registry(settings),
-        settings=settings,
-        defaults=request.defaults,
-        inputs=InputFiles(settings, keep=keep_inputs),
-        source_name=source.name,
-    )
-    found = read_manifest(
-        source,
-        columns=request.columns,
-        limits=Limits.from_settings(settings),
-        format=request.format,
-    )
-    for (number, line), items in groupby(found, key=_place):
-        problems: list[Problem] = []
-        for item in items:
-            settled = planner.plan(item) if isinstance(item, ManifestRow) else item
-            if isinstance(settled, PlannedRow):
-                yield SettledRow(planned=settled)
-            else:
-                problems.append(settled)
-        if problems:
-            yield BadRow(number=number, line=line, problems=tuple(problems))
-
-
-def _place(item: ManifestRow | Problem) -> tuple[int | None, int | None]:
-    return (item.number if isinstance(item, ManifestRow) else item.row), item.line
-
-
-def _chunks(rows: Iterator[SettledRow | BadRow]) -> Iterator[list[SettledRow | BadRow]]:
-    """Rows by the thousand, less where they ask for many images each."""
-    chunk: list[SettledRow | BadRow] = []
-    images = 0
-    for row in rows:
-        chunk.append(row)
-        images += 1 if isinstance(row, BadRow) else row.planned.parameters.count
-        if len(chunk) >= CHUNK_ROWS or images >= CHUNK_IMAGES:
-            yield chunk
-            chunk, images = [], 0
-    if chunk:
-        yield chunk
 
 
 def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> NewJob:
@@ -324,6 +166,7 @@ def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> 
         "columns": dict(request.columns),
         "format": request.format,
         "skip_bad_rows": request.skip_bad_rows,
+        "expansion": _expansion_identity(request),
         "weights": weights_digest(default_model, settings),
     }
     return NewJob(
@@ -338,116 +181,21 @@ def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> 
     )
 
 
-class _Loading:
-    """Loading a job: chunk by chunk, each in one transaction, models registered as they appear."""
-
-    def __init__(
-        self, job_id: int, request: SubmissionRequest, database: Database, file: str
-    ) -> None:
-        self.rows = 0
-        self.findings = _Findings()
-        self._job_id = job_id
-        self._request = request
-        self._database = database
-        self._file = file
-
-    def add(self, chunk: list[SettledRow | BadRow]) -> None:
-        """Insert a chunk's rows that are not in the database yet."""
-        if self.hopeless:
-            for settled in chunk:
-                self._note(settled)
-            return
-        checked = self._database.run(lambda session: self._insert(session, chunk))
-        for settled in checked:
-            self._note(settled)
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether the job will be rejected: then rows are only read for their problems."""
-        return bool(self.findings.problems) and (
-            self.findings.fatal or not self._request.skip_bad_rows
-        )
-
-    def reject(self) -> NoReturn:
-        """Drop what was loaded, and raise the `ManifestError` that says why."""
-        count = self.findings.bad_rows
-        message = f"{self._file}: {count} bad {'row' if count == 1 else 'rows'}"
-        self._database.run(lambda session: jobs.reject(session, self._job_id, message=message))
-        raise ManifestError(message, problems=tuple(self.findings.problems))
-
-    def _note(self, settled: SettledRow | BadRow) -> None:
-        self.rows += 1
-        if isinstance(settled, BadRow):
-            self.findings.add(settled)
-
-    def _insert(
-        self, session: Session, chunk: list[SettledRow | BadRow]
-    ) -> list[SettledRow | BadRow]:
-        job = jobs.lock_loading(session, self._job_id)
-        known = [row for row in chunk if (row.number or 0) <= job.rows_loaded]
-        chunk = chunk[len(known) :]
-        bases = {row.planned.key_base for row in chunk if isinstance(row, SettledRow)}
-        keys = _Keys.after(jobs.count_key_bases(session, job.id, bases))
-        checked = list(keys.checked(chunk, self._file))
-        bad = [row for row in checked if isinstance(row, BadRow)]
-        if bad and not self._request.skip_bad_rows:
-            return [*known, *checked]
-        ids = jobs.insert_rows(
-            session,
-            job,
-            [_new_row(row) for row in checked],
-            [row.occurrence if isinstance(row, SettledRow) else 0 for row in checked],
-        )
-        self._register_models(session, checked)
-        images = [
-            (row_id, sample, spec)
-            for row_id, row in zip(ids, checked, strict=True)
-            if isinstance(row, SettledRow)
-            for sample, spec in enumerate(row.specs(self._request.seed))
-        ]
-        jobs.insert_images(session, job, images)
-        job.rows_loaded = max((row.number or 0 for row in checked), default=job.rows_loaded)
-        job.bad_rows += len(bad)
-        return [*known, *checked]
-
-    def _register_models(self, session: Session, rows: Iterable[SettledRow | BadRow]) -> None:
-        models = {
-            row.planned.model.weights_digest: row.planned.model
-            for row in rows
-            if isinstance(row, SettledRow)
-        }
-        for _, model in sorted(models.items()):
-            jobs.register_model(
-                session,
-                name=model.entry.name,
-                weights_digest=model.weights_digest,
-                source=model.entry.source or model.entry.name,
-                document={"defaults": dict(model.entry.defaults)},
-            )
-
-
-def _new_row(row: SettledRow | BadRow) -> NewRow:
-    if isinstance(row, BadRow):
-        return NewRow(
-            number=row.number or 0,
-            line=row.line or 0,
-            verbatim="",
-            extras={},
-            key_base=None,
-            problem="\n".join(str(problem) for problem in row.problems),
-        )
-    given = row.planned.row
-    return NewRow(
-        number=given.number,
-        line=given.line,
-        verbatim=given.verbatim,
-        extras=given.extras,
-        key_base=row.planned.key_base,
-    )
+def _expansion_identity(request: SubmissionRequest) -> dict[str, object] | None:
+    """What expansion makes of the manifest, wildcard files included; None where nothing is."""
+    if request.variants == "off" and not request.grid:
+        return None
+    files = {} if request.wildcards is None else fingerprints(request.wildcards)
+    return {
+        "variants": request.variants,
+        "draws": request.draws,
+        "grid": list(request.grid),
+        "wildcards": files,
+    }
 
 
 def _submission(
-    database: Database, job_id: int, *, created: bool, findings: _Findings
+    database: Database, job_id: int, *, created: bool, findings: Findings
 ) -> Submission:
     with database.reading() as session:
         job = session.get_one(Job, job_id)

@@ -18,7 +18,8 @@ from scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from scheduler_jobs.cli.output import Column, duration, number, plural
 from scheduler_jobs.cli.progress import LoadingView, ProgressView
 from scheduler_jobs.cli.submitting import ManifestCommand, submission_options
-from scheduler_jobs.submission import Plan, Submission, SubmissionRequest
+from scheduler_jobs.request import SubmissionRequest
+from scheduler_jobs.submission import Plan, Submission
 from scheduler_jobs.submission import plan as make_plan
 from scheduler_jobs.submission import submit as submit_manifest
 

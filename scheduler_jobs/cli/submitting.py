@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 import click
 
 from db.settings import Settings
 from scheduler_jobs.cli.invocation import Invocation
 from scheduler_jobs.cli.naming import whole
+from scheduler_jobs.expansion import Variants
 from scheduler_jobs.manifest import (
     FORMATS,
     Limits,
@@ -20,7 +21,7 @@ from scheduler_jobs.manifest import (
 )
 from scheduler_jobs.manifest.columns import check_mapping
 from scheduler_jobs.manifest.problems import Broken
-from scheduler_jobs.submission import SubmissionRequest
+from scheduler_jobs.request import SubmissionRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -137,6 +138,33 @@ def _job_options() -> Sequence[Callable[[Any], Any]]:
         click.option(
             "--skip-bad-rows", is_flag=True, help="Record bad rows and render the others."
         ),
+        click.option(
+            "--grid",
+            multiple=True,
+            metavar="PARAMETER=X,Y,…",
+            help="Render every row with each of these values; may be repeated.",
+        ),
+        click.option(
+            "--variants",
+            type=click.Choice(get_args(Variants)),
+            default="off",
+            show_default=True,
+            help="What is made of {a|b}, {1..5} and __wildcards__ in prompts.",
+        ),
+        click.option(
+            "--draws",
+            type=int,
+            callback=whole(1),
+            default=1,
+            metavar="N",
+            help="Prompts drawn of each row with --variants sample.",
+        ),
+        click.option(
+            "--wildcards",
+            type=click.Path(path_type=Path, exists=True, file_okay=False),
+            metavar="DIR",
+            help="The folder of the wildcard files.",
+        ),
     )
 
 
@@ -166,6 +194,10 @@ def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
         columns=_columns(options.pop("mapping")),
         format=options.pop("manifest_format"),
         skip_bad_rows=options.pop("skip_bad_rows"),
+        grid=tuple(options.pop("grid")),
+        variants=options.pop("variants"),
+        draws=options.pop("draws"),
+        wildcards=options.pop("wildcards"),
     )
 
 

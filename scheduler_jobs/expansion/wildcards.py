@@ -1,5 +1,6 @@
 """Wildcard files: `__mood__` stands for a line of `mood.txt`."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -51,3 +52,12 @@ class Wildcards:
         if not found:
             raise BadValue(f"{name}.txt is empty", "at least one line")
         return found
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """The SHA-256 (hex) of every wildcard file in a folder, by its relative path."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*.txt"))
+        if path.is_file() and path.stat().st_size <= MOST_BYTES
+    }
