@@ -281,7 +281,7 @@ def _built_in(cache: Path) -> ModelEntry:
         "width": 64,
         "height": 64,
         "steps": 20,
-        "guidance_scale": 5.0,
+        "guidance_scale": 4.0,
         "sampler": "ddim",
     }
     return ModelEntry(

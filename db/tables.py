@@ -1,4 +1,4 @@
-"""The tables. `design` in the docs says what each is for; the words are those of `docs/words.md`.
+"""The tables. `docs/database.md` says what each is for, `docs/architecture.md` explains the words.
 
 CHECK constraints hold the shape of every state, so that a wrong transition fails in the database
 and not in somebody's data set. Indexes are partial wherever the hot path looks only at the small

@@ -1,1 +1,1 @@
-"""Alembic's folder: the schema's history. New migrations only add; see CONTRIBUTING."""
+"""Alembic's folder: the schema's history. New migrations only add: workers of the version before go on."""
