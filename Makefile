@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One install per state of the pins: the stamp is older than what it was made from, or is remade.
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check format parity clean
+.PHONY: run test check format parity chaos clean
 
 run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pictures
 	$(BIN)/imagemill run examples/shapes.csv --out out
@@ -27,6 +27,20 @@ format: $(STAMP)  ## mend what ruff can mend
 
 parity: $(STAMP)  ## every sampler against diffusers' own pipeline; writes docs/parity.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.parity
+
+# A release's length; give smaller numbers for a quick look.
+KILLS ?= 1000
+BROKER_LOSSES ?= 100
+PG_RESTARTS ?= 50
+S3_FAULTS ?= 10000
+FREEZES ?= 200
+HISTORIES ?= 2000
+SEED ?= 1
+
+chaos: $(STAMP)  ## break everything, count what was promised; see docs/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --kills $(KILLS) \
+		--broker-losses $(BROKER_LOSSES) --pg-restarts $(PG_RESTARTS) --s3-faults $(S3_FAULTS) \
+		--freezes $(FREEZES) --histories $(HISTORIES) --seed $(SEED) --out out/chaos
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,105 @@
+"""Named places in the code where a process may end itself with SIGKILL.
+
+The production code knows nothing of them: in a chaos process, and only there, the function at
+the place is wrapped. `before` and `after` are of the call; "uncommitted" ones are inside of a
+transaction, whose effects must vanish, "committed" ones right after it, whose must not.
+"""
+
+import functools
+import importlib
+import os
+import random
+import signal
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tests.chaos.history import History
+
+Role = Literal["worker", "producer", "dispatcher"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrashPoint:
+    """`target` is `module:attribute.path`."""
+
+    role: Role
+    name: str
+    target: str
+    when: Literal["before", "after"] = "after"
+
+
+def _points(role: Role, **targets: str) -> tuple[CrashPoint, ...]:
+    points = []
+    for name, target in targets.items():
+        when: Literal["before", "after"] = "before" if target.startswith("<") else "after"
+        points.append(CrashPoint(role=role, name=name, target=target.lstrip("<"), when=when))
+    return tuple(points)
+
+
+POINTS = (
+    *_points(
+        "worker",
+        claim_uncommitted="db.queries.claims:claim",
+        claim_committed="worker.holdings:Holdings.claim",
+        begin_committed="worker.holdings:Holdings.begin",
+        file_not_stored="<worker.recording:Recorder._put",
+        file_stored="worker.recording:Recorder._put",
+        done_uncommitted="db.queries.objects:complete",
+        done_committed="worker.holdings:Holdings.complete",
+        failure_uncommitted="db.queries.claims:fail",
+        failure_committed="worker.holdings:Holdings.fail",
+        renewal_uncommitted="db.queries.shifts:renew",
+        give_back_uncommitted="db.queries.claims:give_back",
+        end_committed="worker.holdings:Holdings.end",
+    ),
+    *_points(
+        "producer",
+        job_uncommitted="db.queries.jobs:find_or_create",
+        chunk_uncommitted="db.queries.jobs:insert_images",
+        chunk_committed="scheduler_jobs.loading:Loading.add",
+        open_uncommitted="db.queries.jobs:open_job",
+        open_committed="<scheduler_jobs.submission:_wake",
+    ),
+    *_points(
+        "dispatcher",
+        rescue_uncommitted="db.queries.shifts:rescue",
+        finish_uncommitted="db.queries.jobs:finish_jobs",
+        fold_uncommitted="db.queries.tallies:fold",
+        before_publishing="<db.broker:Tokens.publish",
+    ),
+)
+
+
+def install(role: Role, *, chance: float, history: History) -> None:
+    """From now on, each passing of a point of this role ends the process with this chance."""
+    if not chance:
+        return
+    dice = random.Random(os.getpid() ^ random.getrandbits(32))
+    for point in POINTS:
+        if point.role == role:
+            _wrap(point, dice, chance, history)
+
+
+def _wrap(point: CrashPoint, dice: random.Random, chance: float, history: History) -> None:
+    module, _, path = point.target.partition(":")
+    *owners, name = path.split(".")
+    owner: Any = importlib.import_module(module)
+    for each in owners:
+        owner = getattr(owner, each)
+    function = getattr(owner, name)
+
+    def maybe_crash() -> None:
+        if dice.random() < chance:
+            history.add("crash", role=point.role, point=point.name)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **values: Any) -> Any:
+        if point.when == "before":
+            maybe_crash()
+        result = function(*args, **values)
+        if point.when == "after":
+            maybe_crash()
+        return result
+
+    setattr(owner, name, wrapped)

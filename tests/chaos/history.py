@@ -1,0 +1,31 @@
+"""The raw history of a campaign: one JSON line an event, appended by every process.
+
+A line is one `write` to a file opened for appending, so lines of processes that die the next
+moment are whole, and never mixed with others'.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class History:
+    """Appends events; safe from many processes and threads, and just before a SIGKILL."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def add(self, event: str, **values: Any) -> None:
+        line = {"at": round(time.time(), 3), "pid": os.getpid(), "event": event, **values}
+        os.write(self._file, (json.dumps(line) + "\n").encode())
+
+
+def read_history(path: Path) -> Iterator[dict[str, Any]]:
+    """Every event, oldest first."""
+    with path.open() as lines:
+        for line in lines:
+            yield json.loads(line)

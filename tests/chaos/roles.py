@@ -1,0 +1,107 @@
+"""What the processes of a campaign do: production's code, with a fake engine and short pauses.
+
+Each function is a process's whole life, called in a fresh fork (see `zygote`).
+"""
+
+import logging
+import queue
+import threading
+import time
+from functools import partial
+from typing import Any
+
+import kombu.exceptions
+from redis.exceptions import RedisError
+
+import scheduler_jobs.dispatcher
+import scheduler_jobs.settling
+import worker.child
+from db.broker import make_app, queue_name
+from db.database import Database
+from db.errors import ServiceError
+from db.settings import Settings
+from db.storage import Storage
+from db.storage.opening import open_storage
+from db.storage.s3 import S3Storage
+from scheduler_jobs.dispatcher import Dispatcher
+from scheduler_jobs.submission import SubmissionRequest, submit
+from tests.chaos.history import History
+from tests.fake_engine import FakeShelf
+from worker.child import Child, work_shift
+
+log = logging.getLogger(__name__)
+
+STEP_SECONDS = 0.004
+ROUND_SECONDS = 0.3
+AFTER_FAULT_SECONDS = 0.1
+CHUNK_ROWS = 8
+
+_BROKER_AWAY = (kombu.exceptions.OperationalError, RedisError, OSError)
+
+
+def prepare_worker() -> None:
+    """Give this process's `Child` the fake shelf, and pauses that fit thousands of faults."""
+    worker.child.open_child = open_fake_child
+    worker.child.open_storage = _hasty_storage
+    worker.child._AFTER_FAULT_SECONDS = AFTER_FAULT_SECONDS
+
+
+def open_fake_child(settings: Settings) -> Child:
+    shelf = partial(FakeShelf, step_seconds=STEP_SECONDS)
+    return Child(settings, open_shelf=lambda _: shelf(), device="fake")
+
+
+def run_worker(_: dict[str, Any], history: History) -> None:
+    """Take tokens and work shifts, as a Celery child does; ack early, like production."""
+    prepare_worker()
+    settings = Settings.load()
+    while True:
+        try:
+            with make_app(settings).connection_for_read() as connection:
+                tokens = connection.SimpleQueue(queue_name(settings.route))
+                while True:
+                    try:
+                        message = tokens.get(timeout=1)
+                    except queue.Empty:
+                        continue
+                    message.ack()
+                    _, values, _ = message.payload
+                    log.info("%s", work_shift(values["route"]))
+        except _BROKER_AWAY as error:
+            log.info("waiting for the broker: %s", error)
+            time.sleep(0.1)
+
+
+def run_producer(order: dict[str, Any], history: History) -> None:
+    """Submit one manifest; ends with it."""
+    scheduler_jobs.settling.CHUNK_ROWS = CHUNK_ROWS
+    settings = Settings.load()
+    database = Database.from_settings(settings)
+    request = SubmissionRequest(manifest=order["manifest"], name=order["name"])
+    while True:
+        try:
+            submission = submit(request, settings=settings, database=database)
+        except ServiceError as error:
+            log.info("trying again: %s", error)
+            continue
+        history.add("submitted", name=order["name"], job=submission.job_id)
+        return
+
+
+def run_dispatcher(_: dict[str, Any], history: History) -> None:
+    scheduler_jobs.dispatcher.ROUND_SECONDS = ROUND_SECONDS
+    settings = Settings.load()
+    Dispatcher(Database.from_settings(settings), settings).run_forever(threading.Event())
+
+
+ROLES = {"worker": run_worker, "producer": run_producer, "dispatcher": run_dispatcher}
+
+
+def _hasty_storage(settings: Settings) -> Storage:
+    """Two attempts within a request: what waits longer is the recorder, which is on trial."""
+    if not settings.storage_url.startswith("s3://"):
+        return open_storage(settings)
+    bucket, _, prefix = settings.storage_url.removeprefix("s3://").partition("/")
+    return S3Storage(
+        bucket, prefix, endpoint_url=settings.s3_endpoint_url, attempts=2, read_seconds=2
+    )

@@ -1,0 +1,95 @@
+"""The servers of a campaign, each of which can be broken, and the environment to reach them."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Self
+
+import psycopg
+from redis import Redis
+
+from db.database import Database
+from db.schema import migrate
+from tests.servers.postgres import Postgres
+from tests.servers.s3_proxy import S3Proxy
+from tests.servers.seaweedfs import Seaweed
+from tests.servers.valkey import Valkey
+
+LEASE_SECONDS = 1.5
+HANG_SECONDS = 4.0
+MAX_SOLO_FAILURES = 6
+"""More than production's 3: here an innocent image may well be alone in a worker that is killed."""
+
+
+class Stage:
+    """Postgres, Valkey and an S3 server behind a proxy; a context manager."""
+
+    def __init__(self) -> None:
+        self.postgres = Postgres()
+        self.valkey = Valkey()
+        self.seaweed = Seaweed()
+        self.proxy = S3Proxy(self.seaweed.port, hang_seconds=0.5, slow_seconds=0.1)
+
+    def __enter__(self) -> Self:
+        self.postgres.start()
+        self.valkey.start()
+        self.seaweed.start()
+        self.proxy.__enter__()
+        self.url = self.postgres.create_database()
+        database = Database(self.url)
+        migrate(database)
+        database.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.proxy.__exit__()
+        self.seaweed.stop()
+        self.valkey.stop()
+        self.postgres.stop()
+
+    @property
+    def dsn(self) -> str:
+        return self.url.replace("+psycopg", "")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process of the campaign needs; nothing of the caller's own settings."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("IMAGEMILL_", "AWS_"))}
+        return {
+            **kept,
+            **self.seaweed.environment,
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "OMP_NUM_THREADS": "1",
+            "IMAGEMILL_CONFIG": os.devnull,
+            "IMAGEMILL_DATABASE_URL": self.url,
+            "IMAGEMILL_BROKER_URL": self.valkey.url,
+            "IMAGEMILL_STORAGE_URL": f"s3://{self.seaweed.bucket}/chaos",
+            "IMAGEMILL_S3_ENDPOINT_URL": self.proxy.endpoint,
+            "IMAGEMILL_LEASE_SECONDS": str(LEASE_SECONDS),
+            "IMAGEMILL_HEARTBEAT_SECONDS": "0.3",
+            "IMAGEMILL_HANG_SECONDS": str(HANG_SECONDS),
+            "IMAGEMILL_SHIFT_SECONDS": "5",
+            "IMAGEMILL_DRAIN_SECONDS": "3",
+            "IMAGEMILL_RETRY_SECONDS": "0",
+            "IMAGEMILL_MAX_SOLO_FAILURES": str(MAX_SOLO_FAILURES),
+        }
+
+    def connect(self) -> psycopg.Connection:
+        return psycopg.connect(self.dsn, autocommit=True, connect_timeout=5)
+
+    def flush_broker(self) -> None:
+        with Redis.from_url(self.valkey.url) as client:
+            client.flushall()
+
+    def kill_broker(self) -> None:
+        """SIGKILL it, destroy what it had written, and start it again: empty."""
+        self.valkey.kill()
+        for each in Path(self.valkey._folder).glob("appendonly*"):
+            shutil.rmtree(each)
+        self.valkey.restart()
+
+    def kill_postgres(self) -> None:
+        self.postgres.kill()
+        self.postgres.start()

@@ -1,0 +1,12 @@
+"""`python -m tests.chaos.worker`: the Celery worker of production, with the fake engine.
+
+Celery's children import this module as their main module, so they are prepared as well.
+"""
+
+from tests.chaos.roles import prepare_worker
+from worker.cli import worker
+
+prepare_worker()
+
+if __name__ == "__main__":
+    worker()
