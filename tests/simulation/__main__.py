@@ -34,6 +34,7 @@ def main() -> int:
         sys.stdout.write(f"{line}\n")
     result = {
         "histories": Histories.started,
+        "steps": Histories.steps,
         "seed": arguments.seed,
         "seconds": round(time.monotonic() - started, 1),
         "violations": len(Histories.broken),

@@ -101,6 +101,8 @@ class World:
         self.workers: list[SimulatedWorker] = []
         self.jobs: dict[str, int] = {}
         self.requested: Counter[int] = Counter()
+        self.begun: set[tuple[int, int]] = set()
+        """Which image began in which shift, as the shift was told."""
         self.again = False
         self.before = self.snapshot()
 
@@ -136,7 +138,7 @@ class World:
         self.workers.append(SimulatedWorker(shift_id=self.mill.shift(lease_seconds=LEASE_SECONDS)))
         self.check("start")
 
-    def die(self, who: int) -> None:
+    def die(self, who: int, _count: int = 0) -> None:
         """It is killed: nothing is heard of it again."""
         self.workers.pop(who % len(self.workers))
 
@@ -157,7 +159,7 @@ class World:
             worker.held[image.id] = image
         self.check(worker)
 
-    def renew(self, who: int) -> None:
+    def renew(self, who: int, _count: int = 0) -> None:
         worker = self._worker(who)
         live = self._live(worker)
         orders = self._twice(lambda: self.mill.renew(worker.shift_id, lease_seconds=LEASE_SECONDS))
@@ -167,41 +169,58 @@ class World:
 
     def begin(self, who: int, count: int) -> None:
         worker = self._worker(who)
-        self._twice(lambda: self.mill.begin(worker.shift_id, list(worker.held)[:count]))
+        ids = list(worker.held)[:count]
+        for image_id in self._twice(lambda: self.mill.begin(worker.shift_id, ids)):
+            self.begun.add((image_id, worker.shift_id))
         self.check(worker)
 
-    def complete(self, who: int, count: int, content: str) -> None:
-        """Some of its images, from the newest; another `content` is another environment."""
+    def complete(self, who: int, count: int) -> None:
+        """Some of its images, from the newest, each shift in an environment of its own."""
         worker = self._worker(who)
         images = [worker.held.pop(key) for key in list(worker.held)[-count:]]
-        live = self._live(worker)
-        done = self._twice(lambda: self.mill.complete(worker.shift_id, images, content=content))
-        if done and not live:
-            raise Broken(f"I4: shift {worker.shift_id} completed {done} without a lease")
+        self._complete(worker, images)
+
+    def meddle(self, who: int, _count: int = 0) -> None:
+        """A worker that believes to hold what another does."""
+        worker = self._worker(who)
+        images = [image for other in self.workers for image in other.held.values()]
+        for image in images:
+            self.mill.fail(worker.shift_id, image.id, CRASH_ALONE if image.solo else CRASH)
+            self.mill.give_back(worker.shift_id, [image.id])
+        self.check(worker)
+        self._complete(worker, images)
+
+    def _complete(self, worker: SimulatedWorker, images: list[Claimed]) -> None:
+        images = [image for image in images if image.spec.prompt != POISON]
+        live, content = self._live(worker), f"environment {worker.shift_id % 2}"
+        self._twice(lambda: self.mill.complete(worker.shift_id, images, content=content))
+        if not live and self.snapshot().objects != self.before.objects:
+            raise Broken(f"I4: shift {worker.shift_id} recorded an object without a lease")
         self.check(worker)
 
-    def finish_known(self, who: int) -> None:
+    def finish_known(self, who: int, _count: int = 0) -> None:
         worker = self._worker(who)
         keys = [image.request_key for image in worker.held.values()]
         self._twice(lambda: self.mill.finish_known(worker.shift_id, keys))
         self.check(worker)
 
-    def fail(self, who: int, retryable: bool) -> None:
+    def fail(self, who: int, count: int) -> None:
+        """Its newest image; one time in four in a way that a retry can't mend."""
         worker = self._worker(who)
         if worker.held:
             _, image = worker.held.popitem()
             failure = CRASH_ALONE if image.solo else CRASH
-            failure = failure if retryable else replace(REFUSED, solo=image.solo)
+            failure = failure if count < 4 else replace(REFUSED, solo=image.solo)
             self._twice(lambda: self.mill.fail(worker.shift_id, image.id, failure))
         self.check(worker)
 
-    def give_back(self, who: int) -> None:
+    def give_back(self, who: int, _count: int = 0) -> None:
         worker = self._worker(who)
         self._twice(lambda: self.mill.give_back(worker.shift_id))
         worker.held.clear()
         self.check(worker)
 
-    def end(self, who: int) -> None:
+    def end(self, who: int, _count: int = 0) -> None:
         worker = self.workers.pop(who % len(self.workers))
         self._twice(lambda: self.mill.end(worker.shift_id))
         self.check(worker)
@@ -213,6 +232,13 @@ class World:
         job_id = self._job(which)
         self._twice(lambda: self._run(action, job_id))
         self.check("operator")
+        ready = [
+            image
+            for image in self.before.images.values()
+            if image.job_id == job_id and image.state == "ready"
+        ]
+        if self.before.jobs[job_id] == "cancelled" and ready:
+            raise Broken(f"a cancelled job has images to do: {ready}")
 
     def retry(self, which: int) -> None:
         job_id = self._job(which)
@@ -265,9 +291,9 @@ class World:
             self.begin(-1, 4)
             if any(image.spec.prompt == POISON for image in worker.held.values()):
                 while worker.held:
-                    self.fail(-1, retryable=True)
+                    self.fail(-1, 1)
             else:
-                self.complete(-1, 4, "")
+                self.complete(-1, 4)
         self.end(-1)
 
     def _check_outcome(self) -> None:
@@ -306,8 +332,12 @@ class World:
         self._check_objects(before, after)
         if after.attempts[: len(before.attempts)] != before.attempts and actor != "reject":
             raise Broken("the history is append-only")
+        known = {key for key, _ in before.objects.values()}
         for image in after.images.values():
             self._check_shape(image, after)
+            new = image.id not in before.images and image.state == "ready"
+            if new and image.request_key in known:
+                raise Broken(f"I6: {image} asks again for an object that exists")
         for old in before.images.values():
             new = after.images.get(old.id)
             if new is None:
@@ -344,6 +374,8 @@ class World:
             raise Broken(f"I8: {image} does not say why")
         if image.state == "leased" and after.shifts[image.shift_id or 0][1] is not None:
             raise Broken(f"I4: {image} is leased by a shift that ended")
+        if after.jobs[image.job_id] == "finished" and image.state not in _TERMINAL:
+            raise Broken(f"I7: {image} is to do in a finished job")
         if image.failures > POLICY.max_failures:
             raise Broken(f"{image} failed alone too often")
 
@@ -359,14 +391,26 @@ class World:
             holder = isinstance(actor, SimulatedWorker) and actor.shift_id == old.shift_id
             if not ((holder and not over) or (actor == "rescue" and over)):
                 raise Broken(f"I4: {actor} changed {old} to {new}")
+            if new.state == "ready" and self.before.jobs[new.job_id] == "cancelled":
+                raise Broken(f"{actor} made {old} of a cancelled job ready")
+        elif new.state in ("leased", "done") and self.before.jobs[new.job_id] == "loading":
+            raise Broken(f"{actor} moved {old} of a loading job to {new}")
+        self._check_charge(old, new, actor)
+
+    def _check_charge(self, old: ImageRow, new: ImageRow, actor: SimulatedWorker | str) -> None:
+        """Only images that had begun are charged, failures alone are counted, none forgotten."""
         charged = new.failures - old.failures
-        alone = old.suspect and old.state == "leased"
-        if charged > 0 and not (charged == 1 and alone):
-            raise Broken(f"{actor} charged {old}: {new}")
-        if actor == "rescue" and charged > 0 and old.begun_at is None:
-            raise Broken(f"a rescue charged an image that had not begun: {old}")
-        if charged < 0 and actor != "retry":
-            raise Broken(f"{actor} forgot failures of {old}")
+        if actor == "retry":
+            if new.failures:
+                raise Broken(f"a new generation starts with failures: {new}")
+        elif actor == "rescue":
+            begun = (old.id, old.shift_id) in self.begun
+            if charged != (1 if begun and old.suspect else 0):
+                raise Broken(f"a rescue charged {charged} to {old}, begun: {begun}")
+            if new.suspect != (old.suspect or begun):
+                raise Broken(f"a rescue made {old} {new}, begun: {begun}")
+        elif charged and not (charged == 1 and old.suspect and old.state == "leased"):
+            raise Broken(f"{actor} charged {charged} to {old}")
 
     def snapshot(self) -> Snapshot:
         """The tables as they are now."""
