@@ -81,7 +81,7 @@ class Database:
 
         A database that does not answer is a `DatabaseError`.
         """
-        with self._translated(), self._transaction() as session:
+        with self.translated(), self._transaction() as session:
             yield session
 
     @contextmanager
@@ -92,7 +92,7 @@ class Database:
         """
         options = {"writes": False} if self.is_sqlite else _POSTGRES_SNAPSHOT
         with (
-            self._translated(),
+            self.translated(),
             self.engine.connect().execution_options(**options) as connection,
             Session(connection, expire_on_commit=False) as session,
         ):
@@ -137,7 +137,8 @@ class Database:
             yield session
 
     @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def translated(self) -> Iterator[None]:
+        """Within it, a database that does not answer is a `DatabaseError`."""
         try:
             yield
         except exc.DBAPIError as error:

@@ -33,14 +33,18 @@ def head() -> str:
 def check_schema(database: Database) -> None:
     """A `SchemaError` unless this code can work with the database's schema.
 
-    An empty database needs `imagemill migrate`. A newer schema than ours is accepted where its
-    migrations only added to it, which the database itself says: each migration records the
-    oldest revision whose code still works (`schema_compatibility`).
+    A `DatabaseError` if it does not answer. An empty database needs `imagemill migrate`. A newer
+    schema than ours is accepted where its migrations only added to it, which the database itself
+    says: each migration records the oldest revision whose code still works
+    (`schema_compatibility`).
     """
     if database.file is not None and not database.file.exists():
         # Connecting would leave an empty file behind.
         raise SchemaError(f"{database.url} does not exist; run `imagemill migrate`")
-    with database.engine.connect().execution_options(writes=False) as connection:
+    with (
+        database.translated(),
+        database.engine.connect().execution_options(writes=False) as connection,
+    ):
         current = MigrationContext.configure(connection).get_current_revision()
         if current == head():
             return

@@ -27,6 +27,7 @@ _LOOK_SECONDS = 0.02
 
 
 def main(history_file: str, log_file: str) -> None:
+    _end_with_parent()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     orders = b""
     while True:
@@ -49,7 +50,7 @@ def _live(order: dict[str, Any], history_file: Path, log_file: Path) -> NoReturn
     """A role's life, in the fork. Never returns into the zygote's loop."""
     code = 0
     try:
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+        _end_with_parent()
         log = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(log, 1)
@@ -66,6 +67,10 @@ def _live(order: dict[str, Any], history_file: Path, log_file: Path) -> NoReturn
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _end_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 def _reap() -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import CheckConstraint, Connection, inspect, text
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from db.database import Database
-from db.errors import SchemaError
+from db.errors import DatabaseError, SchemaError
 from db.queries import jobs
 from db.schema import check_schema, head, migrate
 from db.tables import Base
@@ -211,3 +211,8 @@ def test_a_folder_that_is_missing_is_one_clear_line(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'missing' / 'x.sqlite3'}")
     with pytest.raises(DatabaseError, match=r"x\.sqlite3: unable to open database file$"):
         database.run(lambda session: session.execute(text("SELECT 1")), patience=0)
+
+
+def test_a_database_that_does_not_answer_is_no_traceback() -> None:
+    with pytest.raises(DatabaseError, match="refused"):
+        check_schema(Database("postgresql://app:secret@127.0.0.1:1/nowhere"))
