@@ -42,6 +42,8 @@ class ImageSpec:
     `sampler` is a canonical name of `db.samplers`; `sampler_options` overrides its configuration
     (`eta`, `sigmas`, `timestep_spacing`, `beta_schedule`, `prediction_type`, …).
     `init_image` and `mask` are SHA-256 hex digests of the input file's bytes.
+    `windows` counts the text encoder's windows that the prompts may fill with
+    `long_prompts="chunk"`; it was settled when the row was planned.
     `model` is the registry's name for people; `weights_digest` is what counts.
     """
 
@@ -62,6 +64,7 @@ class ImageSpec:
     clip_skip: int = 1
     guidance_rescale: float = 0.0
     long_prompts: Literal["truncate", "chunk"] = "truncate"
+    windows: int = 1
     prompt_weighting: bool = False
     adapters: tuple[Adapter, ...] = ()
     format: ImageFormat = "png"
@@ -88,13 +91,16 @@ class ImageSpec:
 
     def group(self) -> dict[str, Any]:
         """What must agree for two images to share a forward pass."""
-        return {
+        group = {
             "weights_digest": self.weights_digest,
             "width": self.width,
             "height": self.height,
             "guided": self.guided,
             "adapters": [asdict(adapter) for adapter in self.adapters],
         }
+        if self.windows != 1:
+            group["windows"] = self.windows
+        return group
 
     def group_key(self) -> str:
         """SHA-256 (hex) of `group`."""

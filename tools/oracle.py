@@ -45,20 +45,23 @@ class Oracle:
         )
         return np.asarray(result.images[0])
 
-    def same_shape(self, spec: ImageSpec, *, slots: int) -> Pixels:
+    def same_shape(
+        self,
+        spec: ImageSpec,
+        *,
+        slots: int,
+        embeddings: tuple[torch.Tensor, torch.Tensor | None] | None = None,
+    ) -> Pixels:
         """The row with the engine's shapes: `slots` copies denoised, one text and one decoding.
 
-        Equal bits are expected of this one.
+        Equal bits are expected of this one. `embeddings` stand for the prompt and the negative
+        prompt where diffusers' pipeline can't encode them itself (long ones, weighted ones).
         """
         pipeline = self._pipeline(spec, copies=slots)
         arguments = self._arguments(spec)
-        prompt, negative = pipeline.encode_prompt(
-            spec.prompt,
-            self.model.device,
-            1,
-            spec.guided,
-            spec.negative_prompt,
-            clip_skip=arguments.pop("clip_skip", None),
+        skip = arguments.pop("clip_skip", None)
+        prompt, negative = embeddings or pipeline.encode_prompt(
+            spec.prompt, self.model.device, 1, spec.guided, spec.negative_prompt, clip_skip=skip
         )
         latents = pipeline(
             prompt_embeds=prompt.repeat(slots, 1, 1),

@@ -7,7 +7,7 @@ nearly the same, and no promise is made.
 import hashlib
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -37,6 +37,7 @@ class Shapes:
     pictures: int
     width: int
     height: int
+    windows: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,13 +81,7 @@ def describe_environment(
         "weights_digest": weights_digest,
         "guided": guided,
         "adapters": adapters,
-        "shapes": {
-            "slots": shapes.slots,
-            "prompts": shapes.prompts,
-            "pictures": shapes.pictures,
-            "width": shapes.width,
-            "height": shapes.height,
-        },
+        "shapes": asdict(shapes),
     }
     return Environment(fields=MappingProxyType(document))
 

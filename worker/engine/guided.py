@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from db.errors import ImagemillError, ModelError, OutOfMemory, RenderError
+from db.errors import ImagemillError, ModelError, OutOfMemory, RenderError, UsageError
 from db.registry import load_registry
 from db.settings import Settings
 from db.specs import ImageSpec
 from db.states import Outcome
 from worker.adapters import WornAdapter, find_adapters, wear
 from worker.engine import Failed, Rendered
-from worker.engine.conditioning import Condition, Conditioner, Text, texts_of
+from worker.engine.conditioning import Conditioner, texts_of
 from worker.engine.inputs import Inputs, no_inputs
 from worker.engine.pictures import Decoder, Picture
 from worker.engine.sizing import choose_shapes
@@ -58,7 +58,7 @@ class GuidedEngine:
         self._empty_latents = torch.zeros(
             1, channels, height, width, device=model.device, dtype=model.dtype
         )
-        self._empty_condition = self._conditioner.blank()
+        self._empty_condition = self._conditioner.blank(shapes.windows)
 
     @property
     def environment(self) -> Environment:
@@ -91,14 +91,10 @@ class GuidedEngine:
             raise ValueError(f"{len(images)} images for {self.room()} free slots")
         started = time.perf_counter()
         wear(self._model, self._adapters)
-        texts: list[Text] = []
-        for _, spec in images:
-            prompt, negative = texts_of(spec)
-            texts += [prompt] if negative is None else [prompt, negative]
         try:
-            conditions = dict(zip(texts, self._conditioner.conditions(texts), strict=True))
+            self._encode_together([spec for _, spec in images])
             for ticket, spec in images:
-                self._place(ticket, spec, conditions)
+                self._place(ticket, spec)
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"out of memory: {error}") from error
         self._charge(time.perf_counter() - started)
@@ -150,18 +146,28 @@ class GuidedEngine:
         tickets += [failure.ticket for failure in self._failed]
         return self.cancel(tickets)
 
-    def _place(self, ticket: int, spec: ImageSpec, conditions: Mapping[Text, Condition]) -> None:
+    def _encode_together(self, specs: Sequence[ImageSpec]) -> None:
+        """Encode all prompts in as few passes as possible; `_place` finds them."""
+        texts = [text for spec in specs for text in texts_of(spec) if text is not None]
+        try:
+            self._conditioner.conditions(texts)
+        except UsageError:
+            return  # of one of them; which one is found when each is placed
+
+    def _place(self, ticket: int, spec: ImageSpec) -> None:
         prompt, negative = texts_of(spec)
         try:
             self._check(spec)
+            texts = [prompt] if negative is None else [prompt, negative]
+            conditions = self._conditioner.conditions(texts)
             slot = begin(
                 ticket=ticket,
                 spec=spec,
                 model=self._model,
                 starts=self._starts,
-                prompt=conditions[prompt],
-                negative=None if negative is None else conditions[negative],
-                cut=self._conditioner.cut(spec.prompt),
+                prompt=conditions[0],
+                negative=None if negative is None else conditions[1],
+                cut=self._conditioner.cut(prompt),
             )
         except torch.OutOfMemoryError:
             raise
@@ -171,8 +177,9 @@ class GuidedEngine:
         self._slots[self._slots.index(None)] = slot
 
     def _check(self, spec: ImageSpec) -> None:
-        wanted = (spec.width, spec.height, spec.guided)
-        here = (self._shapes.width, self._shapes.height, self._guided)
+        wanted = (spec.width, spec.height, spec.guided, spec.windows)
+        shapes = self._shapes
+        here = (shapes.width, shapes.height, self._guided, shapes.windows)
         if wanted != here:
             raise ModelError(f"image of {wanted} in an engine of {here}: not of this group")
 
@@ -255,9 +262,7 @@ def open_guided_engine(
     multiple = model.facts.size_multiple
     if width % multiple or height % multiple:
         raise ModelError(f"{width}x{height}: model {model.name} needs multiples of {multiple}")
-    shapes = choose_shapes(
-        device=model.device, width=width, height=height, settings=settings, slots=slots
-    )
+    shapes = choose_shapes(device=model.device, group=group, settings=settings, slots=slots)
     adapters: tuple[WornAdapter, ...] = ()
     if group["adapters"]:
         adapters = find_adapters(group["adapters"], load_registry(settings))

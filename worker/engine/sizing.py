@@ -1,6 +1,7 @@
 """How many slots an engine gets, and the fixed shapes that follow."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -13,9 +14,9 @@ LARGEST = 64
 
 
 def choose_shapes(
-    *, device: torch.device, width: int, height: int, settings: Settings, slots: int | None
+    *, device: torch.device, group: Mapping[str, Any], settings: Settings, slots: int | None
 ) -> Shapes:
-    """The shapes for a size: B as asked for, as set, or the device's default.
+    """The shapes for a group: B as asked for, as set, or the device's default.
 
     The text encoder and the decoder work one by one on a CPU, where a batch gains nothing; one
     by one is also the shape that a single row has in diffusers' own pipeline.
@@ -25,8 +26,9 @@ def choose_shapes(
         slots=even(chosen),
         prompts=1 if device.type == "cpu" else 4,
         pictures=1,
-        width=width,
-        height=height,
+        width=group["width"],
+        height=group["height"],
+        windows=group.get("windows", 1),
     )
 
 
