@@ -25,6 +25,10 @@ FALLBACK = Parameters(steps=25, guidance_scale=7.5, sampler="dpmpp_2m", samples=
 """For what neither row, job nor model says."""
 
 
+MAX_WINDOWS = 8
+"""Attention over the prompt grows with it; what is beyond is cut, and the image says so."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedModel:
     """A model as planning sees it."""
@@ -73,6 +77,14 @@ class PlannedCell:
             return strength_for(steps=steps, start_step=self.parameters.start_step)
         return self.parameters.strength
 
+    def _windows(self, given: Parameters) -> int:
+        """How many of the text encoder's windows the prompts of an image fill."""
+        window = self.model.window
+        if given.long_prompts != "chunk" or window is None:
+            return 1
+        prompts = (self.row.prompt, given.negative_prompt or "")
+        return min(MAX_WINDOWS, max(window.windows(prompt) for prompt in prompts))
+
     def _spec(self, seed: int) -> ImageSpec:
         given = self.parameters
         assert given.steps is not None
@@ -100,6 +112,7 @@ class PlannedCell:
             clip_skip=given.clip_skip or 1,
             guidance_rescale=given.guidance_rescale or 0.0,
             long_prompts=given.long_prompts or "truncate",
+            windows=self._windows(given),
             prompt_weighting=given.prompt_weighting or False,
             format=given.format or "png",
             quality=given.quality,

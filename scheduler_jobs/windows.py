@@ -71,6 +71,12 @@ class PromptWindow:
         start: int = encoded.offsets[self._room][0]
         return prompt[start:]
 
+    def windows(self, prompt: str) -> int:
+        """How many windows a prompt fills, one after another: at least one."""
+        if prompt.isascii() and len(prompt) < self._room:
+            return 1
+        return max(1, -(-self.count(prompt) // self._room))
+
     def count(self, prompt: str) -> int:
         """How many tokens the prompt has, without the marks."""
         return len(self._tokenizer.encode(prompt, add_special_tokens=False))

@@ -91,3 +91,9 @@ def test_a_damaged_tokenizer_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ModelError, match="the tokenizer can't be read"):
         PromptWindow.from_tokenizer_folder(tmp_path, WINDOW)
+
+
+@pytest.mark.parametrize(("words", "windows"), [(0, 1), (1, 1), (30, 1), (31, 2), (60, 2), (61, 3)])
+def test_a_long_prompt_fills_several_windows(words: int, windows: int) -> None:
+    window = PromptWindow.from_tokenizer_folder(FOLDER, WINDOW)
+    assert window.windows(" ".join(["red"] * words)) == windows
