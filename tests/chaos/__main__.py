@@ -38,7 +38,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     with Stage() as stage:
         campaign = Campaign(plan, stage, folder)
         try:
-            settled = campaign.run()
+            settled = campaign.run(_progress)
             campaign.submit_again()
         finally:
             campaign.close()
@@ -143,6 +143,12 @@ def _arguments() -> tuple[Plan, Path]:
     given = vars(parser.parse_args())
     folder = given.pop("out") or Path(tempfile.mkdtemp(prefix="imagemill-chaos-"))
     return Plan(**given), folder
+
+
+def _progress(line: str) -> None:
+    """On a terminal's one line; nothing where the output is kept."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{line}\033[K")
 
 
 def _say(line: str) -> None:

@@ -64,8 +64,11 @@ class Campaign:
     def kills(self) -> int:
         return sum(count for name, count in self.counts.items() if name.startswith("kill "))
 
-    def run(self) -> bool:
-        """Break things until the plan is fulfilled, then let everything settle; whether it did."""
+    def run(self, report: Callable[[str], None]) -> bool:
+        """Break things until the plan is fulfilled, then let everything settle; whether it did.
+
+        `report` hears every second how much of the plan is fulfilled.
+        """
         plan = self.plan
         self.stage.proxy.plan = _s3_plan(plan)
         for _ in range(plan.workers):
@@ -78,8 +81,9 @@ class Campaign:
         for thread in threads:
             thread.start()
         while not self.fulfilled and time.monotonic() < self._ends:
-            time.sleep(0.2)
+            self._stop.wait(1)
             self._count_crashes()
+            report(", ".join(f"{name} {share:.0%}" for name, share in self._shares().items()))
         self._stop.set()
         for thread in threads:
             thread.join()
@@ -146,7 +150,9 @@ class Campaign:
         """Stop a worker in the middle of its work until another has it, then let it go on."""
         if self._over("freezes", 0.05, 0.2):
             return
-        workers = [a for a in self._troupe.alive("worker") if a.pid not in self._frozen]
+        busy = self._holders()
+        alive = self._troupe.alive("worker")
+        workers = [a for a in alive if a.pid in busy and a.pid not in self._frozen]
         if not workers:
             return
         actor = self._dice.choice(workers)
@@ -163,7 +169,7 @@ class Campaign:
             self._frozen.discard(actor.pid)
 
     def _wait_for_fence(self, actor: Actor) -> None:
-        shift = self._held_by(actor.pid)
+        shift = self._holders().get(actor.pid)
         if shift is None:
             return  # it was idle: a freeze that proves nothing
         deadline = time.monotonic() + 60
@@ -177,16 +183,15 @@ class Campaign:
                     return
         self._unfenced.append(f"shift {shift} was still live 60 s after its worker was stopped")
 
-    def _held_by(self, pid: int) -> int | None:
-        """The live shift of a process, if it holds images."""
+    def _holders(self) -> dict[int, int]:
+        """The live shifts that hold images, by their process."""
         with self.stage.connect() as connection:
             found = connection.execute(
-                "SELECT s.id FROM shifts s JOIN workers w ON w.id = s.worker_id"
-                " WHERE w.pid = %s AND s.ended_at IS NULL AND s.lease_until > clock_timestamp()"
-                " AND EXISTS (SELECT 1 FROM images WHERE shift_id = s.id AND state = 'leased')",
-                [pid],
-            ).fetchone()
-        return found[0] if found else None
+                "SELECT w.pid, s.id FROM shifts s JOIN workers w ON w.id = s.worker_id"
+                " WHERE s.ended_at IS NULL AND s.lease_until > clock_timestamp()"
+                " AND EXISTS (SELECT 1 FROM images WHERE shift_id = s.id AND state = 'leased')"
+            ).fetchall()
+        return dict(found)
 
     # How it goes on ------------------------------------------------------------------------
 

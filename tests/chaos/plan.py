@@ -21,7 +21,7 @@ class Plan:
     freezes: int = 200
     histories: int = 2000
     seed: int = 1
-    workers: int = 6
+    workers: int = 8
     dispatchers: int = 2
     minutes: float = 60
     crash_chance: float = 0.004
