@@ -10,19 +10,19 @@ import time
 from functools import partial
 from typing import Any
 
+import botocore.retries.standard
 import kombu.exceptions
 from redis.exceptions import RedisError
 
+import db.storage.s3
 import scheduler_jobs.dispatcher
 import scheduler_jobs.settling
 import worker.child
+import worker.recording
 from db.broker import make_app, queue_name
 from db.database import Database
 from db.errors import ServiceError
 from db.settings import Settings
-from db.storage import Storage
-from db.storage.opening import open_storage
-from db.storage.s3 import S3Storage
 from scheduler_jobs.dispatcher import Dispatcher
 from scheduler_jobs.submission import SubmissionRequest, submit
 from tests.chaos.history import History
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 STEP_SECONDS = 0.004
 ROUND_SECONDS = 0.3
 AFTER_FAULT_SECONDS = 0.1
+PAUSE_SECONDS = 0.02
 CHUNK_ROWS = 8
 
 _BROKER_AWAY = (kombu.exceptions.OperationalError, RedisError, OSError)
@@ -42,8 +43,11 @@ _BROKER_AWAY = (kombu.exceptions.OperationalError, RedisError, OSError)
 def prepare_worker() -> None:
     """Give this process's `Child` the fake shelf, and pauses that fit thousands of faults."""
     worker.child.open_child = open_fake_child
-    worker.child.open_storage = _hasty_storage
     worker.child._AFTER_FAULT_SECONDS = AFTER_FAULT_SECONDS
+    worker.recording._FIRST_PAUSE_SECONDS = PAUSE_SECONDS
+    worker.recording._LONGEST_PAUSE_SECONDS = 10 * PAUSE_SECONDS
+    db.storage.s3._back_off = lambda attempt: time.sleep(PAUSE_SECONDS)
+    botocore.retries.standard.ExponentialBackoff.delay_amount = lambda *_: PAUSE_SECONDS
 
 
 def open_fake_child(settings: Settings) -> Child:
@@ -95,13 +99,3 @@ def run_dispatcher(_: dict[str, Any], history: History) -> None:
 
 
 ROLES = {"worker": run_worker, "producer": run_producer, "dispatcher": run_dispatcher}
-
-
-def _hasty_storage(settings: Settings) -> Storage:
-    """Two attempts within a request: what waits longer is the recorder, which is on trial."""
-    if not settings.storage_url.startswith("s3://"):
-        return open_storage(settings)
-    bucket, _, prefix = settings.storage_url.removeprefix("s3://").partition("/")
-    return S3Storage(
-        bucket, prefix, endpoint_url=settings.s3_endpoint_url, attempts=2, read_seconds=2
-    )
