@@ -1,6 +1,7 @@
 """The production set-up in small: Postgres, Valkey, S3, a dispatcher, two workers and Flower.
 
-The same code path as `imagemill run`, pointed elsewhere by settings, gives the same pixels.
+Each service runs by its exact command in `docker-compose.yml`. The same code path as `imagemill
+run`, pointed elsewhere by settings, gives the same pixels.
 """
 
 import base64
@@ -15,12 +16,14 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from db.settings import Settings
 from db.storage.opening import open_storage
 from db.tether import TetheredProcess
+from tests.compose import COMPOSE_FILE, ROOT, compose_commands, used_variables
 from tests.e2e.commands import dataset_images, imagemill, last_json
 
 PROMPTS = [
@@ -50,10 +53,12 @@ def manifest(tmp_path) -> Path:
 
 
 @contextmanager
-def service(*arguments: str, environment: dict[str, str], log: Path) -> Iterator[TetheredProcess]:
-    """One `imagemill …` service as a process."""
+def service(
+    command: str, *arguments: str, environment: dict[str, str], log: Path
+) -> Iterator[TetheredProcess]:
+    """A command of this installation as a process."""
     process = TetheredProcess(
-        [str(Path(sys.executable).parent / "imagemill"), *arguments],
+        [str(Path(sys.executable).parent / command), *arguments],
         environment={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         log=log,
     )
@@ -63,14 +68,17 @@ def service(*arguments: str, environment: dict[str, str], log: Path) -> Iterator
         process.stop(seconds=40)
 
 
-def wait_until_finished(environment: dict[str, str], seconds: float = 200) -> dict:
+def wait_until_finished(
+    environment: dict[str, str], logs: Path, seconds: float = 200
+) -> list[dict[str, Any]]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         images = dataset_images(environment["IMAGEMILL_DATABASE_URL"])
         if images and all(image["state"] in {"done", "dead"} for image in images):
             return images
         time.sleep(1)
-    raise AssertionError(f"not finished after {seconds} s: {images}")
+    ends = [log.read_text()[-1500:] for log in logs.glob("*.log")]
+    raise AssertionError("\n".join([f"not finished after {seconds} s", *ends]))
 
 
 def free_port() -> int:
@@ -97,22 +105,34 @@ def fetch(url: str, password: str | None = None) -> tuple[int, str]:
 def test_two_workers_on_postgres_valkey_and_s3_give_the_pixels_of_a_local_run(
     environment, manifest, tmp_path
 ):
-    imagemill("migrate", environment=environment)
+    services = compose_commands(dict.fromkeys(used_variables(COMPOSE_FILE.read_text()), "x"))
+
+    def started(name: str, log: str, *more: str, **variables: str):
+        """A service by its exact command; only addresses, ports and passwords are ours."""
+        here = {**services[name].environment, **environment, **variables}
+        here["IMAGEMILL_CONFIG"] = str(ROOT / "deploy" / "imagemill.toml")
+        here["IMAGEMILL_MODELS"] = str(ROOT / "deploy" / "models.toml")
+        here["IMAGEMILL_MODEL_CACHE"] = str(tmp_path / "models")
+        return service(*services[name].argv, *more, environment=here, log=tmp_path / log)
+
+    with started("migrate", "migrate.log") as migrating:
+        assert migrating.wait(60) == 0
     submitted = last_json(imagemill("submit", manifest, "--json", environment=environment))
     assert submitted["requested"] == len(PROMPTS)
     port = free_port()
-    flower_environment = {**environment, "IMAGEMILL_FLOWER_BASIC_AUTH": "watcher:secret"}
     with ExitStack() as stack:
         for name in ("one", "two"):
-            arguments = ("worker", "--children", "1", "--name", name)
-            log = tmp_path / f"{name}.log"
-            stack.enter_context(service(*arguments, environment=environment, log=log))
-        log = tmp_path / "dispatcher.log"
-        stack.enter_context(service("dispatcher", environment=environment, log=log))
-        arguments = ("flower", "--port", str(port))
-        log = tmp_path / "flower.log"
-        stack.enter_context(service(*arguments, environment=flower_environment, log=log))
-        images = wait_until_finished(environment)
+            worker = started("worker-cpu", f"{name}.log", "--name", name, IMAGEMILL_CHILDREN="1")
+            stack.enter_context(worker)
+        stack.enter_context(started("dispatcher", "dispatcher.log"))
+        flower = started(
+            "flower",
+            "flower.log",
+            *("--address=127.0.0.1", "--port", str(port)),
+            IMAGEMILL_FLOWER_BASIC_AUTH="watcher:secret",
+        )
+        stack.enter_context(flower)
+        images = wait_until_finished(environment, tmp_path)
         assert fetch(f"http://127.0.0.1:{port}/tasks")[0] == 401
         tasks = wait_for_tasks(port)
     assert {image["state"] for image in images} == {"done"}
