@@ -94,7 +94,13 @@ class Holdings:
                 policy=self._policy,
             )
         )
-        log.warning("image %s failed, now %s: %s", image.id, state or "not ours", error.message)
+        log.warning(
+            "image %s failed, now %s: %s",
+            image.id,
+            state or "not ours",
+            error.message,
+            extra={"job": image.job_id, "image": image.id},
+        )
         return state is not None
 
     def give_back(self, image_ids: Collection[int] | None = None) -> int:

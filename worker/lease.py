@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from db.database import Database
 from db.errors import DatabaseError
+from db.logs import log_fields
 from db.queries import shifts
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,10 @@ class Lease:
         self._thread.join(timeout=1.0)
 
     def _keep(self) -> None:
+        with log_fields(shift=self.shift_id):
+            self._renew_until_ended()
+
+    def _renew_until_ended(self) -> None:
         renewed_at = moved_at = time.monotonic()
         progress = self._progress()
         while not self._ended.wait(self._tick_seconds):

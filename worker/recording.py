@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from db.errors import ImagemillError, ObjectConflict, RenderError, StorageError, first_line
+from db.logs import log_fields
 from db.queries.claims import Claimed
 from db.queries.objects import StoredImage
 from db.specs import FILE_SUFFIXES
@@ -105,7 +106,7 @@ class Recorder:
         self._raise_failure()
         with self._changed:
             self._pending += 1
-        future = self._pool.submit(self._store, image, rendered, environment)
+        future = self._pool.submit(self._store_named, image, rendered, environment)
         future.add_done_callback(self._on_stored)
 
     def wait(self, *, at_most: int = 0, stop: Callable[[], bool] = lambda: False) -> bool:
@@ -177,6 +178,14 @@ class Recorder:
             self.done += self._holdings.complete(stored, items[0].environment)
         if batch:
             self._settle(len(batch))
+
+    def _store_named(
+        self, image: Claimed, rendered: Rendered, environment: "Environment"
+    ) -> _Ready | None:
+        """As `_store`; every line that it logs says which image it is about."""
+        shift_id = self._holdings.lease.shift_id
+        with log_fields(shift=shift_id, job=image.job_id, image=image.id):
+            return self._store(image, rendered, environment)
 
     def _store(
         self, image: Claimed, rendered: Rendered, environment: "Environment"

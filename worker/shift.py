@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from db.database import Database
 from db.errors import ImagemillError, ModelError, OutOfMemory, ServiceError, first_line
+from db.logs import log_fields
 from db.queries import claims, shifts
 from db.queries.claims import GroupChoice, RetryPolicy
 from db.settings import Settings
@@ -127,7 +128,7 @@ class Shift:
                 session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds
             )
         )
-        with self._lease(shift_id) as lease:
+        with log_fields(shift=shift_id), self._lease(shift_id) as lease:
             holdings = Holdings(
                 database=self._database, lease=lease, route=self._route, policy=self._policy
             )

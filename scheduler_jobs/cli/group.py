@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 import click
 
 from db.errors import UsageError
+from db.logs import HumanFormatter
 from scheduler_jobs.cli.endings import EXIT_INTERRUPTED, EXIT_OK, report
 
 PLUGINS = "imagemill.commands"
@@ -265,7 +266,9 @@ def cli(ctx: click.Context, home: Path | None, config: Path | None, verbose: boo
     # see the same settings.
     if config is not None:
         os.environ["IMAGEMILL_CONFIG"] = str(config.absolute())
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(HumanFormatter())
+    logging.basicConfig(handlers=[handler])
     for package in ("db", "scheduler_jobs", "worker"):
         logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.WARNING)
     if verbose:
