@@ -45,7 +45,9 @@ class Campaign:
         self.history = History(folder / "history.jsonl")
         self.counts: Counter[str] = Counter()
         self._dice = random.Random(plan.seed)
-        self._manifests = Manifests(folder / "manifests", random.Random(plan.seed + 1))
+        self._manifests = Manifests(
+            folder / "manifests", random.Random(plan.seed + 1), poison=plan.poison
+        )
         self._submitted: list[str] = []
         self._stop = threading.Event()
         self._ends = time.monotonic() + plan.minutes * 60
@@ -103,9 +105,9 @@ class Campaign:
     def _submit(self) -> None:
         if self._stop.wait(0.3):
             return
-        with self.stage.connect() as connection:
-            query = "SELECT count(*) FROM images WHERE state IN ('ready', 'leased')"
-            [(waiting,)] = connection.execute(query).fetchall()
+        [(waiting,)] = self.stage.query(
+            "SELECT count(*) FROM images WHERE state IN ('ready', 'leased')"
+        )
         if waiting + 30 * len(self._troupe.alive("producer")) >= self.plan.backlog:
             return
         manifest = self._manifests.write()
@@ -175,22 +177,23 @@ class Campaign:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             time.sleep(0.1)
-            with suppress(psycopg.Error), self.stage.connect() as connection:
-                query = "SELECT end_reason FROM shifts WHERE id = %s AND ended_at IS NOT NULL"
-                if found := connection.execute(query, [shift]).fetchone():
-                    if found[0] == "lost":
-                        self._note("freezes", shift=shift, victim=actor.pid)
+            with suppress(psycopg.Error):
+                ended = self.stage.query(
+                    "SELECT end_reason FROM shifts WHERE id = %s AND ended_at IS NOT NULL", shift
+                )
+                if ended == [("lost",)]:
+                    self._note("freezes", shift=shift, victim=actor.pid)
+                if ended:
                     return
         self._unfenced.append(f"shift {shift} was still live 60 s after its worker was stopped")
 
     def _holders(self) -> dict[int, int]:
         """The live shifts that hold images, by their process."""
-        with self.stage.connect() as connection:
-            found = connection.execute(
-                "SELECT w.pid, s.id FROM shifts s JOIN workers w ON w.id = s.worker_id"
-                " WHERE s.ended_at IS NULL AND s.lease_until > clock_timestamp()"
-                " AND EXISTS (SELECT 1 FROM images WHERE shift_id = s.id AND state = 'leased')"
-            ).fetchall()
+        found = self.stage.query(
+            "SELECT w.pid, s.id FROM shifts s JOIN workers w ON w.id = s.worker_id"
+            " WHERE s.ended_at IS NULL AND s.lease_until > clock_timestamp()"
+            " AND EXISTS (SELECT 1 FROM images WHERE shift_id = s.id AND state = 'leased')"
+        )
         return dict(found)
 
     # How it goes on ------------------------------------------------------------------------
@@ -253,12 +256,10 @@ class Campaign:
         return False
 
     def _all_terminal(self) -> bool:
-        with self.stage.connect() as connection:
-            open_jobs = connection.execute(
-                "SELECT count(*) FROM jobs WHERE state <> 'finished'"
-            ).fetchone()
-            jobs = connection.execute("SELECT count(*) FROM jobs").fetchone()
-        return open_jobs == (0,) and jobs == (len(self._submitted),)
+        [(jobs, finished)] = self.stage.query(
+            "SELECT count(*), count(*) FILTER (WHERE state = 'finished') FROM jobs"
+        )
+        return bool(jobs == finished == len(self._submitted))
 
     def submit_again(self) -> None:
         """Every manifest once more, which must change nothing (I6)."""

@@ -21,11 +21,13 @@ class Plan:
     freezes: int = 200
     histories: int = 2000
     seed: int = 1
-    workers: int = 8
+    workers: int = 6
     dispatchers: int = 2
     minutes: float = 60
     crash_chance: float = 0.004
     s3_fault_share: float = 0.5
+    poison: float = 0.008
+    """The part of the rows that must end dead."""
     backlog: int = 240
     """Images that shall wait or be rendered while things break."""
 
@@ -46,7 +48,7 @@ class Manifest:
 class Manifests:
     """Writes manifests of a few dozen rows: new prompts, known ones, and now and then poison."""
 
-    def __init__(self, folder: Path, dice: random.Random, *, poison: bool = True) -> None:
+    def __init__(self, folder: Path, dice: random.Random, *, poison: float) -> None:
         self._folder = folder
         self._dice = dice
         self._poison = poison
@@ -69,7 +71,7 @@ class Manifests:
         # Every sixth row asks for what another job may have asked for already.
         known = dice.random() < 0.16
         prompt = f"shared {dice.randrange(200)}" if known else f"job {self._count} row {number}"
-        if self._poison and dice.random() < 0.008:
+        if dice.random() < self._poison:
             # A hang takes its worker for many seconds each time, so there are few.
             word = dice.choices(POISON, [1 if word == "hang" else 8 for word in POISON])[0]
             prompt = f"{word} {self._count} {number}"

@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import threading
 from pathlib import Path
-from typing import Self
+from typing import Any, LiteralString, Self
 
 import psycopg
 from redis import Redis
@@ -15,7 +16,7 @@ from tests.servers.s3_proxy import S3Proxy
 from tests.servers.seaweedfs import Seaweed
 from tests.servers.valkey import Valkey
 
-LEASE_SECONDS = 1.5
+LEASE_SECONDS = 2.0
 HANG_SECONDS = 4.0
 MAX_SOLO_FAILURES = 6
 """More than production's 3: here an innocent image may well be alone in a worker that is killed."""
@@ -25,6 +26,7 @@ class Stage:
     """Postgres, Valkey and an S3 server behind a proxy; a context manager."""
 
     def __init__(self) -> None:
+        self._threads = threading.local()
         self.postgres = Postgres()
         self.valkey = Valkey()
         self.seaweed = Seaweed()
@@ -76,8 +78,14 @@ class Stage:
             "IMAGEMILL_MAX_SOLO_FAILURES": str(MAX_SOLO_FAILURES),
         }
 
-    def connect(self) -> psycopg.Connection:
-        return psycopg.connect(self.dsn, autocommit=True, connect_timeout=5)
+    def query(self, statement: LiteralString, *values: object) -> list[tuple[Any, ...]]:
+        """Rows of the campaign's database, over one connection per thread; `psycopg.Error` where
+        that is away."""
+        connection: psycopg.Connection | None = getattr(self._threads, "connection", None)
+        if connection is None or connection.broken or connection.closed:
+            connection = psycopg.connect(self.dsn, autocommit=True, connect_timeout=5)
+            self._threads.connection = connection
+        return connection.execute(statement, values).fetchall()
 
     def flush_broker(self) -> None:
         with Redis.from_url(self.valkey.url) as client:
