@@ -118,12 +118,14 @@ def insert_images(
     """
     keys = [spec.request_key() for _, _, spec in images]
     objects = find_objects(session, keys)
-    groups = _group_ids(session, [spec for _, _, spec in images])
+    group_keys = [spec.group_key() for _, _, spec in images]
+    specs = (spec for _, _, spec in images)
+    groups = _group_ids(session, dict(zip(group_keys, specs, strict=True)))
     added: Counter[tuple[int, int, ImageState]] = Counter()
     values = []
-    for key, (row_id, sample_index, spec) in zip(keys, images, strict=True):
+    for key, group_key, (row_id, sample_index, spec) in zip(keys, group_keys, images, strict=True):
         state = ImageState.DONE if key in objects else ImageState.READY
-        group_id = groups[spec.group_key()]
+        group_id = groups[group_key]
         added[job.id, group_id, state] += 1
         values.append(
             {
@@ -138,7 +140,8 @@ def insert_images(
             }
         )
     if values:
-        session.execute(insert(Image), values)
+        # The table, not the class: the ORM would do as much work again for each row.
+        session.connection().execute(insert(Image.__table__), values)  # type: ignore[arg-type]  # typed as FromClause; it is a Table
     add_images(session, added)
     states: Counter[ImageState] = Counter()
     for (_, _, state), count in added.items():
@@ -271,8 +274,14 @@ def requeue(session: Session, object_ids: Collection[int]) -> int:
     For objects that are missing or damaged in the store. Their rows go, so that the new file can
     take their place; images of every job that shared them are ready again, and finished jobs open.
     """
+    # Locked, so that nobody finishes an image with what is going away, and so that
+    # `finish_jobs` can't finish a job on counts from before.
+    gone = select(Object.id).where(Object.id.in_(list(object_ids))).order_by(Object.id)
+    session.execute(gone.with_for_update())
     which = and_(Image.object_id.in_(list(object_ids)), in_state(ImageState.DONE))
     job_ids = session.scalars(select(Image.job_id).where(which).distinct()).all()
+    jobs = select(Job.id).where(Job.id.in_(job_ids)).order_by(Job.id)
+    session.execute(jobs.with_for_update(key_share=True))
     moved = _move_images(
         session,
         which,
@@ -406,8 +415,8 @@ def _move_images(
         record_events(session, events, shift_id=None, event=event)
 
 
-def _group_ids(session: Session, specs: Collection[ImageSpec]) -> dict[str, int]:
-    wanted = {spec.group_key(): spec for spec in specs}
+def _group_ids(session: Session, wanted: Mapping[str, ImageSpec]) -> dict[str, int]:
+    """The ids of groups, given an image's specification for each key; new ones are recorded."""
     rows = session.execute(select(Group.key, Group.id).where(Group.key.in_(list(wanted))))
     found = {row.key: row.id for row in rows}
     for key, spec in sorted(wanted.items()):

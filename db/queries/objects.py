@@ -103,7 +103,10 @@ def _dialect_insert(session: Session, table: type[Any]) -> Any:
 
 
 def _finish(session: Session, *, shift_id: int, keys: Sequence[str]) -> int:
-    asked = Image.request_key.in_(list(keys))
+    # Locked, so that `requeue` does not delete what an image is being given.
+    there = select(Object.request_key).where(Object.request_key.in_(list(keys)))
+    there = there.order_by(Object.request_key).with_for_update(read=True, key_share=True)
+    asked = Image.request_key.in_(session.scalars(there).all())
     mine = and_(asked, held_by(shift_id))
     # One that somebody is claiming, finishing or cancelling just now is theirs: nobody waits.
     # A loading job may yet be rejected, and a cancelled one wants no more.

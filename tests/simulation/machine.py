@@ -1,7 +1,5 @@
 """Histories that hypothesis invents, and makes small when they break a promise."""
 
-from typing import ClassVar
-
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -19,15 +17,8 @@ class Histories(RuleBasedStateMachine):
     """One instance is one history. Few rules with many meanings: hypothesis leaves whole rules
     out of a history, and a history in which nobody claims teaches nothing."""
 
-    started: ClassVar[int] = 0
-    steps: ClassVar[int] = 0
-    broken: ClassVar[list[str]] = []
-    raising: ClassVar[bool] = True
-    """Whether a broken promise raises, so that hypothesis looks for the smallest history."""
-
     def __init__(self) -> None:
         super().__init__()
-        type(self).started += 1
         self.world = World()
         self.ruined = False
 
@@ -83,13 +74,10 @@ class Histories(RuleBasedStateMachine):
         self._do("heal")
 
     def _do(self, step: str, *args: object) -> None:
-        if self.ruined:
+        if self.ruined:  # nothing more to learn from this history
             return
-        type(self).steps += 1
         try:
             getattr(self.world, step)(*args)
-        except Broken as broken:
+        except Broken:
             self.ruined = True
-            if self.raising:
-                raise
-            self.broken.append(f"history {self.started}: {broken}")
+            raise
