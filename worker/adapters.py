@@ -94,6 +94,8 @@ def add_embeddings(model: "Model", embeddings: Mapping[str, Path]) -> None:
     """
     if not embeddings:
         return
+    if "text_encoder_2" in model.components:
+        raise ModelError(f"model {model.name}: embeddings are for models of one text encoder")
     pipeline = _pipeline(model)
     for token, file in embeddings.items():
         if file.suffix != ".safetensors":
@@ -122,6 +124,10 @@ def convert_prompts(model: "Model", texts: Iterable[str]) -> list[str]:
 
 def _pipeline(model: "Model") -> Any:
     """A pipeline object around the model's components: it has the loaders, nothing is copied."""
+    if "text_encoder_2" in model.components:
+        return diffusers.StableDiffusionXLPipeline(
+            **model.components, scheduler=diffusers.DDIMScheduler(), add_watermarker=False
+        )
     return diffusers.StableDiffusionPipeline(
         **model.components,
         scheduler=diffusers.DDIMScheduler(),

@@ -18,7 +18,14 @@ import transformers
 
 from db.errors import ModelError, OutOfMemory
 from db.model_facts import ModelFacts, model_facts
-from db.registry import Kind, ModelEntry, component_folders, read_config, weights_digest
+from db.registry import (
+    Kind,
+    ModelEntry,
+    component_folders,
+    pipeline_options,
+    read_config,
+    weights_digest,
+)
 from db.settings import Settings
 from worker.adapters import add_embeddings
 from worker.device import DTYPES, Precision, resolve_device, resolve_precision
@@ -41,8 +48,9 @@ class Model:
     """A model on its device, in evaluation mode.
 
     `components` are the torch modules and tokenizers by their names in diffusers;
-    `scheduler_config` is the model's own sampler configuration. `active_adapters` are the
-    (digest, weight) of what it wears; only `worker.adapters` changes them.
+    `scheduler_config` is the model's own sampler configuration, `index` the options that its
+    pipeline is saved with. `active_adapters` are the (digest, weight) of what it wears; only
+    `worker.adapters` changes them.
     """
 
     name: str
@@ -53,6 +61,7 @@ class Model:
     facts: ModelFacts
     components: Mapping[str, Any]
     scheduler_config: Mapping[str, Any]
+    index: Mapping[str, Any]
     has_embeddings: bool = False
     active_adapters: tuple[tuple[str, float], ...] = ()
 
@@ -60,6 +69,13 @@ class Model:
     def dtype(self) -> torch.dtype:
         """The dtype of weights and activations."""
         return DTYPES[self.precision]
+
+    @property
+    def vae_precision(self) -> Precision:
+        """The precision that pictures are decoded in."""
+        vae = self.components.get("vae")
+        dtype = self.dtype if vae is None else vae.dtype
+        return next(name for name, known in DTYPES.items() if known == dtype)
 
 
 def load_model(
@@ -87,6 +103,9 @@ def load_model(
         for component in components.values():
             if isinstance(component, torch.nn.Module):
                 component.to(device).eval().requires_grad_(False)
+        if "text_encoder_2" in components and components["vae"].config.force_upcast:
+            # SDXL's own VAE overflows in fp16; diffusers' pipeline decodes in fp32 too.
+            components["vae"].to(torch.float32 if precision == "fp16" else DTYPES[precision])
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"model {entry.name} does not fit on {device}: {error}") from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -100,6 +119,7 @@ def load_model(
         facts=facts,
         components=components,
         scheduler_config=_scheduler_config(entry, folders),
+        index=pipeline_options(entry),
         has_embeddings=bool(entry.embeddings),
     )
     add_embeddings(model, entry.embeddings)

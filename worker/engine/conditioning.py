@@ -21,9 +21,13 @@ _CACHE_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Condition:
-    """One text, encoded: `hidden` is (1, tokens, width) on the device."""
+    """One text, encoded, on the device: `hidden` is (1, tokens, width), `pooled` (1, width).
 
-    hidden: torch.Tensor
+    Models of one text encoder have no `pooled`, models that take no text neither.
+    """
+
+    hidden: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +42,7 @@ class Text:
     skip: int = 0
     windows: int = 1
     weighted: bool = False
+    negative: bool = False
 
 
 def texts_of(spec: ImageSpec) -> tuple[Text, Text | None]:
@@ -52,20 +57,44 @@ def texts_of(spec: ImageSpec) -> tuple[Text, Text | None]:
         windows=spec.windows,
         weighted=spec.prompt_weighting,
     )
-    return prompt, replace(prompt, words=spec.negative_prompt, skip=0) if spec.guided else None
+    if not spec.guided:
+        return prompt, None
+    return prompt, replace(prompt, words=spec.negative_prompt, skip=0, negative=True)
+
+
+class NoText:
+    """The conditioner of models that take no text."""
+
+    def conditions(self, texts: Sequence[Text]) -> list[Condition]:
+        """Nothing for each."""
+        return [Condition() for _ in texts]
+
+    def blank(self) -> Condition:
+        """The condition of an empty slot."""
+        return Condition()
+
+    def cut(self, text: Text) -> str | None:
+        """All of it: the model sees none."""
+        return text.words or None
 
 
 class Conditioner:
-    """Encodes the prompts of one engine."""
+    """Encodes the prompts of one engine, with one text encoder or, as SDXL, with two.
 
-    def __init__(self, model: Model, *, rows: int) -> None:
+    `rows` windows an encoder call, whatever there is to encode; `windows` a prompt.
+    """
+
+    def __init__(self, model: Model, *, rows: int, windows: int) -> None:
         self._model = model
-        self._tokenizer: Any = model.components["tokenizer"]
-        self._encoder: Any = model.components["text_encoder"]
+        names = ("", "_2") if "text_encoder_2" in model.components else ("",)
+        self._tokenizers: list[Any] = [model.components[f"tokenizer{name}"] for name in names]
+        self._encoders: list[Any] = [model.components[f"text_encoder{name}"] for name in names]
         self._device = model.device
         self._dtype = model.dtype
         self._rows = rows
-        self._window: int = self._tokenizer.model_max_length
+        self._windows = windows
+        self._window: int = self._tokenizers[0].model_max_length
+        self._zero_empty = bool(model.index.get("force_zeros_for_empty_prompt"))
         self._known: OrderedDict[Text, Condition] = OrderedDict()
         self._bytes = 0
 
@@ -81,13 +110,18 @@ class Conditioner:
                 self._known.move_to_end(text)
         return [found[text] for text in texts]
 
-    def blank(self, windows: int) -> Condition:
+    def blank(self) -> Condition:
         """The condition of an empty slot: zeros."""
-        width = self._encoder.config.hidden_size
-        hidden = torch.zeros(
-            1, self._window * windows, width, device=self._device, dtype=self._dtype
+        width = sum(encoder.config.hidden_size for encoder in self._encoders)
+        hidden = self._zeros(1, self._window * self._windows, width)
+        if len(self._encoders) == 1:
+            return Condition(hidden=hidden)
+        return Condition(
+            hidden=hidden, pooled=self._zeros(1, self._encoders[1].config.projection_dim)
         )
-        return Condition(hidden=hidden)
+
+    def _zeros(self, *shape: int) -> torch.Tensor:
+        return torch.zeros(*shape, device=self._device, dtype=self._dtype)
 
     def cut(self, text: Text) -> str | None:
         """The end of a text that is beyond its windows, verbatim; None if all of it fits.
@@ -99,56 +133,81 @@ class Conditioner:
         fits = len(text.words) <= (self._window - 2) * text.windows
         if fits and text.words.isascii() and not self._model.has_embeddings:
             return None
-        return self._tokens(text).cut
+        return self._tokens(text)[0].cut
 
-    def _tokens(self, text: Text) -> Tokens:
-        words = self._spelled_out([text.words])[0]
+    def _tokens(self, text: Text) -> list[Tokens]:
+        """The text's windows as each encoder's tokenizer makes them."""
+        words = text.words
+        if self._model.has_embeddings:
+            words = convert_prompts(self._model, [words])[0]
         segments = parse_weights(words) if text.weighted else [Segment(words=words)]
-        return tokenize(self._tokenizer, segments, window=self._window, windows=text.windows)
+        return [
+            tokenize(tokenizer, segments, window=self._window, windows=text.windows)
+            for tokenizer in self._tokenizers
+        ]
 
     def _encode(self, texts: Sequence[Text]) -> Iterable[Condition]:
-        pieces = [(text, piece) for text in texts for piece in self._tokens(text).pieces]
-        rows: list[torch.Tensor] = []
+        pieces: list[tuple[Text, tuple[Piece, ...]]] = []
+        for text in texts:
+            by_encoder = [tokens.pieces for tokens in self._tokens(text)]
+            pieces += [(text, window) for window in zip(*by_encoder, strict=True)]
+        rows: list[Condition] = []
         for start in range(0, len(pieces), self._rows):
             rows += self._encode_pieces(pieces[start : start + self._rows])
         for text in texts:
             parts, rows = rows[: text.windows], rows[text.windows :]
-            yield Condition(hidden=torch.cat(parts, dim=1))
+            if text.negative and not text.words and self._zero_empty:
+                yield self.blank()
+                continue
+            hidden = torch.cat([part.hidden for part in parts if part.hidden is not None], dim=1)
+            yield Condition(hidden=hidden, pooled=parts[0].pooled)
 
-    def _encode_pieces(self, pieces: Sequence[tuple[Text, Piece]]) -> list[torch.Tensor]:
-        """One pass of the text encoder, always of the same shape."""
-        padded = [piece for _, piece in pieces]
-        padded += [padded[0]] * (self._rows - len(padded))
+    def _encode_pieces(self, pieces: Sequence[tuple[Text, tuple[Piece, ...]]]) -> list[Condition]:
+        """One pass of each text encoder, always of the same shape."""
+        outputs = [
+            self._run(encoder, [windows[which] for _, windows in pieces])
+            for which, encoder in enumerate(self._encoders)
+        ]
+        conditions = []
+        for row, (text, windows) in enumerate(pieces):
+            hidden = [
+                self._layer(encoder, output, text.skip)[row : row + 1]
+                for encoder, output in zip(self._encoders, outputs, strict=True)
+            ]
+            pooled = None
+            if len(outputs) == 2:
+                pooled = outputs[1].text_embeds[row : row + 1].to(self._dtype).clone()
+            weighted = _weighted(torch.cat(hidden, dim=-1), windows[0])
+            conditions.append(Condition(hidden=weighted.to(self._dtype), pooled=pooled))
+        return conditions
+
+    def _run(self, encoder: Any, pieces: Sequence[Piece]) -> Any:
+        padded = [*pieces, *[pieces[0]] * (self._rows - len(pieces))]
         ids = torch.tensor([piece.ids for piece in padded], device=self._device)
         mask = None
-        if getattr(self._encoder.config, "use_attention_mask", False):
+        if getattr(encoder.config, "use_attention_mask", False):
             used = torch.tensor([[piece.used] for piece in padded], device=self._device)
             mask = (torch.arange(self._window, device=self._device) < used).long()
-        skips = any(text.skip for text, _ in pieces)
-        output = self._encoder(ids, attention_mask=mask, output_hidden_states=skips)
-        rows = []
-        for row, (text, piece) in enumerate(pieces):
-            hidden = output.last_hidden_state[row : row + 1]
-            if text.skip:
-                layer = output.hidden_states[-(text.skip + 1)]
-                hidden = self._final_norm(layer)[row : row + 1]
-            rows.append(_weighted(hidden, piece).to(self._dtype).clone())
-        return rows
+        return encoder(ids, attention_mask=mask, output_hidden_states=True)
 
-    def _spelled_out(self, texts: list[str]) -> list[str]:
-        return convert_prompts(self._model, texts) if self._model.has_embeddings else texts
-
-    def _final_norm(self, layer: torch.Tensor) -> torch.Tensor:
-        inner = getattr(self._encoder, "text_model", self._encoder)
-        normed: torch.Tensor = inner.final_layer_norm(layer)
-        return normed
+    def _layer(self, encoder: Any, output: Any, skip: int) -> torch.Tensor:
+        """Which layer conditions the denoiser: SDXL takes the last but one, without the norm."""
+        layer: torch.Tensor
+        if len(self._encoders) == 2:
+            layer = output.hidden_states[-(skip + 2)]
+        elif skip:
+            inner = getattr(encoder, "text_model", encoder)
+            layer = inner.final_layer_norm(output.hidden_states[-(skip + 1)])
+        else:
+            layer = output.last_hidden_state
+        return layer
 
     def _remember(self, text: Text, condition: Condition) -> None:
         self._known[text] = condition
-        self._bytes += condition.hidden.nbytes
+        self._bytes += _size(condition)
         while self._bytes > _CACHE_BYTES and len(self._known) > 1:
             _, oldest = self._known.popitem(last=False)
-            self._bytes -= oldest.hidden.nbytes
+            self._bytes -= _size(oldest)
 
 
 def _weighted(hidden: torch.Tensor, piece: Piece) -> torch.Tensor:
@@ -158,3 +217,7 @@ def _weighted(hidden: torch.Tensor, piece: Piece) -> torch.Tensor:
     weights = torch.tensor(piece.weights, device=hidden.device, dtype=hidden.dtype)
     scaled = hidden * weights[None, :, None]
     return scaled * (hidden.mean() / scaled.mean())
+
+
+def _size(condition: Condition) -> int:
+    return sum(part.nbytes for part in (condition.hidden, condition.pooled) if part is not None)

@@ -18,7 +18,8 @@ from db.specs import ImageSpec
 from db.states import Outcome
 from worker.adapters import WornAdapter, find_adapters, wear
 from worker.engine import Failed, Rendered
-from worker.engine.conditioning import Conditioner, texts_of
+from worker.engine.conditioning import Conditioner, NoText, texts_of
+from worker.engine.denoiser import Denoiser
 from worker.engine.inputs import Inputs, no_inputs
 from worker.engine.pictures import Decoder, Picture
 from worker.engine.sizing import choose_shapes
@@ -29,7 +30,10 @@ from worker.models import Model
 
 
 class GuidedEngine:
-    """The `Engine` of models with a U-Net conditioned on text."""
+    """The `Engine` of models with a U-Net: conditioned on text (SD, SDXL), or on nothing.
+
+    `guided` is the group's; a model that knows no guidance ignores it.
+    """
 
     def __init__(
         self,
@@ -42,23 +46,25 @@ class GuidedEngine:
         adapters: tuple[WornAdapter, ...],
     ) -> None:
         self._model = model
-        self._unet: Any = model.components["unet"]
         self._shapes = shapes
         self._guided = guided
         self._environment = environment
         self._starts = starts
         self._adapters = adapters
-        self._conditioner = Conditioner(model, rows=shapes.prompts)
+        self._conditioner: Conditioner | NoText = NoText()
+        if "text_encoder" in model.components:
+            self._conditioner = Conditioner(model, rows=shapes.prompts, windows=shapes.windows)
+        self._denoiser = Denoiser(
+            model,
+            shapes=shapes,
+            guided=guided and model.facts.guided,
+            cells=starts.cells,
+            empty=self._conditioner.blank(),
+        )
         self._decoder = Decoder(model, rows=shapes.pictures)
         self._slots: list[Slot | None] = [None] * shapes.slots
         self._failed: list[Failed] = []
         self._steps = 0
-        _, _, height, width = starts.shape
-        channels = self._unet.config.in_channels
-        self._empty_latents = torch.zeros(
-            1, channels, height, width, device=model.device, dtype=model.dtype
-        )
-        self._empty_condition = self._conditioner.blank(shapes.windows)
 
     @property
     def environment(self) -> Environment:
@@ -108,7 +114,7 @@ class GuidedEngine:
         started = time.perf_counter()
         wear(self._model, self._adapters)
         try:
-            outputs = self._denoise()
+            outputs = self._denoiser(self._slots)
             self._steps += 1
             self._advance(active, outputs)
             finished = [(row, slot) for row, slot in active if slot.finished]
@@ -183,37 +189,14 @@ class GuidedEngine:
         if wanted != here:
             raise ModelError(f"image of {wanted} in an engine of {here}: not of this group")
 
-    def _denoise(self) -> torch.Tensor:
-        rows: list[torch.Tensor] = []
-        times: list[float] = []
-        prompts: list[torch.Tensor] = []
-        negatives: list[torch.Tensor] = []
-        empty = self._empty_condition.hidden
-        for slot in self._slots:
-            rows.append(self._empty_latents if slot is None else slot.model_input())
-            times.append(0.0 if slot is None else float(slot.timestep))
-            prompts.append(empty if slot is None else slot.prompt.hidden)
-            if self._guided:
-                negative = None if slot is None else slot.negative
-                negatives.append(empty if negative is None else negative.hidden)
-        copies = 2 if self._guided else 1
-        # U-Nets take the sine of the timestep in fp32 whatever type it came in.
-        timesteps = torch.tensor(times * copies, dtype=torch.float32).to(self._model.device)
-        output: torch.Tensor = self._unet(
-            torch.cat(rows * copies),
-            timesteps,
-            encoder_hidden_states=torch.cat(negatives + prompts),
-            return_dict=False,
-        )[0]
-        return output
-
-    def _advance(self, active: Sequence[tuple[int, Slot]], outputs: torch.Tensor) -> None:
-        first = self.slots if self._guided else 0
+    def _advance(
+        self,
+        active: Sequence[tuple[int, Slot]],
+        outputs: Sequence[tuple[torch.Tensor | None, torch.Tensor]],
+    ) -> None:
         for row, slot in active:
-            negative = outputs[row : row + 1] if self._guided else None
-            prompt = outputs[first + row : first + row + 1]
             try:
-                slot.advance(negative, prompt)
+                slot.advance(*outputs[row])
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # as in `_place`
@@ -270,6 +253,7 @@ def open_guided_engine(
     environment = describe_environment(
         device=model.device,
         precision=model.precision,
+        vae_precision=model.vae_precision,
         shapes=shapes,
         weights_digest=model.weights_digest,
         guided=group["guided"],

@@ -30,7 +30,7 @@ class Decoder:
     def __init__(self, model: Model, *, rows: int) -> None:
         self._vae: Any = model.components.get("vae")
         self._rows = rows
-        self._dtype = model.dtype
+        self._vae_dtype = None if self._vae is None else self._vae.dtype
 
     def pictures(self, latents: Sequence[torch.Tensor]) -> list[Picture]:
         """The pictures of finished images, each latents (1, channels, height, width)."""
@@ -45,12 +45,12 @@ class Decoder:
         return found
 
     def _judged(self, latents: torch.Tensor, values: torch.Tensor) -> Picture:
-        if bool(values.isfinite().all()):
+        if _finite(values):
             return _picture(values)
-        if self._vae is None or self._dtype == torch.float32 or not bool(latents.isfinite().all()):
+        if self._vae is None or self._vae_dtype == torch.float32 or not _finite(latents):
             return _black(values)
         values = self._decode_in_fp32(latents)
-        if bool(values.isfinite().all()):
+        if _finite(values):
             picture = _picture(values)
             return Picture(pixels=picture.pixels, outcome=picture.outcome, retried=True)
         return _black(values)
@@ -59,18 +59,31 @@ class Decoder:
         """Values in [-1, 1] (more or less), (rows, 3, height, width)."""
         if self._vae is None:
             return latents
-        scaled = latents / self._vae.config.scaling_factor
+        config = self._vae.config
+        latents = latents.to(self._vae.dtype)
+        if config.latents_mean is not None and config.latents_std is not None:
+            mean, std = (
+                torch.tensor(values).view(1, -1, 1, 1).to(latents.device, latents.dtype)
+                for values in (config.latents_mean, config.latents_std)
+            )
+            scaled = latents * std / config.scaling_factor + mean
+        else:
+            scaled = latents / config.scaling_factor
         values: torch.Tensor = self._vae.decode(scaled, return_dict=False)[0]
         return values
 
     def _decode_in_fp32(self, latents: torch.Tensor) -> torch.Tensor:
-        """As `_decode` for one row: the fp16 VAE of SDXL overflows on some latents."""
+        """As `_decode` for one row: an fp16 VAE overflows on some latents."""
         self._vae.to(torch.float32)
         try:
-            rows = [latents.float()] + [torch.zeros_like(latents.float())] * (self._rows - 1)
+            rows = [latents] + [torch.zeros_like(latents)] * (self._rows - 1)
             return self._decode(torch.cat(rows))[:1]
         finally:
-            self._vae.to(self._dtype)
+            self._vae.to(self._vae_dtype)
+
+
+def _finite(values: torch.Tensor) -> bool:
+    return bool(values.isfinite().all())
 
 
 def _picture(values: torch.Tensor) -> Picture:

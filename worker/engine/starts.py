@@ -63,8 +63,8 @@ class Starts:
         self._width = width
         self._height = height
         scale = model.facts.latent_scale
-        self._cells = (height // scale, width // scale)
-        self.shape = (1, model.facts.latent_channels, *self._cells)
+        self.cells = (height // scale, width // scale)
+        self.shape = (1, model.facts.latent_channels, *self.cells)
         self._pictures = VaeImageProcessor(vae_scale_factor=scale)
         self._masks = VaeImageProcessor(
             vae_scale_factor=scale,
@@ -119,7 +119,7 @@ class Starts:
             latents = _noised(scheduler, image, noise, timesteps[:1])
         latents = latents.to(self._model.dtype)
         mask = self._mask(spec.mask)
-        cells = torch.nn.functional.interpolate(mask, size=self._cells)
+        cells = torch.nn.functional.interpolate(mask, size=self.cells)
         cells = cells.to(device=self._model.device, dtype=self._model.dtype)
         if own_channels:
             masked = self._picture(spec.init_image) * (mask < 0.5)
@@ -151,11 +151,12 @@ class Starts:
     def _encode(self, picture: torch.Tensor) -> Any:
         if self._vae is None:
             raise ModelError(f"model {self._model.name} can't start from a picture")
-        return self._vae.encode(picture.to(self._model.device, self._model.dtype)).latent_dist
+        return self._vae.encode(picture.to(self._model.device, self._vae.dtype)).latent_dist
 
     def _sampled(self, distribution: Any, generator: torch.Generator) -> torch.Tensor:
-        latents: torch.Tensor = self._vae.config.scaling_factor * distribution.sample(generator)
-        return latents
+        latents = self._vae.config.scaling_factor * distribution.sample(generator)
+        sampled: torch.Tensor = latents.to(self._model.dtype)
+        return sampled
 
     def _picture(self, digest: str) -> torch.Tensor:
         """(1, 3, height, width) in [-1, 1], fp32, resized to the image's size."""

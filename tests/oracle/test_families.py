@@ -1,0 +1,146 @@
+"""SDXL and unconditional models equal diffusers' own pipelines, and keep their rows apart."""
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from db.registry import load_registry
+from db.samplers import BY_NAME
+from db.settings import Settings
+from db.specs import ImageSpec
+from tests.engine.families import registered, save_ddpm, save_sdxl
+from tests.engine.pictures import Files, digest_of, scene
+from tests.engine.rendering import hashes, pixels_of, render, spec_for
+from tools.oracle import worst_difference
+from worker.engine import open_engine
+from worker.models import Model, load_model
+
+SAMPLERS = ("euler", "ddim", "dpmpp_2m_karras", "euler_a", "unipc", "heun")
+
+
+def _load(folder: Path, **values: object) -> tuple[Model, Settings]:
+    settings = registered(folder, **values)
+    return load_model(load_registry(settings).find(folder.name), settings=settings), settings
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, Settings, Path]:
+    folder = save_sdxl(tmp_path_factory.mktemp("families") / "sdxl")
+    return *_load(folder), folder
+
+
+def _scheduler(spec: ImageSpec, model: Model) -> Any:
+    sampler = BY_NAME[spec.sampler]
+    scheduler_class = getattr(diffusers, sampler.diffusers_class)
+    return scheduler_class.from_config(dict(model.scheduler_config), **sampler.options)
+
+
+def _sdxl_oracle(folder: Path, spec: ImageSpec, model: Model, picture: Any = None) -> np.ndarray:
+    image_to_image = picture is not None
+    pipeline_class = (
+        diffusers.StableDiffusionXLImg2ImgPipeline
+        if image_to_image
+        else diffusers.StableDiffusionXLPipeline
+    )
+    pipeline = pipeline_class.from_pretrained(folder, add_watermarker=False)
+    pipeline.scheduler = _scheduler(spec, model)
+    pipeline.set_progress_bar_config(disable=True)
+    prepare = pipeline.prepare_latents
+    pipeline.prepare_latents = lambda *args, **kwargs: prepare(*args, **kwargs).contiguous()
+    arguments: dict[str, Any] = {"width": spec.width, "height": spec.height}
+    if image_to_image:
+        arguments = {"image": picture, "strength": spec.strength}
+    return np.asarray(
+        pipeline(
+            prompt=spec.prompt,
+            negative_prompt=spec.negative_prompt or None,
+            num_inference_steps=spec.steps,
+            guidance_scale=spec.guidance_scale,
+            clip_skip=spec.clip_skip - 1 or None,
+            generator=torch.Generator("cpu").manual_seed(spec.seed),
+            **arguments,
+        ).images[0]
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sampler": name} for name in SAMPLERS]
+    + [
+        {"negative_prompt": "blue"},
+        {"clip_skip": 2},
+        {"guidance_scale": 1.0},
+        {"width": 48, "height": 24},
+    ],
+    ids=str,
+)
+def test_sdxl_equals_diffusers(changes: dict[str, Any], sdxl: tuple[Model, Settings, Path]) -> None:
+    model, settings, folder = sdxl
+    values = {"width": 32, "height": 32, "steps": 4, "sampler": "euler"} | changes
+    spec = spec_for(model, **values)
+    expected = _sdxl_oracle(folder, spec, model)
+
+    # One slot has the shapes of the row alone: equal bits.
+    for slots, allowed in ((1, 0), (4, 1)):
+        engine = open_engine(model, spec.group(), settings, slots)
+        others = [spec_for(model, **(values | {"seed": seed, "steps": 3})) for seed in (7, 8)]
+        result = render(engine, [*others, spec])[-1]
+        assert worst_difference(pixels_of(result), expected) <= allowed
+
+
+def test_sdxl_varies_a_picture_as_diffusers_does(sdxl: tuple[Model, Settings, Path]) -> None:
+    model, settings, folder = sdxl
+    file = scene((32, 32))
+    spec = spec_for(
+        model, width=32, height=32, sampler="ddim", init_image=digest_of(file), strength=0.6
+    )
+    engine = open_engine(model, spec.group(), settings, 1, inputs=Files(file))
+    [result] = render(engine, [spec])
+    picture = Image.open(io.BytesIO(file))
+    expected = _sdxl_oracle(folder, spec, model, picture)
+    assert worst_difference(pixels_of(result), expected) == 0
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["folders", "flat"])
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_an_unconditional_model_equals_diffusers(sampler: str, flat: bool, tmp_path: Path) -> None:
+    folder = save_ddpm(tmp_path / "cats", flat=flat)
+    model, settings = _load(folder, kind="unconditional")
+    assert not model.facts.guided
+    assert model.facts.default_size == (16, 16)
+    # A guidance scale that a job's defaults bring along means nothing to it.
+    spec = spec_for(model, prompt="", width=16, height=16, sampler=sampler, steps=10)
+    pipeline_class = diffusers.DDPMPipeline if sampler == "ddpm" else diffusers.DDIMPipeline
+    unet, scheduler = model.components["unet"], _scheduler(spec, model)
+    pipeline = pipeline_class(unet=unet, scheduler=scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    expected = np.asarray(
+        pipeline(
+            num_inference_steps=spec.steps,
+            generator=torch.Generator("cpu").manual_seed(spec.seed),
+        ).images[0]
+    )
+
+    for slots, allowed in ((1, 0), (2, 1)):
+        engine = open_engine(model, spec.group(), settings, slots)
+        other = replace(spec, seed=9, steps=4)
+        one, result = render(engine, [other, spec])
+        assert worst_difference(pixels_of(result), expected) <= allowed
+        assert hashes([one]) != hashes([result])
+
+
+def test_a_grey_unconditional_model_gives_rgb(tmp_path: Path) -> None:
+    folder = save_ddpm(tmp_path / "digits", channels=1)
+    model, settings = _load(folder, kind="unconditional")
+    spec = spec_for(model, prompt="", width=16, height=16, sampler="ddpm", guidance_scale=1.0)
+    [result] = render(open_engine(model, spec.group(), settings, 2), [spec])
+    pixels = pixels_of(result)
+    assert pixels.shape == (16, 16, 3)
+    assert (pixels[..., 0] == pixels[..., 2]).all()
