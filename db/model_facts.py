@@ -1,12 +1,18 @@
 """What planning needs to know of a model, read from its configuration files without torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from db.registry import ModelEntry, component_folders, read_config
 
 _PIPELINE_MULTIPLE = 8
 _CLIP_WINDOW = 77
+_LARGE_SIDE = 1024
+_PACKED = 4
+_AUTOENCODERS = ("vae", "movq", "vqgan", "vqvae")
+_DENOISERS = ("transformer", "unet", "decoder")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +38,8 @@ class ModelFacts:
 
 def model_facts(entry: ModelEntry) -> ModelFacts:
     """The facts of a model whose files are here; a `ModelError` if they are not."""
+    if entry.kind == "generic":
+        return _pipeline_facts(entry)
     folders = {name: folder for name, (folder, _) in component_folders(entry).items()}
     unet = read_config(folders["unet"]) if "unet" in folders else {}
     vae = read_config(folders["vae"]) if "vae" in folders else {}
@@ -67,3 +75,62 @@ def _window(tokenizer: Path, text_encoder: Path | None) -> int:
     config = read_config(text_encoder) if text_encoder is not None else {}
     config = config.get("text_config", config)
     return int(config.get("max_position_embeddings", _CLIP_WINDOW))
+
+
+def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
+    """The facts of any diffusers pipeline, as far as its components' configurations tell.
+
+    Which text encoder cuts a prompt where is the pipeline's own affair: no window. Latent cells
+    count in patches: a size that is no whole number of them is rounded by pipelines, which would
+    give another size than was asked for.
+    """
+    configs = {name: read_config(folder) for name, (folder, _) in component_folders(entry).items()}
+    vae = next((configs[name] for name in _AUTOENCODERS if name in configs), {})
+    denoiser = next((configs[name] for name in _DENOISERS if name in configs), {})
+    scale = _autoencoder_scale(vae)
+    channels = int(vae.get("latent_channels", vae.get("z_dim", 4)))
+    in_channels = int(denoiser.get("in_channels") or channels)
+    patch = denoiser.get("patch_size") or 1
+    if isinstance(patch, list):
+        patch = max(patch)
+    # Some pipelines cut latents into patches of 2 x 2 themselves.
+    packed = in_channels == _PACKED * channels or "all_patch_size" in denoiser
+    multiple = max(_PIPELINE_MULTIPLE, scale * max(int(patch), 2 if packed else 1))
+    size = denoiser.get("sample_size")
+    side = size * scale if isinstance(size, int) else _LARGE_SIDE
+    side = max(multiple, side // multiple * multiple)
+    return ModelFacts(
+        latent_scale=scale,
+        size_multiple=multiple,
+        default_size=(side, side),
+        latent_channels=channels,
+        window=None,
+        tokenizer=None,
+        guided=True,
+        prediction_type=_prediction(_scheduler_config(entry)),
+        inpainting=False,
+    )
+
+
+def _scheduler_config(entry: ModelEntry) -> Mapping[str, Any]:
+    if entry.scheduler is not None:
+        return entry.scheduler
+    folder, _ = component_folders(entry).get("scheduler", (None, None))
+    return {} if folder is None else read_config(folder, "scheduler_config.json")
+
+
+def _prediction(scheduler: Mapping[str, Any]) -> str:
+    name = str(scheduler.get("class", scheduler.get("_class_name", "")))
+    if name.startswith("FlowMatch"):
+        return "flow_prediction"
+    return str(scheduler.get("prediction_type", "epsilon"))
+
+
+def _autoencoder_scale(config: Mapping[str, Any]) -> int:
+    """Pixels per latent cell: every level of an autoencoder but one halves the picture."""
+    for name in ("block_out_channels", "encoder_block_out_channels"):
+        if config.get(name):
+            return int(2 ** (len(config[name]) - 1))
+    if config.get("temperal_downsample"):  # so spelt in diffusers
+        return int(2 ** len(config["temperal_downsample"]))
+    return 1

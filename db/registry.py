@@ -390,6 +390,12 @@ def _deciding_files(entry: ModelEntry) -> dict[str, Path]:
         weights = entry.single_file is None or component in entry.parts
         for path in component_files(folder, variant, weights=weights):
             files[f"{component}/{path.name}"] = path
+    zeroes = "force_zeros_for_empty_prompt" in pipeline_options(entry)
+    if entry.source is not None and (zeroes or entry.kind == "generic"):
+        # The pipeline's class and options are part of what these models compute.
+        index = _root(entry.name, entry.source, entry.revision, entry.cache) / _CLASS_FILE
+        if index.is_file():
+            files[_CLASS_FILE] = index
     for token, path in entry.embeddings.items():
         files[f"embeddings/{token}"] = path
     if not files:

@@ -288,7 +288,12 @@ def option_problem(name: str, value: object) -> str | None:
     return None if fine else f"{name}={value!r}; allowed: {words} from 0"
 
 
-BY_NAME: Mapping[str, Sampler] = MappingProxyType({sampler.name: sampler for sampler in SAMPLERS})
+OWN = Sampler(name="own", display="Own", diffusers_class="")
+"""The sampler of the model's own configuration, whichever class that names."""
+
+BY_NAME: Mapping[str, Sampler] = MappingProxyType(
+    {sampler.name: sampler for sampler in (*SAMPLERS, OWN)}
+)
 
 
 def find_sampler(text: str) -> Sampler | None:
@@ -318,9 +323,10 @@ def _folded(text: str) -> str:
 
 def _aliases() -> Mapping[str, Sampler]:
     found: dict[str, Sampler] = {}
-    for sampler in SAMPLERS:
+    for sampler in (*SAMPLERS, OWN):
         for name in (sampler.name, sampler.display, *sampler.aliases, sampler.diffusers_class):
-            found.setdefault(_folded(name), sampler)
+            if name:
+                found.setdefault(_folded(name), sampler)
     return MappingProxyType(found)
 
 

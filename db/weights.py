@@ -15,7 +15,7 @@ from db.errors import ModelError
 
 DIGEST_FILE = "imagemill-digests.json"
 _PICKLES = frozenset({".bin", ".ckpt", ".pt", ".pth"})
-_TOKENIZER_SUFFIXES = frozenset({".json", ".txt", ".model"})
+_TOKENIZER_SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja"})
 
 CONVERT = (
     'convert it once where you trust its source: `python -c "from diffusers import '

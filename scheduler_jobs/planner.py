@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from db.errors import ModelError
 from db.model_facts import ModelFacts, model_facts
 from db.registry import ModelEntry, Registry, weights_digest
-from db.samplers import BY_NAME, strength_for
+from db.samplers import BY_NAME, OWN, strength_for
 from db.seeds import DERIVE, derive_seed, row_key
 from db.settings import Settings
 from db.specs import Adapter, ImageSpec
@@ -175,7 +175,10 @@ class Planner:
             allowed = ", ".join(self._registry.models)
             raise _Refused("model", f"{name!r} ({error})", f"one of {allowed}") from None
         own = Parameters.model_validate(dict(model.entry.defaults))
-        parameters = given.over(own).over(FALLBACK)
+        fallback = FALLBACK
+        if model.entry.kind == "generic":
+            fallback = FALLBACK.model_copy(update={"sampler": OWN.name})
+        parameters = given.over(own).over(fallback)
         width = parameters.width or model.facts.default_size[0]
         height = parameters.height or model.facts.default_size[1]
         _check_size(model, width, height)
@@ -245,6 +248,8 @@ def _check_size(model: PlannedModel, width: int, height: int) -> None:
 
 def _check_sampler(model: PlannedModel, given: Parameters) -> None:
     sampler = BY_NAME[given.sampler or ""]
+    if sampler is OWN:
+        return
     flow = model.facts.prediction_type == "flow_prediction"
     if sampler.flow != flow and model.entry.kind != "generic":
         suits = "flow-matching samplers" if flow else "samplers that are not flow-matching"

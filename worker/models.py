@@ -29,6 +29,7 @@ from db.registry import (
 from db.settings import Settings
 from worker.adapters import add_embeddings
 from worker.device import DTYPES, Precision, resolve_device, resolve_precision
+from worker.pipelines import Pipeline, load_pipeline
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ class Model:
     `components` are the torch modules and tokenizers by their names in diffusers;
     `scheduler_config` is the model's own sampler configuration, `index` the options that its
     pipeline is saved with. `active_adapters` are the (digest, weight) of what it wears; only
-    `worker.adapters` changes them.
+    `worker.adapters` changes them. `pipeline` is the whole pipeline of a model of kind
+    `generic`; such a model's sampler is in there.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Model:
     components: Mapping[str, Any]
     scheduler_config: Mapping[str, Any]
     index: Mapping[str, Any]
+    pipeline: Pipeline | None = None
     has_embeddings: bool = False
     active_adapters: tuple[tuple[str, float], ...] = ()
 
@@ -99,7 +102,12 @@ def load_model(
     facts = model_facts(entry)
     folders = component_folders(entry)
     try:
-        components = _load_components(entry, folders, DTYPES[precision])
+        pipeline = None
+        if entry.kind == "generic":
+            pipeline = load_pipeline(entry, folders, DTYPES[precision])
+            components = dict(pipeline.components)
+        else:
+            components = _load_components(entry, folders, DTYPES[precision])
         for component in components.values():
             if isinstance(component, torch.nn.Module):
                 component.to(device).eval().requires_grad_(False)
@@ -118,7 +126,8 @@ def load_model(
         precision=precision,
         facts=facts,
         components=components,
-        scheduler_config=_scheduler_config(entry, folders),
+        scheduler_config=_scheduler_config(entry, folders) if pipeline is None else {},
+        pipeline=pipeline,
         index=pipeline_options(entry),
         has_embeddings=bool(entry.embeddings),
     )

@@ -15,7 +15,7 @@ import diffusers
 import torch
 
 from db.errors import UsageError
-from db.samplers import BY_NAME, Sampler
+from db.samplers import BY_NAME, OWN, Sampler
 
 Scheduler = Any
 """A diffusers scheduler; the library gives it no useful common type."""
@@ -39,12 +39,20 @@ def make_scheduler(
     """
     sampler = BY_NAME[name]
     _check_suits(sampler, model_config)
-    scheduler_class: Any = getattr(diffusers, sampler.diffusers_class)
+    class_name = str(model_config.get("_class_name")) if sampler is OWN else sampler.diffusers_class
+    scheduler_class: Any = getattr(diffusers, class_name, None)
+    if scheduler_class is None:
+        raise UsageError(f"sampler {name}: diffusers {diffusers.__version__} has no {class_name}")
     accepted = _parameters(scheduler_class)
     config = {key: value for key, value in model_config.items() if not key.startswith("_")}
-    # A model saved with Karras sigmas does not make plain Euler a Karras one.
-    config |= {key: value for key, value in _DEFAULT_SIGMAS.items() if key in accepted}
+    if sampler is not OWN:
+        # A model saved with Karras sigmas does not make plain Euler a Karras one.
+        config |= {key: value for key, value in _DEFAULT_SIGMAS.items() if key in accepted}
     config |= sampler.options
+    # The samplers that began with flow-matching call its shift so, the others so.
+    for one, other in (("shift", "flow_shift"), ("flow_shift", "shift")):
+        if one in config:
+            config.setdefault(other, config[one])
     for option, value in options.items():
         if option in _STEP_OPTIONS:
             continue

@@ -7,7 +7,7 @@ import click
 
 from db.errors import ModelError
 from db.registry import ModelEntry, load_registry, weights_digest
-from db.samplers import SAMPLERS
+from db.samplers import OWN, SAMPLERS
 from db.settings import Settings
 from scheduler_jobs.cli import output
 from scheduler_jobs.cli.group import LazyGroup
@@ -92,7 +92,7 @@ def samplers(as_json: bool) -> None:
                 "options": sampler.options,
                 "flow": sampler.flow,
             }
-            for sampler in SAMPLERS
+            for sampler in (*SAMPLERS, OWN)
         ]
         output.emit({"samplers": listed})
         return
@@ -105,7 +105,7 @@ def samplers(as_json: bool) -> None:
         ),
         (
             (sampler.name, sampler.display, ", ".join(sampler.aliases), sampler.diffusers_class)
-            for sampler in SAMPLERS
+            for sampler in (*SAMPLERS, OWN)
         ),
     )
 

@@ -104,6 +104,9 @@ def open_engine(
     fetches init images and masks by digest. A `ModelError` if the group is not the model's.
     """
     # Imported late: this module is read by code that must not load torch.
+    from worker.engine.generic import open_generic_engine  # noqa: PLC0415  # see above
     from worker.engine.guided import open_guided_engine  # noqa: PLC0415  # see above
 
+    if model.kind == "generic":
+        return open_generic_engine(model, group, settings, slots)
     return open_guided_engine(model, group, settings, slots, inputs=inputs)

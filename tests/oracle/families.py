@@ -1,0 +1,336 @@
+"""Small pipelines of many families, with random weights, from their configurations alone.
+
+What they draw is noise; that every part is there and wired as in the large ones is what counts.
+All take 64 x 64 pixels but Sana, whose autoencoder is not smaller than its structure allows.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+
+WIDTH = 32
+"""Features of every text encoder here."""
+
+_BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
+_SPECIAL = ("<pad>", "</s>", "<s>", "<unk>", "<|im_start|>", "<|im_end|>")
+VOCABULARY = len(_SPECIAL) + len(_BYTES)
+
+_CHAT = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
+    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def tokenizer(*, length: int, ends: bool = True) -> Any:
+    """Every byte a token; with `ends`, an end mark after every text, as T5 wants it."""
+    vocabulary = {token: number for number, token in enumerate((*_SPECIAL, *_BYTES))}
+    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    if ends:
+        inner.post_processor = processors.TemplateProcessing(
+            single="$A </s>", special_tokens=[("</s>", vocabulary["</s>"])]
+        )
+    found = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        model_max_length=length,
+        pad_token="<pad>",
+        eos_token="</s>",
+        bos_token="<s>",
+        unk_token="<unk>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+    )
+    found.chat_template = _CHAT
+    return found
+
+
+def clip(*, projected: bool) -> Any:
+    config = transformers.CLIPTextConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        projection_dim=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=77,
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=2,
+    )
+    if projected:
+        return transformers.CLIPTextModelWithProjection(config)
+    return transformers.CLIPTextModel(config)
+
+
+def t5() -> Any:
+    config = transformers.T5Config(
+        vocab_size=VOCABULARY, d_model=WIDTH, d_kv=16, d_ff=2 * WIDTH, num_layers=2, num_heads=2
+    )
+    return transformers.T5EncoderModel(config)
+
+
+def vae(*, channels: int, **config: Any) -> Any:
+    return diffusers.AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(8, 8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=1,
+        norm_num_groups=4,
+        latent_channels=channels,
+        **config,
+    )
+
+
+def stable_diffusion_3() -> Any:
+    transformer = diffusers.SD3Transformer2DModel(
+        sample_size=8,
+        patch_size=1,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=2 * WIDTH,
+        caption_projection_dim=32,
+        pooled_projection_dim=2 * WIDTH,
+        pos_embed_max_size=16,
+    )
+    config = transformers.T5Config(
+        vocab_size=VOCABULARY, d_model=2 * WIDTH, d_kv=16, d_ff=64, num_layers=2, num_heads=2
+    )
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(channels=4, shift_factor=0.06, scaling_factor=1.5),
+        text_encoder=clip(projected=True),
+        tokenizer=tokenizer(length=77),
+        text_encoder_2=clip(projected=True),
+        tokenizer_2=tokenizer(length=77),
+        text_encoder_3=transformers.T5EncoderModel(config),
+        tokenizer_3=tokenizer(length=256),
+    )
+
+
+def _flux(*, distilled: bool) -> Any:
+    return diffusers.FluxPipeline(
+        transformer=diffusers.FluxTransformer2DModel(
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=WIDTH,
+            pooled_projection_dim=WIDTH,
+            guidance_embeds=distilled,
+            axes_dims_rope=(4, 4, 8),
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+            shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15
+        ),
+        vae=vae(channels=4, shift_factor=0.1, scaling_factor=0.4, use_quant_conv=False),
+        text_encoder=clip(projected=False),
+        tokenizer=tokenizer(length=77),
+        text_encoder_2=t5(),
+        tokenizer_2=tokenizer(length=512),
+    )
+
+
+def flux_dev() -> Any:
+    return _flux(distilled=True)
+
+
+def flux_schnell() -> Any:
+    return _flux(distilled=False)
+
+
+def pixart_sigma() -> Any:
+    return diffusers.PixArtSigmaPipeline(
+        transformer=diffusers.PixArtTransformer2DModel(
+            sample_size=8,
+            num_layers=2,
+            patch_size=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            caption_channels=WIDTH,
+            cross_attention_dim=32,
+            in_channels=4,
+            out_channels=8,
+            use_additional_conditions=False,
+        ),
+        scheduler=diffusers.DPMSolverMultistepScheduler(),
+        vae=vae(channels=4),
+        text_encoder=t5(),
+        tokenizer=tokenizer(length=300),
+    )
+
+
+def sana() -> Any:
+    gemma = transformers.Gemma2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        query_pre_attn_scalar=16,
+    )
+    autoencoder = diffusers.AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=("ResBlock", "EfficientViTBlock", "ResBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock", "ResBlock"),
+        encoder_block_out_channels=(8, 8, 8),
+        decoder_block_out_channels=(8, 8, 8),
+        encoder_qkv_multiscales=((), (5,), ()),
+        decoder_qkv_multiscales=((), (5,), ()),
+        encoder_layers_per_block=(1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1),
+        scaling_factor=0.4,
+    )
+    return diffusers.SanaPipeline(
+        transformer=diffusers.SanaTransformer2DModel(
+            sample_size=16,
+            patch_size=1,
+            in_channels=4,
+            out_channels=4,
+            num_layers=1,
+            num_attention_heads=2,
+            attention_head_dim=16,
+            num_cross_attention_heads=2,
+            cross_attention_head_dim=16,
+            cross_attention_dim=32,
+            caption_channels=WIDTH,
+        ),
+        # Sana ships this sampler told to integrate a flow.
+        scheduler=diffusers.DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
+        ),
+        vae=autoencoder,
+        text_encoder=transformers.Gemma2Model(gemma),
+        tokenizer=tokenizer(length=300),
+    )
+
+
+def z_image() -> Any:
+    qwen = transformers.Qwen3Config(
+        vocab_size=VOCABULARY,
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+    )
+    return diffusers.ZImagePipeline(
+        transformer=diffusers.ZImageTransformer2DModel(
+            in_channels=4,
+            dim=32,
+            n_layers=2,
+            n_refiner_layers=1,
+            n_heads=2,
+            n_kv_heads=2,
+            cap_feat_dim=WIDTH,
+            axes_dims=[4, 4, 8],
+            axes_lens=[256, 32, 32],
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(channels=4, shift_factor=0.1, scaling_factor=0.4),
+        text_encoder=transformers.Qwen3Model(qwen),
+        tokenizer=tokenizer(length=512, ends=False),
+    )
+
+
+def qwen_image() -> Any:
+    config = transformers.Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": VOCABULARY,
+            "hidden_size": WIDTH,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "rope_scaling": {"type": "mrope", "mrope_section": [2, 3, 3], "rope_type": "default"},
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_heads": 2,
+            "out_hidden_size": WIDTH,
+        },
+    )
+    return diffusers.QwenImagePipeline(
+        transformer=diffusers.QwenImageTransformer2DModel(
+            patch_size=2,
+            in_channels=16,
+            out_channels=4,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=WIDTH,
+            axes_dims_rope=(8, 4, 4),
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        vae=diffusers.AutoencoderKLQwenImage(
+            base_dim=8,
+            z_dim=4,
+            dim_mult=[1, 1, 1, 1],
+            num_res_blocks=1,
+            latents_mean=[0.0] * 4,
+            latents_std=[1.0] * 4,
+        ),
+        text_encoder=transformers.Qwen2_5_VLForConditionalGeneration(config),
+        tokenizer=tokenizer(length=512, ends=False),
+    )
+
+
+def latent_consistency() -> Any:
+    return diffusers.LatentConsistencyModelPipeline(
+        unet=diffusers.UNet2DConditionModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=WIDTH,
+            attention_head_dim=4,
+            norm_num_groups=4,
+            time_cond_proj_dim=16,
+        ),
+        scheduler=diffusers.LCMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
+        ),
+        vae=vae(channels=4),
+        text_encoder=clip(projected=False),
+        tokenizer=tokenizer(length=77),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+FAMILIES: Mapping[str, Callable[[], Any]] = {
+    "flux_dev": flux_dev,
+    "flux_schnell": flux_schnell,
+    "latent_consistency": latent_consistency,
+    "pixart_sigma": pixart_sigma,
+    "qwen_image": qwen_image,
+    "sana": sana,
+    "stable_diffusion_3": stable_diffusion_3,
+    "z_image": z_image,
+}
+
+
+def build(name: str) -> Any:
+    """A family's pipeline, with the same weights every time."""
+    torch.manual_seed(sorted(FAMILIES).index(name))
+    return FAMILIES[name]()
