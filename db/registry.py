@@ -171,13 +171,24 @@ def component_folders(entry: ModelEntry) -> Mapping[str, tuple[Path, str | None]
         root = _root(entry.name, source, entry.revision, entry.cache)
         for name in _listed_components(root):
             if name not in entry.parts and (name != "scheduler" or entry.scheduler is None):
-                found[name] = (root / name, entry.variant)
+                # Unconditional models of the first days keep everything in one folder.
+                folder = root / name if (root / name).is_dir() else root
+                found[name] = (folder, entry.variant)
         if not found and (root / "config.json").is_file():
             found["unet"] = (root, entry.variant)
     for name, part in entry.parts.items():
         root = _root(f"{entry.name}: {name}", part.source, part.revision, entry.cache)
         found[name] = (root / part.subfolder, part.variant)
     return found
+
+
+def pipeline_options(entry: ModelEntry) -> Mapping[str, Any]:
+    """What a pipeline folder's index says besides its components; empty for composed models."""
+    source = entry.source if entry.single_file is None else entry.config
+    if source is None:
+        return {}
+    index = read_config(_root(entry.name, source, entry.revision, entry.cache), _CLASS_FILE)
+    return {name: value for name, value in index.items() if not isinstance(value, list)}
 
 
 def weights_digest(entry: ModelEntry, settings: Settings) -> str:
