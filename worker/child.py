@@ -18,6 +18,7 @@ from db.schema import check_schema
 from db.settings import Settings
 from db.storage import Storage
 from db.storage.opening import open_storage
+from worker.agreements import Agreements
 from worker.drain import DrainSignal
 from worker.shelf import ModelShelf, Shelf
 from worker.shift import Refusals, Shift, ShiftReport
@@ -51,8 +52,12 @@ class Child:
         """One shift; its report, readable in Flower. Publishes the next token while work is left.
 
         A `ServiceError` ends the shift, not the process; what was held is given back, or is
-        released when the lease is over.
+        released when the lease is over. A token for another route than this worker's is refused:
+        whoever can publish messages must not choose what a worker renders.
         """
+        if route != self._settings.route:
+            log.warning("a token for another route than %s was refused", self._settings.route)
+            return f"refused: this worker takes the route {self._settings.route}"
         shift = Shift(
             database=self._database,
             storage=self._storage,
@@ -99,12 +104,20 @@ class Child:
 def open_child(settings: Settings) -> Child:
     """A child with its own device and the registered models."""
     # Here and not above: the parent, which only supervises, never loads torch.
-    from worker.device import prepare_process, resolve_device  # noqa: PLC0415  # see above
+    from worker.device import (  # noqa: PLC0415  # see above
+        device_class,
+        prepare_process,
+        resolve_device,
+    )
 
     settings = _with_own_device(settings)
     prepare_process(settings)
-    device = str(resolve_device(settings))
-    return Child(settings, open_shelf=partial(ModelShelf, settings), device=device)
+    device = resolve_device(settings)
+    agreements = Agreements(
+        Database.from_settings(settings), device_class=device_class(device), settings=settings
+    )
+    open_shelf = partial(ModelShelf, settings, agreements)
+    return Child(settings, open_shelf=open_shelf, device=str(device))
 
 
 @cache

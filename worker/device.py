@@ -67,6 +67,11 @@ def resolve_device(settings: Settings) -> torch.device:
     return device
 
 
+def device_class(device: torch.device) -> str:
+    """What devices that may share a batch size have in common: a GPU's name, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def resolve_precision(settings: Settings, model: Precision | None, device: str) -> Precision:
     """The precision to load in: the setting, else the model's own, else the device's custom.
 

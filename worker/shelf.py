@@ -8,6 +8,7 @@ from db.registry import find_weights, load_registry
 from db.settings import Settings
 from db.storage import Storage
 from db.storage.inputs import fetch_input
+from worker.agreements import Agreements
 from worker.engine import Engine, open_engine
 
 
@@ -28,16 +29,16 @@ class Shelf(Protocol):
 class ModelShelf:
     """Engines of registered models. One engine is kept: that of the group last rendered."""
 
-    def __init__(self, settings: Settings, storage: Storage) -> None:
+    def __init__(self, settings: Settings, agreements: Agreements, storage: Storage) -> None:
         # Here and not above: who only wants the protocol must not load torch.
         from worker.models import WarmModels  # noqa: PLC0415  # see above
 
         self._settings = settings
+        self._agreements = agreements
         self._inputs = partial(fetch_input, storage)
         self._registry = load_registry(settings)
         self._models = WarmModels(settings)
         self._engine: tuple[int, Engine] | None = None
-        self._slots: dict[int, int] = {}
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -49,13 +50,11 @@ class ModelShelf:
         if self._engine is not None and self._engine[0] == choice.id:
             return self._engine[1]
         self._engine = None
-        digest = choice.document["weights_digest"]
-        entry = find_weights(
-            self._registry, digest, name=choice.model_name, settings=self._settings
-        )
-        model = self._models.get(entry)
-        slots = self._slots.get(choice.id)
-        engine = open_engine(model, choice.document, self._settings, slots, inputs=self._inputs)
+        engine = self._open(choice, self._agreements.slots(choice.id))
+        agreed = self._agreements.settle(choice.id, engine.slots)
+        if agreed != engine.slots:
+            engine = self._open(choice, agreed)
+        self._agreements.certify(choice, engine)
         self._engine = choice.id, engine
         return engine
 
@@ -65,5 +64,15 @@ class ModelShelf:
             return False
         slots = self._engine[1].slots
         self._engine = None
-        self._slots[choice.id] = max(1, slots // 2)
+        self._agreements.shrink(choice.id, max(1, slots // 2))
         return slots > 1
+
+    def _open(self, choice: GroupChoice, slots: int | None) -> Engine:
+        entry = find_weights(
+            self._registry,
+            choice.document["weights_digest"],
+            name=choice.model_name,
+            settings=self._settings,
+        )
+        model = self._models.get(entry)
+        return open_engine(model, choice.document, self._settings, slots, inputs=self._inputs)

@@ -21,6 +21,10 @@ BASIC_AUTH = "IMAGEMILL_FLOWER_BASIC_AUTH"
 """user:password of Flower's page; not one of `Settings`, because nothing else may see it."""
 
 
+TASK_COLUMNS = "name,kwargs,state,result,received,runtime,worker"
+"""What Flower's list of shifts shows: the route, and the report of what was rendered."""
+
+
 @click.command()
 @pass_invocation
 @output.json_option
@@ -114,7 +118,7 @@ def flower(invocation: Invocation, address: str, port: int, as_json: bool) -> No
     # through the environment, because everybody on the machine can read a command line.
     environment = os.environ | {"FLOWER_BASIC_AUTH": login}
     command = [sys.executable, "-m", "celery", "-A", "db.celery_app", "flower"]
-    options = [f"--address={address}", f"--port={port}"]
+    options = [f"--address={address}", f"--port={port}", f"--tasks-columns={TASK_COLUMNS}"]
     os.execve(sys.executable, [*command, *options], environment)  # noqa: S606  # argv is ours
 
 

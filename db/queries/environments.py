@@ -1,0 +1,53 @@
+"""What workers find out about their devices and share: certificates, and B."""
+
+from typing import Any
+
+from sqlalchemy import case, select, update
+from sqlalchemy.orm import Session
+
+from db.queries.objects import insert_new
+from db.tables import BatchSize, Environment
+
+
+def certificate(session: Session, environment_id: int) -> dict[str, Any] | None:
+    """Whether pixels are independent of the batch in an environment; None if nobody tried."""
+    found: dict[str, Any] | None = session.scalars(
+        select(Environment.certificate).where(Environment.id == environment_id)
+    ).one()
+    return found
+
+
+def record_certificate(session: Session, environment_id: int, document: dict[str, Any]) -> None:
+    """Keep the verdict on an environment; the newest one counts."""
+    session.execute(
+        update(Environment).where(Environment.id == environment_id).values(certificate=document)
+    )
+
+
+def batch_size(session: Session, *, device: str, group_id: int) -> int | None:
+    """B for a group on a class of device, as the workers agreed on it; None if none did yet."""
+    return session.scalars(
+        select(BatchSize.slots).where(BatchSize.device == device, BatchSize.group_id == group_id)
+    ).first()
+
+
+def agree_on_batch_size(session: Session, *, device: str, group_id: int, slots: int) -> int:
+    """Propose B for a group on a class of device; the one that counts: the first proposed."""
+    values = {"device": device, "group_id": group_id, "slots": slots}
+    session.execute(insert_new(session, BatchSize, [values]))
+    agreed = batch_size(session, device=device, group_id=group_id)
+    assert agreed is not None, "it was just inserted, and rows are never deleted"
+    return agreed
+
+
+def shrink_batch_size(session: Session, *, device: str, group_id: int, slots: int) -> int:
+    """Lower B after running out of memory, unless somebody lowered it further; what counts now."""
+    agree_on_batch_size(session, device=device, group_id=group_id, slots=slots)
+    session.execute(
+        update(BatchSize)
+        .where(BatchSize.device == device, BatchSize.group_id == group_id)
+        .values(slots=case((BatchSize.slots > slots, slots), else_=BatchSize.slots))
+    )
+    agreed = batch_size(session, device=device, group_id=group_id)
+    assert agreed is not None
+    return agreed
