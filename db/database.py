@@ -154,6 +154,7 @@ class Database:
 def _postgres_engine(url: URL) -> Engine:
     return create_engine(
         url,
+        hide_parameters=True,  # prompts, which an error would carry into logs and tracebacks
         pool_pre_ping=True,
         pool_size=5,
         pool_recycle=1800,
@@ -173,7 +174,9 @@ def _postgres_engine(url: URL) -> Engine:
 
 
 def _sqlite_engine(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": _SQLITE_BUSY_MS / 1000})
+    engine = create_engine(
+        url, hide_parameters=True, connect_args={"timeout": _SQLITE_BUSY_MS / 1000}
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:

@@ -179,6 +179,13 @@ class InputImageError(RenderError):
     retryable = False
 
 
+class OverLimit(RenderError):
+    """An image asks for more than this worker may give, or for nothing that can be drawn."""
+
+    code = "over_limit"
+    retryable = False
+
+
 class LeaseLost(ImagemillError):
     """Somebody else owns these images now."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from db.errors import (
     ImagemillError,
     OutOfMemory,
+    OverLimit,
     RenderError,
     ServiceError,
     StorageDenied,
@@ -20,6 +21,7 @@ from db.errors import (
 from db.queries.claims import Claimed
 from worker.engine import Engine, Failed, Rendered
 from worker.holdings import Holdings
+from worker.limits import RenderLimits
 from worker.recording import Recorder
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class GroupRun:
         holdings: Holdings,
         recorder: Recorder,
         group_id: int,
+        limits: RenderLimits,
         must_stop: Callable[[], bool],
     ) -> None:
         self.rendered = 0
@@ -59,6 +62,7 @@ class GroupRun:
         self._holdings = holdings
         self._recorder = recorder
         self._group_id = group_id
+        self._limits = limits
         self._must_stop = must_stop
         self._waiting: deque[Claimed] = deque()
         self._rendering: dict[int, Claimed] = {}
@@ -116,10 +120,19 @@ class GroupRun:
             key = image.request_key
             if key in in_work:
                 self._followers.setdefault(key, []).append(image)
-            elif key not in known:
+            elif key not in known and self._allowed(image):
                 in_work.add(key)
                 self._waiting.append(image)
         return len(images)
+
+    def _allowed(self, image: Claimed) -> bool:
+        """Whether the image may reach the engine; if not it is dead, and says why."""
+        try:
+            self._limits.check(image)
+        except OverLimit as error:
+            self._fail(image, error)
+            return False
+        return True
 
     @property
     def _solo_in_work(self) -> bool:

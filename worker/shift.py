@@ -11,7 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from db.database import Database
-from db.errors import ImagemillError, ModelError, OutOfMemory, ServiceError, first_line
+from db.errors import (
+    ImagemillError,
+    ModelError,
+    OutOfMemory,
+    OverLimit,
+    ServiceError,
+    first_line,
+)
 from db.logs import log_fields
 from db.queries import claims, shifts
 from db.queries.claims import GroupChoice, RetryPolicy
@@ -21,6 +28,7 @@ from worker.engine import Engine
 from worker.group_run import GroupRun
 from worker.holdings import Holdings
 from worker.lease import Lease
+from worker.limits import RenderLimits
 from worker.recording import Recorder
 from worker.shelf import Shelf
 
@@ -111,6 +119,7 @@ class Shift:
         self._policy = RetryPolicy(
             max_failures=settings.max_solo_failures, retry_seconds=settings.retry_seconds
         )
+        self._limits = RenderLimits.from_settings(settings)
         self._report = ShiftReport()
         self._ends = time.monotonic() + settings.shift_seconds
         self._stores_until = self._ends + _STORE_SECONDS
@@ -182,6 +191,7 @@ class Shift:
             holdings=holdings,
             recorder=recorder,
             group_id=choice.id,
+            limits=self._limits,
             must_stop=lambda: self._must_stop(holdings.lease),
         )
         self._run = run
@@ -200,9 +210,10 @@ class Shift:
     def _open(self, holdings: Holdings, choice: GroupChoice) -> Engine | None:
         """The group's engine; None if this worker can't serve it, which its images then say."""
         try:
+            self._limits.check_group(choice.document)
             with holdings.lease.waiting():
                 return self._shelf.engine(choice)
-        except (ModelError, OutOfMemory) as error:
+        except (ModelError, OutOfMemory, OverLimit) as error:
             self._refuse(holdings, choice, error)
         except ServiceError:
             raise
@@ -261,4 +272,4 @@ class Shift:
 
 def _group_name(choice: GroupChoice) -> str:
     document = choice.document
-    return f"{choice.model_name} {document['width']}x{document['height']}"
+    return f"{choice.model_name} {document.get('width')}x{document.get('height')}"

@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.clock import now, seconds_from_now
+from db.errors import first_line
 from db.queries.tallies import move_images
 from db.specs import ImageSpec
 from db.states import ImageState, JobState
@@ -29,7 +30,10 @@ from db.tables import Attempt, Group, Image, Job, Model, Shift, Tally
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claimed:
-    """An image that this shift holds now. `solo` ones must be rendered with no neighbour."""
+    """An image that this shift holds now. `solo` ones must be rendered with no neighbour.
+
+    `problem` says why its row is no specification; `spec` then holds the columns alone.
+    """
 
     id: int
     job_id: int
@@ -38,6 +42,7 @@ class Claimed:
     generation: int
     solo: bool
     spec: ImageSpec
+    problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -372,19 +377,28 @@ def _claim_from(
             *SPEC_COLUMNS,
         )
     ).all()
-    claimed = [
-        Claimed(
-            id=row.id,
-            job_id=row.job_id,
-            group_id=row.group_id,
-            request_key=row.request_key,
-            generation=row.generation,
-            solo=row.suspect,
-            spec=spec_of(row, digest),
-        )
-        for row in rows
-    ]
-    return sorted(claimed, key=lambda image: image.id)
+    return sorted((_claimed(row, digest) for row in rows), key=lambda image: image.id)
+
+
+def _claimed(row: Any, digest: str) -> Claimed:
+    """The image in a claimed row; one that can't be read must not keep others from rendering."""
+    problem = None
+    try:
+        spec = spec_of(row, digest)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"{type(error).__name__}: {first_line(error)}"
+        columns = {column.key: getattr(row, column.key) for column in SPEC_COLUMNS}
+        spec = ImageSpec(**columns, weights_digest=digest)
+    return Claimed(
+        id=row.id,
+        job_id=row.job_id,
+        group_id=row.group_id,
+        request_key=row.request_key,
+        generation=row.generation,
+        solo=row.suspect,
+        spec=spec,
+        problem=problem,
+    )
 
 
 def weights_digest_of(session: Session, group_id: int) -> str:

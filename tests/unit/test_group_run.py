@@ -9,6 +9,7 @@ import pytest
 from db.errors import StorageError
 from db.queries.shifts import Orders
 from db.queries.tallies import Counts
+from db.settings import Settings
 from db.states import ImageState
 from db.storage.folder import FolderStorage
 from tests.fake_engine import FakeEngine
@@ -17,6 +18,7 @@ from worker.engine import Failed, Rendered
 from worker.group_run import GroupRun
 from worker.holdings import Holdings
 from worker.lease import Lease
+from worker.limits import RenderLimits
 from worker.recording import Recorder
 
 
@@ -52,6 +54,7 @@ class Bench:
             holdings=self.holdings,
             recorder=self.recorder,
             group_id=group_id,
+            limits=RenderLimits.from_settings(Settings()),
             must_stop=must_stop,
         )
 

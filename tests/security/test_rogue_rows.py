@@ -1,0 +1,117 @@
+"""Rows that reached the database past the producer: each fails as itself, and says why.
+
+The attacker holds the producer's database role, or is a newer version with fields of its own.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from db.errors import ModelError
+from db.registry import find_weights, load_registry
+from db.settings import Settings
+from db.states import ImageState
+from db.tables import Group, Image
+from tests.mill import DIGEST, spec
+from tests.workshop import Workshop
+
+GOOD = "a good picture"
+
+
+def rogue(workshop: Workshop, **columns: Any) -> int:
+    """A job of one good image and one whose row was changed to these columns."""
+    job = workshop.mill.load("job", [GOOD, "rogue"])
+    changed = update(Image).where(Image.prompt == "rogue").values(**columns)
+    workshop.mill.database.run(lambda session: session.execute(changed))
+    return job
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"width": 100_000, "height": 100_000}, "10,000,000,000 where this worker allows 1 to"),
+        ({"height": -8}, "64 x -8 is no size of a picture"),
+        ({"width": 0}, "0 x 64 is no size"),
+        ({"steps": 1_000_000}, "steps: 1,000,000 where this worker allows 1 to 1,000"),
+        ({"steps": 0}, "steps: 0 where"),
+        ({"steps": -5}, "steps: -5 where"),
+        ({"prompt": "x" * 1_000_000}, "bytes of prompt: 1,000,000 where"),
+        ({"negative_prompt": "é" * 20_000}, "bytes of negative_prompt: 40,000 where"),
+        ({"seed": -1}, "seed -1 is not in"),
+        ({"guidance_scale": float("inf")}, "not finite"),
+        ({"sampler": "__import__('os')"}, "no sampler is called"),
+        ({"format": "exe"}, "Input should be 'png', 'jpeg' or 'webp'"),
+        ({"options": {"windows": 10**9}}, "1000000000 windows for prompts of 5 bytes"),
+        ({"options": {"windows": "many"}}, "windows: Input should be a valid integer"),
+        ({"options": {"adapters": [{"file": "/etc/passwd"}]}}, "TypeError"),
+        ({"options": {"adapters": "all"}}, "TypeError"),
+        ({"options": {"custom_pipeline": "x"}}, "unknown fields in a specification"),
+        ({"options": {"sampler_options": ["eta"]}}, "AttributeError"),
+        ({"options": {"clip_skip": [1]}}, "clip_skip: Input should be a valid integer"),
+        ({"request_key": "../../../../etc/cron.d/x"}, "request key is not 64"),
+    ],
+    ids=str,
+)
+def test_a_rogue_row_is_dead_with_its_reason_and_takes_no_neighbour(
+    workshop: Workshop, columns: dict[str, Any], reason: str
+) -> None:
+    job = rogue(workshop, **columns)
+    workshop.shift()
+    good, bad = workshop.mill.images(job)
+    assert ImageState(good.state) is ImageState.DONE
+    assert ImageState(bad.state) is ImageState.DEAD
+    assert bad.error_code == "over_limit"
+    assert reason in (bad.error_message or "")
+    assert workshop.passes
+    assert all(prompts == [GOOD] for prompts in workshop.passes), "it never reached the engine"
+
+
+def test_the_worker_s_own_limits_count(workshop: Workshop) -> None:
+    workshop.settings = workshop.settings.model_copy(update={"max_steps": 10})
+    job = workshop.mill.load("job", [replace(spec("ok"), steps=10), replace(spec("no"), steps=11)])
+    workshop.shift()
+    ok, no = workshop.mill.images(job)
+    assert (ok.state, no.state) == ("done", "dead")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"weights_digest": DIGEST, "width": 100_000, "height": 100_000, "guided": True},
+        {"weights_digest": DIGEST, "width": "64", "height": 64},
+        {"weights_digest": DIGEST, "width": 64, "height": 64, "windows": 10**9},
+        {"width": 64, "height": 64},
+        {},
+    ],
+    ids=str,
+)
+def test_no_engine_is_opened_for_a_rogue_group(
+    workshop: Workshop, document: dict[str, Any]
+) -> None:
+    job = workshop.mill.load("job", ["rogue"])
+    changed = update(Group).values(document=document)
+    workshop.mill.database.run(lambda session: session.execute(changed))
+    report = workshop.shift()
+    (image,) = workshop.mill.images(job)
+    assert (image.state, image.error_code) == ("dead", "over_limit")
+    assert workshop.shelf.opened == []
+    assert report.failed == 1
+
+
+def test_a_rogue_group_does_not_keep_others_waiting(workshop: Workshop) -> None:
+    workshop.mill.load("rogue", ["rogue"], priority=9)
+    changed = update(Group).values(document={})
+    workshop.mill.database.run(lambda session: session.execute(changed))
+    job = workshop.mill.load("good", [replace(spec(GOOD), width=128)])
+    workshop.shift()
+    assert workshop.counts(job).done == 1
+
+
+@pytest.mark.parametrize("name", ["/etc", "../../models", "https://example.org/model", "org/model"])
+def test_a_model_s_name_in_a_rogue_row_loads_nothing(name: str) -> None:
+    """Models are opened by digest, out of this worker's registry."""
+    settings = Settings.load()
+    with pytest.raises(ModelError, match="no model here has the weights"):
+        find_weights(load_registry(settings), "f" * 64, name=name, settings=settings)

@@ -1,0 +1,102 @@
+"""What this worker is willing to render: the producer's limits, enforced a second time.
+
+A row may reach the database past every check of `submit`: by another program, an older version,
+or somebody who has the producer's role. Such a row must end as that image's failure with a
+readable reason, and never as a worker that is out of memory or busy for a month.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from db.errors import OverLimit
+from db.queries.claims import Claimed
+from db.samplers import BY_NAME
+from db.seeds import SEED_LIMIT
+from db.settings import Settings
+from db.specs import ImageSpec
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+_SHAPE = TypeAdapter(ImageSpec)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenderLimits:
+    """Upper bounds of one image, all inclusive; every one is a setting of the same name."""
+
+    max_pixels: int
+    max_steps: int
+    max_prompt_bytes: int
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "RenderLimits":
+        """The limits that the settings set."""
+        return cls(
+            max_pixels=settings.max_pixels,
+            max_steps=settings.max_steps,
+            max_prompt_bytes=settings.max_prompt_bytes,
+        )
+
+    def check_group(self, document: Mapping[str, Any]) -> None:
+        """Refuse a group that no engine should be opened for: an `OverLimit` with the reason."""
+        self._check_size(document.get("width"), document.get("height"))
+        self._check_windows(document.get("windows", 1), self.max_prompt_bytes)
+        if not isinstance(document.get("weights_digest"), str):
+            raise OverLimit("the group names no weights")
+
+    def check(self, image: Claimed) -> None:
+        """Refuse an image that must not reach the engine: an `OverLimit` with the reason."""
+        if image.problem is not None:
+            raise OverLimit(f"the row is no specification that this version knows: {image.problem}")
+        if _HEX.fullmatch(image.request_key) is None:
+            raise OverLimit("the request key is not 64 lower-case hex digits")
+        spec = image.spec
+        _check_types(spec)
+        self._check_size(spec.width, spec.height)
+        if not 1 <= spec.steps <= self.max_steps:
+            raise _over("steps", spec.steps, self.max_steps, "IMAGEMILL_MAX_STEPS")
+        longest = 0
+        for name in ("prompt", "negative_prompt"):
+            size = len(getattr(spec, name).encode("utf-8", "surrogatepass"))
+            longest = max(longest, size)
+            if size > self.max_prompt_bytes:
+                where = f"bytes of {name}"
+                raise _over(where, size, self.max_prompt_bytes, "IMAGEMILL_MAX_PROMPT_BYTES")
+        self._check_windows(spec.windows, longest)
+        if not 0 <= spec.seed < SEED_LIMIT:
+            raise OverLimit(f"seed {spec.seed} is not in [0, 2**63)")
+        if not math.isfinite(spec.guidance_scale):
+            raise OverLimit(f"guidance scale {spec.guidance_scale} is not finite")
+        if spec.sampler not in BY_NAME:
+            raise OverLimit(f"no sampler is called {spec.sampler!r}")
+
+    def _check_size(self, width: object, height: object) -> None:
+        if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
+            raise OverLimit(f"{width} x {height} is no size of a picture")
+        if width * height > self.max_pixels:
+            size = f"{width} x {height} pixels"
+            raise _over(size, width * height, self.max_pixels, "IMAGEMILL_MAX_PIXELS")
+
+    def _check_windows(self, windows: object, prompt_bytes: int) -> None:
+        """Every window of a text encoder holds at least a byte of the prompt, or it is the one."""
+        if not isinstance(windows, int) or not 1 <= windows <= 1 + prompt_bytes:
+            raise OverLimit(f"{windows} windows for prompts of {prompt_bytes:,} bytes")
+
+
+def _check_types(spec: ImageSpec) -> None:
+    """A database's JSON column promises nothing about the types in it."""
+    try:
+        _SHAPE.validate_json(json.dumps(asdict(spec)), strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise OverLimit(f"{where}: {first['msg']}") from None
+
+
+def _over(what: str, found: int, most: int, setting: str) -> OverLimit:
+    return OverLimit(f"{what}: {found:,} where this worker allows 1 to {most:,} ({setting})")
