@@ -180,7 +180,13 @@ def _print_file(image: ImageDetail) -> None:
     )
     _section("Environment")
     about = {name: _value(value) for name, value in stored.environment_document.items()}
-    output.pairs({"fingerprint": stored.environment, **about}.items())
+    output.pairs(
+        {
+            "fingerprint": stored.environment,
+            "independent of the batch": _certified(stored.certificate),
+            **about,
+        }.items()
+    )
 
 
 def _print_history(history: Sequence[Event]) -> None:
@@ -216,3 +222,10 @@ def _error(code: str | None, message: str | None) -> str | None:
 
 def _value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _certified(certificate: Mapping[str, Any] | None) -> str:
+    """Whether pixels were found independent of the batch where the image was rendered."""
+    if certificate is None:
+        return "not tried"
+    return "yes, certified" if certificate["holds"] else "no: see `imagemill certify`"
