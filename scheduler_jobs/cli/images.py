@@ -1,7 +1,8 @@
 """`images` and `show`: finding images, and everything about one."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import click
 
