@@ -1,0 +1,22 @@
+"""docs/models.md: every registry file it shows is one that is read."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from db.registry import load_registry
+from db.settings import Settings
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+BLOCKS = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0])
+def test_a_registry_on_the_page_is_read(block: str, tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text(block)
+    registry = load_registry(Settings.load(models=file))
+    named = set(re.findall(r"^\[models\.([\w-]+)", block, re.M))
+    assert named <= set(registry.models)
+    assert len(registry.models) + len(registry.adapters) > 1
