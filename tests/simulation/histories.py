@@ -21,6 +21,7 @@ WEIGHTS = {
     "submit": 4,
     "steer": 3,
     "retry": 4,
+    "requeue": 1,
     "reject": 1,
     "rescue": 8,
     "maintain": 6,
@@ -50,7 +51,7 @@ def steps(rng: random.Random, world: World, count: int) -> Iterator[tuple[str, t
         elif step == "steer":
             action = rng.choice([jobs.cancel, jobs.pause, jobs.resume, jobs.resume])
             yield step, (rng.randrange(4), action)
-        elif step in ("retry", "reject"):
+        elif step in ("retry", "requeue", "reject"):
             yield step, (rng.randrange(4),)
         elif step in ("rescue", "maintain"):
             yield step, ()

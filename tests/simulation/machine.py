@@ -45,7 +45,7 @@ class Histories(RuleBasedStateMachine):
     def steer(self, which: int, action) -> None:
         self._do("steer", which, action)
 
-    @rule(which=small, step=st.sampled_from(["retry", "retry", "retry", "reject"]))
+    @rule(which=small, step=st.sampled_from(["retry", "retry", "requeue", "reject"]))
     def retry(self, which: int, step: str) -> None:
         self._do(step, which)
 

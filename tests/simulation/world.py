@@ -101,8 +101,8 @@ class World:
         self.workers: list[SimulatedWorker] = []
         self.jobs: dict[str, int] = {}
         self.requested: Counter[int] = Counter()
-        self.begun: set[tuple[int, int]] = set()
-        """Which image began in which shift, as the shift was told."""
+        self.begun: set[tuple[int, int | None]] = set()
+        """Which image began in which shift, as the shift was told, and is still leased."""
         self.again = False
         self.before = self.snapshot()
 
@@ -230,20 +230,28 @@ class World:
     def steer(self, which: int, action: Callable[..., Any]) -> None:
         """`cancel`, `pause` or `resume` of `db.queries.jobs`."""
         job_id = self._job(which)
-        self._twice(lambda: self._run(action, job_id))
+        moved = self._twice(lambda: self._run(action, job_id))
         self.check("operator")
         ready = [
             image
             for image in self.before.images.values()
             if image.job_id == job_id and image.state == "ready"
         ]
-        if self.before.jobs[job_id] == "cancelled" and ready:
+        if moved and self.before.jobs[job_id] == "cancelled" and ready:
             raise Broken(f"a cancelled job has images to do: {ready}")
 
     def retry(self, which: int) -> None:
         job_id = self._job(which)
         self._twice(lambda: self.mill.retry(job_id))
         self.check("retry")
+
+    def requeue(self, which: int) -> None:
+        """The file of some object was found missing or damaged."""
+        objects = sorted(self.before.objects)
+        if objects:
+            gone = [objects[which % len(objects)]]
+            self._twice(lambda: self._run(jobs.requeue, gone))
+            self.check("requeue")
 
     def rescue(self) -> None:
         self._twice(self.mill.rescue)
@@ -329,7 +337,7 @@ class World:
         """Compare the tables before and after a step by `actor`."""
         before, after = self.before, self.snapshot()
         self._check_counts(after)
-        self._check_objects(before, after)
+        self._check_objects(before, after, actor)
         if after.attempts[: len(before.attempts)] != before.attempts and actor != "reject":
             raise Broken("the history is append-only")
         known = {key for key, _ in before.objects.values()}
@@ -358,8 +366,10 @@ class World:
                     f"I1: job {job_id}: {requested} images, {self.requested[job_id]} asked"
                 )
 
-    def _check_objects(self, before: Snapshot, after: Snapshot) -> None:
-        if not before.objects.items() <= after.objects.items():
+    def _check_objects(
+        self, before: Snapshot, after: Snapshot, actor: SimulatedWorker | str
+    ) -> None:
+        if not before.objects.items() <= after.objects.items() and actor != "requeue":
             raise Broken("I2: an object changed or went")
         keys = [key for key, _ in after.objects.values()]
         if len(keys) != len(set(keys)):
@@ -381,8 +391,8 @@ class World:
 
     def _check_change(self, old: ImageRow, new: ImageRow, actor: SimulatedWorker | str) -> None:
         if old.state in _TERMINAL:
-            allowed = actor == "retry" and old.state == "dead" and new.state == "ready"
-            if not allowed or new.generation != old.generation + 1:
+            action = {"dead": "retry", "done": "requeue"}.get(old.state)
+            if actor != action or new.state != "ready" or new.generation != old.generation + 1:
                 raise Broken(f"I5: {actor} moved {old} to {new}")
         elif new.generation != old.generation:
             raise Broken(f"I5: {actor} gave {old} another generation")
@@ -396,11 +406,13 @@ class World:
         elif new.state in ("leased", "done") and self.before.jobs[new.job_id] == "loading":
             raise Broken(f"{actor} moved {old} of a loading job to {new}")
         self._check_charge(old, new, actor)
+        if new.state != "leased":
+            self.begun.discard((old.id, old.shift_id))
 
     def _check_charge(self, old: ImageRow, new: ImageRow, actor: SimulatedWorker | str) -> None:
         """Only images that had begun are charged, failures alone are counted, none forgotten."""
         charged = new.failures - old.failures
-        if actor == "retry":
+        if actor in ("retry", "requeue"):
             if new.failures:
                 raise Broken(f"a new generation starts with failures: {new}")
         elif actor == "rescue":
