@@ -4,7 +4,7 @@ Schedulers are configured here as a user of diffusers would, not by `worker.samp
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import diffusers
@@ -44,6 +44,17 @@ class Oracle:
             **self._arguments(spec),
         )
         return np.asarray(result.images[0])
+
+    def together(self, specs: Sequence[ImageSpec]) -> list[Pixels]:
+        """Rows that differ in prompt and seed alone, as a script renders a list of prompts."""
+        first = specs[0]
+        result = self._pipeline(first, copies=len(specs))(
+            prompt=[spec.prompt for spec in specs],
+            negative_prompt=[spec.negative_prompt for spec in specs],
+            generator=[torch.Generator("cpu").manual_seed(spec.seed) for spec in specs],
+            **self._arguments(first),
+        )
+        return [np.asarray(image) for image in result.images]
 
     def same_shape(
         self,
