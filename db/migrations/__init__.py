@@ -1,1 +1,1 @@
-"""Alembic's folder: the schema's history. New migrations only add: workers of the version before go on."""
+"""The schema's history. New migrations only add, so that workers of the version before go on."""
