@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 _settings = Settings.load()
 
 app = make_app(_settings)
+app.conf.worker_consumer = "worker.wire:TokenConsumer"
 
 
 @app.task(name=SHIFT_TASK)
