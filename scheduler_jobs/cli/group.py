@@ -76,7 +76,7 @@ SECTIONS: Mapping[str, Sequence[str]] = MappingProxyType(
         "Render": ("run", "plan", "submit"),
         "Look": ("status", "watch", "jobs", "images", "show", "errors", "contact-sheet"),
         "Steer": ("retry", "pause", "resume", "cancel"),
-        "Prove": ("reproduce", "certify", "verify", "sweep"),
+        "Prove": ("reproduce", "certify", "roundtrip", "verify", "sweep"),
         "Models": ("models", "samplers"),
         "Operate": ("worker", "dispatcher", "flower", "migrate", "doctor"),
     }

@@ -1,0 +1,99 @@
+"""A picture through the autoencoder and back, with noise and without."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+from db.errors import ModelError, UsageError
+from db.samplers import strength_for
+from tests.engine.rendering import spec_for
+from worker.engine.pictures import Decoder
+from worker.engine.starts import Starts
+from worker.models import Model
+from worker.picture_commands import roundtrip
+from worker.roundtrip import RoundTrip, round_trip
+from worker.samplers import make_scheduler
+
+CIRCLE = Path(__file__).parents[2] / "examples" / "inputs" / "circle.png"
+
+
+def trip(shapes64: Model, **changes: object) -> RoundTrip:
+    arguments = {
+        "width": 64,
+        "height": 64,
+        "sampler": "lms",
+        "steps": 15,
+        "start_step": 10,
+        "seed": 3,
+    }
+    return round_trip(shapes64, Image.open(CIRCLE).convert("RGB"), **(arguments | changes))
+
+
+def test_the_autoencoder_keeps_most_and_noise_takes_the_more_the_earlier_it_is(shapes64):
+    late, middle, early = (trip(shapes64, start_step=step) for step in (14, 10, 5))
+    assert np.array_equal(late.original, np.asarray(Image.open(CIRCLE).convert("RGB")))
+    assert late.decoded_psnr > 30
+    assert late.decoded_psnr == middle.decoded_psnr == early.decoded_psnr
+    assert late.decoded_psnr > late.noised_psnr > middle.noised_psnr > early.noised_psnr
+    assert late.timestep < middle.timestep < early.timestep
+    assert late.latents == (4, 16, 16)
+
+
+def test_the_noise_is_that_from_which_a_variation_starts(shapes64, settings):
+    spec = spec_for(
+        shapes64,
+        sampler="lms",
+        steps=15,
+        strength=strength_for(steps=15, start_step=10),
+        init_image="0" * 64,
+        seed=3,
+    )
+    scheduler = make_scheduler("lms", {}, model_config=shapes64.scheduler_config, seed=3)
+    scheduler.set_timesteps(15)
+    starts = Starts(
+        shapes64, width=64, height=64, inputs=lambda _: CIRCLE.read_bytes(), max_pixels=4096
+    )
+    with torch.inference_mode():
+        start = starts.start(spec, scheduler, torch.Generator("cpu").manual_seed(3))
+        expected = Decoder(shapes64, rows=1).pictures([start.latents])[0].pixels
+    assert np.array_equal(trip(shapes64).noised, expected)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "heun", "euler_a", "dpmpp_2m_karras", "unipc"])
+def test_every_kind_of_schedule_has_that_step(shapes64, sampler):
+    result = trip(shapes64, sampler=sampler)
+    assert 50 < result.timestep < 400
+    assert result.decoded_psnr > result.noised_psnr
+
+
+def test_what_does_not_fit_is_refused(shapes64):
+    with pytest.raises(UsageError, match="0 to 14"):
+        trip(shapes64, start_step=15)
+    with pytest.raises(UsageError, match="multiples of 4"):
+        trip(shapes64, width=63)
+    without = type(shapes64)(
+        **{name: getattr(shapes64, name) for name in shapes64.__slots__ if name != "components"},
+        components={"unet": shapes64.components["unet"]},
+    )
+    with pytest.raises(ModelError, match="no autoencoder"):
+        trip(without)
+
+
+def test_the_command_writes_the_strip_and_says_the_numbers(tmp_path):
+    output = tmp_path / "strip.png"
+    done = CliRunner().invoke(roundtrip, [str(CIRCLE), "-o", str(output), "--json"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.output.splitlines()[-1])
+    assert (said["model"], said["width"], said["height"]) == ("shapes64", 64, 64)
+    assert said["decoded_psnr"] > said["noised_psnr"]
+    with Image.open(output) as strip:
+        assert strip.size == (192, 64)
+    told = CliRunner().invoke(roundtrip, [str(CIRCLE), "--sampler", "LMS"])
+    assert "step 10 of 15" in told.output
+    wrong = CliRunner().invoke(roundtrip, [str(CIRCLE), "--sampler", "magic"])
+    assert wrong.exit_code == 2
