@@ -40,6 +40,7 @@ _REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.safetensors)")
 _CLASS_FILE = "model_index.json"
 NO_PIXELS = frozenset({"safety_checker", "feature_extractor"})
+_NO_COMPONENTS = NO_PIXELS | {"_class_name"}
 _DEFAULTABLE = frozenset(
     {"width", "height", "steps", "guidance_scale", "sampler", "negative_prompt", "clip_skip"}
     | {"guidance_rescale", "strength", "sampler_options", "format", "quality"}
@@ -180,6 +181,14 @@ def component_folders(entry: ModelEntry) -> Mapping[str, tuple[Path, str | None]
         root = _root(f"{entry.name}: {name}", part.source, part.revision, entry.cache)
         found[name] = (root / part.subfolder, part.variant)
     return found
+
+
+def pipeline_folder(entry: ModelEntry) -> Path | None:
+    """The folder whose index says what a model's pipeline is; None if the model has none."""
+    if entry.source is None or entry.single_file is not None:
+        return None
+    root = _root(entry.name, entry.source, entry.revision, entry.cache)
+    return root if (root / _CLASS_FILE).is_file() else None
 
 
 def pipeline_options(entry: ModelEntry) -> Mapping[str, Any]:
@@ -387,7 +396,7 @@ def _listed_components(root: Path) -> tuple[str, ...]:
     return tuple(
         name
         for name, value in index.items()
-        if isinstance(value, list) and value[0] is not None and name not in NO_PIXELS
+        if isinstance(value, list) and value[0] is not None and name not in _NO_COMPONENTS
     )
 
 

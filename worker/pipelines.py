@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from db.errors import ModelError
-from db.registry import NO_PIXELS, ModelEntry, read_config
+from db.registry import NO_PIXELS, ModelEntry, pipeline_folder, read_config
 
 Pipeline = Any
 """A `diffusers.DiffusionPipeline`; the library ships no types."""
@@ -31,7 +31,12 @@ def load_pipeline(
     `folders` are its components' (`db.registry.component_folders`). A `ModelError` where the
     folder asks for code that is not diffusers' or transformers' own.
     """
-    root = _root(entry, folders)
+    root = pipeline_folder(entry)
+    if root is None:
+        raise ModelError(
+            f"model {entry.name}: kind = 'generic' needs a source with a {_INDEX}; parts and a "
+            "scheduler may replace components of it"
+        )
     index = read_config(root, _INDEX)
     pipeline_class = _pipeline_class(entry.name, index.get("_class_name"))
     for name, (folder, _) in folders.items():
@@ -86,16 +91,6 @@ def denoisers(pipeline: Pipeline) -> list[torch.nn.Module]:
         for component in pipeline.components.values()
         if isinstance(component, diffusers.ModelMixin)
     ]
-
-
-def _root(entry: ModelEntry, folders: Mapping[str, tuple[Path, str | None]]) -> Path:
-    own = [folder.parent for name, (folder, _) in folders.items() if name not in entry.parts]
-    if not own or not (own[0] / _INDEX).is_file():
-        raise ModelError(
-            f"model {entry.name}: kind = 'generic' needs a source with a {_INDEX}; parts and a "
-            "scheduler may replace components of it"
-        )
-    return own[0]
 
 
 def _pipeline_class(model: str, name: object) -> Any:

@@ -1,7 +1,7 @@
 """Small pipelines of many families, with random weights, from their configurations alone.
 
 What they draw is noise; that every part is there and wired as in the large ones is what counts.
-All take 64 x 64 pixels but Sana, whose autoencoder is not smaller than its structure allows.
+64 x 64 pixels suit them all.
 """
 
 from collections.abc import Callable, Mapping
@@ -46,6 +46,36 @@ def tokenizer(*, length: int, ends: bool = True) -> Any:
     )
     found.chat_template = _CHAT
     return found
+
+
+def words(*, length: int) -> Any:
+    """Every word a token, of those that the tests' prompts have; the rest is unknown."""
+    known = [
+        "a",
+        "red",
+        "circle",
+        "two",
+        "green",
+        "stars",
+        "on",
+        "white",
+        "background",
+        "yellow",
+        "heart",
+        "black",
+        "blue",
+    ]
+    vocabulary = {token: number for number, token in enumerate((*_SPECIAL, *known))}
+    inner = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        model_max_length=length,
+        pad_token="<pad>",
+        eos_token="</s>",
+        bos_token="<s>",
+        unk_token="<unk>",
+    )
 
 
 def clip(*, projected: bool) -> Any:
@@ -214,7 +244,8 @@ def sana() -> Any:
         ),
         vae=autoencoder,
         text_encoder=transformers.Gemma2Model(gemma),
-        tokenizer=tokenizer(length=300),
+        # Byte by byte, the instruction that Sana puts before each prompt would take seconds.
+        tokenizer=words(length=1000),
     )
 
 

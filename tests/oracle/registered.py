@@ -1,0 +1,85 @@
+"""The small families of `tests.oracle.families`, saved, registered as generic, and loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import diffusers
+
+from db.registry import load_registry
+from db.settings import Settings
+from db.specs import ImageSpec
+from tests.oracle.families import FAMILIES, build
+from worker.device import prepare_process
+from worker.models import Model, load_model
+
+
+class Shop:
+    """Every family in one folder. It is built and loaded when a test asks for it first."""
+
+    def __init__(self, folder: Path, *, slots: int) -> None:
+        self.folder = folder
+        self.settings = Settings.load(
+            models=folder / "models.toml",
+            model_cache=folder / "cache",
+            device="cpu",
+            dtype="fp32",
+            slots=slots,
+        )
+        prepare_process(self.settings)
+        self._models: dict[str, Model] = {}
+        self._pipelines: dict[str, Any] = {}
+        self.register()
+
+    def register(self, *tables: str) -> None:
+        """Make the families and these tables the registry."""
+        own = [table_of(name, name) for name in FAMILIES]
+        (self.folder / "models.toml").write_text("\n".join([*own, *tables]))
+
+    def saved(self, name: str) -> Path:
+        """The folder of a family, with its files in it."""
+        folder = self.folder / name
+        if not folder.exists():
+            build(name).save_pretrained(folder)
+        return folder
+
+    def load(self, name: str) -> Model:
+        """A registered model, loaded afresh."""
+        return load_model(load_registry(self.settings).find(name), settings=self.settings)
+
+    def model(self, name: str) -> Model:
+        """A family as the worker loads it."""
+        if name not in self._models:
+            self.saved(name)
+            self._models[name] = self.load(name)
+        return self._models[name]
+
+    def pipeline(self, name: str) -> Any:
+        """A family as diffusers loads it."""
+        if name not in self._pipelines:
+            pipeline = diffusers.DiffusionPipeline.from_pretrained(
+                self.saved(name), local_files_only=True
+            )
+            pipeline.set_progress_bar_config(disable=True)
+            self._pipelines[name] = pipeline
+        return self._pipelines[name]
+
+
+def table_of(name: str, source: Path | str) -> str:
+    """A registry entry for a pipeline folder."""
+    return f'[models.{name}]\nsource = "{source}"\nkind = "generic"'
+
+
+def spec_of(model: Model, **values: Any) -> ImageSpec:
+    """A specification of a small, quick image, with some values changed."""
+    defaults = {
+        "model": model.name,
+        "weights_digest": model.weights_digest,
+        "prompt": "a red circle",
+        "seed": 1,
+        "width": 64,
+        "height": 64,
+        "steps": 2,
+        "guidance_scale": 3.5,
+        "sampler": "own",
+    }
+    return ImageSpec(**(defaults | values))
