@@ -59,6 +59,16 @@ class Settings(BaseSettings):
     slots: int | None = Field(
         None, ge=1, le=512, description="B, the rows of one forward pass; found out if not set"
     )
+    attention: Literal["sdpa", "math", "flash", "efficient", "cudnn"] = Field(
+        "sdpa", description="attention kernel; sdpa is torch's own choice"
+    )
+    channels_last: bool | None = Field(
+        None, description="memory format of convolutions; on a GPU yes, if not set"
+    )
+    compile: bool = Field(False, description="torch.compile the denoiser")
+    fuse_projections: bool = Field(False, description="fuse the projections of attention")
+    cpu_offload: bool = Field(False, description="keep text encoders and VAE off the GPU at rest")
+    vae_tiling: bool = Field(False, description="decode in tiles: less memory for large pictures")
     threads: int = Field(1, ge=1, description="intra-op threads of one child on a CPU")
     children: int | None = Field(
         None, ge=1, description="worker processes; one per GPU or core if not set"

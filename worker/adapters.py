@@ -58,6 +58,8 @@ def wear(model: "Model", adapters: tuple[WornAdapter, ...]) -> None:
         return
     if adapters and find_spec("peft") is None:
         raise ModelError("adapters need peft: pip install 'imagemill[lora]'")
+    if adapters and model.tuning.fused:
+        raise ModelError("adapters do not fit fused projections: unset IMAGEMILL_FUSE_PROJECTIONS")
     pipeline = _pipeline(model)
     # Weights made under inference mode could never be taken off again.
     with torch.inference_mode(mode=False), torch.no_grad():

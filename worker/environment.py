@@ -20,6 +20,7 @@ import transformers
 
 from db.specs import canonical_json
 from worker.device import Precision, determinism_flags
+from worker.tuning import Tuning
 
 _LIBRARIES = (torch, diffusers, transformers, tokenizers, numpy)
 
@@ -68,6 +69,7 @@ def describe_environment(
     weights_digest: str,
     guided: bool,
     adapters: list[dict[str, Any]],
+    tuning: Tuning | None = None,
 ) -> Environment:
     """The environment of an engine of these shapes in this process."""
     document = {
@@ -75,8 +77,7 @@ def describe_environment(
         **{module.__name__: str(module.__version__) for module in _LIBRARIES},
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
         "flags": determinism_flags(),
-        "attention": "sdpa",
-        "compile": None,
+        "tuning": (tuning or Tuning()).fields(),
         "dtype": precision,
         "vae_dtype": vae_precision or precision,
         "weights_digest": weights_digest,

@@ -7,8 +7,9 @@ composed of parts from different repositories.
 
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from db.settings import Settings
 from worker.adapters import add_embeddings
 from worker.device import DTYPES, Precision, resolve_device, resolve_precision
 from worker.pipelines import Pipeline, load_pipeline
+from worker.tuning import Tuning, choose_tuning, tune
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Model:
     components: Mapping[str, Any]
     scheduler_config: Mapping[str, Any]
     index: Mapping[str, Any]
+    tuning: Tuning = field(default_factory=Tuning)
     pipeline: Pipeline | None = None
     has_embeddings: bool = False
     active_adapters: tuple[tuple[str, float], ...] = ()
@@ -79,6 +82,19 @@ class Model:
         vae = self.components.get("vae")
         dtype = self.dtype if vae is None else vae.dtype
         return next(name for name, known in DTYPES.items() if known == dtype)
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[Any]:
+        """A component on the device; afterwards back in main memory, where that is set."""
+        component = self.components[name]
+        if not self.tuning.offload:
+            yield component
+            return
+        component.to(self.device)
+        try:
+            yield component
+        finally:
+            component.to("cpu")
 
 
 def load_model(
@@ -111,9 +127,14 @@ def load_model(
         for component in components.values():
             if isinstance(component, torch.nn.Module):
                 component.to(device).eval().requires_grad_(False)
-        if "text_encoder_2" in components and components["vae"].config.force_upcast:
+        two_encoders = pipeline is None and "text_encoder_2" in components
+        if two_encoders and components["vae"].config.force_upcast:
             # SDXL's own VAE overflows in fp16; diffusers' pipeline decodes in fp32 too.
             components["vae"].to(torch.float32 if precision == "fp16" else DTYPES[precision])
+        tuning = Tuning()
+        if pipeline is None:
+            tuning = choose_tuning(settings, device)
+            tune(components, tuning)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"model {entry.name} does not fit on {device}: {error}") from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -127,6 +148,7 @@ def load_model(
         facts=facts,
         components=components,
         scheduler_config=_scheduler_config(entry, folders) if pipeline is None else {},
+        tuning=tuning,
         pipeline=pipeline,
         index=pipeline_options(entry),
         has_embeddings=bool(entry.embeddings),

@@ -88,7 +88,8 @@ class Conditioner:
         self._model = model
         names = ("", "_2") if "text_encoder_2" in model.components else ("",)
         self._tokenizers: list[Any] = [model.components[f"tokenizer{name}"] for name in names]
-        self._encoders: list[Any] = [model.components[f"text_encoder{name}"] for name in names]
+        self._names = [f"text_encoder{name}" for name in names]
+        self._encoders: list[Any] = [model.components[name] for name in self._names]
         self._device = model.device
         self._dtype = model.dtype
         self._rows = rows
@@ -165,8 +166,8 @@ class Conditioner:
     def _encode_pieces(self, pieces: Sequence[tuple[Text, tuple[Piece, ...]]]) -> list[Condition]:
         """One pass of each text encoder, always of the same shape."""
         outputs = [
-            self._run(encoder, [windows[which] for _, windows in pieces])
-            for which, encoder in enumerate(self._encoders)
+            self._run(name, [windows[which] for _, windows in pieces])
+            for which, name in enumerate(self._names)
         ]
         conditions = []
         for row, (text, windows) in enumerate(pieces):
@@ -181,14 +182,15 @@ class Conditioner:
             conditions.append(Condition(hidden=weighted.to(self._dtype), pooled=pooled))
         return conditions
 
-    def _run(self, encoder: Any, pieces: Sequence[Piece]) -> Any:
+    def _run(self, name: str, pieces: Sequence[Piece]) -> Any:
         padded = [*pieces, *[pieces[0]] * (self._rows - len(pieces))]
         ids = torch.tensor([piece.ids for piece in padded], device=self._device)
         mask = None
-        if getattr(encoder.config, "use_attention_mask", False):
+        if getattr(self._model.components[name].config, "use_attention_mask", False):
             used = torch.tensor([[piece.used] for piece in padded], device=self._device)
             mask = (torch.arange(self._window, device=self._device) < used).long()
-        return encoder(ids, attention_mask=mask, output_hidden_states=True)
+        with self._model.using(name) as encoder:
+            return encoder(ids, attention_mask=mask, output_hidden_states=True)
 
     def _layer(self, encoder: Any, output: Any, skip: int) -> torch.Tensor:
         """Which layer conditions the denoiser: SDXL takes the last but one, without the norm."""
@@ -197,7 +199,9 @@ class Conditioner:
             layer = output.hidden_states[-(skip + 2)]
         elif skip:
             inner = getattr(encoder, "text_model", encoder)
-            layer = inner.final_layer_norm(output.hidden_states[-(skip + 1)])
+            layer = inner.final_layer_norm(
+                output.hidden_states[-(skip + 1)].to(inner.final_layer_norm.weight.device)
+            ).to(self._device)
         else:
             layer = output.last_hidden_state
         return layer

@@ -43,14 +43,16 @@ class Denoiser:
         rows = [self._empty_latents if slot is None else slot.model_input() for slot in slots]
         times = [0.0 if slot is None else float(slot.timestep) for slot in slots]
         copies = 2 if self._guided else 1
-        output: torch.Tensor = self._unet(
-            torch.cat(rows * copies),
-            # U-Nets take the sine of the timestep in fp32, whatever type it came in.
-            torch.tensor(times * copies, dtype=torch.float32).to(self._model.device),
-            **self._conditions(slots),
-            return_dict=False,
-        )[0]
-        parts = torch.split(output, 1)
+        tuning = self._model.tuning
+        with tuning.attending():
+            output: torch.Tensor = self._unet(
+                torch.cat(rows * copies).contiguous(memory_format=tuning.memory_format),
+                # U-Nets take the sine of the timestep in fp32, whatever type it came in.
+                torch.tensor(times * copies, dtype=torch.float32).to(self._model.device),
+                **self._conditions(slots),
+                return_dict=False,
+            )[0]
+        parts = torch.split(output.contiguous(), 1)
         if not self._guided:
             return [(None, part) for part in parts]
         return list(zip(parts[: len(slots)], parts[len(slots) :], strict=True))

@@ -223,7 +223,7 @@ class GuidedEngine:
             outcome=outcome,
             cut=slot.cut,
             seconds=slot.seconds,
-            environment=self._environment.changed(vae_dtype="fp32") if picture.retried else None,
+            environment=self._environment.changed(**picture.changes) if picture.changes else None,
         )
 
 
@@ -254,6 +254,7 @@ def open_guided_engine(
         device=model.device,
         precision=model.precision,
         vae_precision=model.vae_precision,
+        tuning=model.tuning,
         shapes=shapes,
         weights_digest=model.weights_digest,
         guided=group["guided"],

@@ -1,7 +1,7 @@
 """Latents → pixels: decoded in a fixed shape, converted on the device, judged."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,43 +16,68 @@ from worker.models import Model
 class Picture:
     """Pixels (height, width, 3), uint8, and how good they are.
 
-    `retried` says that the decoder ran in fp32 because its own precision gave NaN.
+    `changes` are the fields of the environment that were different for it: the decoder ran in
+    fp32 because its own precision gave NaN, or in tiles because memory was short.
     """
 
     pixels: npt.NDArray[np.uint8]
     outcome: Outcome
-    retried: bool = False
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Decoder:
     """Decodes finished latents, `rows` at a time whatever there is."""
 
     def __init__(self, model: Model, *, rows: int) -> None:
+        self._model = model
         self._vae: Any = model.components.get("vae")
         self._rows = rows
         self._vae_dtype = None if self._vae is None else self._vae.dtype
 
     def pictures(self, latents: Sequence[torch.Tensor]) -> list[Picture]:
-        """The pictures of finished images, each latents (1, channels, height, width)."""
+        """The pictures of finished images, each latents (1, channels, height, width).
+
+        Where memory is too short for decoding, it is tried once more in tiles.
+        """
+        if self._vae is None:
+            return self._decoded(latents, {})
+        with self._model.using("vae"):
+            try:
+                return self._decoded(latents, {})
+            except torch.OutOfMemoryError:
+                if self._model.tuning.vae_tiling:
+                    raise
+            self._vae.enable_tiling()
+            try:
+                return self._decoded(latents, {"vae_tiling": True})
+            finally:
+                # Or what comes later would depend on what came before.
+                self._vae.disable_tiling()
+
+    def _decoded(
+        self, latents: Sequence[torch.Tensor], changes: Mapping[str, Any]
+    ) -> list[Picture]:
         found: list[Picture] = []
         for start in range(0, len(latents), self._rows):
             some = [row.contiguous() for row in latents[start : start + self._rows]]
             padding = [torch.zeros_like(some[0])] * (self._rows - len(some))
             values = self._decode(torch.cat(some + padding))[: len(some)]
             found += [
-                self._judged(row, values[index : index + 1]) for index, row in enumerate(some)
+                self._judged(row, values[index : index + 1], changes)
+                for index, row in enumerate(some)
             ]
         return found
 
-    def _judged(self, latents: torch.Tensor, values: torch.Tensor) -> Picture:
+    def _judged(
+        self, latents: torch.Tensor, values: torch.Tensor, changes: Mapping[str, Any]
+    ) -> Picture:
         if _finite(values):
-            return _picture(values)
+            return _picture(values, changes)
         if self._vae is None or self._vae_dtype == torch.float32 or not _finite(latents):
             return _black(values)
         values = self._decode_in_fp32(latents)
         if _finite(values):
-            picture = _picture(values)
-            return Picture(pixels=picture.pixels, outcome=picture.outcome, retried=True)
+            return _picture(values, {**changes, "vae_dtype": "fp32"})
         return _black(values)
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
@@ -69,6 +94,7 @@ class Decoder:
             scaled = latents * std / config.scaling_factor + mean
         else:
             scaled = latents / config.scaling_factor
+        scaled = scaled.contiguous(memory_format=self._model.tuning.memory_format)
         values: torch.Tensor = self._vae.decode(scaled, return_dict=False)[0]
         return values
 
@@ -86,7 +112,7 @@ def _finite(values: torch.Tensor) -> bool:
     return bool(values.isfinite().all())
 
 
-def _picture(values: torch.Tensor) -> Picture:
+def _picture(values: torch.Tensor, changes: Mapping[str, Any]) -> Picture:
     # The order and precision of diffusers' image processor: the same rounding, on the device.
     unit = (values * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float()
     pixels = (unit * 255).round().to(torch.uint8)[0].cpu().numpy()
@@ -94,7 +120,8 @@ def _picture(values: torch.Tensor) -> Picture:
         pixels = np.repeat(pixels, 3, axis=-1)
     flat = pixels.reshape(-1, pixels.shape[-1])
     uniform = bool((flat == flat[0]).all())
-    return Picture(pixels=pixels, outcome=Outcome.BLANK if uniform else Outcome.OK)
+    outcome = Outcome.BLANK if uniform else Outcome.OK
+    return Picture(pixels=pixels, outcome=outcome, changes=changes)
 
 
 def _black(values: torch.Tensor) -> Picture:

@@ -151,7 +151,10 @@ class Starts:
     def _encode(self, picture: torch.Tensor) -> Any:
         if self._vae is None:
             raise ModelError(f"model {self._model.name} can't start from a picture")
-        return self._vae.encode(picture.to(self._model.device, self._vae.dtype)).latent_dist
+        with self._model.using("vae") as vae:
+            values = picture.to(self._model.device, vae.dtype)
+            encoded = vae.encode(values.contiguous(memory_format=self._model.tuning.memory_format))
+        return encoded.latent_dist
 
     def _sampled(self, distribution: Any, generator: torch.Generator) -> torch.Tensor:
         latents = self._vae.config.scaling_factor * distribution.sample(generator)

@@ -1,0 +1,92 @@
+"""Speed and memory settings that may change bits: applied once a model is loaded, and recorded.
+
+None of them changes what is drawn, all may change its last bits: each is a field of the
+environment.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from db.settings import Settings
+
+_BACKENDS = {
+    "math": SDPBackend.MATH,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuning:
+    """How a model is run.
+
+    `attention` is the kernel of scaled-dot-product attention, `sdpa` torch's own choice.
+    `offload` keeps text encoders and VAE in main memory while they are not used.
+    """
+
+    attention: str = "sdpa"
+    channels_last: bool = False
+    compiled: bool = False
+    fused: bool = False
+    offload: bool = False
+    vae_tiling: bool = False
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The format of the U-Net's and the VAE's inputs: one for every row there will be."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def fields(self) -> dict[str, Any]:
+        """As an environment records it; what is off is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not False}
+
+    @contextmanager
+    def attending(self) -> Iterator[None]:
+        """Attention runs on the chosen kernel inside."""
+        chosen = _BACKENDS.get(self.attention)
+        with nullcontext() if chosen is None else sdpa_kernel(chosen):
+            yield
+
+
+def choose_tuning(settings: Settings, device: torch.device) -> Tuning:
+    """What the settings say; channels last is the GPU's own choice."""
+    channels_last = settings.channels_last
+    return Tuning(
+        attention=settings.attention,
+        channels_last=device.type == "cuda" if channels_last is None else channels_last,
+        compiled=settings.compile,
+        fused=settings.fuse_projections,
+        offload=settings.cpu_offload,
+        vae_tiling=settings.vae_tiling,
+    )
+
+
+def tune(components: Mapping[str, Any], tuning: Tuning) -> None:
+    """Apply a tuning to a model's modules, in place."""
+    unet, vae = components.get("unet"), components.get("vae")
+    for module in (unet, vae):
+        if module is None:
+            continue
+        if tuning.channels_last:
+            module.to(memory_format=torch.channels_last)
+        if tuning.fused:
+            module.fuse_qkv_projections()
+    if vae is not None and tuning.vae_tiling:
+        vae.enable_tiling()
+    if unet is not None and tuning.compiled:
+        # The whole U-Net: its repeated blocks alone are only the transformers.
+        unet.compile(dynamic=False)
+    if tuning.offload:
+        for name in resting(components):
+            components[name].to("cpu")
+
+
+def resting(components: Mapping[str, Any]) -> tuple[str, ...]:
+    """The components that are used once an image, not at every step."""
+    return tuple(name for name in ("text_encoder", "text_encoder_2", "vae") if name in components)
