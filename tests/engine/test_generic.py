@@ -16,6 +16,7 @@ from db.registry import load_registry, weights_digest
 from db.states import Outcome
 from tests.engine.rendering import hashes, pixels_of, render
 from tests.oracle.registered import Shop, spec_of, table_of
+from worker.certifying import certify
 from worker.engine import Failed, Rendered, open_engine
 from worker.models import Model
 
@@ -107,6 +108,16 @@ def test_two_engines_of_one_model_do_not_stop_each_other(shop: Shop, model: Mode
     one.step()
     assert hashes(one.step()) == expected
     other.abandon()
+
+
+@pytest.mark.parametrize("name", [QUICK, "qwen_image", "z_image"])
+def test_it_can_be_certified(name: str, shop: Shop) -> None:
+    model = shop.model(name)
+    group = spec_of(model).group()
+    verdict = certify(open_engine(model, group, shop.settings), group, model_name=name)
+
+    assert [check.name for check in verdict.checks] == ["every slot", "shuffled neighbours"]
+    assert verdict.holds
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from tests.mill import Mill
 from tests.oracle.families import FAMILIES
 from tests.oracle.registered import Shop, spec_of
 from tests.workshop import Workshop, quick_settings
+from worker.agreements import Agreements
 from worker.engine import open_engine
 from worker.models import Model
 from worker.records import pixels_sha256
@@ -203,7 +204,8 @@ def workshop(sqlite_url: str, shop: Shop, tmp_path: Path) -> Iterator[Workshop]:
     migrate(database)
     workshop = Workshop(Mill(database), tmp_path / "store")
     workshop.settings = settings
-    workshop.shelf = ModelShelf(settings, workshop.folder)
+    agreements = Agreements(database, device_class="cpu", settings=settings)
+    workshop.shelf = ModelShelf(settings, agreements, workshop.folder)
     yield workshop
     assert workshop.mill.audit() == []
     database.close()
