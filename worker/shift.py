@@ -7,7 +7,7 @@ the fault-injection tests.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from db.database import Database
@@ -130,7 +130,7 @@ class Shift:
         """Do the shift. A `ServiceError` is raised after everything held was given back."""
         started = time.monotonic()
         self._database.run(lambda session: shifts.rescue(session, policy=self._policy))
-        if self._choose(set()) is None:
+        if self._choose(set(), ()) is None:
             return self._report
         shift_id = self._database.run(
             lambda session: shifts.start_shift(
@@ -170,12 +170,16 @@ class Shift:
         ) as recorder:
             self._recorder = recorder
             exhausted: set[int] = set()
+            # Each shift starts with the job that is due, whatever is loaded: otherwise a long job
+            # would keep every other model waiting. From then on loaded models go first.
+            loaded: Sequence[str] = ()
             try:
                 while not self._must_stop(lease):
-                    choice = self._choose(exhausted)
+                    choice = self._choose(exhausted, loaded)
                     if choice is None:
                         break
                     engine = self._open(holdings, choice)
+                    loaded = self._shelf.loaded
                     if engine is not None and self._render(choice, engine, holdings, recorder) == 0:
                         exhausted.add(choice.id)
                 recorder.wait(stop=lambda: self._must_leave(lease))
@@ -232,11 +236,11 @@ class Shift:
             if image.request_key not in known:
                 self._report.failed += holdings.fail(image, error, final=True)
 
-    def _choose(self, exhausted: set[int]) -> GroupChoice | None:
+    def _choose(self, exhausted: set[int], loaded: Sequence[str]) -> GroupChoice | None:
         avoided = exhausted | self._refusals.current()
         return self._database.run(
             lambda session: claims.choose_group(
-                session, route=self._route, loaded=self._shelf.loaded, busy=avoided
+                session, route=self._route, loaded=loaded, busy=avoided
             )
         )
 
