@@ -107,10 +107,7 @@ def _pipeline_class(model: str, name: object) -> Any:
 def _check_component(model: str, name: str, folder: Path, declared: object) -> None:
     """A `ModelError` unless the component is a class of diffusers or transformers."""
     library, class_name = declared if isinstance(declared, list) else (None, None)
-    modules = diffusers.pipelines
-    family = isinstance(library, str) and library.isidentifier() and hasattr(modules, library)
-    source = getattr(modules, str(library)) if family else _LIBRARIES.get(str(library))
-    if not isinstance(class_name, str) or getattr(source, class_name, None) is None:
+    if not isinstance(class_name, str) or getattr(_library(library), class_name, None) is None:
         raise ModelError(
             f"model {model}: component {name} is {library}.{class_name}, which neither diffusers "
             f"{diffusers.__version__} nor transformers {transformers.__version__} has"
@@ -119,10 +116,17 @@ def _check_component(model: str, name: str, folder: Path, declared: object) -> N
         raise ModelError(f"model {model}: {folder} holds code, which is never run")
 
 
+def _library(name: object) -> Any:
+    """What an index means by a library: one of two, or a family's package within diffusers."""
+    if isinstance(name, str) and inspect.ismodule(getattr(diffusers.pipelines, name, None)):
+        return getattr(diffusers.pipelines, name)
+    return _LIBRARIES.get(str(name))
+
+
 def _load_part(declared: list[str], folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
     """A component from a folder of its own, of the class that the index names."""
     library, class_name = declared
-    component_class = getattr(_LIBRARIES.get(library), class_name)
+    component_class = getattr(_library(library), class_name)
     options: dict[str, Any] = {"local_files_only": True}
     if issubclass(component_class, torch.nn.Module):
         name = "torch_dtype" if library == "diffusers" else "dtype"

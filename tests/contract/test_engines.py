@@ -60,7 +60,24 @@ def shapes64() -> Case:
     return Case(lambda: open_engine(model, spec.group(), settings, SLOTS), spec)
 
 
+@pytest.fixture(scope="module")
+def generic(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    from tests.oracle.registered import Shop, spec_of
+
+    shop = Shop(tmp_path_factory.mktemp("families"), slots=SLOTS)
+    model = shop.model("stable_diffusion_3")
+    spec = spec_of(model, steps=3)
+    return Case(lambda: open_engine(model, spec.group(), shop.settings, SLOTS), spec)
+
+
 @pytest.fixture(params=["fake", "shapes64"])
+def joining(request: pytest.FixtureRequest) -> Case:
+    """Engines whose images share calls while their steps differ."""
+    found: Case = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(params=["fake", "shapes64", "generic"])
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.getfixturevalue(request.param)
     return found
@@ -99,9 +116,9 @@ def test_every_ticket_comes_back_once_with_its_picture(case: Case) -> None:
         assert result.seconds >= 0
 
 
-def test_a_step_is_one_denoiser_call_and_an_image_ends_after_its_own(case: Case) -> None:
-    engine = case.engine()
-    engine.admit([(1, case.spec(1, steps=2)), (2, case.spec(2, steps=4))])
+def test_a_step_is_one_denoiser_call_and_an_image_ends_after_its_own(joining: Case) -> None:
+    engine = joining.engine()
+    engine.admit([(1, joining.spec(1, steps=2)), (2, joining.spec(2, steps=4))])
     ended = []
     for expected in (1, 2, 3, 4):
         ended.append([result.ticket for result in engine.step()])
