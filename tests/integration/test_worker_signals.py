@@ -1,0 +1,183 @@
+"""Stopping and killing real Celery workers: what is given back, what is charged, what ends."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from db.database import Database
+from db.queries.tallies import Counts
+from db.schema import migrate
+from db.states import ImageState
+from tests.integration.workers import Plant, children, eventually, lives, uncharged
+from tests.mill import Mill, spec
+
+SLOW = [replace(spec(f"slow {n}"), steps=8) for n in range(12)]
+
+
+@pytest.fixture
+def plant(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
+    """Postgres, Valkey and a folder; leases of two seconds."""
+    database = Database(postgres_url)
+    migrate(database)
+    (tmp_path / "store").mkdir()
+    environment = {
+        "IMAGEMILL_DATABASE_URL": postgres_url,
+        "IMAGEMILL_BROKER_URL": broker_url,
+        "IMAGEMILL_STORAGE_URL": str(tmp_path / "store"),
+        "IMAGEMILL_LEASE_SECONDS": "3",
+        "IMAGEMILL_HEARTBEAT_SECONDS": "0.3",
+        "IMAGEMILL_HANG_SECONDS": "60",
+        "IMAGEMILL_DRAIN_SECONDS": "20",
+        "IMAGEMILL_RETRY_SECONDS": "0",
+    }
+    plant = Plant(Mill(database), environment, tmp_path)
+    yield plant
+    plant.close()
+    assert plant.mill.audit() == []
+    database.close()
+
+
+def held_by_a_child(plant: Plant, job: int) -> int:
+    """A child's pid, once it renders images of the job."""
+    assert eventually(lambda: plant.leased(job) > 0), plant.logs
+    return plant.busy_child()
+
+
+@pytest.mark.parametrize(
+    ("number", "group"),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)],
+    ids=["SIGTERM", "SIGTERM to the group", "Ctrl-C"],
+)
+def test_a_drain_gives_everything_back_and_charges_nobody(
+    plant: Plant, number: signal.Signals, group: bool
+) -> None:
+    job = plant.mill.load("job", SLOW)
+    plant.dispatcher()
+    worker = plant.worker()
+    child = held_by_a_child(plant, job)
+    worker.signal(number, group=group)
+    assert worker.ends() == 0, plant.logs
+    assert not lives(child)
+    counts = plant.mill.counts(job)
+    assert counts.leased == 0, "its images wait for the end of a lease"
+    assert counts.ready > 0, "it rendered on instead of stopping at a step"
+    assert all(uncharged(plant.mill, job))
+    assert "Traceback" not in worker.said
+
+
+def test_a_notice_of_a_spot_instance_drains(plant: Plant, tmp_path: Path) -> None:
+    job = plant.mill.load("job", SLOW)
+    plant.dispatcher()
+    worker = plant.worker(notice_file=str(tmp_path / "notice"))
+    held_by_a_child(plant, job)
+    (tmp_path / "notice").touch()
+    assert worker.ends() == 0
+    assert plant.leased(job) == 0
+    assert all(uncharged(plant.mill, job))
+
+
+def test_a_second_signal_ends_at_once(plant: Plant) -> None:
+    job = plant.mill.load("job", ["hang now"])
+    plant.dispatcher()
+    worker = plant.worker(drain_seconds="600")
+    child = held_by_a_child(plant, job)
+    worker.signal(signal.SIGTERM)
+    assert eventually(lambda: "draining (SIGTERM)" in worker.said)
+    assert lives(child)
+    worker.signal(signal.SIGTERM)
+    assert worker.ends(30) == 143
+    assert eventually(lambda: not lives(child), 30)
+
+
+def test_a_drain_that_takes_too_long_is_ended(plant: Plant) -> None:
+    job = plant.mill.load("job", ["hang now"])
+    plant.dispatcher()
+    worker = plant.worker(drain_seconds="1")
+    child = held_by_a_child(plant, job)
+    worker.signal(signal.SIGTERM)
+    worker.ends()
+    assert not lives(child)
+    assert "could not stop within 1 s" in worker.said
+
+
+def test_a_killed_parent_takes_its_children_along(plant: Plant) -> None:
+    job = plant.mill.load("job", SLOW)
+    plant.dispatcher()
+    worker = plant.worker(children=2)
+    held_by_a_child(plant, job)
+    family = children(worker.pid)
+    worker.signal(signal.SIGKILL)
+    worker.ends()
+    assert eventually(lambda: not any(map(lives, family)), 30)
+    plant.worker()
+    assert plant.finishes(job), plant.logs
+    assert plant.mill.counts(job) == Counts(done=len(SLOW))
+
+
+def test_a_killed_childs_images_are_leased_again_in_time(plant: Plant) -> None:
+    """Within the lease plus ten seconds; the parent starts another child by itself."""
+    job = plant.mill.load("job", SLOW)
+    plant.dispatcher()
+    plant.worker(children=2)
+    child = held_by_a_child(plant, job)
+    held = {i.id for i in plant.mill.images(job) if i.state == ImageState.LEASED}
+    os.kill(child, signal.SIGKILL)
+    killed = time.monotonic()
+
+    def again() -> bool:
+        now = {i.id: i for i in plant.mill.images(job)}
+        lost = [i for i in held if "lost" in plant.mill.events(i)]
+        return bool(lost) and all(now[i].state != ImageState.READY for i in lost)
+
+    assert eventually(again), plant.logs
+    assert time.monotonic() - killed < 3 + 10
+    assert plant.finishes(job)
+    assert plant.mill.counts(job) == Counts(done=len(SLOW))
+
+
+def test_a_frozen_child_is_fenced(plant: Plant) -> None:
+    job = plant.mill.load("job", [replace(spec(f"slow {n}"), steps=8) for n in range(8)])
+    plant.dispatcher()
+    plant.worker(children=2)
+    child = held_by_a_child(plant, job)
+    os.kill(child, signal.SIGSTOP)
+    try:
+        assert plant.finishes(job), plant.logs
+        done = {i.id: plant.mill.events(i.id) for i in plant.mill.images(job)}
+    finally:
+        os.kill(child, signal.SIGCONT)
+    assert eventually(lambda: "lost its lease" in plant.logs), plant.logs
+    time.sleep(1)
+    assert {i.id: plant.mill.events(i.id) for i in plant.mill.images(job)} == done
+    assert all(events.count("done") == 1 for events in done.values())
+
+
+@pytest.mark.parametrize("word", ["kill", "segv"])
+def test_an_image_that_ends_its_process_dies_alone(plant: Plant, word: str) -> None:
+    job = plant.mill.load("job", ["a", "b", f"{word} it", "c"])
+    plant.dispatcher()
+    plant.worker()
+    assert plant.finishes(job), plant.logs
+    assert plant.mill.counts(job) == Counts(done=3, dead=1)
+    [dead] = [i for i in plant.mill.images(job) if i.state == ImageState.DEAD]
+    assert dead.prompt == f"{word} it"
+    assert dead.error_code == "worker_lost"
+    assert dead.error_message
+    assert plant.mill.events(dead.id) == ["lost", "lost", "lost", "dead"]
+
+
+def test_a_hung_step_is_given_up_and_its_child_replaced(plant: Plant) -> None:
+    job = plant.mill.load("job", ["a", "hang now", "b"])
+    plant.dispatcher()
+    worker = plant.worker(hang_seconds="1", lease_seconds="2")
+    child = held_by_a_child(plant, job)
+    assert plant.finishes(job), plant.logs
+    assert plant.mill.counts(job) == Counts(done=2, dead=1)
+    assert not lives(child)
+    assert children(worker.pid)
+    assert "ending this process" in worker.said

@@ -1,0 +1,150 @@
+"""Real worker processes for the tests: the Celery worker of production, with the fake engine."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from sqlalchemy import text
+
+from db.database import Database
+from db.tether import TetheredProcess
+from tests.mill import Mill
+
+
+def eventually(what: Callable[[], object], seconds: float = 60) -> bool:
+    """Whether it becomes true within some (generous) time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if what():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process that is no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+class Program:
+    """A module run with `python -m`, leader of a process group of its own; it ends with us."""
+
+    def __init__(
+        self, module: str, *arguments: str, environment: Mapping[str, str], log: Path
+    ) -> None:
+        self._log = log
+        self._process = TetheredProcess(
+            [sys.executable, "-m", module, *arguments],
+            environment={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            log=log,
+            death_signal=signal.SIGKILL,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def said(self) -> str:
+        """Everything that it printed."""
+        return self._log.read_text()
+
+    def signal(self, number: signal.Signals, *, group: bool = False) -> None:
+        (os.killpg if group else os.kill)(self.pid, number)
+
+    def ends(self, seconds: float = 60) -> int:
+        """The exit status, once it has ended."""
+        return self._process.wait(seconds)
+
+    def close(self) -> None:
+        """End it and what it started, whatever state they are in."""
+        for child in children(self.pid):
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        if self.alive:
+            self._process.kill()
+
+
+def children(pid: int) -> list[int]:
+    """The live child processes of a process."""
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [int(child) for child in found if lives(int(child))]
+
+
+class Plant:
+    """A database with work, a broker and a store, and programs that work on them."""
+
+    def __init__(self, mill: Mill, environment: Mapping[str, str], folder: Path) -> None:
+        self.mill = mill
+        self.environment = dict(environment)
+        self._folder = folder
+        self._programs: list[Program] = []
+
+    @property
+    def database(self) -> Database:
+        return self.mill.database
+
+    def worker(self, *, children: int = 1, **settings: str) -> Program:
+        return self._start("tests.chaos.worker", "--children", str(children), **settings)
+
+    def dispatcher(self) -> Program:
+        return self._start("scheduler_jobs.cli", "dispatcher")
+
+    def busy_child(self) -> int:
+        """The pid of a child that holds images that it has begun to render."""
+        query = text(
+            "SELECT w.pid FROM workers w JOIN shifts s ON s.worker_id = w.id"
+            " JOIN images i ON i.shift_id = s.id WHERE i.begun_at IS NOT NULL"
+            " AND s.ended_at IS NULL"
+        )
+        found: list[int] = []
+
+        def look() -> bool:
+            with self.database.reading() as session:
+                found[:] = session.scalars(query).all()
+            return bool(found)
+
+        assert eventually(look), self.logs
+        return found[0]
+
+    def leased(self, job_id: int) -> int:
+        return self.mill.counts(job_id).leased
+
+    def finishes(self, job_id: int, seconds: float = 90) -> bool:
+        return eventually(lambda: self.mill.counts(job_id).pending == 0, seconds)
+
+    @property
+    def logs(self) -> str:
+        return "\n".join(program.said for program in self._programs)
+
+    def _start(self, module: str, *arguments: str, **settings: str) -> Program:
+        environment = self.environment | {f"IMAGEMILL_{k.upper()}": v for k, v in settings.items()}
+        log = self._folder / f"{len(self._programs)}-{module}.log"
+        program = Program(module, *arguments, environment=environment, log=log)
+        self._programs.append(program)
+        return program
+
+    def close(self) -> None:
+        for program in self._programs:
+            program.close()
+
+
+def uncharged(mill: Mill, job_id: int) -> Iterator[bool]:
+    """For each image of a job: no failure was recorded, and it may have neighbours."""
+    for image in mill.images(job_id):
+        yield not image.suspect and set(mill.events(image.id)) <= {"done"}
