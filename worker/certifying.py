@@ -141,6 +141,7 @@ def known_rows(
             adapters=tuple(Adapter(**adapter) for adapter in group["adapters"]),
             guidance_scale=2.0 + number % 7 if group["guided"] else 1.0,
             prompt=_PROMPTS[number % len(_PROMPTS)],
+            windows=group.get("windows", 1),
             sampler=_SAMPLERS[number % len(_SAMPLERS)],
             steps=steps + number % 3,
             seed=1000 + number,
@@ -206,16 +207,19 @@ def _nan_neighbours(engine: Engine, known: Sequence[ImageSpec], expected: Sequen
 def _render(engine: Engine, specs: Sequence[ImageSpec]) -> list[Rendered]:
     waiting = list(enumerate(specs))
     found: dict[int, Rendered] = {}
-    while waiting or engine.busy:
-        room = engine.room()
-        if waiting and room:
-            engine.admit(waiting[:room])
-            del waiting[:room]
-        for result in engine.step():
-            if isinstance(result, Failed):
-                engine.abandon()
-                raise result.error
-            found[result.ticket] = result
+    try:
+        while waiting or engine.busy:
+            room = engine.room()
+            if waiting and room:
+                engine.admit(waiting[:room])
+                del waiting[:room]
+            for result in engine.step():
+                if isinstance(result, Failed):
+                    raise result.error
+                found[result.ticket] = result
+    finally:
+        # The engine goes on to work after a failed trial.
+        engine.abandon()
     return [found[ticket] for ticket in range(len(specs))]
 
 

@@ -12,6 +12,8 @@ from db.settings import Settings
 from db.states import Outcome
 from tests.engine.rendering import CAPTIONS, hashes, render, spec_for
 from worker.engine import Failed, Rendered, open_engine
+from worker.engine.guided import GuidedEngine
+from worker.engine.opening import probe
 from worker.engine.pictures import Decoder
 from worker.engine.sizing import even, find_slots
 from worker.models import Model
@@ -194,17 +196,42 @@ def test_b_is_even(asked: int, given: int) -> None:
 def test_slots_are_found_by_trying() -> None:
     tried = []
 
-    def attempt(slots: int) -> None:
+    def attempt(slots: int) -> float:
         tried.append(slots)
         if slots > 8:
             raise OutOfMemory
+        return 1.0
 
     assert find_slots(attempt) == 8
     assert tried == [1, 2, 4, 8, 16]
 
 
+def test_slots_that_gain_nothing_are_not_taken() -> None:
+    # Two images take as long as one, four as long as twice two.
+    seconds = {1: 1.0, 2: 1.0, 4: 2.0, 8: 4.0}
+    assert find_slots(seconds.__getitem__) == 2
+
+
+def test_on_a_gpu_b_is_tried_with_the_engine_itself(shapes64: Model, settings: Settings) -> None:
+    # Any device may be asked to find its B; only a GPU does so by itself.
+    group = spec_for(shapes64).group()
+    tried = []
+
+    def attempt(slots: int) -> float:
+        tried.append(slots)
+        engine = open_engine(shapes64, group, settings, slots)
+        assert isinstance(engine, GuidedEngine)
+        seconds = probe(engine, group, shapes64)
+        assert seconds > 0
+        assert not engine.busy
+        return 1.0
+
+    assert find_slots(attempt, largest=4) == 4
+    assert tried == [1, 2, 4]
+
+
 def test_a_model_that_does_not_fit_at_all_says_so() -> None:
-    def attempt(slots: int) -> None:
+    def attempt(slots: int) -> float:
         raise OutOfMemory(f"{slots} is too many")
 
     with pytest.raises(OutOfMemory):

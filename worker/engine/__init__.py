@@ -105,7 +105,7 @@ def open_engine(
     """
     # Imported late: this module is read by code that must not load torch.
     from worker.engine.generic import open_generic_engine  # noqa: PLC0415  # see above
-    from worker.engine.guided import open_guided_engine  # noqa: PLC0415  # see above
+    from worker.engine.opening import open_guided_engine  # noqa: PLC0415  # see above
 
     if model.kind == "generic":
         return open_generic_engine(model, group, settings, slots)

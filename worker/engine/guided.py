@@ -6,26 +6,21 @@ image keeps its own sampler, steps, guidance scale and noise.
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import torch
 
 from db.errors import ImagemillError, ModelError, OutOfMemory, RenderError, UsageError
-from db.registry import load_registry
-from db.settings import Settings
 from db.specs import ImageSpec
 from db.states import Outcome
-from worker.adapters import WornAdapter, find_adapters, wear
+from worker.adapters import WornAdapter, wear
 from worker.engine import Failed, Rendered
 from worker.engine.conditioning import Conditioner, NoText, texts_of
 from worker.engine.denoiser import Denoiser
-from worker.engine.inputs import Inputs, no_inputs
 from worker.engine.pictures import Decoder, Picture
-from worker.engine.sizing import choose_shapes
 from worker.engine.slot import Slot, begin
 from worker.engine.starts import Starts
-from worker.environment import Environment, Shapes, describe_environment
+from worker.environment import Environment, Shapes
 from worker.models import Model
 
 
@@ -225,55 +220,6 @@ class GuidedEngine:
             seconds=slot.seconds,
             environment=self._environment.changed(**picture.changes) if picture.changes else None,
         )
-
-
-def open_guided_engine(
-    model: Model,
-    group: Mapping[str, Any],
-    settings: Settings,
-    slots: int | None,
-    *,
-    inputs: Inputs | None,
-) -> GuidedEngine:
-    """See `worker.engine.open_engine`."""
-    if group["weights_digest"] != model.weights_digest:
-        raise ModelError(
-            f"the group's weights are {group['weights_digest'][:10]}…, model {model.name} is "
-            f"{model.weights_digest[:10]}…"
-        )
-    width, height = group["width"], group["height"]
-    multiple = model.facts.size_multiple
-    if width % multiple or height % multiple:
-        raise ModelError(f"{width}x{height}: model {model.name} needs multiples of {multiple}")
-    shapes = choose_shapes(device=model.device, group=group, settings=settings, slots=slots)
-    adapters: tuple[WornAdapter, ...] = ()
-    if group["adapters"]:
-        adapters = find_adapters(group["adapters"], load_registry(settings))
-    wear(model, adapters)
-    environment = describe_environment(
-        device=model.device,
-        precision=model.precision,
-        vae_precision=model.vae_precision,
-        tuning=model.tuning,
-        shapes=shapes,
-        weights_digest=model.weights_digest,
-        guided=group["guided"],
-        adapters=[{"digest": worn.digest, "weight": worn.weight} for worn in adapters],
-    )
-    return GuidedEngine(
-        model,
-        shapes=shapes,
-        guided=group["guided"],
-        environment=environment,
-        starts=Starts(
-            model,
-            width=width,
-            height=height,
-            inputs=inputs or no_inputs,
-            max_pixels=settings.max_pixels,
-        ),
-        adapters=adapters,
-    )
 
 
 def _readable(error: Exception) -> ImagemillError:

@@ -1,5 +1,6 @@
 """How many slots an engine gets, and the fixed shapes that follow."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from worker.environment import Shapes
 
 CPU_SLOTS = 8
 LARGEST = 64
+_WORTH = 0.9
 
 
 def choose_shapes(
@@ -40,20 +42,25 @@ def even(slots: int) -> int:
     return slots if slots == 1 else slots - slots % 2
 
 
-def find_slots(attempt: Callable[[int], None], *, largest: int = LARGEST) -> int:
-    """The largest power of two, at most `largest`, at which `attempt(slots)` fits into memory.
+def find_slots(attempt: Callable[[int], float], *, largest: int = LARGEST) -> int:
+    """The power of two, at most `largest`, that fits into memory and is worth its size.
 
-    `attempt` does the work of one step and one decoding at that size, and raises `OutOfMemory`.
-    If not even 1 fits, that is raised.
+    `attempt(slots)` does the work of a step and a decoding at that size; it returns the seconds
+    of the step, or raises `OutOfMemory`. Doubling ends where an image's share of a step gets less
+    than a tenth shorter: more slots would only make every image wait longer. If not even 1 fits,
+    that is raised.
     """
-    fits = 0
+    best = 0
+    shortest = math.inf
     slots = 1
     while slots <= largest:
         try:
-            attempt(slots)
+            share = attempt(slots) / slots
         except OutOfMemory:
-            if fits == 0:
+            if best == 0:
                 raise
-            return fits
-        fits, slots = slots, slots * 2
-    return fits
+            break
+        if share > shortest * _WORTH:
+            break
+        best, shortest, slots = slots, share, slots * 2
+    return best
