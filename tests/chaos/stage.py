@@ -85,7 +85,8 @@ class Stage:
         if connection is None or connection.broken or connection.closed:
             connection = psycopg.connect(self.dsn, autocommit=True, connect_timeout=5)
             self._threads.connection = connection
-        return connection.execute(statement, values).fetchall()
+        cursor = connection.execute(statement, values)
+        return cursor.fetchall() if cursor.description else []
 
     def flush_broker(self) -> None:
         with Redis.from_url(self.valkey.url) as client:

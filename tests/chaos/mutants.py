@@ -1,0 +1,413 @@
+"""The harness on trial: mistakes planted in a copy of the code, each of which a test must notice.
+
+`python -m tests.chaos.mutants` plants one after the other and runs its check; exit 1 if any goes
+unnoticed. A mutant whose text is not in the code any more is an error: the list must not rot.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("db", "scheduler_jobs", "worker", "tests", "examples", "pyproject.toml")
+
+SHIFT = "tests/unit/test_shift.py"
+GROUP_RUN = "tests/unit/test_group_run.py"
+RECORDING = "tests/unit/test_recording.py"
+LEASE = "tests/unit/test_lease.py"
+DRAIN = "tests/unit/test_drain.py"
+DISPATCHER = "tests/unit/test_dispatcher.py"
+CLAIMS = "tests/contract/test_queries_claims.py"
+SHIFTS = "tests/contract/test_queries_shifts.py"
+OBJECTS = "tests/contract/test_queries_objects.py"
+JOBS = "tests/contract/test_queries_jobs.py"
+STORAGE = "tests/contract/test_storage.py"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """A mistake: `wrong` in the place of `right`, and the tests that must notice."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    checks: tuple[str, ...]
+    only: str = "not postgres"
+    """pytest's -k: SQLite is quicker to start, and the statements are the same."""
+
+
+def _mutant(
+    name: str, file: str, right: str, wrong: str, *checks: str, only: str = "not postgres"
+) -> Mutant:
+    return Mutant(name=name, file=file, right=right, wrong=wrong, checks=checks, only=only)
+
+
+MUTANTS = (
+    # Fences and leases, in SQL.
+    _mutant(
+        "the fence does not look at the lease",
+        "db/queries/claims.py",
+        "return and_(in_state(ImageState.LEASED), Image.shift_id == shift_id, live)",
+        "return and_(in_state(ImageState.LEASED), Image.shift_id == shift_id)",
+        *(CLAIMS, SHIFTS),
+    ),
+    _mutant(
+        "the fence does not look at whose image it is",
+        "db/queries/claims.py",
+        "return and_(in_state(ImageState.LEASED), Image.shift_id == shift_id, live)",
+        "return and_(in_state(ImageState.LEASED), live)",
+        *(CLAIMS, SHIFTS, OBJECTS),
+    ),
+    _mutant(
+        "a shift whose lease is over may claim and record",
+        "db/queries/claims.py",
+        "    return found is not None\n",
+        "    return True\n",
+        *(CLAIMS, OBJECTS),
+    ),
+    _mutant(
+        "a lease that is over can be renewed",
+        "db/queries/shifts.py",
+        ".where(Shift.id == shift_id, Shift.ended_at.is_(None), Shift.lease_until > now())\n"
+        "        .values(lease_until",
+        ".where(Shift.id == shift_id, Shift.ended_at.is_(None))\n        .values(lease_until",
+        SHIFTS,
+    ),
+    _mutant(
+        "a rescuer that resets the failures",
+        "db/queries/shifts.py",
+        "            failures=Image.failures + charge,",
+        "            failures=0,",
+        SHIFTS,
+    ),
+    _mutant(
+        "a rescuer that suspects nobody",
+        "db/queries/shifts.py",
+        "            suspect=True,",
+        "            suspect=Image.suspect,",
+        SHIFTS,
+    ),
+    _mutant(
+        "a rescuer that takes live leases as over",
+        "db/queries/shifts.py",
+        "or_(literal(everything), Shift.lease_until <= now())",
+        "or_(literal(everything), Shift.lease_until.is_not(None))",
+        SHIFTS,
+    ),
+    _mutant(
+        "a shift that ends without letting go",
+        "db/queries/shifts.py",
+        "    release(session, Image.shift_id == shift_id, shift_id=shift_id)\n    return True",
+        "    return True",
+        SHIFTS,
+    ),
+    _mutant(
+        "suspects come with neighbours",
+        "db/queries/claims.py",
+        "take(job_id=job_id, suspect=True, limit=1)",
+        "take(job_id=job_id, suspect=True, limit=limit)",
+        *(CLAIMS, SHIFT),
+    ),
+    _mutant(
+        "a failure that never makes dead",
+        "db/queries/claims.py",
+        "Image.failures + charge >= policy.max_failures)\n    row",
+        "Image.failures + charge >= 10**9)\n    row",
+        CLAIMS,
+    ),
+    _mutant(
+        "every failure counts, with neighbours too",
+        "db/queries/claims.py",
+        "    charge = 1 if failure.solo else 0",
+        "    charge = 1",
+        CLAIMS,
+    ),
+    # Recording, in SQL.
+    _mutant(
+        "a second object of a request is an error",
+        "db/queries/objects.py",
+        "_dialect_insert(session, Object).on_conflict_do_nothing()",
+        "_dialect_insert(session, Object)",
+        OBJECTS,
+    ),
+    _mutant(
+        "images of loading and cancelled jobs become done",
+        "db/queries/objects.py",
+        "exists().where(Job.id == Image.job_id, Job.state.in_(_FINISHABLE)),",
+        "exists().where(Job.id == Image.job_id),",
+        *(OBJECTS, JOBS),
+    ),
+    _mutant(
+        "a job is finished while images are leased",
+        "db/queries/jobs.py",
+        "Tally.state.in_((ImageState.READY, ImageState.LEASED))",
+        "Tally.state.in_((ImageState.READY,))",
+        *(JOBS, DISPATCHER),
+    ),
+    _mutant(
+        "folding loses what it adds up",
+        "db/queries/tallies.py",
+        "sums[job_id, group_id, ImageState(state)] += delta",
+        "sums[job_id, group_id, ImageState(state)] = delta",
+        DISPATCHER,
+    ),
+    # The store.
+    _mutant(
+        "412 is taken as created",
+        "db/storage/s3.py",
+        '                return "taken"',
+        '                return "created"',
+        STORAGE,
+        only="s3",
+    ),
+    _mutant(
+        "other bytes under a key are taken as the same",
+        "db/storage/s3.py",
+        'if head["ContentLength"] != len(body) or there != sha256:',
+        'if head["ContentLength"] == -1:',
+        STORAGE,
+        only="s3",
+    ),
+    # The recorder.
+    _mutant(
+        "commit without PUT",
+        "worker/recording.py",
+        "            self._put(key, encoded)\n",
+        "",
+        *(RECORDING, SHIFT),
+    ),
+    _mutant(
+        "commit before PUT",
+        "worker/recording.py",
+        "            self._put(key, encoded)\n",
+        "            threading.Timer(0.5, self._put, [key, encoded]).start()\n",
+        RECORDING,
+    ),
+    _mutant(
+        "a refusal of the store is tried again and again",
+        "worker/recording.py",
+        "if not error.retryable or self._stopping",
+        "if self._stopping",
+        RECORDING,
+    ),
+    _mutant(
+        "a store that is down is not waited for",
+        "worker/recording.py",
+        "if not error.retryable or self._stopping",
+        "if error.retryable or self._stopping",
+        *(RECORDING, SHIFT),
+    ),
+    _mutant(
+        "a picture without a file ends shift after shift",
+        "worker/recording.py",
+        "        except (RenderError, ObjectConflict) as error:",
+        "        except ObjectConflict as error:",
+        SHIFT,
+    ),
+    # The lease.
+    _mutant(
+        "a lease without renewal",
+        "worker/lease.py",
+        "if time.monotonic() - moved_at >= self._hang_seconds:",
+        "if time.monotonic() >= moved_at:",
+        LEASE,
+    ),
+    _mutant(
+        "a lease renewed while the step hangs",
+        "worker/lease.py",
+        "if time.monotonic() - moved_at >= self._hang_seconds:",
+        "if time.monotonic() < moved_at:",
+        LEASE,
+    ),
+    _mutant(
+        "after a freeze the lease seems to hold",
+        "worker/lease.py",
+        "        return max(0.0, self._until - time.monotonic())",
+        "        return 1.0",
+        LEASE,
+    ),
+    _mutant(
+        "a hung process stays",
+        "worker/lease.py",
+        "            self._end_process(_EXIT_HUNG)\n",
+        "            return\n",
+        LEASE,
+    ),
+    # The shift and its runs.
+    _mutant(
+        "a broken pass kills the neighbours",
+        "worker/group_run.py",
+        "neighbours=len(images) > 1)",
+        "neighbours=False)",
+        GROUP_RUN,
+    ),
+    _mutant(
+        "a suspect is rendered with others",
+        "worker/group_run.py",
+        "            if self._waiting[0].solo:",
+        "            if self._waiting[0].id < 0:",
+        GROUP_RUN,
+    ),
+    _mutant(
+        "an old order is carried out again and again",
+        "worker/group_run.py",
+        "        if orders is self._applied:",
+        "        if orders is None:",
+        GROUP_RUN,
+    ),
+    _mutant(
+        "one request is rendered twice",
+        "worker/group_run.py",
+        "            if key in in_work:",
+        "            if key is None:",
+        SHIFT,
+    ),
+    _mutant(
+        "an outage of the store is charged to an image",
+        "worker/group_run.py",
+        "self._fail(image, _charged(item.error))",
+        "self._fail(image, item.error)",
+        GROUP_RUN,
+    ),
+    _mutant(
+        "images that were lost meanwhile are rendered",
+        "worker/holdings.py",
+        "return [image for image in images if image.id in mine]",
+        "return list(images)",
+        GROUP_RUN,
+    ),
+    _mutant(
+        "out of memory is the images' fault",
+        "worker/group_run.py",
+        "        except OutOfMemory:\n            raise\n        except ImagemillError as error:",
+        "        except ImagemillError as error:",
+        SHIFT,
+    ),
+    _mutant(
+        "a drain waits for the store without end",
+        "worker/shift.py",
+        "return lease.lost or time.monotonic() > self._stores_until",
+        "return lease.lost",
+        SHIFT,
+    ),
+    _mutant(
+        "a worker without the model uses up the job",
+        "worker/shift.py",
+        "_REFUSED_IMAGES = 8",
+        "_REFUSED_IMAGES = 800",
+        SHIFT,
+    ),
+    # Being told to stop.
+    _mutant(
+        "a second signal is ignored",
+        "worker/drain.py",
+        "        if self._told.is_set():\n            os._exit(_EXIT_FORCED)",
+        "        if self._told.is_set():\n            return",
+        DRAIN,
+    ),
+    _mutant(
+        "a child outlives its parent",
+        "worker/drain.py",
+        "                os._exit(_EXIT_ORPHAN)",
+        "                pass",
+        DRAIN,
+    ),
+    # The dispatcher.
+    _mutant(
+        "the dispatcher rescues nobody",
+        "scheduler_jobs/dispatcher.py",
+        "rescued = self._database.run(lambda session: shifts.rescue(session, policy=self._policy))",
+        "rescued = 0",
+        DISPATCHER,
+    ),
+    _mutant(
+        "tokens that the broker lost are not replaced",
+        "scheduler_jobs/dispatcher.py",
+        "                if missing > 0:",
+        "                if missing > MIN_TOKENS:",
+        DISPATCHER,
+    ),
+    _mutant(
+        "the dispatcher dies with the broker",
+        "scheduler_jobs/dispatcher.py",
+        "        except BrokerError as error:",
+        "        except KeyError as error:",
+        DISPATCHER,
+    ),
+)
+
+
+def noticed(mutant: Mutant, copy: Path) -> bool:
+    """Whether its checks fail with the mistake in the copy, which is mended afterwards."""
+    file = copy / mutant.file
+    text = file.read_text()
+    if text.count(mutant.right) != 1:
+        raise SystemExit(f"{mutant.name}: {mutant.file} has changed; bring the mutant up to date")
+    file.write_text(text.replace(mutant.right, mutant.wrong))
+    try:
+        return not _passes(copy, mutant)
+    finally:
+        file.write_text(text)
+
+
+def _passes(copy: Path, mutant: Mutant) -> bool:
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "--timeout",
+        "30",
+        "-p",
+        "no:cacheprovider",
+    ]
+    done = subprocess.run(
+        [*command, *mutant.checks, "-k", mutant.only],
+        cwd=copy,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{mutant.name}: its check could not run\n{done.stdout}{done.stderr}")
+    return done.returncode == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.mutants")
+    parser.add_argument("--only", default="", help="mutants whose name contains this")
+    only = parser.parse_args().only
+    survivors = []
+    with tempfile.TemporaryDirectory(prefix="imagemill-mutants-") as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, copy / name)
+        chosen = [mutant for mutant in MUTANTS if only in mutant.name]
+        for mutant in chosen:
+            started = time.monotonic()
+            found = noticed(mutant, copy)
+            if not found:
+                survivors.append(mutant.name)
+            verdict = "noticed" if found else "SURVIVED"
+            seconds = time.monotonic() - started
+            sys.stdout.write(f"{verdict:<9} {seconds:5.1f} s  {mutant.name}\n")
+            sys.stdout.flush()
+    sys.stdout.write(f"{len(chosen) - len(survivors)} of {len(chosen)} noticed\n")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
