@@ -48,7 +48,26 @@ def component_files(folder: Path, variant: str | None, *, weights: bool = True) 
         raise ModelError(f"{folder}: no such folder")
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     chosen = choose_files(names, variant, where=str(folder))
+    for name in chosen:
+        if name.endswith(".index.json"):
+            _check_index(folder / name)
     return [folder / name for name in chosen if weights or not name.endswith(".safetensors")]
+
+
+def _check_index(file: Path) -> None:
+    """Refuse a list of shards that names anything but safetensors files beside it.
+
+    diffusers and transformers load whatever it names, a pickle as a pickle.
+    """
+    try:
+        shards = set(json.loads(file.read_text("utf-8"))["weight_map"].values())
+        plain = all(Path(name).name == name and name.endswith(".safetensors") for name in shards)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ModelError(f"{file}: not a list of shards") from None
+    if not plain:
+        raise ModelError(
+            f"{file} names weights that are not .safetensors files beside it; a pickle can run code"
+        )
 
 
 def choose_files(names: Sequence[str], variant: str | None, *, where: str) -> Sequence[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
+from safetensors import SafetensorError
 
 from db.errors import ModelError
 from db.registry import Registry
@@ -113,7 +114,7 @@ def add_embeddings(model: "Model", embeddings: Mapping[str, Path]) -> None:
                 local_files_only=True,
                 use_safetensors=True,
             )
-        except (ValueError, RuntimeError, KeyError, OSError) as error:
+        except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
             raise ModelError(f"model {model.name}: embedding {file.name}: {error}") from error
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from db.errors import ModelError, OutOfMemory
 from db.model_facts import ModelFacts, model_facts
@@ -137,7 +138,7 @@ def load_model(
             tune(components, tuning)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"model {entry.name} does not fit on {device}: {error}") from error
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"model {entry.name}: {_first_line(error)}") from error
     model = Model(
         name=entry.name,

@@ -1,0 +1,358 @@
+"""Model folders that try to run code: refused in one line, and nothing of theirs is executed."""
+
+import ast
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import torch
+
+from db.errors import ModelError
+from db.registry import load_registry, weights_digest
+from db.settings import Settings
+from worker.adapters import add_embeddings, find_adapters
+from worker.models import Model, load_model
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "worker" / "shapes64"
+PACKAGES = ("db", "scheduler_jobs", "worker")
+
+
+class Exploit:
+    """Unpickling it runs a command."""
+
+    def __init__(self, marker: Path) -> None:
+        self._marker = marker
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"touch {self._marker}",)
+
+
+@pytest.fixture
+def marker(tmp_path: Path) -> Path:
+    return tmp_path / "executed"
+
+
+@pytest.fixture
+def bomb(marker: Path) -> bytes:
+    return pickle.dumps(Exploit(marker))
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every call of `torch.load` and of the unpickler under it."""
+    calls: list[str] = []
+
+    def spy(*arguments: object, **options: object) -> object:
+        calls.append(repr(arguments[:1]))
+        raise AssertionError("torch.load was called")
+
+    monkeypatch.setattr(torch, "load", spy)
+    monkeypatch.setattr(torch.serialization, "load", spy)
+    return calls
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the shipped model, to be poisoned."""
+    copy = tmp_path / "model"
+    shutil.copytree(SHIPPED, copy)
+    return copy
+
+
+def settings_for(source: Path, *, more: str = "") -> Settings:
+    registry = source.parent / "models.toml"
+    registry.write_text(f'[models.victim]\nsource = "{source}"\n{more}', "utf-8")
+    return Settings.load(models=registry, model_cache=source.parent / "cache", device="cpu")
+
+
+def loaded(settings: Settings) -> Model:
+    """The model, by the way of a producer and then a worker."""
+    entry = load_registry(settings).find("victim")
+    weights_digest(entry, settings)
+    return load_model(entry, settings=settings)
+
+
+def refused(settings: Settings) -> str:
+    """What is said where the model is named, or at the latest where it is loaded."""
+    with pytest.raises(ModelError) as caught:
+        loaded(settings)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Pickles -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("component", "name"),
+    [
+        ("unet", "diffusion_pytorch_model.bin"),
+        ("vae", "diffusion_pytorch_model.ckpt"),
+        ("text_encoder", "pytorch_model.bin"),
+        ("text_encoder", "model.pt"),
+    ],
+)
+def test_weights_that_are_pickles_alone_are_refused(
+    folder: Path, bomb: bytes, marker: Path, loads: list[str], component: str, name: str
+) -> None:
+    for weights in (folder / component).glob("*.safetensors"):
+        weights.unlink()
+    (folder / component / name).write_bytes(bomb)
+    assert "can run code" in refused(settings_for(folder))
+    assert not marker.exists()
+    assert loads == []
+
+
+def test_a_pickle_beside_safetensors_is_not_looked_at(
+    folder: Path, bomb: bytes, marker: Path, loads: list[str]
+) -> None:
+    for component in ("unet", "vae", "text_encoder"):
+        for name in ("pytorch_model.bin", "diffusion_pytorch_model.bin", "model.ckpt"):
+            (folder / component / name).write_bytes(bomb)
+    loaded(settings_for(folder))
+    assert not marker.exists()
+    assert loads == []
+
+
+@pytest.mark.parametrize("component", ["unet", "vae", "text_encoder"])
+def test_a_pickle_named_safetensors_is_no_model(
+    folder: Path, bomb: bytes, marker: Path, loads: list[str], component: str
+) -> None:
+    for weights in (folder / component).glob("*.safetensors"):
+        weights.write_bytes(bomb)
+    refused(settings_for(folder))
+    assert not marker.exists()
+    assert loads == []
+
+
+@pytest.mark.parametrize(
+    ("component", "index"),
+    [
+        ("text_encoder", "model.safetensors.index.json"),
+        ("unet", "diffusion_pytorch_model.safetensors.index.json"),
+    ],
+)
+@pytest.mark.parametrize("shard", ["shard.bin", "../../outside.bin"])
+def test_an_index_of_shards_names_no_pickle(
+    folder: Path,
+    bomb: bytes,
+    marker: Path,
+    loads: list[str],
+    component: str,
+    index: str,
+    shard: str,
+) -> None:
+    here = folder / component
+    for weights in here.glob("*.safetensors"):
+        weights.rename(here / "other-00001.safetensors")
+    (here / shard).write_bytes(bomb)
+    document = {"metadata": {"total_size": 1}, "weight_map": {"x": shard, "y": shard}}
+    (here / index).write_text(json.dumps(document))
+    refused(settings_for(folder))
+    assert not marker.exists()
+    assert loads == []
+
+
+def test_a_single_file_checkpoint_that_is_a_pickle(
+    tmp_path: Path, bomb: bytes, marker: Path, loads: list[str]
+) -> None:
+    for name in ("model.ckpt", "model.safetensors"):
+        file = tmp_path / name
+        file.write_bytes(bomb)
+        refused(settings_for(file, more='config = "shapes64"\n'))
+    assert not marker.exists()
+    assert loads == []
+
+
+def test_adapters_and_embeddings_that_are_pickles(
+    tmp_path: Path, bomb: bytes, marker: Path, loads: list[str]
+) -> None:
+    lora = tmp_path / "lora.bin"
+    lora.write_bytes(bomb)
+    registry = tmp_path / "models.toml"
+    registry.write_text('[adapters]\nlora = "lora.bin"\n', "utf-8")
+    settings = Settings.load(models=registry, adapters_folder=tmp_path, device="cpu")
+    found = load_registry(settings)
+    with pytest.raises(ModelError, match=r"not a \.safetensors"):
+        assert found.find_adapter("lora").digest
+    group = [{"name": "lora", "digest": "0" * 64, "weight": 1.0}]
+    with pytest.raises(ModelError, match="no adapter here"):
+        find_adapters(group, found)
+    model = load_model(found.find("shapes64"), settings=settings)
+    with pytest.raises(ModelError, match="can run code"):
+        add_embeddings(model, {"<x>": lora})
+    fake = tmp_path / "x.safetensors"
+    fake.write_bytes(bomb)
+    with pytest.raises(ModelError):
+        add_embeddings(model, {"<x>": fake})
+    assert not marker.exists()
+    assert loads == []
+
+
+# Code that comes with weights ------------------------------------------------------------------
+
+
+def _changed(file: Path, **values: object) -> None:
+    document = json.loads(file.read_text("utf-8"))
+    file.write_text(json.dumps(document | values), "utf-8")
+
+
+def _code(folder: Path, marker: Path) -> None:
+    """Modules by every name that a loader might import."""
+    text = f"import os\nos.system('touch {marker}')\nclass Evil:\n    pass\n"
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir())):
+        for name in ("pipeline", "evil", "modeling_evil", "__init__", "unet"):
+            (place / f"{name}.py").write_text(text)
+
+
+def _class_of_the_pipeline(folder: Path) -> None:
+    _changed(folder / "model_index.json", _class_name=["pipeline", "Evil"])
+
+
+def _component_of_the_pipeline(folder: Path) -> None:
+    _changed(folder / "model_index.json", unet=["evil", "Evil"])
+
+
+def _component_of_python(folder: Path) -> None:
+    _changed(folder / "model_index.json", unet=["os", "system"])
+
+
+def _custom_pipeline(folder: Path) -> None:
+    _changed(folder / "model_index.json", custom_pipeline="pipeline", _class_name="Evil")
+
+
+def _auto_map(folder: Path) -> None:
+    auto = {"AutoModel": "evil.Evil", "AutoConfig": "evil.Evil", "AutoTokenizer": ["evil.Evil"] * 2}
+    for name in ("text_encoder/config.json", "unet/config.json", "vae/config.json"):
+        _changed(folder / name, auto_map=auto, model_type="evil", trust_remote_code=True)
+    _changed(folder / "tokenizer" / "tokenizer_config.json", auto_map=auto)
+
+
+def _class_of_a_component(folder: Path) -> None:
+    _changed(folder / "unet" / "config.json", _class_name="os.system")
+
+
+ATTACKS = (
+    _class_of_the_pipeline,
+    _component_of_the_pipeline,
+    _component_of_python,
+    _custom_pipeline,
+    _auto_map,
+    _class_of_a_component,
+)
+
+
+@pytest.mark.parametrize("kind", ["text_to_image", "generic"])
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__[1:])
+def test_code_beside_weights_is_never_run(
+    folder: Path,
+    marker: Path,
+    attack: Callable[[Path], None],
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Refused, or loaded as what it says it is not: in no case is anything executed."""
+    _code(folder, marker)
+    attack(folder)
+    monkeypatch.chdir(folder)
+    settings = settings_for(folder, more=f'kind = "{kind}"\n')
+    with suppress(ModelError):
+        loaded(settings)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("word", ["custom_pipeline", "trust_remote_code", "use_safetensors"])
+def test_the_registry_knows_no_option_that_loads_code(folder: Path, word: str) -> None:
+    assert word in refused(settings_for(folder, more=f'{word} = "x"\n'))
+
+
+# Our own code ----------------------------------------------------------------------------------
+
+
+def _trees() -> Iterator[tuple[Path, ast.AST]]:
+    for package in PACKAGES:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            yield file.relative_to(ROOT), ast.parse(file.read_text("utf-8"))
+
+
+FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+FORBIDDEN_CALLS = {
+    ("torch", "load"),
+    ("torch", "hub"),
+    ("numpy", "load"),
+    ("np", "load"),
+    ("os", "system"),
+    ("os", "popen"),
+    ("yaml", "load"),
+}
+
+
+def _offences(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (a.name for a in node.names if a.name.split(".")[0] in FORBIDDEN_IMPORTS)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in (
+            FORBIDDEN_IMPORTS
+        ):
+            yield str(node.module)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if (node.value.id, node.attr) in FORBIDDEN_CALLS:
+                yield f"{node.value.id}.{node.attr}"
+        elif isinstance(node, ast.Call):
+            yield from _offences_of_call(node)
+
+
+def _offences_of_call(node: ast.Call) -> Iterator[str]:
+    name = node.func.id if isinstance(node.func, ast.Name) else ""
+    if name in {"eval", "exec", "compile", "__import__", "load_image"}:
+        yield name
+    for keyword in node.keywords:
+        value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+        if keyword.arg == "shell" and value is not False:
+            yield "shell"
+        if keyword.arg in {"custom_pipeline", "trust_remote_code", "allow_pickle"}:
+            yield keyword.arg
+        if keyword.arg == "use_safetensors" and value is not True:
+            yield "use_safetensors"
+
+
+def test_no_module_of_ours_unpickles_evaluates_or_shells_out() -> None:
+    found = {str(file): sorted(set(_offences(tree))) for file, tree in _trees()}
+    assert {file: offences for file, offences in found.items() if offences} == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import pickle",
+        "from joblib import load",
+        "torch.load(x)",
+        "x = eval(y)",
+        "f(shell=True)",
+        "from_pretrained(x, trust_remote_code=True)",
+        "from_pretrained(x, use_safetensors=False)",
+        "np.load(x, allow_pickle=True)",
+    ],
+)
+def test_the_scan_finds_what_it_looks_for(text: str) -> None:
+    assert list(_offences(ast.parse(text)))
+
+
+def test_weights_are_never_loaded_without_saying_safetensors() -> None:
+    """Every `from_pretrained` of a module with weights says `use_safetensors=True`."""
+    for file, tree in _trees():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            if node.func.attr in {"load_lora_weights", "load_textual_inversion"}:
+                named = {keyword.arg for keyword in node.keywords}
+                assert {"use_safetensors", "local_files_only"} <= named, f"{file}:{node.lineno}"
+            if node.func.attr == "from_pretrained":
+                named = {keyword.arg for keyword in node.keywords}
+                assert "local_files_only" in named or None in named, f"{file}:{node.lineno}"
