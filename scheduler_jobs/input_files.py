@@ -68,6 +68,8 @@ class InputFiles:
     def _from_folder(self, name: str) -> bytes:
         if self._folder is None:
             raise BadValue(name, "a path once IMAGEMILL_INPUTS_FOLDER is set")
+        if "\0" in name:
+            raise BadValue("a NUL character", "a path inside the inputs folder")
         root = self._folder.resolve()
         path = (root / name).resolve()
         # Resolved first: neither `..` nor a link leads out of the folder.
