@@ -117,11 +117,18 @@ def test_a_weighted_prompt_is_the_weighted_embedding(shapes64: Model, settings: 
     assert len(set(hashes([weighted, literal, once]))) == 3
 
 
-def test_a_weight_that_is_no_number_fails_alone(shapes64: Model, settings: Settings) -> None:
-    bad = spec_for(shapes64, prompt="a (red:1.2.3) circle", prompt_weighting=True)
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [("a (red:1.2.3) circle", "1.2.3"), ("half a letter: \ud800", "")],
+    ids=["weight", "surrogate"],
+)
+def test_a_prompt_that_can_not_be_read_fails_alone(
+    prompt: str, words: str, shapes64: Model, settings: Settings
+) -> None:
+    bad = spec_for(shapes64, prompt=prompt, prompt_weighting=True)
     engine = open_engine(shapes64, bad.group(), settings, 2)
     failed, good = render(engine, [bad, spec_for(shapes64, steps=2)])
 
     assert isinstance(failed, Failed)
-    assert "1.2.3" in failed.error.message
+    assert words in failed.error.message
     pixels_of(good)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from db.errors import ImagemillError, ModelError, OutOfMemory, RenderError, UsageError
+from db.errors import ImagemillError, ModelError, OutOfMemory, RenderError
 from db.specs import ImageSpec
 from db.states import Outcome
 from worker.adapters import WornAdapter, wear
@@ -152,8 +152,10 @@ class GuidedEngine:
         texts = [text for spec in specs for text in texts_of(spec) if text is not None]
         try:
             self._conditioner.conditions(texts)
-        except UsageError:
-            return  # of one of them; which one is found when each is placed
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # of one of them; which one is found when each is placed
+            return
 
     def _place(self, ticket: int, spec: ImageSpec) -> None:
         prompt, negative = texts_of(spec)

@@ -1,0 +1,42 @@
+"""Models distilled from guidance (LCM) are told the scale instead of being guided."""
+
+from dataclasses import replace
+
+import diffusers
+import pytest
+import torch
+
+from db.settings import Settings
+from tests.engine.rendering import hashes, pixels_of, render, spec_for
+from tools.oracle import Oracle, worst_difference
+from worker.engine import open_engine
+from worker.models import Model
+
+
+@pytest.fixture(scope="module")
+def distilled(shapes64: Model) -> Model:
+    """shapes64 with an input for the guidance scale, its weights random."""
+    torch.manual_seed(0)
+    config = dict(shapes64.components["unet"].config) | {"time_cond_proj_dim": 33}
+    unet = diffusers.UNet2DConditionModel.from_config(config).eval()
+    unet.load_state_dict(shapes64.components["unet"].state_dict(), strict=False)
+    return replace(
+        shapes64,
+        components=dict(shapes64.components) | {"unet": unet},
+        facts=replace(shapes64.facts, guided=False),
+    )
+
+
+def test_a_distilled_model_equals_diffusers(distilled: Model, settings: Settings) -> None:
+    rows = [
+        spec_for(distilled, sampler="lcm", steps=4, guidance_scale=scale, seed=seed)
+        for scale, seed in ((1.5, 3), (8.0, 3), (8.0, 4))
+    ]
+    expected = [Oracle(distilled).alone(row) for row in rows]
+    for slots, allowed in ((1, 0), (2, 1)):
+        engine = open_engine(distilled, rows[0].group(), settings, slots)
+        results = render(engine, rows)
+        for result, picture in zip(results, expected, strict=True):
+            assert worst_difference(pixels_of(result), picture) <= allowed
+        # The scale is not ignored.
+        assert len(set(hashes(results))) == 3
