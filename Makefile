@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One install per state of the pins: the stamp is older than what it was made from, or is remade.
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check format parity chaos clean
+.PHONY: run test check format parity chaos fuzz clean
 
 run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pictures
 	$(BIN)/imagemill run examples/shapes.csv --out out
@@ -48,6 +48,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
+
+ROWS ?= 200000
+
+fuzz: $(STAMP)  ## hostile manifests through all that `submit` does before it writes
+	$(BIN)/python -m tests.fuzz --rows $(ROWS) --seed $(SEED)
 
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
