@@ -125,6 +125,7 @@ def test_it_can_be_certified(name: str, shop: Shop) -> None:
     [
         (QUICK, {"init_image": "0" * 64}, "no init_image"),
         (QUICK, {"sampler": "ddim"}, "flow-matching"),
+        (QUICK, {"sampler": "from a later version"}, "no sampler"),
         (QUICK, {"guidance_rescale": 0.5}, "no guidance_rescale"),
         (QUICK, {"prompt_weighting": True}, "no prompt_weighting"),
         (QUICK, {"width": 128}, "not of this group"),

@@ -139,7 +139,9 @@ class PipelineCalls:
         return next((name for name in _GUIDANCES if name in self._parameters), None)
 
     def _check_sampler(self, spec: ImageSpec) -> None:
-        sampler = BY_NAME[spec.sampler]
+        sampler = BY_NAME.get(spec.sampler)
+        if sampler is None:
+            raise UsageError(f"no sampler is called {spec.sampler!r}")
         if sampler is OWN:
             return
         if self._own is None:

@@ -29,14 +29,10 @@ class Stepwise(Generic[Result]):
         self._mine = threading.Semaphore(0)
         self._callers = threading.Semaphore(0)
         self._dropped = False
+        self._finished = False
         self._error: BaseException | None = None
         # A daemon: a process that ends in the middle of a picture does not wait for it.
         self._thread = threading.Thread(target=self._work, name="pipeline", daemon=True)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the call has returned or raised."""
-        return self._thread.ident is not None and not self._thread.is_alive()
 
     @property
     def begun(self) -> bool:
@@ -64,15 +60,12 @@ class Stepwise(Generic[Result]):
             self._mine.release()
             self._thread.join()
 
-    _finished = False
-
     def _work(self) -> None:
         self._mine.acquire()
         hooks = [module.register_forward_pre_hook(self._pause) for module in self._modules]
         try:
-            if not self._dropped:
-                with torch.no_grad():
-                    self.result = self._call()
+            with torch.no_grad():
+                self.result = self._call()
         except _Dropped:
             pass
         except BaseException as error:  # raised again in the caller's thread
