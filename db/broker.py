@@ -32,6 +32,9 @@ _CONFIGURATION: Mapping[str, Any] = MappingProxyType(
         "task_send_sent_event": True,
         "worker_send_task_events": True,
         "worker_pool_start_method": "spawn",
+        # A child that takes the place of a dead one loads the libraries first. Celery gives it
+        # 4 s and then kills it, which on a busy machine or a cold disk goes on for ever.
+        "worker_proc_alive_timeout": 120.0,
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": True,
         "worker_hijack_root_logger": False,
