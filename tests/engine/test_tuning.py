@@ -43,6 +43,20 @@ def test_a_tuning_is_another_environment_that_keeps_the_promise(
     assert certify(engine, spec.group(), model_name="shapes64").holds
 
 
+def test_what_rests_is_moved_only_when_it_is_used(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, model = _opened(settings.model_copy(update={"cpu_offload": True}))
+    moves = []
+    vae = model.components["vae"]
+    move = vae.to
+    monkeypatch.setattr(vae, "to", lambda *where: moves.append(where) or move(*where))
+    render(engine, [spec_for(model, steps=5)])
+
+    # Onto the device and back, for the one picture at the end.
+    assert len(moves) == 2
+
+
 def test_the_gpu_alone_chooses_channels_last() -> None:
     settings = Settings.load()
     assert choose_tuning(settings, torch.device("cpu")) == Tuning()

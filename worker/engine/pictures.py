@@ -39,7 +39,7 @@ class Decoder:
 
         Where memory is too short for decoding, it is tried once more in tiles.
         """
-        if self._vae is None:
+        if self._vae is None or not latents:
             return self._decoded(latents, {})
         with self._model.using("vae"):
             try:
