@@ -153,7 +153,7 @@ class Database:
 
 def _postgres_engine(url: URL) -> Engine:
     return create_engine(
-        url,
+        url.set(query={}),  # they are in connect_args: an engine's repr shows them, passwords too
         hide_parameters=True,  # prompts, which an error would carry into logs and tracebacks
         pool_pre_ping=True,
         pool_size=5,

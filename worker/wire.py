@@ -28,7 +28,7 @@ class TokenConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.loop = partial(_outlive_garbage, self.loop)
+        self.loop: Callable[..., None] = partial(_outlive_garbage, vars(self)["loop"])
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
         """The function that every message goes to."""
