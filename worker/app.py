@@ -13,6 +13,7 @@ from celery.signals import (
     worker_shutdown,
     worker_shutting_down,
 )
+from kombu import Connection
 
 from db.broker import SHIFT_TASK, make_app
 from db.logs import configure_logging
@@ -22,9 +23,21 @@ from worker.child import close_child, work_shift
 
 log = logging.getLogger(__name__)
 
+_RECONNECT_SECONDS = 4.0
+
+
+class _SteadyConnection(Connection):  # type: ignore[misc]  # kombu is untyped
+    """Looks for a lost broker every few seconds, where kombu's own pauses grow to half a minute."""
+
+    def ensure_connection(self, *args: Any, **values: Any) -> Any:
+        """See kombu."""
+        return super().ensure_connection(*args, **{"interval_max": _RECONNECT_SECONDS, **values})
+
+
 _settings = Settings.load()
 
 app = make_app(_settings)
+app.amqp.Connection = _SteadyConnection
 app.conf.worker_consumer = "worker.wire:TokenConsumer"
 
 
