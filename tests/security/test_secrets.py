@@ -79,7 +79,7 @@ def test_what_is_misspelt_is_not_quoted(environment: dict[str, str]) -> None:
         ("IMAGEMILL_STORAGE_URL", f"https://user:{KEY}@host/bucket"),
         ("IMAGEMILL_FLOWER_BASIC_AUTH", FLOWER),
     ):
-        command = "flower" if "FLOWER" in name else "doctor"
+        command = "flower" if "FLOWER" in name else "doctor" if "STORAGE" in name else "jobs"
         output = said("--verbose", command, environment=environment | {name: value})
         assert "hunter2" not in output
 
