@@ -49,6 +49,9 @@ _MOST_RESTARTS = 3
 _STALLED_SECONDS = 180.0
 """How long nothing may move, with no shift at work, before the run gives up."""
 
+_ERROR_MARKS = (" ERROR ", " CRITICAL ", '"level": "ERROR"', '"level": "CRITICAL"')
+"""What an error's line holds, in either of the log formats."""
+
 _STILL_OPEN = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
 
 
@@ -158,7 +161,7 @@ class _Worker:
     def last_error(self) -> str:
         """Where the worker's log is, and the last error in it."""
         lines = self._log.read_text("utf-8", "replace").splitlines() if self._log.exists() else []
-        errors = [line for line in lines if " ERROR " in line or " CRITICAL " in line]
+        errors = [line for line in lines if any(mark in line for mark in _ERROR_MARKS)]
         said = f": {errors[-1]}" if errors else ""
         return f"the worker's log is {self._log}{said}"
 
