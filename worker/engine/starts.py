@@ -152,8 +152,8 @@ class Starts:
         if self._vae is None:
             raise ModelError(f"model {self._model.name} can't start from a picture")
         with self._model.using("vae") as vae:
-            values = picture.to(self._model.device, vae.dtype)
-            encoded = vae.encode(values.contiguous(memory_format=self._model.tuning.memory_format))
+            # In the memory format that diffusers' image processor gives it, always the same one.
+            encoded = vae.encode(picture.to(self._model.device, vae.dtype))
         return encoded.latent_dist
 
     def _sampled(self, distribution: Any, generator: torch.Generator) -> torch.Tensor:
