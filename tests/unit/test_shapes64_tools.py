@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerAncestralDiscreteScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiffusionPipeline
 from PIL import Image
 from transformers import CLIPTokenizer
 
 from tools import score_shapes64, train_shapes64
-from tools.shapes64.autoencoder import SCALING, encode, fold_scale, new_autoencoder
+from tools.shapes64.autoencoder import CERTAIN, SCALING, encode, fold_scale, new_autoencoder
 from tools.shapes64.captions import Wish, caption_words, describe, training_caption, understand
 from tools.shapes64.drawing import Scene, all_scenes, draw, random_scene
 from tools.shapes64.muon import orthogonalised
@@ -152,9 +152,30 @@ def test_the_tokenizer_loads_from_either_form(tokenizer, tmp_path):
     assert CLIPTokenizer.from_pretrained(folder)(text) == tokenizer(text)
 
 
-def test_folding_leaves_pictures_alone_and_makes_the_scaling_factor_right():
+def certain_autoencoder() -> AutoencoderKL:
+    """One that is as sure of what it encodes as a trained one."""
     torch.manual_seed(0)
     vae = new_autoencoder().eval()
+    with torch.no_grad():
+        vae.quant_conv.bias[4:] = -12
+    return vae
+
+
+def test_folding_quietens_a_channel_that_the_decoder_ignores():
+    vae = certain_autoencoder()
+    pictures = torch.rand(4, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        # Its mean hardly moves and its spread is the prior's, as divergence leaves it.
+        vae.quant_conv.weight[1] *= 0.01
+        vae.quant_conv.bias[5] = 0
+        fold_scale(vae, encode(vae, pictures))
+        spread = vae.encode(pictures).latent_dist.std * SCALING
+    assert torch.allclose(spread[:, 1], torch.tensor(CERTAIN), rtol=1e-3)
+    assert float(spread.max()) < 1
+
+
+def test_folding_leaves_pictures_alone_and_makes_the_scaling_factor_right():
+    vae = certain_autoencoder()
     pictures = torch.rand(4, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         before = vae.decode(encode(vae, pictures)).sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from tools.shapes64.muon import Muon, warm_hold_cool
 
 SCALING = 0.18215
 """Stable Diffusion's scaling factor: after folding, latents × SCALING have mean 0, deviation 1."""
+
+CERTAIN = 0.03
+"""How far the encoder's latents spread, after scaling, in a channel that tells something."""
 
 STAGE = 1
 
@@ -107,5 +111,10 @@ def fold_scale(vae: AutoencoderKL, latents: Tensor) -> None:
     into.weight[:channels] /= unit.view(-1, 1, 1, 1)
     into.bias[:channels] = (into.bias[:channels] - mean) / unit
     into.bias[channels:] -= 2 * unit.log()
+    # A channel that the decoder has no use for keeps its prior's spread, which was scaled up with
+    # it just now: sampled, it would drown the others, and no variation of a picture would work.
+    ignored = into.bias[channels:] > -2 * math.log(SCALING)
+    into.weight[channels:][ignored] = 0
+    into.bias[channels:][ignored] = 2 * math.log(CERTAIN / SCALING)
     out.bias += out.weight[:, :, 0, 0] @ mean
     out.weight *= unit.view(1, -1, 1, 1)
