@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One install per state of the pins: the stamp is older than what it was made from, or is remade.
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check format parity chaos fuzz clean
+.PHONY: run test check format parity independence chaos fuzz clean
 
 run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pictures
 	$(BIN)/imagemill run examples/shapes.csv --out out
@@ -27,6 +27,9 @@ format: $(STAMP)  ## mend what ruff can mend
 
 parity: $(STAMP)  ## every sampler against diffusers' own pipeline; writes docs/parity.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.parity
+
+independence: $(STAMP)  ## one mixed manifest in every order, B and way; writes docs/independence.md
+	$(BIN)/python -m benchmarks.independence --output docs/independence.md
 
 # A release's length; give smaller numbers for a quick look.
 KILLS ?= 1000
