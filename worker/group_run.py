@@ -146,7 +146,7 @@ class GroupRun:
         room = self._engine.room()
         while self._waiting and len(chosen) < room:
             if self._waiting[0].solo:
-                if not self._engine.busy and not chosen:
+                if not self._engine.busy and not chosen and self._all_recorded():
                     chosen.append(self._waiting.popleft())
                 break
             chosen.append(self._waiting.popleft())
@@ -155,6 +155,13 @@ class GroupRun:
         mine = self._holdings.begin(chosen)
         self._rendering |= {image.id: image for image in mine}
         self._guarded(lambda: self._engine.admit([(image.id, image.spec) for image in mine]))
+
+    def _all_recorded(self) -> bool:
+        """Wait until what was rendered is done; False if the shift must stop first.
+
+        A suspect may end the process, and what is not recorded then is charged along with it.
+        """
+        return self._recorder.wait(stop=self._must_stop)
 
     def _step(self) -> None:
         if not self._engine.busy:
@@ -168,6 +175,8 @@ class GroupRun:
                 environment = item.environment or self._engine.environment
                 self._recorder.add(image, item, environment)
                 self.rendered += 1
+                if image.solo:
+                    self._all_recorded()
             else:
                 self._fail(image, _charged(item.error))
 

@@ -268,6 +268,13 @@ MUTANTS = (
         GROUP_RUN,
     ),
     _mutant(
+        "a suspect takes along what was rendered before it",
+        "worker/group_run.py",
+        "        return self._recorder.wait(stop=self._must_stop)",
+        "        return True",
+        GROUP_RUN,
+    ),
+    _mutant(
         "an old order is carried out again and again",
         "worker/group_run.py",
         "        if orders is self._applied:",

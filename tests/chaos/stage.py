@@ -18,9 +18,8 @@ from tests.servers.valkey import Valkey
 
 LEASE_SECONDS = 2.0
 HANG_SECONDS = 4.0
-MAX_SOLO_FAILURES = 12
-"""More than production's 3. In a campaign four of five shifts are killed or frozen, so that an
-innocent suspect is often alone in a worker that ends: with 6, four of 2,174 images died of it."""
+MAX_SOLO_FAILURES = 6
+"""More than production's 3: here an innocent image may well be alone in a worker that is killed."""
 
 
 class Stage:

@@ -1,5 +1,6 @@
 """One engine's work on one group: what it claims, holds and lets go of."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from db.states import ImageState
 from db.storage.folder import FolderStorage
 from tests.fake_engine import FakeEngine
 from tests.mill import DIGEST, POLICY, Mill, spec
+from tests.workshop import FaultyStore
 from worker.engine import Failed, Rendered
 from worker.group_run import GroupRun
 from worker.holdings import Holdings
@@ -162,6 +164,30 @@ def test_a_suspect_is_rendered_alone_and_the_others_are_not(bench: Bench) -> Non
     assert bench.mill.counts(job) == Counts(done=5)
     assert all(len(p) == 1 for p in bench.engine.passes if image.spec.prompt in p)
     assert max(map(len, bench.engine.passes)) == 4
+
+
+def test_nothing_waits_to_be_recorded_while_a_suspect_is_rendered(bench: Bench) -> None:
+    """It may end the process: what was rendered before it would be charged along with it."""
+    pending: list[int] = []
+
+    class Watched(FakeEngine):
+        def step(self) -> list[Rendered | Failed]:
+            pending.append(bench.recorder._pending)
+            return super().step()
+
+    job = bench.mill.load("job", [replace(spec(f"p{n}"), steps=1) for n in range(4)])
+    other = bench.mill.shift()
+    for image in bench.mill.claim(other):
+        bench.mill.fail(other, image.id)
+    bench.mill.wait_out()
+    slow = bench.recorder._storage = FaultyStore(
+        bench.recorder._storage, [lambda: time.sleep(0.1)] * 4
+    )
+    bench.run(engine=Watched(spec("any").group())).work()
+    bench.recorder.wait()
+    assert slow.puts == 4
+    assert pending == [0, 0, 0, 0]
+    assert bench.mill.counts(job) == Counts(done=4)
 
 
 def test_a_final_error_of_a_whole_pass_makes_suspects_only(bench: Bench) -> None:
