@@ -10,7 +10,6 @@ The embedding is put together from words that the text encoder knows: `<lucky>` 
 of "a large red star". One that was learnt from pictures has the same form.
 """
 
-import math
 import shutil
 import sys
 from pathlib import Path
@@ -19,12 +18,9 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
 
 SHAPES64 = Path(__file__).resolve().parents[1] / "worker" / "shapes64"
 TOKEN = "<lucky>"  # noqa: S105  # a word of a prompt, no secret
-SCALING = 0.18215
-CERTAIN = 0.03  # the spread, after scaling, that the other channels have
 MEANING = "a large red star"
 
 
@@ -46,24 +42,6 @@ def take_apart(folder: Path) -> None:
         "unet": "unet/unet",
     }.items():
         shutil.copytree(SHAPES64 / source, folder / target, dirs_exist_ok=True)
-    quieten(folder / "vae" / "diffusion_pytorch_model.safetensors")
-
-
-def quieten(file: Path) -> None:
-    """Make the autoencoder certain of what it encodes, also in channels that its decoder ignores.
-
-    The encoder says a mean and a spread. In an ignored channel the spread is as large as it
-    likes; drawn from, it is noise that no denoiser expects, and variations come out speckled.
-    """
-    weights = load_file(file)
-    weight, spread = (
-        weights["quant_conv.weight"].chunk(2)[1],
-        weights["quant_conv.bias"].chunk(2)[1],
-    )
-    ignored = spread > -2 * math.log(SCALING)
-    weight[ignored] = 0
-    spread[ignored] = 2 * math.log(CERTAIN / SCALING)
-    save_file(weights, file, metadata={"format": "pt"})
 
 
 def embedding(file: Path) -> None:

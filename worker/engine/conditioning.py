@@ -74,8 +74,9 @@ class NoText:
         return Condition()
 
     def cut(self, text: Text) -> str | None:
-        """All of it: the model sees none."""
-        return text.words or None
+        """Nothing: a prompt names a row here, and no part of it was meant to be read."""
+        del text
+        return None
 
 
 class Conditioner:
