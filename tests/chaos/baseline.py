@@ -36,6 +36,11 @@ VISIBILITY_SECONDS = 10
 """How long until Redis hands out a task again that nobody acknowledged; an hour by default, so
 this is kinder to Celery than its own setting."""
 
+FIRST_DONE = 10
+"""Images that are done before anything is broken: the worker is up."""
+
+SUBMIT_SECONDS = 0.08
+
 app = Celery("baseline", broker=os.environ.get("BASELINE_BROKER"))
 app.conf.update(
     task_acks_late=True,
@@ -94,10 +99,14 @@ def run(*, images: int, kills: int, broker_losses: int, pg_restarts: int, seed: 
                     worker[0] = _worker(environment, log)
 
         threading.Thread(target=keep_alive, daemon=True).start()
-        submitted = _submit(images)
+        producer = threading.Thread(target=_submit, args=[images])
+        producer.start()
+        while _counted(stage).total() < FIRST_DONE:
+            time.sleep(0.5)
         broken = _break(stage, worker, dice, kills, broker_losses, pg_restarts)
         stage.proxy.plan = FaultPlan()
-        done = _until_quiet(stage, submitted)
+        producer.join()
+        done = _until_quiet(stage, images)
         stop.set()
         worker[0].kill()
         worker[0].wait()
@@ -118,14 +127,15 @@ def _worker(environment: dict[str, str], log: object) -> subprocess.Popen[bytes]
     return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
-def _submit(images: int) -> int:
+def _submit(images: int) -> None:
+    """Task after task, while things break, so that the broker never holds all of them."""
     for number in range(images):
+        time.sleep(SUBMIT_SECONDS)
         while True:
             with suppress(Exception):
                 render.delay(number)
                 break
             time.sleep(0.1)
-    return images
 
 
 def _break(
