@@ -9,6 +9,7 @@ from PIL import Image
 from db.errors import BrokerError
 from scheduler_jobs import dispatcher as dispatching
 from scheduler_jobs.cli import checks
+from scheduler_jobs.cli.services import TASK_COLUMNS
 from tests.mill import REFUSED
 
 
@@ -119,7 +120,7 @@ def test_flower_makes_up_a_password_and_keeps_it_off_the_command_line(at_home, e
     assert told["url"] == "http://127.0.0.1:5999/"
     assert command[2:] == [
         *("celery", "-A", "db.celery_app", "flower"),
-        *("--address=127.0.0.1", "--port=5999"),
+        *("--address=127.0.0.1", "--port=5999", f"--tasks-columns={TASK_COLUMNS}"),
     ]
     assert len(told["password"]) > 20
     assert environment["FLOWER_BASIC_AUTH"] == f"imagemill:{told['password']}"

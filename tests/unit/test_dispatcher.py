@@ -145,7 +145,7 @@ def test_folds_the_tallies(mill: Mill, dispatcher: Dispatcher) -> None:
 def test_a_broker_that_is_away_is_said_once_and_waited_for(
     mill: Mill, dispatcher: Dispatcher, queues: Queues, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger=module.__name__)
     job = mill.load("job", ["a"])
     shift = mill.shift()
     mill.claim(shift)
