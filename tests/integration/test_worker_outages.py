@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from db.database import Database
 from db.queries.tallies import Counts
-from db.schema import migrate
-from tests.integration.workers import Plant, eventually
-from tests.mill import Mill, spec
+from tests.integration.workers import Plant, eventually, planted
+from tests.mill import spec
 from tests.servers.postgres import Postgres
 from tests.servers.s3_proxy import Fault, FaultPlan, S3Proxy
 from tests.servers.seaweedfs import Seaweed
@@ -48,24 +46,17 @@ def plant(
     s3_environment: dict[str, str],
     tmp_path: Path,
 ) -> Iterator[Plant]:
-    url = postgres.create_database()
-    database = Database(url)
-    migrate(database)
-    environment = {
-        **s3_environment,
-        "IMAGEMILL_DATABASE_URL": url,
-        "IMAGEMILL_BROKER_URL": valkey.url,
-        "IMAGEMILL_STORAGE_URL": s3_storage_url,
-        "IMAGEMILL_S3_ENDPOINT_URL": proxy.endpoint,
-        "IMAGEMILL_LEASE_SECONDS": "5",
-        "IMAGEMILL_HEARTBEAT_SECONDS": "0.3",
-        "IMAGEMILL_RETRY_SECONDS": "0",
-    }
-    plant = Plant(Mill(database), environment, tmp_path)
-    yield plant
-    plant.close()
-    assert plant.mill.audit() == []
-    database.close()
+    with planted(
+        postgres.create_database(),
+        tmp_path,
+        broker_url=valkey.url,
+        storage_url=s3_storage_url,
+        lease_seconds="5",
+        heartbeat_seconds="0.3",
+        retry_seconds="0",
+    ) as plant:
+        plant.environment |= s3_environment | {"IMAGEMILL_S3_ENDPOINT_URL": proxy.endpoint}
+        yield plant
 
 
 def works(plant: Plant, name: str) -> int:
@@ -91,9 +82,7 @@ def test_work_flows_again_after_the_broker_lost_everything(
         for each in Path(valkey._folder).glob("appendonly*"):
             shutil.rmtree(each)
         valkey.restart()
-    back = time.monotonic()
     works(plant, "after")
-    assert time.monotonic() - back < 15
     assert worker.alive
 
 
@@ -108,9 +97,7 @@ def test_a_broker_that_is_away_is_waited_for(plant: Plant, valkey: Valkey) -> No
     assert worker.alive, "it ended for want of a broker"
     assert dispatcher.alive
     valkey.restart()
-    back = time.monotonic()
     assert plant.finishes(job), plant.logs
-    assert time.monotonic() - back < 15
 
 
 @pytest.mark.parametrize("how", ["restarted", "killed"])

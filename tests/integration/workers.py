@@ -5,12 +5,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import text
 
 from db.database import Database
+from db.schema import migrate
 from db.tether import TetheredProcess
 from tests.mill import Mill
 
@@ -142,6 +143,20 @@ class Plant:
     def close(self) -> None:
         for program in self._programs:
             program.close()
+
+
+@contextmanager
+def planted(database_url: str, folder: Path, **settings: str) -> Iterator[Plant]:
+    """A plant on an empty database, with these settings; at its end the books must balance."""
+    database = Database(database_url)
+    migrate(database)
+    environment = {f"IMAGEMILL_{name.upper()}": value for name, value in settings.items()}
+    environment["IMAGEMILL_DATABASE_URL"] = database_url
+    plant = Plant(Mill(database), environment, folder)
+    yield plant
+    plant.close()
+    assert plant.mill.audit() == []
+    database.close()
 
 
 def uncharged(mill: Mill, job_id: int) -> Iterator[bool]:

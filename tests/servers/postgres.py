@@ -19,23 +19,25 @@ import psycopg
 from psycopg import sql
 
 from db.tether import TetheredProcess
-from tests.servers.scratch import ScratchFolder, free_ports
+from tests.servers.scratch import free_ports
+from tests.servers.server import Server
 
 START_SECONDS = 30
 
 
-class Postgres:
+class Postgres(Server):
     """A server with one user; `create_database` gives each test its own database."""
 
+    polite_signal = signal.SIGINT
+
     def __init__(self) -> None:
-        self._scratch = ScratchFolder("postgres")
+        super().__init__("postgres")
         self._user = pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
         self._binaries = _reachable(_binaries(), self._scratch.path, self._user)
         self._data = self._scratch.path / "data"
         self._password = secrets.token_hex(16)
         self._port = free_ports(1)[0]
         self._numbers = itertools.count(1)
-        self._process: TetheredProcess | None = None
 
     @property
     def url(self) -> str:
@@ -74,38 +76,8 @@ class Postgres:
                 return
             # After SIGKILL its children may hold the shared memory for a moment longer.
             if time.monotonic() > give_up:
-                raise RuntimeError(f"PostgreSQL did not start: {self._log.read_text()[-2000:]}")
+                raise RuntimeError(f"PostgreSQL did not start: {self.log.read_text()[-2000:]}")
             time.sleep(0.1)
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-
-    def restart(self) -> None:
-        if self._process is not None:
-            self._process.stop(signal.SIGINT)
-        self.start()
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.stop(signal.SIGINT)
-        self._scratch.remove()
-
-    def __enter__(self) -> "Postgres":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def _log(self) -> Path:
-        return self._scratch.path / "postgres.log"
 
     def _initialise(self) -> None:
         self._data.mkdir(mode=0o700)
@@ -143,7 +115,7 @@ class Postgres:
             [str(self._binaries / "postgres"), "-D", str(self._data), f"-p{self._port}", *options],
             death_signal=signal.SIGQUIT,
             folder=self._data,
-            log=self._log,
+            log=self.log,
             user=self._user,
             inherit=[self._scratch.lock],
         )

@@ -17,7 +17,8 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from db.tether import TetheredProcess
-from tests.servers.scratch import ScratchFolder, free_ports
+from tests.servers.scratch import free_ports
+from tests.servers.server import Server
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -46,16 +47,16 @@ _CLOSED = (
 )
 
 
-class Seaweed:
+class Seaweed(Server):
     """A server with one bucket, `bucket`. A test keeps to its own prefix, or makes a bucket;
     every bucket costs the server room on disk, so few tests should."""
 
     bucket = "pictures"
+    polite_signal = signal.SIGKILL  # asked politely, it takes its time
 
     def __init__(self) -> None:
-        self._scratch = ScratchFolder("seaweedfs")
+        super().__init__("seaweedfs")
         self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
-        self._process: TetheredProcess | None = None
         self.access_key = secrets.token_hex(10)
         self.secret_key = secrets.token_hex(20)
 
@@ -90,7 +91,7 @@ class Seaweed:
         command = [str(Path(sysconfig.get_path("scripts")) / "weed"), "-logtostderr=true", "mini"]
         self._process = TetheredProcess(
             [*command, *place, *ports, *_CLOSED, f"-bucket={self.bucket}"],
-            death_signal=signal.SIGKILL,  # asked politely, it takes its time
+            death_signal=self.polite_signal,
             folder=self._scratch.path,
             environment={
                 "GOMEMLIMIT": "300MiB",
@@ -98,43 +99,10 @@ class Seaweed:
                 "AWS_ACCESS_KEY_ID": self.access_key,
                 "AWS_SECRET_ACCESS_KEY": self.secret_key,
             },
-            log=self._log,
+            log=self.log,
             inherit=[self._scratch.lock],
         )
         self._wait()
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-
-    def restart(self) -> None:
-        self.kill()
-        self.start()
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-        self._scratch.remove()
-
-    def __enter__(self) -> "Seaweed":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    @property
-    def _log(self) -> Path:
-        return self._scratch.path / "weed.log"
 
     def _client(self) -> "S3Client":
         return boto3.Session().client(
@@ -163,4 +131,4 @@ class Seaweed:
                 client.delete_object(Bucket=self.bucket, Key="server-started")
                 return
             time.sleep(0.05)
-        raise RuntimeError(f"SeaweedFS did not start: {self._log.read_text()[-2000:]}")
+        raise RuntimeError(f"SeaweedFS did not start: {self.log.read_text()[-2000:]}")
