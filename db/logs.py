@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -51,7 +52,7 @@ def log_fields(**fields: object) -> Iterator[None]:
         _bound.reset(token)
 
 
-class _Formatter(logging.Formatter):
+class _Formatter(logging.Formatter, ABC):
     """What both formats share: a line's fields, and no secret in it."""
 
     def __init__(self, secrets: tuple[str, ...] = ()) -> None:
@@ -66,9 +67,9 @@ class _Formatter(logging.Formatter):
             text = text.replace(secret, "***")
         return text
 
+    @abstractmethod
     def written(self, record: logging.LogRecord) -> str:
         """The record as text."""
-        raise NotImplementedError
 
     @staticmethod
     def fields(record: logging.LogRecord) -> dict[str, object]:
