@@ -58,6 +58,78 @@ theirs from."""
 
 _PREFIX = "parameter_"
 
+_JOB_OPTIONS = (
+    click.option(
+        "--map",
+        "mapping",
+        multiple=True,
+        metavar="COLUMN=FIELD",
+        help="Read this column as that field (prompt, seed, …); may be repeated.",
+    ),
+    click.option(
+        "--format",
+        "manifest_format",
+        type=click.Choice(FORMATS),
+        help="The manifest's format; found out if left out.",
+    ),
+    click.option("--name", metavar="NAME", help="The job's name; the file's if left out."),
+    click.option(
+        "--seed",
+        "job_seed",
+        type=int,
+        callback=whole(0),
+        default=0,
+        metavar="N",
+        help="The job's seed; rows without a seed of their own derive theirs from it.",
+    ),
+    click.option(
+        "--priority",
+        type=int,
+        callback=whole(-(2**31), 2**31 - 1),
+        default=0,
+        metavar="N",
+        help="Jobs with a higher number go first.",
+    ),
+    click.option("--route", metavar="LABEL", help="Only workers with this label render the job."),
+    click.option(
+        "--defaults",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="TOML file of parameters that neither row nor flag says.",
+    ),
+    click.option("--skip-bad-rows", is_flag=True, help="Record bad rows and render the others."),
+)
+
+_EXPANSION_OPTIONS = (
+    click.option(
+        "--grid",
+        multiple=True,
+        metavar="PARAMETER=X,Y,…",
+        help="Render every row with each of these values; may be repeated.",
+    ),
+    click.option(
+        "--variants",
+        type=click.Choice(get_args(Variants)),
+        default="off",
+        show_default=True,
+        help="What is made of {a|b}, {1..5} and __wildcards__ in prompts.",
+    ),
+    click.option(
+        "--draws",
+        type=int,
+        callback=whole(1),
+        default=1,
+        metavar="N",
+        help="Prompts drawn of each row with --variants sample.",
+    ),
+    click.option(
+        "--wildcards",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        metavar="DIR",
+        help="The folder of the wildcard files.",
+    ),
+)
+
 
 class ManifestCommand(click.Command):
     """A command whose help lists the parameters of images in a section of their own."""
@@ -87,85 +159,10 @@ def submission_options(
         return command(invocation, request, *args, **kwargs)
 
     decorated: Any = update_wrapper(called, command)
-    for option in reversed((*_job_options(), *_parameter_options())):
+    for option in reversed((*_JOB_OPTIONS, *_EXPANSION_OPTIONS, *_parameter_options())):
         decorated = option(decorated)
     result: Callable[Concatenate[Invocation, P], T] = click.argument("manifest")(decorated)
     return result
-
-
-def _job_options() -> Sequence[Callable[[Any], Any]]:
-    return (
-        click.option(
-            "--map",
-            "mapping",
-            multiple=True,
-            metavar="COLUMN=FIELD",
-            help="Read this column as that field (prompt, seed, …); may be repeated.",
-        ),
-        click.option(
-            "--format",
-            "manifest_format",
-            type=click.Choice(FORMATS),
-            help="The manifest's format; found out if left out.",
-        ),
-        click.option("--name", metavar="NAME", help="The job's name; the file's if left out."),
-        click.option(
-            "--seed",
-            "job_seed",
-            type=int,
-            callback=whole(0),
-            default=0,
-            metavar="N",
-            help="The job's seed; rows without a seed of their own derive theirs from it.",
-        ),
-        click.option(
-            "--priority",
-            type=int,
-            callback=whole(-(2**31), 2**31 - 1),
-            default=0,
-            metavar="N",
-            help="Jobs with a higher number go first.",
-        ),
-        click.option(
-            "--route", metavar="LABEL", help="Only workers with this label render the job."
-        ),
-        click.option(
-            "--defaults",
-            type=click.Path(path_type=Path),
-            metavar="FILE",
-            help="TOML file of parameters that neither row nor flag says.",
-        ),
-        click.option(
-            "--skip-bad-rows", is_flag=True, help="Record bad rows and render the others."
-        ),
-        click.option(
-            "--grid",
-            multiple=True,
-            metavar="PARAMETER=X,Y,…",
-            help="Render every row with each of these values; may be repeated.",
-        ),
-        click.option(
-            "--variants",
-            type=click.Choice(get_args(Variants)),
-            default="off",
-            show_default=True,
-            help="What is made of {a|b}, {1..5} and __wildcards__ in prompts.",
-        ),
-        click.option(
-            "--draws",
-            type=int,
-            callback=whole(1),
-            default=1,
-            metavar="N",
-            help="Prompts drawn of each row with --variants sample.",
-        ),
-        click.option(
-            "--wildcards",
-            type=click.Path(path_type=Path, exists=True, file_okay=False),
-            metavar="DIR",
-            help="The folder of the wildcard files.",
-        ),
-    )
 
 
 def _parameter_options() -> Sequence[Callable[[Any], Any]]:
