@@ -269,7 +269,7 @@ def z_image() -> Any:
             n_kv_heads=2,
             cap_feat_dim=WIDTH,
             axes_dims=[4, 4, 8],
-            axes_lens=[256, 32, 32],
+            axes_lens=[1024, 32, 32],
         ),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(channels=4, shift_factor=0.1, scaling_factor=0.4),

@@ -112,6 +112,13 @@ class PipelineCalls:
         return {name: value for name, value in offered.items() if name in self._parameters}
 
     @property
+    def kept_tokens(self) -> int | None:
+        """The tokens of a prompt that a call keeps, where that is an argument: its default."""
+        parameter = self._parameters.get("max_sequence_length")
+        default = None if parameter is None else parameter.default
+        return default if isinstance(default, int) else None
+
+    @property
     def _config(self) -> Mapping[str, Any]:
         """The configuration of the model's own sampler."""
         own: Any = self._own

@@ -20,7 +20,9 @@ from db.specs import ImageSpec
 from db.states import Outcome
 from worker.engine import Failed, Rendered
 from worker.engine.calls import PipelineCalls
+from worker.engine.mending import Mending
 from worker.engine.pictures import Picture
+from worker.engine.reading import Reading
 from worker.engine.sizing import choose_shapes
 from worker.engine.stepwise import Stepwise
 from worker.environment import Environment, Shapes, describe_environment
@@ -38,6 +40,8 @@ class _Batch:
     images: list[Admitted]
     tickets: set[int]
     call: Stepwise[Any]
+    reading: Reading
+    mending: Mending
     seconds: float = 0.0
 
 
@@ -154,14 +158,20 @@ class GenericEngine:
         self._waiting = [image for image in self._waiting if image not in images]
         specs = [spec for _, spec in images]
 
+        reading, mending = Reading(), Mending()
+
         def call() -> Any:
             pipeline = self._calls.pipeline(specs, rows=self.slots)
+            reading.watch(pipeline, kept=self._calls.kept_tokens)
+            mending.watch(pipeline)
             return pipeline(**self._calls.arguments(specs, rows=self.slots))
 
         return _Batch(
             images=images,
             tickets={ticket for ticket, _ in images},
             call=Stepwise(call, denoisers(self._model.pipeline)),
+            reading=reading,
+            mending=mending,
         )
 
     def _refused(self, batch: _Batch, error: Exception) -> list[Rendered | Failed]:
@@ -202,14 +212,20 @@ class GenericEngine:
                 error = ModelError(f"{wrong} {spec.height}: no picture of that size")
                 found.append(Failed(ticket=ticket, error=error))
                 continue
-            picture = _picture(values)
+            picture = _picture(values * np.nan if row in batch.mending.lost else values)
+            cut = batch.reading.cut(spec.prompt)
+            outcome = picture.outcome
+            if outcome is Outcome.OK and cut is not None:
+                outcome = Outcome.TRUNCATED_PROMPT
+            mended = row in batch.mending.mended
             found.append(
                 Rendered(
                     ticket=ticket,
                     pixels=picture.pixels,
-                    outcome=picture.outcome,
-                    cut=None,
+                    outcome=outcome,
+                    cut=cut,
                     seconds=batch.seconds / len(batch.images),
+                    environment=self._environment.changed(vae_dtype="fp32") if mended else None,
                 )
             )
         return found
