@@ -20,7 +20,9 @@
     ├── RenderError               an image could not be rendered
     │   ├── OutOfMemory           the device's memory is too small for this batch
     │   ├── BadPixels             the model gave NaN where a picture should be
-    │   └── InputImageError       an init image or mask can't be used
+    │   ├── InputImageError       an init image or mask can't be used
+    │   ├── OverLimit             more than a worker may give, or nothing that can be drawn
+    │   └── RowMismatch           a row's request key or group is not its specification's
     └── LeaseLost                 somebody else owns these images now; discard
 
 `code` is stable: it is stored with an attempt and printed with `--json`. `retryable` says whether
@@ -183,6 +185,13 @@ class OverLimit(RenderError):
     """An image asks for more than this worker may give, or for nothing that can be drawn."""
 
     code = "over_limit"
+    retryable = False
+
+
+class RowMismatch(RenderError):
+    """An image's request key or group is not that of its specification: the row was changed."""
+
+    code = "row_mismatch"
     retryable = False
 
 

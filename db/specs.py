@@ -79,15 +79,20 @@ class ImageSpec:
         """SHA-256 (hex) of what decides the pixels."""
         return sha256_of(_canonical(self, leave_out=_NOT_PIXELS))
 
-    def request_key(self) -> str:
+    def request_key(self, *, metadata_version: int = METADATA_VERSION) -> str:
         """SHA-256 (hex) of what decides the file: pixels, format, quality, metadata version."""
         file = {
             "pixel_key": self.pixel_key(),
             "format": self.format,
             "quality": self.quality,
-            "metadata_version": METADATA_VERSION,
+            "metadata_version": metadata_version,
         }
         return sha256_of(canonical_json(file))
+
+    def is_named(self, request_key: str) -> bool:
+        """Whether the key is this specification's, by this or an earlier version of metadata."""
+        versions = range(1, METADATA_VERSION + 1)
+        return any(request_key == self.request_key(metadata_version=v) for v in versions)
 
     def group(self) -> dict[str, Any]:
         """What must agree for two images to share a forward pass."""

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable
 from db.errors import (
     ImagemillError,
     OutOfMemory,
-    OverLimit,
     RenderError,
     ServiceError,
     StorageDenied,
     first_line,
 )
-from db.queries.claims import Claimed
+from db.queries.claims import Claimed, GroupChoice
 from worker.engine import Engine, Failed, Rendered
 from worker.holdings import Holdings
 from worker.limits import RenderLimits
@@ -51,7 +50,7 @@ class GroupRun:
         engine: Engine,
         holdings: Holdings,
         recorder: Recorder,
-        group_id: int,
+        choice: GroupChoice,
         limits: RenderLimits,
         must_stop: Callable[[], bool],
     ) -> None:
@@ -61,7 +60,7 @@ class GroupRun:
         self._engine = engine
         self._holdings = holdings
         self._recorder = recorder
-        self._group_id = group_id
+        self._choice = choice
         self._limits = limits
         self._must_stop = must_stop
         self._waiting: deque[Claimed] = deque()
@@ -106,33 +105,43 @@ class GroupRun:
         return claimed
 
     def _claim(self) -> int:
-        """Claim what the slots can take; when only some are free, a batch ahead."""
+        """Claim what the slots can take; when only some are free, a batch ahead.
+
+        An idle engine is filled: one with recorded batches takes nobody until it is idle again.
+        """
         room = 0 if self._solo_in_work else self._engine.room()
         if room == 0 or self._waiting or time.monotonic() < self._ask_again:
             return 0
-        limit = self._engine.slots if self._engine.busy else room
-        images, known = self._holdings.claim(self._group_id, limit=limit)
+        if self._engine.busy:
+            return self._claim_some(self._engine.slots)
+        claimed = 0
+        while (free := room - len(self._waiting)) > 0:
+            count = self._claim_some(free)
+            claimed += count
+            # Fewer than asked for: there are no more. None that waits: they all follow others.
+            if count < free or room - len(self._waiting) == free:
+                break
+        return claimed
+
+    def _claim_some(self, limit: int) -> int:
+        """Claim up to so many: those to be rendered wait, the others follow them."""
+        claim = self._holdings.claim(self._choice.id, limit=limit, check=self._check)
         self._claims += 1
-        if not images:
+        self.failed += claim.refused
+        if claim.count == 0:
             self._ask_again = time.monotonic() + _CLAIM_PAUSE_SECONDS
-        in_work = {image.request_key for image in self._rendering.values()}
-        for image in images:
+        in_work = {image.request_key for image in (*self._rendering.values(), *self._waiting)}
+        for image in claim.images:
             key = image.request_key
             if key in in_work:
                 self._followers.setdefault(key, []).append(image)
-            elif key not in known and self._allowed(image):
+            else:
                 in_work.add(key)
                 self._waiting.append(image)
-        return len(images)
+        return claim.count
 
-    def _allowed(self, image: Claimed) -> bool:
-        """Whether the image may reach the engine; if not it is dead, and says why."""
-        try:
-            self._limits.check(image)
-        except OverLimit as error:
-            self._fail(image, error)
-            return False
-        return True
+    def _check(self, image: Claimed) -> None:
+        self._limits.check(image, self._choice.document)
 
     @property
     def _solo_in_work(self) -> bool:

@@ -5,16 +5,18 @@ longer than the lease lasts.
 """
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from sqlalchemy.orm import Session
 
 from db.database import Database
-from db.errors import ImagemillError
+from db.errors import ImagemillError, RenderError
 from db.queries import claims, objects, shifts
 from db.queries.claims import Claimed, Failure, RetryPolicy
 from db.queries.objects import StoredImage
+from db.states import ImageState
 from worker.lease import Lease
 
 if TYPE_CHECKING:
@@ -23,6 +25,24 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What a claim brought: the images that are to be rendered.
+
+    `reused` images were done at once, because their request has a file by now; `refused` ones
+    are dead, because the caller's check said so.
+    """
+
+    images: tuple[Claimed, ...]
+    reused: int = 0
+    refused: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many images were claimed in all."""
+        return len(self.images) + self.reused + self.refused
 
 
 class Holdings:
@@ -37,26 +57,42 @@ class Holdings:
         self._route = route
         self._policy = policy
 
-    def claim(self, group_id: int, *, limit: int) -> tuple[list[Claimed], set[str]]:
+    def claim(self, group_id: int, *, limit: int, check: Callable[[Claimed], None]) -> Claim:
         """Claim images, and finish at once those whose request has a file by now.
 
-        What was claimed, and the request keys among them that are finished.
+        What `check` raises a `RenderError` for is dead in the same transaction, before anything
+        is done by its request key: nobody must be given a file by a key that is not its own.
         """
 
-        def work(session: Session) -> tuple[list[Claimed], set[str]]:
-            images = claims.claim(
+        def work(session: Session) -> tuple[list[Claimed], set[str], list[_Refusal]]:
+            claimed = claims.claim(
                 session,
                 shift_id=self._shift_id,
                 group_id=group_id,
                 route=self._route,
                 limit=limit,
             )
+            refusals = list(_refusals(claimed, check))
+            for image, error in refusals:
+                claims.fail(
+                    session,
+                    shift_id=self._shift_id,
+                    image_id=image.id,
+                    failure=_failure(image, error, retryable=False),
+                    policy=self._policy,
+                )
+            refused = {image.id for image, _ in refusals}
+            images = [image for image in claimed if image.id not in refused]
             known = set(objects.find_objects(session, [image.request_key for image in images]))
             if known:
                 objects.finish_known(session, shift_id=self._shift_id, request_keys=known)
-            return images, known
+            return images, known, refusals
 
-        return self._run(work)
+        images, known, refusals = self._run(work)
+        for image, error in refusals:
+            _log_failure(image, error, ImageState.DEAD)
+        unknown = tuple(image for image in images if image.request_key not in known)
+        return Claim(images=unknown, reused=len(images) - len(unknown), refused=len(refusals))
 
     def begin(self, images: Sequence[Claimed]) -> list[Claimed]:
         """Record that rendering begins; those of the images that are still ours."""
@@ -79,12 +115,8 @@ class Holdings:
         With `neighbours` in the forward pass the error says nothing about this image: it only
         becomes a suspect. `final`: no retry here can help, so it is dead at once.
         """
-        failure = Failure(
-            code=error.code,
-            message=error.message,
-            retryable=neighbours or (error.retryable and not final),
-            solo=image.solo,
-        )
+        retryable = neighbours or (error.retryable and not final)
+        failure = _failure(image, error, retryable=retryable)
         state = self._run(
             lambda session: claims.fail(
                 session,
@@ -94,13 +126,7 @@ class Holdings:
                 policy=self._policy,
             )
         )
-        log.warning(
-            "image %s failed, now %s: %s",
-            image.id,
-            state or "not ours",
-            error.message,
-            extra={"job": image.job_id, "image": image.id},
-        )
+        _log_failure(image, error, state)
         return state is not None
 
     def give_back(self, image_ids: Collection[int] | None = None) -> int:
@@ -139,3 +165,28 @@ class Holdings:
 
     def _run(self, work: Callable[[Session], T]) -> T:
         return self._database.run(work, patience=self.lease.seconds_left)
+
+
+_Refusal = tuple[Claimed, RenderError]
+
+
+def _refusals(images: Sequence[Claimed], check: Callable[[Claimed], None]) -> Iterator[_Refusal]:
+    for image in images:
+        try:
+            check(image)
+        except RenderError as error:
+            yield image, error
+
+
+def _failure(image: Claimed, error: ImagemillError, *, retryable: bool) -> Failure:
+    return Failure(code=error.code, message=error.message, retryable=retryable, solo=image.solo)
+
+
+def _log_failure(image: Claimed, error: ImagemillError, state: ImageState | None) -> None:
+    log.warning(
+        "image %s failed, now %s: %s",
+        image.id,
+        state or "not ours",
+        error.message,
+        extra={"job": image.job_id, "image": image.id},
+    )

@@ -1,8 +1,9 @@
 """What this worker is willing to render: the producer's limits, enforced a second time.
 
 A row may reach the database past every check of `submit`: by another program, an older version,
-or somebody who has the producer's role. Such a row must end as that image's failure with a
-readable reason, and never as a worker that is out of memory or busy for a month.
+or somebody who has the producer's role; or a disk may change it there. Such a row must end as
+that image's failure with a readable reason, and never as a worker that is out of memory or busy
+for a month, nor as a picture that is stored where another one was asked for.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from db.errors import OverLimit
+from db.errors import OverLimit, RowMismatch
 from db.queries.claims import Claimed
 from db.samplers import BY_NAME
 from db.seeds import SEED_LIMIT
@@ -49,8 +50,12 @@ class RenderLimits:
         if not isinstance(document.get("weights_digest"), str):
             raise OverLimit("the group names no weights")
 
-    def check(self, image: Claimed) -> None:
-        """Refuse an image that must not reach the engine: an `OverLimit` with the reason."""
+    def check(self, image: Claimed, group: Mapping[str, Any]) -> None:
+        """Refuse an image that must not reach the engine of this group.
+
+        An `OverLimit` or a `RowMismatch` with the reason. Whoever passes is what its request key
+        says, so its pixels may be stored under that key and given to all who ask for it.
+        """
         if image.problem is not None:
             raise OverLimit(f"the row is no specification that this version knows: {image.problem}")
         if _HEX.fullmatch(image.request_key) is None:
@@ -74,6 +79,7 @@ class RenderLimits:
             raise OverLimit(f"guidance scale {spec.guidance_scale} is not finite")
         if spec.sampler not in BY_NAME:
             raise OverLimit(f"no sampler is called {spec.sampler!r}")
+        _check_identity(image, group)
 
     def _check_size(self, width: object, height: object) -> None:
         if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
@@ -96,6 +102,19 @@ def _check_types(spec: ImageSpec) -> None:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise OverLimit(f"{where}: {first['msg']}") from None
+
+
+def _check_identity(image: Claimed, group: Mapping[str, Any]) -> None:
+    """A row says three times what is asked for: in its columns, its key and its group."""
+    if not image.spec.is_named(image.request_key):
+        raise RowMismatch(
+            f"the request key {image.request_key[:10]}… is not that of the row's specification: "
+            "the row, its group or its model was changed after it was submitted"
+        )
+    own = image.spec.group()
+    if own != dict(group):
+        names = sorted(name for name in {*own, *group} if own.get(name) != group.get(name))
+        raise RowMismatch(f"the row is not of its group: {', '.join(names)} differ")
 
 
 def _over(what: str, found: int, most: int, setting: str) -> OverLimit:

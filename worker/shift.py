@@ -194,7 +194,7 @@ class Shift:
             engine=engine,
             holdings=holdings,
             recorder=recorder,
-            group_id=choice.id,
+            choice=choice,
             limits=self._limits,
             must_stop=lambda: self._must_stop(holdings.lease),
         )
@@ -231,10 +231,14 @@ class Shift:
         """Let a few images of the group die with the reason, and leave it alone for a while."""
         log.warning("can't render %s: %s", _group_name(choice), error)
         self._refusals.add(choice.id)
-        images, known = holdings.claim(choice.id, limit=_REFUSED_IMAGES)
-        for image in images:
-            if image.request_key not in known:
-                self._report.failed += holdings.fail(image, error, final=True)
+        claim = holdings.claim(
+            choice.id,
+            limit=_REFUSED_IMAGES,
+            check=lambda image: self._limits.check(image, choice.document),
+        )
+        self._report.failed += claim.refused
+        for image in claim.images:
+            self._report.failed += holdings.fail(image, error, final=True)
 
     def _choose(self, exhausted: set[int], loaded: Sequence[str]) -> GroupChoice | None:
         avoided = exhausted | self._refusals.current()

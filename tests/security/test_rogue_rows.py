@@ -6,16 +6,20 @@ The attacker holds the producer's database role, or is a newer version with fiel
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Update, update
 
+from db import specs
 from db.errors import ModelError
 from db.registry import find_weights, load_registry
 from db.settings import Settings
 from db.states import ImageState
-from db.tables import Group, Image
+from db.tables import Group, Image, Model, Tally
+from tests.fake_engine import pixels_of
 from tests.mill import DIGEST, spec
 from tests.workshop import Workshop
+from worker.images import read_record
 
 GOOD = "a good picture"
 
@@ -51,6 +55,7 @@ def rogue(workshop: Workshop, **columns: Any) -> int:
         ({"options": {"sampler_options": ["eta"]}}, "AttributeError"),
         ({"options": {"clip_skip": [1]}}, "clip_skip: Input should be a valid integer"),
         ({"request_key": "../../../../etc/cron.d/x"}, "request key is not 64"),
+        ({"request_key": "A" * 64}, "request key is not 64"),
     ],
     ids=str,
 )
@@ -66,6 +71,104 @@ def test_a_rogue_row_is_dead_with_its_reason_and_takes_no_neighbour(
     assert reason in (bad.error_message or "")
     assert workshop.passes
     assert all(prompts == [GOOD] for prompts in workshop.passes), "it never reached the engine"
+
+
+VICTIM = spec("what the victim asks for")
+"""A request that somebody else has made, or will make."""
+
+CHANGES = {
+    "prompt": {"prompt": "another prompt"},
+    "negative prompt": {"negative_prompt": "everything"},
+    "seed": {"seed": 2},
+    "size within the limits": {"width": 128},
+    "steps": {"steps": 19},
+    "guidance": {"guidance_scale": 5.5},
+    "sampler": {"sampler": "euler"},
+    "format": {"format": "jpeg"},
+    "an option": {"options": {"clip_skip": 2}},
+    "an input": {"options": {"init_image": "b" * 64}},
+    "the key itself": {"request_key": "0" * 64},
+    "a victim's key": {"request_key": VICTIM.request_key()},
+}
+
+
+@pytest.mark.parametrize("columns", CHANGES.values(), ids=CHANGES)
+def test_a_row_that_is_not_what_its_key_says_is_dead(
+    workshop: Workshop, columns: dict[str, Any]
+) -> None:
+    """A bit that fell over, a buggy writer, or somebody who wants other pixels under a key."""
+    job = rogue(workshop, **columns)
+    workshop.shift()
+    good, bad = workshop.mill.images(job)
+    assert ImageState(good.state) is ImageState.DONE
+    assert (bad.state, bad.error_code) == ("dead", "row_mismatch")
+    assert "not that of the row's specification" in (bad.error_message or "")
+    assert all(prompts == [GOOD] for prompts in workshop.passes), "it never reached the engine"
+    assert [key for key in workshop.files() if bad.request_key in key] == []
+
+
+@pytest.mark.parametrize("order", ["before", "together", "after"])
+def test_nobody_gets_a_picture_by_a_key_that_is_not_its_own(workshop: Workshop, order: str) -> None:
+    """A rogue row with a victim's key: neither gets what was rendered for the other."""
+    jobs = []
+    for name in ("rogue", "victim") if order == "before" else ("victim", "rogue"):
+        if name == "victim":
+            jobs.append(workshop.mill.load("victim", [VICTIM]))
+        else:
+            rogue(workshop, request_key=VICTIM.request_key())
+        if order != "together":
+            workshop.shift()
+    workshop.shift()
+    (job,) = jobs
+    (image,) = workshop.mill.images(job)
+    assert image.state == "done"
+    (key,) = [key for key in workshop.files() if VICTIM.request_key() in key]
+    record, pixels = read_record(workshop.storage.get(key))
+    assert record.spec == VICTIM
+    assert np.array_equal(pixels, pixels_of(VICTIM))
+    bad = next(i for i in workshop.mill.images(1) + workshop.mill.images(2) if i.prompt == "rogue")
+    assert (bad.state, bad.error_code) == ("dead", "row_mismatch")
+
+
+@pytest.mark.parametrize("where", ["the model", "the group"])
+def test_other_weights_than_were_asked_for_render_nothing(workshop: Workshop, where: str) -> None:
+    """Whoever points a group to other weights gets no picture under the right key."""
+    job = workshop.mill.load("job", ["a cat"])
+    other = "b" * 64
+    changed: Update = update(Model).values(weights_digest=other)
+    if where == "the group":
+        changed = update(Group).values(document={**spec("a cat").group(), "weights_digest": other})
+    workshop.mill.database.run(lambda session: session.execute(changed))
+    workshop.shift()
+    (image,) = workshop.mill.images(job)
+    assert (image.state, image.error_code) == ("dead", "row_mismatch")
+    assert workshop.passes == []
+    assert workshop.files() == []
+
+
+def test_a_row_that_names_another_group_is_dead(workshop: Workshop) -> None:
+    wide = replace(spec("wide"), width=128)
+    job = workshop.mill.load("job", [GOOD, wide])
+    first, second = workshop.mill.images(job)
+    changed = update(Image).where(Image.id == second.id).values(group_id=first.group_id)
+    tally = update(Tally).where(Tally.group_id == second.group_id).values(group_id=first.group_id)
+    workshop.mill.database.run(lambda s: (s.execute(changed), s.execute(tally)))
+    workshop.shift()
+    good, bad = workshop.mill.images(job)
+    assert good.state == "done"
+    assert (bad.state, bad.error_code) == ("dead", "row_mismatch")
+    assert "the row is not of its group: width differ" in (bad.error_message or "")
+
+
+def test_a_key_by_an_earlier_version_of_metadata_is_still_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A job outlives the upgrade of the workers that render it."""
+    request = spec("a cat")
+    earlier = request.request_key()
+    monkeypatch.setattr(specs, "METADATA_VERSION", specs.METADATA_VERSION + 1)
+    assert request.is_named(earlier)
+    assert not request.is_named(request.request_key(metadata_version=99))
 
 
 def test_the_worker_s_own_limits_count(workshop: Workshop) -> None:
@@ -95,7 +198,7 @@ def test_no_engine_is_opened_for_a_rogue_group(
     workshop.mill.database.run(lambda session: session.execute(changed))
     report = workshop.shift()
     (image,) = workshop.mill.images(job)
-    assert (image.state, image.error_code) == ("dead", "over_limit")
+    assert (image.state, image.error_code) == ("dead", "row_mismatch")
     assert workshop.shelf.opened == []
     assert report.failed == 1
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from db.errors import StorageError
+from db.queries.claims import Claimed, GroupChoice
 from db.queries.shifts import Orders
 from db.queries.tallies import Counts
 from db.settings import Settings
@@ -49,13 +50,14 @@ class Bench:
         engine: FakeEngine | None = None,
         must_stop: Callable[[], bool] = lambda: False,
     ) -> GroupRun:
-        group_id = self.mill.group_of(DIGEST)
-        self.engine = engine or FakeEngine(spec("any").group())
+        group = spec("any").group()
+        self.engine = engine or FakeEngine(group)
+        choice = GroupChoice(id=self.mill.group_of(DIGEST), model_name="any", document=group)
         return GroupRun(
             engine=self.engine,
             holdings=self.holdings,
             recorder=self.recorder,
-            group_id=group_id,
+            choice=choice,
             limits=RenderLimits.from_settings(Settings()),
             must_stop=must_stop,
         )
@@ -103,9 +105,9 @@ def test_an_order_is_carried_out_once(bench: Bench) -> None:
     claims: list[int] = []
     claim = bench.holdings.claim
 
-    def counted(group_id: int, *, limit: int):
+    def counted(group_id: int, *, limit: int, check: Callable[[Claimed], None]):
         claims.append(limit)
-        found = claim(group_id, limit=limit)
+        found = claim(group_id, limit=limit, check=check)
         if len(claims) == 1:
             bench.order(job)  # the heartbeat's answer is from before the job was resumed
         return found
@@ -139,12 +141,12 @@ def test_images_that_are_not_ours_any_more_are_not_rendered(bench: Bench) -> Non
     job = bench.mill.load("job", ["a", "b"])
     claim = bench.holdings.claim
 
-    def lose_one(group_id: int, *, limit: int):
-        images, known = claim(group_id, limit=limit)
-        if images:
-            bench.mill.give_back(bench.lease.shift_id, [images[0].id])
+    def lose_one(group_id: int, *, limit: int, check: Callable[[Claimed], None]):
+        found = claim(group_id, limit=limit, check=check)
+        if found.images:
+            bench.mill.give_back(bench.lease.shift_id, [found.images[0].id])
             bench.mill.pause(job)
-        return images, known
+        return found
 
     run = bench.run()
     bench.holdings.claim = lose_one
