@@ -211,7 +211,7 @@ def _load_checkpoint(entry: ModelEntry, file: Path, dtype: torch.dtype) -> dict[
     pipeline = diffusers.StableDiffusionPipeline.from_single_file(
         str(file),
         config=entry.config,
-        torch_dtype=dtype,
+        dtype=dtype,
         local_files_only=True,
         safety_checker=None,
         feature_extractor=None,
@@ -237,7 +237,7 @@ def _load_component(name: str, folder: Path, variant: str | None, dtype: torch.d
     if name == "vae":
         return diffusers.AutoencoderKL.from_pretrained(
             folder,
-            torch_dtype=dtype,
+            dtype=dtype,
             variant=_present(folder, variant),
             use_safetensors=True,
             local_files_only=True,
@@ -248,7 +248,7 @@ def _load_component(name: str, folder: Path, variant: str | None, dtype: torch.d
             raise ModelError(f"{folder}: no engine for {wanted}; give the model kind = 'generic'")
         return _DENOISERS[wanted].from_pretrained(
             folder,
-            torch_dtype=dtype,
+            dtype=dtype,
             variant=_present(folder, variant),
             use_safetensors=True,
             local_files_only=True,

@@ -59,7 +59,7 @@ def load_pipeline(
         given["add_watermarker"] = False
     return pipeline_class.from_pretrained(
         root,
-        torch_dtype=dtype,
+        dtype=dtype,
         variant=entry.variant,
         local_files_only=True,
         use_safetensors=True,
@@ -139,8 +139,7 @@ def _load_part(declared: list[str], folder: Path, variant: str | None, dtype: to
     component_class = getattr(_library(library), class_name)
     options: dict[str, Any] = {"local_files_only": True}
     if issubclass(component_class, torch.nn.Module):
-        name = "torch_dtype" if library == "diffusers" else "dtype"
-        options |= {name: dtype, "use_safetensors": True, "variant": variant}
+        options |= {"dtype": dtype, "use_safetensors": True, "variant": variant}
     return component_class.from_pretrained(folder, **options)
 
 
