@@ -12,8 +12,11 @@ run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pi
 	$(BIN)/imagemill run examples/shapes.csv --out out
 	@echo "Open out/contact-sheet.png"
 
+# Each process starts servers of its own; one thread each, as production has it on a CPU.
+TEST_PROCESSES ?= 2
+
 test: $(STAMP)  ## all tests; real Postgres, Valkey and S3 come from wheels
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 check: $(STAMP)  ## lint, types and layers
 	$(BIN)/ruff format --check .
@@ -38,12 +41,19 @@ PG_RESTARTS ?= 50
 S3_FAULTS ?= 10000
 FREEZES ?= 200
 HISTORIES ?= 2000
+# The part of the kills and freezes that hits workers with the real engine.
+REAL_ENGINE_KILLS ?= 60
+REAL_ENGINE_FREEZES ?= 12
 SEED ?= 1
+# A page whose table is written anew: REPORT=docs/reliability.md
+REPORT ?=
 
 chaos: $(STAMP)  ## break everything, count what was promised; see docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --kills $(KILLS) \
 		--broker-losses $(BROKER_LOSSES) --pg-restarts $(PG_RESTARTS) --s3-faults $(S3_FAULTS) \
-		--freezes $(FREEZES) --histories $(HISTORIES) --seed $(SEED) --out out/chaos
+		--freezes $(FREEZES) --histories $(HISTORIES) --seed $(SEED) --out out/chaos \
+		--real-engine-kills $(REAL_ENGINE_KILLS) --real-engine-freezes $(REAL_ENGINE_FREEZES) \
+		$(if $(REPORT),--report $(REPORT))
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +18,56 @@ from redis.exceptions import RedisError
 
 from tests.chaos.crashes import Role
 from tests.chaos.history import History, read_history
-from tests.chaos.plan import Manifests, Plan
+from tests.chaos.pace import Pace
+from tests.chaos.plan import RENDERER_ROUTE, Manifest, Manifests, Plan
+from tests.chaos.recovery import Recovery
 from tests.chaos.stage import HANG_SECONDS, LEASE_SECONDS, Stage
 from tests.chaos.troupe import Actor, Troupe
-from tests.servers.s3_proxy import Fault, FaultPlan
+from tests.servers.s3_proxy import FaultPlan
 
 SETTLE_SECONDS = 180
 """I7: how long after the last fault everything must be terminal."""
 
+FENCE_SECONDS = 90
+"""How long until a stopped worker must have lost its shift: its lease; or half a minute, if it
+was stopped in the middle of a transaction; the rest is for a busy machine."""
+
+SUBMIT_SECONDS = 120
+REFERENCE_SECONDS = 900
+
 _FREEZERS = 3
+_SUBMITTERS = 4
 
-_AHEAD = 0.02
-"""The part of its plan that a kind of fault may be ahead of the slowest."""
-
-_S3_WEIGHTS = dict.fromkeys(Fault, 1.0) | {
-    Fault.FORBIDDEN_403: 0.1,  # ends a shift
-    Fault.HANG: 0.5,
+_RENDERER = {
+    "IMAGEMILL_ROUTE": RENDERER_ROUTE,
+    "IMAGEMILL_DEVICE": "cpu",
+    "IMAGEMILL_SLOTS": "4",
+    # A real step takes its time where many processes share a core.
+    "IMAGEMILL_HANG_SECONDS": "20",
 }
 
 
 class Campaign:
-    """One campaign on a stage. `counts` says what was broken so far."""
+    """One campaign on a stage. `pace` says what was broken so far."""
 
     def __init__(self, plan: Plan, stage: Stage, folder: Path) -> None:
         self.plan = plan
         self.stage = stage
         self.history = History(folder / "history.jsonl")
-        self.counts: Counter[str] = Counter()
         self._dice = random.Random(plan.seed)
-        self._manifests = Manifests(
-            folder / "manifests", random.Random(plan.seed + 1), poison=plan.poison
+        self.pace = Pace(plan.wanted(), self._dice)
+        self.recovery = Recovery(stage)
+        self.broken: list[str] = []
+        """Promises that were seen broken on the way."""
+        self._folder = folder
+        self._manifests, self._pictures = (
+            Manifests(folder / "manifests", random.Random(seed), poison=plan.poison)
+            for seed in (plan.seed + 1, plan.seed + 4)
         )
-        self._submitted: list[str] = []
-        self._stop = threading.Event()
+        self._submitted: dict[str, Manifest] = {}
         self._ends = time.monotonic() + plan.minutes * 60
         self._pg_lock = threading.Lock()
         self._frozen: set[int] = set()
-        self._unfenced: list[str] = []
         self._troupe = Troupe(
             folder,
             environment=stage.environment,
@@ -62,34 +76,39 @@ class Campaign:
             chance=plan.crash_chance,
         )
 
-    @property
-    def kills(self) -> int:
-        return sum(count for name, count in self.counts.items() if name.startswith("kill "))
-
-    def run(self, report: Callable[[str], None]) -> bool:
-        """Break things until the plan is fulfilled, then let everything settle; whether it did.
+    def run(self, report: Callable[[str], None]) -> None:
+        """Break things until the plan is fulfilled, then let everything settle.
 
         `report` hears every second how much of the plan is fulfilled.
         """
         plan = self.plan
-        self.stage.proxy.plan = _s3_plan(plan)
+        self.stage.proxy.plan = plan.s3_plan()
         for _ in range(plan.workers):
             self._troupe.start("worker")
         for _ in range(plan.dispatchers):
             self._troupe.start("dispatcher")
         loops: list[Callable[[], None]] = [self._submit, self._kill, self._lose_broker]
-        loops += [self._restart_postgres, *([self._freeze] * _FREEZERS)]
+        loops += [self._restart_postgres, *([partial(self._freeze, "worker")] * _FREEZERS)]
+        if plan.real_engine:
+            for _ in range(plan.renderers):
+                self._troupe.start("renderer", environment=_RENDERER)
+            loops += [self._submit_pictures, self._kill_renderer]
+            loops += [partial(self._freeze, "renderer")]
         threads = [threading.Thread(target=self._looped, args=[loop]) for loop in loops]
-        for thread in threads:
+        seen = threading.Event()
+        observer = threading.Thread(target=self.recovery.look_until, args=[seen])
+        for thread in [*threads, observer]:
             thread.start()
-        while not self.fulfilled and time.monotonic() < self._ends:
-            self._stop.wait(1)
-            self._count_crashes()
-            report(", ".join(f"{name} {share:.0%}" for name, share in self._shares().items()))
-        self._stop.set()
+        while not self.pace.fulfilled and time.monotonic() < self._ends:
+            self.pace.stopped.wait(1)
+            self._count()
+            report(", ".join(f"{name} {share:.0%}" for name, share in self.pace.shares().items()))
+        self.pace.stopped.set()
         for thread in threads:
             thread.join()
-        return self._settle()
+        self._settle()
+        seen.set()
+        observer.join()
 
     def close(self) -> None:
         self._troupe.end()
@@ -97,39 +116,75 @@ class Campaign:
     # What is broken ------------------------------------------------------------------------
 
     def _looped(self, loop: Callable[[], None]) -> None:
-        while not self._stop.is_set():
-            # Between a restart and the next connection, anything may be away.
-            with suppress(psycopg.Error, RedisError, OSError):
+        while not self.pace.stopped.is_set():
+            # Between a restart and the next connection, anything may be away; a server that a
+            # busy machine could not start in time is started again.
+            with suppress(psycopg.Error, RedisError, OSError, RuntimeError):
                 loop()
 
     def _submit(self) -> None:
-        if self._stop.wait(0.3):
+        if self.pace.stopped.wait(0.3):
             return
+        if self._waiting("default") < self.plan.backlog:
+            self._start_producer(self._manifests.write(), "default")
+
+    def _submit_pictures(self) -> None:
+        """Work for the real engine, while its workers are to be broken: it takes real time."""
+        if self.pace.stopped.wait(0.5):
+            return
+        backlog = self.plan.renderer_backlog
+        ahead = self.pace.is_ahead("kill renderer") and self.pace.is_ahead("freeze renderer")
+        if not ahead and self._waiting(RENDERER_ROUTE) < backlog:
+            self._start_producer(self._pictures.write_pictures(backlog), RENDERER_ROUTE)
+
+    def _waiting(self, route: str) -> int:
+        """Images of a route that wait, are rendered, or are about to be submitted."""
         [(waiting,)] = self.stage.query(
-            "SELECT count(*) FROM images WHERE state IN ('ready', 'leased')"
+            "SELECT count(*) FROM images i JOIN jobs j ON j.id = i.job_id"
+            " WHERE i.state IN ('ready', 'leased') AND j.route = %s",
+            route,
         )
-        if waiting + 30 * len(self._troupe.alive("producer")) >= self.plan.backlog:
-            return
-        manifest = self._manifests.write()
-        self._submitted.append(manifest.name)
+        producers = [a for a in self._troupe.alive("producer") if a.order["route"] == route]
+        return int(waiting) + 30 * len(producers)
+
+    def _start_producer(self, manifest: Manifest, route: str) -> None:
+        self._submitted[manifest.name] = manifest
+        order = {"name": manifest.name, "manifest": str(manifest.path), "route": route}
         # Before anybody can submit it: what was asked for does not depend on what came of it.
-        self.history.add(
-            "manifest", name=manifest.name, path=str(manifest.path), rows=manifest.rows
-        )
-        self._troupe.start("producer", name=manifest.name, manifest=str(manifest.path))
+        self.history.add("manifest", **order, rows=manifest.rows)
+        self._troupe.start("producer", **order)
 
     def _kill(self) -> None:
-        if self._over("kills", 0.1, 0.6):
+        if self.pace.over("kills", 0.1, 0.6):
             return
         roles: list[Role] = ["worker"] * 7 + ["producer"] * 2 + ["dispatcher"]  # type: ignore[list-item]
-        alive = self._troupe.alive(self._dice.choice(roles)) or self._troupe.alive()
+        self._kill_one(self._troupe.alive(self._dice.choice(roles)) or self._troupe.alive("worker"))
+
+    def _kill_renderer(self) -> None:
+        """Mostly one that is rendering, now and then one that is just loading its model."""
+        if self.pace.over("kill renderer", 0.5, 3):
+            return
+        alive = self._troupe.alive("renderer")
+        busy = self.recovery.holdings()
+        self._kill_one([a for a in alive if a.pid in busy or self._dice.random() < 0.1])
+
+    def _kill_one(self, alive: list[Actor]) -> None:
         chosen = [actor for actor in alive if actor.pid not in self._frozen]
-        if chosen and self._troupe.kill(actor := self._dice.choice(chosen)):
+        if not chosen:
+            return
+        actor = self._dice.choice(chosen)
+        held = None
+        with suppress(psycopg.Error):  # workers are killed while the database is away as well
+            held = self.recovery.holdings().get(actor.pid)
+        if self._troupe.kill(actor):
+            if held is not None:
+                self.recovery.died(held)
             self._note(f"kill {actor.role}", victim=actor.pid)
 
     def _lose_broker(self) -> None:
-        if self._over("broker losses", 0.5, 2.5):
+        if self.pace.over("broker losses", 0.5, 2.5):
             return
+        self.recovery.broker_lost(at=time.time())
         if self._dice.random() < 0.5:
             self.stage.flush_broker()
         else:
@@ -138,7 +193,7 @@ class Campaign:
         self._note("broker losses")
 
     def _restart_postgres(self) -> None:
-        if self._over("Postgres restarts", 2, 5):
+        if self.pace.over("Postgres restarts", 2, 5):
             return
         with self._pg_lock:
             if self._dice.random() < 0.5:
@@ -148,13 +203,15 @@ class Campaign:
                 self._note("kill database")
         self._note("Postgres restarts")
 
-    def _freeze(self) -> None:
+    def _freeze(self, role: Role) -> None:
         """Stop a worker in the middle of its work until another has it, then let it go on."""
-        if self._over("freezes", 0.05, 0.2):
+        worker = role == "worker"
+        name = "freezes" if worker else "freeze renderer"
+        if self.pace.over(name, 0.05 if worker else 1, 0.2 if worker else 3):
             return
-        busy = self._holders()
-        alive = self._troupe.alive("worker")
-        workers = [a for a in alive if a.pid in busy and a.pid not in self._frozen]
+        busy = self.recovery.holdings()
+        alive = [a for a in self._troupe.alive(role) if a.pid not in self._frozen]
+        workers = [actor for actor in alive if actor.pid in busy]
         if not workers:
             return
         actor = self._dice.choice(workers)
@@ -162,7 +219,7 @@ class Campaign:
         try:
             os.kill(actor.pid, signal.SIGSTOP)
             try:
-                self._wait_for_fence(actor)
+                self._wait_for_fence(actor, name)
             finally:
                 os.kill(actor.pid, signal.SIGCONT)
         except ProcessLookupError:
@@ -170,11 +227,13 @@ class Campaign:
         finally:
             self._frozen.discard(actor.pid)
 
-    def _wait_for_fence(self, actor: Actor) -> None:
-        shift = self._holders().get(actor.pid)
-        if shift is None:
+    def _wait_for_fence(self, actor: Actor, name: str) -> None:
+        held = self.recovery.holdings().get(actor.pid)
+        if held is None:
             return  # it was idle: a freeze that proves nothing
-        deadline = time.monotonic() + 60
+        self.recovery.died(held)
+        shift = held.shift_id
+        deadline = time.monotonic() + FENCE_SECONDS
         while time.monotonic() < deadline:
             time.sleep(0.1)
             with suppress(psycopg.Error):
@@ -182,78 +241,48 @@ class Campaign:
                     "SELECT end_reason FROM shifts WHERE id = %s AND ended_at IS NOT NULL", shift
                 )
                 if ended == [("lost",)]:
-                    self._note("freezes", shift=shift, victim=actor.pid)
+                    self._note(name, shift=shift, victim=actor.pid)
                 if ended:
                     return
-        self._unfenced.append(f"shift {shift} was still live 60 s after its worker was stopped")
-
-    def _holders(self) -> dict[int, int]:
-        """The live shifts that hold images, by their process."""
-        found = self.stage.query(
-            "SELECT w.pid, s.id FROM shifts s JOIN workers w ON w.id = s.worker_id"
-            " WHERE s.ended_at IS NULL AND s.lease_until > clock_timestamp()"
-            " AND EXISTS (SELECT 1 FROM images WHERE shift_id = s.id AND state = 'leased')"
+        self.broken.append(
+            f"I4: shift {shift} was still live {FENCE_SECONDS} s after its worker was stopped"
         )
-        return dict(found)
-
-    # How it goes on ------------------------------------------------------------------------
-
-    def _over(self, name: str, least: float, most: float) -> bool:
-        """Pause; whether enough of this was broken, for good or for the moment.
-
-        All kinds keep step with the slowest: a thousand kills in the first minutes would leave
-        no worker alive for long enough to meet the other faults.
-        """
-        if self._stop.wait(self._dice.uniform(least, most)):
-            return True
-        share = self._shares()
-        return share[name] >= 1 or share[name] > min(share.values()) + _AHEAD
-
-    def _shares(self) -> dict[str, float]:
-        """How much of the plan is fulfilled, by kind."""
-        plan = self.plan
-        wanted = {
-            "kills": plan.kills,
-            "broker losses": plan.broker_losses,
-            "Postgres restarts": plan.pg_restarts,
-            "S3 faults": plan.s3_faults,
-            "freezes": plan.freezes,
-        }
-        broken = self.counts | {"kills": self.kills}
-        return {name: broken.get(name, 0) / max(count, 1) for name, count in wanted.items()}
 
     def _note(self, name: str, **values: Any) -> None:
-        self.counts[name] += 1
+        self.pace.counts[name] += 1
         self.history.add(name, **values)
 
-    def _count_crashes(self) -> None:
+    def _count(self) -> None:
+        """Take over what is counted elsewhere: by processes before they crash, by the proxy."""
         crashes = Counter(
             event["role"] for event in read_history(self.history.path) if event["event"] == "crash"
         )
         for role, count in crashes.items():
-            self.counts[f"kill {role} at a crash point"] = count
-        self.counts["S3 faults"] = sum(self.stage.proxy.injected.values())
+            self.pace.counts[f"kill {role} at a crash point"] = count
+        self.pace.counts["S3 faults"] = sum(self.stage.proxy.injected.values())
 
-    @property
-    def fulfilled(self) -> bool:
-        """Whether everything was broken as often as planned."""
-        return min(self._shares().values()) >= 1
+    # How it ends ---------------------------------------------------------------------------
 
-    def _settle(self) -> bool:
-        """No faults any more: everything must become terminal; whether it did in time."""
-        self._count_crashes()
+    def _settle(self) -> None:
+        """A last fault of everything at once; then none any more, and all must become terminal."""
         self.stage.proxy.plan = FaultPlan()
-        self.history.add("faults over")
         self._troupe.chance = 0
+        held = self.recovery.holdings()
         for actor in self._troupe.alive():
-            self._troupe.kill(actor)
+            if self._troupe.kill(actor) and actor.pid in held:
+                self.recovery.died(held[actor.pid], quiet=True)
+        self.recovery.broker_lost(at=time.time(), quiet=True)
+        self.stage.flush_broker()
+        self._count()
+        self.history.add("faults over")
         deadline = time.monotonic() + SETTLE_SECONDS + HANG_SECONDS + LEASE_SECONDS
         while time.monotonic() < deadline:
             time.sleep(0.3)
             if self._all_terminal():
+                self.recovery.look()
                 self.history.add("settled")
-                return True
-        return False
+                return
+        self.broken.append(f"I7: not everything was terminal within {SETTLE_SECONDS} s")
 
     def _all_terminal(self) -> bool:
         [(jobs, finished)] = self.stage.query(
@@ -263,24 +292,41 @@ class Campaign:
 
     def submit_again(self) -> None:
         """Every manifest once more, which must change nothing (I6)."""
-        actors = [
-            self._troupe.start("producer", name=event["name"], manifest=event["path"])
+        orders = [
+            {key: event[key] for key in ("name", "manifest", "route")}
             for event in read_history(self.history.path)
             if event["event"] == "manifest"
         ]
-        for actor in actors:
-            actor.ended.wait(120)
+        for start in range(0, len(orders), _SUBMITTERS):
+            several = orders[start : start + _SUBMITTERS]
+            actors = [self._troupe.start("producer", **order) for order in several]
+            for actor in actors:
+                if not actor.ended.wait(SUBMIT_SECONDS) or actor.status != 0:
+                    self.broken.append(f"I6: {actor.order['name']} could not be submitted again")
 
-    @property
-    def unfenced(self) -> list[str]:
-        return self._unfenced
+    def render_again(self) -> Path | None:
+        """What the real engine's pictures must be: the same rows rendered where nobody disturbs.
+        The file that says so (see `tests.chaos.roles.run_reference`)."""
+        manifests = [str(m.path) for name, m in self._submitted.items() if "pictures" in name]
+        if not manifests:
+            return None
+        home = self._folder / "reference"
+        (home / "objects").mkdir(parents=True, exist_ok=True)
+        output = self._folder / "reference.json"
+        environment = _RENDERER | {
+            "IMAGEMILL_ROUTE": "reference",
+            "IMAGEMILL_DATABASE_URL": f"sqlite:///{home / 'imagemill.sqlite3'}",
+            "IMAGEMILL_STORAGE_URL": str(home / "objects"),
+            "IMAGEMILL_LEASE_SECONDS": "600",
+            "IMAGEMILL_SHIFT_SECONDS": "600",
+        }
+        actor = self._troupe.start(
+            "reference", manifests=manifests, output=str(output), environment=environment
+        )
+        if not actor.ended.wait(REFERENCE_SECONDS) or actor.status != 0:
+            raise RuntimeError("the real engine's rows could not be rendered undisturbed")
+        return output
 
     @property
     def ends(self) -> Counter[str]:
         return self._troupe.ends
-
-
-def _s3_plan(plan: Plan) -> FaultPlan:
-    total = sum(_S3_WEIGHTS.values())
-    rates = {fault: plan.s3_fault_share * weight / total for fault, weight in _S3_WEIGHTS.items()}
-    return FaultPlan(rates=rates, seed=plan.seed + 3)

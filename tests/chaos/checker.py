@@ -1,8 +1,10 @@
 """A process independent of the system: rebuilds the promises I1-I8 from the database, the bucket
 and the raw history, with SQL and S3 requests of its own.
 
-Of the system's code it uses only the specification's key, to draw the expected pixels with. Its
-input is one JSON object on stdin, its output one: each violation found, and what was counted.
+Of the system's code it uses only the specification's key: to draw the pixels that the engine
+without torch must have given, and to find those that the real engine gave where nobody disturbed
+it. Its input is one JSON object on stdin, its output one: each violation found, and what was
+counted.
 """
 
 import hashlib
@@ -10,6 +12,7 @@ import io
 import json
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from psycopg.rows import dict_row
 
 from db.specs import ImageSpec
 from tests.chaos.history import read_history
-from tests.chaos.plan import POISON
+from tests.chaos.plan import POISON, RENDERER_ROUTE
 from tests.fake_engine import pixels_of
 
 THREADS = 4
@@ -32,19 +35,28 @@ THREADS = 4
 class Checker:
     """Everything that is asked of one campaign's leftovers."""
 
-    def __init__(self, dsn: str, history: Path) -> None:
+    def __init__(self, dsn: str, history: Path, reference: Mapping[str, Any]) -> None:
         self.violations: list[str] = []
         self.counted: Counter[str] = Counter()
         self._events = list(read_history(history))
+        self._reference = reference
         with psycopg.connect(dsn, row_factory=dict_row) as connection:
             self._jobs = _all(connection, "SELECT * FROM jobs")
             self._rows = _all(connection, "SELECT id, job_id, number FROM rows")
             self._images = _all(
                 connection,
-                "SELECT i.*, m.weights_digest FROM images i JOIN groups g ON g.id = i.group_id"
-                " JOIN models m ON m.id = g.model_id",
+                "SELECT i.*, m.weights_digest, j.route FROM images i"
+                " JOIN groups g ON g.id = i.group_id JOIN models m ON m.id = g.model_id"
+                " JOIN jobs j ON j.id = i.job_id",
             )
-            self._objects = {o["id"]: o for o in _all(connection, "SELECT * FROM objects")}
+            self._objects = {
+                o["id"]: o
+                for o in _all(
+                    connection,
+                    "SELECT o.*, e.fingerprint FROM objects o"
+                    " JOIN environments e ON e.id = o.environment_id",
+                )
+            }
             self._attempts = _all(connection, "SELECT * FROM attempts ORDER BY id")
             self._shifts = {s["id"]: s for s in _all(connection, "SELECT * FROM shifts")}
             self._tallies = _all(
@@ -56,6 +68,7 @@ class Checker:
         self._requested()
         self._objects_of_images()
         self._files(bucket)
+        self._real_engine()
         self._fences()
         self._ends()
         self._deaths()
@@ -93,6 +106,8 @@ class Checker:
             if tally["n"] != states[tally["job_id"], tally["state"]]:
                 self._broken("I1", f"the counts of job {tally['job_id']} are not the truth")
         self.counted["requested"] = wanted.total()
+        self.counted["lost"] = (wanted - found).total()
+        self.counted["doubled"] = (found - wanted).total()
         for state, count in Counter(image["state"] for image in self._images).items():
             self.counted[state] = count
 
@@ -120,12 +135,38 @@ class Checker:
         with ThreadPoolExecutor(THREADS) as pool:
             present = [o for key, o in recorded.items() if key in stored]
             for problem in pool.map(
-                lambda o: _damage(o, bucket.get(o["object_key"]), spec_of[o["request_key"]]),
+                lambda o: self._damage(o, bucket.get(o["object_key"]), spec_of[o["request_key"]]),
                 present,
             ):
                 if problem:
                     self._broken("I2", problem)
         self.counted["objects"] = len(recorded)
+
+    def _damage(self, row: dict[str, Any], body: bytes, spec: ImageSpec) -> str | None:
+        """What is wrong with a file; None if it is what its row and its specification say."""
+        if (len(body), hashlib.sha256(body).hexdigest()) != (row["size_bytes"], row["sha256"]):
+            return f"object {row['object_key']} is not what was recorded"
+        pixels = np.asarray(Image.open(io.BytesIO(body)).convert("RGB"))
+        undisturbed = self._reference["pixels"].get(spec.pixel_key())
+        wanted = undisturbed or hashlib.sha256(pixels_of(spec).tobytes()).hexdigest()
+        if hashlib.sha256(pixels.tobytes()).hexdigest() != wanted:
+            return f"object {row['object_key']} holds another picture"
+        return None
+
+    def _real_engine(self) -> None:
+        """What the real engine rendered came from the environment of the undisturbed rendering,
+        without which nothing is promised about its pixels."""
+        images = [image for image in self._images if image["route"] == RENDERER_ROUTE]
+        for image in images:
+            if _spec(image).pixel_key() not in self._reference["pixels"]:
+                self._broken("I2", f"image {image['id']} has no undisturbed picture")
+            its = self._objects.get(image["object_id"])
+            if its and its["fingerprint"] not in self._reference["environments"]:
+                self._broken("I2", f"image {image['id']} is of another environment")
+        ids = {image["id"] for image in images}
+        lost = [a for a in self._attempts if a["event"] == "lost" and a["image_id"] in ids]
+        self.counted["requested of the real engine"] = len(images)
+        self.counted["lost while the real engine rendered them"] = len(lost)
 
     def _fences(self) -> None:
         """I4: nothing was recorded by a shift after it had ended."""
@@ -135,7 +176,7 @@ class Checker:
             shift = self._shifts[attempt["shift_id"]]
             if shift["ended_at"] is not None and attempt["at"] > shift["ended_at"]:
                 self._broken("I4", f"shift {shift['id']} recorded {attempt['event']} after its end")
-        frozen = [event["shift"] for event in self._events if event["event"] == "freezes"]
+        frozen = [event["shift"] for event in self._events if "shift" in event]
         for shift_id in frozen:
             if self._shifts[shift_id]["end_reason"] != "lost":
                 self._broken("I4", f"shift {shift_id} was frozen past its lease and not fenced")
@@ -161,6 +202,9 @@ class Checker:
 
     def _deaths(self) -> None:
         """I8: the dead say why, and only the poisoned die."""
+        tries = Counter(i["failures"] for i in self._images if i["state"] == "done")
+        for failures, count in sorted(tries.items()):
+            self.counted[f"done after {failures} losses alone"] = count
         for image in self._images:
             poisoned = image["prompt"].split(" ")[0] in POISON
             if image["state"] == "dead" and not (image["error_code"] and image["error_message"]):
@@ -214,19 +258,12 @@ def _spec(image: dict[str, Any]) -> ImageSpec:
     return ImageSpec.from_document(values | image["options"])
 
 
-def _damage(row: dict[str, Any], body: bytes, spec: ImageSpec) -> str | None:
-    """What is wrong with a file; None if it is what its row and its specification say."""
-    if (len(body), hashlib.sha256(body).hexdigest()) != (row["size_bytes"], row["sha256"]):
-        return f"object {row['object_key']} is not what was recorded"
-    pixels = np.asarray(Image.open(io.BytesIO(body)).convert("RGB"))
-    if not (pixels == pixels_of(spec)).all():
-        return f"object {row['object_key']} holds another picture"
-    return None
-
-
 def main() -> None:
     given = json.load(sys.stdin)
-    checker = Checker(given["dsn"], Path(given["history"]))
+    reference: Mapping[str, Any] = {"pixels": {}, "environments": []}
+    if given["reference"] is not None:
+        reference = json.loads(Path(given["reference"]).read_text())
+    checker = Checker(given["dsn"], Path(given["history"]), reference)
     checker.check(Bucket(**given["bucket"]))
     result = {"violations": checker.violations, "counted": checker.counted}
     sys.stdout.write(json.dumps(result) + "\n")

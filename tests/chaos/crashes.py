@@ -10,12 +10,14 @@ import importlib
 import os
 import random
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from tests.chaos.history import History
 
-Role = Literal["worker", "producer", "dispatcher"]
+Role = Literal["worker", "renderer", "producer", "dispatcher", "reference"]
+"""A renderer is a worker with the real engine; see `tests.chaos.roles` for each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +77,19 @@ def install(role: Role, *, chance: float, history: History) -> None:
     if not chance:
         return
     dice = random.Random(os.getpid() ^ random.getrandbits(32))
+    of = "worker" if role == "renderer" else role
+
+    def maybe_crash(point: CrashPoint) -> None:
+        if dice.random() < chance:
+            history.add("crash", role=role, point=point.name)
+            os.kill(os.getpid(), signal.SIGKILL)
+
     for point in POINTS:
-        if point.role == role:
-            _wrap(point, dice, chance, history)
+        if point.role == of:
+            _wrap(point, maybe_crash)
 
 
-def _wrap(point: CrashPoint, dice: random.Random, chance: float, history: History) -> None:
+def _wrap(point: CrashPoint, maybe_crash: Callable[[CrashPoint], None]) -> None:
     module, _, path = point.target.partition(":")
     *owners, name = path.split(".")
     owner: Any = importlib.import_module(module)
@@ -88,18 +97,13 @@ def _wrap(point: CrashPoint, dice: random.Random, chance: float, history: Histor
         owner = getattr(owner, each)
     function = getattr(owner, name)
 
-    def maybe_crash() -> None:
-        if dice.random() < chance:
-            history.add("crash", role=point.role, point=point.name)
-            os.kill(os.getpid(), signal.SIGKILL)
-
     @functools.wraps(function)
     def wrapped(*args: Any, **values: Any) -> Any:
         if point.when == "before":
-            maybe_crash()
+            maybe_crash(point)
         result = function(*args, **values)
         if point.when == "after":
-            maybe_crash()
+            maybe_crash(point)
         return result
 
     setattr(owner, name, wrapped)

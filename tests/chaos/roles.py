@@ -1,18 +1,23 @@
-"""What the processes of a campaign do: production's code, with a fake engine and short pauses.
+"""What the processes of a campaign do: production's code, with short pauses; most workers draw
+with an engine without torch, renderers with the real one.
 
 Each function is a process's whole life, called in a fresh fork (see `zygote`).
 """
 
+import hashlib
+import json
 import logging
 import queue
 import threading
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import botocore.retries.standard
 import kombu.exceptions
 from redis.exceptions import RedisError
+from sqlalchemy import select
 
 import db.storage.s3
 import scheduler_jobs.dispatcher
@@ -22,12 +27,17 @@ import worker.recording
 from db.broker import make_app, queue_name
 from db.database import Database
 from db.errors import ServiceError
+from db.queries.jobs import ready_images
+from db.schema import migrate
 from db.settings import Settings
+from db.storage.opening import open_storage
+from db.tables import Environment, Object
 from scheduler_jobs.dispatcher import Dispatcher
 from scheduler_jobs.submission import SubmissionRequest, submit
 from tests.chaos.history import History
 from tests.fake_engine import FakeShelf
-from worker.child import Child, work_shift
+from worker.child import Child, open_child, work_shift
+from worker.images import read_record
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +53,11 @@ _BROKER_AWAY = (kombu.exceptions.OperationalError, RedisError, OSError)
 def prepare_worker() -> None:
     """Give this process's `Child` the fake shelf, and pauses that fit thousands of faults."""
     worker.child.open_child = open_fake_child
+    shorten_pauses()
+
+
+def shorten_pauses() -> None:
+    """Wait for the store and after a fault for moments only."""
     worker.child._AFTER_FAULT_SECONDS = AFTER_FAULT_SECONDS
     worker.recording._FIRST_PAUSE_SECONDS = PAUSE_SECONDS
     worker.recording._LONGEST_PAUSE_SECONDS = 10 * PAUSE_SECONDS
@@ -56,8 +71,18 @@ def open_fake_child(settings: Settings) -> Child:
 
 
 def run_worker(_: dict[str, Any], history: History) -> None:
-    """Take tokens and work shifts, as a Celery child does; ack early, like production."""
     prepare_worker()
+    take_tokens()
+
+
+def run_renderer(_: dict[str, Any], history: History) -> None:
+    """A worker with the real engine."""
+    shorten_pauses()
+    take_tokens()
+
+
+def take_tokens() -> None:
+    """Take tokens and work shifts, as a Celery child does; ack early, like production."""
     settings = Settings.load()
     while True:
         try:
@@ -81,7 +106,9 @@ def run_producer(order: dict[str, Any], history: History) -> None:
     scheduler_jobs.settling.CHUNK_ROWS = CHUNK_ROWS
     settings = Settings.load()
     database = Database.from_settings(settings)
-    request = SubmissionRequest(manifest=order["manifest"], name=order["name"])
+    request = SubmissionRequest(
+        manifest=order["manifest"], name=order["name"], route=order["route"]
+    )
     while True:
         try:
             submission = submit(request, settings=settings, database=database)
@@ -98,4 +125,34 @@ def run_dispatcher(_: dict[str, Any], history: History) -> None:
     Dispatcher(Database.from_settings(settings), settings).run_forever(threading.Event())
 
 
-ROLES = {"worker": run_worker, "producer": run_producer, "dispatcher": run_dispatcher}
+def run_reference(order: dict[str, Any], history: History) -> None:
+    """Render manifests with the real engine in a database and a folder of their own, where nobody
+    disturbs, and write down what their pictures and environments are."""
+    settings = Settings.load()
+    database = Database.from_settings(settings)
+    migrate(database)
+    for manifest in order["manifests"]:
+        request = SubmissionRequest(manifest=manifest, name=manifest, route=settings.route)
+        submit(request, settings=settings, database=database)
+    child = open_child(settings)
+    while database.run(ready_images):
+        child.work(settings.route)
+    storage = open_storage(settings)
+    with database.reading() as session:
+        keys = session.scalars(select(Object.object_key)).all()
+        environments = session.scalars(select(Environment.fingerprint)).all()
+    pixels: dict[str, str] = {}
+    for key in keys:
+        record, picture = read_record(storage.get(key))
+        pixels[record.spec.pixel_key()] = hashlib.sha256(picture.tobytes()).hexdigest()
+    reference = {"pixels": pixels, "environments": environments}
+    Path(order["output"]).write_text(json.dumps(reference))
+
+
+ROLES = {
+    "worker": run_worker,
+    "renderer": run_renderer,
+    "producer": run_producer,
+    "dispatcher": run_dispatcher,
+    "reference": run_reference,
+}

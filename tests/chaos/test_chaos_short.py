@@ -20,6 +20,10 @@ def test_a_short_campaign_breaks_nothing(
         pg_restarts=1,
         s3_faults=40,
         freezes=1,
+        real_engine_kills=2,
+        real_engine_freezes=1,
+        renderers=1,
+        renderer_backlog=12,
         workers=3,
         dispatchers=1,
         minutes=1,
@@ -31,6 +35,8 @@ def test_a_short_campaign_breaks_nothing(
     assert result["violations"] == 0, capsys.readouterr().out
     assert result["images"] > 0
     assert result["kills"] > 0, "nothing was broken"
+    assert result["real_engine_images"] > 0
+    assert result["counted"]["done"] > 0
 
 
 def test_every_crash_point_is_a_place_in_the_code() -> None:

@@ -1,4 +1,4 @@
-"""The processes of a campaign: started through a zygote, watched, and started again."""
+"""The processes of a campaign: started through zygotes, watched, and started again."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,9 @@ from typing import Any
 
 from tests.chaos.crashes import Role
 from tests.chaos.history import History
+
+_REAL_ENGINE = ("worker.models", "worker.certifying", "worker.engine.opening")
+"""What a process that renders loads: torch, diffusers and transformers."""
 
 
 @dataclass(kw_only=True)
@@ -29,9 +32,43 @@ class Actor:
     status: int | None = None
 
 
+class _Zygote:
+    """A process that forks actors; `heard` is told of each that started or ended."""
+
+    def __init__(
+        self, *arguments: str, environment: Mapping[str, str], heard: Callable[..., None]
+    ) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.chaos.zygote", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=dict(environment),
+        )
+        self.starting: list[Actor] = []
+        self._reader = threading.Thread(target=self._read, args=[heard], name="troupe", daemon=True)
+        self._reader.start()
+
+    def order(self, actor: Actor) -> None:
+        self.starting.append(actor)
+        assert self._process.stdin is not None
+        self._process.stdin.write((json.dumps(actor.order) + "\n").encode())
+        self._process.stdin.flush()
+
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._reader.join()
+
+    def _read(self, heard: Callable[..., None]) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            heard(self, json.loads(line))
+
+
 class Troupe:
-    """Starts actors and, while `lively`, starts again those that end; producers until they are
-    through with their manifest."""
+    """Starts actors and, while `lively`, starts again those that end; producers and references
+    until they are through with their manifests."""
 
     def __init__(
         self,
@@ -51,16 +88,10 @@ class Troupe:
         self._random = random.Random(seed)
         self._lock = threading.RLock()
         self._actors: dict[int, Actor] = {}
-        self._starting: list[Actor] = []
-        self.log = folder / "actors.log"
-        self._zygote = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.zygote", str(history.path), str(self.log)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=dict(environment),
-        )
-        self._reader = threading.Thread(target=self._read, name="troupe", daemon=True)
-        self._reader.start()
+        self._environment = dict(environment)
+        self._files = (str(history.path), str(folder / "actors.log"))
+        self._zygotes: dict[bool, _Zygote] = {}
+        """By whether they have imported the real engine; started when first needed."""
 
     def start(self, role: Role, **order: Any) -> Actor:
         """Ask for a process; its pid is known a moment later."""
@@ -71,11 +102,17 @@ class Troupe:
                 "seed": self._random.getrandbits(32),
             }
             actor = Actor(pid=0, role=role, order=order)
-            self._starting.append(actor)
-            assert self._zygote.stdin is not None
-            self._zygote.stdin.write((json.dumps(order) + "\n").encode())
-            self._zygote.stdin.flush()
+            self._zygote_of(role).order(actor)
             return actor
+
+    def _zygote_of(self, role: Role) -> _Zygote:
+        real = role in ("renderer", "reference")
+        if real not in self._zygotes:
+            modules = _REAL_ENGINE if real else ()
+            self._zygotes[real] = _Zygote(
+                *self._files, *modules, environment=self._environment, heard=self._hear
+            )
+        return self._zygotes[real]
 
     def alive(self, role: Role | None = None) -> list[Actor]:
         """The actors that have started and not ended."""
@@ -93,32 +130,27 @@ class Troupe:
             return False
 
     def end(self) -> None:
-        """End every actor, and the zygote."""
+        """End every actor, and the zygotes."""
         self.lively = False
         for actor in self.alive():
             self.kill(actor)
-        assert self._zygote.stdin is not None
-        self._zygote.stdin.close()
-        self._zygote.wait()
-        self._reader.join()
+        for zygote in self._zygotes.values():
+            zygote.end()
 
-    def _read(self) -> None:
-        assert self._zygote.stdout is not None
-        for line in self._zygote.stdout:
-            news = json.loads(line)
-            with self._lock:
-                if "started" in news:
-                    actor = self._starting.pop(0)
-                    actor.pid = news["started"]
-                    self._actors[actor.pid] = actor
-                else:
-                    self._on_end(news["ended"], news["status"])
+    def _hear(self, zygote: _Zygote, news: Mapping[str, int]) -> None:
+        with self._lock:
+            if "started" in news:
+                actor = zygote.starting.pop(0)
+                actor.pid = news["started"]
+                self._actors[actor.pid] = actor
+            else:
+                self._on_end(news["ended"], news["status"])
 
     def _on_end(self, pid: int, status: int) -> None:
         actor = self._actors.pop(pid)
         actor.status = status
         self.ends[f"{actor.role} {status}"] += 1
-        finished = actor.role == "producer" and status == 0
+        finished = actor.role in ("producer", "reference") and status == 0
         if self.lively and not finished:
             again = {k: v for k, v in actor.order.items() if k not in ("role", "chance", "seed")}
             self.start(actor.role, **again)

@@ -1,6 +1,7 @@
 """A process that has imported everything, and forks a role within milliseconds of being asked.
 
 A worker that is killed a thousand times must not import SQLAlchemy and boto3 a thousand times.
+It is given the files of the history and the log, and the names of further modules to import.
 Orders come as JSON lines on stdin (`{"role": "worker", …}`), answers go to stdout:
 `{"started": pid}`, in the order of the orders, and `{"ended": pid, "status": …}`.
 """
@@ -14,6 +15,7 @@ import select
 import signal
 import sys
 import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -26,8 +28,10 @@ from tests.chaos.roles import ROLES
 _LOOK_SECONDS = 0.02
 
 
-def main(history_file: str, log_file: str) -> None:
+def main(history_file: str, log_file: str, *modules: str) -> None:
     _end_with_parent()
+    for module in modules:
+        import_module(module)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     orders = b""
     while True:
@@ -56,6 +60,7 @@ def _live(order: dict[str, Any], history_file: Path, log_file: Path) -> NoReturn
         os.dup2(log, 1)
         os.dup2(log, 2)
         random.seed(order["seed"])
+        os.environ |= order.get("environment", {})
         configure_logging(Settings.load())
         history = History(history_file)
         crashes.install(order["role"], chance=order["chance"], history=history)
