@@ -117,6 +117,9 @@ class Job(Base):
     finished_at: Mapped[datetime | None]
 
 
+_BAD = text("problem IS NOT NULL")
+
+
 class Row(Base):
     """One manifest line, kept verbatim; a bad one (only with --skip-bad-rows) says why."""
 
@@ -124,6 +127,7 @@ class Row(Base):
     __table_args__ = (
         UniqueConstraint("job_id", "number"),
         UniqueConstraint("job_id", "key_base", "key_occurrence"),
+        Index("ix_rows_bad", *("job_id", "number"), postgresql_where=_BAD, sqlite_where=_BAD),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -169,6 +173,9 @@ class Object(Base):
 _READY = text("state = 'ready'")
 _LEASED = text("state = 'leased'")
 _DEAD = text("state = 'dead'")
+_FAILED = text("error_code IS NOT NULL")
+_FLAWED = text("outcome != 'ok'")
+_STORED = text("object_id IS NOT NULL")
 
 
 class Image(Base):
@@ -180,6 +187,7 @@ class Image(Base):
         CheckConstraint(_one_of("state", ImageState), name="state"),
         CheckConstraint("(state = 'leased') = (shift_id IS NOT NULL)", name="leased_by_shift"),
         CheckConstraint("(state = 'done') = (object_id IS NOT NULL)", name="done_has_object"),
+        CheckConstraint("(state = 'done') = (outcome IS NOT NULL)", name="done_has_outcome"),
         CheckConstraint("state != 'dead' OR error_code IS NOT NULL", name="dead_says_why"),
         CheckConstraint("begun_at IS NULL OR state = 'leased'", name="begun_is_leased"),
         Index(
@@ -191,6 +199,19 @@ class Image(Base):
         Index("ix_images_leased", "shift_id", postgresql_where=_LEASED, sqlite_where=_LEASED),
         Index("ix_images_waiting", "request_key", postgresql_where=_READY, sqlite_where=_READY),
         Index("ix_images_dead", *("job_id", "id"), postgresql_where=_DEAD, sqlite_where=_DEAD),
+        Index(
+            "ix_images_failed",
+            *("job_id", "error_code", "id"),
+            postgresql_where=_FAILED,
+            sqlite_where=_FAILED,
+        ),
+        Index(
+            "ix_images_flawed",
+            *("job_id", "outcome", "id"),
+            postgresql_where=_FLAWED,
+            sqlite_where=_FLAWED,
+        ),
+        Index("ix_images_object", "object_id", postgresql_where=_STORED, sqlite_where=_STORED),
         Index("ix_images_job", *("job_id", "id")),
     )
 
@@ -228,6 +249,8 @@ class Image(Base):
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None]
     object_id: Mapped[int | None] = mapped_column(ForeignKey("objects.id"))
+    outcome: Mapped[str | None] = mapped_column(String(32))
+    """Its object's, repeated where an index can lead from a job to pictures that are not ok."""
 
 
 class Environment(Base):

@@ -123,7 +123,7 @@ def _pages(database: Database, job_id: int) -> Iterator[list[RecordedObject]]:
         if not page:
             return
         yield page
-        after = page[-1].id
+        after = page[-1].image_id
 
 
 def _damage(storage: Storage, item: RecordedObject) -> Damage | None:

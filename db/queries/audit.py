@@ -50,6 +50,7 @@ def _checks() -> Iterator[tuple[str, str, str, Callable[[], Query]]]:
     yield "I1", "row", "has neither images nor a problem", _empty_rows
     yield "I1", "image", "belongs to a rejected job", _of_rejected_jobs
     yield "I2", "image", "is done with the object of another request", _foreign_objects
+    yield "I2", "image", "is {1} where its object is {2}", _foreign_outcomes
     yield "I2", "image", "is done, but nobody rendered it and it was not known before", _unearned
     yield "I4", "image", "is leased by shift {1}, which ended", _left_behind
     yield "I4", "image", "is leased, but its job never opened", _leased_too_early
@@ -103,6 +104,14 @@ def _foreign_objects() -> Query:
         select(Image.id)
         .join(Object, Object.id == Image.object_id)
         .where(Object.request_key != Image.request_key)
+    )
+
+
+def _foreign_outcomes() -> Query:
+    return (
+        select(Image.id, Image.outcome, Object.outcome)
+        .join(Object, Object.id == Image.object_id)
+        .where(Object.outcome != Image.outcome)
     )
 
 

@@ -24,7 +24,7 @@ from db.clock import now, seconds_from_now
 from db.errors import first_line
 from db.queries.tallies import move_images
 from db.specs import ImageSpec
-from db.states import ImageState, JobState
+from db.states import ImageState, JobState, Outcome
 from db.tables import Attempt, Group, Image, Job, Model, Shift, Tally
 
 
@@ -244,6 +244,11 @@ def release(session: Session, which: ColumnElement[bool], *, shift_id: int) -> i
 def in_state(state: ImageState) -> ColumnElement[bool]:
     """`images.state = '…'`, written out: a planner can't match a parameter to a partial index."""
     return Image.state == literal_column(f"'{state}'")
+
+
+def flawed() -> ColumnElement[bool]:
+    """The image is done and its picture is not ok; written out, as in `in_state`."""
+    return Image.outcome != literal_column(f"'{Outcome.OK}'")
 
 
 def hold(session: Session, shift_id: int) -> bool:

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from db.errors import UnknownImage
-from db.queries.claims import spec_of, weights_digest_of
+from db.queries.claims import flawed, in_state, spec_of, weights_digest_of
 from db.states import ImageState, Outcome
 from db.tables import Attempt, Environment, Image, Job, Object, Row, Shift, Worker
 
@@ -162,13 +162,17 @@ def find_image(session: Session, image_id: int) -> ImageDetail:
 def _conditions(which: ImageFilter) -> list[ColumnElement[bool]]:
     wanted: Mapping[InstrumentedAttribute[Any], object] = {
         Image.job_id: which.job_id,
-        Image.state: which.state,
         Image.model: which.model,
         Image.error_code: which.code,
-        Object.outcome: which.outcome,
+        Image.outcome: which.outcome,
         Row.number: which.row,
     }
     conditions = [column == value for column, value in wanted.items() if value is not None]
+    # What the partial indexes say of themselves, in words that a planner recognises.
+    if which.state is not None:
+        conditions.append(in_state(which.state))
+    if which.outcome is not None and which.outcome is not Outcome.OK:
+        conditions.append(flawed())
     if which.row is not None and which.job_id is not None:
         # Said of both tables, so that the rows' unique index finds the one row.
         conditions.append(Row.job_id == which.job_id)
@@ -182,7 +186,7 @@ def _report(image: Image, row: int, stored: Object | None) -> ImageReport:
         row=row,
         sample=image.sample_index,
         state=image.state,
-        outcome=None if stored is None else stored.outcome,
+        outcome=image.outcome,
         model=image.model,
         prompt=image.prompt,
         negative_prompt=image.negative_prompt,

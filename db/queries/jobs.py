@@ -124,7 +124,8 @@ def insert_images(
     added: Counter[tuple[int, int, ImageState]] = Counter()
     values = []
     for key, group_key, (row_id, sample_index, spec) in zip(keys, group_keys, images, strict=True):
-        state = ImageState.DONE if key in objects else ImageState.READY
+        known = objects.get(key)
+        state = ImageState.READY if known is None else ImageState.DONE
         group_id = groups[group_key]
         added[job.id, group_id, state] += 1
         values.append(
@@ -136,7 +137,8 @@ def insert_images(
                 "group_id": group_id,
                 "request_key": key,
                 "state": state,
-                "object_id": objects.get(key),
+                "object_id": None if known is None else known.id,
+                "outcome": None if known is None else known.outcome,
             }
         )
     if values:
@@ -291,6 +293,7 @@ def requeue(session: Session, object_ids: Collection[int]) -> int:
         values={
             "generation": Image.generation + 1,
             "object_id": None,
+            "outcome": None,
             "suspect": False,
             "failures": 0,
         },

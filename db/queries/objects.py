@@ -38,6 +38,14 @@ class StoredImage:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KnownObject:
+    """An object that exists, as the images that ask for it refer to it."""
+
+    id: int
+    outcome: str
+
+
 def complete(
     session: Session, *, shift_id: int, environment_id: int, stored: Collection[StoredImage]
 ) -> int:
@@ -64,16 +72,18 @@ def finish_known(session: Session, *, shift_id: int, request_keys: Collection[st
     return _finish(session, shift_id=shift_id, keys=sorted(known))
 
 
-def find_objects(session: Session, request_keys: Collection[str]) -> dict[str, int]:
-    """The ids of the objects that exist already, by request key."""
-    found: dict[str, int] = {}
+def find_objects(session: Session, request_keys: Collection[str]) -> dict[str, KnownObject]:
+    """The objects that exist already, by request key."""
+    found: dict[str, KnownObject] = {}
     keys = list(request_keys)
     for start in range(0, len(keys), _KEYS_A_QUERY):
         wanted = keys[start : start + _KEYS_A_QUERY]
         rows = session.execute(
-            select(Object.request_key, Object.id).where(Object.request_key.in_(wanted))
+            select(Object.request_key, Object.id, Object.outcome).where(
+                Object.request_key.in_(wanted)
+            )
         )
-        found.update({row.request_key: row.id for row in rows})
+        found |= {row.request_key: KnownObject(id=row.id, outcome=row.outcome) for row in rows}
     return found
 
 
@@ -131,13 +141,14 @@ def _finish(session: Session, *, shift_id: int, keys: Sequence[str]) -> int:
 def _make_done(
     session: Session, which: ColumnElement[bool], *, source: ImageState, shift_id: int
 ) -> int:
-    its_object = select(Object.id).where(Object.request_key == Image.request_key).scalar_subquery()
+    its = Object.request_key == Image.request_key
     rows = session.execute(
         update(Image)
         .where(which)
         .values(
             state=ImageState.DONE,
-            object_id=its_object,
+            object_id=select(Object.id).where(its).scalar_subquery(),
+            outcome=select(Object.outcome).where(its).scalar_subquery(),
             shift_id=None,
             begun_at=None,
             not_before=None,

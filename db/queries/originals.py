@@ -40,9 +40,14 @@ def find_originals(session: Session, image_ids: Collection[int]) -> list[Origina
 
 def sample_originals(session: Session, job_id: int, count: int) -> list[Original]:
     """Up to `count` done images of a job, chosen at random."""
-    return _originals(
-        session, _done().where(Image.job_id == job_id).order_by(func.random()).limit(count)
+    # Only ids are shuffled: whole images of a large job would fill the disk with their sorting.
+    chosen = (
+        select(Image.id)
+        .where(Image.job_id == job_id, Image.object_id.is_not(None))
+        .order_by(func.random())
+        .limit(count)
     )
+    return _originals(session, _done().where(Image.id.in_(chosen)))
 
 
 def _done() -> Select[tuple[Image, Object, dict[str, Any], str]]:

@@ -9,9 +9,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.clock import now, seconds_from_now
+from db.queries.claims import flawed, in_state
 from db.queries.tallies import Counts, count_images
-from db.states import ImageState, JobState
-from db.tables import Attempt, Group, Image, Job, Model, Object, Row, Shift, Tally, Worker
+from db.states import ImageState, JobState, Outcome
+from db.tables import Attempt, Group, Image, Job, Model, Row, Shift, Tally, Worker
 
 LIVE = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
 RATE_SECONDS = 60.0
@@ -150,15 +151,19 @@ def rendering_rates(session: Session, job_ids: Collection[int]) -> dict[int, flo
 
 
 def count_outcomes(session: Session, job_id: int) -> dict[str, int]:
-    """How many of a job's done images have each outcome. Reads every one of them."""
+    """How many of a job's done images have each outcome, `ok` first.
+
+    Reads the images that are not ok, by their index; the others are what is left of the tallies.
+    """
     rows = session.execute(
-        select(Object.outcome, func.count())
-        .join(Image, Image.object_id == Object.id)
-        .where(Image.job_id == job_id)
-        .group_by(Object.outcome)
-        .order_by(Object.outcome)
+        select(Image.outcome, func.count())
+        .where(Image.job_id == job_id, flawed())
+        .group_by(Image.outcome)
+        .order_by(Image.outcome)
     )
-    return {outcome: count for outcome, count in rows}  # noqa: C416 - dict() would ask for keys()
+    counts = {outcome or "": count for outcome, count in rows}
+    ok = count_images(session, [job_id])[job_id].done - sum(counts.values())
+    return {Outcome.OK.value: ok, **counts} if ok else counts
 
 
 def list_groups(session: Session, job_id: int) -> list[GroupReport]:
@@ -193,7 +198,7 @@ def count_dead(session: Session, job_id: int) -> list[CodeReport]:
     """A job's dead images by code, the most frequent first."""
     rows = session.execute(
         select(Image.error_code, func.count(), func.min(Image.error_message))
-        .where(Image.job_id == job_id, Image.state == ImageState.DEAD)
+        .where(Image.job_id == job_id, in_state(ImageState.DEAD))
         .group_by(Image.error_code)
         .order_by(func.count().desc(), Image.error_code)
     )

@@ -31,7 +31,8 @@ GRANT INSERT ON objects TO imagemill_worker;
 GRANT UPDATE (seconds) ON objects TO imagemill_worker;
 GRANT INSERT, UPDATE ON environments, batch_sizes TO imagemill_worker;
 GRANT UPDATE (
-    state, shift_id, begun_at, suspect, failures, not_before, error_code, error_message, object_id
+    state, shift_id, begun_at, suspect, failures, not_before, error_code, error_message, object_id,
+    outcome
 ) ON images TO imagemill_worker;
 
 GRANT SELECT ON dataset_images TO imagemill_reader;

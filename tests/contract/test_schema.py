@@ -90,7 +90,7 @@ def test_migrations_make_the_models_indexes(connection: Connection) -> None:
         }
         assert found == wanted, table.name
         partial += sum(where != "none" for _, _, where in found.values())
-    assert partial == 6
+    assert partial == 10
 
 
 def test_migrations_set_the_models_server_defaults(connection: Connection) -> None:

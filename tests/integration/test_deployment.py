@@ -175,7 +175,7 @@ def test_a_worker_can_not(as_role, statement):
 @pytest.mark.parametrize(
     "statement",
     [
-        "UPDATE images SET state = 'done', object_id = 1, shift_id = NULL, begun_at = NULL",
+        "UPDATE images SET state = 'done', object_id = 1, outcome = 'ok', shift_id = NULL",
         "SELECT id FROM images WHERE state = 'ready' FOR UPDATE SKIP LOCKED",
         "INSERT INTO workers (name, host, pid, device, route, draining) "
         "VALUES ('w', 'h', 1, 'cpu', 'default', false)",

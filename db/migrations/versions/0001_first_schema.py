@@ -150,6 +150,14 @@ def upgrade() -> None:
         ),
         sa.UniqueConstraint("job_id", "number", name=op.f("uq_rows_job_id_number")),
     )
+    op.create_index(
+        "ix_rows_bad",
+        "rows",
+        ["job_id", "number"],
+        unique=False,
+        postgresql_where=sa.text("problem IS NOT NULL"),
+        sqlite_where=sa.text("problem IS NOT NULL"),
+    )
     op.create_table(
         "shifts",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -215,8 +223,12 @@ def upgrade() -> None:
         sa.Column("error_code", sa.String(length=64), nullable=True),
         sa.Column("error_message", sa.Text(), nullable=True),
         sa.Column("object_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True),
+        sa.Column("outcome", sa.String(length=32), nullable=True),
         sa.CheckConstraint(
             "(state = 'done') = (object_id IS NOT NULL)", name=op.f("ck_images_done_has_object")
+        ),
+        sa.CheckConstraint(
+            "(state = 'done') = (outcome IS NOT NULL)", name=op.f("ck_images_done_has_outcome")
         ),
         sa.CheckConstraint(
             "(state = 'leased') = (shift_id IS NOT NULL)", name=op.f("ck_images_leased_by_shift")
@@ -252,6 +264,30 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("state = 'dead'"),
         sqlite_where=sa.text("state = 'dead'"),
+    )
+    op.create_index(
+        "ix_images_failed",
+        "images",
+        ["job_id", "error_code", "id"],
+        unique=False,
+        postgresql_where=sa.text("error_code IS NOT NULL"),
+        sqlite_where=sa.text("error_code IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_images_flawed",
+        "images",
+        ["job_id", "outcome", "id"],
+        unique=False,
+        postgresql_where=sa.text("outcome != 'ok'"),
+        sqlite_where=sa.text("outcome != 'ok'"),
+    )
+    op.create_index(
+        "ix_images_object",
+        "images",
+        ["object_id"],
+        unique=False,
+        postgresql_where=sa.text("object_id IS NOT NULL"),
+        sqlite_where=sa.text("object_id IS NOT NULL"),
     )
     op.create_index("ix_images_job", "images", ["job_id", "id"], unique=False)
     op.create_index(
