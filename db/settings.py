@@ -21,6 +21,9 @@ from pydantic_settings import (
 
 from db.errors import SettingsError
 
+Batches = Literal["continuous", "recorded"]
+"""Whether images join and leave as slots come free, or stay in micro-batches that are recorded."""
+
 DATABASE_FILE = "imagemill.sqlite3"
 OBJECTS_FOLDER = "objects"
 
@@ -58,6 +61,10 @@ class Settings(BaseSettings):
     )
     slots: int | None = Field(
         None, ge=1, le=512, description="B, the rows of one forward pass; found out if not set"
+    )
+    batches: Batches = Field(
+        "continuous",
+        description="recorded: fixed micro-batches, kept; for devices that fail the certificate",
     )
     attention: Literal["sdpa", "math", "flash", "efficient", "cudnn"] = Field(
         "sdpa", description="attention kernel; sdpa is torch's own choice"

@@ -145,6 +145,21 @@ class Row(Base):
     problem: Mapped[str | None]
 
 
+class Composition(Base):
+    """Who shared a recorded micro-batch, by slot: its first slots, the others were empty."""
+
+    __tablename__ = "compositions"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    digest: Mapped[str] = mapped_column(Hash, unique=True)
+    """SHA-256 of `slots` and `request_keys`."""
+    slots: Mapped[int]
+    request_keys: Mapped[list[str]] = mapped_column(JSON)
+    image_ids: Mapped[list[int]] = mapped_column(JSON)
+    """An image of each request, whose row says what was asked for."""
+    created_at: Mapped[datetime] = mapped_column(server_default=now())
+
+
 class Object(Base):
     """One stored file. First wins: a request has one object at a time."""
 
@@ -165,6 +180,8 @@ class Object(Base):
     cut: Mapped[str | None]
     """The part of the prompt beyond the text encoder's window."""
     environment_id: Mapped[int] = mapped_column(ForeignKey("environments.id"))
+    composition_id: Mapped[int | None] = mapped_column(ForeignKey("compositions.id"))
+    """With `batches = "recorded"`: the micro-batch that it was rendered in."""
     seconds: Mapped[float]
     """How long the image was in its slot."""
     created_at: Mapped[datetime] = mapped_column(server_default=now())

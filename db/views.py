@@ -9,7 +9,7 @@ SELECT
   i.model, m.weights_digest, i.width, i.height, i.steps, i.guidance_scale, i.sampler, i.format,
   i.options, i.request_key, r.key_base AS row_key, r.extras, o.cut AS prompt_cut,
   o.size_bytes, o.seconds, o.created_at, e.fingerprint AS environment,
-  i.generation, i.error_code, i.error_message
+  c.digest AS composition, i.generation, i.error_code, i.error_message
 FROM images AS i
 JOIN jobs AS j ON j.id = i.job_id
 JOIN rows AS r ON r.id = i.row_id
@@ -17,5 +17,6 @@ JOIN groups AS g ON g.id = i.group_id
 JOIN models AS m ON m.id = g.model_id
 LEFT JOIN objects AS o ON o.id = i.object_id
 LEFT JOIN environments AS e ON e.id = o.environment_id
+LEFT JOIN compositions AS c ON c.id = o.composition_id
 """
 """One line an image, with its object once it is done."""

@@ -29,7 +29,8 @@ from db.errors import InputImageError, ModelError, OutOfMemory, RenderError
 from db.queries.claims import GroupChoice
 from db.specs import ImageSpec, canonical_json
 from db.states import Outcome
-from worker.engine import Failed, Rendered
+from worker.engine import Engine, Failed, Rendered
+from worker.engine.recorded import RecordedEngine
 
 SLOW_SECONDS = 0.2
 
@@ -92,6 +93,10 @@ class FakeEngine:
     @property
     def busy(self) -> bool:
         return bool(self._failed or self._active)
+
+    @property
+    def tickets(self) -> tuple[int | None, ...]:
+        return tuple(None if slot is None else slot.ticket for slot in self._slots)
 
     def room(self) -> int:
         return self._slots.count(None)
@@ -161,27 +166,36 @@ class FakeEngine:
 
 
 class FakeShelf:
-    """Opens fake engines. `broken` are words in a model's name that can't be loaded."""
+    """Opens fake engines. `broken` are words in a model's name that can't be loaded.
+
+    `opened` has them as they are, also where they are used through a `RecordedEngine`.
+    """
 
     def __init__(
-        self, *, slots: int = 4, step_seconds: float = 0.0, broken: Collection[str] = ()
+        self,
+        *,
+        slots: int = 4,
+        step_seconds: float = 0.0,
+        broken: Collection[str] = (),
+        recorded: bool = False,
     ) -> None:
+        self._recorded = recorded
         self._slots = slots
         self._step_seconds = step_seconds
         self._broken = broken
-        self._engines: dict[int, FakeEngine] = {}
+        self._engines: dict[int, Engine] = {}
         self.opened: list[FakeEngine] = []
 
     @property
     def loaded(self) -> tuple[str, ...]:
         return ()
 
-    def engine(self, choice: GroupChoice) -> FakeEngine:
+    def engine(self, choice: GroupChoice) -> Engine:
         if any(word in choice.model_name for word in self._broken):
             raise ModelError(f"{choice.model_name}: its weights are not here")
         if choice.id not in self._engines:
             engine = FakeEngine(choice.document, slots=self._slots, step_seconds=self._step_seconds)
-            self._engines[choice.id] = engine
+            self._engines[choice.id] = RecordedEngine(engine) if self._recorded else engine
             self.opened.append(engine)
         return self._engines[choice.id]
 

@@ -60,7 +60,7 @@ class Agreements:
 
     def certify(self, choice: GroupChoice, engine: Engine) -> None:
         """Try whether pixels are independent of the batch, unless somebody did, and record it."""
-        from worker.certifying import certify  # noqa: PLC0415  # it imports torch
+        from worker.certifying import HOW_TO_KEEP_BITS, certify  # noqa: PLC0415  # loads torch
 
         environment = engine.environment
         known = self._database.run(
@@ -79,9 +79,11 @@ class Agreements:
             return
         if not verdict.holds:
             log.warning(
-                "on this device the pixels of %s depend on the batch; `imagemill certify %s` "
-                "says where",
+                "on this device the pixels of %s %s (`imagemill certify --model %s` says where)",
                 choice.model_name,
+                "change even within one composition"
+                if verdict.promise == "composition"
+                else f"depend on the batch; {HOW_TO_KEEP_BITS}",
                 choice.model_name,
             )
         self._database.run(

@@ -3,6 +3,9 @@
 Known rows are rendered alone, in every slot, beside other rows in shuffled order and beside rows
 that are NaN; every time their pixels must be the same. The short form takes some ten denoiser
 calls and runs when a model is first loaded at a size; the long one is `imagemill certify`.
+
+With recorded batches the promise is another one: pixels depend on the composition and on nothing
+else. One composition is rendered again, after other work, and with an image of it cancelled.
 """
 
 import hashlib
@@ -11,7 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from db.errors import RenderError
 from db.registry import load_registry
@@ -40,6 +43,15 @@ _NAN: Mapping[str, Any] = {
     "steps": SHORT_STEPS,
 }
 
+Promise = Literal["independence", "composition"]
+_TITLES: Mapping[Promise, str] = {
+    "independence": "Batch independence",
+    "composition": "Dependence on the recorded composition alone",
+}
+
+HOW_TO_KEEP_BITS = "IMAGEMILL_BATCHES=recorded keeps every picture reproducible here"
+"""What to do where pixels depend on the batch, in a line."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
@@ -52,9 +64,14 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """Whether the promise holds in an environment (its fingerprint), and what was tried."""
+    """Whether the promise holds in an environment (its fingerprint), and what was tried.
+
+    `promise` says which: that pixels are independent of the batch, or, with recorded batches,
+    that they depend on its composition alone.
+    """
 
     environment: str
+    promise: Promise
     holds: bool
     checks: tuple[Check, ...]
     slots: int
@@ -83,15 +100,15 @@ def certify(
             known_rows(group, model_name=model_name, count=rows, steps=steps)
         )
     ]
-    expected = [_digest(_render(engine, [row])[0]) for row in known]
-    checks: tuple[Check, ...] = (
-        _every_slot(engine, known, expected),
-        _shuffled(engine, known, expected, rounds=rounds, samplers=samplers),
-    )
-    if not generic:
-        checks += (_nan_neighbours(engine, known, expected),)
+    promise: Promise = "independence"
+    if engine.environment.document()["batches"] == "recorded":
+        promise = "composition"
+        checks = _same_composition(engine, known, rounds=rounds, samplers=samplers)
+    else:
+        checks = _same_alone(engine, known, rounds=rounds, samplers=samplers)
     return Verdict(
         environment=engine.environment.fingerprint(),
+        promise=promise,
         holds=all(check.different == 0 for check in checks),
         checks=checks,
         slots=engine.slots,
@@ -150,6 +167,44 @@ def known_rows(
     ]
 
 
+def _same_alone(
+    engine: Engine, known: Sequence[ImageSpec], *, rounds: int, samplers: Sequence[str]
+) -> tuple[Check, ...]:
+    """The known rows in any company, against each alone."""
+    expected = [_digest(_render(engine, [row])[0]) for row in known]
+    checks: tuple[Check, ...] = (
+        _every_slot(engine, known, expected),
+        _shuffled(engine, known, expected, rounds=rounds, samplers=samplers),
+    )
+    if not isinstance(engine, GenericEngine):
+        checks += (_nan_neighbours(engine, known, expected),)
+    return checks
+
+
+def _same_composition(
+    engine: Engine, known: Sequence[ImageSpec], *, rounds: int, samplers: Sequence[str]
+) -> tuple[Check, ...]:
+    """One micro-batch again, after another one, and with its last image cancelled on the way."""
+    others = _others(known, samplers, count=engine.slots)
+    if not isinstance(engine, GenericEngine):
+        others[0] = replace(others[0], **_NAN)
+    batch = [known[0], *others[: engine.slots - 1]]
+    expected = [_digest(result) for result in _render(engine, batch)]
+    again = after = beside = 0
+    for _ in range(rounds):
+        again += _count_different(_render(engine, batch), expected)
+        _render(engine, others[::-1])
+        after += _count_different(_render(engine, batch), expected)
+        kept = _render(engine, batch, cancelled=len(batch) - 1)
+        beside += _count_different(kept, expected[:-1])
+    compared = rounds * len(batch)
+    return (
+        Check(name="same composition", compared=compared, different=again),
+        Check(name="after another one", compared=compared, different=after),
+        Check(name="beside a cancelled image", compared=compared - rounds, different=beside),
+    )
+
+
 def _every_slot(engine: Engine, known: Sequence[ImageSpec], expected: Sequence[str]) -> Check:
     """Each known row in all slots at once."""
     compared = different = 0
@@ -169,17 +224,7 @@ def _shuffled(
     samplers: Sequence[str],
 ) -> Check:
     """The known rows among others, in a new order each round, as slots come free."""
-    others = [
-        replace(
-            row,
-            seed=row.seed + 5000,
-            # Some text encoders are given no more tokens than the longest prompt has.
-            prompt=_PROMPTS[(number + 1) % len(_PROMPTS)],
-            sampler=samplers[number % len(samplers)],
-        )
-        for number, row in enumerate(list(known) * engine.slots)
-    ]
-    rows = [*known, *others[: max(engine.slots, len(known))]]
+    rows = [*known, *_others(known, samplers, count=max(engine.slots, len(known)))]
     compared = different = 0
     for round_number in range(rounds):
         order = list(range(len(rows)))
@@ -190,6 +235,20 @@ def _shuffled(
                 compared += 1
                 different += _digest(result) != expected[place]
     return Check(name="shuffled neighbours", compared=compared, different=different)
+
+
+def _others(known: Sequence[ImageSpec], samplers: Sequence[str], *, count: int) -> list[ImageSpec]:
+    """Rows to be rendered beside the known ones."""
+    return [
+        replace(
+            known[number % len(known)],
+            seed=5000 + number,
+            # Some text encoders are given no more tokens than the longest prompt has.
+            prompt=_PROMPTS[(number + 1) % len(_PROMPTS)],
+            sampler=samplers[number % len(samplers)],
+        )
+        for number in range(count)
+    ]
 
 
 def _nan_neighbours(engine: Engine, known: Sequence[ImageSpec], expected: Sequence[str]) -> Check:
@@ -204,7 +263,10 @@ def _nan_neighbours(engine: Engine, known: Sequence[ImageSpec], expected: Sequen
     return Check(name="NaN neighbours", compared=len(known), different=different)
 
 
-def _render(engine: Engine, specs: Sequence[ImageSpec]) -> list[Rendered]:
+def _render(
+    engine: Engine, specs: Sequence[ImageSpec], *, cancelled: int | None = None
+) -> list[Rendered]:
+    """The results of these, but for the one that is `cancelled` after the first step."""
     waiting = list(enumerate(specs))
     found: dict[int, Rendered] = {}
     try:
@@ -217,10 +279,17 @@ def _render(engine: Engine, specs: Sequence[ImageSpec]) -> list[Rendered]:
                 if isinstance(result, Failed):
                     raise result.error
                 found[result.ticket] = result
+            if cancelled is not None:
+                engine.cancel([cancelled])
     finally:
         # The engine goes on to work after a failed trial.
         engine.abandon()
-    return [found[ticket] for ticket in range(len(specs))]
+    return [found[ticket] for ticket in range(len(specs)) if ticket != cancelled]
+
+
+def _count_different(results: Sequence[Rendered], expected: Sequence[str]) -> int:
+    pairs = zip(results, expected, strict=True)
+    return sum(_digest(result) != digest for result, digest in pairs)
 
 
 def _digest(result: Rendered) -> str:
@@ -233,9 +302,11 @@ def report(verdicts: Iterable[tuple[str, Verdict]]) -> str:
     for title, verdict in verdicts:
         word = "holds" if verdict.holds else "**does not hold**"
         by_name[title].append(
-            f"Batch independence {word} in environment `{verdict.environment[:16]}…`, B = "
+            f"{_TITLES[verdict.promise]} {word} in environment `{verdict.environment[:16]}…`, B = "
             f"{verdict.slots}, {verdict.seconds:.1f} s."
         )
+        if not verdict.holds and verdict.promise == "independence":
+            by_name[title] += ["", f"{HOW_TO_KEEP_BITS}."]
         by_name[title] += ["", "| check | images | different |", "| --- | --- | --- |"]
         by_name[title] += [
             f"| {check.name} | {check.compared} | {check.different} |" for check in verdict.checks

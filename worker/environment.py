@@ -1,7 +1,7 @@
 """An environment: the fingerprint of hardware, software and shapes that pixels depend on.
 
-In one environment the same specification gives the same pixels; across environments it gives
-nearly the same, and no promise is made.
+In one environment the same specification gives the same pixels (with recorded batches: in the
+same composition); across environments it gives nearly the same, and no promise is made.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ import tokenizers
 import torch
 import transformers
 
+from db.settings import Batches
 from db.specs import canonical_json
 from worker.device import Precision, determinism_flags
 from worker.tuning import Tuning
@@ -66,12 +67,12 @@ def describe_environment(
     precision: Precision,
     vae_precision: Precision | None = None,
     shapes: Shapes,
-    weights_digest: str,
-    guided: bool,
+    batches: Batches,
+    group: Mapping[str, Any],
     adapters: list[dict[str, Any]],
     tuning: Tuning | None = None,
 ) -> Environment:
-    """The environment of an engine of these shapes in this process."""
+    """The environment of an engine of these shapes for a group, in this process."""
     document = {
         **_hardware(device),
         **{module.__name__: str(module.__version__) for module in _LIBRARIES},
@@ -80,10 +81,11 @@ def describe_environment(
         "tuning": (tuning or Tuning()).fields(),
         "dtype": precision,
         "vae_dtype": vae_precision or precision,
-        "weights_digest": weights_digest,
-        "guided": guided,
+        "weights_digest": group["weights_digest"],
+        "guided": group["guided"],
         "adapters": adapters,
         "shapes": asdict(shapes),
+        "batches": batches,
     }
     return Environment(fields=MappingProxyType(document))
 

@@ -212,6 +212,7 @@ class Recorder:
             outcome=rendered.outcome,
             cut=rendered.cut,
             seconds=rendered.seconds,
+            composition=rendered.composition,
         )
         self.ticks += 1
         return _Ready(stored=stored, environment=environment)

@@ -1,7 +1,8 @@
 """Rendering images again, and saying whether the pixels are the same.
 
-The engine is opened with the shapes and threads that the image's environment recorded, so on the
-same hardware and software the environment is the same and the bits must be.
+The engine is opened with the shapes, threads and kind of batches that the image's environment
+recorded, so on the same hardware and software the environment is the same and the bits must be.
+An image of a recorded batch is rendered together with the others of it, each in its slot.
 """
 
 import math
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from db.errors import BadPixels, ImagemillError
+from db.compositions import Composition
+from db.errors import BadPixels, ImagemillError, RenderError, UnknownImage
+from db.queries.originals import Member
 from db.registry import find_weights, load_registry
-from db.settings import Settings
+from db.settings import Batches, Settings
 from db.specs import ImageSpec
 from worker.engine import Engine, Failed, Rendered, open_engine
 from worker.engine.inputs import Inputs
@@ -26,13 +29,24 @@ _IDENTICAL_PSNR = math.inf
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """An image to render again. `read` gets its stored pixels, for a PSNR if they differ."""
+    """An image to render again. `read` gets its stored pixels, for a PSNR if they differ.
+
+    `together` is everybody in its recorded micro-batch by slot, itself included; empty where
+    there was none, or nobody knows any more.
+    """
 
     name: str
     spec: ImageSpec
     environment: Mapping[str, Any]
     pixels_sha256: str
     read: Callable[[], Pixels]
+    together: tuple[Member, ...] = ()
+
+    @property
+    def batches(self) -> Batches:
+        """What the image's environment says of its batches."""
+        recorded = self.environment.get("batches") == "recorded"
+        return "recorded" if recorded else "continuous"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,6 +55,7 @@ class Verdict:
 
     `psnr` is in dB against the stored picture (inf where equal), `changed` the fields of the
     environment that differ, each with (then, now). `error` is set where it could not be rendered.
+    `alone` says that it had neighbours once which are not known here, and may depend on them.
     """
 
     name: str
@@ -48,11 +63,18 @@ class Verdict:
     psnr: float | None
     changed: Mapping[str, tuple[Any, Any]]
     error: str | None = None
+    alone: bool = False
 
     @property
     def same_environment(self) -> bool:
-        """Whether the promise of equal bits holds here."""
+        """Whether this environment is the one that the image was rendered in."""
         return not self.changed
+
+    @property
+    def broken(self) -> bool:
+        """Whether the promise of equal bits holds here and was not kept, or nothing came out."""
+        promised = self.same_environment and not self.alone
+        return not self.identical and (promised or self.error is not None)
 
 
 def reproduce(
@@ -61,21 +83,26 @@ def reproduce(
     """Render every sample again, those that may share forward passes together."""
     registry = load_registry(settings)
     models = WarmModels(settings)
-    together: dict[tuple[str, int | None, int], list[Sample]] = {}
+    alike: dict[tuple[str, int | None, int, Batches], list[Sample]] = {}
     for sample in samples:
         slots, threads = _shape(sample.environment, settings)
-        together.setdefault((sample.spec.group_key(), slots, threads), []).append(sample)
-    for (_, slots, threads), group in together.items():
+        key = (sample.spec.group_key(), slots, threads, sample.batches)
+        alike.setdefault(key, []).append(sample)
+    for (_, slots, threads, batches), group in alike.items():
         torch.set_num_threads(threads)
         spec = group[0].spec
         try:
             entry = find_weights(registry, spec.weights_digest, name=spec.model, settings=settings)
             model = models.get(entry)
-            engine = open_engine(model, spec.group(), settings, slots, inputs=inputs)
+            like_then = settings.model_copy(update={"batches": batches})
+            engine = open_engine(model, spec.group(), like_then, slots, inputs=inputs)
         except ImagemillError as error:
             yield from (_failed(sample, error) for sample in group)
             continue
-        yield from _render(engine, group)
+        if batches == "recorded":
+            yield from _render_batches(engine, group)
+        else:
+            yield from _render(engine, group)
 
 
 def _shape(environment: Mapping[str, Any], settings: Settings) -> tuple[int | None, int]:
@@ -92,25 +119,72 @@ def _render(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdict]:
             engine.admit([(ticket, sample.spec) for ticket, sample in waiting[:room]])
             waiting = waiting[room:]
         for item in engine.step():
-            sample = samples[item.ticket]
-            if isinstance(item, Failed):
-                yield _failed(sample, item.error)
-            else:
-                yield _compare(sample, item, engine)
+            yield _verdict(samples[item.ticket], item, engine)
+
+
+def _render_batches(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdict]:
+    """Every recorded micro-batch once, for all the samples that are of it."""
+    by_batch: dict[tuple[Member, ...], list[Sample]] = {}
+    for sample in samples:
+        alone = (Member(image_id=0, spec=sample.spec),)
+        by_batch.setdefault(sample.together or alone, []).append(sample)
+    for batch, wanted in by_batch.items():
+        try:
+            results = _render_together(engine, batch)
+        except ImagemillError as error:
+            yield from (_failed(sample, error) for sample in wanted)
+            continue
+        for sample in wanted:
+            yield _verdict(sample, results[sample.spec.request_key()], engine)
+
+
+def _render_together(engine: Engine, batch: Sequence[Member]) -> dict[str, Rendered | Failed]:
+    """What comes of a micro-batch, by request key; an error where it can't be the same one."""
+    images = []
+    for slot, member in enumerate(batch):
+        if member.spec is None:
+            raise UnknownImage(
+                f"image {member.image_id}, which shared its batch, is not in the database any more"
+            )
+        images.append((slot, member.spec))
+    engine.admit(images)
+    results: list[Rendered | Failed] = []
+    while engine.busy:
+        results += engine.step()
+    together = Composition.of(images, slots=engine.slots)
+    for item in results:
+        if isinstance(item, Rendered) and item.composition != together:
+            missing = next(other.error for other in results if isinstance(other, Failed))
+            raise RenderError(f"an image of its batch can't be rendered any more: {missing}")
+    return {together.request_keys[item.ticket]: item for item in results}
+
+
+def _verdict(sample: Sample, item: Rendered | Failed, engine: Engine) -> Verdict:
+    if isinstance(item, Failed):
+        return _failed(sample, item.error)
+    return _compare(sample, item, engine)
 
 
 def _compare(sample: Sample, rendered: Rendered, engine: Engine) -> Verdict:
     now = (rendered.environment or engine.environment).document()
     changed = _changed_fields(sample.environment, now)
-    if pixels_sha256(rendered.pixels) == sample.pixels_sha256:
-        return Verdict(name=sample.name, identical=True, psnr=_IDENTICAL_PSNR, changed=changed)
-    try:
-        psnr = peak_signal_to_noise(sample.read(), rendered.pixels)
-    except ImagemillError as error:
-        return Verdict(
-            name=sample.name, identical=False, psnr=None, changed=changed, error=error.message
-        )
-    return Verdict(name=sample.name, identical=False, psnr=psnr, changed=changed)
+    alone = sample.batches == "recorded" and not sample.together
+    identical = pixels_sha256(rendered.pixels) == sample.pixels_sha256
+    psnr: float | None = _IDENTICAL_PSNR
+    error = None
+    if not identical:
+        try:
+            psnr = peak_signal_to_noise(sample.read(), rendered.pixels)
+        except ImagemillError as unreadable:
+            psnr, error = None, unreadable.message
+    return Verdict(
+        name=sample.name,
+        identical=identical,
+        psnr=psnr,
+        changed=changed,
+        error=error,
+        alone=alone,
+    )
 
 
 def _failed(sample: Sample, error: ImagemillError) -> Verdict:

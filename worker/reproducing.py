@@ -22,6 +22,11 @@ from worker.images import read_record
 from worker.records import Pixels
 from worker.reproduce import Sample, Verdict, reproduce
 
+_ALONE = (
+    "it was rendered in a recorded batch, whose other images a file does not name: "
+    "give its id, or --job, and the database it is in"
+)
+
 
 def collect(
     settings: Settings, *, what: Sequence[str], job: str | None, sample: int
@@ -51,10 +56,6 @@ def report(samples: Sequence[Sample], settings: Settings, *, as_json: bool) -> b
         verdicts.append(verdict)
         click.echo(json.dumps(_document(verdict)) if as_json else _line(verdict))
     identical = sum(verdict.identical for verdict in verdicts)
-    broken = sum(
-        not verdict.identical and (verdict.same_environment or verdict.error is not None)
-        for verdict in verdicts
-    )
     total = {
         "checked": len(verdicts),
         "identical": identical,
@@ -64,7 +65,7 @@ def report(samples: Sequence[Sample], settings: Settings, *, as_json: bool) -> b
         click.echo(json.dumps(total))
     else:
         click.echo(f"{identical} of {len(verdicts)} identical")
-    return broken == 0
+    return not any(verdict.broken for verdict in verdicts)
 
 
 def _from_file(path: Path, settings: Settings) -> Sample:
@@ -93,6 +94,7 @@ def _from_database(original: Original, storage: Storage, settings: Settings) -> 
         environment=original.environment,
         pixels_sha256=original.pixels_sha256,
         read=read,
+        together=original.together,
     )
 
 
@@ -102,6 +104,7 @@ def _document(verdict: Verdict) -> dict[str, object]:
         "identical": verdict.identical,
         "psnr": None if verdict.psnr is None or math.isinf(verdict.psnr) else verdict.psnr,
         "same_environment": verdict.same_environment,
+        "alone": verdict.alone,
         "changed": {name: list(values) for name, values in verdict.changed.items()},
         "error": verdict.error,
     }
@@ -119,4 +122,5 @@ def _line(verdict: Verdict) -> str:
             f"{name} was {then}, is {now}" for name, (then, now) in verdict.changed.items()
         )
     )
-    return f"{verdict.name}: different, PSNR {verdict.psnr:.1f} dB ({where})"
+    line = f"{verdict.name}: different, PSNR {verdict.psnr:.1f} dB ({where})"
+    return f"{line}; {_ALONE}" if verdict.alone else line

@@ -8,9 +8,11 @@ from sqlalchemy import ColumnElement, and_, exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
+from db.compositions import Composition
 from db.queries.claims import held_by, hold, in_state, record_events
 from db.queries.tallies import move_images
 from db.states import ImageState, JobState, Outcome
+from db.tables import Composition as CompositionRow
 from db.tables import Environment, Image, Job, Object
 
 _KEYS_A_QUERY = 5_000
@@ -22,7 +24,10 @@ _FINISHABLE = (JobState.OPEN, JobState.PAUSED)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredImage:
-    """A file that is in storage now, to be recorded. Sizes in pixels and bytes."""
+    """A file that is in storage now, to be recorded. Sizes in pixels and bytes.
+
+    `composition` is the recorded micro-batch that it was rendered in, if it was.
+    """
 
     request_key: str
     object_key: str
@@ -36,6 +41,7 @@ class StoredImage:
     outcome: Outcome
     cut: str | None
     seconds: float
+    composition: Composition | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +65,12 @@ def complete(
         return 0
     # In one order everywhere, so that two shifts recording the same requests can't deadlock.
     ordered = sorted(stored, key=lambda image: image.request_key)
-    rows = [{**asdict(image), "environment_id": environment_id} for image in ordered]
+    compositions = _record_compositions(session, ordered)
+    rows = []
+    for image in ordered:
+        values = asdict(image) | {"environment_id": environment_id}
+        del values["composition"]
+        rows.append(values | {"composition_id": compositions[image.composition]})
     session.execute(_dialect_insert(session, Object).on_conflict_do_nothing(), rows)
     return _finish(session, shift_id=shift_id, keys=[image.request_key for image in ordered])
 
@@ -110,6 +121,34 @@ def insert_new(session: Session, table: type[Any], values: Any) -> Any:
 def _dialect_insert(session: Session, table: type[Any]) -> Any:
     dialect = session.get_bind().dialect.name
     return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+def _record_compositions(
+    session: Session, stored: Collection[StoredImage]
+) -> dict[Composition | None, int | None]:
+    """The ids of the compositions of these files, each recorded once; None for none."""
+    digests = {
+        image.composition: image.composition.digest()
+        for image in stored
+        if image.composition is not None
+    }
+    if not digests:
+        return {None: None}
+    rows = [
+        {
+            "digest": digest,
+            "slots": composition.slots,
+            "request_keys": list(composition.request_keys),
+            "image_ids": list(composition.image_ids),
+        }
+        # In one order everywhere, as the objects are.
+        for composition, digest in sorted(digests.items(), key=lambda item: item[1])
+    ]
+    session.execute(_dialect_insert(session, CompositionRow).on_conflict_do_nothing(), rows)
+    query = select(CompositionRow.digest, CompositionRow.id)
+    found = session.execute(query.where(CompositionRow.digest.in_(digests.values())))
+    ids = {row.digest: row.id for row in found}
+    return {None: None} | {composition: ids[digest] for composition, digest in digests.items()}
 
 
 def _finish(session: Session, *, shift_id: int, keys: Sequence[str]) -> int:

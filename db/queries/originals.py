@@ -1,6 +1,6 @@
 """Done images as something to compare with: their specification, environment and hashes."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,26 @@ from db.errors import UnknownImage
 from db.queries.claims import spec_of
 from db.specs import ImageSpec
 from db.states import ImageState
-from db.tables import Environment, Group, Image, Model, Object
+from db.tables import Composition, Environment, Group, Image, Model, Object
+
+_IDS_A_QUERY = 5_000
+"""Below what Postgres and SQLite accept as parameters of one statement."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """An image of a composition; `spec` is None where the database has no such request (left)."""
+
+    image_id: int
+    spec: ImageSpec | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Original:
-    """An image as it was rendered; `environment` is the whole fingerprint document."""
+    """An image as it was rendered; `environment` is the whole fingerprint document.
+
+    `together` is its micro-batch by slot, itself included; empty where none was recorded.
+    """
 
     image_id: int
     spec: ImageSpec
@@ -24,6 +38,7 @@ class Original:
     object_key: str
     sha256: str
     pixels_sha256: str
+    together: tuple[Member, ...] = ()
 
 
 def find_originals(session: Session, image_ids: Collection[int]) -> list[Original]:
@@ -50,20 +65,25 @@ def sample_originals(session: Session, job_id: int, count: int) -> list[Original
     return _originals(session, _done().where(Image.id.in_(chosen)))
 
 
-def _done() -> Select[tuple[Image, Object, dict[str, Any], str]]:
+Found = Select[Image, Object, Composition | None, dict[str, Any], str]
+
+
+def _done() -> Found:
     return (
-        select(Image, Object, Environment.document, Model.weights_digest)
+        select(Image, Object, Composition, Environment.document, Model.weights_digest)
         .join(Object, Object.id == Image.object_id)
         .join(Environment, Environment.id == Object.environment_id)
         .join(Group, Group.id == Image.group_id)
         .join(Model, Model.id == Group.model_id)
+        .outerjoin(Composition, Composition.id == Object.composition_id)
         .where(Image.state == ImageState.DONE)
     )
 
 
-def _originals(
-    session: Session, query: Select[tuple[Image, Object, dict[str, Any], str]]
-) -> list[Original]:
+def _originals(session: Session, query: Found) -> list[Original]:
+    found = session.execute(query).all()
+    compositions = [composition for _, _, composition, _, _ in found if composition is not None]
+    specs = _specs(session, {image_id for each in compositions for image_id in each.image_ids})
     return [
         Original(
             image_id=image.id,
@@ -72,6 +92,30 @@ def _originals(
             object_key=stored.object_key,
             sha256=stored.sha256,
             pixels_sha256=stored.pixels_sha256,
+            together=() if composition is None else tuple(_members(composition, specs)),
         )
-        for image, stored, environment, digest in session.execute(query).tuples()
+        for image, stored, composition, environment, digest in found
     ]
+
+
+def _specs(session: Session, image_ids: Collection[int]) -> dict[int, ImageSpec]:
+    """What these images asked for, by id, in whatever state they are; those that are there."""
+    specs: dict[int, ImageSpec] = {}
+    ids = sorted(image_ids)
+    for start in range(0, len(ids), _IDS_A_QUERY):
+        rows = session.execute(
+            select(Image, Model.weights_digest)
+            .join(Group, Group.id == Image.group_id)
+            .join(Model, Model.id == Group.model_id)
+            .where(Image.id.in_(ids[start : start + _IDS_A_QUERY]))
+        ).tuples()
+        specs |= {image.id: spec_of(image, digest) for image, digest in rows}
+    return specs
+
+
+def _members(composition: Composition, specs: dict[int, ImageSpec]) -> Iterable[Member]:
+    places = zip(composition.image_ids, composition.request_keys, strict=True)
+    for image_id, request_key in places:
+        spec = specs.get(image_id)
+        same = spec is not None and spec.request_key() == request_key
+        yield Member(image_id=image_id, spec=spec if same else None)

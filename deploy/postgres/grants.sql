@@ -25,7 +25,7 @@ GRANT UPDATE, DELETE ON tallies, objects TO imagemill_producer;
 
 -- What came out of it comes from workers. They move an image between states: these columns of
 -- it, and no other.
-GRANT INSERT ON objects TO imagemill_worker;
+GRANT INSERT ON objects, compositions TO imagemill_worker;
 -- Locking an object's row while images are given it (FOR KEY SHARE) asks for the right to update
 -- some column of it: the one that nothing depends on.
 GRANT UPDATE (seconds) ON objects TO imagemill_worker;

@@ -136,6 +136,7 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
     both = {"attempts": "SI", "tallies": "SI", "shifts": "SIU", "workers": "SIU"}
     assert found["worker"] == everywhere | both | {
         "objects": "SI",
+        "compositions": "SI",
         "environments": "SIU",
         "batch_sizes": "SIU",
     }

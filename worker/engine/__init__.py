@@ -1,4 +1,5 @@
-"""The engine: B fixed slots, each one image of its own; a finished image's slot is filled again.
+"""The engine: B fixed slots, each one image of its own; a finished image's slot is filled again
+(or, with recorded batches, all slots once the last one is finished).
 
 No torch here: the shift loop is written and tested against this interface. `open_engine` makes
 the real one.
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from db.compositions import Composition
 from db.errors import ImagemillError
 from db.settings import Settings
 from db.specs import ImageSpec
@@ -28,7 +30,8 @@ class Rendered:
 
     `pixels` are height x width x 3, uint8, RGB. `cut` is the part of the prompt beyond the text
     encoder's window. `seconds` is the image's share of the engine's time. `environment` is given
-    where it is not the engine's (the decoder retried in fp32).
+    where it is not the engine's (the decoder retried in fp32), `composition` with
+    `batches = "recorded"`: its image ids are the tickets.
     """
 
     ticket: int
@@ -37,6 +40,7 @@ class Rendered:
     cut: str | None
     seconds: float
     environment: "Environment | None" = None
+    composition: Composition | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +105,9 @@ def open_engine(
     """An engine for one group (`ImageSpec.group()`) of a loaded model.
 
     `slots` is B; the setting `slots`, else a default for the device, if not given. `inputs`
-    fetches init images and masks by digest. A `ModelError` if the group is not the model's.
+    fetches init images and masks by digest. The setting `batches` says whether images join and
+    leave as slots come free, or stay in micro-batches whose composition is recorded. A
+    `ModelError` if the group is not the model's.
     """
     # Imported late: this module is read by code that must not load torch.
     from worker.engine.generic import open_generic_engine  # noqa: PLC0415  # see above

@@ -2,7 +2,8 @@
 
 Such a pipeline has its own loop, so images can't join it half-way: what is admitted while a call
 is under way waits for the next. A call always has B rows, each with its own prompt, negative
-prompt and CPU generator; rows that nobody asked for have a constant prompt and seed.
+prompt and CPU generator; rows that nobody asked for have a constant prompt and seed. So every
+call is a micro-batch by itself; with `batches = "recorded"` its composition is kept.
 """
 
 import time
@@ -14,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from db.compositions import Composition
 from db.errors import ImagemillError, ModelError, OutOfMemory, RenderError, UsageError, first_line
-from db.settings import Settings
+from db.settings import Batches, Settings
 from db.specs import ImageSpec
 from db.states import Outcome
 from worker.engine import Failed, Rendered
@@ -49,8 +51,15 @@ class GenericEngine:
     """The `Engine` over a diffusers pipeline of any family."""
 
     def __init__(
-        self, model: Model, *, shapes: Shapes, guided: bool, environment: Environment
+        self,
+        model: Model,
+        *,
+        shapes: Shapes,
+        guided: bool,
+        environment: Environment,
+        batches: Batches = "continuous",
     ) -> None:
+        self._recorded = batches == "recorded"
         self._model = model
         self._shapes = shapes
         self._guided = guided
@@ -202,6 +211,7 @@ class GenericEngine:
     def _rendered(self, batch: _Batch) -> list[Rendered | Failed]:
         images = getattr(batch.call.result, "images", None)
         found: list[Rendered | Failed] = []
+        composition = Composition.of(batch.images, slots=self.slots) if self._recorded else None
         for row, (ticket, spec) in enumerate(batch.images):
             if ticket not in batch.tickets:
                 continue
@@ -225,6 +235,7 @@ class GenericEngine:
                     outcome=outcome,
                     cut=cut,
                     seconds=batch.seconds / len(batch.images),
+                    composition=composition,
                     environment=self._environment.changed(vae_dtype="fp32") if mended else None,
                 )
             )
@@ -251,11 +262,17 @@ def open_generic_engine(
         device=model.device,
         precision=model.precision,
         shapes=shapes,
-        weights_digest=model.weights_digest,
-        guided=group["guided"],
+        batches=settings.batches,
+        group=group,
         adapters=[],
     )
-    return GenericEngine(model, shapes=shapes, guided=group["guided"], environment=environment)
+    return GenericEngine(
+        model,
+        shapes=shapes,
+        guided=group["guided"],
+        environment=environment,
+        batches=settings.batches,
+    )
 
 
 def _picture(values: npt.NDArray[Any]) -> Picture:

@@ -81,6 +81,11 @@ class GuidedEngine:
         """Whether a `step` has something to do."""
         return bool(self._failed) or any(slot is not None for slot in self._slots)
 
+    @property
+    def tickets(self) -> tuple[int | None, ...]:
+        """Whose image is in each slot; None where it is empty."""
+        return tuple(None if slot is None else slot.ticket for slot in self._slots)
+
     def room(self) -> int:
         """How many slots are free."""
         return self._slots.count(None)

@@ -14,6 +14,7 @@ from worker.adapters import WornAdapter, find_adapters, wear
 from worker.engine import Failed
 from worker.engine.guided import GuidedEngine
 from worker.engine.inputs import Inputs, no_inputs
+from worker.engine.recorded import RecordedEngine
 from worker.engine.sizing import choose_shapes, find_slots
 from worker.engine.starts import Starts
 from worker.environment import describe_environment
@@ -29,7 +30,7 @@ def open_guided_engine(
     slots: int | None,
     *,
     inputs: Inputs | None,
-) -> GuidedEngine:
+) -> GuidedEngine | RecordedEngine:
     """See `worker.engine.open_engine`. On a GPU a B that nobody has set is found by trying."""
     if group["weights_digest"] != model.weights_digest:
         raise ModelError(
@@ -47,7 +48,8 @@ def open_guided_engine(
     by_trying = slots is None and settings.slots is None and model.device.type == "cuda"
     if by_trying and not model.facts.inpainting:
         slots = find_slots(lambda count: probe(build(count), group, model))
-    return build(slots)
+    engine = build(slots)
+    return RecordedEngine(engine) if settings.batches == "recorded" else engine
 
 
 def _build(
@@ -69,8 +71,8 @@ def _build(
         vae_precision=model.vae_precision,
         tuning=model.tuning,
         shapes=shapes,
-        weights_digest=model.weights_digest,
-        guided=group["guided"],
+        batches=settings.batches,
+        group=group,
         adapters=[{"digest": worn.digest, "weight": worn.weight} for worn in adapters],
     )
     starts = Starts(

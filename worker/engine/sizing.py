@@ -21,12 +21,13 @@ def choose_shapes(
     """The shapes for a group: B as asked for, as set, or the device's default.
 
     The text encoder and the decoder work one by one on a CPU, where a batch gains nothing; one
-    by one is also the shape that a single row has in diffusers' own pipeline.
+    by one is also the shape that a single row has in diffusers' own pipeline. In recorded batches
+    they do so everywhere: what an image shares with others is the denoiser's calls alone.
     """
     chosen = slots or settings.slots or CPU_SLOTS
     return Shapes(
         slots=even(chosen),
-        prompts=1 if device.type == "cpu" else 4,
+        prompts=1 if device.type == "cpu" or settings.batches == "recorded" else 4,
         pictures=1,
         width=group["width"],
         height=group["height"],

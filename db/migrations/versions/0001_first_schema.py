@@ -98,6 +98,17 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_groups_model_id"), "groups", ["model_id"], unique=False)
     op.create_table(
+        "compositions",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("slots", sa.Integer(), nullable=False),
+        sa.Column("request_keys", sa.JSON(), nullable=False),
+        sa.Column("image_ids", sa.JSON(), nullable=False),
+        sa.Column("created_at", UtcDateTime(), server_default=now(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_compositions")),
+        sa.UniqueConstraint("digest", name=op.f("uq_compositions_digest")),
+    )
+    op.create_table(
         "objects",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("request_key", sa.String(length=64), nullable=False),
@@ -114,10 +125,18 @@ def upgrade() -> None:
         sa.Column(
             "environment_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False
         ),
+        sa.Column(
+            "composition_id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=True
+        ),
         sa.Column("seconds", sa.Double(), nullable=False),
         sa.Column("created_at", UtcDateTime(), server_default=now(), nullable=False),
         sa.CheckConstraint(
             "outcome IN ('ok', 'truncated_prompt', 'nan', 'blank')", name=op.f("ck_objects_outcome")
+        ),
+        sa.ForeignKeyConstraint(
+            ["composition_id"],
+            ["compositions.id"],
+            name=op.f("fk_objects_composition_id_compositions"),
         ),
         sa.ForeignKeyConstraint(
             ["environment_id"],

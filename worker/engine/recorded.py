@@ -1,0 +1,108 @@
+"""Recorded micro-batches: who is in which slot is settled when an engine fills, and stays so.
+
+For devices on which an image's bits depend on its neighbours. Nobody joins a micro-batch that is
+under way; one who leaves it is drawn to the end all the same, so that the others see what they
+would have seen. What an image's pixels can depend on is then its request, the environment and the
+composition, which comes out with every picture.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from db.compositions import Composition
+from db.specs import ImageSpec
+from worker.engine import Engine, Failed, Rendered
+
+if TYPE_CHECKING:
+    from worker.environment import Environment
+
+
+class SlottedEngine(Engine, Protocol):
+    """An engine whose images keep the slot that they were admitted to, lowest free one first."""
+
+    @property
+    def tickets(self) -> tuple[int | None, ...]:
+        """Whose image is in each slot; None where it is empty."""
+
+
+class RecordedEngine:
+    """The `Engine` over a slotted one that is filled only while it is empty.
+
+    `inner` must encode and decode each image by itself: this only settles what the denoiser sees.
+    """
+
+    def __init__(self, inner: SlottedEngine) -> None:
+        self._inner = inner
+        self._wanted: set[int] = set()
+        self._composition: Composition | None = None
+
+    @property
+    def environment(self) -> "Environment":
+        """What the pixels of this engine depend on, besides the composition."""
+        return self._inner.environment
+
+    @property
+    def slots(self) -> int:
+        """B, the images of one denoiser call."""
+        return self._inner.slots
+
+    @property
+    def steps(self) -> int:
+        """Denoiser calls so far."""
+        return self._inner.steps
+
+    @property
+    def busy(self) -> bool:
+        """Whether a `step` has something to do that somebody still wants."""
+        return bool(self._wanted)
+
+    def room(self) -> int:
+        """All slots, or none while a micro-batch is under way."""
+        return 0 if self._wanted else self.slots
+
+    def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
+        """Begin a micro-batch of these images; see `Engine`.
+
+        Those that can't start are no part of its composition: they never reach the denoiser.
+        """
+        if len(images) > self.room():
+            raise ValueError(f"{len(images)} images for {self.room()} free slots")
+        if not images:
+            return
+        self._wanted = {ticket for ticket, _ in images}
+        self._inner.admit(images)
+        specs = dict(images)
+        placed = [ticket for ticket in self._inner.tickets if ticket is not None]
+        self._composition = Composition.of(
+            [(ticket, specs[ticket]) for ticket in placed], slots=self.slots
+        )
+
+    def step(self) -> list[Rendered | Failed]:
+        """One denoiser call for the micro-batch; see `Engine`."""
+        ended: list[Rendered | Failed] = []
+        for result in self._inner.step():
+            if result.ticket not in self._wanted:
+                continue
+            self._wanted.remove(result.ticket)
+            if isinstance(result, Rendered):
+                ended.append(replace(result, composition=self._composition))
+            else:
+                ended.append(result)
+        self._end_unless_wanted()
+        return ended
+
+    def cancel(self, tickets: Collection[int]) -> list[int]:
+        """Drop these images if they are here; their slots go on while anybody else is wanted."""
+        dropped = sorted(self._wanted.intersection(tickets))
+        self._wanted.difference_update(dropped)
+        self._end_unless_wanted()
+        return dropped
+
+    def abandon(self) -> list[int]:
+        """Drop every image, and end the micro-batch."""
+        return self.cancel(set(self._wanted))
+
+    def _end_unless_wanted(self) -> None:
+        if not self._wanted:
+            self._inner.abandon()
