@@ -149,7 +149,7 @@ def load_registry(settings: Settings) -> Registry:
         models[name] = _entry(name, table, base, cache)
     for name, entry in models.items():
         if entry.config in models:
-            models[name] = replace(entry, config=models[entry.config].source)
+            models[name] = replace(entry, config=_config_folder(models[entry.config]))
     folder = settings.adapters_folder or base
     adapters = {}
     if settings.adapters_folder is not None:
@@ -167,7 +167,7 @@ def component_folders(entry: ModelEntry) -> Mapping[str, tuple[Path, str | None]
     one line where something is missing.
     """
     found: dict[str, tuple[Path, str | None]] = {}
-    source = entry.source if entry.single_file is None else entry.config
+    source = _layout(entry)
     if source is not None:
         root = _root(entry.name, source, entry.revision, entry.cache)
         for name in _listed_components(root):
@@ -193,7 +193,7 @@ def pipeline_folder(entry: ModelEntry) -> Path | None:
 
 def pipeline_options(entry: ModelEntry) -> Mapping[str, Any]:
     """What a pipeline folder's index says besides its components; empty for composed models."""
-    source = entry.source if entry.single_file is None else entry.config
+    source = _layout(entry)
     if source is None:
         return {}
     index = read_config(_root(entry.name, source, entry.revision, entry.cache), _CLASS_FILE)
@@ -373,14 +373,31 @@ def _config(text: str | None, base: Path) -> str | None:
     return str(base / text)
 
 
+def _config_folder(entry: ModelEntry) -> str | None:
+    """Where a model lies whose configuration another one follows, on the Hub or not."""
+    if entry.source is None or not _is_hub_id(entry.source):
+        return entry.source
+    return str(snapshot_folder(entry.cache, entry.source, entry.revision or ""))
+
+
 def _is_hub_id(source: str) -> bool:
     return not Path(source).is_absolute() and bool(_HUB_ID.fullmatch(source))
+
+
+def _layout(entry: ModelEntry) -> str | None:
+    """The folder (or Hub id) that says how a model is built: a single file's is another's."""
+    return entry.source if entry.single_file is None else entry.config
 
 
 def _root(where: str, source: str, revision: str | None, cache: Path) -> Path:
     if not _is_hub_id(source):
         root = Path(source)
         if not root.is_dir():
+            if root.is_relative_to(cache):
+                raise ModelError(
+                    f"model {where}: the model that its config names is not on this machine; run "
+                    "`imagemill models pull` for it"
+                )
             raise ModelError(f"model {where}: {root}: no such folder")
         return root
     root = snapshot_folder(cache, source, revision or "")
@@ -411,9 +428,10 @@ def _deciding_files(entry: ModelEntry) -> dict[str, Path]:
         for path in component_files(folder, variant, weights=weights):
             files[f"{component}/{path.name}"] = path
     zeroes = "force_zeros_for_empty_prompt" in pipeline_options(entry)
-    if entry.source is not None and (zeroes or entry.kind == "generic"):
+    layout = _layout(entry)
+    if layout is not None and (zeroes or entry.kind == "generic"):
         # The pipeline's class and options are part of what these models compute.
-        index = _root(entry.name, entry.source, entry.revision, entry.cache) / _CLASS_FILE
+        index = _root(entry.name, layout, entry.revision, entry.cache) / _CLASS_FILE
         if index.is_file():
             files[_CLASS_FILE] = index
     for token, path in entry.embeddings.items():

@@ -4,7 +4,7 @@ Adapters belong to a group: while an engine of that group works, the model wears
 Embeddings belong to the model's registry entry and are loaded with it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import diffusers
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from db.errors import ModelError
+from db.errors import ModelError, first_line
 from db.registry import Registry
 
 if TYPE_CHECKING:
@@ -91,14 +92,13 @@ def wear(model: "Model", adapters: tuple[WornAdapter, ...]) -> None:
 
 
 def add_embeddings(model: "Model", embeddings: Mapping[str, Path]) -> None:
-    """Teach the model's tokenizer and text encoder some tokens; a `ModelError` if one can't be.
+    """Teach the model's tokenizers and text encoders some tokens; a `ModelError` if one can't be.
 
-    A token of several vectors takes as many places in the prompt's window.
+    A token of several vectors takes as many places in the prompt's window. A model of two text
+    encoders (SDXL) takes files with vectors for each, under the keys `clip_l` and `clip_g`.
     """
     if not embeddings:
         return
-    if "text_encoder_2" in model.components:
-        raise ModelError(f"model {model.name}: embeddings are for models of one text encoder")
     pipeline = _pipeline(model)
     for token, file in embeddings.items():
         if file.suffix != ".safetensors":
@@ -107,22 +107,41 @@ def add_embeddings(model: "Model", embeddings: Mapping[str, Path]) -> None:
                 f"convert it once where you trust its source: {_convert(file)}"
             )
         try:
-            pipeline.load_textual_inversion(
-                str(file.parent),
-                weight_name=file.name,
-                token=token,
-                local_files_only=True,
-                use_safetensors=True,
-            )
-        except (ValueError, RuntimeError, KeyError, OSError, SafetensorError) as error:
-            raise ModelError(f"model {model.name}: embedding {file.name}: {error}") from error
+            for key, number in _vectors(model):
+                vectors = load_file(file)
+                pipeline.load_textual_inversion(
+                    vectors if key is None else vectors[key],
+                    token=token,
+                    tokenizer=model.components[f"tokenizer{number}"],
+                    text_encoder=model.components[f"text_encoder{number}"],
+                    use_safetensors=True,
+                    local_files_only=True,
+                )
+        except KeyError:
+            raise ModelError(
+                f"model {model.name}: embedding {file.name} is not for a model of two text "
+                "encoders: it has no clip_l and clip_g"
+            ) from None
+        except (ValueError, RuntimeError, OSError, SafetensorError) as error:
+            raise ModelError(
+                f"model {model.name}: embedding {file.name}: {first_line(error)}"
+            ) from error
 
 
-def convert_prompts(model: "Model", texts: Iterable[str]) -> list[str]:
-    """Texts with every embedding's token written once for each of its vectors."""
-    tokenizer = model.components["tokenizer"]
+def convert_prompt(tokenizer: Any, text: str) -> str:
+    """The text with every embedding's token written once for each of its vectors."""
     convert = diffusers.loaders.TextualInversionLoaderMixin().maybe_convert_prompt
-    return [convert(text, tokenizer) for text in texts]
+    return str(convert(text, tokenizer))
+
+
+def _vectors(model: "Model") -> Sequence[tuple[str | None, str]]:
+    """Which vectors of an embedding's file are for which text encoder: (key, its suffix).
+
+    A file for one encoder has one key, whatever that is.
+    """
+    if "text_encoder_2" in model.components:
+        return (("clip_l", ""), ("clip_g", "_2"))
+    return ((None, ""),)
 
 
 def _pipeline(model: "Model") -> Any:

@@ -7,7 +7,7 @@ composed of parts from different repositories.
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
 
 from db.errors import ModelError, OutOfMemory
@@ -192,33 +193,50 @@ class WarmModels:
 def _load_components(
     entry: ModelEntry, folders: Mapping[str, tuple[Path, str | None]], dtype: torch.dtype
 ) -> dict[str, Any]:
-    components = {}
+    components = {
+        name: _load_component(name, folder, variant, dtype)
+        for name, (folder, variant) in folders.items()
+        if name != "scheduler" and (entry.single_file is None or name in entry.parts)
+    }
     if entry.single_file is not None:
-        components = _load_checkpoint(entry, entry.single_file, dtype)
-    for name, (folder, variant) in folders.items():
-        if name != "scheduler" and name not in components.keys() - entry.parts.keys():
-            components[name] = _load_component(name, folder, variant, dtype)
+        names = folders.keys() - {"scheduler"}
+        components = _load_checkpoint(entry, entry.single_file, names, components, dtype)
     return components
 
 
-def _load_checkpoint(entry: ModelEntry, file: Path, dtype: torch.dtype) -> dict[str, Any]:
-    """The components of a single-file checkpoint (as A1111 and ComfyUI use them)."""
+def _load_checkpoint(
+    entry: ModelEntry,
+    file: Path,
+    names: Collection[str],
+    given: Mapping[str, Any],
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """The named components of a single-file checkpoint (as A1111 and ComfyUI use them).
+
+    Those that are `given` the file need not have.
+    """
     if entry.config is None:
         raise ModelError(
             f"model {entry.name}: a single file does not say how its model is built; give "
             "config = a folder, or a registered model, of the same architecture"
         )
-    pipeline = diffusers.StableDiffusionPipeline.from_single_file(
-        str(file),
-        config=entry.config,
-        dtype=dtype,
-        local_files_only=True,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    names = ("unet", "vae", "text_encoder", "tokenizer")
-    return {name: pipeline.components[name] for name in names}
+    options: dict[str, Any] = {"feature_extractor": None}
+    if "text_encoder_2" in names:
+        pipeline_class: Any = diffusers.StableDiffusionXLPipeline
+        options |= {"add_watermarker": False}
+    else:
+        pipeline_class = diffusers.StableDiffusionPipeline
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    try:
+        pipeline = pipeline_class.from_single_file(
+            str(file), config=entry.config, dtype=dtype, local_files_only=True, **given, **options
+        )
+    except (KeyError, ValueError, SingleFileComponentError) as error:
+        raise ModelError(
+            f"model {entry.name}: {file.name} is not what its config describes: "
+            f"{_first_line(error)}"
+        ) from error
+    return {name: pipeline.components[name] for name in sorted(names)}
 
 
 def _load_component(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -> Any:

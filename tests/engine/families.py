@@ -1,5 +1,6 @@
 """Small models of other families, random weights, saved as their pipelines save themselves."""
 
+import json
 from pathlib import Path
 
 import diffusers
@@ -98,9 +99,15 @@ def registered(folder: Path, **values: object) -> Settings:
     """Settings whose registry knows the model in `folder` by the folder's name."""
     file = folder.parent / "models.toml"
     lines = [f"[models.{folder.name}]", f'source = "{folder.name}"']
-    lines += [f"{key} = {value!r}".replace("'", '"') for key, value in values.items()]
+    lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
     file.write_text("\n".join(lines) + "\n")
     return Settings.load(models=file, **SETTINGS)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f'"{key}" = {_toml(each)}' for key, each in value.items()) + " }"
+    return json.dumps(value)
 
 
 def _tokenizer() -> transformers.CLIPTokenizer:

@@ -7,12 +7,13 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from db.errors import ModelError, SettingsError
 from db.model_facts import model_facts
 from db.registry import load_registry, weights_digest
 from db.settings import Settings
+from tests.engine.families import save_sdxl
 from tests.engine.rendering import hashes, render, spec_for
 from tests.models.checkpoint import checkpoint_of
 from worker.device import prepare_process, resolve_device, resolve_precision
@@ -121,6 +122,106 @@ source = "model.safetensors"
     assert _picture(loaded, settings) == _picture(built_in, settings)
     with pytest.raises(ModelError, match="give config"):
         _load(settings, "alone")
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small SDXL's folder, and beside it `xl.safetensors`, the same weights in one file."""
+    folder = save_sdxl(tmp_path_factory.mktemp("sdxl") / "xl-folder")
+    settings = _settings(folder, '[models.xl-folder]\nsource = "xl-folder"\n')
+    components = _load(settings, "xl-folder").components
+    save_file(checkpoint_of(components), folder.parent / "xl.safetensors")
+    return folder
+
+
+def _sdxl_picture(model: Model, settings: Settings) -> bytes:
+    spec = spec_for(model, width=32, height=32, steps=2, sampler="euler")
+    return hashes(render(open_engine(model, spec.group(), settings, 2), [spec]))[0]
+
+
+def test_a_single_file_of_sdxl_draws_the_same(sdxl: Path) -> None:
+    settings = _settings(
+        sdxl,
+        """
+[models.xl-folder]
+source = "xl-folder"
+[models.xl]
+source = "xl.safetensors"
+config = "xl-folder"
+""",
+    )
+    whole, file = _load(settings, "xl-folder"), _load(settings, "xl")
+
+    assert file.facts == whole.facts
+    assert file.components.keys() == whole.components.keys()
+    assert file.weights_digest != whole.weights_digest
+    assert _sdxl_picture(file, settings) == _sdxl_picture(whole, settings)
+
+
+def test_a_single_file_takes_its_vae_from_elsewhere(sdxl: Path) -> None:
+    checkpoint = load_file(sdxl.parent / "xl.safetensors")
+    pruned = {key: value for key, value in checkpoint.items() if "first_stage" not in key}
+    save_file(pruned, sdxl.parent / "pruned.safetensors")
+    settings = _settings(
+        sdxl,
+        """
+[models.xl-folder]
+source = "xl-folder"
+[models.pruned]
+source = "pruned.safetensors"
+config = "xl-folder"
+[models.pruned.parts]
+vae = { source = "xl-folder", subfolder = "vae" }
+[models.incomplete]
+source = "pruned.safetensors"
+config = "xl-folder"
+""",
+    )
+    whole, pieced = _load(settings, "xl-folder"), _load(settings, "pruned")
+    assert _sdxl_picture(pieced, settings) == _sdxl_picture(whole, settings)
+    with pytest.raises(ModelError, match="model incomplete: ") as caught:
+        _load(settings, "incomplete")
+    assert "\n" not in caught.value.message
+
+
+def test_a_single_file_of_another_architecture_is_one_line(folder: Path, sdxl: Path) -> None:
+    built_in = _load(Settings.load(device="cpu", dtype="fp32"), "shapes64")
+    save_file(checkpoint_of(built_in.components), sdxl.parent / "small.safetensors")
+    settings = _settings(
+        sdxl, '[models.small]\nsource = "small.safetensors"\nconfig = "xl-folder"\n'
+    )
+    with pytest.raises(ModelError, match="is not what its config describes: ") as e:
+        _load(settings, "small")
+    assert "\n" not in e.value.message
+
+
+def test_a_config_that_is_not_pulled_yet_is_told_and_never_fetched(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_hub(*args: object, **options: object) -> None:
+        raise AssertionError("a worker fetches nothing")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", no_hub)
+    revision = "0" * 40
+    settings = _settings(
+        folder,
+        f"""
+[models.hub]
+source = "somebody/model"
+revision = "{revision}"
+[models.file]
+source = "model.safetensors"
+config = "hub"
+""",
+        model_cache=tmp_path,
+    )
+    built_in = _load(settings, "shapes64")
+    save_file(checkpoint_of(built_in.components), folder.parent / "model.safetensors")
+    with pytest.raises(ModelError, match="models pull"):
+        _load(settings, "file")
+    pulled = tmp_path / "models--somebody--model" / "snapshots" / revision
+    shutil.copytree(folder, pulled)
+    assert _picture(_load(settings, "file"), settings) == _picture(built_in, settings)
 
 
 def test_a_vae_override_replaces_the_vae_alone(folder: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """SDXL and unconditional models equal diffusers' own pipelines, and keep their rows apart."""
 
 import io
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
+from db.errors import ModelError
 from db.registry import load_registry
 from db.samplers import BY_NAME
 from db.settings import Settings
@@ -42,7 +45,13 @@ def _scheduler(spec: ImageSpec, model: Model) -> Any:
     return scheduler_class.from_config(dict(model.scheduler_config), **sampler.options)
 
 
-def _sdxl_oracle(folder: Path, spec: ImageSpec, model: Model, picture: Any = None) -> np.ndarray:
+def _sdxl_oracle(
+    folder: Path,
+    spec: ImageSpec,
+    model: Model,
+    picture: Any = None,
+    prepare: Callable[[Any], None] = lambda _: None,
+) -> np.ndarray:
     image_to_image = picture is not None
     pipeline_class = (
         diffusers.StableDiffusionXLImg2ImgPipeline
@@ -52,8 +61,9 @@ def _sdxl_oracle(folder: Path, spec: ImageSpec, model: Model, picture: Any = Non
     pipeline = pipeline_class.from_pretrained(folder, add_watermarker=False)
     pipeline.scheduler = _scheduler(spec, model)
     pipeline.set_progress_bar_config(disable=True)
-    prepare = pipeline.prepare_latents
-    pipeline.prepare_latents = lambda *args, **kwargs: prepare(*args, **kwargs).contiguous()
+    prepare(pipeline)
+    latents = pipeline.prepare_latents
+    pipeline.prepare_latents = lambda *args, **kwargs: latents(*args, **kwargs).contiguous()
     arguments: dict[str, Any] = {"width": spec.width, "height": spec.height}
     if image_to_image:
         arguments = {"image": picture, "strength": spec.strength}
@@ -106,6 +116,48 @@ def test_sdxl_varies_a_picture_as_diffusers_does(sdxl: tuple[Model, Settings, Pa
     picture = Image.open(io.BytesIO(file))
     expected = _sdxl_oracle(folder, spec, model, picture)
     assert worst_difference(pixels_of(result), expected) == 0
+
+
+@pytest.mark.parametrize("vectors", [1, 3])
+def test_textual_inversion_of_two_encoders_equals_diffusers(
+    vectors: int, sdxl: tuple[Model, Settings, Path], tmp_path: Path
+) -> None:
+    folder = sdxl[2]
+    torch.manual_seed(vectors)
+    file = tmp_path / "blob.safetensors"
+    learned = {"clip_l": torch.randn(vectors, 32) * 0.1, "clip_g": torch.randn(vectors, 48) * 0.1}
+    save_file(learned, file)
+    settings = registered(folder, embeddings={"<blob>": str(file)})
+    model = load_model(load_registry(settings).find(folder.name), settings=settings)
+    assert model.weights_digest != sdxl[0].weights_digest
+    spec = spec_for(
+        model, prompt="a <blob> on <blob>", width=32, height=32, steps=2, sampler="euler"
+    )
+    [result] = render(open_engine(model, spec.group(), settings, 1), [spec])
+
+    def taught(pipeline: Any) -> None:
+        for key, number in (("clip_l", ""), ("clip_g", "_2")):
+            pipeline.load_textual_inversion(
+                load_file(file)[key],
+                token="<blob>",
+                text_encoder=getattr(pipeline, f"text_encoder{number}"),
+                tokenizer=getattr(pipeline, f"tokenizer{number}"),
+            )
+
+    expected = _sdxl_oracle(folder, spec, model, prepare=taught)
+    assert worst_difference(pixels_of(result), expected) == 0
+    assert worst_difference(pixels_of(result), _sdxl_oracle(folder, spec, model)) > 0
+
+
+@pytest.mark.parametrize("keys", [["<blob>"], ["clip_l"]])
+def test_an_embedding_for_one_encoder_does_not_suit_two(
+    keys: list[str], sdxl: tuple[Model, Settings, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "blob.safetensors"
+    save_file({key: torch.zeros(1, 32) for key in keys}, file)
+    settings = registered(sdxl[2], embeddings={"<blob>": str(file)})
+    with pytest.raises(ModelError, match=r"blob\.safetensors .* no clip_l and clip_g"):
+        load_model(load_registry(settings).find("sdxl"), settings=settings)
 
 
 @pytest.mark.parametrize("flat", [False, True], ids=["folders", "flat"])

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from db.specs import ImageSpec
-from worker.adapters import convert_prompts
+from worker.adapters import convert_prompt
 from worker.engine.prompts import Piece, Segment, Tokens, parse_weights, tokenize
 from worker.models import Model
 
@@ -139,14 +139,14 @@ class Conditioner:
 
     def _tokens(self, text: Text) -> list[Tokens]:
         """The text's windows as each encoder's tokenizer makes them."""
-        words = text.words
-        if self._model.has_embeddings:
-            words = convert_prompts(self._model, [words])[0]
-        segments = parse_weights(words) if text.weighted else [Segment(words=words)]
-        return [
-            tokenize(tokenizer, segments, window=self._window, windows=text.windows)
-            for tokenizer in self._tokenizers
-        ]
+        found = []
+        for tokenizer in self._tokenizers:
+            words = text.words
+            if self._model.has_embeddings:
+                words = convert_prompt(tokenizer, words)
+            segments = parse_weights(words) if text.weighted else [Segment(words=words)]
+            found.append(tokenize(tokenizer, segments, window=self._window, windows=text.windows))
+        return found
 
     def _encode(self, texts: Sequence[Text]) -> Iterable[Condition]:
         pieces: list[tuple[Text, tuple[Piece, ...]]] = []
