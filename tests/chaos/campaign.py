@@ -35,6 +35,9 @@ was stopped in the middle of a transaction; the rest is for a busy machine."""
 SUBMIT_SECONDS = 120
 REFERENCE_SECONDS = 900
 
+_MANIFEST_IMAGES = 30
+"""About what a manifest asks for."""
+
 _FREEZERS = 3
 _SUBMITTERS = 4
 
@@ -144,8 +147,8 @@ class Campaign:
             " WHERE i.state IN ('ready', 'leased') AND j.route = %s",
             route,
         )
-        producers = [a for a in self._troupe.alive("producer") if a.order["route"] == route]
-        return int(waiting) + 30 * len(producers)
+        producers = [a for a in self._troupe.expected("producer") if a.order["route"] == route]
+        return int(waiting) + _MANIFEST_IMAGES * len(producers)
 
     def _start_producer(self, manifest: Manifest, route: str) -> None:
         self._submitted[manifest.name] = manifest

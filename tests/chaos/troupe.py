@@ -119,6 +119,12 @@ class Troupe:
         with self._lock:
             return [a for a in self._actors.values() if role is None or a.role == role]
 
+    def expected(self, role: Role) -> list[Actor]:
+        """The actors that are alive or about to be: a busy machine takes its time to fork."""
+        with self._lock:
+            starting = [a for zygote in self._zygotes.values() for a in zygote.starting]
+            return self.alive(role) + [a for a in starting if a.role == role]
+
     def kill(self, actor: Actor) -> bool:
         """SIGKILL; whether it was still there."""
         with self._lock:
