@@ -8,6 +8,7 @@ from typing import Any
 
 from celery.signals import (
     setup_logging,
+    worker_process_init,
     worker_process_shutdown,
     worker_ready,
     worker_shutdown,
@@ -19,7 +20,7 @@ from db.broker import SHIFT_TASK, make_app
 from db.logs import configure_logging
 from db.settings import Settings
 from worker import drain
-from worker.child import close_child, work_shift
+from worker.child import announce_child, close_child, work_shift
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,11 @@ def _drain(sig: str = "", **_: Any) -> None:
 @worker_shutdown.connect
 def _clean_up(**_: Any) -> None:
     drain.forget_file()
+
+
+@worker_process_init.connect
+def _announce(**_: Any) -> None:
+    announce_child()
 
 
 @worker_process_shutdown.connect

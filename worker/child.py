@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 import time
 from collections.abc import Callable
 from functools import cache, partial
@@ -13,13 +12,14 @@ from db.broker import Tokens
 from db.database import Database
 from db.errors import BrokerError, ImagemillError, SettingsError
 from db.logs import configure_logging
-from db.queries import jobs, shifts
+from db.queries import jobs
 from db.schema import check_schema
 from db.settings import Settings
 from db.storage import Storage
 from db.storage.opening import open_storage
 from worker.agreements import Agreements
 from worker.drain import DrainSignal
+from worker.presence import Presence
 from worker.shelf import ModelShelf, Shelf
 from worker.shift import Refusals, Shift, ShiftReport
 
@@ -33,7 +33,12 @@ class Child:
     """A process that renders: its database, storage, models, and its row in `workers`."""
 
     def __init__(
-        self, settings: Settings, *, open_shelf: Callable[[Storage], Shelf], device: str
+        self,
+        settings: Settings,
+        *,
+        open_shelf: Callable[[Storage], Shelf],
+        device: str,
+        presence: Presence,
     ) -> None:
         self._settings = settings
         self._database = Database.from_settings(settings)
@@ -46,7 +51,7 @@ class Child:
         self._tokens = Tokens(settings)
         self.draining = DrainSignal(seconds=settings.drain_seconds)
         self.draining.install()
-        self._worker_id = self._register(device)
+        self._worker_id = presence.settle(device)
 
     def work(self, route: str) -> str:
         """One shift; its report, readable in Flower. Publishes the next token while work is left.
@@ -73,8 +78,7 @@ class Child:
         return str(report)
 
     def close(self) -> None:
-        """Say in the database that this process has stopped in good order."""
-        self._database.run(lambda session: shifts.stop_worker(session, self._worker_id))
+        """Close the connections."""
         self._database.close()
 
     def _wake_next(self, route: str, report: ShiftReport) -> None:
@@ -87,21 +91,8 @@ class Child:
             except BrokerError as error:
                 log.warning("the dispatcher will wake the next shift: %s", error)
 
-    def _register(self, device: str) -> int:
-        host, pid = socket.gethostname(), os.getpid()
-        return self._database.run(
-            lambda session: shifts.register_worker(
-                session,
-                name=f"{host}:{pid}",
-                host=host,
-                pid=pid,
-                device=device,
-                route=self._settings.route,
-            )
-        )
 
-
-def open_child(settings: Settings) -> Child:
+def open_child(settings: Settings, presence: Presence) -> Child:
     """A child with its own device and the registered models."""
     # Here and not above: the parent, which only supervises, never loads torch.
     from worker.device import (  # noqa: PLC0415  # see above
@@ -117,7 +108,13 @@ def open_child(settings: Settings) -> Child:
         Database.from_settings(settings), device_class=device_class(device), settings=settings
     )
     open_shelf = partial(ModelShelf, settings, agreements)
-    return Child(settings, open_shelf=open_shelf, device=str(device))
+    return Child(settings, open_shelf=open_shelf, device=str(device), presence=presence)
+
+
+@cache
+def this_presence() -> Presence:
+    """The process's own `Presence`."""
+    return Presence(Settings.load())
 
 
 @cache
@@ -125,7 +122,12 @@ def this_child() -> Child:
     """The process's own `Child`, made when its first task arrives."""
     settings = Settings.load()
     configure_logging(settings)
-    return open_child(settings)
+    return open_child(settings, this_presence())
+
+
+def announce_child() -> None:
+    """Let the database know that this process is there, before it has anything to do."""
+    this_presence().start()
 
 
 def work_shift(route: str) -> str:
@@ -142,7 +144,9 @@ def work_shift(route: str) -> str:
 
 
 def close_child() -> None:
-    """Sign off, if this process ever worked."""
+    """Sign off."""
+    if this_presence.cache_info().currsize:
+        this_presence().close()
     if this_child.cache_info().currsize:
         this_child().close()
 

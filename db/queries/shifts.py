@@ -46,6 +46,12 @@ def register_worker(
     ).one()
 
 
+def see_worker(session: Session, worker_id: int, *, device: str | None = None) -> None:
+    """Record that a worker child is alive, and the device that it has found."""
+    values = {} if device is None else {"device": device}
+    session.execute(update(Worker).where(Worker.id == worker_id).values(seen_at=now(), **values))
+
+
 def stop_worker(session: Session, worker_id: int) -> None:
     """Record that a worker child has stopped in good order."""
     session.execute(update(Worker).where(Worker.id == worker_id).values(stopped_at=now()))

@@ -38,6 +38,7 @@ from tests.chaos.history import History
 from tests.fake_engine import FakeShelf
 from worker.child import Child, open_child, work_shift
 from worker.images import read_record
+from worker.presence import Presence
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +66,9 @@ def shorten_pauses() -> None:
     botocore.retries.standard.ExponentialBackoff.delay_amount = lambda *_: PAUSE_SECONDS
 
 
-def open_fake_child(settings: Settings) -> Child:
+def open_fake_child(settings: Settings, presence: Presence) -> Child:
     shelf = partial(FakeShelf, step_seconds=STEP_SECONDS)
-    return Child(settings, open_shelf=lambda _: shelf(), device="fake")
+    return Child(settings, open_shelf=lambda _: shelf(), device="fake", presence=presence)
 
 
 def run_worker(_: dict[str, Any], history: History) -> None:

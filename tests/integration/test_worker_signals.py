@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from db.queries.reports import list_workers
 from db.queries.tallies import Counts
 from db.states import ImageState
 from tests.integration.workers import Plant, children, eventually, lives, planted, uncharged
@@ -172,3 +173,20 @@ def test_a_hung_step_is_given_up_and_its_child_replaced(plant: Plant) -> None:
     assert not lives(child)
     assert children(worker.pid)
     assert "ending this process" in worker.said
+
+
+def test_idle_workers_are_seen_and_dead_ones_replaced(plant: Plant) -> None:
+    """No token has come yet: nothing but the children's own signs says that they are there."""
+
+    def alive() -> set[int]:
+        with plant.database.reading() as session:
+            return {worker.pid for worker in list_workers(session)} - {1}  # the mill's own
+
+    worker = plant.worker(children=2)
+    assert eventually(lambda: len(alive()) == 2), plant.logs
+    first = min(alive())
+    os.kill(first, signal.SIGKILL)
+    assert eventually(lambda: len(alive() - {first}) == 2), plant.logs
+    worker.signal(signal.SIGTERM)
+    worker.ends()
+    assert alive() <= {first}
