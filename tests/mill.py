@@ -6,11 +6,13 @@ Contract tests, the simulation and the benchmarks share it. Each method is one t
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 from sqlalchemy import select, update
 
 from db.clock import now, seconds_from_now
+from db.compositions import Composition
 from db.database import Database
 from db.queries import claims, jobs, objects, shifts, tallies
 from db.queries.audit import Violation, audit
@@ -201,8 +203,18 @@ class Mill:
             lambda session: claims.give_back(session, shift_id=shift_id, image_ids=ids)
         )
 
-    def complete(self, shift_id: int, images: Iterable[Claimed], *, content: str = "") -> int:
-        files = [stored(image.request_key, content=content) for image in images]
+    def complete(
+        self,
+        shift_id: int,
+        images: Iterable[Claimed],
+        *,
+        content: str = "",
+        composition: Composition | None = None,
+    ) -> int:
+        files = [
+            replace(stored(image.request_key, content=content), composition=composition)
+            for image in images
+        ]
         return self.database.run(
             lambda session: objects.complete(
                 session, shift_id=shift_id, environment_id=self.environment_id, stored=files

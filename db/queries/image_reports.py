@@ -8,10 +8,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from db.compositions import Composition
 from db.errors import UnknownImage
 from db.queries.claims import flawed, in_state, spec_of, weights_digest_of
 from db.states import ImageState, Outcome
 from db.tables import Attempt, Environment, Image, Job, Object, Row, Shift, Worker
+from db.tables import Composition as CompositionRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +71,10 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredFile:
-    """An image's file: where it is, its hashes, and what rendered it (in `seconds`)."""
+    """An image's file: where it is, its hashes, and what rendered it (in `seconds`).
+
+    `composition` is the micro-batch that it was rendered in, where that was recorded.
+    """
 
     object_key: str
     uri: str
@@ -83,6 +88,7 @@ class StoredFile:
     environment: str
     environment_document: dict[str, Any]
     certificate: dict[str, Any] | None
+    composition: Composition | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,11 +212,19 @@ def _report(image: Image, row: int, stored: Object | None) -> ImageReport:
 
 
 def _stored_file(session: Session, object_id: int) -> StoredFile:
-    stored, environment = session.execute(
-        select(Object, Environment)
+    stored, environment, batch = session.execute(
+        select(Object, Environment, CompositionRow)
         .join(Environment, Environment.id == Object.environment_id)
+        .outerjoin(CompositionRow, CompositionRow.id == Object.composition_id)
         .where(Object.id == object_id)
     ).one()
+    composition = None
+    if batch is not None:
+        composition = Composition(
+            slots=batch.slots,
+            request_keys=tuple(batch.request_keys),
+            image_ids=tuple(batch.image_ids),
+        )
     return StoredFile(
         object_key=stored.object_key,
         uri=stored.uri,
@@ -224,6 +238,7 @@ def _stored_file(session: Session, object_id: int) -> StoredFile:
         environment=environment.fingerprint,
         environment_document=environment.document,
         certificate=environment.certificate,
+        composition=composition,
     )
 
 

@@ -108,7 +108,7 @@ def _specs(session: Session, image_ids: Collection[int]) -> dict[int, ImageSpec]
             .join(Group, Group.id == Image.group_id)
             .join(Model, Model.id == Group.model_id)
             .where(Image.id.in_(ids[start : start + _IDS_A_QUERY]))
-        ).tuples()
+        )
         specs |= {image.id: spec_of(image, digest) for image, digest in rows}
     return specs
 

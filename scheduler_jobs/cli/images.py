@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from db.compositions import Composition
 from db.queries.image_reports import (
     Event,
     ImageDetail,
@@ -177,6 +178,7 @@ def _print_file(image: ImageDetail) -> None:
             ("sha256", stored.sha256),
             ("pixels sha256", stored.pixels_sha256),
             ("rendered", f"{moment(stored.created_at)}, in {stored.seconds:.2f} s"),
+            ("recorded batch", _composition(stored.composition)),
         )
     )
     _section("Environment")
@@ -184,7 +186,7 @@ def _print_file(image: ImageDetail) -> None:
     output.pairs(
         {
             "fingerprint": stored.environment,
-            "independent of the batch": _certified(stored.certificate),
+            **_certified(stored.certificate),
             **about,
         }.items()
     )
@@ -225,8 +227,22 @@ def _value(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _certified(certificate: Mapping[str, Any] | None) -> str:
-    """Whether pixels were found independent of the batch where the image was rendered."""
+def _composition(composition: Composition | None) -> str | None:
+    if composition is None:
+        return None
+    ids = ", ".join(map(str, composition.image_ids))
+    return f"of images {ids}, in this order, in {composition.slots} slots"
+
+
+def _certified(certificate: Mapping[str, Any] | None) -> dict[str, str]:
+    """What pixels were found to depend on where the image was rendered."""
+    promise = (certificate or {}).get("promise", "independence")
+    question = (
+        "depends on its recorded batch alone"
+        if promise == "composition"
+        else "independent of the batch"
+    )
     if certificate is None:
-        return "not tried"
-    return "yes, certified" if certificate["holds"] else "no: see `imagemill certify`"
+        return {question: "not tried"}
+    answer = "yes, certified" if certificate["holds"] else "no: see `imagemill certify`"
+    return {question: answer}

@@ -2,6 +2,8 @@
 
 import pytest
 
+from db.compositions import Composition
+from db.queries import environments
 from db.states import ImageState
 from tests.mill import CRASH, REFUSED
 
@@ -121,6 +123,38 @@ def test_show_has_the_file_and_the_history(at_home, worked):
     text = at_home("show", 1).out
     assert image["file"]["uri"] in text
     assert image["file"]["pixels_sha256"] in text
+
+
+def test_show_says_who_shared_the_recorded_batch(at_home, mill, worked):
+    assert at_home("show", 1, "--json").json["image"]["file"]["composition"] is None
+    assert "recorded batch" not in at_home("show", 1).out
+    mill.load("recorded", ["two", "beside"])
+    shift = mill.shift()
+    held = mill.claim(shift, limit=2)
+    together = Composition.of([(image.id, image.spec) for image in held], slots=4)
+    mill.complete(shift, held, composition=together)
+    one, other = (image.id for image in held)
+    assert at_home("show", one, "--json").json["image"]["file"]["composition"] == {
+        "slots": 4,
+        "request_keys": [image.request_key for image in held],
+        "image_ids": [one, other],
+    }
+    assert f"of images {one}, {other}, in this order, in 4 slots" in at_home("show", other).out
+
+
+@pytest.mark.parametrize(
+    ("certificate", "line"),
+    [
+        ({"holds": True, "promise": "independence"}, "independent of the batch"),
+        ({"holds": True, "promise": "composition"}, "depends on its recorded batch alone"),
+    ],
+)
+def test_show_says_what_was_certified(at_home, mill, worked, certificate, line):
+    mill.database.run(
+        lambda session: environments.record_certificate(session, mill.environment_id, certificate)
+    )
+    [found] = [each for each in at_home("show", 1).out.splitlines() if line in each]
+    assert found.endswith("yes, certified")
 
 
 def test_show_follows_an_image_through_its_generations(at_home, mill, worked):
