@@ -4,14 +4,13 @@ A history is named by seed and number: `--seed 1 --only 17` tells one again, ste
 """
 
 import argparse
-import gc
 import json
 import multiprocessing
 import sys
 import time
 from functools import partial
 
-from tests.simulation.histories import run_history
+from tests.simulation.histories import collect_seldom, run_history
 
 
 def main() -> int:
@@ -30,7 +29,7 @@ def main() -> int:
     steps = 0
     broken: list[str] = []
     context = multiprocessing.get_context("spawn")
-    with context.Pool(arguments.processes, _collect_seldom) as pool:
+    with context.Pool(arguments.processes, collect_seldom) as pool:
         for name, (taken, _, promise) in zip(names, pool.imap(run, names, 20), strict=True):
             steps += taken
             if promise is not None:
@@ -46,11 +45,6 @@ def main() -> int:
     }
     sys.stdout.write(f"{json.dumps(result)}\n")
     return 1 if broken else 0
-
-
-def _collect_seldom() -> None:
-    """Looking for garbage takes a quarter of a history's time, and finds next to none."""
-    gc.set_threshold(100_000, 20, 20)
 
 
 def tell(name: str, steps: int) -> int:
