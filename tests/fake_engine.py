@@ -29,8 +29,7 @@ from db.errors import InputImageError, ModelError, OutOfMemory, RenderError
 from db.queries.claims import GroupChoice
 from db.specs import ImageSpec, canonical_json
 from db.states import Outcome
-from worker.engine import Engine, Failed, Rendered
-from worker.engine.recorded import RecordedEngine
+from worker.engine import Failed, Rendered
 
 SLOW_SECONDS = 0.2
 
@@ -166,36 +165,27 @@ class FakeEngine:
 
 
 class FakeShelf:
-    """Opens fake engines. `broken` are words in a model's name that can't be loaded.
-
-    `opened` has them as they are, also where they are used through a `RecordedEngine`.
-    """
+    """Opens fake engines. `broken` are words in a model's name that can't be loaded."""
 
     def __init__(
-        self,
-        *,
-        slots: int = 4,
-        step_seconds: float = 0.0,
-        broken: Collection[str] = (),
-        recorded: bool = False,
+        self, *, slots: int = 4, step_seconds: float = 0.0, broken: Collection[str] = ()
     ) -> None:
-        self._recorded = recorded
         self._slots = slots
         self._step_seconds = step_seconds
         self._broken = broken
-        self._engines: dict[int, Engine] = {}
+        self._engines: dict[int, FakeEngine] = {}
         self.opened: list[FakeEngine] = []
 
     @property
     def loaded(self) -> tuple[str, ...]:
         return ()
 
-    def engine(self, choice: GroupChoice) -> Engine:
+    def engine(self, choice: GroupChoice) -> FakeEngine:
         if any(word in choice.model_name for word in self._broken):
             raise ModelError(f"{choice.model_name}: its weights are not here")
         if choice.id not in self._engines:
             engine = FakeEngine(choice.document, slots=self._slots, step_seconds=self._step_seconds)
-            self._engines[choice.id] = RecordedEngine(engine) if self._recorded else engine
+            self._engines[choice.id] = engine
             self.opened.append(engine)
         return self._engines[choice.id]
 

@@ -125,8 +125,7 @@ class Press:
     def batches(self) -> list[list[int]]:
         """The images of every recorded batch."""
         with self.database.reading() as session:
-            query = select(Composition.image_ids).order_by(Composition.id)
-            return [list(ids) for ids in session.scalars(query)]
+            return sorted(session.scalars(select(Composition.image_ids)))
 
 
 @pytest.fixture(autouse=True)
