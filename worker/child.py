@@ -100,10 +100,12 @@ def open_child(settings: Settings, presence: Presence) -> Child:
         prepare_process,
         resolve_device,
     )
+    from worker.tuning import check_compiler  # noqa: PLC0415  # see above
 
     settings = _with_own_device(settings)
     prepare_process(settings)
     device = resolve_device(settings)
+    check_compiler(settings, device)
     agreements = Agreements(
         Database.from_settings(settings), device_class=device_class(device), settings=settings
     )

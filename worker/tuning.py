@@ -4,14 +4,18 @@ None of them changes what is drawn, all may change its last bits: each is a fiel
 environment.
 """
 
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from db.errors import SettingsError
 from db.settings import Settings
 
 _BACKENDS = {
@@ -54,8 +58,31 @@ class Tuning:
             yield
 
 
+def check_compiler(settings: Settings, device: torch.device) -> None:
+    """A `SettingsError` if the denoiser is to be compiled where nothing can be.
+
+    Found out at the first step it would be a failed forward pass, which images are accused of.
+    """
+    if not settings.compile:
+        return
+    if device.type == "cuda" and find_spec("triton") is None:
+        raise SettingsError("IMAGEMILL_COMPILE: needs triton on a GPU; install it, or unset this")
+    # The choices of torch's inductor and of triton.
+    named, usual = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++",))
+    wanted = (os.environ[named],) if os.environ.get(named) else usual
+    if not any(shutil.which(compiler) for compiler in wanted):
+        raise SettingsError(
+            f"IMAGEMILL_COMPILE: there is no compiler {' or '.join(wanted)} here; install one, "
+            f"name another with {named}, or unset this"
+        )
+
+
 def choose_tuning(settings: Settings, device: torch.device) -> Tuning:
-    """What the settings say; channels last is the GPU's own choice."""
+    """What the settings say; channels last is the GPU's own choice.
+
+    A `SettingsError` as `check_compiler` gives it.
+    """
+    check_compiler(settings, device)
     channels_last = settings.channels_last
     return Tuning(
         attention=settings.attention,

@@ -1,0 +1,112 @@
+"""A compiled denoiser: one graph for one shape, the same picture, another environment.
+
+Kernels themselves are compiled in `tests/gpu`: that takes a compiler, and minutes on a CPU.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from db.errors import SettingsError
+from db.settings import Settings
+from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
+from tools.oracle import worst_difference
+from worker.engine import Engine, open_engine
+from worker.models import Model
+from worker.tuning import Tuning, check_compiler, choose_tuning, tune
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.fixture
+def small(shapes64: Model) -> Model:
+    """shapes64 with a U-Net of eight channels and random weights."""
+    torch.manual_seed(0)
+    shape = {
+        "block_out_channels": (8, 8),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "norm_num_groups": 4,
+        "attention_head_dim": 2,
+    }
+    unet = diffusers.UNet2DConditionModel.from_config(
+        dict(shapes64.components["unet"].config) | shape
+    )
+    unet.eval().requires_grad_(False)
+    return replace(shapes64, components=dict(shapes64.components) | {"unet": unet})
+
+
+@pytest.fixture
+def traced_only(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Graphs are made as always, and run as they are: no compiler, no minutes."""
+    compiling = torch.nn.Module.compile
+
+    def with_backend(module: torch.nn.Module, **options: Any) -> None:
+        compiling(module, **options, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", with_backend)
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def _opened(model: Model, settings: Settings, slots: int = 2) -> Engine:
+    return open_engine(model, spec_for(model).group(), settings, slots)
+
+
+def _compiled(model: Model) -> Model:
+    tuning = Tuning(compiled=True)
+    tune(model.components, tuning)
+    return replace(model, tuning=tuning)
+
+
+@pytest.mark.usefixtures("traced_only")
+def test_one_shape_is_one_graph_whatever_is_in_the_slots(small: Model, settings: Settings) -> None:
+    rows = [
+        spec_for(
+            small,
+            sampler=sampler,
+            steps=steps,
+            guidance_scale=scale,
+            seed=seed,
+            prompt=CAPTIONS[seed],
+        )
+        for seed, (sampler, steps, scale) in enumerate(
+            [("ddim", 3, 2.0), ("heun", 5, 7.5), ("euler_a", 4, 5.0)]
+        )
+    ]
+    plain = _opened(small, settings)
+    expected = render(plain, rows)
+    engine = _opened(_compiled(small), settings)
+    results = render(engine, rows)
+
+    for result, usual in zip(results, expected, strict=True):
+        assert worst_difference(pixels_of(result), pixels_of(usual)) <= 1
+    # Three images in two slots, one of them alone at the end: no second graph, no break.
+    assert counters["stats"]["unique_graphs"] == 1
+    assert counters["frames"] == {"total": 1, "ok": 1}
+    assert not counters["graph_break"]
+    assert engine.environment.document()["tuning"]["compiled"] is True
+    assert engine.environment.fingerprint() != plain.environment.fingerprint()
+
+
+def test_without_a_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings.load(compile=True)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(SettingsError, match="no compiler no-such-compiler here") as caught:
+        choose_tuning(settings, CPU)
+    assert "\n" not in caught.value.message
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(SettingsError, match="IMAGEMILL_COMPILE"):
+        check_compiler(settings, CPU)
+    with pytest.raises(SettingsError, match="IMAGEMILL_COMPILE"):
+        check_compiler(settings, GPU)
+    check_compiler(Settings.load(), CPU)
+    check_compiler(Settings.load(), GPU)
