@@ -7,6 +7,7 @@ fenced by state, so doing it twice does nothing the second time.
 
 import logging
 import random
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Engine, create_engine, event, exc, make_url, text
+from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, exc, make_url, text
 from sqlalchemy.orm import Session
 
 from db.errors import DatabaseError, SettingsError
@@ -36,6 +37,10 @@ _DRIVERS = {
 _POSTGRES_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
 _REFUSALS = ("password authentication failed", "does not exist", "no pg_hba.conf entry")
+
+_DATA_EXCEPTION = "22"
+"""The class of the SQLSTATEs whose messages quote a value."""
+_QUOTED = re.compile(r'".*"', re.DOTALL)
 
 _SQLITE_BUSY_MS = 30_000
 
@@ -69,6 +74,7 @@ class Database:
         self.is_sqlite = backend == "sqlite"
         self.file = Path(parsed.database) if self.is_sqlite and parsed.database else None
         self.engine = _sqlite_engine(parsed) if self.is_sqlite else _postgres_engine(parsed)
+        event.listen(self.engine, "handle_error", _leave_out_data)
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Database":
@@ -211,6 +217,24 @@ def _passing(error: exc.DBAPIError) -> bool:
     return isinstance(error, exc.OperationalError | exc.InterfaceError) and not any(
         words in message for words in _REFUSALS
     )
+
+
+def _leave_out_data(context: ExceptionContext) -> None:
+    """Take out of an error what it quotes of the data, in the driver's exception and SQLAlchemy's.
+
+    Postgres adds the row that broke a constraint, and quotes values that it can't read: rows hold
+    prompts, and an exception ends in logs, in tracebacks and on a terminal.
+    """
+    said = context.original_exception
+    primary = getattr(getattr(said, "diag", None), "message_primary", None)
+    state = getattr(said, "sqlstate", None)
+    if primary is None or state is None:
+        return  # SQLite's and the driver's own errors name columns and quote nothing
+    kept = _QUOTED.sub('"…"', primary) if state.startswith(_DATA_EXCEPTION) else primary
+    said.args = (kept,)
+    wrapped = context.sqlalchemy_exception
+    if isinstance(wrapped, exc.DBAPIError):
+        wrapped.args = (f"({type(said).__module__}.{type(said).__name__}) {kept}",)
 
 
 def _first_line(error: exc.DBAPIError) -> str:

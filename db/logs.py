@@ -22,7 +22,11 @@ from urllib.parse import unquote, urlsplit
 if TYPE_CHECKING:
     from db.settings import Settings
 
-_NOISY = ("botocore", "boto3", "urllib3", "alembic", "httpx", "filelock", "PIL")
+_NOISY = frozenset(
+    {"alembic", "boto3", "botocore", "filelock", "httpcore", "httpcore2", "httpx", "httpx2"}
+    | {"huggingface_hub", "PIL", "psycopg", "redis", "urllib3"}
+)
+"""They log requests, headers and statements below WARNING."""
 
 _SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
@@ -137,6 +141,7 @@ def configure_logging(settings: "Settings") -> None:
     root.setLevel(settings.log_level)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)  # a warning is an event too, and belongs on one line
 
 
 def secrets_of(settings: "Settings") -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The worker's side of the command line. Light to import: torch is loaded by the children."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -8,9 +9,20 @@ import click
 
 from db.broker import queue_name
 from db.database import Database
+from db.logs import configure_logging
 from db.schema import check_schema
 from db.settings import Settings
 from worker import drain
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def _plain_name(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    """The name stands in Flower's pages, its metrics and every worker's log."""
+    del ctx, parameter
+    if name is not None and _NAME.fullmatch(name) is None:
+        raise click.BadParameter(f"{name!r}; allowed: 1 to 64 letters, digits, _, . and -")
+    return name
 
 
 @click.command()
@@ -20,7 +32,9 @@ from worker import drain
     type=click.IntRange(min=1),
     help="Processes that render: one per GPU, on a CPU one per core, if not given.",
 )
-@click.option("--name", help="The worker's name in Flower (default: the host's).")
+@click.option(
+    "--name", callback=_plain_name, help="The worker's name in Flower (default: the host's)."
+)
 def worker(route: str | None, children: int | None, name: str | None) -> None:
     """Render what is queued, until stopped.
 
@@ -29,6 +43,7 @@ def worker(route: str | None, children: int | None, name: str | None) -> None:
     Example: imagemill worker --children 2
     """
     settings = Settings.load()
+    configure_logging(settings)  # here already: Celery warns before it asks for its logging
     check_schema(Database.from_settings(settings))
     route = route or settings.route
     drain.prepare_parent()
@@ -37,6 +52,7 @@ def worker(route: str | None, children: int | None, name: str | None) -> None:
 
     app.worker_main(
         [
+            "--quiet",  # its banner is no line of a log
             "worker",
             "--pool=prefork",
             f"--concurrency={children or settings.children or _default_children(settings)}",

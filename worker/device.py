@@ -19,7 +19,9 @@ DTYPES: Mapping[Precision, torch.dtype] = {
 
 
 def prepare_process(settings: Settings) -> None:
-    """Set threads and determinism for this process; call it before anything touches a device.
+    """Set threads, determinism and the libraries' logs for this process.
+
+    Call it before anything touches a device.
 
     diffusers' own `enable_full_determinism` also sets CUDA_LAUNCH_BLOCKING, which would end all
     overlap of work and copies, so the switches are set one by one.
@@ -35,6 +37,10 @@ def prepare_process(settings: Settings) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     # The above also fills every fresh tensor with NaN, which costs time and hides nothing here.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch's stubs lack it
+    # Here and not above: `doctor` asks this module for the device, and has no use for the rest.
+    from worker.library_logs import take_over_library_logs  # noqa: PLC0415  # see above
+
+    take_over_library_logs(settings)
 
 
 def determinism_flags() -> dict[str, bool | str | None]:

@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -23,8 +24,8 @@ from typing import Any, NoReturn
 
 import click
 
-from db.errors import UsageError
-from db.logs import HumanFormatter
+from db.errors import ImagemillError, UsageError
+from db.logs import HumanFormatter, secrets_of
 from scheduler_jobs.cli.endings import EXIT_INTERRUPTED, EXIT_OK, report
 
 PLUGINS = "imagemill.commands"
@@ -177,9 +178,21 @@ class ImagemillGroup(LazyGroup):
             sys.exit(EXIT_INTERRUPTED)
         except Exception as error:
             if "--verbose" in arguments and not isinstance(error, click.ClickException):
+                _hide_secrets()
                 logging.getLogger(__name__).exception("the command failed")
             sys.exit(report(error, as_json="--json" in arguments))
         sys.exit(result if isinstance(result, int) else EXIT_OK)
+
+
+def _hide_secrets() -> None:
+    """From here on, passwords and keys are not written by this process's log."""
+    from db.settings import Settings  # noqa: PLC0415  # 0.1 s, which `--help` need not wait for
+
+    with suppress(ImagemillError):  # settings that can't be read are told without their values
+        formatter = HumanFormatter(secrets_of(Settings.load()))
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler.formatter, HumanFormatter):
+                handler.setFormatter(formatter)
 
 
 def _load(target: str) -> click.Command:

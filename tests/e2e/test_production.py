@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -135,9 +136,17 @@ def test_two_workers_on_postgres_valkey_and_s3_give_the_pixels_of_a_local_run(
         images = wait_until_finished(environment, tmp_path)
         assert fetch(f"http://127.0.0.1:{port}/tasks")[0] == 401
         tasks = wait_for_tasks(port)
+        pages = flower_pages(port, tasks)
     assert {image["state"] for image in images} == {"done"}
-    assert not any(prompt in tasks for prompt in PROMPTS)
     assert "done in" in tasks
+    # What each process said, at the level and in the format of production, and what Flower shows.
+    logs = {log.name: log.read_text() for log in tmp_path.glob("*.log")}
+    assert len(logs) == 5
+    for name, page in (*pages.items(), *logs.items()):
+        assert not [word for word in (*PROMPTS, *secrets_in(environment)) if word in page], name
+    events = logs["one.log"] + logs["two.log"]
+    said = [line for line in events.splitlines() if line and "shutdown" not in line]
+    assert all({"time", "level", "message"} <= json.loads(line).keys() for line in said)
 
     local = tmp_path / "local"
     imagemill("run", manifest, "--out", local)
@@ -158,6 +167,31 @@ def test_two_workers_on_postgres_valkey_and_s3_give_the_pixels_of_a_local_run(
     again = last_json(imagemill("submit", manifest, "--json", environment=environment))
     assert again["nothing_to_do"]
     assert not again["created"]
+
+
+def flower_pages(port: int, tasks: str) -> dict[str, str]:
+    """Every kind of page that Flower has, a worker's configuration among them."""
+    read = {}
+    # This one asks the workers for what the others then show.
+    asked = "/api/workers?refresh=1"
+    read[asked] = fetch(f"http://127.0.0.1:{port}{asked}", "watcher:secret")[1]
+    pages = ["/workers", "/tasks", "/broker", "/metrics", "/api/tasks", "/api/queues/length"]
+    pages += [f"/worker/{urllib.parse.quote(name)}" for name in json.loads(read[asked])]
+    pages += [f"/{kind}/{task}" for task in json.loads(tasks) for kind in ("task", "api/task/info")]
+    for page in pages:
+        code, read[page] = fetch(f"http://127.0.0.1:{port}{page}", "watcher:secret")
+        assert code == 200, page
+    assert any("broker_url" in text for text in read.values()), "a worker's configuration is shown"
+    return read
+
+
+def secrets_in(environment: dict[str, str]) -> list[str]:
+    """The passwords and keys in these variables."""
+    urls = (environment["IMAGEMILL_DATABASE_URL"], environment["IMAGEMILL_BROKER_URL"])
+    passwords = [urllib.parse.urlsplit(url).password for url in urls]
+    found = [*filter(None, passwords), environment["AWS_SECRET_ACCESS_KEY"]]
+    assert len(found) == 3
+    return found
 
 
 def wait_for_tasks(port: int) -> str:

@@ -60,7 +60,7 @@ def parse_weights(prompt: str) -> list[Segment]:
         if part in opened:
             opened[part].append(len(found))
         elif number is not None and opened["("]:
-            multiply(opened["("].pop(), _number(number, prompt))
+            multiply(opened["("].pop(), _number(number))
         elif part == ")" and opened["("]:
             multiply(opened["("].pop(), _STEP)
         elif part == "]" and opened["["]:
@@ -128,8 +128,9 @@ def _joined(segments: Sequence[Segment]) -> list[Segment]:
     return joined
 
 
-def _number(text: str, prompt: str) -> float:
+def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise UsageError(f"prompt weight {text!r} is no number, in {prompt[:60]!r}") from None
+        # The prompt is not quoted: this is logged, and the row has it.
+        raise UsageError(f"prompt weight {text!r} is no number") from None
