@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -64,7 +63,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     broken += checked["violations"]
     for violation in broken[:SHOWN]:
         _say(violation)
-    pace, counted = campaign.pace, Counter(checked["counted"])
+    pace, counted = campaign.pace, checked["counted"]
     counts = pace.counts
     renderers = [n for name, n in counts.items() if name.startswith("kill renderer")]
     return {
@@ -82,7 +81,6 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         "images": counted["requested"],
         "lost": counted["lost"],
         "doubled": counted["doubled"],
-        "innocent": counted["innocent, alone in each worker that was killed"],
         "violations": len(broken),
         "complete": pace.fulfilled,
         "seconds": round(time.monotonic() - started),

@@ -221,7 +221,6 @@ class Campaign:
         self._frozen.add(actor.pid)
         try:
             os.kill(actor.pid, signal.SIGSTOP)
-            self.history.add("stop", victim=actor.pid)
             try:
                 self._wait_for_fence(actor, name)
             finally:
@@ -273,10 +272,8 @@ class Campaign:
         self._troupe.chance = 0
         held = self.recovery.holdings()
         for actor in self._troupe.alive():
-            if self._troupe.kill(actor):
-                self.history.add("last kill", role=actor.role, victim=actor.pid)
-                if actor.pid in held:
-                    self.recovery.died(held[actor.pid], quiet=True)
+            if self._troupe.kill(actor) and actor.pid in held:
+                self.recovery.died(held[actor.pid], quiet=True)
         self.recovery.broker_lost(at=time.time(), quiet=True)
         self.stage.flush_broker()
         self._count()

@@ -58,15 +58,7 @@ class Checker:
                 )
             }
             self._attempts = _all(connection, "SELECT * FROM attempts ORDER BY id")
-            self._shifts = {
-                s["id"]: s
-                for s in _all(
-                    connection,
-                    "SELECT s.*, w.pid, extract(epoch FROM s.started_at)::float8 AS since,"
-                    " extract(epoch FROM s.ended_at)::float8 AS until"
-                    " FROM shifts s JOIN workers w ON w.id = s.worker_id",
-                )
-            }
+            self._shifts = {s["id"]: s for s in _all(connection, "SELECT * FROM shifts")}
             self._tallies = _all(
                 connection,
                 "SELECT job_id, state, sum(delta)::int AS n FROM tallies GROUP BY job_id, state",
@@ -209,17 +201,7 @@ class Checker:
                 self._broken("I7", f"job {job['name']} is still {job['state']}")
 
     def _deaths(self) -> None:
-        """I8: the dead say why, and only the poisoned die.
-
-        Nothing tells an image that kills its process from one that happened to be alone in a
-        process that was killed, as often as images may be: such a death is counted, and is a
-        violation unless each of the losses was one that the campaign inflicted.
-        """
-        inflicted = self._inflicted()
-        losses = defaultdict(list)
-        for attempt in self._attempts:
-            if attempt["event"] in ("lost", "dead") and attempt["solo"]:
-                losses[attempt["image_id"]].append(attempt["shift_id"])
+        """I8: the dead say why, and only the poisoned die."""
         tries = Counter(i["failures"] for i in self._images if i["state"] == "done")
         for failures, count in sorted(tries.items()):
             self.counted[f"done after {failures} losses alone"] = count
@@ -227,30 +209,12 @@ class Checker:
             poisoned = image["prompt"].split(" ")[0] in POISON
             if image["state"] == "dead" and not (image["error_code"] and image["error_message"]):
                 self._broken("I8", f"image {image['id']} is dead and does not say why")
-            by_chance = image["error_code"] == "worker_lost" and not poisoned
-            if image["state"] == "dead" and by_chance and inflicted.issuperset(losses[image["id"]]):
-                self.counted["innocent, alone in each worker that was killed"] += 1
-            elif (image["state"] == "dead") != poisoned:
+            if (image["state"] == "dead") != poisoned:
                 self._broken(
                     "I8",
                     f"image {image['id']} ({image['prompt']}) is {image['state']}:"
                     f" {image['error_code']}, {image['failures']} failures",
                 )
-
-    def _inflicted(self) -> set[int]:
-        """The shifts whose process was killed or stopped, by us or at a named place."""
-        struck = defaultdict(list)
-        for event in self._events:
-            if event["event"] == "crash":
-                struck[event["pid"]].append(event["at"])
-            elif "victim" in event:
-                struck[event["victim"]].append(event["at"])
-        return {
-            shift["id"]
-            for shift in self._shifts.values()
-            if shift["end_reason"] == "lost"
-            and any(shift["since"] <= at <= shift["until"] for at in struck[shift["pid"]])
-        }
 
 
 class Bucket:

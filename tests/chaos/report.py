@@ -78,7 +78,6 @@ def _rows(results: Mapping[str, Result]) -> list[tuple[str, Callable[[Result], s
         ("stateful histories", _plain("histories")),
         ("images lost", _strong("lost")),
         ("images done twice", _strong("doubled")),
-        ("dead by chance, each time alone in a worker that was killed", _plain("innocent")),
         ("violations", _strong("violations")),
         ("minutes", lambda result: f"{result['seconds'] / 60:.1f}"),
     ]
