@@ -16,7 +16,7 @@ from db.database import Database
 from db.queries.audit import audit
 from tests.chaos.campaign import Campaign
 from tests.chaos.plan import Plan
-from tests.chaos.report import CAMPAIGN, refill, table
+from tests.chaos.report import CAMPAIGN, COLUMNS, refill, table
 from tests.chaos.stage import LEASE_SECONDS, Stage
 
 SHOWN = 50
@@ -38,7 +38,7 @@ def main() -> int:
     result["violations"] += histories["violations"]
     result["complete"] &= histories["histories"] >= plan.histories
     (folder / CAMPAIGN).write_text(json.dumps(result, indent=1))
-    _say(table({"campaign": result}))
+    _say(table({COLUMNS[CAMPAIGN]: result}))
     if not result["complete"]:
         _say(f"not everything was broken as often as planned in {plan.minutes:g} minutes")
     if page is not None:

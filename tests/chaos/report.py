@@ -69,7 +69,7 @@ def _rows(results: Mapping[str, Result]) -> list[tuple[str, Callable[[Result], s
         ("Postgres restarts", _plain("pg_restarts")),
         ("faulted S3 requests (of)", _s3_faults),
         *((f"… {kind}", _s3_kind(kind)) for kind in sorted(faults)),
-        ("workers frozen past their lease, all fenced", _plain("freezes")),
+        ("workers frozen past their lease", _plain("freezes")),
         ("… with the real engine", _plain("real_engine_freezes")),
         ("images requested", _plain("images")),
         ("… of the real engine", _plain("real_engine_images")),

@@ -1,12 +1,15 @@
 """A small campaign, so that the harness and the promises are tried with every change."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.__main__ import run
 from tests.chaos.crashes import POINTS
+from tests.chaos.mutants import MUTANTS, ROOT, Mutant
 from tests.chaos.plan import Plan
+from tests.chaos.report import BASELINE, BEGIN, CAMPAIGN, END, refill
 
 
 @pytest.mark.slow
@@ -49,3 +52,46 @@ def test_every_crash_point_is_a_place_in_the_code() -> None:
         for name in path.split("."):
             found = getattr(found, name)
         assert callable(found), point.target
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_every_mutant_is_a_mistake_in_the_code_of_today_and_in_the_docs(mutant: Mutant) -> None:
+    """`python -m tests.chaos.mutants` tries whether each is noticed, which takes minutes."""
+    assert (ROOT / mutant.file).read_text().count(mutant.right) == 1
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    assert f"- {mutant.name} (`{mutant.file}`)\n" in page
+
+
+def test_the_page_says_how_many_mutants_there_are() -> None:
+    assert f"plants {len(MUTANTS)} mistakes" in (ROOT / "docs" / "reliability.md").read_text()
+
+
+def test_a_report_replaces_the_table_and_nothing_else(tmp_path: Path) -> None:
+    counts = {"kills": 1000, "s3_faults": 10, "s3_requests": 20, "seconds": 90, "seed": 20261121}
+    kinds = {"by_kind": {"kill worker": 900}, "s3_by_kind": {"500": 10}}
+    recovery = {"an image is free again": {"count": 4, "median": 2.0, "p95": 3.0, "max": 3.5}}
+    ours = {**counts, **kinds, "recovery": recovery, "images": 2000, "lost": 0, "violations": 0}
+    theirs = {**counts, **kinds, "images": 600, "lost": 336, "doubled": 2}
+    (tmp_path / CAMPAIGN).write_text(json.dumps(ours))
+    (tmp_path / BASELINE).write_text(json.dumps(theirs))
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    refill(page, tmp_path)
+    before, *lines, after = page.read_text().splitlines()
+    assert (before, lines[0], lines[-1], after) == ("before", BEGIN, END, "after")
+    cells = {
+        line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]]
+        for line in lines[1:-1]
+    }
+    assert cells[""] == ["imagemill", "plain Celery"]
+    assert cells["seed"] == ["20261121", "20261121"]
+    assert cells["… worker"] == ["900", "900"]
+    assert cells["images lost"] == ["0", "**336**"]
+    assert cells["images done twice"] == ["", "**2**"]
+    assert cells["seconds until an image is free again"] == ["2.0 / 3.0 / 3.5 (4)", ""]
+    assert "shifts (lost)" not in cells
+
+
+def test_the_page_has_a_place_for_the_table() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    assert page.index(BEGIN) < page.index(END)

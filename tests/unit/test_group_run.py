@@ -161,7 +161,8 @@ def test_images_that_are_not_ours_any_more_are_not_rendered(bench: Bench) -> Non
 
 
 def test_a_suspect_is_rendered_alone_and_the_others_are_not(bench: Bench) -> None:
-    job = bench.mill.load("job", ["a", "b", "c", "d", "e"])
+    # Of different lengths: slots are free beside images that are still being rendered.
+    job = bench.mill.load("job", [replace(spec(f"p{n}"), steps=3 + n) for n in range(5)])
     [image] = bench.mill.claim(other := bench.mill.shift(), limit=1)
     bench.mill.fail(other, image.id)
     bench.mill.wait_out()
@@ -194,6 +195,32 @@ def test_nothing_waits_to_be_recorded_while_a_suspect_is_rendered(bench: Bench) 
     assert slow.puts == 4
     assert pending == [0, 0, 0, 0]
     assert bench.mill.counts(job) == Counts(done=4)
+
+
+def test_a_suspect_is_recorded_before_anything_follows_it(bench: Bench) -> None:
+    """What follows may end the process too: the suspect would be charged for it. And nothing is
+    held meanwhile that would have to wait for the lease's end if the suspect ends the process."""
+    pending: list[int] = []
+    held: list[int] = []
+
+    class Watched(FakeEngine):
+        def step(self) -> list[Rendered | Failed]:
+            pending.append(bench.recorder._pending)
+            held.append(bench.mill.counts(first).leased + bench.mill.counts(second).leased)
+            return super().step()
+
+    first = bench.mill.load("first", [replace(spec("suspect"), steps=2)])
+    [image] = bench.mill.claim(other := bench.mill.shift())
+    bench.mill.fail(other, image.id)
+    bench.mill.wait_out()
+    second = bench.mill.load("second", [replace(spec("next"), steps=1)])
+    bench.recorder._storage = FaultyStore(bench.recorder._storage, [lambda: time.sleep(0.1)])
+    bench.run(engine=Watched(spec("any").group())).work()
+    bench.recorder.wait()
+    assert bench.engine.passes == [["suspect"], ["suspect"], ["next"]]
+    assert pending == [0, 0, 0]
+    assert held == [1, 1, 1]
+    assert (bench.mill.counts(first).done, bench.mill.counts(second).done) == (1, 1)
 
 
 def test_a_final_error_of_a_whole_pass_makes_suspects_only(bench: Bench) -> None:
