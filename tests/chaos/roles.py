@@ -135,7 +135,7 @@ def run_reference(order: dict[str, Any], history: History) -> None:
     for manifest in order["manifests"]:
         request = SubmissionRequest(manifest=manifest, name=manifest, route=settings.route)
         submit(request, settings=settings, database=database)
-    child = open_child(settings)
+    child = open_child(settings, Presence(settings))
     while database.run(ready_images):
         child.work(settings.route)
     storage = open_storage(settings)
