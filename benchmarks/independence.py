@@ -308,6 +308,10 @@ def report(lines: Sequence[Line], rows: Sequence[Mapping[str, Any]]) -> str:
         "without guidance. Another B is another environment, whose pixels may differ in the "
         "last bit: that is why B is recorded with every image, and `imagemill reproduce` uses "
         "the recorded one.",
+        "",
+        "Where a device can't keep this, its certificate says so, and recorded batches keep every "
+        "picture reproducible together with its neighbours: "
+        "[gpu.md](gpu.md#where-pixels-depend-on-the-batch).",
     ]
     return "\n".join([*head, *map(_cells, lines), *tail]) + "\n"
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from db.compositions import Composition
 from db.settings import Settings
@@ -15,6 +16,7 @@ from tests.engine.rendering import CAPTIONS, hashes, pixels_of, render, spec_for
 from tests.oracle.registered import Shop, spec_of
 from worker.certifying import certify
 from worker.engine import Engine, Failed, Rendered, open_engine
+from worker.engine.sizing import choose_shapes
 from worker.models import Model
 
 SLOTS = 4
@@ -188,9 +190,18 @@ def test_an_image_that_can_not_start_is_no_part_of_it(
     )
 
 
-def test_only_the_denoiser_is_shared(engine: Engine) -> None:
-    shapes = engine.environment.document()["shapes"]
-    assert (shapes["prompts"], shapes["pictures"]) == (1, 1)
+@pytest.mark.parametrize(("device", "together"), [("cuda", 4), ("cpu", 1)])
+def test_only_the_denoiser_is_shared(
+    settings: Settings, recorded: Settings, four: list[ImageSpec], device: str, together: int
+) -> None:
+    """Or a prompt's encoding would depend on who was cached, and who came with it."""
+    prompts = [
+        choose_shapes(
+            device=torch.device(device), group=four[0].group(), settings=each, slots=SLOTS
+        ).prompts
+        for each in (settings, recorded)
+    ]
+    assert prompts == [together, 1]
 
 
 def test_each_kind_of_batches_is_certified_for_what_it_promises(
