@@ -8,10 +8,12 @@ from click.testing import CliRunner
 
 from db.errors import RenderError
 from db.settings import Settings
+from tests.engine.mixing import mix_rows
 from tests.engine.rendering import spec_for
-from worker.certifying import certify, report
+from worker.certifying import HOW_TO_KEEP_BITS, certify, report
 from worker.engine import Failed, Rendered, open_engine
 from worker.engine.guided import GuidedEngine
+from worker.engine.recorded import RecordedEngine
 from worker.model_commands import certify as command
 from worker.models import Model
 
@@ -85,6 +87,64 @@ def test_the_command_writes_a_report(tmp_path: Path) -> None:
     assert '"holds": true' in done.output
     assert "shapes64, 64x64, with guidance" in output.read_text()
     assert "shapes64, 64x64, without guidance" in output.read_text()
+
+
+@pytest.mark.parametrize(
+    ("batches", "code", "told"), [("continuous", 1, True), ("recorded", 0, False)]
+)
+def test_the_command_names_what_keeps_the_bits_where_rows_are_mixed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: str, code: int, told: bool
+) -> None:
+    mix_rows(monkeypatch)
+    output = tmp_path / "certificate.md"
+    arguments = ["--slots", "2", "--rows", "2", "--rounds", "1", "--output", str(output)]
+    environment = {"IMAGEMILL_DEVICE": "cpu", "IMAGEMILL_BATCHES": batches}
+    done = CliRunner().invoke(command, arguments, env=environment)
+
+    assert done.exit_code == code, done.output
+    assert (HOW_TO_KEEP_BITS in done.output) == told
+    assert (HOW_TO_KEEP_BITS in output.read_text()) == told
+    title = {"continuous": "Batch independence", "recorded": "Dependence on the recorded"}
+    assert title[batches] in output.read_text()
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_recorded_batches_of_any_b_can_be_certified(
+    shapes64: Model, settings: Settings, slots: int
+) -> None:
+    group = spec_for(shapes64).group()
+    recorded = settings.model_copy(update={"batches": "recorded"})
+    verdict = certify(open_engine(shapes64, group, recorded, slots), group, model_name="shapes64")
+    assert verdict.holds
+    assert [(check.name, check.compared) for check in verdict.checks] == [
+        ("same composition", slots),
+        ("after another one", slots),
+        ("beside a cancelled image", slots - 1),
+    ]
+
+
+class _Moody(RecordedEngine):
+    """Gives other pictures as its steps go on."""
+
+    def step(self) -> list[Rendered | Failed]:
+        return [
+            replace(result, pixels=result.pixels + self.steps % 251)
+            if isinstance(result, Rendered)
+            else result
+            for result in super().step()
+        ]
+
+
+def test_a_device_that_changes_its_mind_keeps_no_promise(
+    shapes64: Model, settings: Settings
+) -> None:
+    group = spec_for(shapes64).group()
+    recorded = settings.model_copy(update={"batches": "recorded"})
+    engine = open_engine(shapes64, group, recorded, 2)
+    engine.__class__ = _Moody
+    verdict = certify(engine, group, model_name="shapes64")
+    assert not verdict.holds
+    assert all(check.different for check in verdict.checks)
 
 
 def test_a_wrong_size_is_told() -> None:
