@@ -94,6 +94,9 @@ class Settings(BaseSettings):
         None, description="a worker drains when this file appears: a spot instance's notice"
     )
     max_solo_failures: int = Field(3, ge=1, description="failures alone before an image is dead")
+    max_solo_losses: int = Field(
+        8, ge=1, description="the same where its worker was lost, which may be anybody's doing"
+    )
     retry_seconds: float = Field(5, ge=0, description="first wait before a retry; doubles")
     sweep_age_seconds: float = Field(
         86400, ge=0, description="how old an object without a row must be to be swept"

@@ -47,9 +47,7 @@ class Dispatcher:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._tokens = Tokens(settings)
-        self._policy = RetryPolicy(
-            max_failures=settings.max_solo_failures, retry_seconds=settings.retry_seconds
-        )
+        self._policy = RetryPolicy.from_settings(settings)
         self._broker_away = False
 
     def run_forever(self, stop: threading.Event) -> None:

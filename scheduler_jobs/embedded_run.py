@@ -211,9 +211,7 @@ def _watch(
 
 def _release_leftovers(database: Database, settings: Settings) -> None:
     """Release what a killed run held: the folder is ours now, so nobody else's shift is alive."""
-    policy = RetryPolicy(
-        max_failures=settings.max_solo_failures, retry_seconds=settings.retry_seconds
-    )
+    policy = RetryPolicy.from_settings(settings)
     database.run(lambda session: shifts.rescue(session, policy=policy, everything=True))
 
 

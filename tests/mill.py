@@ -24,7 +24,7 @@ from db.states import ImageState, Outcome
 from db.tables import Attempt, Group, Image, Job, Model, Shift
 
 DIGEST = "a" * 64
-POLICY = RetryPolicy(max_failures=3, retry_seconds=5)
+POLICY = RetryPolicy(max_failures=3, max_losses=4, retry_seconds=5)
 CRASH = Failure(code="render", message="the forward pass raised", retryable=True, solo=False)
 CRASH_ALONE = Failure(code="render", message="the forward pass raised", retryable=True, solo=True)
 REFUSED = Failure(code="input_image", message="it is no picture", retryable=False, solo=False)

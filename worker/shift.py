@@ -116,9 +116,7 @@ class Shift:
         self._route = route
         self._refusals = refusals or Refusals()
         self._draining = draining
-        self._policy = RetryPolicy(
-            max_failures=settings.max_solo_failures, retry_seconds=settings.retry_seconds
-        )
+        self._policy = RetryPolicy.from_settings(settings)
         self._limits = RenderLimits.from_settings(settings)
         self._report = ShiftReport()
         self._ends = time.monotonic() + settings.shift_seconds

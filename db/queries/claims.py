@@ -23,6 +23,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from db.clock import now, seconds_from_now
 from db.errors import first_line
 from db.queries.tallies import move_images
+from db.settings import Settings
 from db.specs import ImageSpec
 from db.states import ImageState, JobState, Outcome
 from db.tables import Attempt, Group, Image, Job, Model, Shift, Tally
@@ -66,10 +67,25 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
-    """How many failures alone make an image dead; the first wait, which then doubles."""
+    """When an image that was alone is dead, and the first wait before a retry, which then doubles.
+
+    An error is the image's own doing, and `max_failures` are enough. A worker that was lost may
+    have been killed by anybody: an image goes only after `max_losses`, so that no innocent one
+    does where machines come and go.
+    """
 
     max_failures: int
+    max_losses: int
     retry_seconds: float
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "RetryPolicy":
+        """The policy that the settings set."""
+        return cls(
+            max_failures=settings.max_solo_failures,
+            max_losses=settings.max_solo_losses,
+            retry_seconds=settings.retry_seconds,
+        )
 
 
 RELEASED = (Image.id, Image.job_id, Image.group_id, Image.state, Image.generation, Image.failures)
@@ -151,7 +167,9 @@ def choose_group(
     if found is None:
         return None
     group_id, model_name, document = found
-    return GroupChoice(id=group_id, model_name=model_name, document=document)
+    # A JSON column may hold anything; a group that is no object is one that nobody can open.
+    known = document if isinstance(document, dict) else {}
+    return GroupChoice(id=group_id, model_name=model_name, document=known)
 
 
 def claim(

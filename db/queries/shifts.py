@@ -151,7 +151,7 @@ def live_shifts(session: Session) -> int:
 
 def _release_lost(session: Session, shift_id: int, policy: RetryPolicy) -> int:
     charge = case((Image.suspect, 1), else_=0)
-    dead = Image.failures + charge >= policy.max_failures
+    dead = Image.failures + charge >= policy.max_losses
     held = and_(in_state(ImageState.LEASED), Image.shift_id == shift_id)
     rows = session.execute(
         update(Image)

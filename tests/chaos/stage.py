@@ -18,8 +18,6 @@ from tests.servers.valkey import Valkey
 
 LEASE_SECONDS = 2.0
 HANG_SECONDS = 4.0
-MAX_SOLO_FAILURES = 6
-"""More than production's 3: here an innocent image may well be alone in a worker that is killed."""
 
 
 class Stage:
@@ -75,7 +73,6 @@ class Stage:
             "IMAGEMILL_SHIFT_SECONDS": "5",
             "IMAGEMILL_DRAIN_SECONDS": "3",
             "IMAGEMILL_RETRY_SECONDS": "0",
-            "IMAGEMILL_MAX_SOLO_FAILURES": str(MAX_SOLO_FAILURES),
         }
 
     def query(self, statement: LiteralString, *values: object) -> list[tuple[Any, ...]]:

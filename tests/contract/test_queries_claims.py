@@ -288,7 +288,7 @@ def test_every_transition_twice_is_the_same_as_once(mill: Mill) -> None:
 
 
 def test_the_policy_is_the_callers(mill: Mill) -> None:
-    mill.policy = claims.RetryPolicy(max_failures=1, retry_seconds=0)
+    mill.policy = claims.RetryPolicy(max_failures=1, max_losses=1, retry_seconds=0)
     mill.load("job", prompts(1))
     shift = mill.shift()
     [image] = mill.claim(shift)

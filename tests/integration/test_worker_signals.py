@@ -32,6 +32,7 @@ def plant(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]
         hang_seconds="60",
         drain_seconds="20",
         retry_seconds="0",
+        max_solo_losses="2",
     ) as plant:
         yield plant
 
@@ -160,7 +161,7 @@ def test_an_image_that_ends_its_process_dies_alone(plant: Plant, word: str) -> N
     assert dead.prompt == f"{word} it"
     assert dead.error_code == "worker_lost"
     assert dead.error_message
-    assert plant.mill.events(dead.id) == ["lost", "lost", "lost", "dead"]
+    assert plant.mill.events(dead.id) == ["lost", "lost", "dead"]
 
 
 def test_a_hung_step_is_given_up_and_its_child_replaced(plant: Plant) -> None:

@@ -15,7 +15,7 @@ from tests.mill import CRASH, CRASH_ALONE, REFUSED, Mill, spec
 from tests.simulation.clock import VirtualClock
 
 LEASE_SECONDS = 60
-POLICY = RetryPolicy(max_failures=3, retry_seconds=5)
+POLICY = RetryPolicy(max_failures=3, max_losses=4, retry_seconds=5)
 POISON = "poison"
 """Whatever renders this prompt fails, also when faults have stopped."""
 
@@ -386,7 +386,7 @@ class World:
             raise Broken(f"I4: {image} is leased by a shift that ended")
         if after.jobs[image.job_id] == "finished" and image.state not in _TERMINAL:
             raise Broken(f"I7: {image} is to do in a finished job")
-        if image.failures > POLICY.max_failures:
+        if image.failures > max(POLICY.max_failures, POLICY.max_losses):
             raise Broken(f"{image} failed alone too often")
 
     def _check_change(self, old: ImageRow, new: ImageRow, actor: SimulatedWorker | str) -> None:
