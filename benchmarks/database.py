@@ -25,6 +25,9 @@ from db.database import Database
 from db.queries import claims, jobs, tallies
 from db.queries.jobs import NewRow
 from db.schema import migrate
+from db.settings import Settings
+from scheduler_jobs.request import SubmissionRequest
+from scheduler_jobs.submission import submit
 from tests.mill import DIGEST, Mill, spec
 from tests.servers.postgres import Postgres
 
@@ -72,6 +75,22 @@ def insert(mill: Mill, images: int) -> dict[str, float]:
         "images inserted/s": images / spent["images"],
         "rows with images loaded/s": images / total,
     }
+
+
+def submitted(database: Database, rows: int) -> float:
+    """Rows of a CSV by the second, from the file to a job that is open: read, planned, loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = Path(folder) / "bench.csv"
+        lines = (f'"a red circle, number {n} on a blue background",shapes\n' for n in range(rows))
+        manifest.write_text("prompt,Category\n" + "".join(lines))
+        settings = Settings(
+            database_url=database.engine.url.render_as_string(hide_password=False),
+            storage_url=folder,
+            broker_url="redis://127.0.0.1:1/0",  # nobody there: nothing is woken
+        )
+        started = time.perf_counter()
+        submit(SubmissionRequest(manifest=str(manifest)), settings=settings, database=database)
+        return rows / (time.perf_counter() - started)
 
 
 def claim_for(url: str, seconds: float) -> tuple[int, int]:
@@ -132,6 +151,7 @@ def measure(url: str, images: int, other_jobs: int, seconds: float) -> dict[str,
     migrate(database)
     mill = Mill(database)
     found = insert(mill, images)
+    found["manifest rows submitted/s"] = submitted(database, images)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(CLAIMERS, mp_context=spawn) as pool:
         list(pool.map(claim_for, [url] * CLAIMERS, [0.01] * CLAIMERS))  # warm

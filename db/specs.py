@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -96,20 +97,17 @@ class ImageSpec:
 
     def group(self) -> dict[str, Any]:
         """What must agree for two images to share a forward pass."""
-        group = {
-            "weights_digest": self.weights_digest,
-            "width": self.width,
-            "height": self.height,
-            "guided": self.guided,
-            "adapters": [asdict(adapter) for adapter in self.adapters],
-        }
+        group = _plain_group(self.weights_digest, self.width, self.height, self.guided)
+        group["adapters"] = [asdict(adapter) for adapter in self.adapters]
         if self.windows != 1:
             group["windows"] = self.windows
         return group
 
     def group_key(self) -> str:
         """SHA-256 (hex) of `group`."""
-        return sha256_of(canonical_json(self.group()))
+        if self.adapters or self.windows != 1:
+            return sha256_of(canonical_json(self.group()))
+        return _plain_group_key(self.weights_digest, self.width, self.height, self.guided)
 
     def document(self) -> dict[str, Any]:
         """The specification as JSON values; `from_document` reads it back."""
@@ -148,16 +146,36 @@ def _canonical(spec: ImageSpec, *, leave_out: frozenset[str]) -> str:
 
 def _document(spec: ImageSpec, *, leave_out: frozenset[str]) -> dict[str, Any]:
     document: dict[str, Any] = {}
-    for field in fields(spec):
-        value = getattr(spec, field.name)
-        if field.name in leave_out or value == field.default:
+    for name, default in _FIELDS:
+        value = getattr(spec, name)
+        if value == default or name in leave_out:
             continue
-        if field.name == "sampler_options":
+        if name == "sampler_options":
             value = dict(value)
-        elif field.name == "adapters":
+        elif name == "adapters":
             value = [asdict(adapter) for adapter in value]
-        document[field.name] = value
+        document[name] = value
     return document
+
+
+def _plain_group(weights_digest: str, width: int, height: int, guided: bool) -> dict[str, Any]:
+    """A group without adapters, in one window."""
+    return {
+        "weights_digest": weights_digest,
+        "width": width,
+        "height": height,
+        "guided": guided,
+        "adapters": [],
+    }
+
+
+@lru_cache(maxsize=1024)  # a job has a few of them, and is asked for each image's
+def _plain_group_key(weights_digest: str, width: int, height: int, guided: bool) -> str:
+    return sha256_of(canonical_json(_plain_group(weights_digest, width, height, guided)))
+
+
+_FIELDS = tuple((field.name, field.default) for field in fields(ImageSpec))
+"""Every field's name and default, looked up once: documents are written for every image."""
 
 
 def sha256_of(text: str) -> str:

@@ -35,6 +35,7 @@ class PlannedModel:
 
     entry: ModelEntry
     facts: ModelFacts
+    defaults: Parameters
     weights_digest: str
     window: PromptWindow | None
 
@@ -137,6 +138,8 @@ class Planner:
         self._inputs = inputs
         self._file = source_name
         self._models: dict[str, PlannedModel | ModelError] = {}
+        self._settled: dict[str, Parameters] = {}
+        """By model: what rows get that say nothing but their prompt, as most rows do."""
 
     def model(self, name: str) -> PlannedModel:
         """A model's facts, read once; a `ModelError` if it is not there."""
@@ -174,11 +177,7 @@ class Planner:
         except ModelError as error:
             allowed = ", ".join(self._registry.models)
             raise _Refused("model", f"{name!r} ({error})", f"one of {allowed}") from None
-        own = Parameters.model_validate(dict(model.entry.defaults))
-        fallback = FALLBACK
-        if model.entry.kind == "generic":
-            fallback = FALLBACK.model_copy(update={"sampler": OWN.name})
-        parameters = given.over(own).over(fallback)
+        parameters = self._layered(given, model)
         width = parameters.width or model.facts.default_size[0]
         height = parameters.height or model.facts.default_size[1]
         _check_size(model, width, height)
@@ -197,6 +196,18 @@ class Planner:
             adapters=self._adapters(parameters),
             cut=model.window.cut(row.prompt) if truncates and model.window else None,
         )
+
+    def _layered(self, given: Parameters, model: PlannedModel) -> Parameters:
+        """What row and job say, over the model's defaults, over what is left to say."""
+        if given is self._defaults and model.entry.name in self._settled:
+            return self._settled[model.entry.name]
+        fallback = FALLBACK
+        if model.entry.kind == "generic":
+            fallback = FALLBACK.model_copy(update={"sampler": OWN.name})
+        settled = given.over(model.defaults).over(fallback)
+        if given is self._defaults:
+            self._settled[model.entry.name] = settled
+        return settled
 
     def _input(self, column: str, name: str | None) -> str | None:
         """The content hash of an input file."""
@@ -226,7 +237,13 @@ class Planner:
         if facts.tokenizer is not None and facts.window is not None:
             window = PromptWindow.from_tokenizer_folder(facts.tokenizer, facts.window)
         digest = weights_digest(entry, self._settings)
-        return PlannedModel(entry=entry, facts=facts, weights_digest=digest, window=window)
+        return PlannedModel(
+            entry=entry,
+            facts=facts,
+            defaults=Parameters.model_validate(dict(entry.defaults)),
+            weights_digest=digest,
+            window=window,
+        )
 
 
 class _Refused(Exception):

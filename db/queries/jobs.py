@@ -6,11 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from db.clock import now
 from db.errors import UnknownJob, UsageError
+from db.queries.bulk import among, insert_many
 from db.queries.claims import in_state, record_events, spec_values
 from db.queries.objects import find_objects, insert_new
 from db.queries.tallies import add_images, move_images
@@ -79,7 +80,7 @@ def count_key_bases(session: Session, job_id: int, bases: Collection[str]) -> Co
     """How many rows of the job have each of these key bases already."""
     rows = session.execute(
         select(Row.key_base, func.count())
-        .where(Row.job_id == job_id, Row.key_base.in_(list(bases)))
+        .where(Row.job_id == job_id, among(session, Row.key_base, bases))
         .group_by(Row.key_base)
     )
     return Counter({base: count for base, count in rows if base is not None})
@@ -105,8 +106,12 @@ def insert_rows(
         }
         for row, occurrence in zip(rows, occurrences, strict=True)
     ]
-    ids = session.scalars(insert(Row).returning(Row.id, sort_by_parameter_order=True), values)
-    return list(ids)
+    insert_many(session, Row, values)
+    numbers = [row.number for row in rows]
+    inserted = Row.number.between(min(numbers), max(numbers))
+    found = session.execute(select(Row.number, Row.id).where(Row.job_id == job.id, inserted))
+    ids = {number: row_id for number, row_id in found}  # noqa: C416 - dict() would ask for keys()
+    return [ids[number] for number in numbers]
 
 
 def insert_images(
@@ -136,14 +141,12 @@ def insert_images(
                 "sample_index": sample_index,
                 "group_id": group_id,
                 "request_key": key,
-                "state": state,
+                "state": state.value,
                 "object_id": None if known is None else known.id,
                 "outcome": None if known is None else known.outcome,
             }
         )
-    if values:
-        # The table, not the class: the ORM would do as much work again for each row.
-        session.connection().execute(insert(Image.__table__), values)  # type: ignore[arg-type]  # typed as FromClause; it is a Table
+    insert_many(session, Image, values)
     add_images(session, added)
     states: Counter[ImageState] = Counter()
     for (_, _, state), count in added.items():

@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from db.compositions import Composition
+from db.queries.bulk import among
 from db.queries.claims import held_by, hold, in_state, record_events
 from db.queries.tallies import move_images
 from db.states import ImageState, JobState, Outcome
@@ -91,7 +92,7 @@ def find_objects(session: Session, request_keys: Collection[str]) -> dict[str, K
         wanted = keys[start : start + _KEYS_A_QUERY]
         rows = session.execute(
             select(Object.request_key, Object.id, Object.outcome).where(
-                Object.request_key.in_(wanted)
+                among(session, Object.request_key, wanted)
             )
         )
         found |= {row.request_key: KnownObject(id=row.id, outcome=row.outcome) for row in rows}

@@ -95,8 +95,9 @@ def expand(
         return
     for variant, prompt in enumerate(prompts):
         for cell, parameters in enumerate(grid):
+            same = prompt == row.prompt and parameters is row.parameters
             yield ExpandedRow(
-                row=replace(row, prompt=prompt, parameters=parameters),
+                row=row if same else replace(row, prompt=prompt, parameters=parameters),
                 template=row.prompt if prompt != row.prompt else None,
                 variant=variant,
                 cell=cell,

@@ -143,4 +143,5 @@ class Parameters(BaseModel):
 
     def settings(self) -> dict[str, Any]:
         """The fields that are set, by name."""
-        return {name: value for name, value in self if value is not None}
+        # Not by iterating over the model, which takes three times as long, a few times a row.
+        return {name: value for name, value in vars(self).items() if value is not None}

@@ -1,0 +1,80 @@
+"""Many rows at once, by the way that each database is fastest at.
+
+On PostgreSQL `COPY` in place of an INSERT with tens of thousands of parameters, and one array in
+place of a list of a thousand placeholders: most of what those cost is spent on this side, writing
+and taking apart the statement's text. SQLite has no such way, and needs none.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import psycopg
+from sqlalchemy import ColumnElement, Connection, Table, any_, exc, insert, literal
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+
+def insert_many(session: Session, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows that all have the same columns into a mapped class's table.
+
+    In the session's transaction. Columns that are left out get their defaults.
+    """
+    if not rows:
+        return
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        _copy(connection, table.__table__, rows)
+    else:
+        # The table, not the class: the ORM would do as much work again for each row.
+        connection.execute(insert(table.__table__), rows)
+
+
+def among(
+    session: Session, column: InstrumentedAttribute[Any], values: Collection[Any]
+) -> ColumnElement[bool]:
+    """`column IN (values)`, as one parameter where the database has arrays."""
+    if session.get_bind().dialect.name == "postgresql":
+        return column == any_(literal(list(values), ARRAY(column.type)))
+    return column.in_(list(values))
+
+
+def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    dialect: Any = connection.dialect
+    given = [column for column in table.columns if column.name in rows[0]]
+    # Those that Python knows; the database's own come by themselves.
+    constants = {
+        column: getattr(column.default, "arg", None)
+        for column in table.columns
+        if column.name not in rows[0] and column.default is not None
+    }
+    columns = [*given, *constants]
+    names = [column.name for column in given]
+    processors = [column.type.dialect_impl(dialect).bind_processor(dialect) for column in columns]
+    quote = dialect.identifier_preparer
+    into = ", ".join(quote.format_column(column) for column in columns)
+    statement = f"COPY {quote.format_table(table)} ({into}) FROM STDIN"
+    driver: Any = connection.connection.driver_connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                values = (*(row[name] for name in names), *constants.values())
+                copy.write_row(
+                    [
+                        value if process is None else process(value)
+                        for value, process in zip(values, processors, strict=True)
+                    ]
+                )
+    except psycopg.Error as error:
+        # As from any other statement, so that `Database.run` knows what it may do again.
+        lost = dialect.is_disconnect(error, driver, None)
+        if lost:
+            connection.invalidate(error)
+        raise exc.DBAPIError.instance(
+            statement,
+            None,
+            error,
+            psycopg.Error,
+            hide_parameters=True,
+            connection_invalidated=lost,
+            dialect=dialect,
+        ) from error
