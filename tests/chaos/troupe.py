@@ -156,7 +156,7 @@ class Troupe:
         actor = self._actors.pop(pid)
         actor.status = status
         self.ends[f"{actor.role} {status}"] += 1
-        finished = actor.role in ("producer", "reference") and status == 0
+        finished = actor.role == "reference" or (actor.role == "producer" and status == 0)
         if self.lively and not finished:
             again = {k: v for k, v in actor.order.items() if k not in ("role", "chance", "seed")}
             self.start(actor.role, **again)
