@@ -78,12 +78,14 @@ class Agreements:
             log.info("%s can't be certified: %s", choice.model_name, error)
             return
         if not verdict.holds:
+            found = {
+                "independence": f"depend on the batch; {HOW_TO_KEEP_BITS}",
+                "composition": "change even where the batch is the same",
+            }
             log.warning(
                 "on this device the pixels of %s %s (`imagemill certify --model %s` says where)",
                 choice.model_name,
-                "change even within one composition"
-                if verdict.promise == "composition"
-                else f"depend on the batch; {HOW_TO_KEEP_BITS}",
+                found[verdict.promise],
                 choice.model_name,
             )
         self._database.run(

@@ -147,10 +147,14 @@ def _render_together(engine: Engine, batch: Sequence[Member]) -> dict[str, Rende
                 f"image {member.image_id}, which shared its batch, is not in the database any more"
             )
         images.append((slot, member.spec))
-    engine.admit(images)
     results: list[Rendered | Failed] = []
-    while engine.busy:
-        results += engine.step()
+    try:
+        engine.admit(images)
+        while engine.busy:
+            results += engine.step()
+    finally:
+        # The next micro-batch is rendered, whatever became of this one.
+        engine.abandon()
     together = Composition.of(images, slots=engine.slots)
     for item in results:
         if isinstance(item, Rendered) and item.composition != together:

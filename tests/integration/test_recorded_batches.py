@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import diffusers
 import pytest
 from sqlalchemy import select, update
 
@@ -313,6 +314,28 @@ def test_who_can_not_be_rendered_any_more_is_told(
     assert {verdict.error for verdict in verdicts} == {
         "an image of its batch can't be rendered any more: no such sampler here"
     }
+
+
+def test_a_batch_that_fails_does_not_keep_the_next_from_being_rendered(
+    press: Press, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = press.mill.load("job", [press.spec(n) for n in range(8)])
+    press.work()
+    images = press.done(job)
+    mixed = diffusers.UNet2DConditionModel.forward
+    calls: list[int] = []
+
+    def fail_once(*arguments: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("no kernel")
+        return mixed(*arguments, **options)
+
+    monkeypatch.setattr(diffusers.UNet2DConditionModel, "forward", fail_once)
+    verdicts = press.verdicts(*(image.id for image in images))
+    errors = sorted(verdict.error or "" for verdict in verdicts)
+    assert errors == [""] * 4 + ["the forward pass failed: no kernel"] * 4
+    assert sum(verdict.identical for verdict in verdicts) == 4
 
 
 def _make_scheduler() -> Callable[..., object]:
