@@ -21,9 +21,6 @@ from tests.chaos.stage import LEASE_SECONDS, Stage
 
 SHOWN = 50
 
-_NICER = 5
-"""How much less of the cores the simulation gets than what it runs beside."""
-
 
 def main() -> int:
     plan, folder, page = _arguments()
@@ -147,9 +144,7 @@ class _Simulation:
             command = [sys.executable, "-m", "tests.simulation"]
             counts = ["--histories", str(plan.histories), "--seed", str(plan.seed)]
             with self._log.open("wb") as log:
-                self._process = subprocess.Popen(
-                    ["nice", "-n", str(_NICER), *command, *counts], stdout=log
-                )
+                self._process = subprocess.Popen([*command, *counts], stdout=log)
 
     def result(self) -> Mapping[str, int]:
         """How many histories were told, and what they broke; all of them, however long it takes."""
