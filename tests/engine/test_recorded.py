@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
 from db.compositions import Composition
+from db.queries.originals import Member
 from db.settings import Settings
 from db.specs import ImageSpec
 from db.states import Outcome
@@ -18,6 +20,8 @@ from worker.certifying import certify
 from worker.engine import Engine, Failed, Rendered, open_engine
 from worker.engine.sizing import choose_shapes
 from worker.models import Model
+from worker.records import pixels_sha256
+from worker.reproduce import Sample, reproduce
 
 SLOTS = 4
 
@@ -217,19 +221,55 @@ def test_each_kind_of_batches_is_certified_for_what_it_promises(
     assert not engine.busy
 
 
+# Generic pipelines --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+    return Shop(tmp_path_factory.mktemp("families"), slots=SLOTS)
+
+
 def test_a_call_of_a_generic_pipeline_is_a_micro_batch(
-    tmp_path_factory: pytest.TempPathFactory,
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shop = Shop(tmp_path_factory.mktemp("families"), slots=SLOTS)
+    mix_rows(monkeypatch, diffusers.SD3Transformer2DModel)
     model = shop.model("stable_diffusion_3")
     specs = [spec_of(model, seed=n, steps=2 + n % 2) for n in range(4)]
     settings = shop.settings.model_copy(update={"batches": "recorded"})
     engine = open_engine(model, specs[0].group(), settings, SLOTS)
     results = together(engine, specs)
-    assert engine.environment.document()["batches"] == "recorded"
     for ticket, result in enumerate(results):
         assert isinstance(result, Rendered)
         assert result.composition is not None
         assert result.composition.image_ids == ((0, 2), (1, 3))[ticket % 2]
-    first = [specs[0], specs[2]]
-    assert hashes(together(engine, first)) == [hashes(results)[0], hashes(results)[2]]
+    assert hashes(together(engine, specs[::2])) == hashes(results)[::2]
+    assert hashes(together(engine, specs[2:3])) != hashes(results)[2:3]
+
+
+def test_a_generic_picture_is_reproduced_with_its_neighbours(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mix_rows(monkeypatch, diffusers.SD3Transformer2DModel)
+    model = shop.model("stable_diffusion_3")
+    specs = [spec_of(model, seed=n) for n in range(SLOTS)]
+    settings = shop.settings.model_copy(update={"batches": "recorded"})
+    engine = open_engine(model, specs[0].group(), settings, SLOTS)
+    members = tuple(Member(image_id=n, spec=spec) for n, spec in enumerate(specs))
+    results = together(engine, specs)
+    samples = [
+        Sample(
+            name=str(n),
+            spec=spec,
+            environment=engine.environment.document(),
+            pixels_sha256=pixels_sha256(pixels_of(result)),
+            read=lambda result=result: pixels_of(result),
+            together=neighbours,
+        )
+        for n, (spec, result) in enumerate(zip(specs, results, strict=True))
+        for neighbours in (members, ())
+    ]
+    # Whatever the setting is now, the environment of then is what counts.
+    verdicts = list(reproduce(samples, shop.settings))
+    assert [verdict.identical for verdict in verdicts if not verdict.alone] == [True] * SLOTS
+    assert [verdict.identical for verdict in verdicts if verdict.alone] == [False] * SLOTS
+    assert all(verdict.same_environment for verdict in verdicts)
