@@ -1,7 +1,8 @@
 """Settling rows: read, expanded, planned, and counted among the rows of the same key."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -12,6 +13,7 @@ from db.specs import ImageSpec
 from scheduler_jobs.expansion import ExpandedRow, Expansion, Templates, expand, parse_grid
 from scheduler_jobs.input_files import InputFiles
 from scheduler_jobs.manifest import Limits, ManifestRow, Problem, Source, read_manifest
+from scheduler_jobs.occurrences import Occurrences
 from scheduler_jobs.planner import PlannedCell, Planner
 from scheduler_jobs.request import SubmissionRequest
 
@@ -90,10 +92,13 @@ class Findings:
 
 
 class Keys:
-    """Counts equal keys, on top of what earlier chunks (in the database, or here) held."""
+    """Gives rows their place among those of the same key base.
 
-    def __init__(self) -> None:
-        self._seen: Counter[str] = Counter()
+    `count` counts a key base and says how often it came before, also in earlier chunks.
+    """
+
+    def __init__(self, count: Callable[[str], int]) -> None:
+        self._count = count
 
     def checked(self, chunk: list[SettledRow | BadRow], file: str) -> Iterator[SettledRow | BadRow]:
         """The chunk with each row's occurrence; a repeated `id` makes a row bad."""
@@ -102,8 +107,7 @@ class Keys:
                 yield settled
                 continue
             base = settled.key_base
-            occurrence = self._seen[base]
-            self._seen[base] += 1
+            occurrence = self._count(base)
             row = settled.row
             if row.key is None or occurrence == 0:
                 yield replace(settled, occurrence=occurrence)
@@ -121,9 +125,12 @@ class Keys:
     @classmethod
     def after(cls, stored: Counter[str]) -> "Keys":
         """Keys that continue from counts in the database."""
-        keys = cls()
-        keys._seen = stored
-        return keys
+
+        def count(base: str) -> int:
+            stored[base] += 1
+            return stored[base] - 1
+
+        return cls(count)
 
 
 def settle_rows(
@@ -134,6 +141,19 @@ def settle_rows(
     `keep_inputs` puts init images and masks into the store.
     """
     limits = Limits.from_settings(settings)
+    with closing(Occurrences()) as drawn:
+        yield from _settled(request, source, settings, limits, drawn, keep_inputs=keep_inputs)
+
+
+def _settled(
+    request: SubmissionRequest,
+    source: Source,
+    settings: Settings,
+    limits: Limits,
+    drawn: Occurrences,
+    *,
+    keep_inputs: bool,
+) -> Iterator[SettledRow | BadRow]:
     settler = _Settler(
         planner=Planner(
             registry=load_registry(settings),
@@ -151,6 +171,7 @@ def settle_rows(
         ),
         file=source.name,
         limits=limits,
+        drawn=drawn,
     )
     found = read_manifest(
         source,
@@ -175,13 +196,19 @@ class _Settler:
     """Expands a row and plans every cell of it."""
 
     def __init__(
-        self, *, planner: Planner, expansion: Expansion, file: str, limits: Limits
+        self,
+        *,
+        planner: Planner,
+        expansion: Expansion,
+        file: str,
+        limits: Limits,
+        drawn: Occurrences,
     ) -> None:
         self._planner = planner
         self._expansion = expansion
         self._file = file
         self._limits = limits
-        self._drawn: Counter[str] = Counter()
+        self._drawn = drawn
 
     def settle(self, row: ManifestRow) -> SettledRow | list[Problem]:
         cells: list[PlannedCell] = []
@@ -201,9 +228,7 @@ class _Settler:
         occurrence = 0
         if self._expansion.variants == "sample":
             # Equal templates draw different prompts.
-            template = row.key or prompt_hash(row.prompt)
-            occurrence = self._drawn[template]
-            self._drawn[template] += 1
+            occurrence = self._drawn.add(row.key or prompt_hash(row.prompt))
         return expand(
             row, self._expansion, file=self._file, limits=self._limits, occurrence=occurrence
         )

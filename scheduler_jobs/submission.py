@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -26,6 +27,7 @@ from db.tables import Job
 from scheduler_jobs.expansion.wildcards import fingerprints
 from scheduler_jobs.loading import Loading
 from scheduler_jobs.manifest import Problem, Source, open_source
+from scheduler_jobs.occurrences import Occurrences
 from scheduler_jobs.request import SubmissionRequest
 from scheduler_jobs.settling import BadRow, Findings, Keys, chunks, settle_rows
 
@@ -86,11 +88,11 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     """
     started = time.monotonic()
     groups: Counter[tuple[str, int, int, bool]] = Counter()
-    keys = Keys()
     findings = Findings()
     long_rows: list[tuple[int, str]] = []
     rows = long_prompts = reused = 0
-    with open_source(request.manifest, settings) as source:
+    with open_source(request.manifest, settings) as source, closing(Occurrences()) as seen:
+        keys = Keys(seen.add)
         for chunk in chunks(settle_rows(request, source, settings)):
             requests: list[str] = []
             for settled in keys.checked(chunk, source.name):

@@ -11,6 +11,7 @@ import signal
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -141,7 +142,7 @@ def _submit(file: FuzzedFile, folder: Path, settings: Settings, wildcards: Path)
         skip_bad_rows=True,
     )
     good = bad = 0
-    keys = Keys()
+    keys = Keys.after(Counter())
     try:
         with open_source(str(path), settings) as source:
             for chunk in chunks(settle_rows(request, source, settings)):
