@@ -25,6 +25,9 @@ SHOWN = 50
 def main() -> int:
     plan, folder, page = _arguments()
     folder.mkdir(parents=True, exist_ok=True)
+    for left in ("history.jsonl", "actors.log"):
+        # Of an earlier campaign: what it appended is not this one's to answer for.
+        (folder / left).unlink(missing_ok=True)
     simulation = _Simulation(plan, folder)
     try:
         result = run(plan, folder)
