@@ -31,6 +31,7 @@ _IDENTICAL_PSNR = math.inf
 class Sample:
     """An image to render again. `read` gets its stored pixels, for a PSNR if they differ.
 
+    `certified` says what its environment's certificate says, None where that is not known.
     `together` is everybody in its recorded micro-batch by slot, itself included; empty where
     there was none, or nobody knows any more.
     """
@@ -40,6 +41,7 @@ class Sample:
     environment: Mapping[str, Any]
     pixels_sha256: str
     read: Callable[[], Pixels]
+    certified: bool | None = None
     together: tuple[Member, ...] = ()
 
     @property
@@ -55,7 +57,8 @@ class Verdict:
 
     `psnr` is in dB against the stored picture (inf where equal), `changed` the fields of the
     environment that differ, each with (then, now). `error` is set where it could not be rendered.
-    `alone` says that it had neighbours once which are not known here, and may depend on them.
+    `alone` says that it had neighbours once which are not known here, and may depend on them;
+    `certified` is the sample's.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Verdict:
     changed: Mapping[str, tuple[Any, Any]]
     error: str | None = None
     alone: bool = False
+    certified: bool | None = None
 
     @property
     def same_environment(self) -> bool:
@@ -188,6 +192,7 @@ def _compare(sample: Sample, rendered: Rendered, engine: Engine) -> Verdict:
         changed=changed,
         error=error,
         alone=alone,
+        certified=sample.certified,
     )
 
 

@@ -17,6 +17,7 @@ from db.settings import Settings
 from db.storage import Storage
 from db.storage.inputs import fetch_input
 from db.storage.opening import open_storage
+from worker.certifying import HOW_TO_KEEP_BITS
 from worker.device import prepare_process
 from worker.images import read_record
 from worker.records import Pixels
@@ -26,6 +27,7 @@ _ALONE = (
     "it was rendered in a recorded batch, whose other images a file does not name: "
     "give its id, or --job, and the database it is in"
 )
+_NOT_CERTIFIED = f"as its certificate says: bits depend on the batch there; {HOW_TO_KEEP_BITS}"
 
 
 def collect(
@@ -94,6 +96,7 @@ def _from_database(original: Original, storage: Storage, settings: Settings) -> 
         environment=original.environment,
         pixels_sha256=original.pixels_sha256,
         read=read,
+        certified=original.certified,
         together=original.together,
     )
 
@@ -105,6 +108,7 @@ def _document(verdict: Verdict) -> dict[str, object]:
         "psnr": None if verdict.psnr is None or math.isinf(verdict.psnr) else verdict.psnr,
         "same_environment": verdict.same_environment,
         "alone": verdict.alone,
+        "certified": verdict.certified,
         "changed": {name: list(values) for name, values in verdict.changed.items()},
         "error": verdict.error,
     }
@@ -123,4 +127,8 @@ def _line(verdict: Verdict) -> str:
         )
     )
     line = f"{verdict.name}: different, PSNR {verdict.psnr:.1f} dB ({where})"
-    return f"{line}; {_ALONE}" if verdict.alone else line
+    if verdict.alone:
+        return f"{line}; {_ALONE}"
+    if verdict.broken and verdict.certified is False:
+        return f"{line}; {_NOT_CERTIFIED}"
+    return line

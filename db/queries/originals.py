@@ -29,7 +29,9 @@ class Member:
 class Original:
     """An image as it was rendered; `environment` is the whole fingerprint document.
 
-    `together` is its micro-batch by slot, itself included; empty where none was recorded.
+    `certified` says whether the environment was found to keep what it promises of batches (None:
+    nobody tried). `together` is the image's micro-batch by slot, itself included; empty where
+    none was recorded.
     """
 
     image_id: int
@@ -38,6 +40,7 @@ class Original:
     object_key: str
     sha256: str
     pixels_sha256: str
+    certified: bool | None = None
     together: tuple[Member, ...] = ()
 
 
@@ -65,12 +68,12 @@ def sample_originals(session: Session, job_id: int, count: int) -> list[Original
     return _originals(session, _done().where(Image.id.in_(chosen)))
 
 
-Found = Select[Image, Object, Composition | None, dict[str, Any], str]
+Found = Select[Image, Object, Composition | None, Environment, str]
 
 
 def _done() -> Found:
     return (
-        select(Image, Object, Composition, Environment.document, Model.weights_digest)
+        select(Image, Object, Composition, Environment, Model.weights_digest)
         .join(Object, Object.id == Image.object_id)
         .join(Environment, Environment.id == Object.environment_id)
         .join(Group, Group.id == Image.group_id)
@@ -88,10 +91,13 @@ def _originals(session: Session, query: Found) -> list[Original]:
         Original(
             image_id=image.id,
             spec=spec_of(image, digest),
-            environment=environment,
+            environment=environment.document,
             object_key=stored.object_key,
             sha256=stored.sha256,
             pixels_sha256=stored.pixels_sha256,
+            certified=None
+            if environment.certificate is None
+            else bool(environment.certificate["holds"]),
             together=() if composition is None else tuple(_members(composition, specs)),
         )
         for image, stored, composition, environment, digest in found
