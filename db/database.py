@@ -5,6 +5,7 @@ broken or the commit's outcome is unknown, runs it again: every statement in `db
 fenced by state, so doing it twice does nothing the second time.
 """
 
+import json
 import logging
 import random
 import re
@@ -157,9 +158,22 @@ class Database:
         return error
 
 
+def _json(text: str | bytes) -> Any:
+    """A JSON column's value; what Python can't read must not end the query, and whoever made it."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # thousands of digits, thousands of brackets
+        return {_UNREADABLE: type(error).__name__}
+
+
+_UNREADABLE = "unreadable JSON"
+"""No specification and no group has such a field."""
+
+
 def _postgres_engine(url: URL) -> Engine:
     return create_engine(
         url.set(query={}),  # they are in connect_args: an engine's repr shows them, passwords too
+        json_deserializer=_json,
         hide_parameters=True,  # prompts, which an error would carry into logs and tracebacks
         pool_pre_ping=True,
         pool_size=5,
@@ -181,7 +195,10 @@ def _postgres_engine(url: URL) -> Engine:
 
 def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(
-        url, hide_parameters=True, connect_args={"timeout": _SQLITE_BUSY_MS / 1000}
+        url,
+        json_deserializer=_json,
+        hide_parameters=True,
+        connect_args={"timeout": _SQLITE_BUSY_MS / 1000},
     )
 
     @event.listens_for(engine, "connect")

@@ -12,11 +12,9 @@ from pathlib import Path
 from db.errors import ObjectMissing
 from db.settings import Settings
 from db.storage import Storage
-from db.storage.inputs import input_key, store_input
+from db.storage.inputs import MAX_INPUT_BYTES, input_key, store_input
 from db.storage.opening import open_storage
 from scheduler_jobs.manifest.problems import BadValue
-
-MAX_INPUT_BYTES = 64 * 1024 * 1024
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

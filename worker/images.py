@@ -34,6 +34,13 @@ JPEG_QUALITY = 95
 MAX_PIXELS = 4096 * 4096
 """The default of the setting `max_pixels`: a larger picture is not decoded."""
 
+_FILE_BYTES_A_PIXEL = 4
+_FILE_BYTES_BESIDE = 1 << 24
+"""A file of ours has at most 3 bytes a pixel, and a record beside them."""
+
+MAX_RECORD_CHARACTERS = 1 << 22
+"""Ours has some ten thousand; the longest prompts, every character escaped, make half a million."""
+
 _COMMENT_UNITS = 32_000
 """UTF-16 units of infotext that fit a JPEG segment beside the headers."""
 
@@ -123,6 +130,11 @@ def read_record(
 
 
 def _read(source: bytes | Path, *, max_pixels: int) -> tuple[ImageRecord, Pixels]:
+    # A WebP is read whole before anything is known of it.
+    size = source.stat().st_size if isinstance(source, Path) else len(source)
+    most = _FILE_BYTES_BESIDE + _FILE_BYTES_A_PIXEL * max_pixels
+    if size > most:
+        raise RecordError(f"{size:,} bytes, where a picture of ours has at most {most:,}")
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     with Image.open(file, formats=("PNG", "JPEG", "WEBP")) as image:
         if image.width * image.height > max_pixels:
@@ -133,6 +145,11 @@ def _read(source: bytes | Path, *, max_pixels: int) -> tuple[ImageRecord, Pixels
         text = _record_text(image)
         if text is None:
             raise RecordError("no imagemill record in it")
+        if len(text) > MAX_RECORD_CHARACTERS:
+            raise RecordError(
+                f"an imagemill record of {len(text):,} characters; "
+                f"allowed: {MAX_RECORD_CHARACTERS:,}"
+            )
         record = ImageRecord.from_json(text)
         pixels = np.asarray(image.convert("RGB"))
     if pixels.shape != (record.spec.height, record.spec.width, 3):

@@ -7,7 +7,6 @@ for a month, nor as a picture that is stored where another one was asked for.
 """
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -60,7 +59,11 @@ class RenderLimits:
             raise OverLimit(f"the row is no specification that this version knows: {image.problem}")
         if _HEX.fullmatch(image.request_key) is None:
             raise OverLimit("the request key is not 64 lower-case hex digits")
-        spec = image.spec
+        self.check_spec(image.spec)
+        _check_identity(image, group)
+
+    def check_spec(self, spec: ImageSpec) -> None:
+        """Refuse a specification of whatever origin: an `OverLimit` with the reason."""
         _check_types(spec)
         self._check_size(spec.width, spec.height)
         if not 1 <= spec.steps <= self.max_steps:
@@ -75,11 +78,8 @@ class RenderLimits:
         self._check_windows(spec.windows, longest)
         if not 0 <= spec.seed < SEED_LIMIT:
             raise OverLimit(f"seed {spec.seed} is not in [0, 2**63)")
-        if not math.isfinite(spec.guidance_scale):
-            raise OverLimit(f"guidance scale {spec.guidance_scale} is not finite")
         if spec.sampler not in BY_NAME:
             raise OverLimit(f"no sampler is called {spec.sampler!r}")
-        _check_identity(image, group)
 
     def _check_size(self, width: object, height: object) -> None:
         if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
@@ -97,11 +97,20 @@ class RenderLimits:
 def _check_types(spec: ImageSpec) -> None:
     """A database's JSON column promises nothing about the types in it."""
     try:
-        _SHAPE.validate_json(json.dumps(asdict(spec)), strict=True)
+        text = json.dumps(asdict(spec), allow_nan=False)
+    except ValueError:
+        raise OverLimit("a number that is not finite") from None
+    try:
+        _SHAPE.validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise OverLimit(f"{where}: {first['msg']}") from None
+    digests = {"init_image": spec.init_image, "mask": spec.mask}
+    digests |= {f"adapter {n}": adapter.digest for n, adapter in enumerate(spec.adapters)}
+    for where, digest in digests.items():
+        if digest is not None and _HEX.fullmatch(digest) is None:
+            raise OverLimit(f"{where}: not the SHA-256 of a file")
 
 
 def _check_identity(image: Claimed, group: Mapping[str, Any]) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import click
 
-from db.errors import InputImageError
 from db.registry import load_registry
 from db.samplers import find_sampler
 from db.settings import Settings
@@ -50,16 +49,13 @@ def roundtrip(
 
     Example: imagemill roundtrip picture.png --steps 15 --start-step 10 -o strip.png
     """
-    from worker.engine.inputs import read_picture  # noqa: PLC0415  # loads torch
+    from worker.engine.inputs import read_picture_file  # noqa: PLC0415  # loads torch
     from worker.models import load_model  # noqa: PLC0415  # as above
     from worker.roundtrip import round_trip  # noqa: PLC0415  # as above
 
     settings = Settings.load()
     entry = load_registry(settings).find(name or settings.default_model)
-    try:
-        original = read_picture(picture.read_bytes(), max_pixels=settings.max_pixels)
-    except OSError as error:
-        raise InputImageError(f"{picture}: {error.strerror}") from None
+    original = read_picture_file(picture, max_pixels=settings.max_pixels)
     model = load_model(entry, settings=settings)
     result = round_trip(
         model,

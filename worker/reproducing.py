@@ -2,14 +2,16 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from db.database import Database
-from db.errors import ObjectConflict
+from db.errors import ObjectConflict, OverLimit, RecordError, RenderError
+from db.logs import printable
 from db.queries.jobs import find_job
 from db.queries.originals import Original, find_originals, sample_originals
 from db.schema import check_schema
@@ -20,6 +22,7 @@ from db.storage.opening import open_storage
 from worker.certifying import HOW_TO_KEEP_BITS
 from worker.device import prepare_process
 from worker.images import read_record
+from worker.limits import RenderLimits
 from worker.records import Pixels
 from worker.reproduce import Sample, Verdict, reproduce
 
@@ -28,6 +31,13 @@ _ALONE = (
     "give its id, or --job, and the database it is in"
 )
 _NOT_CERTIFIED = f"as its certificate says: bits depend on the batch there; {HOW_TO_KEEP_BITS}"
+
+
+_MOST_OF_EITHER = 512
+"""What the setting `slots` allows; more threads than that has no machine to gain from."""
+
+_SHOWN = 80
+"""Characters of a file's own words in a line."""
 
 
 def collect(
@@ -56,7 +66,7 @@ def report(samples: Sequence[Sample], settings: Settings, *, as_json: bool) -> b
     inputs = partial(fetch_input, open_storage(settings))
     for verdict in reproduce(samples, settings, inputs=inputs):
         verdicts.append(verdict)
-        click.echo(json.dumps(_document(verdict)) if as_json else _line(verdict))
+        click.echo(json.dumps(_document(verdict)) if as_json else printable(_line(verdict)))
     identical = sum(verdict.identical for verdict in verdicts)
     total = {
         "checked": len(verdicts),
@@ -71,7 +81,13 @@ def report(samples: Sequence[Sample], settings: Settings, *, as_json: bool) -> b
 
 
 def _from_file(path: Path, settings: Settings) -> Sample:
+    """A file may come from anywhere: it gets no more of this machine than a manifest's row."""
     record, pixels = read_record(path, max_pixels=settings.max_pixels)
+    try:
+        RenderLimits.from_settings(settings).check_spec(record.spec)
+        _check_shape(record.environment)
+    except RenderError as error:
+        raise RecordError(f"{path}: {error}") from None
     return Sample(
         name=str(path),
         spec=record.spec,
@@ -79,6 +95,17 @@ def _from_file(path: Path, settings: Settings) -> Sample:
         pixels_sha256=record.pixels_sha256,
         read=lambda: pixels,
     )
+
+
+def _check_shape(environment: Mapping[str, Any]) -> None:
+    """B and threads are taken over from what a file says it was rendered by."""
+    shapes = environment.get("shapes") or {}
+    slots = shapes.get("slots") if isinstance(shapes, Mapping) else shapes
+    for name, value in (("slots", slots), ("threads", environment.get("threads"))):
+        whole = isinstance(value, int) and 1 <= value <= _MOST_OF_EITHER
+        if value is not None and not whole:
+            found = printable(str(value)[:_SHOWN])
+            raise OverLimit(f"{name}: {found} where 1 to {_MOST_OF_EITHER} are allowed")
 
 
 def _from_database(original: Original, storage: Storage, settings: Settings) -> Sample:
@@ -99,6 +126,11 @@ def _from_database(original: Original, storage: Storage, settings: Settings) -> 
         certified=original.certified,
         together=original.together,
     )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def _document(verdict: Verdict) -> dict[str, object]:
@@ -123,7 +155,8 @@ def _line(verdict: Verdict) -> str:
         "in the same environment"
         if verdict.same_environment
         else ", ".join(
-            f"{name} was {then}, is {now}" for name, (then, now) in verdict.changed.items()
+            f"{_short(name)} was {_short(then)}, is {_short(now)}"
+            for name, (then, now) in verdict.changed.items()
         )
     )
     line = f"{verdict.name}: different, PSNR {verdict.psnr:.1f} dB ({where})"

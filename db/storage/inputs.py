@@ -9,6 +9,9 @@ import hashlib
 from db.errors import InputImageError, ObjectMissing
 from db.storage import Storage
 
+MAX_INPUT_BYTES = 64 * 1024 * 1024
+"""The largest input file that is kept by `submit` and read by a worker."""
+
 INPUTS = "inputs"
 """The keys' first segment; the sweep leaves everything under it alone."""
 
@@ -26,9 +29,18 @@ def store_input(storage: Storage, body: bytes) -> str:
 
 
 def fetch_input(storage: Storage, digest: str) -> bytes:
-    """An input file's bytes, verified; an `InputImageError` if it is missing or damaged."""
+    """An input file's bytes, verified; an `InputImageError` if it is missing or damaged.
+
+    One that `submit` would have refused for its size is not read.
+    """
+    key = input_key(digest)
     try:
-        body = storage.get(input_key(digest))
+        found = storage.stat(key)
+        if found is not None and found.size > MAX_INPUT_BYTES:
+            raise InputImageError(
+                f"input image {digest[:10]}… has {found.size:,} bytes; allowed: {MAX_INPUT_BYTES:,}"
+            )
+        body = storage.get(key)
     except ObjectMissing:
         raise InputImageError(f"input image {digest[:10]}… is not in the store") from None
     if hashlib.sha256(body).hexdigest() != digest:

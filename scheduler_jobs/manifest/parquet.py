@@ -6,12 +6,13 @@ import datetime
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from scheduler_jobs.manifest.memory import at_most_more
 from scheduler_jobs.manifest.problems import Broken, shown
 from scheduler_jobs.manifest.raw import JSON, BadRow, HeaderCheck, RawRow
 
@@ -23,6 +24,13 @@ _FOOTER_BYTES = 8
 _MOST_METADATA_BYTES = 1 << 26
 _MOST_UNPACKED_BYTES = 1 << 34
 _CHUNK_BYTES = 1 << 20
+_MOST_MEMORY_BYTES = 3 << 29
+"""What unpacking a batch may take. Arrow's allocator maps a gigabyte at a time, used or not, and
+honest writers' pages are of a megabyte."""
+_BYTES_A_JSON_BYTE = 8
+"""What a value may take in Arrow for a byte of JSON: a zero is eight bytes."""
+_MOST_LONG_ROWS = 1000
+"""Rows over the limit at which a file is given up: a dictionary repeats one for a byte each."""
 
 
 def read_parquet(
@@ -31,27 +39,72 @@ def read_parquet(
     """The rows of a Parquet file; a row's JSON text obeys the limit that a line obeys.
 
     Raises:
-        Broken: truncated, damaged or encrypted, a column twice, or no rows.
+        Broken: truncated, damaged or encrypted, a column twice, no rows, or a bomb.
     """
     _check_footer(stream)
+    number = long = 0
     try:
-        file = pq.ParquetFile(
-            stream,
-            thrift_string_size_limit=_MOST_METADATA_BYTES,
-            thrift_container_size_limit=_MOST_METADATA_BYTES // 64,
-        )
+        file = _opened(stream)
         _check_columns(file.schema_arrow.names, check_header)
-        number = 0
-        for batch in file.iter_batches(batch_size=_batch_rows(file.metadata)):
+        for batch in _batches(file):
             columns = [(name, batch.column(n)) for n, name in enumerate(batch.schema.names)]
+            large = [name for name, values in columns if _may_be_long(values, max_line_bytes)]
             for at in range(batch.num_rows):
                 number += 1
-                yield _row(columns, at, number, max_line_bytes)
+                row = _row(columns, at, number, max_line_bytes, large=large)
+                long += isinstance(row, BadRow) and row.column is None
+                if long > _MOST_LONG_ROWS:
+                    raise Broken(f"more than {_MOST_LONG_ROWS:,} rows that are too long", "rows")
+                yield row
+    except (MemoryError, pa.ArrowMemoryError):
+        found = f"Parquet that takes more than {_MOST_MEMORY_BYTES:,} bytes to unpack"
+        raise Broken(found, "smaller pages, row groups and lists") from None
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise Broken(f"the Parquet file is damaged ({shown(reason)})", "an intact file") from None
     if not number:
         raise Broken("no rows", "at least one row")
+
+
+def _opened(stream: IO[bytes]) -> pq.ParquetFile:
+    """The file, its texts left as a dictionary where they are written as one."""
+    limits = {
+        "thrift_string_size_limit": _MOST_METADATA_BYTES,
+        "thrift_container_size_limit": _MOST_METADATA_BYTES // 64,
+    }
+    pa.allocate_buffer(1)  # the allocator's first gigabyte is mapped by now
+    with at_most_more(_MOST_MEMORY_BYTES):
+        file = pq.ParquetFile(stream, **limits)
+        texts = [name for name in file.schema_arrow.names if _is_dictionary(file, name)]
+        stream.seek(0)
+        # Else a text that is written once and meant a million times lies in memory a million times.
+        return pq.ParquetFile(stream, read_dictionary=texts, **limits)
+
+
+def _is_dictionary(file: pq.ParquetFile, name: str) -> bool:
+    """Whether a column of texts is written by a dictionary alone, or plain: Arrow keeps those."""
+    field = file.schema_arrow.field(name)
+    if not pa.types.is_string(field.type):
+        return False
+    kept = {"PLAIN", "PLAIN_DICTIONARY", "RLE", "RLE_DICTIONARY", "BIT_PACKED"}
+    groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
+    columns = (group.column(n) for group in groups for n in range(group.num_columns))
+    return all(kept.issuperset(c.encodings) for c in columns if c.path_in_schema == name)
+
+
+def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
+    batches = file.iter_batches(batch_size=_batch_rows(file.metadata), use_threads=False)
+    while True:
+        with at_most_more(_MOST_MEMORY_BYTES):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _may_be_long(values: Any, max_line_bytes: int) -> bool:
+    """Whether a value of this column may be over the limit before it is a Python object."""
+    return bool(values.nbytes > _BYTES_A_JSON_BYTE * max_line_bytes)
 
 
 def spooled(stream: IO[bytes]) -> IO[bytes]:
@@ -107,10 +160,17 @@ def _batch_rows(metadata: Any) -> int:
 
 
 def _row(
-    columns: list[tuple[str, Any]], at: int, number: int, max_line_bytes: int
+    columns: list[tuple[str, Any]],
+    at: int,
+    number: int,
+    max_line_bytes: int,
+    *,
+    large: Sequence[str],
 ) -> RawRow | BadRow:
     cells: dict[str, JSON] = {}
     for name, values in columns:
+        if name in large and _may_be_long(_only(values, at), max_line_bytes):
+            return _too_long(number, max_line_bytes)
         try:
             cells[name] = _json(values[at].as_py())
         except (ValueError, OverflowError, pa.ArrowException) as error:
@@ -127,13 +187,23 @@ def _row(
         len(verbatim) * 4 > max_line_bytes
         and len(verbatim.encode(errors="replace")) > max_line_bytes
     ):
-        return BadRow(
-            number=number,
-            line=0,
-            found=f"a row of more than {max_line_bytes:,} bytes as JSON",
-            allowed="a shorter row (IMAGEMILL_MAX_LINE_BYTES)",
-        )
+        return _too_long(number, max_line_bytes)
     return RawRow(number=number, line=0, verbatim=verbatim, cells=cells)
+
+
+def _only(values: Any, at: int) -> Any:
+    """One value of a column, as an array of what it takes alone."""
+    one = values.slice(at, 1)
+    return one.dictionary_decode() if pa.types.is_dictionary(one.type) else one
+
+
+def _too_long(number: int, max_line_bytes: int) -> BadRow:
+    return BadRow(
+        number=number,
+        line=0,
+        found=f"a row of more than {max_line_bytes:,} bytes as JSON",
+        allowed="a shorter row (IMAGEMILL_MAX_LINE_BYTES)",
+    )
 
 
 def _json(value: Any) -> JSON:

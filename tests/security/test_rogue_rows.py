@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Update, update
+from sqlalchemy import Update, text, update
 
 from db import specs
 from db.errors import ModelError
@@ -54,6 +54,11 @@ def rogue(workshop: Workshop, **columns: Any) -> int:
         ({"options": {"custom_pipeline": "x"}}, "unknown fields in a specification"),
         ({"options": {"sampler_options": ["eta"]}}, "AttributeError"),
         ({"options": {"clip_skip": [1]}}, "clip_skip: Input should be a valid integer"),
+        ({"options": {"init_image": "../../../etc/passwd"}}, "init_image: not the SHA-256"),
+        ({"options": {"mask": "B" * 64}}, "mask: not the SHA-256 of a file"),
+        ({"options": []}, "TypeError"),
+        ({"options": 5}, "TypeError"),
+        ({"options": "x"}, "TypeError"),
         ({"request_key": "../../../../etc/cron.d/x"}, "request key is not 64"),
         ({"request_key": "A" * 64}, "request key is not 64"),
     ],
@@ -71,6 +76,32 @@ def test_a_rogue_row_is_dead_with_its_reason_and_takes_no_neighbour(
     assert reason in (bad.error_message or "")
     assert workshop.passes
     assert all(prompts == [GOOD] for prompts in workshop.passes), "it never reached the engine"
+
+
+@pytest.mark.parametrize(
+    ("json", "reason"),
+    [
+        ('{"strength": NaN}', "not finite"),
+        ('{"guidance_rescale": 1e999}', "not finite"),
+        ('{"strength": ' + "9" * 5000 + "}", "unreadable JSON"),
+        ("[" * 100_000, "unreadable JSON"),
+        ("{", "unreadable JSON"),
+        ("", "unreadable JSON"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_json_that_python_can_t_read_stops_no_worker(
+    workshop: Workshop, json: str, reason: str
+) -> None:
+    """SQLite keeps whatever text it is given; PostgreSQL at least numbers of any length."""
+    job = workshop.mill.load("job", [GOOD, "rogue"])
+    change = text("UPDATE images SET options = :json WHERE prompt = 'rogue'")
+    workshop.mill.database.run(lambda session: session.execute(change, {"json": json}))
+    workshop.shift()
+    good, bad = workshop.mill.images(job)
+    assert good.state == "done"
+    assert (bad.state, bad.error_code) == ("dead", "over_limit")
+    assert reason in (bad.error_message or "")
 
 
 VICTIM = spec("what the victim asks for")
@@ -187,6 +218,9 @@ def test_the_worker_s_own_limits_count(workshop: Workshop) -> None:
         {"weights_digest": DIGEST, "width": 64, "height": 64, "windows": 10**9},
         {"width": 64, "height": 64},
         {},
+        [],
+        5,
+        "x",
     ],
     ids=str,
 )

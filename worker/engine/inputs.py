@@ -5,18 +5,25 @@ picture of a sane size is refused in one line.
 """
 
 import io
+import struct
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from db.errors import InputImageError
+from db.storage.inputs import MAX_INPUT_BYTES
 
 Inputs = Callable[[str], bytes]
 """SHA-256 (hex) of an input file → its bytes; an `InputImageError` if there is none."""
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 _DEEP_MODES = ("I", "F")
+
+_SCAN = b"\xff\xda"
+_MOST_SCANS = 100
+"""Encoders make about ten. Each is a pass over the whole picture, for a hundred bytes of file."""
 
 
 def no_inputs(digest: str) -> bytes:
@@ -28,7 +35,7 @@ def read_picture(data: bytes, *, max_pixels: int) -> Image.Image:
     """The picture in a file's bytes, upright, RGB; transparency is dropped, as diffusers does.
 
     An `InputImageError` says what is wrong: not a PNG, JPEG or WebP, broken, animated, more than
-    `max_pixels`, or more than 8 bits a channel.
+    `max_pixels`, more than 8 bits a channel, or a JPEG of very many scans.
     """
     try:
         with warnings.catch_warnings():
@@ -46,10 +53,29 @@ def read_picture(data: bytes, *, max_pixels: int) -> Image.Image:
             raise InputImageError(
                 f"an input image of mode {picture.mode}; allowed: 8 bits a channel"
             )
+        # In compressed data the marker can't stand; beside it there are thumbnails, with a few.
+        if picture.format == "JPEG" and data.count(_SCAN) > _MOST_SCANS:
+            raise InputImageError(
+                f"an input image of {data.count(_SCAN):,} JPEG scans; allowed: {_MOST_SCANS}"
+            )
         return ImageOps.exif_transpose(picture).convert("RGB")
     except Image.DecompressionBombError as error:
         raise InputImageError(f"an input image that is too large: {error}") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        # Pillow tells broken files in all three ways.
+    except UnidentifiedImageError:
+        raise InputImageError(f"not a readable image; allowed: {', '.join(FORMATS)}") from None
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
+        # What Pillow raises for a broken file, by format and by kind of damage.
         allowed = ", ".join(FORMATS)
         raise InputImageError(f"not a readable image: {error}; allowed: {allowed}") from error
+
+
+def read_picture_file(path: Path, *, max_pixels: int) -> Image.Image:
+    """As `read_picture`, of a file of at most `MAX_INPUT_BYTES`."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_INPUT_BYTES + 1)
+    except OSError as error:
+        raise InputImageError(f"{path}: {error.strerror}") from None
+    if len(data) > MAX_INPUT_BYTES:
+        raise InputImageError(f"{path}: more than {MAX_INPUT_BYTES:,} bytes")
+    return read_picture(data, max_pixels=max_pixels)
