@@ -26,6 +26,19 @@ class Oracle:
     `inputs` are the files of init images and masks by digest, of the rows' own size.
     """
 
+    classes = (
+        diffusers.StableDiffusionPipeline,
+        diffusers.StableDiffusionImg2ImgPipeline,
+        diffusers.StableDiffusionInpaintPipeline,
+    )
+    """From a prompt, from a picture, and within a mask."""
+
+    options: Mapping[str, Any] = {
+        "safety_checker": None,
+        "feature_extractor": None,
+        "requires_safety_checker": False,
+    }
+
     def __init__(self, model: Model, inputs: Mapping[str, bytes] | None = None) -> None:
         self.model = model
         self.inputs = inputs or {}
@@ -71,12 +84,12 @@ class Oracle:
         pipeline = self._pipeline(spec, copies=slots)
         arguments = self._arguments(spec)
         skip = arguments.pop("clip_skip", None)
-        prompt, negative = embeddings or pipeline.encode_prompt(
-            spec.prompt, self.model.device, 1, spec.guided, spec.negative_prompt, clip_skip=skip
-        )
+        encoded = embeddings or self._encode(pipeline, spec, skip)
         latents = pipeline(
-            prompt_embeds=prompt.repeat(slots, 1, 1),
-            negative_prompt_embeds=None if negative is None else negative.repeat(slots, 1, 1),
+            **{
+                name: None if text is None else text.repeat(slots, *[1] * (text.ndim - 1))
+                for name, text in zip(_EMBEDDINGS, encoded, strict=False)
+            },
             generator=[torch.Generator("cpu").manual_seed(spec.seed) for _ in range(slots)],
             **(arguments | {"output_type": "latent"}),
         ).images
@@ -84,18 +97,24 @@ class Oracle:
             values = pipeline.vae.decode(latents[:1] / pipeline.vae.config.scaling_factor).sample
         return np.asarray(pipeline.image_processor.postprocess(values.detach())[0])
 
+    def _encode(
+        self, pipeline: Any, spec: ImageSpec, skip: int | None
+    ) -> Sequence[torch.Tensor | None]:
+        """The texts of a row as `_EMBEDDINGS` names them, each of one row."""
+        encoded: Sequence[torch.Tensor | None] = pipeline.encode_prompt(
+            spec.prompt, self.model.device, 1, spec.guided, spec.negative_prompt, clip_skip=skip
+        )
+        return encoded
+
     def _pipeline(self, spec: ImageSpec, *, copies: int) -> Any:
-        pipeline_class = diffusers.StableDiffusionPipeline
+        from_prompt, from_picture, within_mask = self.classes
+        pipeline_class = from_prompt
         if spec.mask is not None:
-            pipeline_class = diffusers.StableDiffusionInpaintPipeline
+            pipeline_class = within_mask
         elif spec.init_image is not None:
-            pipeline_class = diffusers.StableDiffusionImg2ImgPipeline
+            pipeline_class = from_picture
         pipeline = pipeline_class(
-            **self.model.components,
-            scheduler=self._scheduler(spec, copies),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
+            **self.model.components, scheduler=self._scheduler(spec, copies), **self.options
         )
         pipeline.set_progress_bar_config(disable=True)
         prepare = pipeline.prepare_latents
@@ -143,6 +162,67 @@ class Oracle:
 
     def _input(self, digest: str) -> Image.Image:
         return Image.open(io.BytesIO(self.inputs[digest])).convert("RGB")
+
+
+class XLOracle(Oracle):
+    """As `Oracle`, for models of two text encoders.
+
+    Left out, a negative prompt is zeros there; written as nothing, it would be encoded.
+    """
+
+    classes = (
+        diffusers.StableDiffusionXLPipeline,
+        diffusers.StableDiffusionXLImg2ImgPipeline,
+        diffusers.StableDiffusionXLInpaintPipeline,
+    )
+    options: Mapping[str, Any] = {"add_watermarker": False}
+
+    def _encode(
+        self, pipeline: Any, spec: ImageSpec, skip: int | None
+    ) -> Sequence[torch.Tensor | None]:
+        encoded: Sequence[torch.Tensor | None] = pipeline.encode_prompt(
+            prompt=spec.prompt,
+            device=self.model.device,
+            do_classifier_free_guidance=spec.guided,
+            negative_prompt=spec.negative_prompt or None,
+            clip_skip=skip,
+        )
+        return encoded
+
+
+class UnconditionalOracle:
+    """Renders rows of a model that draws without a prompt, with the two pipelines for such."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+
+    def alone(self, spec: ImageSpec) -> Pixels:
+        """The row as a user gets it."""
+        return self.same_shape(spec, slots=1)
+
+    def same_shape(self, spec: ImageSpec, *, slots: int) -> Pixels:
+        """The row from forward passes of `slots` copies."""
+        sampler = BY_NAME[spec.sampler]
+        pipelines = {"ddpm": diffusers.DDPMPipeline, "ddim": diffusers.DDIMPipeline}
+        scheduler = getattr(diffusers, sampler.diffusers_class).from_config(
+            dict(self.model.scheduler_config), **sampler.options
+        )
+        pipeline = pipelines[spec.sampler](unet=self.model.components["unet"], scheduler=scheduler)
+        pipeline.set_progress_bar_config(disable=True)
+        result = pipeline(
+            batch_size=slots,
+            num_inference_steps=spec.steps,
+            generator=[torch.Generator("cpu").manual_seed(spec.seed) for _ in range(slots)],
+        )
+        return np.asarray(result.images[0])
+
+
+_EMBEDDINGS = (
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_pooled_prompt_embeds",
+)
 
 
 def _contiguous(latents: Any) -> Any:

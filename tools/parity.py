@@ -1,191 +1,116 @@
 """How exactly the engine draws what diffusers' own pipelines draw: sampler by way of working.
 
-    python -m tools.parity [--steps 8] [--output docs/parity.md]
+    python -m tools.parity [--steps 8] [--only SDXL] [--output docs/parity.md]
 
-Writes the table, and ends with exit code 1 where a bound is broken: equal bits where the shapes
+Writes the tables, and ends with exit code 1 where a bound is broken: equal bits where the shapes
 of the forward passes agree, at most 1 of 255 where they differ.
 """
 
 import argparse
-import hashlib
-import io
 import sys
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import diffusers
 import torch
 import transformers
-from PIL import Image, ImageDraw
 
-from db.registry import BUILT_IN, load_registry
-from db.samplers import SAMPLERS
 from db.settings import Settings
-from db.specs import ImageSpec
-from db.states import Outcome
-from tools.oracle import Oracle, worst_difference
+from tools.comparisons import SLOTS, TABLES, WAYS, Difference, compare, register
 from worker.device import prepare_process
-from worker.engine import Failed, open_engine
-from worker.models import Model, load_model
 
-SLOTS = 4
 SAME_SHAPE_BOUND = 0
 ALONE_BOUND = 1
-FLOW_CONFIG = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
-    """The worst difference of one sampler in one way of working, in 1/255; None: no such way."""
-
-    same_shape: int
-    alone: int
-
-    @property
-    def within_bounds(self) -> bool:
-        return self.same_shape <= SAME_SHAPE_BOUND and self.alone <= ALONE_BOUND
-
-
-Table = Mapping[str, Mapping[str, Cell | None]]
+WHAT: Mapping[str, str] = {
+    "shapes64": "Stable Diffusion's architecture, trained, predicts v. The flow samplers are "
+    "compared on the same weights, taken for a model that predicts flow.",
+    "shapes64, taken for a model that predicts noise": "One sampler of each kind.",
+    "A U-Net made for inpainting": "Nine input channels; shapes64's weights, the rest random.",
+    "A U-Net distilled from guidance": "It is told the guidance scale (LCM, TCD); shapes64's "
+    "weights, the rest random.",
+    "SDXL": "Two text encoders, size conditioning; small, random weights.",
+    "Unconditional": "A DDPM in pixels; small, random weights. diffusers has pipelines for these "
+    "two samplers.",
+    "Other pipelines": "The generic engine; small, random weights.",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--only", choices=TABLES, help="print this table, write nothing")
     parser.add_argument("--output", type=Path, default=Path("docs/parity.md"))
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")
     diffusers.logging.set_verbosity_error()
+    prepare_process(Settings.load(device="cpu", threads=1))
 
-    settings = Settings.load(device="cpu", dtype="fp32", threads=1)
-    prepare_process(settings)
-    model = load_model(load_registry(settings).find(BUILT_IN), settings=settings)
-    table = {
-        way: compare(model, settings, steps=options.steps, changes=changes)
-        for way, changes in ways_of_working().items()
-    }
-    options.output.write_text(report(table, options.steps), encoding="utf-8")
+    found: dict[str, list[Difference]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        settings = register(Path(folder))
+        for title in TABLES if options.only is None else (options.only,):
+            found[title] = [
+                difference
+                for comparison in TABLES[title](Path(folder), settings, options.steps)
+                for difference in compare(comparison, settings)
+            ]
+    text = report(found, options.steps)
+    if options.only is None:
+        options.output.write_text(text, encoding="utf-8")
+        text = f"{options.output}: {sum(len(rows) for rows in found.values())} comparisons"
+    print(text)
     broken = [
-        f"{way}, {name}: {cell}"
-        for way, cells in table.items()
-        for name, cell in cells.items()
-        if cell is not None and not cell.within_bounds
+        f"{title}, {row.title}, {row.way}: {row.same_shape} / {row.alone}"
+        for title, rows in found.items()
+        for row in rows
+        if not within_bounds(row)
     ]
-    print(f"{options.output}: {sum(len(cells) for cells in table.values())} comparisons")
     for line in broken:
         print(f"out of bounds: {line}", file=sys.stderr)
     return 1 if broken else 0
 
 
-def ways_of_working() -> Mapping[str, Mapping[str, object]]:
-    """Way → what its rows have beyond a prompt."""
-    scene, mask = (_digest(data) for data in _inputs())
-    return {
-        "text to image": {},
-        "image to image": {"init_image": scene, "strength": 0.6},
-        "inpainting": {"init_image": scene, "mask": mask, "strength": 0.8},
-    }
+def within_bounds(difference: Difference) -> bool:
+    return difference.same_shape <= SAME_SHAPE_BOUND and difference.alone <= ALONE_BOUND
 
 
-def compare(
-    model: Model, settings: Settings, *, steps: int, changes: Mapping[str, object]
-) -> Mapping[str, Cell | None]:
-    """Every sampler's row, all in one mixed run of the engine, against the oracle."""
-    files = {_digest(data): data for data in _inputs()}
-    # The flow samplers are compared on a model that is told that it predicts flow.
-    flow_model = replace(model, scheduler_config=FLOW_CONFIG)
-    cells: dict[str, Cell | None] = {}
-    for which in (model, flow_model):
-        names = [s.name for s in SAMPLERS if s.flow == (which is flow_model)]
-        specs = [_spec(model, name, steps, changes) for name in names]
-        engine = open_engine(which, specs[0].group(), settings, SLOTS, inputs=files.__getitem__)
-        oracle = Oracle(which, files)
-        waiting = list(enumerate(specs))
-        while waiting or engine.busy:
-            room = engine.room()
-            engine.admit(waiting[:room])
-            del waiting[:room]
-            for result in engine.step():
-                spec = specs[result.ticket]
-                if isinstance(result, Failed):
-                    raise result.error
-                if result.outcome is not Outcome.OK:
-                    raise RuntimeError(f"{spec.sampler}: {result.outcome} compares nothing")
-                cells[spec.sampler] = Cell(
-                    same_shape=worst_difference(
-                        result.pixels, oracle.same_shape(spec, slots=SLOTS)
-                    ),
-                    alone=worst_difference(result.pixels, oracle.alone(spec)),
-                )
-    return {sampler.name: cells.get(sampler.name) for sampler in SAMPLERS}
-
-
-def report(table: Table, steps: int) -> str:
-    ways = list(table)
+def report(found: Mapping[str, Sequence[Difference]], steps: int) -> str:
     lines = [
         "# Parity with diffusers",
         "",
         "Largest difference in one value of one pixel, in 1/255, between the engine "
-        f"(B = {SLOTS}, every sampler in one mixed run) and diffusers' own pipeline class for "
-        "that row. The first number: the pipeline with the engine's shapes and memory format, "
-        "where equal bits are expected. The second: the row alone, whose forward passes have "
-        "another shape, where at most 1 is allowed.",
+        f"(B = {SLOTS}, every sampler of a column in one mixed run) and diffusers' own pipeline "
+        "class for that row. The first number: the pipeline with the engine's shapes and memory "
+        "format, where equal bits are expected. The second: the row alone, whose forward passes "
+        "have another shape, where at most 1 is allowed.",
         "",
-        f"`shapes64`, fp32, CPU ({torch.backends.cpu.get_cpu_capability()}), one thread, "
-        f"{steps} steps, guidance 5; torch {torch.__version__}, diffusers "
-        f"{diffusers.__version__}, transformers {transformers.__version__}. Written by "
-        "`make parity`.",
-        "",
-        "| sampler | " + " | ".join(ways) + " |",
-        "| --- |" + " --- |" * len(ways),
+        f"fp32, CPU ({torch.backends.cpu.get_cpu_capability()}), one thread, {steps} steps (other "
+        f"pipelines: {min(steps, 4)}), guidance 5 (other pipelines: 3.5); torch "
+        f"{torch.__version__}, diffusers {diffusers.__version__}, transformers "
+        f"{transformers.__version__}. Written by `make parity`, which fails where a bound is "
+        "broken.",
     ]
-    for sampler in SAMPLERS:
-        cells = [_text(table[way][sampler.name]) for way in ways]
-        lines.append(f"| `{sampler.name}` | " + " | ".join(cells) + " |")
+    for title, rows in found.items():
+        lines += ["", f"## {title}", "", WHAT[title], "", *_table(rows)]
     return "\n".join(lines) + "\n"
 
 
-def _text(cell: Cell | None) -> str:
-    if cell is None:
-        return "-"
-    return f"{cell.same_shape} / {cell.alone}" + ("" if cell.within_bounds else " **broken**")
+def _table(rows: Sequence[Difference]) -> list[str]:
+    ways = [way for way in WAYS if any(row.way == way for row in rows)]
+    cells = {(row.title, row.way): _text(row) for row in rows}
+    lines = ["| sampler | " + " | ".join(ways) + " |", "| --- |" + " --- |" * len(ways)]
+    for title in dict.fromkeys(row.title for row in rows):
+        found = [cells.get((title, way), "-") for way in ways]
+        lines.append(f"| {title} | " + " | ".join(found) + " |")
+    return lines
 
 
-def _spec(model: Model, sampler: str, steps: int, changes: Mapping[str, object]) -> ImageSpec:
-    values = {
-        "model": model.name,
-        "weights_digest": model.weights_digest,
-        "prompt": "a red circle on a blue background",
-        "negative_prompt": "green",
-        "seed": 20,
-        "width": 64,
-        "height": 64,
-        "steps": steps,
-        "guidance_scale": 5.0,
-        "sampler": sampler,
-    }
-    return ImageSpec(**(values | dict(changes)))
-
-
-def _inputs() -> tuple[bytes, bytes]:
-    """A picture, and a mask that opens its left half."""
-    scene = Image.new("RGB", (64, 64), "navy")
-    ImageDraw.Draw(scene).ellipse((16, 16, 48, 48), fill="orange")
-    mask = Image.new("L", (64, 64), 0)
-    mask.paste(255, (0, 0, 32, 64))
-    return _png(scene), _png(mask)
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _text(difference: Difference) -> str:
+    broken = "" if within_bounds(difference) else " **broken**"
+    return f"{difference.same_shape} / {difference.alone}{broken}"
 
 
 if __name__ == "__main__":

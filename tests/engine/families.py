@@ -1,98 +1,11 @@
-"""Small models of other families, random weights, saved as their pipelines save themselves."""
+"""Registering a model's folder."""
 
 import json
 from pathlib import Path
 
-import diffusers
-import torch
-import transformers
-
-from db.registry import load_registry
 from db.settings import Settings
 
 SETTINGS = {"device": "cpu", "dtype": "fp32"}
-
-
-def save_sdxl(folder: Path) -> Path:
-    """Two text encoders, size conditioning."""
-    torch.manual_seed(0)
-    tokenizer = _tokenizer()
-    shared = {
-        "vocab_size": len(tokenizer),
-        "max_position_embeddings": 32,
-        "num_attention_heads": 4,
-        "num_hidden_layers": 3,
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
-    first = transformers.CLIPTextConfig(
-        hidden_size=32, intermediate_size=48, projection_dim=32, **shared
-    )
-    second = transformers.CLIPTextConfig(
-        hidden_size=48, intermediate_size=64, projection_dim=24, hidden_act="gelu", **shared
-    )
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(2, 4),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        transformer_layers_per_block=(1, 2),
-        projection_class_embeddings_input_dim=24 + 6 * 8,
-        cross_attention_dim=80,
-        norm_num_groups=8,
-    )
-    vae = diffusers.AutoencoderKL(
-        block_out_channels=(16, 32),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=4,
-        sample_size=32,
-    )
-    second_tokenizer = _tokenizer()
-    # As SDXL's: "!" pads the second encoder, the end mark the first.
-    second_tokenizer.pad_token = "!"
-    diffusers.StableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=transformers.CLIPTextModel(first),
-        text_encoder_2=transformers.CLIPTextModelWithProjection(second),
-        tokenizer=tokenizer,
-        tokenizer_2=second_tokenizer,
-        unet=unet,
-        scheduler=diffusers.EulerDiscreteScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
-        ),
-        add_watermarker=False,
-    ).save_pretrained(folder)
-    return folder
-
-
-def save_ddpm(folder: Path, *, flat: bool = False, channels: int = 3) -> Path:
-    """Unconditional, in pixels; `flat` as the first such models lie on the Hub."""
-    torch.manual_seed(0)
-    unet = diffusers.UNet2DModel(
-        sample_size=16,
-        in_channels=channels,
-        out_channels=channels,
-        block_out_channels=(16, 32),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        norm_num_groups=4,
-    )
-    diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler()).save_pretrained(folder)
-    if flat:
-        for part in ("unet", "scheduler"):
-            for file in (folder / part).iterdir():
-                file.rename(folder / file.name)
-            (folder / part).rmdir()
-    return folder
 
 
 def registered(folder: Path, **values: object) -> Settings:
@@ -108,9 +21,3 @@ def _toml(value: object) -> str:
     if isinstance(value, dict):
         return "{ " + ", ".join(f'"{key}" = {_toml(each)}' for key, each in value.items()) + " }"
     return json.dumps(value)
-
-
-def _tokenizer() -> transformers.CLIPTokenizer:
-    source = load_registry(Settings.load()).find("shapes64").source
-    assert source is not None
-    return transformers.CLIPTokenizer.from_pretrained(Path(source) / "tokenizer")

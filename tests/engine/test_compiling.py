@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 from torch._dynamo.utils import counters
@@ -16,29 +15,12 @@ from db.errors import SettingsError
 from db.settings import Settings
 from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
 from tools.oracle import worst_difference
+from tools.small_models import narrow
 from worker.engine import Engine, open_engine
 from worker.models import Model
 from worker.tuning import Tuning, check_compiler, choose_tuning, tune
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-
-
-@pytest.fixture
-def small(shapes64: Model) -> Model:
-    """shapes64 with a U-Net of eight channels and random weights."""
-    torch.manual_seed(0)
-    shape = {
-        "block_out_channels": (8, 8),
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-        "norm_num_groups": 4,
-        "attention_head_dim": 2,
-    }
-    unet = diffusers.UNet2DConditionModel.from_config(
-        dict(shapes64.components["unet"].config) | shape
-    )
-    unet.eval().requires_grad_(False)
-    return replace(shapes64, components=dict(shapes64.components) | {"unet": unet})
 
 
 @pytest.fixture
@@ -67,7 +49,10 @@ def _compiled(model: Model) -> Model:
 
 
 @pytest.mark.usefixtures("traced_only")
-def test_one_shape_is_one_graph_whatever_is_in_the_slots(small: Model, settings: Settings) -> None:
+def test_one_shape_is_one_graph_whatever_is_in_the_slots(
+    shapes64: Model, settings: Settings
+) -> None:
+    small = narrow(shapes64)
     rows = [
         spec_for(
             small,

@@ -13,9 +13,9 @@ from db.errors import ModelError, SettingsError
 from db.model_facts import model_facts
 from db.registry import load_registry, weights_digest
 from db.settings import Settings
-from tests.engine.families import save_sdxl
 from tests.engine.rendering import hashes, render, spec_for
 from tests.models.checkpoint import checkpoint_of
+from tools.small_models import save_sdxl
 from worker.device import prepare_process, resolve_device, resolve_precision
 from worker.engine import open_engine
 from worker.models import Model, WarmModels, load_model

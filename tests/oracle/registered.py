@@ -1,4 +1,4 @@
-"""The small families of `tests.oracle.families`, saved, registered as generic, and loaded."""
+"""The small families of `tools.families`, saved, registered as generic, and loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import diffusers
 from db.registry import load_registry
 from db.settings import Settings
 from db.specs import ImageSpec
-from tests.oracle.families import FAMILIES, build
+from tools.families import FAMILIES, build
 from worker.device import prepare_process
 from worker.models import Model, load_model
 

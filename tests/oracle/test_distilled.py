@@ -1,13 +1,10 @@
 """Models distilled from guidance (LCM) are told the scale instead of being guided."""
 
-from dataclasses import replace
-
-import diffusers
 import pytest
-import torch
 
 from db.settings import Settings
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
+from tools import small_models
 from tools.oracle import Oracle, worst_difference
 from worker.engine import open_engine
 from worker.models import Model
@@ -15,16 +12,7 @@ from worker.models import Model
 
 @pytest.fixture(scope="module")
 def distilled(shapes64: Model) -> Model:
-    """shapes64 with an input for the guidance scale, its weights random."""
-    torch.manual_seed(0)
-    config = dict(shapes64.components["unet"].config) | {"time_cond_proj_dim": 33}
-    unet = diffusers.UNet2DConditionModel.from_config(config).eval()
-    unet.load_state_dict(shapes64.components["unet"].state_dict(), strict=False)
-    return replace(
-        shapes64,
-        components=dict(shapes64.components) | {"unet": unet},
-        facts=replace(shapes64.facts, guided=False),
-    )
+    return small_models.distilled(shapes64)
 
 
 def test_a_distilled_model_equals_diffusers(distilled: Model, settings: Settings) -> None:

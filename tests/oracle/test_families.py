@@ -18,10 +18,11 @@ from db.registry import load_registry
 from db.samplers import BY_NAME
 from db.settings import Settings
 from db.specs import ImageSpec
-from tests.engine.families import registered, save_ddpm, save_sdxl
+from tests.engine.families import registered
 from tests.engine.pictures import Files, digest_of, scene
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
 from tools.oracle import worst_difference
+from tools.small_models import save_ddpm, save_sdxl
 from worker.engine import open_engine
 from worker.models import Model, load_model
 

@@ -1,16 +1,13 @@
 """Image-to-image and inpainting equal diffusers' own pipelines, sampler by sampler."""
 
-from dataclasses import replace
-
-import diffusers
 import pytest
-import torch
 
 from db.samplers import SAMPLERS
 from db.settings import Settings
 from db.specs import ImageSpec
 from tests.engine.pictures import Files, digest_of, left_half, scene
 from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
+from tools import small_models
 from tools.oracle import Oracle, worst_difference
 from worker.engine import Failed, Rendered, open_engine
 from worker.models import Model
@@ -83,20 +80,7 @@ def test_inpainting_equals_diffusers(
 
 @pytest.fixture(scope="module")
 def inpainting_model(shapes64: Model) -> Model:
-    """shapes64 with the nine input channels of an inpainting U-Net, the new ones random."""
-    torch.manual_seed(0)
-    config = dict(shapes64.components["unet"].config) | {"in_channels": 9}
-    unet = diffusers.UNet2DConditionModel.from_config(config).eval()
-    weights = shapes64.components["unet"].state_dict()
-    weights["conv_in.weight"] = torch.cat(
-        [weights["conv_in.weight"], unet.conv_in.weight[:, 4:].detach()], dim=1
-    )
-    unet.load_state_dict(weights)
-    return replace(
-        shapes64,
-        components=dict(shapes64.components) | {"unet": unet},
-        facts=replace(shapes64.facts, inpainting=True),
-    )
+    return small_models.inpainting(shapes64)
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])

@@ -1,19 +1,14 @@
 """Any diffusers pipeline: an image of the generic engine equals the pipeline called by hand.
 
-The pipelines are called here with arguments written down family by family, so that a wrong
-guess of the engine about a signature is a difference.
+The pipelines are called by `tools.pipeline_oracle`, with arguments written down family by family.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import diffusers
-import numpy as np
-import numpy.typing as npt
 import pytest
-import torch
 from sqlalchemy import select
 
 from db.database import Database
@@ -23,9 +18,11 @@ from db.specs import ImageSpec
 from db.tables import Object
 from tests.engine.rendering import hashes, pixels_of, render
 from tests.mill import Mill
-from tests.oracle.families import FAMILIES
 from tests.oracle.registered import Shop, spec_of
 from tests.workshop import Workshop, quick_settings
+from tools.families import FAMILIES
+from tools.oracle import worst_difference
+from tools.pipeline_oracle import NO_NEGATIVES, SAMPLERS, PipelineOracle
 from worker.agreements import Agreements
 from worker.engine import open_engine
 from worker.models import Model
@@ -34,15 +31,6 @@ from worker.shelf import ModelShelf
 
 SLOTS = 2
 PROMPTS = ("a red circle", "two green stars on a white background", "")
-
-GUIDANCE: Mapping[str, str] = {"flux_schnell": "true_cfg_scale", "qwen_image": "true_cfg_scale"}
-"""What a family calls its guidance scale, where it is not `guidance_scale`."""
-
-NO_NEGATIVES = frozenset({"flux_dev", "latent_consistency"})
-EXTRAS: Mapping[str, Mapping[str, Any]] = {
-    "pixart_sigma": {"use_resolution_binning": False, "clean_caption": False},
-    "sana": {"use_resolution_binning": False},
-}
 
 
 @pytest.fixture(scope="module")
@@ -57,36 +45,10 @@ def rows_of(model: Model) -> list[ImageSpec]:
     return specs
 
 
-def by_hand(
-    shop: Shop, spec: ImageSpec, *, rows: int, scheduler: Callable[[Any], Any] | None = None
-) -> npt.NDArray[np.uint8]:
-    """The picture of a row that diffusers' own pipeline draws first of `rows`.
-
-    `scheduler` makes another sampler out of the configuration of the model's own.
-    """
-    pipeline = shop.pipeline(spec.model)
-    arguments = {
-        "prompt": [spec.prompt] + [""] * (rows - 1),
-        "width": spec.width,
-        "height": spec.height,
-        "num_inference_steps": spec.steps,
-        GUIDANCE.get(spec.model, "guidance_scale"): spec.guidance_scale,
-        "generator": [torch.Generator().manual_seed(seed) for seed in [spec.seed, 0][:rows]],
-        **EXTRAS.get(spec.model, {}),
-    }
-    if spec.model not in NO_NEGATIVES and spec.guided:
-        arguments["negative_prompt"] = [spec.negative_prompt] + [""] * (rows - 1)
-    own = pipeline.scheduler
-    try:
-        if scheduler is not None:
-            pipeline.scheduler = scheduler(own.config)
-        return np.asarray(pipeline(**arguments).images[0])
-    finally:
-        pipeline.scheduler = own
-
-
-def worst(one: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> int:
-    return int(np.abs(one.astype(int) - other.astype(int)).max())
+def oracle_of(
+    spec: ImageSpec, shop: Shop, scheduler: Callable[[Any], Any] | None = None
+) -> PipelineOracle:
+    return PipelineOracle(spec.model, shop.pipeline(spec.model), scheduler)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -99,8 +61,9 @@ def test_a_family_draws_what_its_own_pipeline_draws(name: str, shop: Shop) -> No
         pixels = pixels_of(result)
         # Two black pictures would be equal too.
         assert pixels.std() > 1
-        assert worst(pixels, by_hand(shop, spec, rows=SLOTS)) == 0
-        assert worst(pixels, by_hand(shop, spec, rows=1)) <= 1
+        oracle = oracle_of(spec, shop)
+        assert worst_difference(pixels, oracle.same_shape(spec, slots=SLOTS)) == 0
+        assert worst_difference(pixels, oracle.alone(spec)) <= 1
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -123,61 +86,8 @@ def test_every_part_of_a_row_is_its_own(name: str, shop: Shop) -> None:
 def test_without_guidance(name: str, shop: Shop) -> None:
     spec = spec_of(shop.model(name), guidance_scale=1.0, negative_prompt="blue")
     [result] = render(open_engine(shop.model(name), spec.group(), shop.settings), [spec])
-    assert worst(pixels_of(result), by_hand(shop, spec, rows=SLOTS)) == 0
-
-
-SAMPLERS: Mapping[str, tuple[str, str, dict[str, Any], Callable[[Any], Any]]] = {
-    "SD 3 with flow Heun": (
-        "stable_diffusion_3",
-        "flow_heun",
-        {},
-        diffusers.FlowMatchHeunDiscreteScheduler.from_config,
-    ),
-    "SD 3 with its own, shifted": (
-        "stable_diffusion_3",
-        "own",
-        {"shift": 7.0},
-        lambda config: diffusers.FlowMatchEulerDiscreteScheduler.from_config(config, shift=7.0),
-    ),
-    "SD 3 with flow DPM++ 2M": (
-        "stable_diffusion_3",
-        "flow_dpmpp_2m",
-        {},
-        lambda config: diffusers.DPMSolverMultistepScheduler.from_config(
-            config, use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
-        ),
-    ),
-    "Sana with flow Euler": (
-        "sana",
-        "flow_euler",
-        {},
-        lambda config: diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-    ),
-    "PixArt with Euler": (
-        "pixart_sigma",
-        "euler",
-        {},
-        diffusers.EulerDiscreteScheduler.from_config,
-    ),
-    "PixArt with ancestral noise": (
-        "pixart_sigma",
-        "euler_a",
-        {},
-        diffusers.EulerAncestralDiscreteScheduler.from_config,
-    ),
-    "PixArt with a Brownian tree": (
-        "pixart_sigma",
-        "dpmpp_sde",
-        {},
-        # One seed for all rows is a tree of its own kind: a list is what diffusers has for rows.
-        lambda config: _seeded(diffusers.DPMSolverSDEScheduler.from_config(config), [1, 0]),
-    ),
-}
-
-
-def _seeded(scheduler: Any, seeds: list[int]) -> Any:
-    scheduler.noise_sampler_seed = seeds
-    return scheduler
+    expected = oracle_of(spec, shop).same_shape(spec, slots=SLOTS)
+    assert worst_difference(pixels_of(result), expected) == 0
 
 
 @pytest.mark.parametrize("case", SAMPLERS)
@@ -190,9 +100,13 @@ def test_a_sampler_that_is_not_the_models_own(case: str, shop: Shop) -> None:
     engine = open_engine(shop.model(name), spec.group(), shop.settings)
     with_it, without = render(engine, [spec, own])
 
-    assert worst(pixels_of(with_it), by_hand(shop, spec, rows=SLOTS, scheduler=scheduler)) == 0
-    assert worst(pixels_of(without), by_hand(shop, own, rows=SLOTS)) == 0
-    assert worst(pixels_of(with_it), pixels_of(without)) > 0
+    for image, wanted, oracle in (
+        (with_it, spec, oracle_of(spec, shop, scheduler)),
+        (without, own, oracle_of(own, shop)),
+    ):
+        expected = oracle.same_shape(wanted, slots=SLOTS)
+        assert worst_difference(pixels_of(image), expected) == 0
+    assert worst_difference(pixels_of(with_it), pixels_of(without)) > 0
 
 
 @pytest.fixture
@@ -224,5 +138,6 @@ def test_a_workers_shift_stores_what_the_pipeline_draws(workshop: Workshop, shop
     with workshop.mill.database.reading() as session:
         found = dict(session.execute(select(Object.request_key, Object.pixels_sha256)).all())
     assert found == {
-        spec.request_key(): pixels_sha256(by_hand(shop, spec, rows=SLOTS)) for spec in specs
+        spec.request_key(): pixels_sha256(oracle_of(spec, shop).same_shape(spec, slots=SLOTS))
+        for spec in specs
     }
