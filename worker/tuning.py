@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from db.errors import SettingsError
 from db.settings import Settings
 
-_BACKENDS = {
+BACKENDS = {
     "math": SDPBackend.MATH,
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
@@ -53,7 +53,7 @@ class Tuning:
     @contextmanager
     def attending(self) -> Iterator[None]:
         """Attention runs on the chosen kernel inside."""
-        chosen = _BACKENDS.get(self.attention)
+        chosen = BACKENDS.get(self.attention)
         with nullcontext() if chosen is None else sdpa_kernel(chosen):
             yield
 
