@@ -139,7 +139,11 @@ def _render_batches(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdi
             yield from (_failed(sample, error) for sample in wanted)
             continue
         for sample in wanted:
-            yield _verdict(sample, results[sample.spec.request_key()], engine)
+            item = results.get(sample.spec.request_key())
+            if item is None:
+                yield _failed(sample, UnknownImage("its row asks for another picture by now"))
+            else:
+                yield _verdict(sample, item, engine)
 
 
 def _render_together(engine: Engine, batch: Sequence[Member]) -> dict[str, Rendered | Failed]:

@@ -308,6 +308,17 @@ def test_who_is_not_in_the_database_any_more_is_named(press: Press) -> None:
     press.database.run(lambda session: session.execute(undone))
 
 
+def test_a_row_that_asks_for_another_picture_by_now_is_told(press: Press) -> None:
+    job = press.mill.load("job", [press.spec(0), press.spec(0), press.spec(1)])
+    press.work()
+    first, follower, _ = press.done(job)
+    edited = update(Image).where(Image.id == follower.id).values(seed=999)
+    press.database.run(lambda session: session.execute(edited))
+    one, other = press.verdicts(first.id, follower.id)
+    assert one.identical
+    assert other.error == "its row asks for another picture by now"
+
+
 def test_who_can_not_be_rendered_any_more_is_told(
     press: Press, monkeypatch: pytest.MonkeyPatch
 ) -> None:
