@@ -102,4 +102,5 @@ def _settle(session: Session) -> tuple[int, int]:
 
 
 def _demand(session: Session) -> tuple[dict[str, int], dict[str, int]]:
-    return jobs.ready_images(session), shifts.live_workers(session)
+    # What waits out a retry wakes nobody: a shift could claim nothing of it.
+    return jobs.due_images(session), shifts.live_workers(session)

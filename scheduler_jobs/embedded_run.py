@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from db.database import Database
 from db.embedded import EmbeddedValkey
 from db.errors import ServiceError
-from db.queries import shifts
+from db.queries import jobs, shifts
 from db.queries.claims import RetryPolicy
 from db.queries.tallies import Counts, count_images
 from db.schema import migrate
@@ -195,7 +195,8 @@ def _watch(
         with database.reading() as session:
             state = session.get_one(Job, job_id).state
             counts = count_images(session, [job_id])[job_id]
-            at_work = shifts.live_shifts(session) > 0
+            # Where all that is left waits out a retry, nothing should move.
+            at_work = shifts.live_shifts(session) > 0 or not jobs.due_images(session)
         progress(counts)
         if state not in _STILL_OPEN:
             return

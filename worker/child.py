@@ -84,8 +84,8 @@ class Child:
     def _wake_next(self, route: str, report: ShiftReport) -> None:
         if self.draining() or report.done == 0:
             return
-        ready = self._database.run(jobs.ready_images)
-        if ready.get(route):
+        due = self._database.run(jobs.due_images)
+        if due.get(route):
             try:
                 self._tokens.publish(route)
             except BrokerError as error:

@@ -38,7 +38,8 @@ def _plain_name(ctx: click.Context, parameter: click.Parameter, name: str | None
 def worker(route: str | None, children: int | None, name: str | None) -> None:
     """Render what is queued, until stopped.
 
-    SIGTERM or Ctrl-C drains: stops at a step boundary and gives back what is held.
+    SIGTERM or Ctrl-C drains: stops at a step boundary and gives back what is held. A service
+    without an answer of its own: its output is its log, in JSON with IMAGEMILL_LOG_FORMAT=json.
 
     Example: imagemill worker --children 2
     """

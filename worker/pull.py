@@ -4,13 +4,14 @@ Only the files that are loaded: no pickles, no other precisions, no safety check
 fetched is named by its weights digest from then on.
 """
 
+import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -97,7 +98,10 @@ def record_digest(registry_file: Path, name: str, digest: str) -> bool:
 
 def _pull_part(entry: ModelEntry, part: Part, endpoint: str | None, where: str) -> set[Path]:
     listed = HfApi(endpoint=endpoint).list_repo_files(part.source, revision=part.revision)
-    wanted = _wanted_files(entry, part, listed, where)
+    components: Set[str] = frozenset()
+    if part.source == entry.source and _INDEX in listed:
+        components = _components(entry, part, endpoint, where)
+    wanted = _wanted_files(entry, part, listed, components, where)
     root = snapshot_download(
         part.source,
         revision=part.revision,
@@ -108,21 +112,42 @@ def _pull_part(entry: ModelEntry, part: Part, endpoint: str | None, where: str) 
     return {Path(root) / name for name in wanted}
 
 
-def _wanted_files(entry: ModelEntry, part: Part, listed: list[str], where: str) -> set[str]:
+def _components(entry: ModelEntry, part: Part, endpoint: str | None, where: str) -> set[str]:
+    """The folders that the repository's index names, those that no entry loads left out.
+
+    A repository may hold more: other precisions, an ONNX copy, a prior, checkpoints of training.
+    """
+    file = hf_hub_download(
+        part.source,
+        _INDEX,
+        revision=part.revision,
+        cache_dir=entry.cache,
+        endpoint=endpoint,
+    )
+    try:
+        index = json.loads(Path(file).read_text("utf-8"))
+        # A component is [library, class]; [null, null] is one that this pipeline does without.
+        named = {name for name, value in index.items() if isinstance(value, list) and value[0]}
+    except (ValueError, AttributeError, IndexError) as error:
+        raise ModelError(f"{where}: {_INDEX} can't be read: {_first_line(error)}") from None
+    return named - entry.parts.keys() - NO_PIXELS
+
+
+def _wanted_files(
+    entry: ModelEntry, part: Part, listed: list[str], components: Set[str], where: str
+) -> set[str]:
     """The files of a repository that the entry loads from it."""
     folders: Mapping[str, list[str]] = defaultdict(list)
     for name in listed:
         path = PurePosixPath(name)
         folders["" if len(path.parts) == 1 else str(path.parent)].append(path.name)
     if part.source == entry.source:
-        own = folders.keys() - entry.parts.keys() - NO_PIXELS - {""}
         wanted = {_INDEX} & set(folders[""])
-        if not wanted:
-            own = {""}
+        own = components if wanted else {""}
         variant = entry.variant
     else:
         own, wanted, variant = {part.subfolder}, set(), part.variant
-    for folder in own:
+    for folder in sorted(own):
         if folder not in folders:
             raise ModelError(f"{where} has no folder {folder}")
         chosen = choose_files(sorted(folders[folder]), variant, where=f"{where}/{folder}")

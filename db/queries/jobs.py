@@ -346,6 +346,46 @@ def ready_images(session: Session) -> dict[str, int]:
     return {route: int(total) for route, total in rows if total}
 
 
+def due_images(session: Session) -> dict[str, int]:
+    """As `ready_images`, without the groups in which every image waits out a retry.
+
+    Each group of the backlog costs a look into the index of ready images.
+    """
+    ready = func.sum(Tally.delta)
+    backlog = (
+        select(Job.route, Tally.job_id, Tally.group_id, ready.label("images"))
+        .join(Tally, Tally.job_id == Job.id)
+        .where(Job.state == JobState.OPEN, Tally.state == ImageState.READY)
+        .group_by(Job.route, Tally.job_id, Tally.group_id)
+        .having(ready > 0)
+        .subquery()
+    )
+    # Asked once: with a clock that moves on, Postgres would compare every image that waits.
+    moment = select(now()).scalar_subquery()
+    # One look for each beginning of the index, so that none of them reads what waits.
+    looks = [
+        select(Image.id)
+        .where(
+            Image.job_id == backlog.c.job_id,
+            Image.group_id == backlog.c.group_id,
+            in_state(ImageState.READY),
+            Image.suspect.is_(suspect),
+            Image.not_before.is_(None) if at_once else Image.not_before <= moment,
+        )
+        .order_by(Image.not_before, Image.id)  # only that index gives this order, as for a claim
+        .limit(1)
+        .scalar_subquery()
+        for suspect in (False, True)
+        for at_once in (True, False)
+    ]
+    rows = session.execute(
+        select(backlog.c.route, func.sum(backlog.c.images))
+        .where(func.coalesce(*looks).is_not(None))
+        .group_by(backlog.c.route)
+    )
+    return {route: int(total) for route, total in rows}
+
+
 def find_job(session: Session, reference: str) -> Job:
     """The job that an id, else a name (its newest), or `latest` names; or `UnknownJob`."""
     newest = select(Job).order_by(Job.id.desc()).limit(1)

@@ -6,6 +6,7 @@
 3    a service did not answer: database, broker, storage
 70   an error that nobody foresaw (EX_SOFTWARE of sysexits.h)
 130  Ctrl-C
+141  nobody reads the output any more (`| head`), as a shell reports SIGPIPE
 """
 
 import json
@@ -22,6 +23,7 @@ EXIT_USAGE = 2
 EXIT_SERVICE = 3
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141
 
 SHOWN_PROBLEMS = 20
 """Bad rows of a manifest that a person is shown; `--json` has all of them."""

@@ -26,7 +26,7 @@ import click
 
 from db.errors import ImagemillError, UsageError
 from db.logs import HumanFormatter, secrets_of
-from scheduler_jobs.cli.endings import EXIT_INTERRUPTED, EXIT_OK, report
+from scheduler_jobs.cli.endings import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNREAD, report
 
 PLUGINS = "imagemill.commands"
 NOT_HERE = "Not available in this installation."
@@ -117,6 +117,10 @@ class LazyGroup(click.Group):
         return found
 
 
+class _Unread(Exception):
+    """Nobody reads standard output any more."""
+
+
 class ImagemillGroup(LazyGroup):
     """The outermost group: lists its commands by section, and gives every ending its exit code."""
 
@@ -163,6 +167,15 @@ class ImagemillGroup(LazyGroup):
             return own.help
         return _first_doc_line(self.entry_points[name])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does, but for a closed pipe, which click would report as a failed command."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise _Unread from None
+        return result
+
     def main(  # type: ignore[override]  # no caller wants the return value of standalone mode off
         self,
         args: Sequence[str] | None = None,
@@ -176,6 +189,10 @@ class ImagemillGroup(LazyGroup):
             result = super().main(arguments, prog_name, standalone_mode=False, **extra)
         except (click.Abort, KeyboardInterrupt):
             sys.exit(EXIT_INTERRUPTED)
+        except _Unread:
+            # Python writes what is still in its buffer when it ends, and would complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(EXIT_UNREAD)
         except Exception as error:
             if "--verbose" in arguments and not isinstance(error, click.ClickException):
                 _hide_secrets()

@@ -339,6 +339,21 @@ def test_ready_images_are_counted_by_route(mill: Mill) -> None:
     assert not mill.database.run(lambda session: jobs.has_backlog(session, route="default"))
 
 
+def test_groups_that_wait_out_their_retries_are_not_due(mill: Mill) -> None:
+    mill.load("job", ["a", "b"])
+    mill.load("far", ["c"], route="80gb")
+    shift = mill.shift()
+    first, second = mill.claim(shift)
+    mill.fail(shift, first.id)
+    mill.give_back(shift, [second.id])
+    assert mill.database.run(jobs.due_images) == {"default": 2, "80gb": 1}  # one can be claimed
+    mill.fail(shift, mill.claim(shift)[0].id)
+    assert mill.database.run(jobs.due_images) == {"80gb": 1}
+    assert mill.database.run(jobs.ready_images) == {"default": 2, "80gb": 1}
+    mill.wait_out()
+    assert mill.database.run(jobs.due_images) == {"default": 2, "80gb": 1}
+
+
 def test_folding_changes_no_count(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = mill.load("one", prompts(30)), mill.load("two", prompts(5))
     shift = mill.shift()

@@ -193,6 +193,7 @@ def test_reading_the_job_is_not_allowed(large: Database) -> None:
         (a_page(ImageFilter(job_id=2)), 2),
         (lambda s: len(stored.objects_of_job(s, 1, limit=PAGE, after=IMAGES // 2)), PAGE),
         (lambda s: jobs.requeue(s, [IMAGES, IMAGES - 1]), 2),
+        (jobs.due_images, {"default": 1}),
     ],
 )
 def test_a_question_costs_what_its_answer_is_worth(
@@ -201,6 +202,23 @@ def test_a_question_costs_what_its_answer_is_worth(
     answer, part, plans = cost(large, question)
     assert answer == expected
     assert part < 1, plans
+
+
+def test_the_dispatcher_looks_past_any_number_of_images_that_wait(large: Database) -> None:
+    later = "UPDATE images SET state = 'ready', object_id = NULL, outcome = NULL, suspect = true,"
+    waits = " error_code = 'render', not_before = '2100-01-01 00:00:00' WHERE job_id = 1"
+    moved = "UPDATE tallies SET state = 'ready' WHERE job_id = 1"
+
+    def wait(session: Session) -> None:
+        for statement in (later + waits, moved, "UPDATE jobs SET state = 'open' WHERE id = 1"):
+            session.connection().exec_driver_sql(statement)
+
+    effort = Effort(large)
+    with effort.reading() as session:
+        wait(session)
+        effort.spent = 0
+        assert jobs.due_images(session) == {"default": 1}
+    assert effort.spent < (FEW_STEPS if large.is_sqlite else FEW_ROWS), effort.plans
 
 
 def test_an_object_is_deleted_without_a_look_at_every_image(large: Database) -> None:

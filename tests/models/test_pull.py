@@ -36,6 +36,14 @@ revision = "{REVISION}"
 source = "team/pickled"
 revision = "{REVISION}"
 
+[models.broken]
+source = "team/broken"
+revision = "{REVISION}"
+
+[models.partial]
+source = "team/partial"
+revision = "{REVISION}"
+
 [models.old]
 source = "team/small"
 revision = "{"f" * 40}"
@@ -57,22 +65,24 @@ def hub(shapes64_files: dict[str, bytes]) -> Iterator[Hub]:
         "unet/diffusion_pytorch_model.bin": b"pickle",
         "unet/diffusion_pytorch_model.fp16.safetensors": b"other precision",
         "safety_checker/model.safetensors": b"not wanted",
+        "unet_onnx/config.json": b"{}",
+        "checkpoint-500/unet/diffusion_pytorch_model.safetensors": b"not wanted",
     }
     vae = {
         name.removeprefix("vae/"): body
         for name, body in shapes64_files.items()
         if name.startswith("vae/")
     }
-    pickled = {
-        "model_index.json": shapes64_files["model_index.json"],
-        "unet/config.json": b"{}",
-        "unet/diffusion_pytorch_model.bin": b"pickle",
-    }
+    pickled = {name: body for name, body in small.items() if not name.endswith(".safetensors")}
     repositories = {
         "team/small": small,
         "team/vae": vae,
         "team/gated": small,
         "team/pickled": pickled,
+        "team/broken": small | {"model_index.json": b"[]"},
+        "team/partial": {
+            name: body for name, body in small.items() if not name.startswith("scheduler/")
+        },
     }
     with serving(Hub(repositories=repositories, gated=frozenset({"team/gated"}))) as hub:
         yield hub
@@ -98,6 +108,8 @@ def test_a_pulled_model_loads_and_has_its_digest(hub: Hub, settings: Settings) -
 
     assert not [name for name in hub.served if name.endswith((".bin", ".ckpt"))]
     assert not [name for name in hub.served if "fp16" in name or "safety" in name]
+    # Only what the index names: a repository holds exports and training runs beside it.
+    assert not [name for name in hub.served if "onnx" in name or "checkpoint-" in name]
     model = load_model(entry, settings=settings)
     assert model.weights_digest == pulled.weights_digest
     assert pulled.weights_digest == weights_digest(
@@ -123,6 +135,8 @@ def test_a_composed_model_is_pulled_from_all_its_places(hub: Hub, settings: Sett
         ("secret", "team/gated is gated: .*HF_TOKEN"),
         ("gone", "there is no such model, or it is private"),
         ("pickled", "only pickled weights"),
+        ("broken", "team/broken: model_index.json can't be read"),
+        ("partial", "team/partial has no folder scheduler"),
         ("old", "has no revision ffffffffff"),
     ],
 )

@@ -143,3 +143,16 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writer)
     assert done.stderr == ""
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly(mill, home):
+    """As `imagemill images | head -1`: no traceback, no complaint, and a shell's code for it."""
+    mill.load("job", ["a red circle"])
+    command = [sys.executable, "-m", "scheduler_jobs.cli", "--home", str(home), "images"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"COLUMNS": "80"}
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, said = process.communicate()
+    assert (process.returncode, said) == (141, b"")

@@ -72,6 +72,20 @@ def test_publishes_no_more_while_enough_wait(
     assert queues.held == {"default": MIN_TOKENS}
 
 
+def test_is_quiet_until_the_first_retry_is_due(mill: Mill, queues: Queues) -> None:
+    """Woken each second, every worker would find nothing to claim, each second."""
+    mill.load("job", ["p0", "p1"])
+    shift = mill.shift()
+    for image in mill.claim(shift):
+        mill.fail(shift, image.id)
+    mill.end(shift)
+    dispatcher = Dispatcher(mill.database, Settings.load(retry_seconds=30))
+    assert [dispatcher.run_once().published for _ in range(3)] == [0, 0, 0]
+    mill.wait_out()
+    assert dispatcher.run_once().published == MIN_TOKENS
+    assert mill.audit() == []
+
+
 def test_publishes_again_what_the_broker_lost(
     mill: Mill, dispatcher: Dispatcher, queues: Queues
 ) -> None:
