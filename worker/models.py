@@ -33,7 +33,7 @@ from db.settings import Settings
 from worker.adapters import add_embeddings
 from worker.device import DTYPES, Precision, resolve_device, resolve_precision
 from worker.pipelines import Pipeline, load_pipeline
-from worker.tuning import Tuning, choose_tuning, tune
+from worker.tuning import Tuning, check_attention, choose_tuning, tune
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +136,7 @@ def load_model(
         tuning = Tuning()
         if pipeline is None:
             tuning = choose_tuning(settings, device)
+            check_attention(tuning, device, DTYPES[precision])
             tune(components, tuning)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"model {entry.name} does not fit on {device}: {error}") from error

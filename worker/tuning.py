@@ -77,6 +77,25 @@ def check_compiler(settings: Settings, device: torch.device) -> None:
         )
 
 
+def check_attention(tuning: Tuning, device: torch.device, dtype: torch.dtype) -> None:
+    """A `SettingsError` if this device has no attention kernel of the kind, in this precision.
+
+    As with `check_compiler`, images must not be accused of it.
+    """
+    heads = torch.zeros(1, 1, 8, 64, device=device, dtype=dtype)
+    try:
+        with tuning.attending():
+            torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        precision = str(dtype).removeprefix("torch.")
+        raise SettingsError(
+            f"IMAGEMILL_ATTENTION: {device} has no kernel {tuning.attention!r} for {precision}; "
+            "sdpa is torch's own choice"
+        ) from None
+
+
 def choose_tuning(settings: Settings, device: torch.device) -> Tuning:
     """What the settings say; channels last is the GPU's own choice.
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from db.errors import OutOfMemory
+from db.errors import OutOfMemory, SettingsError
 from db.registry import load_registry
 from db.settings import Settings
 from db.states import Outcome
@@ -41,6 +41,13 @@ def test_a_tuning_is_another_environment_that_keeps_the_promise(
     assert engine.environment.fingerprint() != plain.environment.fingerprint()
     assert worst_difference(pixels_of(tuned), pixels_of(usual)) <= 2
     assert certify(engine, spec.group(), model_name="shapes64").holds
+
+
+def test_an_attention_kernel_that_is_not_there_is_one_line(settings: Settings) -> None:
+    chosen = settings.model_copy(update={"attention": "cudnn"})
+    with pytest.raises(SettingsError, match="cpu has no kernel 'cudnn' for float32") as caught:
+        _opened(chosen)
+    assert "\n" not in caught.value.message
 
 
 def test_what_rests_is_moved_only_when_it_is_used(

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from torch.nn.attention import sdpa_kernel
 
 from benchmarks import gpu
+from db.errors import SettingsError
 from db.registry import load_registry
 from db.settings import Settings
 from db.specs import ImageSpec
@@ -21,7 +21,7 @@ from worker.certifying import certify
 from worker.engine import open_engine
 from worker.engine.conditioning import Conditioner, texts_of
 from worker.models import Model, load_model
-from worker.tuning import BACKENDS, Tuning, tune
+from worker.tuning import BACKENDS, Tuning, check_attention, tune
 
 SLOTS = 4
 SAMPLERS = ("ddim", "euler_a", "dpmpp_2m", "heun", "unipc", "dpmpp_2m_sde")
@@ -136,12 +136,10 @@ def test_what_rests_is_off_the_device(cuda: torch.device, settings: Settings) ->
 def test_an_attention_kernel_draws_the_same_picture(
     attention: str, shapes64: Model, settings: Settings
 ) -> None:
-    heads = torch.zeros(1, 2, 8, 16, device=shapes64.device, dtype=shapes64.dtype)
     try:
-        with sdpa_kernel(BACKENDS[attention]):
-            torch.nn.functional.scaled_dot_product_attention(heads, heads, heads)
-    except RuntimeError as error:
-        pytest.skip(f"this device has no such kernel: {error}")
+        check_attention(Tuning(attention=attention), shapes64.device, shapes64.dtype)
+    except SettingsError as error:
+        pytest.skip(error.message)
     model, changed = _reloaded(settings, attention=attention)
     spec = spec_for(model, sampler="dpmpp_2m")
     engine = open_engine(model, spec.group(), changed, SLOTS)

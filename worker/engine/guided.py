@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 
-from db.errors import ImagemillError, ModelError, OutOfMemory, RenderError
+from db.errors import ImagemillError, ModelError, OutOfMemory, RenderError, first_line
 from db.specs import ImageSpec
 from db.states import Outcome
 from worker.adapters import WornAdapter, wear
@@ -122,7 +122,7 @@ class GuidedEngine:
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"out of memory with {self.slots} slots: {error}") from error
         except RuntimeError as error:
-            raise RenderError(f"the forward pass failed: {error}") from error
+            raise RenderError(f"the forward pass failed: {first_line(error)}") from error
         self._charge(time.perf_counter() - started)
         ended = self._take_failed()
         for (row, slot), picture in zip(finished, pictures, strict=True):
