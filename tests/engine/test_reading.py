@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import transformers
 
 from db.states import Outcome
 from tests.engine.rendering import hashes, render
@@ -101,6 +102,29 @@ class _Given:
     @property
     def components(self) -> dict[str, Any]:
         return {"tokenizer": self.tokenizer}
+
+
+class _Processor(transformers.ProcessorMixin):
+    """Of text alone; Flux 2's is one of text and pictures."""
+
+    def __init__(self, tokenizer: Any = None, chat_template: str | None = None) -> None:
+        super().__init__(tokenizer, chat_template=chat_template)
+
+
+def test_a_processors_tokenizer_takes_notes_too(shop: Shop) -> None:
+    own = shop.model("z_image").components["tokenizer"]
+    processor = _Processor(own, chat_template=own.chat_template)
+    pipeline = _Given(processor)
+    reading = Reading()
+    reading.watch(pipeline, kept=None)
+    said = [[{"role": "user", "content": [{"type": "text", "text": "abcdef"}]}]]
+    template = "{% for m in messages %}>{{ m['content'][0]['text'] }}<{% endfor %}"
+    options = {"tokenize": True, "return_dict": True, "truncation": True, "max_length": 4}
+    given = pipeline.tokenizer.apply_chat_template(said, template, **options)
+
+    assert given == processor.apply_chat_template(said, template, **options)
+    assert processor.tokenizer is own
+    assert reading.cut("abcdef") == "def"
 
 
 def test_notes_are_of_what_the_tokenizer_was_told(shop: Shop) -> None:

@@ -40,8 +40,12 @@ class Reading:
         template = getattr(pipeline, _TEMPLATE_TOKENS, None)
         tokens = None if kept is None or template is None else template + kept
         for name, component in pipeline.components.items():
-            # Others can't say which character a token comes from.
-            if isinstance(component, transformers.PreTrainedTokenizerFast):
+            if isinstance(component, transformers.ProcessorMixin):  # of text and pictures (Flux 2)
+                watched = _watched(getattr(component, "tokenizer", None), self._notes, tokens)
+                processor = copy.copy(component)
+                object.__setattr__(processor, "tokenizer", watched)
+                setattr(pipeline, name, processor)
+            elif isinstance(component, transformers.PreTrainedTokenizerBase):
                 setattr(pipeline, name, _watched(component, self._notes, tokens))
 
     def cut(self, prompt: str) -> str | None:
@@ -75,8 +79,11 @@ def _lower(words: str) -> tuple[str, str]:
 def _watched(tokenizer: Any, notes: list[_Note], tokens: int | None) -> Any:
     """A copy of the tokenizer that notes every text it is told to cut at a length.
 
-    Of its class, for pipelines that ask; `tokens` is what the pipeline keeps at most.
+    Of its class, for pipelines that ask; `tokens` is what the pipeline keeps at most. One that
+    can't say which character a token comes from is given back as it is.
     """
+    if not isinstance(tokenizer, transformers.PreTrainedTokenizerFast):
+        return tokenizer
     found = copy.copy(tokenizer)
     kind = type(tokenizer)
 
