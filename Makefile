@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One install per state of the pins: the stamp is older than what it was made from, or is remade.
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check format parity independence chaos fuzz clean
+.PHONY: run test check format parity independence chaos fuzz hashes audit clean
 
 run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pictures
 	$(BIN)/imagemill run examples/shapes.csv --out out
@@ -66,6 +66,21 @@ ROWS ?= 200000
 
 fuzz: $(STAMP)  ## hostile manifests through all that `submit` does before it writes
 	$(BIN)/python -m tests.fuzz --rows $(ROWS) --seed $(SEED)
+
+hashes: $(STAMP)  ## the SHA-256 of all that the images install, for this platform; see deploy/README.md
+	$(BIN)/python -m tools.hashes $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
+
+AUDIT := $(VENV)/audit
+
+audit: $(AUDIT)/bin/pip-audit  ## known vulnerabilities in what the images install; needs PyPI
+	for file in deploy/hashes/*.txt; do \
+		$(AUDIT)/bin/pip-audit --strict --require-hashes --disable-pip --requirement $$file || \
+		{ echo "$$file: see above; offline, nothing is said about it" >&2; exit 1; }; \
+	done
+
+$(AUDIT)/bin/pip-audit:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 
 clean:  ## remove what the commands above made
 	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,13 +7,16 @@ import stat
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from functools import cache
+from importlib import metadata
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from db.registry import load_registry
 from db.settings import Settings
@@ -27,6 +30,7 @@ from tests.compose import (
     env_file,
     used_variables,
 )
+from tools.hashes import control_requirements, normalized, without_torch, worker_requirements
 
 DEPLOY = ROOT / "deploy"
 SCHEMA = ROOT / "tests" / "data" / "compose" / "compose-spec.json"
@@ -273,11 +277,78 @@ def test_every_target_is_a_stage_that_runs_without_root():
         assert stage[-1] == "USER 10001"
 
 
-def test_everything_installed_is_pinned():
+def test_everything_installed_is_pinned_by_its_hash():
+    """But for our own wheel, which the same build made, and torch without hashes of its build."""
     for stage in ("control", "worker"):
-        for line in dockerfile_stages()[stage]:
-            if "pip install" in line:
-                assert "--constraint /build/constraints.txt" in line or "--no-deps" in line
+        installs = [
+            command
+            for line in dockerfile_stages()[stage]
+            for command in re.split("&&|;|then|else", line)
+            if "pip install" in command
+        ]
+        assert installs
+        for command in installs:
+            hashed = "--no-deps --require-hashes" in command and "/build/hashes/" in command
+            ours = command.split()[-2:] == ["--no-deps", "/wheels/*.whl"]
+            torch = "--constraint /build/constraints.txt" in command and "torch" in command.split()
+            assert hashed or ours or torch, command
+
+
+def hashed(name: str) -> dict[str, str]:
+    """A file of hashes: each distribution's version."""
+    text = (DEPLOY / "hashes" / name).read_text("utf-8")
+    entries = re.findall(r"^(\S+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}$", text, re.MULTILINE)
+    assert len(entries) * 2 + 1 == len(text.splitlines()), "a distribution without a hash"
+    return dict(entries)
+
+
+def test_the_hashes_are_of_the_pinned_versions():
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    versions = {normalized(name): version for name, version in pinned.items()}
+    for file in ("control.txt", "worker.txt"):
+        for name, version in hashed(file).items():
+            # What builds and installs others is no dependency of ours, and not pinned for us.
+            assert versions.get(name, version) == version, f"{name}: run `make hashes`"
+    unpinned = {*hashed("control.txt"), *hashed("worker.txt")} - versions.keys()
+    assert unpinned <= {"setuptools"}, "run `make hashes`"
+
+
+def test_every_dependency_has_its_hash():
+    """What is needed, followed through what is installed here: nothing is left to resolve."""
+    for file, roots in (
+        ("control.txt", control_requirements()),
+        ("worker.txt", worker_requirements()),
+    ):
+        there = hashed(file).keys()
+        needed = needed_by(roots)
+        if file == "worker.txt":
+            needed = without_torch({f"{name}==": "" for name in needed}).keys()
+            needed = {pin.removesuffix("==") for pin in needed}
+        assert needed - there == set(), f"{file}: run `make hashes`"
+
+
+def needed_by(requirements: Iterable[str]) -> set[str]:
+    """The distributions that requirements bring along on this platform, by their metadata."""
+    found: set[str] = set()
+    seen: set[tuple[str, frozenset[str]]] = set()
+    waiting = [Requirement(text) for text in requirements]
+    while waiting:
+        wanted = waiting.pop()
+        name, extras = normalized(wanted.name), frozenset(wanted.extras)
+        if wanted.marker is not None and not wanted.marker.evaluate():
+            continue
+        if (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        found.add(name)
+        for text in metadata.requires(name) or ():
+            further = Requirement(text)
+            markers = further.marker
+            if markers is None or any(markers.evaluate({"extra": e}) for e in ("", *extras)):
+                further.marker = None
+                waiting.append(further)
+    return found
 
 
 def test_what_is_copied_is_sent_to_the_build():
