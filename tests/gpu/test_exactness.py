@@ -151,6 +151,7 @@ def test_an_attention_kernel_draws_the_same_picture(
     assert certify(engine, spec.group(), model_name="shapes64").holds
 
 
+@pytest.mark.timeout(1200)
 def test_compiled_kernels_draw_the_same_picture_from_one_graph(
     shapes64: Model, settings: Settings
 ) -> None:
