@@ -1,5 +1,6 @@
 """`status` and `jobs`: how far jobs are."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import click
@@ -15,6 +16,9 @@ from scheduler_jobs.cli.naming import job_argument, whole
 from scheduler_jobs.cli.output import Column, ago, duration, moment, number, plural
 
 SHOWN_GROUPS = 10
+SHOWN_JOBS = 30
+"""Live jobs that a person is shown, those in work before those that wait; `--json` has all."""
+
 COLUMNS = (
     Column(title="JOB", right=True),
     Column(title="NAME", elastic=True),
@@ -98,9 +102,14 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
     if not live:
         output.line("no job is live" + ("; the newest:" if newest else ""))
     if newest:
-        output.table(COLUMNS, map(_cells, newest))
+        shown = sorted(newest, key=lambda job: not job.counts.leased)[:SHOWN_JOBS]
+        output.table(COLUMNS, map(_cells, shown))
+        if len(newest) > len(shown):
+            more = plural(len(newest) - len(shown), "more live job")
+            output.line(f"… and {more} (`imagemill jobs --state open` lists them)")
     output.line()
     _print_workers(workers, shifts)
+    _print_unserved(live, workers)
 
 
 def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
@@ -130,6 +139,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
     if report.state in reports.LIVE:
         output.line()
         _print_workers(workers, shifts)
+        _print_unserved([report], workers)
 
 
 def _print_job(job: JobReport, outcomes: Mapping[str, int]) -> None:
@@ -232,6 +242,19 @@ def _print_workers(workers: Sequence[WorkerReport], shifts: int) -> None:
             for worker in workers
         ),
     )
+
+
+def _print_unserved(jobs: Sequence[JobReport], workers: Sequence[WorkerReport]) -> None:
+    """Say which routes nobody works on: their jobs wait for a worker, and not for their turn."""
+    served = {worker.route for worker in workers if not worker.draining}
+    waiting = Counter(job.route for job in jobs if job.state == JobState.OPEN and job.counts.ready)
+    for route, count in sorted(waiting.items()):
+        if workers and route not in served:
+            waits = "waits" if count == 1 else "wait"
+            output.line(
+                f"no worker takes the route {route}: {plural(count, 'job')} {waits}; "
+                f"`imagemill worker --route {route}` starts one"
+            )
 
 
 def _cells(job: JobReport) -> tuple[object, ...]:

@@ -5,6 +5,7 @@ import pytest
 from db.compositions import Composition
 from db.queries import environments
 from db.states import ImageState
+from scheduler_jobs.cli import jobs
 from tests.mill import CRASH, REFUSED
 
 EVIL = "a \x1b[31mred\u202e circle\nwith a tail"
@@ -206,3 +207,25 @@ def test_an_image_that_failed_and_waits_says_why(at_home, mill):
     mill.fail(shift, image.id, CRASH)
     detail = at_home("show", image.id, "--json").json["image"]
     assert (detail["state"], detail["error_code"]) == (ImageState.READY, "render")
+
+
+def test_status_shows_those_in_work_first_and_says_how_many_more_there_are(at_home, mill):
+    first = mill.load("oldest", ["a", "b"])
+    mill.claim(mill.shift(), limit=1)
+    for n in range(jobs.SHOWN_JOBS + 4):
+        mill.load(f"job {n}", ["a"])
+    lines = at_home("status").out.splitlines()
+    assert lines[1].split()[:2] == [str(first), "oldest"]
+    assert lines[jobs.SHOWN_JOBS + 1].startswith("… and 5 more live jobs")
+    assert len(at_home("status", "--json").json["jobs"]) == jobs.SHOWN_JOBS + 5
+
+
+def test_status_says_which_route_nobody_works_on(at_home, mill):
+    """Without it, a job with a mistyped route waits without a word."""
+    mill.load("near", ["a"])
+    job = mill.load("far", ["a"], route="80gb")
+    told = "no worker takes the route 80gb: 1 job waits; `imagemill worker --route 80gb` starts one"
+    for arguments in ([], [str(job)]):
+        out = at_home("status", *arguments).out
+        assert out.splitlines()[-1] == told
+        assert "route default" not in out
