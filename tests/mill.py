@@ -186,6 +186,11 @@ class Mill:
             lambda session: claims.begin(session, shift_id=shift_id, image_ids=ids)
         )
 
+    def end_rendering(self, shift_id: int, image_id: int) -> None:
+        self.database.run(
+            lambda session: claims.end_rendering(session, shift_id=shift_id, image_id=image_id)
+        )
+
     def fail(self, shift_id: int, image_id: int, failure: Failure = CRASH) -> ImageState | None:
         return self.database.run(
             lambda session: claims.fail(

@@ -102,6 +102,14 @@ class Holdings:
         )
         return [image for image in images if image.id in mine]
 
+    def end_rendering(self, image: Claimed) -> None:
+        """Record that an image is rendered, and only has to be stored."""
+        self._run(
+            lambda session: claims.end_rendering(
+                session, shift_id=self._shift_id, image_id=image.id
+            )
+        )
+
     def fail(
         self,
         image: Claimed,

@@ -5,6 +5,7 @@ transaction that makes its images done. A crash in between leaves a file without
 next attempt finds and adopts, or `sweep` removes.
 """
 
+import itertools
 import logging
 import queue
 import random
@@ -194,7 +195,7 @@ class Recorder:
         try:
             encoded = _encoded(image, rendered, environment)
             key = object_key(image.request_key, encoded.sha256, FILE_SUFFIXES[image.spec.format])
-            self._put(key, encoded)
+            self._put(image, key, encoded)
         except (RenderError, ObjectConflict) as error:
             # This image's own fault: without a charge, it would end shift after shift.
             self.failed += self._holdings.fail(image, error)
@@ -217,15 +218,19 @@ class Recorder:
         self.ticks += 1
         return _Ready(stored=stored, environment=environment)
 
-    def _put(self, key: str, encoded: EncodedImage) -> None:
+    def _put(self, image: Claimed, key: str, encoded: EncodedImage) -> None:
         pause = _FIRST_PAUSE_SECONDS
-        while True:
+        for attempt in itertools.count():
             try:
                 self._storage.put(key, encoded.body, media_type=encoded.media_type)
             except StorageError as error:
                 if not error.retryable or self._stopping.is_set() or self._give_up():
                     raise
                 log.warning("waiting for the store %s: %s", self._storage.uri, error)
+                if attempt == 0:
+                    # A worker may be lost while it waits, and the store's fault is not the image's.
+                    # Not before: what ends its process by being stored must be charged for it.
+                    self._holdings.end_rendering(image)
             else:
                 return
             self.ticks += 1

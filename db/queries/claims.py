@@ -208,6 +208,15 @@ def begin(session: Session, *, shift_id: int, image_ids: Collection[int]) -> set
     )
 
 
+def end_rendering(session: Session, *, shift_id: int, image_id: int) -> None:
+    """Record that an image is rendered: if its worker is lost now, that is not its doing."""
+    session.execute(
+        update(Image)
+        .where(Image.id == image_id, held_by(shift_id), Image.begun_at.is_not(None))
+        .values(begun_at=None)
+    )
+
+
 def fail(
     session: Session, *, shift_id: int, image_id: int, failure: Failure, policy: RetryPolicy
 ) -> ImageState | None:

@@ -212,14 +212,14 @@ MUTANTS = (
     _mutant(
         "commit without PUT",
         "worker/recording.py",
-        "            self._put(key, encoded)\n",
+        "            self._put(image, key, encoded)\n",
         "",
         *(RECORDING, SHIFT),
     ),
     _mutant(
         "commit before PUT",
         "worker/recording.py",
-        "            self._put(key, encoded)\n",
+        "            self._put(image, key, encoded)\n",
         "            threading.Timer(0.5, self._put, [key, encoded]).start()\n",
         RECORDING,
     ),
@@ -357,6 +357,13 @@ MUTANTS = (
         "self._fail(image, _charged(item.error))",
         "self._fail(image, item.error)",
         GROUP_RUN,
+    ),
+    _mutant(
+        "an image that waits for the store is charged with its worker",
+        "worker/recording.py",
+        "                    self._holdings.end_rendering(image)\n",
+        "                    pass\n",
+        RECORDING,
     ),
     _mutant(
         "images that were lost meanwhile are rendered",

@@ -84,6 +84,19 @@ def test_a_rescue_charges_only_what_had_begun(mill: Mill) -> None:
         assert session.get_one(Shift, shift).end_reason == "lost"
 
 
+def test_a_rescue_charges_nothing_that_only_has_to_be_stored(mill: Mill) -> None:
+    job = mill.load("job", prompts(2))
+    shift, other = mill.shift(), mill.shift()
+    rendered, rendering = (image.id for image in mill.claim(shift))
+    mill.begin(shift, [rendered, rendering])
+    mill.end_rendering(shift, rendered)
+    mill.end_rendering(other, rendering)  # another shift's images are not its to speak of
+    mill.expire(shift)
+    mill.rescue()
+    assert [i.suspect for i in mill.images(job)] == [False, True]
+    assert mill.events(rendered) == []
+
+
 def test_an_image_that_kills_its_process_alone_again_and_again_is_dead(mill: Mill) -> None:
     job = mill.load("job", prompts(2))
     for losses in range(1 + POLICY.max_losses):

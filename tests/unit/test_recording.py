@@ -80,6 +80,27 @@ def test_the_file_is_in_the_store_before_the_image_is_done(
     assert recorder.done == 1
 
 
+def test_an_image_that_waits_for_the_store_is_not_charged_for_its_worker(
+    mill: Mill, lease: Lease, store: FolderStorage
+) -> None:
+    job = mill.load("job", ["a"])
+    [image] = claimed(mill, lease)
+    begun: list[bool] = []
+
+    def look() -> None:
+        begun.append(mill.image(image.id).begun_at is not None)
+
+    def refuse() -> None:
+        look()
+        raise StorageError("503 Slow Down")
+
+    with recorder_of(mill, lease, FaultyStore(store, [refuse, look])) as recorder:
+        recorder.add(image, picture_of(image), ENVIRONMENT)
+        assert recorder.wait()
+    assert begun == [True, False]
+    assert mill.counts(job) == Counts(done=1)
+
+
 def test_the_row_describes_the_file(mill: Mill, lease: Lease, store: FolderStorage) -> None:
     import hashlib
 
