@@ -27,6 +27,9 @@ _ID = re.compile(r"[0-9]{1,18}")
 _IMAGES_A_STATEMENT = 5_000
 """How many images one statement cancels or retries: a job may have millions."""
 
+CANCELLED_AT_ONCE = 20_000
+"""How many images one transaction cancels: seconds, in which nobody waits for long."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewJob:
@@ -201,7 +204,11 @@ def resume(session: Session, job_id: int) -> bool:
 
 
 def cancel(session: Session, job_id: int) -> bool:
-    """Cancel a job: its ready images at once, leased ones when their shift lets go of them."""
+    """Cancel a job: nothing of it is claimed any more, and what is leased goes when it is let go.
+
+    Of its ready images, so many become cancelled in this transaction that nobody has to wait
+    for it; `cancel_stragglers` sees to the others, as often as it finds some.
+    """
     sources = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
     if not _move_job(
         session, job_id, sources=sources, target=JobState.CANCELLED, finished_at=now()
@@ -212,7 +219,10 @@ def cancel(session: Session, job_id: int) -> bool:
 
 
 def cancel_stragglers(session: Session, job_id: int | None = None) -> int:
-    """Cancel ready images of cancelled jobs (of one, or of all); how many."""
+    """Cancel ready images of cancelled jobs (of one, or of all), `CANCELLED_AT_ONCE` at most.
+
+    How many; 0 when there are no more, or somebody else is moving them.
+    """
     jobs = (
         select(Tally.job_id)
         .join(Job, Job.id == Tally.job_id)
@@ -223,17 +233,20 @@ def cancel_stragglers(session: Session, job_id: int | None = None) -> int:
     )
     if job_id is not None:
         jobs = jobs.where(Job.id == job_id)
-    return sum(
-        _move_images(
+    cancelled = 0
+    for job in session.scalars(jobs).all():
+        if cancelled >= CANCELLED_AT_ONCE:
+            break
+        cancelled += _move_images(
             session,
             and_(Image.job_id == job, in_state(ImageState.READY)),
             source=ImageState.READY,
             target=ImageState.CANCELLED,
             event="cancelled",
             values={"not_before": None},
+            at_most=CANCELLED_AT_ONCE - cancelled,
         )
-        for job in session.scalars(jobs).all()
-    )
+    return cancelled
 
 
 def retry(session: Session, job_id: int, *, codes: Collection[str] = ()) -> int:
@@ -429,18 +442,20 @@ def _move_images(
     target: ImageState,
     event: str,
     values: Mapping[str, Any],
+    at_most: int | None = None,
 ) -> int:
-    """Move all images that `which` selects, a few thousand at a time; how many.
+    """Move all images that `which` selects (or `at_most`), a few thousand at a time; how many.
 
     Those that somebody else is moving at this moment are left to them.
     """
     moved = last = 0
-    while True:
+    while at_most is None or moved < at_most:
+        left = _IMAGES_A_STATEMENT if at_most is None else at_most - moved
         chosen = (
             select(Image.id)
             .where(which, Image.id > last)
             .order_by(Image.id)
-            .limit(_IMAGES_A_STATEMENT)
+            .limit(min(_IMAGES_A_STATEMENT, left))
             .with_for_update(skip_locked=True)
             .cte("chosen")
             .prefix_with("MATERIALIZED")
@@ -452,13 +467,14 @@ def _move_images(
             .returning(Image.id, Image.job_id, Image.group_id, Image.generation)
         ).all()
         if not rows:
-            return moved
+            break
         moved += len(rows)
         last = max(row.id for row in rows)
         places = [(row.job_id, row.group_id) for row in rows]
         move_images(session, places, source=source, target=target)
         events = [(row.id, row.generation) for row in rows]
         record_events(session, events, shift_id=None, event=event)
+    return moved
 
 
 def _group_ids(session: Session, wanted: Mapping[str, ImageSpec]) -> dict[str, int]:

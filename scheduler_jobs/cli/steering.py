@@ -95,7 +95,15 @@ def cancel(invocation: Invocation, job: str, as_json: bool) -> None:
     Example:
       imagemill cancel latest
     """
-    _move(invocation, job, jobs.cancel, target=JobState.CANCELLED, as_json=as_json)
+    _move(
+        invocation,
+        job,
+        jobs.cancel,
+        target=JobState.CANCELLED,
+        as_json=as_json,
+        # Each in a transaction of its own. What is left if we are stopped, the dispatcher does.
+        go_on=jobs.cancel_stragglers,
+    )
 
 
 def _move(
@@ -105,13 +113,19 @@ def _move(
     *,
     target: JobState,
     as_json: bool,
+    go_on: Callable[[Session, int], int] | None = None,
 ) -> None:
-    """Make one transition of a job; being there already is fine, anything else a `UsageError`."""
+    """Make one transition of a job; being there already is fine, anything else a `UsageError`.
+
+    `go_on` moves more of its images, until it says that none are left.
+    """
 
     with invocation.reading() as session:
         # Looked up once: a second look for `latest`, on a retry, might find another job.
         found = find_job(session, reference)
     invocation.database.run(lambda session: transition(session, found.id))
+    while go_on is not None and invocation.database.run(lambda session: go_on(session, found.id)):
+        pass
     with invocation.reading() as session:
         state = find_job(session, str(found.id)).state
         counts = count_images(session, [found.id])[found.id]

@@ -375,3 +375,18 @@ def test_unknown_jobs_count_nothing(mill: Mill) -> None:
     assert mill.counts(99) == Counts()
     assert Counts(ready=1, leased=2, done=3, dead=4, cancelled=5).requested == 15
     assert Counts(ready=1, leased=2, done=3).pending == 3
+
+
+def test_a_large_job_is_cancelled_in_several_transactions(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "CANCELLED_AT_ONCE", 4)
+    monkeypatch.setattr(jobs, "_IMAGES_A_STATEMENT", 3)
+    job = mill.load("job", [f"p{n}" for n in range(10)])
+    other = mill.load("other", ["a", "b"])
+    assert mill.cancel(job)
+    assert mill.counts(job) == Counts(ready=6, cancelled=4)
+    assert mill.claim(mill.shift(), group_id=mill.images(job)[0].group_id)[0].job_id == other
+    assert mill.cancel(other)
+    assert [mill.cancel_stragglers() for _ in range(3)] == [4, 2, 0]
+    assert mill.counts(job) == Counts(cancelled=10)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from db.queries import jobs
 from db.queries.tallies import Counts
 from db.states import JobState
 from scheduler_jobs.cli import watch as watching
@@ -101,3 +102,9 @@ def test_ctrl_c_ends_the_watching_cleanly(at_home, job, monkeypatch):
     answer = at_home("watch", job)
     assert answer.code == 130
     assert "Traceback" not in answer.err
+
+
+def test_cancel_goes_on_until_nothing_is_left_to_cancel(at_home, mill, monkeypatch):
+    monkeypatch.setattr(jobs, "CANCELLED_AT_ONCE", 3)
+    job = mill.load("large", [f"p{n}" for n in range(10)])
+    assert at_home("cancel", str(job), "--json").json["counts"]["cancelled"] == 10
