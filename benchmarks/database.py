@@ -139,7 +139,7 @@ def questions(mill: Mill) -> dict[str, float]:
     return {
         "choose_group ms": milliseconds(lambda s: claims.choose_group(s, route="default")),
         "finish_jobs ms": milliseconds(jobs.finish_jobs),
-        "ready_images ms": milliseconds(jobs.ready_images),
+        "due_images ms": milliseconds(jobs.due_images),
         "cancel_stragglers ms": milliseconds(jobs.cancel_stragglers),
         "count_images ms": milliseconds(lambda s: tallies.count_images(s, [1])),
         "fold ms": milliseconds(tallies.fold),

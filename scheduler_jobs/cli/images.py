@@ -197,7 +197,7 @@ def _print_history(history: Sequence[Event]) -> None:
         (
             Column(title="WHEN"),
             Column(title="EVENT"),
-            Column(title="TRY", right=True),
+            Column(title="GENERATION", right=True),
             Column(title="WORKER", elastic=True),
             Column(title="WHY", elastic=True),
         ),
