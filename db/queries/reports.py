@@ -69,6 +69,14 @@ class CodeReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Waiting:
+    """Ready images that failed and wait out a retry, and in how many seconds the first is due."""
+
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BadRow:
     """A manifest row that asked for nothing that could be rendered."""
 
@@ -203,6 +211,19 @@ def count_dead(session: Session, job_id: int) -> list[CodeReport]:
         .order_by(func.count().desc(), Image.error_code)
     )
     return [CodeReport(code=code or "", images=count, message=text) for code, count, text in rows]
+
+
+def count_waiting(session: Session, job_id: int) -> Waiting | None:
+    """A job's images that wait out a retry; None if none does. Reads those that have failed."""
+    first, images, at = session.execute(
+        select(func.min(Image.not_before), func.count(), now()).where(
+            Image.job_id == job_id,
+            Image.error_code.is_not(None),
+            in_state(ImageState.READY),
+            Image.not_before > now(),
+        )
+    ).one()
+    return None if first is None else Waiting(images=images, seconds=(first - at).total_seconds())
 
 
 def list_bad_rows(

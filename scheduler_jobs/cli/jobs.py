@@ -7,7 +7,7 @@ import click
 
 from db.queries import reports
 from db.queries.jobs import find_job
-from db.queries.reports import CodeReport, GroupReport, JobReport, WorkerReport
+from db.queries.reports import CodeReport, GroupReport, JobReport, Waiting, WorkerReport
 from db.queries.shifts import live_shifts
 from db.states import JobState
 from scheduler_jobs.cli import output
@@ -117,6 +117,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
         found = find_job(session, reference)
         (report,) = reports.report_jobs(session, [found])
         outcomes = reports.count_outcomes(session, found.id)
+        waiting = reports.count_waiting(session, found.id) if report.counts.ready else None
         groups = reports.list_groups(session, found.id)
         dead = reports.count_dead(session, found.id) if report.counts.dead else []
         workers = reports.list_workers(session)
@@ -125,6 +126,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
         output.emit(
             {
                 "job": report,
+                "waiting": waiting,
                 "outcomes": outcomes,
                 "groups": groups,
                 "errors": dead,
@@ -133,7 +135,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
             }
         )
         return
-    _print_job(report, outcomes)
+    _print_job(report, outcomes, waiting)
     _print_groups(groups)
     _print_dead(report, dead)
     if report.state in reports.LIVE:
@@ -142,7 +144,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
         _print_unserved([report], workers)
 
 
-def _print_job(job: JobReport, outcomes: Mapping[str, int]) -> None:
+def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: Waiting | None) -> None:
     counts = job.counts
     rate = None if job.images_per_second is None else f"{number(job.images_per_second)} images/s"
     left = None if job.eta_seconds is None else duration(job.eta_seconds)
@@ -155,7 +157,7 @@ def _print_job(job: JobReport, outcomes: Mapping[str, int]) -> None:
             ("rows", f"{job.rows_loaded:,}"),
             ("bad rows", f"{job.bad_rows:,}" if job.bad_rows else None),
             ("images", f"{job.requested:,}"),
-            ("ready", f"{counts.ready:,}" if counts.ready else None),
+            ("ready", f"{counts.ready:,}{_waiting(waiting)}" if counts.ready else None),
             ("leased", f"{counts.leased:,}" if counts.leased else None),
             ("done", f"{counts.done:,}{_share(counts.done, job.requested)}"),
             ("dead", f"{counts.dead:,}" if counts.dead else None),
@@ -268,6 +270,14 @@ def _cells(job: JobReport) -> tuple[object, ...]:
         None if job.images_per_second is None else number(job.images_per_second),
         None if job.eta_seconds is None else duration(job.eta_seconds),
         ago(job.created_at),
+    )
+
+
+def _waiting(waiting: Waiting | None) -> str:
+    if waiting is None:
+        return ""
+    return (
+        f" ({waiting.images:,} failed and tried again later, first in {duration(waiting.seconds)})"
     )
 
 

@@ -81,6 +81,19 @@ def test_outcomes_and_deaths_are_counted(read, worked):
     assert (dead.code, dead.images, dead.message) == (REFUSED.code, 1, REFUSED.message)
 
 
+def test_images_that_wait_out_a_retry_are_counted(read, mill):
+    job = mill.load("job", ["a", "b", "c"])
+    assert read(reports.count_waiting, job) is None
+    shift = mill.shift()
+    for image in mill.claim(shift, limit=2):
+        mill.fail(shift, image.id)
+    waiting = read(reports.count_waiting, job)
+    assert waiting.images == 2
+    assert 0 < waiting.seconds <= mill.policy.retry_seconds
+    mill.wait_out()
+    assert read(reports.count_waiting, job) is None
+
+
 def test_workers_that_work_or_were_seen_are_alive(read, mill):
     assert [worker.working for worker in read(reports.list_workers)] == [False]
     shift = mill.shift()

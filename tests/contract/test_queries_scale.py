@@ -194,6 +194,7 @@ def test_reading_the_job_is_not_allowed(large: Database) -> None:
         (lambda s: len(stored.objects_of_job(s, 1, limit=PAGE, after=IMAGES // 2)), PAGE),
         (lambda s: jobs.requeue(s, [IMAGES, IMAGES - 1]), 2),
         (jobs.due_images, {"default": 1}),
+        (lambda s: reports.count_waiting(s, 1), None),
     ],
 )
 def test_a_question_costs_what_its_answer_is_worth(
