@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from db.errors import ModelError, first_line
 from db.registry import ModelEntry, component_folders, read_config
 
 _PIPELINE_MULTIPLE = 8
 _CLIP_WINDOW = 77
 _LARGE_SIDE = 1024
 _PACKED = 4
+_MOST_LEVELS = 16
 _AUTOENCODERS = ("vae", "movq", "vqgan", "vqvae")
 _DENOISERS = ("transformer", "unet", "decoder")
 
@@ -37,16 +39,26 @@ class ModelFacts:
 
 
 def model_facts(entry: ModelEntry) -> ModelFacts:
-    """The facts of a model whose files are here; a `ModelError` if they are not."""
+    """The facts of a model whose files are here; a `ModelError` if not, or if they say nonsense."""
+    try:
+        return _facts(entry)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise ModelError(f"model {entry.name}: its configuration makes no sense ({said})") from None
+
+
+def _facts(entry: ModelEntry) -> ModelFacts:
     if entry.kind == "generic":
         return _pipeline_facts(entry)
     folders = {name: folder for name, (folder, _) in component_folders(entry).items()}
     unet = read_config(folders["unet"]) if "unet" in folders else {}
     vae = read_config(folders["vae"]) if "vae" in folders else {}
     levels = len(vae.get("block_out_channels", ())) or 1
+    if levels > _MOST_LEVELS:
+        raise ModelError(f"model {entry.name}: an autoencoder of {levels:,} levels")
     scale = 2 ** (levels - 1)
     size = unet.get("sample_size") or 64
-    width, height = (size, size) if isinstance(size, int) else (size[1], size[0])
+    width, height = (size, size) if isinstance(size, int) else (int(size[1]), int(size[0]))
     tokenizer = folders.get("tokenizer")
     scheduler = entry.scheduler or (
         read_config(folders["scheduler"], "scheduler_config.json") if "scheduler" in folders else {}

@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from db.errors import ModelError
+from db.errors import ModelError, first_line
 from db.samplers import find_sampler
 from db.settings import Settings
 from db.weights import component_files, digest_of_files, file_digest, hub_cache, snapshot_folder
@@ -39,6 +39,8 @@ BUILT_IN = "shapes64"
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.safetensors)")
 _CLASS_FILE = "model_index.json"
+_COMPONENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_MOST_CONFIG_BYTES = 1 << 24
 NO_PIXELS = frozenset({"safety_checker", "feature_extractor"})
 _NO_COMPONENTS = NO_PIXELS | {"_class_name"}
 _DEFAULTABLE = frozenset(
@@ -244,10 +246,12 @@ def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
     path = folder / name
     if not path.is_file():
         return {}
+    if path.stat().st_size > _MOST_CONFIG_BYTES:
+        raise ModelError(f"{path}: more than {_MOST_CONFIG_BYTES:,} bytes, for a configuration")
     try:
         document = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path}: not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not JSON: {first_line(error)}") from None
     return document if isinstance(document, dict) else {}
 
 
@@ -410,11 +414,16 @@ def _root(where: str, source: str, revision: str | None, cache: Path) -> Path:
 def _listed_components(root: Path) -> tuple[str, ...]:
     """The components that a pipeline folder's `model_index.json` lists and that decide pixels."""
     index = read_config(root, _CLASS_FILE)
-    return tuple(
+    names = tuple(
         name
         for name, value in index.items()
-        if isinstance(value, list) and value[0] is not None and name not in _NO_COMPONENTS
+        if isinstance(value, list) and value[:1] != [None] and name not in _NO_COMPONENTS
     )
+    for name in names:
+        # It becomes a folder's name, and the index is whatever came with the weights.
+        if _COMPONENT.fullmatch(name) is None:
+            raise ModelError(f"{root / _CLASS_FILE}: {name[:60]!r} is no component's name")
+    return names
 
 
 def _deciding_files(entry: ModelEntry) -> dict[str, Path]:

@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from db.errors import ModelError
+from db.model_facts import model_facts
 from db.registry import load_registry, weights_digest
 from db.settings import Settings
+from scheduler_jobs.windows import PromptWindow
 from worker.adapters import add_embeddings, find_adapters
 from worker.models import Model, load_model
 
@@ -270,6 +272,117 @@ def test_code_beside_weights_is_never_run(
 @pytest.mark.parametrize("word", ["custom_pipeline", "trust_remote_code", "use_safetensors"])
 def test_the_registry_knows_no_option_that_loads_code(folder: Path, word: str) -> None:
     assert word in refused(settings_for(folder, more=f'{word} = "x"\n'))
+
+
+# Files that say nonsense ------------------------------------------------------------------------
+
+
+def _nested(folder: Path) -> None:
+    (folder / "unet" / "config.json").write_text("[" * 200_000)
+
+
+def _configuration_of_64_megabytes(folder: Path) -> None:
+    with (folder / "vae" / "config.json").open("wb") as file:
+        file.truncate(1 << 26)
+
+
+def _levels(folder: Path) -> None:
+    _changed(folder / "vae" / "config.json", block_out_channels=[32] * 100_000)
+
+
+def _text_for_a_size(folder: Path) -> None:
+    _changed(folder / "unet" / "config.json", sample_size="huge")
+
+
+def _size_of_one(folder: Path) -> None:
+    _changed(folder / "unet" / "config.json", sample_size=[64])
+
+
+def _component_elsewhere(folder: Path) -> None:
+    _changed(folder / "model_index.json", **{"../../outside": ["diffusers", "AutoencoderKL"]})
+
+
+def _component_at_the_root(folder: Path) -> None:
+    _changed(folder / "model_index.json", **{"/etc": ["diffusers", "AutoencoderKL"]})
+
+
+def _component_in_bidi(folder: Path) -> None:
+    _changed(folder / "model_index.json", **{"vae\u202e\x1b[2J": ["diffusers", "AutoencoderKL"]})
+
+
+def _component_of_nothing(folder: Path) -> None:
+    _changed(folder / "model_index.json", vae_2=[])
+
+
+def _header_of_2_63_bytes(folder: Path) -> None:
+    (weights,) = (folder / "unet").glob("*.safetensors")
+    weights.write_bytes((2**63).to_bytes(8, "little") + weights.read_bytes()[8:])
+
+
+def _tensors_beyond_the_file(folder: Path) -> None:
+    (weights,) = (folder / "unet").glob("*.safetensors")
+    tensor = {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}
+    header = json.dumps({"conv_in.weight": tensor}).encode()
+    weights.write_bytes(len(header).to_bytes(8, "little") + header + bytes(16))
+
+
+def _tokenizer_without_end(folder: Path) -> None:
+    (folder / "tokenizer" / "vocab.json").write_text('{"a": ' * 100_000)
+    (folder / "tokenizer" / "tokenizer.json").write_text('{"added_tokens": ' + "[" * 200_000)
+
+
+NONSENSE = (
+    _nested,
+    _configuration_of_64_megabytes,
+    _levels,
+    _text_for_a_size,
+    _size_of_one,
+    _component_elsewhere,
+    _component_at_the_root,
+    _component_in_bidi,
+    _component_of_nothing,
+    _header_of_2_63_bytes,
+    _tensors_beyond_the_file,
+    _tokenizer_without_end,
+)
+
+
+@pytest.mark.parametrize("kind", ["text_to_image", "generic"])
+@pytest.mark.parametrize("nonsense", NONSENSE, ids=lambda nonsense: nonsense.__name__[1:])
+def test_a_model_that_says_nonsense_is_one_line(
+    folder: Path, nonsense: Callable[[Path], None], kind: str
+) -> None:
+    """To whoever submits (facts, digest, window), and to the worker that loads it."""
+    nonsense(folder)
+    settings = settings_for(folder, more=f'kind = "{kind}"\n')
+    entry = load_registry(settings).find("victim")
+    for step in (
+        lambda: model_facts(entry),
+        lambda: weights_digest(entry, settings),
+        lambda: PromptWindow.from_tokenizer_folder(folder / "tokenizer", 77),
+    ):
+        with suppress(ModelError):
+            step()
+    if kind == "generic":
+        return  # what its loading raises is one image's error: tests/unit/test_shift.py
+    message = refused(settings)
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ('revision = "../../../../etc"', "needs revision = the commit's 40 hex digits"),
+        ('revision = "main"', "needs revision"),
+        ('revision = "' + "A" * 40 + '"', "needs revision"),
+        ("", "needs revision"),
+    ],
+)
+def test_a_revision_is_a_commit_and_no_path(tmp_path: Path, more: str, words: str) -> None:
+    registry = tmp_path / "models.toml"
+    registry.write_text(f'[models.victim]\nsource = "org/model"\n{more}\n')
+    with pytest.raises(ModelError, match=words):
+        load_registry(Settings.load(models=registry))
 
 
 # Our own code ----------------------------------------------------------------------------------

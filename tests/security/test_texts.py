@@ -94,6 +94,15 @@ def test_bad_rows_are_printed_without_their_escapes(at_home: CommandLine, tmp_pa
         assert printable(answer.out + answer.err), repr(answer.out + answer.err)
 
 
+@pytest.mark.parametrize("name", [BIDI_AND_CONTROLS, "<script>alert(1)</script>", "a%h", ""])
+def test_a_worker_s_name_is_plain(imagemill: CommandLine, name: str) -> None:
+    """It stands in Flower's pages and metrics, and in every worker's log."""
+    answer = imagemill("worker", "--name", name)
+    assert answer.code == 2
+    assert "allowed: 1 to 64 letters" in answer.err
+    assert printable(answer.out + answer.err)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "command",
