@@ -13,7 +13,8 @@ from celery import Celery
 from redis.exceptions import RedisError
 
 from db.errors import BrokerError
-from db.settings import Settings, without_password
+from db.settings import Settings
+from db.urls import without_password
 
 SHIFT_TASK = "imagemill.shift"
 """The one task: a worker renders until its time is over or nothing is left."""

@@ -17,7 +17,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+
+from db.urls import passwords_in
 
 if TYPE_CHECKING:
     from db.settings import Settings
@@ -151,12 +152,8 @@ def secrets_of(settings: "Settings") -> tuple[str, ...]:
     """
     given = [os.environ.get(name, "") for name in _SECRET_VARIABLES]
     found = {*given, *(value.partition(":")[2] for value in given)}  # Flower's is user:password
-    for url in (settings.database_url.get_secret_value(), settings.broker_url.get_secret_value()):
-        try:
-            password = urlsplit(url).password or ""
-        except ValueError:  # not a URL: whoever opens it says so
-            continue
-        found |= {password, unquote(password)}
+    for url in (settings.database_url, settings.broker_url):
+        found |= passwords_in(url.get_secret_value())
     long = (secret for secret in found if len(secret) >= _LEAST_SECRET)
     return tuple(sorted(long, key=len, reverse=True))
 

@@ -9,7 +9,6 @@ import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
@@ -161,15 +160,6 @@ class Settings(BaseSettings):
             if value is not None:
                 values[f"IMAGEMILL_{name.upper()}"] = str(value)
         return values
-
-
-def without_password(url: str) -> str:
-    """A URL with its password replaced by `***`: for messages and `doctor`."""
-    parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    netloc = parts.netloc.replace(f":{parts.password}@", ":***@")
-    return urlunsplit(parts._replace(netloc=netloc))
 
 
 def _problem(error: dict[str, Any]) -> str:

@@ -18,11 +18,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from db.errors import ObjectConflict, ObjectMissing, StorageError
-from db.settings import without_password
 from db.storage import StoredObject
 from db.storage.keys import checked_key, is_key
 from db.storage.probing import probe_name, try_out
 from db.storage.s3_errors import error_code, http_status, s3_errors
+from db.urls import without_password
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -31,8 +31,9 @@ from db.errors import (
 from db.queries.reports import list_workers
 from db.registry import load_registry, weights_digest
 from db.schema import check_schema, head
-from db.settings import Settings, without_password
+from db.settings import Settings
 from db.storage.opening import open_storage
+from db.urls import without_password
 from scheduler_jobs.cli.endings import EXIT_OK, EXIT_SERVICE, EXIT_USAGE
 from scheduler_jobs.cli.invocation import open_database
 

@@ -13,7 +13,7 @@ from db.database import Database
 from db.errors import SettingsError
 from db.logs import configure_logging
 from db.schema import migrate as upgrade
-from db.settings import without_password
+from db.urls import without_password
 from scheduler_jobs.cli import output
 from scheduler_jobs.cli.invocation import Invocation, pass_invocation
 

@@ -114,6 +114,15 @@ def test_secrets_are_written_by_no_formatter(monkeypatch: pytest.MonkeyPatch):
             assert part not in line
 
 
+def test_every_broker_s_password_and_every_option_s_is_a_secret():
+    settings = Settings(
+        database_url="postgresql://app@db/x?sslpassword=option%2Dpassword",
+        broker_url="redis://:first-password@a/0;sentinel://:second-password@b/0",
+    )
+    found = secrets_of(settings)
+    assert {"first-password", "second-password", "option-password"} <= set(found)
+
+
 def test_a_short_password_does_not_blank_the_log():
     settings = Settings(database_url="postgresql://app:app@db/x", broker_url="redis://h:1/0")
     assert secrets_of(settings) == ()

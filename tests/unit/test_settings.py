@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from db.errors import SettingsError
-from db.settings import Settings, without_password
+from db.settings import Settings
+from db.urls import without_password
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -56,6 +57,10 @@ def test_secrets_are_in_no_message(monkeypatch):
     monkeypatch.setenv("IMAGEMILL_SLOTS", "2")
     assert "hunter2" not in repr(Settings.load())
     assert without_password("redis://:hunter2@host:1/0") == "redis://:***@host:1/0"
+    two = "redis://:hunter2@a:1/0;sentinel://u:hunter2@b:2/0"
+    assert without_password(two) == "redis://:***@a:1/0;sentinel://u:***@b:2/0"
+    option = "postgresql://app@host/mill?sslpassword=hunter2&connect_timeout=1"
+    assert without_password(option) == option.replace("hunter2", "***")
 
 
 def test_a_child_process_gets_the_same_settings(tmp_path, monkeypatch):

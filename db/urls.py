@@ -1,0 +1,36 @@
+"""Addresses of services, and the passwords in them."""
+
+import re
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+_NEXT = re.compile(r";(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_OPTION = re.compile(r"([?&][^=&]*(?:pass|secret|token)[^=&]*=)([^&]*)", re.IGNORECASE)
+
+
+def without_password(text: str) -> str:
+    """A URL, or several with `;` between them, with `***` for every password: for messages."""
+    return ";".join(_OPTION.sub(r"\1***", _masked(url)) for url in _NEXT.split(text))
+
+
+def passwords_in(text: str) -> set[str]:
+    """The passwords in a URL, or in several with `;` between them, as they stand and decoded.
+
+    In the place for it, and in options: Celery takes several brokers, a database's options may
+    hold a password too. Of what is no URL nothing: whoever opens it says so.
+    """
+    found: set[str] = set()
+    for url in _NEXT.split(text):
+        found |= {value for _, value in _OPTION.findall(url)}
+        try:
+            found.add(urlsplit(url).password or "")
+        except ValueError:
+            continue
+    return found | {unquote(password) for password in found}
+
+
+def _masked(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    netloc = parts.netloc.replace(f":{parts.password}@", ":***@")
+    return urlunsplit(parts._replace(netloc=netloc))
