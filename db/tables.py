@@ -188,6 +188,9 @@ class Object(Base):
 
 
 _READY = text("state = 'ready'")
+_WAITING = text("shift_id IS NULL AND object_id IS NULL")
+"""Of images that may yet be given an object. Not worded like `_READY`: a planner whose statistics
+are older than a job takes either index for empty, and would read the wrong one from end to end."""
 _LEASED = text("state = 'leased'")
 _DEAD = text("state = 'dead'")
 _FAILED = text("error_code IS NOT NULL")
@@ -214,7 +217,12 @@ class Image(Base):
             sqlite_where=_READY,
         ),
         Index("ix_images_leased", "shift_id", postgresql_where=_LEASED, sqlite_where=_LEASED),
-        Index("ix_images_waiting", "request_key", postgresql_where=_READY, sqlite_where=_READY),
+        Index(
+            "ix_images_waiting",
+            "request_key",
+            postgresql_where=_WAITING,
+            sqlite_where=_WAITING,
+        ),
         Index("ix_images_dead", *("job_id", "id"), postgresql_where=_DEAD, sqlite_where=_DEAD),
         Index(
             "ix_images_failed",

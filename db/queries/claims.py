@@ -396,7 +396,7 @@ def _claim_from(
     )
     rows = session.execute(
         update(Image)
-        .where(Image.id.in_(select(chosen.c.id)), in_state(ImageState.READY))
+        .where(Image.id.in_(select(chosen.c.id)))
         .values(state=ImageState.LEASED, shift_id=shift_id)
         .returning(
             Image.id,

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from db.compositions import Composition
 from db.queries.bulk import among
-from db.queries.claims import held_by, hold, in_state, record_events
+from db.queries.claims import held_by, hold, record_events
 from db.queries.tallies import move_images
 from db.states import ImageState, JobState, Outcome
 from db.tables import Composition as CompositionRow
@@ -164,7 +164,9 @@ def _finish(session: Session, *, shift_id: int, keys: Sequence[str]) -> int:
         select(Image.id)
         .where(
             asked,
-            in_state(ImageState.READY),
+            Image.shift_id.is_(None),
+            Image.object_id.is_(None),
+            Image.state.not_in((ImageState.DEAD, ImageState.CANCELLED)),
             exists().where(Job.id == Image.job_id, Job.state.in_(_FINISHABLE)),
         )
         .order_by(Image.id)
@@ -172,7 +174,7 @@ def _finish(session: Session, *, shift_id: int, keys: Sequence[str]) -> int:
         .cte("waiting")
         .prefix_with("MATERIALIZED")
     )
-    theirs = and_(Image.id.in_(select(waiting.c.id)), in_state(ImageState.READY))
+    theirs = Image.id.in_(select(waiting.c.id))
     return _make_done(session, mine, source=ImageState.LEASED, shift_id=shift_id) + _make_done(
         session, theirs, source=ImageState.READY, shift_id=shift_id
     )

@@ -16,11 +16,12 @@ from sqlalchemy import Connection, delete, event, func, select
 from sqlalchemy.orm import Session
 
 from db.database import Database
-from db.queries import jobs, reports, stored
+from db.queries import claims, jobs, objects, reports, stored
 from db.queries.image_reports import ImageFilter, list_images
 from db.states import ImageState, Outcome
 from db.tables import Image, Object
-from tests.mill import Mill
+from tests.mill import CRASH, POLICY, Mill
+from tests.mill import stored as stored_image
 
 ROWS = 20_000
 SAMPLES = 5
@@ -205,20 +206,44 @@ def test_a_question_costs_what_its_answer_is_worth(
     assert part < 1, plans
 
 
+def undo(session: Session, **images: str) -> None:
+    """Make every image of job 1 ready, with these columns; the statistics still say: done."""
+    columns = {"state": "'ready'", "object_id": "NULL", "outcome": "NULL"} | images
+    values = ", ".join(f"{name} = {value}" for name, value in columns.items())
+    for statement in (
+        f"UPDATE images SET {values} WHERE job_id = 1",
+        "UPDATE tallies SET state = 'ready' WHERE job_id = 1",
+        "UPDATE jobs SET state = 'open' WHERE id = 1",
+    ):
+        session.connection().exec_driver_sql(statement)
+
+
 def test_the_dispatcher_looks_past_any_number_of_images_that_wait(large: Database) -> None:
-    later = "UPDATE images SET state = 'ready', object_id = NULL, outcome = NULL, suspect = true,"
-    waits = " error_code = 'render', not_before = '2100-01-01 00:00:00' WHERE job_id = 1"
-    moved = "UPDATE tallies SET state = 'ready' WHERE job_id = 1"
-
-    def wait(session: Session) -> None:
-        for statement in (later + waits, moved, "UPDATE jobs SET state = 'open' WHERE id = 1"):
-            session.connection().exec_driver_sql(statement)
-
+    waiting = {"suspect": "true", "error_code": "'render'", "not_before": "'2100-01-01 00:00:00'"}
     effort = Effort(large)
     with effort.reading() as session:
-        wait(session)
+        undo(session, **waiting)
         effort.spent = 0
         assert jobs.due_images(session) == {"default": 1}
+    assert effort.spent < (FEW_STEPS if large.is_sqlite else FEW_ROWS), effort.plans
+
+
+def test_a_shift_costs_what_it_renders_whatever_the_statistics_say(large: Database) -> None:
+    """A job is loaded, and worked on, long before the planner hears of its images."""
+    shift = Mill(large).shift()
+    effort = Effort(large)
+    with effort.reading() as session:
+        undo(session, error_code="NULL", error_message="NULL")
+        session.connection().exec_driver_sql("DELETE FROM objects WHERE id <= 8")
+        effort.spent = 0
+        claimed = claims.claim(session, shift_id=shift, group_id=1, route="default", limit=8)
+        assert [image.id for image in claimed] == list(range(1, 9))
+        claims.begin(session, shift_id=shift, image_ids=[image.id for image in claimed])
+        files = [stored_image(image.request_key) for image in claimed[:5]]
+        objects.complete(session, shift_id=shift, environment_id=1, stored=files)
+        objects.finish_known(session, shift_id=shift, request_keys=["r1000", "r2000"])
+        claims.fail(session, shift_id=shift, image_id=6, failure=CRASH, policy=POLICY)
+        claims.give_back(session, shift_id=shift)
     assert effort.spent < (FEW_STEPS if large.is_sqlite else FEW_ROWS), effort.plans
 
 

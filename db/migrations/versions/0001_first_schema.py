@@ -330,8 +330,8 @@ def upgrade() -> None:
         "images",
         ["request_key"],
         unique=False,
-        postgresql_where=sa.text("state = 'ready'"),
-        sqlite_where=sa.text("state = 'ready'"),
+        postgresql_where=sa.text("shift_id IS NULL AND object_id IS NULL"),
+        sqlite_where=sa.text("shift_id IS NULL AND object_id IS NULL"),
     )
     op.create_table(
         "tallies",
