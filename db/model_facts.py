@@ -24,7 +24,8 @@ class ModelFacts:
     `latent_scale` is pixels per latent cell, `size_multiple` what width and height must be a
     multiple of, `default_size` the (width, height) it was trained at, `window` the tokens of its
     text encoder (begin and end included; None: it takes no text), `tokenizer` the folder of its
-    tokenizer files, `guided` whether classifier-free guidance means anything to it.
+    tokenizer files, `guided` whether classifier-free guidance means anything to it, `refined`
+    whether it has a second U-Net for the end of the schedule.
     """
 
     latent_scale: int
@@ -36,6 +37,7 @@ class ModelFacts:
     guided: bool
     prediction_type: str
     inpainting: bool
+    refined: bool = False
 
 
 def model_facts(entry: ModelEntry) -> ModelFacts:
@@ -75,6 +77,7 @@ def _facts(entry: ModelEntry) -> ModelFacts:
         guided=tokenizer is not None and unet.get("time_cond_proj_dim") is None,
         prediction_type=str(scheduler.get("prediction_type", "epsilon")),
         inpainting=in_channels == 2 * latent_channels + 1,
+        refined="refiner" in folders,
     )
 
 

@@ -46,7 +46,7 @@ _NO_COMPONENTS = NO_PIXELS | {"_class_name"}
 _DEFAULTABLE = frozenset(
     {"width", "height", "steps", "guidance_scale", "sampler", "negative_prompt", "clip_skip"}
     | {"guidance_rescale", "strength", "sampler_options", "format", "quality"}
-    | {"long_prompts", "prompt_weighting"}
+    | {"long_prompts", "prompt_weighting", "refiner_start"}
 )
 
 

@@ -43,6 +43,8 @@ class ImageSpec:
     `sampler` is a canonical name of `db.samplers`; `sampler_options` overrides its configuration
     (`eta`, `sigmas`, `timestep_spacing`, `beta_schedule`, `prediction_type`, …).
     `init_image` and `mask` are SHA-256 hex digests of the input file's bytes.
+    `refiner_start` is the share of the schedule after which the model's refiner goes on (None: the
+    base draws to the end): diffusers' `denoising_end` of the one, `denoising_start` of the other.
     `windows` counts the text encoder's windows that the prompts may fill with
     `long_prompts="chunk"`; it was settled when the row was planned.
     `model` is the registry's name for people; `weights_digest` is what counts.
@@ -68,6 +70,7 @@ class ImageSpec:
     windows: int = 1
     prompt_weighting: bool = False
     adapters: tuple[Adapter, ...] = ()
+    refiner_start: float | None = None
     format: ImageFormat = "png"
     quality: int | None = None
 

@@ -24,6 +24,8 @@ from scheduler_jobs.windows import PromptWindow
 FALLBACK = Parameters(steps=25, guidance_scale=7.5, sampler="dpmpp_2m", samples=1, format="png")
 """For what neither row, job nor model says."""
 
+REFINER_START = 0.8
+"""Where the refiner of a model that has one takes over: as its makers recommend."""
 
 MAX_WINDOWS = 8
 """Attention over the prompt grows with it; what is beyond is cut, and the image says so."""
@@ -78,6 +80,13 @@ class PlannedCell:
             return strength_for(steps=steps, start_step=self.parameters.start_step)
         return self.parameters.strength
 
+    def _refiner_start(self) -> float | None:
+        """Where the refiner takes over; None where the model has none, or is to do without."""
+        start = self.parameters.refiner_start
+        if not self.model.facts.refined or self.mask is not None or start == 1:
+            return None
+        return REFINER_START if start is None else start
+
     def _windows(self, given: Parameters) -> int:
         """How many of the text encoder's windows the prompts of an image fill."""
         window = self.model.window
@@ -115,6 +124,7 @@ class PlannedCell:
             long_prompts=given.long_prompts or "truncate",
             windows=self._windows(given),
             prompt_weighting=given.prompt_weighting or False,
+            refiner_start=self._refiner_start(),
             format=given.format or "png",
             quality=given.quality,
         )
@@ -183,6 +193,7 @@ class Planner:
         _check_size(model, width, height)
         _check_sampler(model, parameters)
         _check_pictures(model, parameters)
+        _check_refiner(model, parameters)
         truncates = model.window is not None and parameters.long_prompts != "chunk"
         return PlannedCell(
             row=row,
@@ -285,3 +296,13 @@ def _check_pictures(model: PlannedModel, given: Parameters) -> None:
     if given.start_step is not None and given.start_step >= (given.steps or 0):
         allowed = f"less than the {given.steps} steps"
         raise _Refused("start_step", str(given.start_step), allowed)
+
+
+def _check_refiner(model: PlannedModel, given: Parameters) -> None:
+    if given.refiner_start in (None, 1):
+        return
+    found = f"{given.refiner_start:g}"
+    if not model.facts.refined:
+        raise _Refused("refiner_start", found, f"1, or none: {model.entry.name} has no refiner")
+    if given.mask is not None:
+        raise _Refused("refiner_start", found, "1, or none: nothing is refined within a mask")

@@ -97,6 +97,10 @@ class FakeEngine:
     def tickets(self) -> tuple[int | None, ...]:
         return tuple(None if slot is None else slot.ticket for slot in self._slots)
 
+    @property
+    def refined(self) -> bool:
+        return False
+
     def room(self) -> int:
         return self._slots.count(None)
 

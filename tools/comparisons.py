@@ -16,9 +16,16 @@ from db.settings import Settings
 from db.specs import ImageSpec
 from db.states import Outcome
 from tools import families, pipeline_oracle
-from tools.oracle import Oracle, Pixels, UnconditionalOracle, XLOracle, worst_difference
+from tools.oracle import (
+    Oracle,
+    Pixels,
+    RefinedOracle,
+    UnconditionalOracle,
+    XLOracle,
+    worst_difference,
+)
 from tools.pipeline_oracle import PipelineOracle
-from tools.small_models import distilled, inpainting, save_ddpm, save_sdxl
+from tools.small_models import distilled, inpainting, save_ddpm, save_refiner, save_sdxl
 from worker.engine import Failed, open_engine
 from worker.models import Model, load_model
 
@@ -113,6 +120,7 @@ def compare(comparison: Comparison, settings: Settings) -> list[Difference]:
 def register(folder: Path) -> Settings:
     """Settings whose registry knows the small models that are going to be saved in `folder`."""
     tables = ['[models.sdxl]\nsource = "sdxl"\n']
+    tables += ['[models.refined]\nsource = "sdxl"\nparts = { refiner = { source = "refiner" } }\n']
     tables += ['[models.ddpm]\nsource = "ddpm"\nkind = "unconditional"\n']
     tables += [
         f'[models.{name}]\nsource = "{name}"\nkind = "generic"\n' for name in families.FAMILIES
@@ -158,6 +166,18 @@ def _xl(folder: Path, settings: Settings, steps: int) -> Iterator[Comparison]:
     return _in_each_way(model, XLOracle, USUAL, _size(32) | {"steps": steps})
 
 
+def _refined(folder: Path, settings: Settings, steps: int) -> Iterator[Comparison]:
+    save_sdxl(folder / "sdxl")
+    save_refiner(folder / "refiner")
+    model = _load("refined", settings)
+    values = _size(32) | {"steps": steps, "refiner_start": 0.6}
+    yield from _in_each_way(model, RefinedOracle, USUAL, values, (FROM_NOISE,))
+    # A weaker start lies beyond the base's part, which diffusers' two calls can't be told.
+    yield from _in_each_way(
+        model, RefinedOracle, USUAL, values | {"strength": 0.9}, (FROM_PICTURE,)
+    )
+
+
 def _unconditional(folder: Path, settings: Settings, steps: int) -> Iterator[Comparison]:
     save_ddpm(folder / "ddpm")
     model = _load("ddpm", settings)
@@ -177,6 +197,7 @@ TABLES: Mapping[str, Callable[[Path, Settings, int], Iterator[Comparison]]] = {
     "A U-Net made for inpainting": _inpainting,
     "A U-Net distilled from guidance": _distilled,
     "SDXL": _xl,
+    "SDXL and its refiner": _refined,
     "Unconditional": _unconditional,
     "Other pipelines": _pipelines,
 }
@@ -198,7 +219,7 @@ def _in_each_way(
         IN_MASK: {"init_image": _digest(scene), "mask": _digest(mask), "strength": 0.8},
     }
     for way in ways:
-        rows = _rows(model, samplers, way, {**values, **changes[way]})
+        rows = _rows(model, samplers, way, {**changes[way], **values})
         yield Comparison(model=model, oracle=oracle(model, files), rows=rows, inputs=files)
 
 

@@ -5,6 +5,7 @@ Schedulers are configured here as a user of diffusers would, not by `worker.samp
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -82,20 +83,32 @@ class Oracle:
         prompt where diffusers' pipeline can't encode them itself (long ones, weighted ones).
         """
         pipeline = self._pipeline(spec, copies=slots)
-        arguments = self._arguments(spec)
-        skip = arguments.pop("clip_skip", None)
-        encoded = embeddings or self._encode(pipeline, spec, skip)
-        latents = pipeline(
+        generators = [torch.Generator("cpu").manual_seed(spec.seed) for _ in range(slots)]
+        arguments = self._arguments(spec) | {"output_type": "latent", "generator": generators}
+        latents = self._latents(pipeline, spec, arguments, embeddings)
+        with torch.inference_mode():
+            values = pipeline.vae.decode(latents[:1] / pipeline.vae.config.scaling_factor).sample
+        return np.asarray(pipeline.image_processor.postprocess(values.detach())[0])
+
+    def _latents(
+        self,
+        pipeline: Any,
+        spec: ImageSpec,
+        arguments: Mapping[str, Any],
+        embeddings: Sequence[torch.Tensor | None] | None = None,
+    ) -> torch.Tensor:
+        """What a pipeline draws for as many copies of a row as there are generators."""
+        given = dict(arguments)
+        encoded = embeddings or self._encode(pipeline, spec, given.pop("clip_skip", None))
+        slots = len(given["generator"])
+        latents: torch.Tensor = pipeline(
             **{
                 name: None if text is None else text.repeat(slots, *[1] * (text.ndim - 1))
                 for name, text in zip(_EMBEDDINGS, encoded, strict=False)
             },
-            generator=[torch.Generator("cpu").manual_seed(spec.seed) for _ in range(slots)],
-            **(arguments | {"output_type": "latent"}),
+            **given,
         ).images
-        with torch.inference_mode():
-            values = pipeline.vae.decode(latents[:1] / pipeline.vae.config.scaling_factor).sample
-        return np.asarray(pipeline.image_processor.postprocess(values.detach())[0])
+        return latents
 
     def _encode(
         self, pipeline: Any, spec: ImageSpec, skip: int | None
@@ -188,6 +201,61 @@ class XLOracle(Oracle):
             clip_skip=skip,
         )
         return encoded
+
+
+class RefinedOracle(XLOracle):
+    """As `XLOracle`, with a second pipeline that goes on at `refiner_start`, drawing on.
+
+    That is how diffusers' manual has a base and its refiner share a schedule; to the refiner an
+    empty negative prompt is a text.
+    """
+
+    def alone(self, spec: ImageSpec) -> Pixels:
+        """The row as a user gets it."""
+        arguments = {
+            "prompt": spec.prompt,
+            "negative_prompt": spec.negative_prompt or None,
+            "generator": torch.Generator("cpu").manual_seed(spec.seed),
+        }
+        first = self._arguments(spec) | {"output_type": "latent"}
+        base = self._pipeline(spec, copies=1)
+        latents = base(**arguments, **first, denoising_end=spec.refiner_start).images
+        refiner = self._refiner(spec, copies=1)
+        result = refiner(**arguments, **self._handed_over(spec, latents))
+        return np.asarray(result.images[0])
+
+    def _latents(
+        self,
+        pipeline: Any,
+        spec: ImageSpec,
+        arguments: Mapping[str, Any],
+        embeddings: Sequence[torch.Tensor | None] | None = None,
+    ) -> torch.Tensor:
+        first = dict(arguments) | {"denoising_end": spec.refiner_start}
+        latents = super()._latents(pipeline, spec, first, embeddings)
+        generators = arguments["generator"]
+        second = self._handed_over(spec, latents) | {"output_type": "latent"}
+        refiner = self._refiner(spec, copies=len(generators))
+        return super()._latents(refiner, spec, second | {"generator": generators})
+
+    def _handed_over(self, spec: ImageSpec, latents: torch.Tensor) -> dict[str, Any]:
+        arguments = self._arguments(replace(spec, init_image=None))
+        for name in ("width", "height", "guidance_rescale"):
+            del arguments[name]
+        return arguments | {"image": latents, "denoising_start": spec.refiner_start}
+
+    def _refiner(self, spec: ImageSpec, *, copies: int) -> Any:
+        components = dict(self.model.components) | {"unet": self.model.refiner}
+        components |= {"text_encoder": None, "tokenizer": None}
+        pipeline = diffusers.StableDiffusionXLImg2ImgPipeline(
+            **components,
+            scheduler=self._scheduler(spec, copies),
+            requires_aesthetics_score=True,
+            force_zeros_for_empty_prompt=False,
+            **self.options,
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
 
 
 class UnconditionalOracle:

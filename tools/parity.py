@@ -32,6 +32,8 @@ WHAT: Mapping[str, str] = {
     "A U-Net distilled from guidance": "It is told the guidance scale (LCM, TCD); shapes64's "
     "weights, the rest random.",
     "SDXL": "Two text encoders, size conditioning; small, random weights.",
+    "SDXL and its refiner": "A second U-Net goes on at 0.6 of the schedule; small, random weights. "
+    "Pictures start at a strength of 0.9.",
     "Unconditional": "A DDPM in pixels; small, random weights. diffusers has pipelines for these "
     "two samplers.",
     "Other pipelines": "The generic engine; small, random weights.",

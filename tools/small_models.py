@@ -77,6 +77,29 @@ def save_sdxl(folder: Path) -> Path:
     return folder
 
 
+def save_refiner(folder: Path) -> Path:
+    """The U-Net that goes on where `save_sdxl`'s leaves off, alone.
+
+    It reads the second text encoder, and a score instead of the size once more.
+    """
+    torch.manual_seed(1)
+    diffusers.UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=24 + 5 * 8,
+        cross_attention_dim=48,
+        norm_num_groups=8,
+    ).save_pretrained(folder)
+    return folder
+
+
 def save_ddpm(folder: Path, *, flat: bool = False, channels: int = 3) -> Path:
     """Unconditional, in pixels; `flat` as the first such models lie on the Hub."""
     torch.manual_seed(0)

@@ -95,7 +95,11 @@ def certify(
     generic = isinstance(engine, GenericEngine)
     samplers = (OWN.name,) if generic else _SAMPLERS
     known = [
-        replace(row, sampler=samplers[number % len(samplers)])
+        replace(
+            row,
+            sampler=samplers[number % len(samplers)],
+            refiner_start=0.5 if engine.refined else None,
+        )
         for number, row in enumerate(
             known_rows(group, model_name=model_name, count=rows, steps=steps)
         )

@@ -101,6 +101,8 @@ def _parameters(spec: ImageSpec, version: str) -> Iterator[tuple[str, str]]:
 def _extras(spec: ImageSpec) -> Iterator[tuple[str, str]]:
     if spec.guidance_rescale:
         yield "Guidance rescale", _number(spec.guidance_rescale)
+    if spec.refiner_start is not None:
+        yield "Refiner switch at", _number(spec.refiner_start)
     if spec.sampler_options:
         yield "Sampler options", json.dumps(dict(spec.sampler_options), sort_keys=True)
     if spec.init_image is not None:

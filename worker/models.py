@@ -42,6 +42,7 @@ _TEXT_ENCODERS = {
     "text_encoder_2": transformers.CLIPTextModelWithProjection,
 }
 _TOKENIZERS = ("tokenizer", "tokenizer_2")
+_REFINER = "refiner"
 _DENOISERS = {
     "UNet2DConditionModel": diffusers.UNet2DConditionModel,
     "UNet2DModel": diffusers.UNet2DModel,
@@ -53,6 +54,7 @@ class Model:
     """A model on its device, in evaluation mode.
 
     `components` are the torch modules and tokenizers by their names in diffusers;
+    `refiner` is the U-Net that goes on where these leave off, if there is one;
     `scheduler_config` is the model's own sampler configuration, `index` the options that its
     pipeline is saved with. `active_adapters` are the (digest, weight) of what it wears; only
     `worker.adapters` changes them. `pipeline` is the whole pipeline of a model of kind
@@ -66,6 +68,7 @@ class Model:
     precision: Precision
     facts: ModelFacts
     components: Mapping[str, Any]
+    refiner: Any = None
     scheduler_config: Mapping[str, Any]
     index: Mapping[str, Any]
     tuning: Tuning = field(default_factory=Tuning)
@@ -138,6 +141,7 @@ def load_model(
             tuning = choose_tuning(settings, device)
             check_attention(tuning, device, DTYPES[precision])
             tune(components, tuning)
+        refiner = _take_refiner(entry, components)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"model {entry.name} does not fit on {device}: {error}") from error
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -150,6 +154,7 @@ def load_model(
         precision=precision,
         facts=facts,
         components=components,
+        refiner=refiner,
         scheduler_config=_scheduler_config(entry, folders) if pipeline is None else {},
         tuning=tuning,
         pipeline=pipeline,
@@ -200,9 +205,29 @@ def _load_components(
         if name != "scheduler" and (entry.single_file is None or name in entry.parts)
     }
     if entry.single_file is not None:
-        names = folders.keys() - {"scheduler"}
-        components = _load_checkpoint(entry, entry.single_file, names, components, dtype)
+        names = folders.keys() - {"scheduler", _REFINER}
+        components |= _load_checkpoint(entry, entry.single_file, names, components, dtype)
     return components
+
+
+def _take_refiner(entry: ModelEntry, components: dict[str, Any]) -> Any:
+    """The second U-Net, taken out of what a pipeline is made of; None if there is none.
+
+    It reads what the second text encoder says, and nothing else.
+    """
+    refiner = components.pop(_REFINER, None)
+    if refiner is None:
+        return None
+    encoder = components.get("text_encoder_2")
+    if encoder is None:
+        raise ModelError(f"model {entry.name}: a refiner is for models of two text encoders")
+    read, said = refiner.config.cross_attention_dim, encoder.config.hidden_size
+    if read != said or refiner.config.addition_embed_type != "text_time":
+        raise ModelError(
+            f"model {entry.name}: the refiner reads embeddings of {read}, the second text encoder "
+            f"makes them of {said}: these do not belong together"
+        )
+    return refiner
 
 
 def _load_checkpoint(
@@ -230,7 +255,12 @@ def _load_checkpoint(
         options |= {"safety_checker": None, "requires_safety_checker": False}
     try:
         pipeline = pipeline_class.from_single_file(
-            str(file), config=entry.config, dtype=dtype, local_files_only=True, **given, **options
+            str(file),
+            config=entry.config,
+            dtype=dtype,
+            local_files_only=True,
+            **{name: given[name] for name in given.keys() & names},
+            **options,
         )
     except (KeyError, ValueError, SingleFileComponentError) as error:
         raise ModelError(
@@ -261,7 +291,7 @@ def _load_component(name: str, folder: Path, variant: str | None, dtype: torch.d
             use_safetensors=True,
             local_files_only=True,
         )
-    if name == "unet":
+    if name in ("unet", _REFINER):
         wanted = str(read_config(folder).get("_class_name", "UNet2DConditionModel"))
         if wanted not in _DENOISERS:
             raise ModelError(f"{folder}: no engine for {wanted}; give the model kind = 'generic'")

@@ -5,7 +5,6 @@ and code of its own, which is refused before anything is loaded.
 """
 
 import inspect
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,6 @@ def load_pipeline(
         )
     index = read_config(root, _INDEX)
     pipeline_class = _pipeline_class(entry.name, index.get("_class_name"))
-    _keep_prompts_out_of_logs(pipeline_class)
     for name, (folder, _) in folders.items():
         _check_component(entry.name, name, folder, index.get(name))
     given = {
@@ -104,14 +102,6 @@ def _pipeline_class(model: str, name: object) -> Any:
             "that comes with weights is never run"
         )
     return found
-
-
-def _keep_prompts_out_of_logs(pipeline_class: Any) -> None:
-    """Pipelines warn of long prompts, and quote them; what was cut is recorded (`Reading`)."""
-    for kind in pipeline_class.__mro__:
-        if kind is diffusers.DiffusionPipeline:
-            break
-        logging.getLogger(kind.__module__).setLevel(logging.ERROR)
 
 
 def _check_component(model: str, name: str, folder: Path, declared: object) -> None:

@@ -115,19 +115,19 @@ def choose_tuning(settings: Settings, device: torch.device) -> Tuning:
 
 def tune(components: Mapping[str, Any], tuning: Tuning) -> None:
     """Apply a tuning to a model's modules, in place."""
-    unet, vae = components.get("unet"), components.get("vae")
-    for module in (unet, vae):
-        if module is None:
-            continue
+    denoisers = [components[name] for name in ("unet", "refiner") if name in components]
+    vae = components.get("vae")
+    for module in (*denoisers, *([] if vae is None else [vae])):
         if tuning.channels_last:
             module.to(memory_format=torch.channels_last)
         if tuning.fused:
             module.fuse_qkv_projections()
     if vae is not None and tuning.vae_tiling:
         vae.enable_tiling()
-    if unet is not None and tuning.compiled:
-        # The whole U-Net: its repeated blocks alone are only the transformers.
-        unet.compile(dynamic=False)
+    if tuning.compiled:
+        for denoiser in denoisers:
+            # The whole U-Net: its repeated blocks alone are only the transformers.
+            denoiser.compile(dynamic=False)
     if tuning.offload:
         for name in resting(components):
             components[name].to("cpu")

@@ -51,6 +51,7 @@ PARAMETER_FLAGS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "long_prompts": ("--long-prompts", "HOW", "truncate or chunk."),
         "prompt_weighting": ("--prompt-weighting", "BOOL", "Read (word:1.2) as a weight."),
         "adapters": ("--adapters", "NAME:X,…", "LoRA adapters and their weights."),
+        "refiner_start": ("--refiner-start", "X", "Where the refiner goes on; 1 leaves it out."),
     }
 )
 """A flag for every field of `Parameters` but `seed`: `--seed` is the job's, which rows derive

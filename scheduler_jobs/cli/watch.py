@@ -1,7 +1,7 @@
 """`watch`: following a job until it ends."""
 
 import sys
-import time
+from time import sleep
 
 import click
 
@@ -69,7 +69,7 @@ def _follow(
             view.update(counts, note=state if state != JobState.OPEN else "")
             if _ended(state, counts):
                 return state, counts
-            time.sleep(every)
+            sleep(every)
 
 
 def _follow_as_json(invocation: Invocation, job_id: int, every: float) -> tuple[JobState, Counts]:
@@ -88,7 +88,7 @@ def _follow_as_json(invocation: Invocation, job_id: int, every: float) -> tuple[
         sys.stdout.flush()
         if ended:
             return state, counts
-        time.sleep(every)
+        sleep(every)
 
 
 def _look(invocation: Invocation, job_id: int) -> tuple[JobState, Counts]:

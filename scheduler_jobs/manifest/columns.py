@@ -50,6 +50,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "long_prompts": (),
         "prompt_weighting": (),
         "adapters": ("loras", "lora"),
+        "refiner_start": ("refiner_switch_at", "denoising_end"),
     }
 )
 """Every field that a column can fill, and the other names that people give it.

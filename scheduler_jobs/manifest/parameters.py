@@ -51,7 +51,7 @@ _CLIP_SKIP = partial(values.whole, low=1, high=24)
 _START_STEP = partial(values.whole, low=0)
 _GUIDANCE = partial(values.number, low=0, high=100)
 _SHARE = partial(values.number, low=0, high=1)
-_STRENGTH = partial(values.number, low=0, high=1, above_low=True)
+_PART = partial(values.number, low=0, high=1, above_low=True)
 _LONG_PROMPTS = partial(values.choice, allowed=("truncate", "chunk"))
 
 
@@ -88,7 +88,7 @@ class Parameters(BaseModel):
     quality: Annotated[int | None, _reads(_QUALITY)] = None
     init_image: Annotated[str | None, _reads(values.input_file)] = None
     mask: Annotated[str | None, _reads(values.input_file)] = None
-    strength: Annotated[float | None, _reads(_STRENGTH)] = None
+    strength: Annotated[float | None, _reads(_PART)] = None
     start_step: Annotated[int | None, _reads(_START_STEP, high="max_steps")] = None
     clip_skip: Annotated[int | None, _reads(_CLIP_SKIP)] = None
     guidance_rescale: Annotated[float | None, _reads(_SHARE)] = None
@@ -96,6 +96,7 @@ class Parameters(BaseModel):
     sampler_options: Annotated[Mapping[str, values.Scalar] | None, _reads(values.options)] = None
     long_prompts: Annotated[Literal["truncate", "chunk"] | None, _reads(_LONG_PROMPTS)] = None
     prompt_weighting: Annotated[bool | None, _reads(values.boolean)] = None
+    refiner_start: Annotated[float | None, _reads(_PART)] = None
     adapters: Annotated[tuple[AdapterChoice, ...] | None, _reads(values.adapters)] = None
 
     @model_validator(mode="after")

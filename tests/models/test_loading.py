@@ -15,7 +15,7 @@ from db.registry import load_registry, weights_digest
 from db.settings import Settings
 from tests.engine.rendering import hashes, render, spec_for
 from tests.models.checkpoint import checkpoint_of
-from tools.small_models import save_sdxl
+from tools.small_models import save_refiner, save_sdxl
 from worker.device import prepare_process, resolve_device, resolve_precision
 from worker.engine import open_engine
 from worker.models import Model, WarmModels, load_model
@@ -134,8 +134,9 @@ def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _sdxl_picture(model: Model, settings: Settings) -> bytes:
-    spec = spec_for(model, width=32, height=32, steps=2, sampler="euler")
+def _sdxl_picture(model: Model, settings: Settings, refiner_start: float | None = None) -> bytes:
+    values = {"width": 32, "height": 32, "steps": 2, "sampler": "euler"}
+    spec = spec_for(model, **values, refiner_start=refiner_start)
     return hashes(render(open_engine(model, spec.group(), settings, 2), [spec]))[0]
 
 
@@ -156,6 +157,26 @@ config = "xl-folder"
     assert file.components.keys() == whole.components.keys()
     assert file.weights_digest != whole.weights_digest
     assert _sdxl_picture(file, settings) == _sdxl_picture(whole, settings)
+
+
+def test_a_single_file_has_its_refiner_from_elsewhere(sdxl: Path) -> None:
+    save_refiner(sdxl.parent / "refiner")
+    settings = _settings(
+        sdxl,
+        """
+[models.whole]
+source = "xl-folder"
+parts = { refiner = { source = "refiner" } }
+[models.file]
+source = "xl.safetensors"
+config = "xl-folder"
+parts = { refiner = { source = "refiner" } }
+""",
+    )
+    whole, file = _load(settings, "whole"), _load(settings, "file")
+    assert file.components.keys() == whole.components.keys()
+    assert _sdxl_picture(file, settings, 0.5) == _sdxl_picture(whole, settings, 0.5)
+    assert _sdxl_picture(file, settings, 0.5) != _sdxl_picture(file, settings)
 
 
 def test_a_single_file_takes_its_vae_from_elsewhere(sdxl: Path) -> None:

@@ -87,7 +87,7 @@ def test_watch_looks_again_until_the_job_ends(at_home, mill, job, monkeypatch):
         shift = mill.shift()
         mill.complete(shift, mill.claim(shift, limit=1))
 
-    monkeypatch.setattr(watching.time, "sleep", work)
+    monkeypatch.setattr(watching, "sleep", work)
     answer = at_home("watch", job, "--json")
     looks = [json.loads(line) for line in answer.out.splitlines()]
     assert [look["counts"]["done"] for look in looks] == [0, 1, 2]
@@ -98,7 +98,7 @@ def test_ctrl_c_ends_the_watching_cleanly(at_home, job, monkeypatch):
     def interrupt(seconds):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(watching.time, "sleep", interrupt)
+    monkeypatch.setattr(watching, "sleep", interrupt)
     answer = at_home("watch", job)
     assert answer.code == 130
     assert "Traceback" not in answer.err

@@ -63,6 +63,10 @@ class Engine(Protocol):
         """B, the images of one denoiser call; even, except 1."""
 
     @property
+    def refined(self) -> bool:
+        """Whether its model has a refiner, for images with a `refiner_start`."""
+
+    @property
     def steps(self) -> int:
         """Denoiser calls so far: while it moves, the engine works."""
 

@@ -73,6 +73,10 @@ class NoText:
         """The condition of an empty slot."""
         return Condition()
 
+    def for_refiner(self, condition: Condition) -> Condition:
+        """Nothing, still."""
+        return condition
+
     def cut(self, text: Text) -> str | None:
         """Nothing: a prompt names a row here, and no part of it was meant to be read."""
         del text
@@ -111,6 +115,12 @@ class Conditioner:
             if text in self._known:
                 self._known.move_to_end(text)
         return [found[text] for text in texts]
+
+    def for_refiner(self, condition: Condition) -> Condition:
+        """The part of a condition that the second text encoder made: a refiner reads no other."""
+        assert condition.hidden is not None
+        width = self._encoders[1].config.hidden_size
+        return replace(condition, hidden=condition.hidden[..., -width:])
 
     def blank(self) -> Condition:
         """The condition of an empty slot: zeros."""

@@ -10,9 +10,12 @@ from worker.engine.slot import Slot
 from worker.environment import Shapes
 from worker.models import Model
 
+AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
+"""What SDXL's refiner is told of the prompt and of the negative prompt; diffusers' values."""
+
 
 class Denoiser:
-    """Calls a model's U-Net for all slots at once.
+    """Calls one of a model's U-Nets for all slots at once.
 
     With guidance a call has 2B rows, first the negative prompts', then the prompts', as diffusers
     orders them. An empty slot is a row of zeros with the condition `empty`.
@@ -21,6 +24,7 @@ class Denoiser:
     def __init__(
         self,
         model: Model,
+        unet: Any,
         *,
         shapes: Shapes,
         guided: bool,
@@ -28,13 +32,14 @@ class Denoiser:
         empty: Condition,
     ) -> None:
         self._model = model
-        self._unet: Any = model.components["unet"]
+        self._unet = unet
         self._shapes = shapes
         self._guided = guided
         self._empty = empty
         self._empty_latents = torch.zeros(
-            1, self._unet.config.in_channels, *cells, device=model.device, dtype=model.dtype
+            1, unet.config.in_channels, *cells, device=model.device, dtype=model.dtype
         )
+        self._sizes = None if empty.pooled is None else self._describe_sizes(empty.pooled)
 
     def __call__(
         self, slots: Sequence[Slot | None]
@@ -77,7 +82,7 @@ class Denoiser:
             pooled = torch.cat([c.pooled for c in conditions if c.pooled is not None])
             arguments["added_cond_kwargs"] = {
                 "text_embeds": pooled,
-                "time_ids": self._size_ids(len(conditions)),
+                "time_ids": self._sizes,
             }
         if self._unet.config.time_cond_proj_dim is not None:
             scales = [1.0 if slot is None else slot.spec.guidance_scale for slot in slots]
@@ -86,11 +91,22 @@ class Denoiser:
             ).to(self._model.device, self._model.dtype)
         return arguments
 
-    def _size_ids(self, rows: int) -> torch.Tensor:
-        """SDXL's conditioning on sizes: drawn at the full size, nothing cropped."""
-        height, width = self._shapes.height, self._shapes.width
-        ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=self._model.dtype)
-        return ids.to(self._model.device).repeat(rows, 1)
+    def _describe_sizes(self, pooled: torch.Tensor) -> torch.Tensor:
+        """SDXL's conditioning on sizes, a row each: drawn at the full size, nothing cropped.
+
+        The refiner has a score where the base has the size once more.
+        """
+        size = [self._shapes.height, self._shapes.width]
+        negative: list[float] = [*size, 0, 0, *size]
+        prompt = negative
+        config = self._unet.config
+        described = config.projection_class_embeddings_input_dim - pooled.shape[1]
+        if described == (len(prompt) - 1) * config.addition_time_embed_dim:
+            negative = [*size, 0, 0, NEGATIVE_AESTHETIC_SCORE]
+            prompt = [*size, 0, 0, AESTHETIC_SCORE]
+        slots = self._shapes.slots
+        rows = [negative] * (slots if self._guided else 0) + [prompt] * slots
+        return torch.tensor(rows, dtype=self._model.dtype).to(self._model.device)
 
 
 def guidance_embedding(scale: float, width: int) -> torch.Tensor:

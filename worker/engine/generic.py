@@ -81,6 +81,11 @@ class GenericEngine:
         return self._shapes.slots
 
     @property
+    def refined(self) -> bool:
+        """Never: a pipeline's loop is its own."""
+        return False
+
+    @property
     def steps(self) -> int:
         """Denoiser calls so far; a pipeline may make several a step."""
         return self._steps

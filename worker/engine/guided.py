@@ -2,11 +2,14 @@
 
 Every denoiser call has the same shape (2B rows with guidance: B negative, then B prompt, as
 diffusers orders them), whatever is in the slots; an empty slot is a constant row. A slot's
-image keeps its own sampler, steps, guidance scale and noise.
+image keeps its own sampler, steps, guidance scale and noise. Where a model has a refiner, a call
+is of one of the two U-Nets, and the images that the other one is to draw wait.
 """
 
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -15,7 +18,7 @@ from db.specs import ImageSpec
 from db.states import Outcome
 from worker.adapters import WornAdapter, wear
 from worker.engine import Failed, Rendered
-from worker.engine.conditioning import Conditioner, NoText, texts_of
+from worker.engine.conditioning import Condition, Conditioner, NoText, Text, texts_of
 from worker.engine.denoiser import Denoiser
 from worker.engine.pictures import Decoder, Picture
 from worker.engine.slot import Slot, begin
@@ -49,13 +52,11 @@ class GuidedEngine:
         self._conditioner: Conditioner | NoText = NoText()
         if "text_encoder" in model.components:
             self._conditioner = Conditioner(model, rows=shapes.prompts, windows=shapes.windows)
-        self._denoiser = Denoiser(
-            model,
-            shapes=shapes,
-            guided=guided and model.facts.guided,
-            cells=starts.cells,
-            empty=self._conditioner.blank(),
-        )
+        self._denoiser = self._denoiser_of(model.components["unet"], self._conditioner.blank())
+        self._refiner: Denoiser | None = None
+        if model.refiner is not None:
+            empty = self._conditioner.for_refiner(self._conditioner.blank())
+            self._refiner = self._denoiser_of(model.refiner, empty)
         self._decoder = Decoder(model, rows=shapes.pictures)
         self._slots: list[Slot | None] = [None] * shapes.slots
         self._failed: list[Failed] = []
@@ -70,6 +71,11 @@ class GuidedEngine:
     def slots(self) -> int:
         """B, the images of one denoiser call."""
         return self._shapes.slots
+
+    @property
+    def refined(self) -> bool:
+        """Whether the model has a refiner."""
+        return self._refiner is not None
 
     @property
     def steps(self) -> int:
@@ -108,13 +114,14 @@ class GuidedEngine:
     @torch.inference_mode()
     def step(self) -> list[Rendered | Failed]:
         """One denoiser call for every slot; see `Engine`."""
-        active = [(row, slot) for row, slot in enumerate(self._slots) if slot is not None]
-        if not active:
+        if all(slot is None for slot in self._slots):
             return self._take_failed()
         started = time.perf_counter()
         wear(self._model, self._adapters)
+        denoiser, slots = self._turn()
+        active = [(row, slot) for row, slot in enumerate(slots) if slot is not None]
         try:
-            outputs = self._denoiser(self._slots)
+            outputs = denoiser(slots)
             self._steps += 1
             self._advance(active, outputs)
             finished = [(row, slot) for row, slot in active if slot.finished]
@@ -152,6 +159,25 @@ class GuidedEngine:
         tickets += [failure.ticket for failure in self._failed]
         return self.cancel(tickets)
 
+    def _denoiser_of(self, unet: Any, empty: Condition) -> Denoiser:
+        return Denoiser(
+            self._model,
+            unet,
+            shapes=self._shapes,
+            guided=self._guided and self._model.facts.guided,
+            cells=self._starts.cells,
+            empty=empty,
+        )
+
+    def _turn(self) -> tuple[Denoiser, list[Slot | None]]:
+        """Which U-Net is called now, and for which slots: that for which more images wait."""
+        if self._refiner is None:
+            return self._denoiser, self._slots
+        here = [slot for slot in self._slots if slot is not None]
+        refining = 2 * sum(slot.refining for slot in here) >= len(here)
+        turn = [slot if slot and slot.refining is refining else None for slot in self._slots]
+        return (self._refiner if refining else self._denoiser), turn
+
     def _encode_together(self, specs: Sequence[ImageSpec]) -> None:
         """Encode all prompts in as few passes as possible; `_place` finds them."""
         texts = [text for spec in specs for text in texts_of(spec) if text is not None]
@@ -168,6 +194,9 @@ class GuidedEngine:
             self._check(spec)
             texts = [prompt] if negative is None else [prompt, negative]
             conditions = self._conditioner.conditions(texts)
+            refined = None
+            if spec.refiner_start is not None:
+                refined = self._refined(prompt, negative)
             slot = begin(
                 ticket=ticket,
                 spec=spec,
@@ -176,6 +205,7 @@ class GuidedEngine:
                 prompt=conditions[0],
                 negative=None if negative is None else conditions[1],
                 cut=self._conditioner.cut(prompt),
+                refined=refined,
             )
         except torch.OutOfMemoryError:
             raise
@@ -183,6 +213,15 @@ class GuidedEngine:
             self._failed.append(Failed(ticket=ticket, error=_readable(error)))
             return
         self._slots[self._slots.index(None)] = slot
+
+    def _refined(self, prompt: Text, negative: Text | None) -> tuple[Condition, Condition | None]:
+        """The texts as the refiner reads them: to it, nothing is a text too, and no zeros."""
+        conditioner = self._conditioner
+        if self._refiner is None:
+            raise ModelError(f"model {self._model.name} has no refiner")
+        texts = [prompt] if negative is None else [prompt, replace(negative, negative=False)]
+        read = [conditioner.for_refiner(each) for each in conditioner.conditions(texts)]
+        return read[0], None if negative is None else read[1]
 
     def _check(self, spec: ImageSpec) -> None:
         wanted = (spec.width, spec.height, spec.guided, spec.windows)

@@ -48,6 +48,11 @@ class RecordedEngine:
         return self._inner.slots
 
     @property
+    def refined(self) -> bool:
+        """Whether the model has a refiner."""
+        return self._inner.refined
+
+    @property
     def steps(self) -> int:
         """Denoiser calls so far."""
         return self._inner.steps

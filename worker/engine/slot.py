@@ -13,12 +13,24 @@ from worker.models import Model
 from worker.samplers import Scheduler, make_scheduler, step_arguments
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refining:
+    """What a refiner goes on with: a sampler that begins anew, and texts as it reads them."""
+
+    scheduler: Scheduler
+    timesteps: torch.Tensor
+    arguments: dict[str, Any]
+    prompt: Condition
+    negative: Condition | None
+
+
 @dataclass(kw_only=True, slots=True)
 class Slot:
     """An image between its first and its last denoiser call.
 
     `latents` is (1, channels, height, width) in latent cells. `timesteps` stays on the CPU: the
-    schedulers look values up in it, and a lookup on a GPU would make the GPU wait.
+    schedulers look values up in it, and a lookup on a GPU would make the GPU wait. `later` is what
+    the refiner does after these; `refining` says that it is at it.
     """
 
     ticket: int
@@ -32,6 +44,8 @@ class Slot:
     cut: str | None
     blend: Blend | None = None
     extra: torch.Tensor | None = None
+    later: Refining | None = None
+    refining: bool = False
     index: int = 0
     seconds: float = field(default=0.0)
 
@@ -79,6 +93,16 @@ class Slot:
         if self.blend is not None:
             time = None if self.finished else self.timestep.reshape(1)
             self.latents = put_back(self.blend, self.latents, self.scheduler, time)
+        self.hand_over()
+
+    def hand_over(self) -> None:
+        """Let the refiner go on, if it is its turn."""
+        if self.later is None or not self.finished:
+            return
+        self.scheduler, self.timesteps = self.later.scheduler, self.later.timesteps
+        self.prompt, self.negative = self.later.prompt, self.later.negative
+        self.arguments = self.later.arguments
+        self.index, self.refining, self.later = 0, True, None
 
 
 def begin(
@@ -90,24 +114,34 @@ def begin(
     prompt: Condition,
     negative: Condition | None,
     cut: str | None,
+    refined: tuple[Condition, Condition | None] | None = None,
 ) -> Slot:
     """An image's state before its first denoiser call.
 
     All noise, the ancestral samplers' included, comes from one CPU generator seeded with the
-    image's seed: the same numbers on every device.
+    image's seed: the same numbers on every device. `refined` are the prompt and the negative
+    prompt as the refiner reads them, where the specification wants it.
     """
     options = dict(spec.sampler_options)
-    scheduler = make_scheduler(
-        spec.sampler, options, model_config=model.scheduler_config, seed=spec.seed
-    )
+    scheduler = _scheduler(spec, model)
     generator = torch.Generator("cpu").manual_seed(spec.seed)
-    _set_timesteps(scheduler, spec)
     start = starts.start(spec, scheduler, generator)
-    return Slot(
+    timesteps, later = start.timesteps, None
+    if refined is not None:
+        second = _scheduler(spec, model)
+        timesteps, rest = _divided(timesteps, second, spec)
+        later = Refining(
+            scheduler=second,
+            timesteps=rest,
+            arguments=dict(step_arguments(second, options, generator)),
+            prompt=refined[0],
+            negative=refined[1],
+        )
+    slot = Slot(
         ticket=ticket,
         spec=spec,
         scheduler=scheduler,
-        timesteps=start.timesteps,
+        timesteps=timesteps,
         latents=start.latents,
         blend=start.blend,
         extra=start.extra,
@@ -115,7 +149,10 @@ def begin(
         prompt=prompt,
         negative=negative,
         cut=cut,
+        later=later,
     )
+    slot.hand_over()
+    return slot
 
 
 def rescale_guidance(guided: torch.Tensor, prompt: torch.Tensor, amount: float) -> torch.Tensor:
@@ -125,9 +162,36 @@ def rescale_guidance(guided: torch.Tensor, prompt: torch.Tensor, amount: float) 
     return amount * (guided * ratio) + (1 - amount) * guided
 
 
-def _set_timesteps(scheduler: Scheduler, spec: ImageSpec) -> None:
+def _scheduler(spec: ImageSpec, model: Model) -> Scheduler:
+    """The image's sampler, its timesteps set."""
+    scheduler = make_scheduler(
+        spec.sampler,
+        dict(spec.sampler_options),
+        model_config=model.scheduler_config,
+        seed=spec.seed,
+    )
     try:
         scheduler.set_timesteps(spec.steps, device="cpu")
     except (ValueError, IndexError, ZeroDivisionError) as error:
         # Some samplers can't do with few steps, LCM not with many.
         raise UsageError(f"sampler {spec.sampler}, {spec.steps} steps: {error}") from error
+    return scheduler
+
+
+def _divided(
+    timesteps: torch.Tensor, second: Scheduler, spec: ImageSpec
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The base's timesteps and the refiner's, as diffusers' two pipelines divide them.
+
+    `second` is the refiner's sampler; it learns where it begins.
+    """
+    assert spec.refiner_start is not None
+    train = second.config.num_train_timesteps
+    limit = round(train - spec.refiner_start * train)
+    rest = int((second.timesteps < limit).sum())
+    if getattr(second, "order", 1) == 2 and rest % 2 == 0:
+        rest += 1  # each step has two halves but the last: none is begun in its second
+    begin = len(second.timesteps) - min(rest, len(timesteps))
+    if hasattr(second, "set_begin_index"):
+        second.set_begin_index(begin)
+    return timesteps[timesteps >= limit], second.timesteps[begin:]
