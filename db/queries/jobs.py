@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, func, select, update
@@ -298,24 +299,20 @@ def requeue(session: Session, object_ids: Collection[int]) -> int:
     session.execute(gone.with_for_update())
     which = and_(Image.object_id.in_(list(object_ids)), in_state(ImageState.DONE))
     job_ids = session.scalars(select(Image.job_id).where(which).distinct()).all()
-    jobs = select(Job.id).where(Job.id.in_(job_ids)).order_by(Job.id)
-    session.execute(jobs.with_for_update(key_share=True))
-    moved = _move_images(
-        session,
-        which,
-        source=ImageState.DONE,
-        target=ImageState.READY,
+    jobs = select(Job.id, Job.state).where(Job.id.in_(job_ids)).order_by(Job.id)
+    locked = session.execute(jobs.with_for_update(key_share=True)).all()
+    loading = [job_id for job_id, state in locked if state == JobState.LOADING]
+    move = partial(_move_images, session, source=ImageState.DONE, target=ImageState.READY)
+    values = {"object_id": None, "outcome": None, "suspect": False, "failures": 0}
+    moved = move(
+        and_(which, Image.job_id.not_in(loading)),
         event="requeued",
-        values={
-            "generation": Image.generation + 1,
-            "object_id": None,
-            "outcome": None,
-            "suspect": False,
-            "failures": 0,
-        },
+        values=values | {"generation": Image.generation + 1},
     )
+    # A job that may yet be rejected, and taken away again with all its images, has no history.
+    moved += move(and_(which, Image.job_id.in_(loading)), event=None, values=values)
     session.execute(delete(Object).where(Object.id.in_(list(object_ids))))
-    for job_id in sorted(job_ids):
+    for job_id, _ in locked:
         _move_job(
             session, job_id, sources=(JobState.FINISHED,), target=JobState.OPEN, finished_at=None
         )
@@ -440,13 +437,14 @@ def _move_images(
     *,
     source: ImageState,
     target: ImageState,
-    event: str,
+    event: str | None,
     values: Mapping[str, Any],
     at_most: int | None = None,
 ) -> int:
     """Move all images that `which` selects (or `at_most`), a few thousand at a time; how many.
 
-    Those that somebody else is moving at this moment are left to them.
+    They are all in the state `source`. Those that somebody else is moving at this moment are left
+    to them.
     """
     moved = last = 0
     while at_most is None or moved < at_most:
@@ -462,7 +460,7 @@ def _move_images(
         )
         rows = session.execute(
             update(Image)
-            .where(Image.id.in_(select(chosen.c.id)), in_state(source))
+            .where(Image.id.in_(select(chosen.c.id)))
             .values(state=target, **values)
             .returning(Image.id, Image.job_id, Image.group_id, Image.generation)
         ).all()
@@ -472,8 +470,9 @@ def _move_images(
         last = max(row.id for row in rows)
         places = [(row.job_id, row.group_id) for row in rows]
         move_images(session, places, source=source, target=target)
-        events = [(row.id, row.generation) for row in rows]
-        record_events(session, events, shift_id=None, event=event)
+        if event is not None:
+            events = [(row.id, row.generation) for row in rows]
+            record_events(session, events, shift_id=None, event=event)
     return moved
 
 

@@ -31,6 +31,9 @@ from tests.fake_engine import pixels_of
 
 THREADS = 4
 
+_OUTAGE_SECONDS = 5
+"""How long after its lease a worker may be given up because the database was just starting."""
+
 
 class Checker:
     """Everything that is asked of one campaign's leftovers."""
@@ -58,7 +61,8 @@ class Checker:
                 )
             }
             self._attempts = _all(connection, "SELECT * FROM attempts ORDER BY id")
-            self._shifts = {s["id"]: s for s in _all(connection, "SELECT * FROM shifts")}
+            shifts = "SELECT s.*, w.pid FROM shifts s JOIN workers w ON w.id = s.worker_id"
+            self._shifts = {s["id"]: s for s in _all(connection, shifts)}
             self._tallies = _all(
                 connection,
                 "SELECT job_id, state, sum(delta)::int AS n FROM tallies GROUP BY job_id, state",
@@ -205,6 +209,9 @@ class Checker:
         tries = Counter(i["failures"] for i in self._images if i["state"] == "done")
         for failures, count in sorted(tries.items()):
             self.counted[f"done after {failures} losses alone"] = count
+        causes = self._causes()
+        for cause in causes.values():
+            self.counted[f"lost alone: {cause}"] += 1
         for image in self._images:
             poisoned = image["prompt"].split(" ")[0] in POISON
             if image["state"] == "dead" and not (image["error_code"] and image["error_message"]):
@@ -213,8 +220,47 @@ class Checker:
                 self._broken(
                     "I8",
                     f"image {image['id']} ({image['prompt']}) is {image['state']}:"
-                    f" {image['error_code']}, {image['failures']} failures",
+                    f" {image['error_code']}, {image['failures']} failures"
+                    f" ({', '.join(causes[a['id']] for a in self._lost_alone(image['id']))})",
                 )
+
+    def _lost_alone(self, image_id: int | None = None) -> list[dict[str, Any]]:
+        """The attempts of innocent images that were charged with a lost worker."""
+        poisoned = {i["id"] for i in self._images if i["prompt"].split(" ")[0] in POISON}
+        return [
+            attempt
+            for attempt in self._attempts
+            if attempt["event"] == "lost"
+            and attempt["solo"]
+            and attempt["image_id"] not in poisoned
+            and image_id in (None, attempt["image_id"])
+        ]
+
+    def _causes(self) -> dict[int, str]:
+        """What befell the worker in the shift of each such attempt, by the raw history."""
+        blows = defaultdict(list)
+        outages = []
+        frozen = {}
+        for event in self._events:
+            if event["event"].startswith("kill ") and "victim" in event:
+                blows[event["victim"]].append((event["at"], "killed"))
+            elif event["event"] == "crash":
+                blows[event["pid"]].append((event["at"], f"crashed at {event['point']}"))
+            elif event["event"] in ("freezes", "freeze renderer"):
+                frozen[event["shift"]] = "frozen"
+            elif event["event"] in ("kill database", "Postgres restarts"):
+                outages.append(event["at"])
+        causes = {}
+        for attempt in self._lost_alone():
+            shift = self._shifts[attempt["shift_id"]]
+            begin, end = shift["started_at"].timestamp(), shift["ended_at"].timestamp()
+            own = [name for at, name in blows[shift["pid"]] if begin <= at <= end]
+            if shift["id"] in frozen:
+                own.append(frozen[shift["id"]])
+            if not own and any(begin <= at <= end + _OUTAGE_SECONDS for at in outages):
+                own.append("the database was away")
+            causes[attempt["id"]] = own[-1] if own else "nothing was done to it"
+        return causes
 
 
 class Bucket:

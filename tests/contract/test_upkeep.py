@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from db.queries import objects
+from db.queries import jobs, objects
 from db.states import ImageState, JobState
 from db.storage import Storage
 from scheduler_jobs.upkeep import Damage, sweep, verify
-from tests.mill import Mill, stored
+from tests.mill import Mill, spec, stored
 
 OLD = 0.0
 """Seconds: everything that is there is older."""
@@ -88,6 +88,24 @@ def test_requeue_renders_what_is_damaged_again_for_every_job_that_shares_it(mill
     shift_id = mill.shift()
     assert mill.complete(shift_id, mill.claim(shift_id)) == 2
     assert mill.counts(job).done == 3
+
+
+def test_a_job_whose_reused_images_are_requeued_while_it_loads_may_still_be_rejected(
+    mill, storage, job
+):
+    rejected, opened = mill.create("rejected"), mill.create("opened")
+    for loading in (rejected, opened):
+        mill.insert(loading, [spec(prompt) for prompt in "abc"])
+        assert mill.counts(loading).done == 3
+    storage.delete(keys(storage)[0])
+    assert verify(mill.database, storage, job, requeue=True).requeued == 3
+    assert mill.database.run(lambda session: jobs.reject(session, rejected, message="a bad row"))
+    assert mill.images(rejected) == []
+    assert mill.database.run(lambda session: jobs.open_job(session, opened))
+    shift_id = mill.shift()
+    assert mill.complete(shift_id, mill.claim(shift_id)) == 2
+    assert mill.counts(opened).done == 3
+    assert mill.audit() == []
 
 
 def test_sweep_finds_only_what_has_no_row_and_is_old_enough(mill, storage, job):

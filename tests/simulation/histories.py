@@ -73,6 +73,8 @@ def run_history(name: str, count: int) -> tuple[int, list[str], str | None]:
             getattr(world, step)(*arguments)
     except Broken as broken:
         return len(taken), taken, str(broken)
+    except Exception as error:  # whatever it is, no step may raise
+        return len(taken), taken, f"{type(error).__name__}: {str(error).splitlines()[0]}"
     return len(taken), taken, None
 
 

@@ -392,7 +392,8 @@ class World:
     def _check_change(self, old: ImageRow, new: ImageRow, actor: SimulatedWorker | str) -> None:
         if old.state in _TERMINAL:
             action = {"dead": "retry", "done": "requeue"}.get(old.state)
-            if actor != action or new.state != "ready" or new.generation != old.generation + 1:
+            generation = old.generation + (self.before.jobs[old.job_id] != "loading")
+            if actor != action or new.state != "ready" or new.generation != generation:
                 raise Broken(f"I5: {actor} moved {old} to {new}")
         elif new.generation != old.generation:
             raise Broken(f"I5: {actor} gave {old} another generation")
