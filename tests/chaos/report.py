@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.checker import LOST_TRY
+
 CAMPAIGN = "campaign.json"
 BASELINE = "baseline.json"
 SPARED = "baseline-broker-spared.json"
@@ -60,6 +62,8 @@ def _rows(results: Mapping[str, Result]) -> list[tuple[str, Callable[[Result], s
     every = results.values()
     recoveries = {name for result in every for name in result.get("recovery", {})}
     faults = {kind for result in every for kind in result["s3_by_kind"]}
+    counted = {name for result in every for name in result.get("counted", {})}
+    causes = {name.removeprefix(LOST_TRY) for name in counted if name.startswith(LOST_TRY)}
     return [
         ("seed", _plain("seed")),
         ("kill -9, all", _plain("kills")),
@@ -75,6 +79,9 @@ def _rows(results: Mapping[str, Result]) -> list[tuple[str, Callable[[Result], s
         ("… of the real engine", _plain("real_engine_images")),
         ("shifts (lost)", _shifts),
         *((f"seconds until {name}", _recovery(name)) for name in sorted(recoveries)),
+        ("tries of an innocent image alone, lost with its worker", _lost_tries),
+        *((f"… {cause}", _counted(f"{LOST_TRY}{cause}")) for cause in sorted(causes)),
+        ("… most of one image", _counted("most lost tries")),
         ("stateful histories", _plain("histories")),
         ("images lost", _strong("lost")),
         ("images done twice", _strong("doubled")),
@@ -139,6 +146,16 @@ def _shifts(result: Result) -> str:
     if "shifts" not in counted:
         return ""
     return f"{counted['shifts']:,} ({counted['shifts lost']:,})"
+
+
+def _lost_tries(result: Result) -> str:
+    counted = result.get("counted", {})
+    found = [count for name, count in counted.items() if name.startswith(LOST_TRY)]
+    return _number(sum(found)) if found else ""
+
+
+def _counted(name: str) -> Callable[[Result], str]:
+    return lambda result: _number(result.get("counted", {}).get(name))
 
 
 def _recovery(name: str) -> Callable[[Result], str]:

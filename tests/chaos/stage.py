@@ -19,6 +19,9 @@ from tests.servers.valkey import Valkey
 LEASE_SECONDS = 2.0
 HANG_SECONDS = 4.0
 
+MAX_SOLO_LOSSES = 16
+"""Twice production's: here a worker is lost every second, by what is no image's doing."""
+
 
 class Stage:
     """Postgres, Valkey and an S3 server behind a proxy; a context manager."""
@@ -73,6 +76,7 @@ class Stage:
             "IMAGEMILL_SHIFT_SECONDS": "5",
             "IMAGEMILL_DRAIN_SECONDS": "3",
             "IMAGEMILL_RETRY_SECONDS": "0",
+            "IMAGEMILL_MAX_SOLO_LOSSES": str(MAX_SOLO_LOSSES),
         }
 
     def query(self, statement: LiteralString, *values: object) -> list[tuple[Any, ...]]:
