@@ -104,6 +104,13 @@ class Seaweed(Server):
         )
         self._wait()
 
+    def stop(self) -> None:
+        """End it and remove its data, and its sockets, which lie where nobody can choose."""
+        super().stop()
+        for port in self._ports.values():
+            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                socket.unlink(missing_ok=True)
+
     def _client(self) -> "S3Client":
         return boto3.Session().client(
             "s3",
