@@ -51,12 +51,7 @@ class Oracle:
 
     def alone(self, spec: ImageSpec) -> Pixels:
         """The row as a user gets it: one prompt, one generator, one image."""
-        result = self._pipeline(spec, copies=1)(
-            prompt=spec.prompt,
-            negative_prompt=spec.negative_prompt or None,
-            generator=torch.Generator("cpu").manual_seed(spec.seed),
-            **self._arguments(spec),
-        )
+        result = self._pipeline(spec, copies=1)(**_texts(spec), **self._arguments(spec))
         return np.asarray(result.images[0])
 
     def together(self, specs: Sequence[ImageSpec]) -> list[Pixels]:
@@ -212,16 +207,12 @@ class RefinedOracle(XLOracle):
 
     def alone(self, spec: ImageSpec) -> Pixels:
         """The row as a user gets it."""
-        arguments = {
-            "prompt": spec.prompt,
-            "negative_prompt": spec.negative_prompt or None,
-            "generator": torch.Generator("cpu").manual_seed(spec.seed),
-        }
+        texts = _texts(spec)
         first = self._arguments(spec) | {"output_type": "latent"}
         base = self._pipeline(spec, copies=1)
-        latents = base(**arguments, **first, denoising_end=spec.refiner_start).images
+        latents = base(**texts, **first, denoising_end=spec.refiner_start).images
         refiner = self._refiner(spec, copies=1)
-        result = refiner(**arguments, **self._handed_over(spec, latents))
+        result = refiner(**texts, **self._handed_over(spec, latents))
         return np.asarray(result.images[0])
 
     def _latents(
@@ -291,6 +282,15 @@ _EMBEDDINGS = (
     "pooled_prompt_embeds",
     "negative_pooled_prompt_embeds",
 )
+
+
+def _texts(spec: ImageSpec) -> dict[str, Any]:
+    """What is a row's own, for a call of one image."""
+    return {
+        "prompt": spec.prompt,
+        "negative_prompt": spec.negative_prompt or None,
+        "generator": torch.Generator("cpu").manual_seed(spec.seed),
+    }
 
 
 def _contiguous(latents: Any) -> Any:

@@ -36,21 +36,7 @@ def save_sdxl(folder: Path) -> Path:
     second = transformers.CLIPTextConfig(
         hidden_size=48, intermediate_size=64, projection_dim=24, hidden_act="gelu", **shared
     )
-    unet = diffusers.UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=(2, 4),
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        transformer_layers_per_block=(1, 2),
-        projection_class_embeddings_input_dim=24 + 6 * 8,
-        cross_attention_dim=80,
-        norm_num_groups=8,
-    )
+    unet = _xl_unet(reads=80, numbers=6, transformer_layers_per_block=(1, 2))
     vae = diffusers.AutoencoderKL(
         block_out_channels=(16, 32),
         down_block_types=("DownEncoderBlock2D",) * 2,
@@ -83,7 +69,13 @@ def save_refiner(folder: Path) -> Path:
     It reads the second text encoder, and a score instead of the size once more.
     """
     torch.manual_seed(1)
-    diffusers.UNet2DConditionModel(
+    _xl_unet(reads=48, numbers=5).save_pretrained(folder)
+    return folder
+
+
+def _xl_unet(*, reads: int, numbers: int, **config: Any) -> Any:
+    """A U-Net that reads texts of that width, and so many numbers about the picture."""
+    return diffusers.UNet2DConditionModel(
         sample_size=16,
         block_out_channels=(32, 64),
         layers_per_block=1,
@@ -93,11 +85,11 @@ def save_refiner(folder: Path) -> Path:
         use_linear_projection=True,
         addition_embed_type="text_time",
         addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=24 + 5 * 8,
-        cross_attention_dim=48,
+        projection_class_embeddings_input_dim=24 + numbers * 8,
+        cross_attention_dim=reads,
         norm_num_groups=8,
-    ).save_pretrained(folder)
-    return folder
+        **config,
+    )
 
 
 def save_ddpm(folder: Path, *, flat: bool = False, channels: int = 3) -> Path:
