@@ -28,6 +28,9 @@ from tests.servers.s3_proxy import FaultPlan
 SETTLE_SECONDS = 180
 """I7: how long after the last fault everything must be terminal."""
 
+RECOVERY_SECONDS = 60
+"""How long a loss is watched that is the only one."""
+
 FENCE_SECONDS = 90
 """How long until a stopped worker must have lost its shift: its lease; or half a minute, if it
 was stopped in the middle of a transaction; the rest is for a busy machine."""
@@ -109,6 +112,10 @@ class Campaign:
         self.pace.stopped.set()
         for thread in threads:
             thread.join()
+        self.stage.proxy.plan = FaultPlan()
+        self._troupe.chance = 0
+        for number in range(plan.recoveries):
+            self._recover(worker=number % 2 == 0)
         self._settle()
         seen.set()
         observer.join()
@@ -274,10 +281,35 @@ class Campaign:
 
     # How it ends ---------------------------------------------------------------------------
 
+    def _recover(self, *, worker: bool) -> None:
+        """Lose a worker, or else the broker's data, with work at hand; wait until it is found."""
+        self._start_producer(self._manifests.write(), "default")
+        deadline = time.monotonic() + RECOVERY_SECONDS
+        lost = False
+        while not lost and time.monotonic() < deadline:
+            time.sleep(0.2)
+            if worker:
+                lost = self._lose_worker()
+            elif self._waiting("default") > _MANIFEST_IMAGES:
+                lost = True
+                self.recovery.broker_lost(at=time.time(), quiet=True)
+                self.stage.flush_broker()
+                self._note("broker losses")
+        while self.recovery.waiting and time.monotonic() < deadline:
+            time.sleep(0.2)
+
+    def _lose_worker(self) -> bool:
+        """Kill a worker that holds images; whether there was one."""
+        holdings = self.recovery.holdings()
+        for actor in self._troupe.alive("worker"):
+            if actor.pid in holdings and self._troupe.kill(actor):
+                self.recovery.died(holdings[actor.pid], quiet=True)
+                self._note("kill worker", victim=actor.pid)
+                return True
+        return False
+
     def _settle(self) -> None:
         """A last fault of everything at once; then none any more, and all must become terminal."""
-        self.stage.proxy.plan = FaultPlan()
-        self._troupe.chance = 0
         held = self.recovery.holdings()
         for actor in self._troupe.alive():
             if self._troupe.kill(actor) and actor.pid in held:

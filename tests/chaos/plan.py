@@ -37,6 +37,8 @@ class Plan:
     real_engine_kills: int = 60
     """The part of the kills that hits workers with the real engine."""
     real_engine_freezes: int = 12
+    recoveries: int = 20
+    """Workers, and the broker's data, lost one at a time once nothing else is broken."""
     seed: int = 1
     workers: int = 6
     renderers: int = 2

@@ -42,8 +42,8 @@ class _Orphan:
 
 
 class Recovery:
-    """Watches what was lost until it is found again. `quiet` losses are the last of a campaign,
-    after which nothing else is broken."""
+    """Watches what was lost until it is found again. `quiet` losses come at the end of a
+    campaign, when nothing else is broken."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
@@ -72,6 +72,13 @@ class Recovery:
         """The broker lost all its data at this `time.time()`."""
         with self._lock:
             self._losses.append((at, quiet))
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something that was lost quietly has not been found again yet."""
+        with self._lock:
+            orphans = any(orphan.quiet for orphan in self._orphans.values())
+            return orphans or any(quiet for _, quiet in self._losses)
 
     def look_until(self, stopped: threading.Event) -> None:
         """Look again and again; while the database is away there is nothing to see."""

@@ -23,6 +23,7 @@ def test_a_short_campaign_breaks_nothing(
         pg_restarts=1,
         s3_faults=40,
         freezes=1,
+        recoveries=2,
         real_engine_kills=1,
         real_engine_freezes=1,
         renderers=1,
