@@ -146,8 +146,10 @@ def mixed_rows(
                 "id": f"row-{number:03d}",
                 "prompt": f"a {colour} {dice.choice(_SHAPES)} on a {ground} background",
                 "sampler": SAMPLERS[number % len(SAMPLERS)],
-                # The lesser of two throws: every number of steps occurs, few of them often.
-                "steps": min(dice.randint(*steps), dice.randint(*steps)),
+                # The fewest, the most, then the lesser of two throws: few of many steps.
+                "steps": min(dice.randint(*steps), dice.randint(*steps))
+                if number >= len(steps)
+                else steps[number],
                 "guidance_scale": dice.choice(guidance),
                 "size": dice.choice(SIZES),
             }
