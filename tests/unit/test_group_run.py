@@ -103,6 +103,12 @@ def test_stops_between_steps_and_gives_back_what_is_not_finished(bench: Bench) -
     assert not bench.engine.busy
 
 
+def test_followers_are_given_back_with_those_they_follow(bench: Bench) -> None:
+    job = bench.mill.load("job", ["same", "same", "other"])
+    bench.run(must_stop=lambda: bench.engine.steps >= 1).work()
+    assert bench.mill.counts(job) == Counts(ready=3)
+
+
 def test_an_order_is_carried_out_once(bench: Bench) -> None:
     """A job that was resumed since must not be claimed and let go of for ever."""
     job = bench.mill.load("job", ["a", "b"])
