@@ -171,7 +171,7 @@ _UNREADABLE = "unreadable JSON"
 
 
 def _postgres_engine(url: URL) -> Engine:
-    return create_engine(
+    engine = create_engine(
         url.set(query={}),  # they are in connect_args: an engine's repr shows them, passwords too
         json_deserializer=_json,
         hide_parameters=True,  # prompts, which an error would carry into logs and tracebacks
@@ -191,6 +191,10 @@ def _postgres_engine(url: URL) -> Engine:
             **dict(url.query),
         },
     )
+    # Many rows are one statement. As many statements they would be psycopg's pipeline: a client
+    # that is frozen in the middle of it is not idle to Postgres, and keeps its locks for ever.
+    engine.dialect.use_insertmanyvalues_wo_returning = True
+    return engine
 
 
 def _sqlite_engine(url: URL) -> Engine:

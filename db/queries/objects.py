@@ -72,7 +72,7 @@ def complete(
         values = asdict(image) | {"environment_id": environment_id}
         del values["composition"]
         rows.append(values | {"composition_id": compositions[image.composition]})
-    session.execute(_dialect_insert(session, Object).on_conflict_do_nothing(), rows)
+    session.execute(insert_new(session, Object, rows))
     return _finish(session, shift_id=shift_id, keys=[image.request_key for image in ordered])
 
 
@@ -111,17 +111,14 @@ def environment_id(session: Session, *, fingerprint: str, document: dict[str, An
 
 
 def insert_new(session: Session, table: type[Any], values: Any) -> Any:
-    """`INSERT … ON CONFLICT DO NOTHING`, in the session's dialect.
+    """`INSERT … ON CONFLICT DO NOTHING` of a row's values, or of several rows', in one statement.
 
     No conflict target: on Postgres, a unique index that is not one raises when two transactions
     insert the same row at once.
     """
-    return _dialect_insert(session, table).values(values).on_conflict_do_nothing()
-
-
-def _dialect_insert(session: Session, table: type[Any]) -> Any:
-    dialect = session.get_bind().dialect.name
-    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    postgres = session.get_bind().dialect.name == "postgresql"
+    insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
+    return insert.values(values).on_conflict_do_nothing()
 
 
 def _record_compositions(
@@ -145,7 +142,7 @@ def _record_compositions(
         # In one order everywhere, as the objects are.
         for composition, digest in sorted(digests.items(), key=lambda item: item[1])
     ]
-    session.execute(_dialect_insert(session, CompositionRow).on_conflict_do_nothing(), rows)
+    session.execute(insert_new(session, CompositionRow, rows))
     query = select(CompositionRow.digest, CompositionRow.id)
     found = session.execute(query.where(CompositionRow.digest.in_(digests.values())))
     ids = {row.digest: row.id for row in found}

@@ -166,8 +166,8 @@ MUTANTS = (
     _mutant(
         "a second object of a request is an error",
         "db/queries/objects.py",
-        "_dialect_insert(session, Object).on_conflict_do_nothing()",
-        "_dialect_insert(session, Object)",
+        "insert.values(values).on_conflict_do_nothing()",
+        "insert.values(values)",
         OBJECTS,
     ),
     _mutant(

@@ -1,7 +1,7 @@
 """Claims, failures and fences: what a shift may do to images, and when."""
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
 from db.queries import claims
 from db.states import ImageState
@@ -298,6 +298,30 @@ def test_the_policy_is_the_callers(mill: Mill) -> None:
     assert POLICY.max_failures == 3
 
 
+def test_no_worker_sends_its_rows_one_by_one(mill: Mill) -> None:
+    """Frozen in the middle of that, it would keep its locks: see `db.database`."""
+    if mill.database.is_sqlite:
+        pytest.skip("SQLite has no client that could be frozen apart from it")
+    mill.load("job", prompts(9))
+    mill.load("other", [spec("p", digest="b" * 64)])
+    many: list[str] = []
+
+    def look(cursor, statement, parameters, context):
+        many.append(statement)
+
+    event.listen(mill.database.engine, "do_executemany", look)
+    shift = mill.shift()
+    held = mill.claim(shift, limit=9)
+    mill.begin(shift, [image.id for image in held])
+    mill.fail(shift, held[0].id, CRASH)
+    mill.complete(shift, held[1:4])
+    mill.give_back(shift, [image.id for image in held[4:6]])
+    mill.expire(shift)
+    assert mill.rescue() == 3
+    mill.fold()
+    assert many == []
+
+
 # The index ---------------------------------------------------------------------------------
 
 
@@ -310,8 +334,6 @@ def test_the_claim_reads_the_index_of_ready_images(mill: Mill) -> None:
 
 def _explained(mill: Mill, shift_id: int) -> list[str]:
     """The plans of the statements that a claim runs on `images`."""
-    from sqlalchemy import event
-
     explain = "EXPLAIN QUERY PLAN " if mill.database.is_sqlite else "EXPLAIN "
     if not mill.database.is_sqlite:
         mill.database.run(lambda session: session.execute(text("ANALYZE images")))
