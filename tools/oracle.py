@@ -94,7 +94,8 @@ class Oracle:
     ) -> torch.Tensor:
         """What a pipeline draws for as many copies of a row as there are generators."""
         given = dict(arguments)
-        encoded = embeddings or self._encode(pipeline, spec, given.pop("clip_skip", None))
+        skip = given.pop("clip_skip", None)  # it is in the embeddings
+        encoded = embeddings or self._encode(pipeline, spec, skip)
         slots = len(given["generator"])
         latents: torch.Tensor = pipeline(
             **{

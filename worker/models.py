@@ -129,15 +129,10 @@ def load_model(
             components = dict(pipeline.components)
         else:
             components = _load_components(entry, folders, DTYPES[precision])
-        for component in components.values():
-            if isinstance(component, torch.nn.Module):
-                component.to(device).eval().requires_grad_(False)
-        two_encoders = pipeline is None and "text_encoder_2" in components
-        if two_encoders and components["vae"].config.force_upcast:
-            # SDXL's own VAE overflows in fp16; diffusers' pipeline decodes in fp32 too.
-            components["vae"].to(torch.float32 if precision == "fp16" else DTYPES[precision])
+        _place(components, device)
         tuning = Tuning()
         if pipeline is None:
+            _widen_vae(components, precision)
             tuning = choose_tuning(settings, device)
             check_attention(tuning, device, DTYPES[precision])
             tune(components, tuning)
@@ -208,6 +203,19 @@ def _load_components(
         names = folders.keys() - {"scheduler", _REFINER}
         components |= _load_checkpoint(entry, entry.single_file, names, components, dtype)
     return components
+
+
+def _place(components: Mapping[str, Any], device: torch.device) -> None:
+    """Move a model's modules to the device, in evaluation mode."""
+    for component in components.values():
+        if isinstance(component, torch.nn.Module):
+            component.to(device).eval().requires_grad_(False)
+
+
+def _widen_vae(components: Mapping[str, Any], precision: Precision) -> None:
+    """SDXL's own VAE overflows in fp16: it decodes in fp32, as in diffusers' pipeline."""
+    if "text_encoder_2" in components and components["vae"].config.force_upcast:
+        components["vae"].to(torch.float32 if precision == "fp16" else DTYPES[precision])
 
 
 def _take_refiner(entry: ModelEntry, components: dict[str, Any]) -> Any:
