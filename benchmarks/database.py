@@ -21,15 +21,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from sqlalchemy.orm import Session
 
-from db.database import Database
-from db.queries import claims, jobs, tallies
-from db.queries.jobs import NewRow
-from db.schema import migrate
-from db.settings import Settings
-from scheduler_jobs.request import SubmissionRequest
-from scheduler_jobs.submission import submit
-from tests.mill import DIGEST, Mill, spec
-from tests.servers.postgres import Postgres
+from imagemill.db.database import Database
+from imagemill.db.queries import claims, jobs, tallies
+from imagemill.db.queries.jobs import NewRow
+from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.submit.request import SubmissionRequest
+from imagemill.scheduler_jobs.submit.submission import submit
+from tests.helpers.mill import DIGEST, Mill, spec
+from tests.helpers.servers.postgres import Postgres
 
 CHUNK = 1_000
 CLAIMERS = 4

@@ -20,13 +20,14 @@ from pathlib import Path
 
 import torch
 
-from db.registry import load_registry, weights_digest
-from db.settings import Settings
-from db.specs import ImageSpec
+from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.device import prepare_process
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
 from tools.oracle import Oracle
-from worker.device import prepare_process
-from worker.engine import open_engine
-from worker.models import Model, load_model
 
 STEPS = (8, 12, 16, 20, 24, 30, 40)
 GUIDANCE = (2.0, 3.0, 5.0, 7.5, 9.0)

@@ -24,8 +24,8 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks import engine
-from db.settings import Settings
-from worker.certifying import certify_model, report
+from imagemill.db.settings import Settings
+from imagemill.worker.reproducibility.certificate import certify_model, report
 
 RESULTS = Path(__file__).parent / "results"
 TOKENIZER = Path(__file__).parents[1] / "worker" / "shapes64" / "tokenizer"

@@ -29,8 +29,8 @@ import psutil
 import torch
 from sqlalchemy import text
 
-from db.database import Database
-from db.settings import DATABASE_FILE
+from imagemill.db.database import Database
+from imagemill.db.settings import DATABASE_FILE
 
 SAMPLERS = ("ddim", "pndm", "lms", "euler_a", "heun", "dpmpp_2m_karras", "dpmpp_sde", "unipc")
 SIZES = ("64x64", "96x64")
@@ -197,7 +197,7 @@ def _render(rows: Sequence[Mapping[str, Any]], home: Path, *, slots: int, way: W
     """`imagemill run` until every row is done, killing as the way says; how often it did."""
     manifest = home / "mixed.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    command = [sys.executable, "-m", "scheduler_jobs.cli", "run", str(manifest)]
+    command = [sys.executable, "-m", "imagemill", "run", str(manifest)]
     command += ["--out", str(home / "out"), "--seed", "7", "--json"]
     own = {"IMAGEMILL_SLOTS": str(slots), "IMAGEMILL_CHILDREN": str(way.children)}
     planned = [_kill_child] * way.child_kills + [_kill_run] * way.run_kills

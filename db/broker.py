@@ -12,9 +12,9 @@ import kombu.exceptions
 from celery import Celery
 from redis.exceptions import RedisError
 
-from db.errors import BrokerError
-from db.settings import Settings
-from db.urls import without_password
+from imagemill.db.errors import BrokerError
+from imagemill.db.settings import Settings
+from imagemill.db.urls import without_password
 
 SHIFT_TASK = "imagemill.shift"
 """The one task: a worker renders until its time is over or nothing is left."""

@@ -7,7 +7,7 @@ and the environment: with it, they can be rendered again bit for bit.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from db.specs import ImageSpec, canonical_json, sha256_of
+from imagemill.db.specs import ImageSpec, canonical_json, sha256_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, exc, make_url, text
 from sqlalchemy.orm import Session
 
-from db.errors import DatabaseError, SettingsError
-from db.settings import Settings
+from imagemill.db.errors import DatabaseError, SettingsError
+from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from db.urls import passwords_in
+from imagemill.db.urls import passwords_in
 
 if TYPE_CHECKING:
-    from db.settings import Settings
+    from imagemill.db.settings import Settings
 
 _NOISY = frozenset(
     {"alembic", "boto3", "botocore", "filelock", "httpcore", "httpcore2", "httpx", "httpx2"}

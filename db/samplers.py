@@ -1,7 +1,7 @@
 """The samplers' names: canonical, displayed (as A1111 and Civitai write them), and aliases.
 
-Names only: what a sampler computes is `worker.samplers`. "Sampler" is what diffusers calls a
-scheduler; `diffusers_class` and `options` say which, configured how.
+Names only: what a sampler computes is `worker.engine.schedulers`. "Sampler" is what diffusers calls
+a scheduler; `diffusers_class` and `options` say which, configured how.
 """
 
 import math

@@ -9,8 +9,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect
 
-from db.database import Database
-from db.errors import SchemaError
+from imagemill.db.database import Database
+from imagemill.db.errors import SchemaError
 
 
 def migrate(database: Database) -> str:
@@ -72,6 +72,8 @@ def check_schema(database: Database) -> None:
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(str(resources.files("db"))) / "migrations"))
+    config.set_main_option(
+        "script_location", str(Path(str(resources.files("imagemill.db"))) / "migrations")
+    )
     config.set_main_option("path_separator", "os")
     return config

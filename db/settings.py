@@ -18,7 +18,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from db.errors import SettingsError
+from imagemill.db.errors import SettingsError
 
 Batches = Literal["continuous", "recorded"]
 """Whether images join and leave as slots come free, or stay in micro-batches that are recorded."""

@@ -23,8 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from db.clock import UtcDateTime, now
-from db.states import ImageState, JobState, Outcome
+from imagemill.db.clock import UtcDateTime, now
+from imagemill.db.states import ImageState, JobState, Outcome
 
 Id = BigInteger().with_variant(Integer, "sqlite")
 Hash = String(64)

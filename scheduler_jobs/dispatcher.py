@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from db.broker import Tokens
-from db.database import Database
-from db.errors import BrokerError, DatabaseError
-from db.queries import jobs, shifts, tallies
-from db.queries.claims import RetryPolicy
-from db.settings import Settings
+from imagemill.db.broker import Tokens
+from imagemill.db.database import Database
+from imagemill.db.errors import BrokerError, DatabaseError
+from imagemill.db.queries import jobs, shifts, tallies
+from imagemill.db.queries.claims import RetryPolicy
+from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)
 

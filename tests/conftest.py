@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from db.storage import Storage
-from db.storage.folder import FolderStorage
+from imagemill.db.storage import Storage
+from imagemill.db.storage.folder import FolderStorage
 
 if TYPE_CHECKING:
-    from db.storage.s3 import S3Storage
-    from tests.servers.postgres import Postgres
-    from tests.servers.seaweedfs import Seaweed
-    from tests.servers.valkey import Valkey
+    from imagemill.db.storage.s3 import S3Storage
+    from tests.helpers.servers.postgres import Postgres
+    from tests.helpers.servers.seaweedfs import Seaweed
+    from tests.helpers.servers.valkey import Valkey
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -56,7 +56,7 @@ def interruptible() -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator["Postgres"]:
-    from tests.servers.postgres import Postgres
+    from tests.helpers.servers.postgres import Postgres
 
     with Postgres() as server:
         yield server
@@ -64,7 +64,7 @@ def postgres_server() -> Iterator["Postgres"]:
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator["Valkey"]:
-    from tests.servers.valkey import Valkey
+    from tests.helpers.servers.valkey import Valkey
 
     with Valkey() as server:
         yield server
@@ -72,7 +72,7 @@ def valkey_server() -> Iterator["Valkey"]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator["Seaweed"]:
-    from tests.servers.seaweedfs import Seaweed
+    from tests.helpers.servers.seaweedfs import Seaweed
 
     with Seaweed() as server:
         yield server
@@ -138,7 +138,7 @@ def s3_storage_url(s3_server: "Seaweed", s3_environment: dict[str, str]) -> str:
 @pytest.fixture
 def s3_storage(s3_server: "Seaweed", s3_storage_url: str) -> "S3Storage":
     """An S3 store that nothing was put into yet."""
-    from db.storage.s3 import S3Storage
+    from imagemill.db.storage.s3 import S3Storage
 
     bucket, _, prefix = s3_storage_url.removeprefix("s3://").partition("/")
     return S3Storage(bucket, prefix, endpoint_url=s3_server.endpoint)

@@ -10,11 +10,15 @@ from typing import Any, Protocol
 import diffusers
 from PIL import Image, ImageDraw
 
-from db.registry import BUILT_IN, load_registry
-from db.samplers import SAMPLERS
-from db.settings import Settings
-from db.specs import ImageSpec
-from db.states import Outcome
+from imagemill.db.models.registry import BUILT_IN, load_registry
+from imagemill.db.samplers import SAMPLERS
+from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
+from imagemill.db.states import Outcome
+from imagemill.worker.engine import Failed
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
 from tools import families, pipeline_oracle
 from tools.oracle import (
     Oracle,
@@ -26,8 +30,6 @@ from tools.oracle import (
 )
 from tools.pipeline_oracle import PipelineOracle
 from tools.small_models import distilled, inpainting, save_ddpm, save_refiner, save_sdxl
-from worker.engine import Failed, open_engine
-from worker.models import Model, load_model
 
 SLOTS = 4
 FROM_NOISE, FROM_PICTURE, IN_MASK = "from noise", "image to image", "inpainting"

@@ -1,6 +1,6 @@
 """What diffusers' own pipeline classes draw for one row: the oracle that the engine must equal.
 
-Schedulers are configured here as a user of diffusers would, not by `worker.samplers`.
+Schedulers are configured here as a user of diffusers would, not by `worker.engine.schedulers`.
 """
 
 import io
@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from db.samplers import BY_NAME
-from db.specs import ImageSpec
-from worker.models import Model
+from imagemill.db.samplers import BY_NAME
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.models.model import Model
 
 Pixels = npt.NDArray[np.uint8]
 

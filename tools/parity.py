@@ -17,9 +17,9 @@ import diffusers
 import torch
 import transformers
 
-from db.settings import Settings
+from imagemill.db.settings import Settings
+from imagemill.worker.models.device import prepare_process
 from tools.comparisons import SLOTS, TABLES, WAYS, Difference, compare, register
-from worker.device import prepare_process
 
 SAME_SHAPE_BOUND = 0
 ALONE_BOUND = 1

@@ -11,7 +11,7 @@ import diffusers
 import numpy as np
 import torch
 
-from db.specs import ImageSpec
+from imagemill.db.specs import ImageSpec
 from tools.oracle import Pixels
 
 GUIDANCE: Mapping[str, str] = {"flux_schnell": "true_cfg_scale", "qwen_image": "true_cfg_scale"}

@@ -12,9 +12,9 @@ import diffusers
 import torch
 import transformers
 
-from db.registry import BUILT_IN, load_registry
-from db.settings import Settings
-from worker.models import Model
+from imagemill.db.models.registry import BUILT_IN, load_registry
+from imagemill.db.settings import Settings
+from imagemill.worker.models.model import Model
 
 
 def save_sdxl(folder: Path) -> Path:

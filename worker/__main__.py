@@ -1,6 +1,6 @@
-"""`python -m worker`: a worker without the rest of the command line."""
+"""`python -m imagemill.worker`: a worker without the rest of the command line."""
 
-from worker.cli import worker
+from imagemill.worker.cli.worker import worker
 
 if __name__ == "__main__":
     worker()

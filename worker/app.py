@@ -16,11 +16,11 @@ from celery.signals import (
 )
 from kombu import Connection
 
-from db.broker import SHIFT_TASK, make_app
-from db.logs import configure_logging
-from db.settings import Settings
-from worker import drain
-from worker.child import announce_child, close_child, work_shift
+from imagemill.db.broker import SHIFT_TASK, make_app
+from imagemill.db.logs import configure_logging
+from imagemill.db.settings import Settings
+from imagemill.worker.process import drain
+from imagemill.worker.process.child import announce_child, close_child, work_shift
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _settings = Settings.load()
 
 app = make_app(_settings)
 app.amqp.Connection = _SteadyConnection
-app.conf.worker_consumer = "worker.wire:TokenConsumer"
+app.conf.worker_consumer = "imagemill.worker.process.message_gate:TokenConsumer"
 
 
 @app.task(name=SHIFT_TASK)

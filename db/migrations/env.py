@@ -1,9 +1,9 @@
-"""How Alembic runs here: on the connection that `db.schema.migrate` hands over."""
+"""How Alembic runs here: on the connection that `imagemill.db.schema.migrate` hands over."""
 
 from alembic import context
 from sqlalchemy import text
 
-from db.tables import Base
+from imagemill.db.tables import Base
 
 _MIGRATION_LOCK = 0x1A6E_3111
 """Any constant: the advisory lock that lets one migration run at a time."""

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 from sqlalchemy import Select, and_, case, exists, func, or_, select, union_all
 from sqlalchemy.orm import Session
 
-from db.queries.claims import in_state
-from db.states import TERMINAL, ImageState, JobState
-from db.tables import Attempt, Image, Job, Object, Row, Shift, Tally
+from imagemill.db.queries.claims import in_state
+from imagemill.db.states import TERMINAL, ImageState, JobState
+from imagemill.db.tables import Attempt, Image, Job, Object, Row, Shift, Tally
 
 AT_MOST = 100
 """Violations of one kind that are listed."""

@@ -20,13 +20,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from db.clock import now, seconds_from_now
-from db.errors import first_line
-from db.queries.tallies import move_images
-from db.settings import Settings
-from db.specs import ImageSpec
-from db.states import ImageState, JobState, Outcome
-from db.tables import Attempt, Group, Image, Job, Model, Shift, Tally
+from imagemill.db.clock import now, seconds_from_now
+from imagemill.db.errors import first_line
+from imagemill.db.queries.tallies import move_images
+from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
+from imagemill.db.states import ImageState, JobState, Outcome
+from imagemill.db.tables import Attempt, Group, Image, Job, Model, Shift, Tally
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,8 +5,8 @@ from typing import Any
 from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session
 
-from db.queries.objects import insert_new
-from db.tables import BatchSize, Environment
+from imagemill.db.queries.objects import insert_new
+from imagemill.db.tables import BatchSize, Environment
 
 
 def certificate(session: Session, environment_id: int) -> dict[str, Any] | None:

@@ -8,12 +8,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from db.compositions import Composition
-from db.errors import UnknownImage
-from db.queries.claims import flawed, in_state, spec_of, weights_digest_of
-from db.states import ImageState, Outcome
-from db.tables import Attempt, Environment, Image, Job, Object, Row, Shift, Worker
-from db.tables import Composition as CompositionRow
+from imagemill.db.compositions import Composition
+from imagemill.db.errors import UnknownImage
+from imagemill.db.queries.claims import flawed, in_state, spec_of, weights_digest_of
+from imagemill.db.states import ImageState, Outcome
+from imagemill.db.tables import Attempt, Environment, Image, Job, Object, Row, Shift, Worker
+from imagemill.db.tables import Composition as CompositionRow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,16 +10,16 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from db.clock import now
-from db.errors import UnknownJob, UsageError
-from db.queries.bulk import among, insert_many
-from db.queries.claims import in_state, record_events, spec_values
-from db.queries.objects import find_objects, insert_new
-from db.queries.tallies import add_images, move_images
-from db.seeds import row_key
-from db.specs import ImageSpec
-from db.states import ImageState, JobState
-from db.tables import Group, Image, Job, Model, Object, Row, Tally
+from imagemill.db.clock import now
+from imagemill.db.errors import UnknownJob, UsageError
+from imagemill.db.queries.bulk import among, insert_many
+from imagemill.db.queries.claims import in_state, record_events, spec_values
+from imagemill.db.queries.objects import find_objects, insert_new
+from imagemill.db.queries.tallies import add_images, move_images
+from imagemill.db.seeds import row_key
+from imagemill.db.specs import ImageSpec
+from imagemill.db.states import ImageState, JobState
+from imagemill.db.tables import Group, Image, Job, Model, Object, Row, Tally
 
 LIVE = (JobState.LOADING, JobState.OPEN, JobState.PAUSED, JobState.FINISHED)
 

@@ -8,13 +8,13 @@ from sqlalchemy import ColumnElement, and_, exists, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from db.compositions import Composition
-from db.queries.bulk import among
-from db.queries.claims import held_by, hold, record_events
-from db.queries.tallies import move_images
-from db.states import ImageState, JobState, Outcome
-from db.tables import Composition as CompositionRow
-from db.tables import Environment, Image, Job, Object
+from imagemill.db.compositions import Composition
+from imagemill.db.queries.bulk import among
+from imagemill.db.queries.claims import held_by, hold, record_events
+from imagemill.db.queries.tallies import move_images
+from imagemill.db.states import ImageState, JobState, Outcome
+from imagemill.db.tables import Composition as CompositionRow
+from imagemill.db.tables import Environment, Image, Job, Object
 
 _KEYS_A_QUERY = 5_000
 """Below what Postgres and SQLite accept as parameters of one statement."""

@@ -7,11 +7,11 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
-from db.errors import UnknownImage
-from db.queries.claims import spec_of
-from db.specs import ImageSpec
-from db.states import ImageState
-from db.tables import Composition, Environment, Group, Image, Model, Object
+from imagemill.db.errors import UnknownImage
+from imagemill.db.queries.claims import spec_of
+from imagemill.db.specs import ImageSpec
+from imagemill.db.states import ImageState
+from imagemill.db.tables import Composition, Environment, Group, Image, Model, Object
 
 _IDS_A_QUERY = 5_000
 """Below what Postgres and SQLite accept as parameters of one statement."""

@@ -8,11 +8,11 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.clock import now, seconds_from_now
-from db.queries.claims import flawed, in_state
-from db.queries.tallies import Counts, count_images
-from db.states import ImageState, JobState, Outcome
-from db.tables import Attempt, Group, Image, Job, Model, Row, Shift, Tally, Worker
+from imagemill.db.clock import now, seconds_from_now
+from imagemill.db.queries.claims import flawed, in_state
+from imagemill.db.queries.tallies import Counts, count_images
+from imagemill.db.states import ImageState, JobState, Outcome
+from imagemill.db.tables import Attempt, Group, Image, Job, Model, Row, Shift, Tally, Worker
 
 LIVE = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
 RATE_SECONDS = 60.0

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from sqlalchemy import and_, case, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
-from db.clock import now, seconds_from_now
-from db.queries.claims import (
+from imagemill.db.clock import now, seconds_from_now
+from imagemill.db.queries.claims import (
     RELEASED,
     Failure,
     RetryPolicy,
@@ -15,8 +15,8 @@ from db.queries.claims import (
     record_release,
     release,
 )
-from db.states import ImageState, JobState
-from db.tables import Image, Job, Shift, Worker
+from imagemill.db.states import ImageState, JobState
+from imagemill.db.tables import Image, Job, Shift, Worker
 
 LOST = Failure(
     code="worker_lost",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import exists, select
 from sqlalchemy.orm import Session, aliased
 
-from db.tables import Image, Object
+from imagemill.db.tables import Image, Object
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

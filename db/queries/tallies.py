@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from sqlalchemy import delete, exists, func, insert, select
 from sqlalchemy.orm import Session, aliased
 
-from db.states import ImageState
-from db.tables import Tally
+from imagemill.db.states import ImageState
+from imagemill.db.tables import Tally
 
 FOLD_AT_MOST = 20_000
 """Tally rows folded in one transaction."""

@@ -17,10 +17,10 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from db.errors import ObjectConflict, ObjectMissing, StorageDenied, StorageError
-from db.storage import StoredObject
-from db.storage.keys import checked_key, is_key
-from db.storage.probing import probe_name, try_out
+from imagemill.db.errors import ObjectConflict, ObjectMissing, StorageDenied, StorageError
+from imagemill.db.storage import StoredObject
+from imagemill.db.storage.keys import checked_key, is_key
+from imagemill.db.storage.probe import probe_name, try_out
 
 INCOMING = ".incoming"
 """Where unfinished objects lie. The leading dot keeps it apart from every key."""

@@ -6,8 +6,8 @@ long as the store exists.
 
 import hashlib
 
-from db.errors import InputImageError, ObjectMissing
-from db.storage import Storage
+from imagemill.db.errors import InputImageError, ObjectMissing
+from imagemill.db.storage import Storage
 
 MAX_INPUT_BYTES = 64 * 1024 * 1024
 """The largest input file that is kept by `submit` and read by a worker."""

@@ -8,7 +8,7 @@ store's own temporary files.
 
 import re
 
-from db.errors import BadKey
+from imagemill.db.errors import BadKey
 
 MAX_KEY_BYTES = 512
 """S3 allows 1,024 bytes; the store's own prefix takes its part of them."""

@@ -17,12 +17,12 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from db.errors import ObjectConflict, ObjectMissing, StorageError
-from db.storage import StoredObject
-from db.storage.keys import checked_key, is_key
-from db.storage.probing import probe_name, try_out
-from db.storage.s3_errors import error_code, http_status, s3_errors
-from db.urls import without_password
+from imagemill.db.errors import ObjectConflict, ObjectMissing, StorageError
+from imagemill.db.storage import StoredObject
+from imagemill.db.storage.keys import checked_key, is_key
+from imagemill.db.storage.probe import probe_name, try_out
+from imagemill.db.storage.s3_errors import error_code, http_status, s3_errors
+from imagemill.db.urls import without_password
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -19,7 +19,7 @@ from botocore.exceptions import (
     ProfileNotFound,
 )
 
-from db.errors import StorageDenied, StorageError
+from imagemill.db.errors import StorageDenied, StorageError
 
 _KEYS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _DENIALS = {

@@ -5,7 +5,7 @@ settings and database for those that need them; `output` is all that people and 
 `docs/cli.md` describes every command.
 """
 
-from scheduler_jobs.cli.group import cli
+from imagemill.scheduler_jobs.cli.group import cli
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import exc
 
-from db.broker import Tokens
-from db.database import Database
-from db.errors import (
+from imagemill.db.broker import Tokens
+from imagemill.db.database import Database
+from imagemill.db.errors import (
     DatabaseError,
     ImagemillError,
     ModelError,
@@ -28,14 +28,14 @@ from db.errors import (
     UsageError,
     first_line,
 )
-from db.queries.reports import list_workers
-from db.registry import load_registry, weights_digest
-from db.schema import check_schema, head
-from db.settings import Settings
-from db.storage.opening import open_storage
-from db.urls import without_password
-from scheduler_jobs.cli.endings import EXIT_OK, EXIT_SERVICE, EXIT_USAGE
-from scheduler_jobs.cli.invocation import open_database
+from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.queries.reports import list_workers
+from imagemill.db.schema import check_schema, head
+from imagemill.db.settings import Settings
+from imagemill.db.storage.factory import open_storage
+from imagemill.db.urls import without_password
+from imagemill.scheduler_jobs.cli.exit_codes import EXIT_OK, EXIT_SERVICE, EXIT_USAGE
+from imagemill.scheduler_jobs.cli.invocation import open_database
 
 Status = Literal["ok", "failed", "note"]
 
@@ -181,7 +181,7 @@ def _models(settings: Settings) -> str:
 def _device(settings: Settings) -> str:
     """What the worker's side says; asked in a process of its own, because it imports torch."""
     del settings
-    command = [sys.executable, "-m", "worker.device"]
+    command = [sys.executable, "-P", "-m", "imagemill.worker.models.device"]
     try:
         done = subprocess.run(  # noqa: S603  # argv is ours
             command, capture_output=True, text=True, timeout=DEVICE_SECONDS, check=False

@@ -2,9 +2,9 @@
 
 import click
 
-from scheduler_jobs.cli import output
-from scheduler_jobs.cli.checks import Check, check_services, check_settings, worst
-from scheduler_jobs.cli.group import GlobalOptions
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.checks import Check, check_services, check_settings, worst
+from imagemill.scheduler_jobs.cli.group import GlobalOptions
 
 
 @click.command()

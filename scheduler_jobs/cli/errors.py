@@ -2,16 +2,16 @@
 
 import click
 
-from db.queries import reports
-from db.queries.image_reports import ImageFilter, ImageReport, list_images
-from db.queries.jobs import find_job
-from db.queries.reports import BadRow, CodeReport
-from db.states import ImageState
-from db.tables import Job
-from scheduler_jobs.cli import output
-from scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from scheduler_jobs.cli.naming import job_argument, whole
-from scheduler_jobs.cli.output import Column, plural
+from imagemill.db.queries import reports
+from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.reports import BadRow, CodeReport
+from imagemill.db.states import ImageState
+from imagemill.db.tables import Job
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import Column, plural
 
 PROMPT_CHARACTERS = 40
 

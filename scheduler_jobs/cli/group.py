@@ -24,9 +24,9 @@ from typing import Any, NoReturn
 
 import click
 
-from db.errors import ImagemillError, UsageError
-from db.logs import HumanFormatter, secrets_of
-from scheduler_jobs.cli.endings import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNREAD, report
+from imagemill.db.errors import ImagemillError, UsageError
+from imagemill.db.logs import HumanFormatter, secrets_of
+from imagemill.scheduler_jobs.cli.exit_codes import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNREAD, report
 
 PLUGINS = "imagemill.commands"
 NOT_HERE = "Not available in this installation."
@@ -40,7 +40,7 @@ class OwnCommand:
     help: str
 
 
-_HERE = "scheduler_jobs.cli"
+_HERE = "imagemill.scheduler_jobs.cli"
 
 OWN_COMMANDS: Mapping[str, OwnCommand] = MappingProxyType(
     {
@@ -203,7 +203,7 @@ class ImagemillGroup(LazyGroup):
 
 def _hide_secrets() -> None:
     """From here on, passwords and keys are not written by this process's log."""
-    from db.settings import Settings  # noqa: PLC0415  # 0.1 s, which `--help` need not wait for
+    from imagemill.db.settings import Settings  # noqa: PLC0415  # 0.1 s, which `--help` need not wait for
 
     with suppress(ImagemillError):  # settings that can't be read are told without their values
         formatter = HumanFormatter(secrets_of(Settings.load()))
@@ -299,13 +299,12 @@ def cli(ctx: click.Context, home: Path | None, config: Path | None, verbose: boo
     handler = logging.StreamHandler()
     handler.setFormatter(HumanFormatter())
     logging.basicConfig(handlers=[handler])
-    for package in ("db", "scheduler_jobs", "worker"):
-        logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.WARNING)
+    logging.getLogger("imagemill").setLevel(logging.DEBUG if verbose else logging.WARNING)
     if verbose:
         os.environ["IMAGEMILL_LOG_LEVEL"] = "DEBUG"
     if home is not None:
         # Settings take 0.1 s to import, which `--help` need not wait for.
-        from db.settings import Settings  # noqa: PLC0415  # see above
+        from imagemill.db.settings import Settings  # noqa: PLC0415  # see above
 
         os.environ.update(Settings.for_home(home).environment())
     ctx.obj = GlobalOptions(home=home, verbose=verbose)

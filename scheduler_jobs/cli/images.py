@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from db.compositions import Composition
-from db.queries.image_reports import (
+from imagemill.db.compositions import Composition
+from imagemill.db.queries.image_reports import (
     Event,
     ImageDetail,
     ImageFilter,
@@ -15,12 +15,12 @@ from db.queries.image_reports import (
     find_image,
     list_images,
 )
-from db.queries.jobs import find_job
-from db.states import ImageState, Outcome
-from scheduler_jobs.cli import output
-from scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from scheduler_jobs.cli.naming import job_argument, whole
-from scheduler_jobs.cli.output import Column, moment
+from imagemill.db.queries.jobs import find_job
+from imagemill.db.states import ImageState, Outcome
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import Column, moment
 
 PROMPT_CHARACTERS = 60
 """How much of a prompt a list shows where no window says how much fits."""

@@ -10,11 +10,11 @@ import click
 from sqlalchemy import exc, make_url
 from sqlalchemy.orm import Session
 
-from db.database import Database
-from db.errors import DatabaseError, UsageError, first_line
-from db.schema import check_schema
-from db.settings import Settings
-from scheduler_jobs.cli.group import GlobalOptions
+from imagemill.db.database import Database
+from imagemill.db.errors import DatabaseError, UsageError, first_line
+from imagemill.db.schema import check_schema
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.cli.group import GlobalOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 
 import click
 
-from db.queries import reports
-from db.queries.jobs import find_job
-from db.queries.reports import CodeReport, GroupReport, JobReport, Waiting, WorkerReport
-from db.queries.shifts import live_shifts
-from db.states import JobState
-from scheduler_jobs.cli import output
-from scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from scheduler_jobs.cli.naming import job_argument, whole
-from scheduler_jobs.cli.output import Column, ago, duration, moment, number, plural
+from imagemill.db.queries import reports
+from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.reports import CodeReport, GroupReport, JobReport, Waiting, WorkerReport
+from imagemill.db.queries.shifts import live_shifts
+from imagemill.db.states import JobState
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import Column, ago, duration, moment, number, plural
 
 SHOWN_GROUPS = 10
 SHOWN_JOBS = 30

@@ -10,21 +10,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from db.queries.tallies import Counts
-from db.settings import Settings
-from scheduler_jobs.cli import output
-from scheduler_jobs.cli.endings import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, SHOWN_PROBLEMS
-from scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from scheduler_jobs.cli.output import Column, duration, number, plural
-from scheduler_jobs.cli.progress import LoadingView, ProgressView
-from scheduler_jobs.cli.submitting import ManifestCommand, submission_options
-from scheduler_jobs.request import SubmissionRequest
-from scheduler_jobs.submission import Plan, Submission
-from scheduler_jobs.submission import plan as make_plan
-from scheduler_jobs.submission import submit as submit_manifest
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.exit_codes import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    SHOWN_PROBLEMS,
+)
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import Column, duration, number, plural
+from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
+from imagemill.scheduler_jobs.cli.submit_options import ManifestCommand, submission_options
+from imagemill.scheduler_jobs.submit.request import SubmissionRequest
+from imagemill.scheduler_jobs.submit.submission import Plan, Submission
+from imagemill.scheduler_jobs.submit.submission import plan as make_plan
+from imagemill.scheduler_jobs.submit.submission import submit as submit_manifest
 
 if TYPE_CHECKING:
-    from scheduler_jobs.embedded_run import RunResult
+    from imagemill.scheduler_jobs.local.run import RunResult
 
 SHOWN_GROUPS = 10
 SHOWN_CUT_CHARACTERS = 60
@@ -119,7 +124,7 @@ def run(
       imagemill run prompts.csv --out pictures
     """
     # Starting servers is this command's alone; `plan` need not wait for their modules.
-    from scheduler_jobs import embedded_run  # noqa: PLC0415  # see above
+    from imagemill.scheduler_jobs.local import run as embedded_run  # noqa: PLC0415  # see above
 
     out = out or invocation.home
     if out is None:

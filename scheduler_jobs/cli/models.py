@@ -5,14 +5,14 @@ from typing import Any
 
 import click
 
-from db.errors import ModelError
-from db.registry import ModelEntry, load_registry, weights_digest
-from db.samplers import OWN, SAMPLERS
-from db.settings import Settings
-from scheduler_jobs.cli import output
-from scheduler_jobs.cli.group import LazyGroup
-from scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from scheduler_jobs.cli.output import Column, shortened
+from imagemill.db.errors import ModelError
+from imagemill.db.models.registry import ModelEntry, load_registry, weights_digest
+from imagemill.db.samplers import OWN, SAMPLERS
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.group import LazyGroup
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import Column, shortened
 
 PLUGINS = "imagemill.commands.models"
 

@@ -10,8 +10,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from db.queries.tallies import Counts
-from scheduler_jobs.cli.output import duration, number, plural, shortened
+from imagemill.db.queries.tallies import Counts
+from imagemill.scheduler_jobs.cli.output import duration, number, plural, shortened
 
 PACE_SECONDS = 60.0
 """The window over which images/s are counted."""

@@ -9,13 +9,13 @@ from types import FrameType
 
 import click
 
-from db.database import Database
-from db.errors import SettingsError
-from db.logs import configure_logging
-from db.schema import migrate as upgrade
-from db.urls import without_password
-from scheduler_jobs.cli import output
-from scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.db.database import Database
+from imagemill.db.errors import SettingsError
+from imagemill.db.logs import configure_logging
+from imagemill.db.schema import migrate as upgrade
+from imagemill.db.urls import without_password
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 
 BASIC_AUTH = "IMAGEMILL_FLOWER_BASIC_AUTH"
 """user:password of Flower's page; not one of `Settings`, because nothing else may see it."""
@@ -66,7 +66,7 @@ def dispatcher(invocation: Invocation, once: bool, as_json: bool) -> None:
       imagemill dispatcher
     """
     # Celery takes longer to import than the other commands here take to run.
-    from scheduler_jobs.dispatcher import Dispatcher  # noqa: PLC0415  # see above
+    from imagemill.scheduler_jobs.dispatcher import Dispatcher  # noqa: PLC0415  # see above
 
     configure_logging(invocation.settings)
     work = Dispatcher(invocation.database, invocation.settings)
@@ -117,7 +117,7 @@ def flower(invocation: Invocation, address: str, port: int, as_json: bool) -> No
     # Flower takes this process's place: signals reach it, and its end is ours. The password goes
     # through the environment, because everybody on the machine can read a command line.
     environment = os.environ | {"FLOWER_BASIC_AUTH": login}
-    command = [sys.executable, "-m", "celery", "-A", "db.celery_app", "flower"]
+    command = [sys.executable, "-P", "-m", "celery", "-A", "imagemill.db.celery_app", "flower"]
     options = [f"--address={address}", f"--port={port}", f"--tasks-columns={TASK_COLUMNS}"]
     os.execve(sys.executable, [*command, *options], environment)  # noqa: S606  # argv is ours
 

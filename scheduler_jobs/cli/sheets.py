@@ -4,15 +4,15 @@ from pathlib import Path
 
 import click
 
-from db.errors import UsageError
-from db.queries.jobs import find_job
-from db.states import ImageState
-from db.storage.opening import open_storage
-from scheduler_jobs.cli import output
-from scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from scheduler_jobs.cli.naming import job_argument
-from scheduler_jobs.cli.output import plural
-from scheduler_jobs.job_sheet import SETTLED, job_sheet
+from imagemill.db.errors import UsageError
+from imagemill.db.queries.jobs import find_job
+from imagemill.db.states import ImageState
+from imagemill.db.storage.factory import open_storage
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import plural
+from imagemill.scheduler_jobs.pages.job_sheet import SETTLED, job_sheet
 
 MOST_TILES = 5000
 """A page beyond this is too large for a PNG that anything opens."""

@@ -5,15 +5,15 @@ from time import sleep
 
 import click
 
-from db.queries.jobs import find_job
-from db.queries.tallies import Counts, count_images
-from db.states import JobState
-from scheduler_jobs.cli import output
-from scheduler_jobs.cli.endings import EXIT_FAILED
-from scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from scheduler_jobs.cli.naming import job_argument
-from scheduler_jobs.cli.output import plural
-from scheduler_jobs.cli.progress import ProgressView
+from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.tallies import Counts, count_images
+from imagemill.db.states import JobState
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.exit_codes import EXIT_FAILED
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import plural
+from imagemill.scheduler_jobs.cli.progress import ProgressView
 
 ENDED = frozenset({JobState.FINISHED, JobState.CANCELLED, JobState.REJECTED})
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from db.seeds import prompt_hash
-from scheduler_jobs.expansion.grids import NO_GRID, Grid, parse_grid
-from scheduler_jobs.expansion.templates import Templates
-from scheduler_jobs.manifest import BadValue, Limits, ManifestRow, Parameters, Problem
+from imagemill.db.seeds import prompt_hash
+from imagemill.scheduler_jobs.expansion.grids import NO_GRID, Grid, parse_grid
+from imagemill.scheduler_jobs.expansion.templates import Templates
+from imagemill.scheduler_jobs.manifest import BadValue, Limits, ManifestRow, Parameters, Problem
 
 _COUNTED = 10**15
 """From here on a number of prompts is not worth its digits."""

@@ -6,10 +6,16 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from db.errors import ManifestError
-from scheduler_jobs.expansion.ranges import read_range
-from scheduler_jobs.manifest import BadValue, Limits, Parameters, Problem, parameters_from_flags
-from scheduler_jobs.manifest.columns import field_of
+from imagemill.db.errors import ManifestError
+from imagemill.scheduler_jobs.expansion.ranges import read_range
+from imagemill.scheduler_jobs.manifest import (
+    BadValue,
+    Limits,
+    Parameters,
+    Problem,
+    parameters_from_flags,
+)
+from imagemill.scheduler_jobs.manifest.columns import field_of
 
 NAME = "--grid"
 _NO_AXIS = frozenset({"seeds", "samples"})

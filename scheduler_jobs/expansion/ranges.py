@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
-from scheduler_jobs.expansion.draws import share
-from scheduler_jobs.manifest import BadValue
-from scheduler_jobs.manifest.problems import shown
+from imagemill.scheduler_jobs.expansion.draws import share
+from imagemill.scheduler_jobs.manifest import BadValue
+from imagemill.scheduler_jobs.manifest.problems import shown
 
 LONGEST = 10_000
 """Numbers in one range."""

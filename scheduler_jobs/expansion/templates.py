@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from scheduler_jobs.expansion.draws import draw_index
-from scheduler_jobs.expansion.ranges import Range, read_range
-from scheduler_jobs.expansion.wildcards import WILDCARD, Wildcards
-from scheduler_jobs.manifest import BadValue
-from scheduler_jobs.manifest.problems import shown
+from imagemill.scheduler_jobs.expansion.draws import draw_index
+from imagemill.scheduler_jobs.expansion.ranges import Range, read_range
+from imagemill.scheduler_jobs.expansion.wildcards import WILDCARD, Wildcards
+from imagemill.scheduler_jobs.manifest import BadValue
+from imagemill.scheduler_jobs.manifest.problems import shown
 
 DEEPEST = 20
 """How deep variants and wildcards may be nested."""

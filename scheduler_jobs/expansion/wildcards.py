@@ -4,8 +4,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from scheduler_jobs.manifest import BadValue
-from scheduler_jobs.manifest.problems import shown
+from imagemill.scheduler_jobs.manifest import BadValue
+from imagemill.scheduler_jobs.manifest.problems import shown
 
 WILDCARD = re.compile(r"__(?P<name>[A-Za-z0-9](?:[A-Za-z0-9 /.-]|_(?!_))*)__", re.ASCII)
 """`__name__` or `__folder/name__`."""

@@ -6,15 +6,15 @@ Every format's reader yields raw cells; `rows` gives them their meaning by the t
 `columns` and the rules in `values`. What is wrong comes out as `Problem`s, in order.
 """
 
-from scheduler_jobs.manifest.formats import FORMATS
-from scheduler_jobs.manifest.layers import parameters_from_flags, parameters_from_toml
-from scheduler_jobs.manifest.limits import Limits
-from scheduler_jobs.manifest.parameters import AdapterChoice, Parameters
-from scheduler_jobs.manifest.problems import BadValue, Problem
-from scheduler_jobs.manifest.raw import JSON
-from scheduler_jobs.manifest.reading import read_manifest
-from scheduler_jobs.manifest.rows import ManifestRow
-from scheduler_jobs.manifest.source import Source, open_source
+from imagemill.scheduler_jobs.manifest.formats import FORMATS
+from imagemill.scheduler_jobs.manifest.layers import parameters_from_flags, parameters_from_toml
+from imagemill.scheduler_jobs.manifest.limits import Limits
+from imagemill.scheduler_jobs.manifest.parameters import AdapterChoice, Parameters
+from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem
+from imagemill.scheduler_jobs.manifest.raw import JSON
+from imagemill.scheduler_jobs.manifest.reader import read_manifest
+from imagemill.scheduler_jobs.manifest.rows import ManifestRow
+from imagemill.scheduler_jobs.manifest.source import Source, open_source
 
 __all__ = [
     "FORMATS",

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from scheduler_jobs.manifest.problems import BadValue, Broken, shown
+from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, shown
 
 PROMPT = "prompt"
 KEY = "id"

@@ -7,9 +7,9 @@ quote is a quote (PartiPrompts), a tab or line break can't be in a cell.
 
 from collections.abc import Iterable, Iterator
 
-from scheduler_jobs.manifest.lines import Line
-from scheduler_jobs.manifest.problems import Broken, shown
-from scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
+from imagemill.scheduler_jobs.manifest.lines import Line
+from imagemill.scheduler_jobs.manifest.problems import Broken, shown
+from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
 
 _NO_CARRIAGE_RETURN = "LF or CR LF at the end of every line"
 

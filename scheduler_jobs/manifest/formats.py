@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
-from scheduler_jobs.manifest import parquet
-from scheduler_jobs.manifest.columns import PROMPT, PROMPT_FALLBACKS, field_of, folded
-from scheduler_jobs.manifest.lines import GZIP_MAGIC
-from scheduler_jobs.manifest.problems import Broken, shown
+from imagemill.scheduler_jobs.manifest import parquet
+from imagemill.scheduler_jobs.manifest.columns import PROMPT, PROMPT_FALLBACKS, field_of, folded
+from imagemill.scheduler_jobs.manifest.lines import GZIP_MAGIC
+from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 
 Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "text"]
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 from io import BufferedReader
 from typing import Any, NoReturn
 
-from scheduler_jobs.manifest.lines import Line, not_utf8, without_bom
-from scheduler_jobs.manifest.problems import BadValue, Broken, shown
-from scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
+from imagemill.scheduler_jobs.manifest.lines import Line, not_utf8, without_bom
+from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, shown
+from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
 
 _CHUNK_BYTES = 1 << 16
 _SKIP_CHARACTERS = 1 << 24

@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from db.errors import ManifestError
-from scheduler_jobs.manifest.columns import KEY, PROMPT, SIZE, field_of
-from scheduler_jobs.manifest.limits import Limits
-from scheduler_jobs.manifest.parameters import Parameters
-from scheduler_jobs.manifest.problems import BadValue, Problem, shown
-from scheduler_jobs.manifest.rows import bad_fields
-from scheduler_jobs.manifest.values import size
+from imagemill.db.errors import ManifestError
+from imagemill.scheduler_jobs.manifest.columns import KEY, PROMPT, SIZE, field_of
+from imagemill.scheduler_jobs.manifest.limits import Limits
+from imagemill.scheduler_jobs.manifest.parameters import Parameters
+from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem, shown
+from imagemill.scheduler_jobs.manifest.rows import bad_fields
+from imagemill.scheduler_jobs.manifest.values import size
 
 
 def parameters_from_flags(

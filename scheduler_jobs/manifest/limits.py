@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from db.settings import Settings
+from imagemill.db.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scheduler_jobs.manifest.problems import Broken
+from imagemill.scheduler_jobs.manifest.problems import Broken
 
 GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"

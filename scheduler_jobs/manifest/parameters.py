@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, model_validator
 
-from db.seeds import SEED_LIMIT
-from db.specs import ImageFormat
-from scheduler_jobs.manifest import values
-from scheduler_jobs.manifest.limits import Limits
-from scheduler_jobs.manifest.problems import BadValue
+from imagemill.db.seeds import SEED_LIMIT
+from imagemill.db.specs import ImageFormat
+from imagemill.scheduler_jobs.manifest import values
+from imagemill.scheduler_jobs.manifest.limits import Limits
+from imagemill.scheduler_jobs.manifest.problems import BadValue
 
 _EXCLUSIVE: Mapping[str, tuple[str, ...]] = {
     "seed": ("seeds",),

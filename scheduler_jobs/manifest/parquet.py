@@ -12,9 +12,9 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from scheduler_jobs.manifest.memory import at_most_more
-from scheduler_jobs.manifest.problems import Broken, shown
-from scheduler_jobs.manifest.raw import JSON, BadRow, HeaderCheck, RawRow
+from imagemill.scheduler_jobs.manifest.memory import at_most_more
+from imagemill.scheduler_jobs.manifest.problems import Broken, shown
+from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, HeaderCheck, RawRow
 
 MAGIC = b"PAR1"
 _ENCRYPTED_MAGIC = b"PARE"

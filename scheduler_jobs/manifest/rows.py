@@ -6,12 +6,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from scheduler_jobs.manifest import columns, values
-from scheduler_jobs.manifest.limits import Limits
-from scheduler_jobs.manifest.parameters import Parameters
-from scheduler_jobs.manifest.parquet import without_nan
-from scheduler_jobs.manifest.problems import BadValue, Broken, Problem, shown
-from scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
+from imagemill.scheduler_jobs.manifest import columns, values
+from imagemill.scheduler_jobs.manifest.limits import Limits
+from imagemill.scheduler_jobs.manifest.parameters import Parameters
+from imagemill.scheduler_jobs.manifest.parquet import without_nan
+from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, Problem, shown
+from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
 
 _KNOWN_LAYOUTS = 256
 _NOTHING = Parameters()

@@ -16,9 +16,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from db.errors import ManifestError
-from db.settings import Settings
-from db.storage.s3_errors import error_code, s3_errors
+from imagemill.db.errors import ManifestError
+from imagemill.db.settings import Settings
+from imagemill.db.storage.s3_errors import error_code, s3_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -13,9 +13,9 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-from scheduler_jobs.manifest.lines import Line
-from scheduler_jobs.manifest.problems import BadValue, shown
-from scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
+from imagemill.scheduler_jobs.manifest.lines import Line
+from imagemill.scheduler_jobs.manifest.problems import BadValue, shown
+from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
 
 A1111_FIELDS: Mapping[str, str] = MappingProxyType(
     {

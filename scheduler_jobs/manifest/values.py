@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from db.samplers import SAMPLERS, find_sampler
-from db.seeds import DERIVE, SEED_LIMIT
-from scheduler_jobs.manifest.problems import BadValue, shown
+from imagemill.db.samplers import SAMPLERS, find_sampler
+from imagemill.db.seeds import DERIVE, SEED_LIMIT
+from imagemill.scheduler_jobs.manifest.problems import BadValue, shown
 
 NAME_BYTES = 255
 SIZE_STEP = 8

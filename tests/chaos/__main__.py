@@ -12,8 +12,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from db.database import Database
-from db.queries.audit import audit
+from imagemill.db.database import Database
+from imagemill.db.queries.audit import audit
 from tests.chaos.campaign import Campaign
 from tests.chaos.plan import Plan
 from tests.chaos.report import CAMPAIGN, COLUMNS, refill, table
@@ -98,7 +98,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
 def _audit(stage: Stage) -> list[str]:
     """The system's own audit, beside the independent one; and the sweep before it (I3)."""
     direct = {"IMAGEMILL_S3_ENDPOINT_URL": stage.seaweed.endpoint}
-    command = [sys.executable, "-m", "scheduler_jobs.cli", "sweep", "--delete"]
+    command = [sys.executable, "-m", "imagemill", "sweep", "--delete"]
     aged = {"IMAGEMILL_SWEEP_AGE_SECONDS": str(LEASE_SECONDS)}
     time.sleep(LEASE_SECONDS + 1)
     subprocess.run(

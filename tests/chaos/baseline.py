@@ -33,8 +33,8 @@ from tests.chaos.pace import Pace
 from tests.chaos.plan import Plan
 from tests.chaos.report import BASELINE, COLUMNS, SPARED, refill, table
 from tests.chaos.stage import Stage
+from tests.helpers.servers.s3_proxy import FaultPlan
 from tests.integration.workers import children
-from tests.servers.s3_proxy import FaultPlan
 
 QUIET_SECONDS = 25
 """When nothing was done for so long, and no message waits, nothing more will come."""

@@ -23,7 +23,7 @@ from tests.chaos.plan import RENDERER_ROUTE, Manifest, Manifests, Plan
 from tests.chaos.recovery import Recovery
 from tests.chaos.stage import HANG_SECONDS, LEASE_SECONDS, Stage
 from tests.chaos.troupe import Actor, Troupe
-from tests.servers.s3_proxy import FaultPlan
+from tests.helpers.servers.s3_proxy import FaultPlan
 
 SETTLE_SECONDS = 180
 """I7: how long after the last fault everything must be terminal."""

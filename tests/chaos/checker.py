@@ -24,10 +24,10 @@ from botocore.config import Config
 from PIL import Image
 from psycopg.rows import dict_row
 
-from db.specs import ImageSpec
+from imagemill.db.specs import ImageSpec
 from tests.chaos.history import read_history
 from tests.chaos.plan import POISON, RENDERER_ROUTE
-from tests.fake_engine import pixels_of
+from tests.helpers.fake_engine import pixels_of
 
 THREADS = 4
 

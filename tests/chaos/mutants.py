@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("db", "scheduler_jobs", "worker", "tests", "examples", "pyproject.toml")
+COPIED = ("imagemill", "db", "scheduler_jobs", "worker", "tests", "examples", "pyproject.toml")
 
-OURS = {"db", "scheduler_jobs", "worker", "tests"}
+OURS = {"imagemill", "tests"}
 OUTSIDE = (
     "sqlalchemy.orm",
     "psycopg",
@@ -211,35 +211,35 @@ MUTANTS = (
     # The recorder.
     _mutant(
         "commit without PUT",
-        "worker/recording.py",
+        "worker/shifts/recorder.py",
         "            self._put(image, key, encoded)\n",
         "",
         *(RECORDING, SHIFT),
     ),
     _mutant(
         "commit before PUT",
-        "worker/recording.py",
+        "worker/shifts/recorder.py",
         "            self._put(image, key, encoded)\n",
         "            threading.Timer(0.5, self._put, [key, encoded]).start()\n",
         RECORDING,
     ),
     _mutant(
         "a refusal of the store is tried again and again",
-        "worker/recording.py",
+        "worker/shifts/recorder.py",
         "if not error.retryable or self._stopping",
         "if self._stopping",
         RECORDING,
     ),
     _mutant(
         "a store that is down is not waited for",
-        "worker/recording.py",
+        "worker/shifts/recorder.py",
         "if not error.retryable or self._stopping",
         "if error.retryable or self._stopping",
         *(RECORDING, SHIFT),
     ),
     _mutant(
         "a picture without a file ends shift after shift",
-        "worker/recording.py",
+        "worker/shifts/recorder.py",
         "        except (RenderError, ObjectConflict) as error:",
         "        except ObjectConflict as error:",
         SHIFT,
@@ -247,28 +247,28 @@ MUTANTS = (
     # The lease.
     _mutant(
         "a lease without renewal",
-        "worker/lease.py",
+        "worker/shifts/lease.py",
         "if time.monotonic() - moved_at >= self._hang_seconds:",
         "if time.monotonic() >= moved_at:",
         LEASE,
     ),
     _mutant(
         "a lease renewed while the step hangs",
-        "worker/lease.py",
+        "worker/shifts/lease.py",
         "if time.monotonic() - moved_at >= self._hang_seconds:",
         "if time.monotonic() < moved_at:",
         LEASE,
     ),
     _mutant(
         "after a freeze the lease seems to hold",
-        "worker/lease.py",
+        "worker/shifts/lease.py",
         "        return max(0.0, self._until - time.monotonic())",
         "        return 1.0",
         LEASE,
     ),
     _mutant(
         "a hung process stays",
-        "worker/lease.py",
+        "worker/shifts/lease.py",
         "            self._end_process(_EXIT_HUNG)\n",
         "            return\n",
         LEASE,
@@ -276,119 +276,119 @@ MUTANTS = (
     # The shift and its runs.
     _mutant(
         "a broken pass kills the neighbours",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "neighbours=len(images) > 1)",
         "neighbours=False)",
         GROUP_RUN,
     ),
     _mutant(
         "a suspect is rendered with others",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "            if self._waiting[0].solo:",
         "            if self._waiting[0].id < 0:",
         GROUP_RUN,
     ),
     _mutant(
         "a suspect takes along what was rendered before it",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "        return self._recorder.wait(stop=self._must_stop)",
         "        return True",
         GROUP_RUN,
     ),
     _mutant(
         "what comes after a suspect is begun before it is recorded",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "                if image.solo:\n                    self._all_recorded()\n",
         "",
         GROUP_RUN,
     ),
     _mutant(
         "more is claimed while a suspect is in work",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "room = 0 if self._solo_in_work else self._engine.room()",
         "room = self._engine.room()",
         GROUP_RUN,
     ),
     _mutant(
         "a suspect joins what is in the engine",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "                if not self._engine.busy and not chosen and self._all_recorded():",
         "                if not chosen and self._all_recorded():",
         GROUP_RUN,
     ),
     _mutant(
         "followers of a failed image are held on to",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "        self._give_back(self._followers.pop(image.request_key, ()))",
         "        self._followers.pop(image.request_key, ())",
         *(GROUP_RUN, SHIFT),
     ),
     _mutant(
         "followers are held on to when a run ends",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "[*self._rendering.values(), *self._waiting, *self._following()])",
         "[*self._rendering.values(), *self._waiting])",
         *(GROUP_RUN, SHIFT),
     ),
     _mutant(
         "followers of a stopped job's image are held on to",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "                stopped += self._followers.pop(image.request_key, [])",
         "                self._followers.pop(image.request_key, [])",
         *(GROUP_RUN, SHIFT),
     ),
     _mutant(
         "an old order is carried out again and again",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "        if orders is self._applied:",
         "        if orders is None:",
         GROUP_RUN,
     ),
     _mutant(
         "one request is rendered twice",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "            if key in in_work:",
         "            if key is None:",
         SHIFT,
     ),
     _mutant(
         "an outage of the store is charged to an image",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "self._fail(image, _charged(item.error))",
         "self._fail(image, item.error)",
         GROUP_RUN,
     ),
     _mutant(
         "an image that waits for the store is charged with its worker",
-        "worker/recording.py",
+        "worker/shifts/recorder.py",
         "                    self._holdings.end_rendering(image)\n",
         "                    pass\n",
         RECORDING,
     ),
     _mutant(
         "images that were lost meanwhile are rendered",
-        "worker/holdings.py",
+        "worker/shifts/leased_images.py",
         "return [image for image in images if image.id in mine]",
         "return list(images)",
         GROUP_RUN,
     ),
     _mutant(
         "out of memory is the images' fault",
-        "worker/group_run.py",
+        "worker/shifts/group_run.py",
         "        except OutOfMemory:\n            raise\n        except ImagemillError as error:",
         "        except ImagemillError as error:",
         SHIFT,
     ),
     _mutant(
         "a drain waits for the store without end",
-        "worker/shift.py",
+        "worker/shifts/shift.py",
         "return lease.lost or time.monotonic() > self._stores_until",
         "return lease.lost",
         SHIFT,
     ),
     _mutant(
         "a worker without the model uses up the job",
-        "worker/shift.py",
+        "worker/shifts/shift.py",
         "_REFUSED_IMAGES = 8",
         "_REFUSED_IMAGES = 800",
         SHIFT,
@@ -396,14 +396,14 @@ MUTANTS = (
     # Being told to stop.
     _mutant(
         "a second signal is ignored",
-        "worker/drain.py",
+        "worker/process/drain.py",
         "        if self._told.is_set():\n            os._exit(_EXIT_FORCED)",
         "        if self._told.is_set():\n            return",
         DRAIN,
     ),
     _mutant(
         "a child outlives its parent",
-        "worker/drain.py",
+        "worker/process/drain.py",
         "                os._exit(_EXIT_ORPHAN)",
         "                pass",
         DRAIN,
@@ -485,10 +485,11 @@ def main() -> int:
     survivors = []
     with tempfile.TemporaryDirectory(prefix="imagemill-mutants-") as folder:
         copy = Path(folder)
+        skip = shutil.ignore_patterns("__pycache__")
         for name in COPIED:
             source = ROOT / name
             if source.is_dir():
-                shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+                shutil.copytree(source, copy / name, symlinks=True, ignore=skip)
             else:
                 shutil.copy(source, copy / name)
         chosen = [mutant for mutant in MUTANTS if only in mutant.name]

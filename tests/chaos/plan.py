@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.servers.s3_proxy import Fault, FaultPlan
+from tests.helpers.servers.s3_proxy import Fault, FaultPlan
 
 POISON = ("boom", "bad", "final", "kill", "segv", "hang")
-"""What a prompt may begin with that must end dead (see `tests.fake_engine`)."""
+"""What a prompt may begin with that must end dead (see `tests.helpers.fake_engine`)."""
 
 RENDERER_ROUTE = "renderer"
 """The route of the jobs that workers with the real engine take."""

@@ -19,26 +19,26 @@ import kombu.exceptions
 from redis.exceptions import RedisError
 from sqlalchemy import select
 
-import db.storage.s3
-import scheduler_jobs.dispatcher
-import scheduler_jobs.settling
-import worker.child
-import worker.recording
-from db.broker import make_app, queue_name
-from db.database import Database
-from db.errors import ServiceError
-from db.queries.jobs import ready_images
-from db.schema import migrate
-from db.settings import Settings
-from db.storage.opening import open_storage
-from db.tables import Environment, Object
-from scheduler_jobs.dispatcher import Dispatcher
-from scheduler_jobs.submission import SubmissionRequest, submit
+import imagemill.db.storage.s3
+import imagemill.scheduler_jobs.dispatcher
+import imagemill.scheduler_jobs.submit.planned_rows
+import imagemill.worker.process.child
+import imagemill.worker.shifts.recorder
+from imagemill.db.broker import make_app, queue_name
+from imagemill.db.database import Database
+from imagemill.db.errors import ServiceError
+from imagemill.db.queries.jobs import ready_images
+from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
+from imagemill.db.storage.factory import open_storage
+from imagemill.db.tables import Environment, Object
+from imagemill.scheduler_jobs.dispatcher import Dispatcher
+from imagemill.scheduler_jobs.submit.submission import SubmissionRequest, submit
+from imagemill.worker.files.encoder import read_record
+from imagemill.worker.process.child import Child, open_child, work_shift
+from imagemill.worker.process.presence import Presence
 from tests.chaos.history import History
-from tests.fake_engine import FakeShelf
-from worker.child import Child, open_child, work_shift
-from worker.images import read_record
-from worker.presence import Presence
+from tests.helpers.fake_engine import FakeShelf
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +53,16 @@ _BROKER_AWAY = (kombu.exceptions.OperationalError, RedisError, OSError)
 
 def prepare_worker() -> None:
     """Give this process's `Child` the fake shelf, and pauses that fit thousands of faults."""
-    worker.child.open_child = open_fake_child
+    imagemill.worker.process.child.open_child = open_fake_child
     shorten_pauses()
 
 
 def shorten_pauses() -> None:
     """Wait for the store and after a fault for moments only."""
-    worker.child._AFTER_FAULT_SECONDS = AFTER_FAULT_SECONDS
-    worker.recording._FIRST_PAUSE_SECONDS = PAUSE_SECONDS
-    worker.recording._LONGEST_PAUSE_SECONDS = 10 * PAUSE_SECONDS
-    db.storage.s3._back_off = lambda attempt: time.sleep(PAUSE_SECONDS)
+    imagemill.worker.process.child._AFTER_FAULT_SECONDS = AFTER_FAULT_SECONDS
+    imagemill.worker.shifts.recorder._FIRST_PAUSE_SECONDS = PAUSE_SECONDS
+    imagemill.worker.shifts.recorder._LONGEST_PAUSE_SECONDS = 10 * PAUSE_SECONDS
+    imagemill.db.storage.s3._back_off = lambda attempt: time.sleep(PAUSE_SECONDS)
     botocore.retries.standard.ExponentialBackoff.delay_amount = lambda *_: PAUSE_SECONDS
 
 
@@ -104,7 +104,7 @@ def take_tokens() -> None:
 
 def run_producer(order: dict[str, Any], history: History) -> None:
     """Submit one manifest; ends with it."""
-    scheduler_jobs.settling.CHUNK_ROWS = CHUNK_ROWS
+    imagemill.scheduler_jobs.submit.planned_rows.CHUNK_ROWS = CHUNK_ROWS
     settings = Settings.load()
     database = Database.from_settings(settings)
     request = SubmissionRequest(
@@ -121,7 +121,7 @@ def run_producer(order: dict[str, Any], history: History) -> None:
 
 
 def run_dispatcher(_: dict[str, Any], history: History) -> None:
-    scheduler_jobs.dispatcher.ROUND_SECONDS = ROUND_SECONDS
+    imagemill.scheduler_jobs.dispatcher.ROUND_SECONDS = ROUND_SECONDS
     settings = Settings.load()
     Dispatcher(Database.from_settings(settings), settings).run_forever(threading.Event())
 

@@ -9,12 +9,12 @@ from typing import Any, LiteralString, Self
 import psycopg
 from redis import Redis
 
-from db.database import Database
-from db.schema import migrate
-from tests.servers.postgres import Postgres
-from tests.servers.s3_proxy import S3Proxy
-from tests.servers.seaweedfs import Seaweed
-from tests.servers.valkey import Valkey
+from imagemill.db.database import Database
+from imagemill.db.schema import migrate
+from tests.helpers.servers.postgres import Postgres
+from tests.helpers.servers.s3_proxy import S3Proxy
+from tests.helpers.servers.seaweedfs import Seaweed
+from tests.helpers.servers.valkey import Valkey
 
 LEASE_SECONDS = 2.0
 HANG_SECONDS = 4.0

@@ -17,7 +17,11 @@ from typing import Any
 from tests.chaos.crashes import Role
 from tests.chaos.history import History
 
-_REAL_ENGINE = ("worker.models", "worker.certifying", "worker.engine.opening")
+_REAL_ENGINE = (
+    "imagemill.worker.models.loader",
+    "imagemill.worker.reproducibility.certificate",
+    "imagemill.worker.engine.guided.factory",
+)
 """What a process that renders loads: torch, diffusers and transformers."""
 
 

@@ -3,8 +3,8 @@
 Celery's children import this module as their main module, so they are prepared as well.
 """
 
+from imagemill.worker.cli.worker import worker
 from tests.chaos.roles import prepare_worker
-from worker.cli import worker
 
 prepare_worker()
 

@@ -19,8 +19,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
-from db.logs import configure_logging
-from db.settings import Settings
+from imagemill.db.logs import configure_logging
+from imagemill.db.settings import Settings
 from tests.chaos import crashes
 from tests.chaos.history import History
 from tests.chaos.roles import ROLES

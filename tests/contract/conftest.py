@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from db.database import Database
-from db.schema import migrate
-from tests.mill import Mill
+from imagemill.db.database import Database
+from imagemill.db.schema import migrate
+from tests.helpers.mill import Mill
 
 if TYPE_CHECKING:
-    from tests.servers.postgres import Postgres
+    from tests.helpers.servers.postgres import Postgres
 
 
 @pytest.fixture(scope="session")

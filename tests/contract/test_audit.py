@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from tests.mill import CRASH, REFUSED, Mill
+from tests.helpers.mill import CRASH, REFUSED, Mill
 
 SABOTAGE = {
     "a tally is lost": ("I1", "DELETE FROM tallies WHERE state = 'ready' AND delta > 0"),

@@ -5,12 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import func, select, text, update
 
-from db.compositions import Composition
-from db.queries.claims import Claimed
-from db.queries.originals import Member, Original, find_originals, sample_originals
-from db.tables import Composition as CompositionRow
-from db.tables import Image
-from tests.mill import Mill, spec
+from imagemill.db.compositions import Composition
+from imagemill.db.queries.claims import Claimed
+from imagemill.db.queries.originals import Member, Original, find_originals, sample_originals
+from imagemill.db.tables import Composition as CompositionRow
+from imagemill.db.tables import Image
+from tests.helpers.mill import Mill, spec
 
 SLOTS = 4
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 import pytest
 from sqlalchemy import exc, make_url, text
 
-from db.database import Database
-from db.errors import DatabaseError, SettingsError
-from tests.mill import Mill
+from imagemill.db.database import Database
+from imagemill.db.errors import DatabaseError, SettingsError
+from tests.helpers.mill import Mill
 
 SECRET = "s3cret"
 
@@ -91,7 +91,7 @@ def test_a_connection_cut_in_a_transaction_means_doing_it_again(
     tries = []
 
     def work(session):
-        from db.queries import claims
+        from imagemill.db.queries import claims
 
         held = claims.claim(session, shift_id=shift, group_id=1, route="default", limit=2)
         tries.append(held)
@@ -148,7 +148,7 @@ def test_a_commit_whose_answer_is_lost_changes_things_once(database: Database) -
 def test_a_locked_sqlite_file_is_waited_for(
     sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.database._SQLITE_BUSY_MS", 50)
+    monkeypatch.setattr("imagemill.db.database._SQLITE_BUSY_MS", 50)
     mill = Mill(Database(f"sqlite:///{sqlite_database.file}"))
     holder = sqlite3.connect(str(sqlite_database.file), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -172,7 +172,7 @@ def test_a_locked_sqlite_file_is_waited_for(
 def test_a_frozen_client_does_not_keep_its_locks(
     postgres_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.database._IDLE_MS", 300)
+    monkeypatch.setattr("imagemill.db.database._IDLE_MS", 300)
     url = postgres_database.engine.url.render_as_string(hide_password=False)
     mill = Mill(postgres_database)
     mill.load("job", ["a", "b"])

@@ -6,14 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from db.errors import RenderError
-from db.registry import load_registry
-from db.settings import Settings
-from db.specs import ImageSpec
-from db.states import Outcome
-from tests.fake_engine import FakeEngine
-from tests.mill import spec as fake_spec
-from worker.engine import Engine, Failed, Rendered, open_engine
+from imagemill.db.errors import RenderError
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
+from imagemill.db.states import Outcome
+from imagemill.worker.engine import Engine, Failed, Rendered
+from imagemill.worker.engine.factory import open_engine
+from tests.helpers.fake_engine import FakeEngine
+from tests.helpers.mill import spec as fake_spec
 
 SLOTS = 4
 
@@ -40,8 +41,8 @@ def fake() -> Case:
 
 @pytest.fixture(scope="module")
 def shapes64() -> Case:
-    from worker.device import prepare_process
-    from worker.models import load_model
+    from imagemill.worker.models.device import prepare_process
+    from imagemill.worker.models.loader import load_model
 
     settings = Settings.load(device="cpu", dtype="fp32", threads=1)
     prepare_process(settings)

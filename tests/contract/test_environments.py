@@ -2,8 +2,8 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from db.queries import environments
-from tests.mill import DIGEST
+from imagemill.db.queries import environments
+from tests.helpers.mill import DIGEST
 
 
 def test_the_first_proposed_batch_size_counts_for_all(mill):

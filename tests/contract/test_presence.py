@@ -5,13 +5,13 @@ import os
 import pytest
 from sqlalchemy import update
 
-from db.clock import seconds_from_now
-from db.queries import reports
-from db.settings import Settings
-from db.tables import Worker
+from imagemill.db.clock import seconds_from_now
+from imagemill.db.queries import reports
+from imagemill.db.settings import Settings
+from imagemill.db.tables import Worker
+from imagemill.worker.process.presence import SEEN_SECONDS, Presence
+from tests.helpers.mill import Mill
 from tests.integration.workers import eventually
-from tests.mill import Mill
-from worker.presence import SEEN_SECONDS, Presence
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_database_that_comes_late_is_told_then(tmp_path, mill, caplog, monkeyp
     file = mill.database.file
     away = file.rename(tmp_path / "away.sqlite3")
     file.mkdir()  # a folder in its place can't be opened
-    monkeypatch.setattr("worker.presence._PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("imagemill.worker.process.presence._PATIENCE_SECONDS", 0.1)
     presence = Presence(Settings(database_url=f"sqlite:///{file}"), seconds=0.05)
     presence.start()
     assert eventually(lambda: "could not say that this worker is alive" in caplog.text, 10)

@@ -3,12 +3,12 @@
 import pytest
 from sqlalchemy import exc, select, text
 
-from db.database import Database
-from db.queries import jobs
-from db.queries.bulk import among, insert_many
-from db.queries.jobs import NewRow
-from db.tables import Image, Row
-from tests.mill import Mill, spec
+from imagemill.db.database import Database
+from imagemill.db.queries import jobs
+from imagemill.db.queries.bulk import among, insert_many
+from imagemill.db.queries.jobs import NewRow
+from imagemill.db.tables import Image, Row
+from tests.helpers.mill import Mill, spec
 
 AWKWARD = (
     "tab\there",

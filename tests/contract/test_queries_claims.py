@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import event, text
 
-from db.queries import claims
-from db.states import ImageState
-from tests.mill import CRASH, CRASH_ALONE, DIGEST, POLICY, REFUSED, Mill, spec
+from imagemill.db.queries import claims
+from imagemill.db.states import ImageState
+from tests.helpers.mill import CRASH, CRASH_ALONE, DIGEST, POLICY, REFUSED, Mill, spec
 
 OTHER = "b" * 64
 
@@ -299,7 +299,7 @@ def test_the_policy_is_the_callers(mill: Mill) -> None:
 
 
 def test_no_worker_sends_its_rows_one_by_one(mill: Mill) -> None:
-    """Frozen in the middle of that, it would keep its locks: see `db.database`."""
+    """Frozen in the middle of that, it would keep its locks: see `imagemill.db.database`."""
     if mill.database.is_sqlite:
         pytest.skip("SQLite has no client that could be frozen apart from it")
     mill.load("job", prompts(9))

@@ -8,9 +8,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 
-from db.database import Database
-from db.states import ImageState
-from tests.mill import CRASH, REFUSED, Mill, spec
+from imagemill.db.database import Database
+from imagemill.db.states import ImageState
+from tests.helpers.mill import CRASH, REFUSED, Mill, spec
 
 IMAGES = 2_000
 _SPAWN = multiprocessing.get_context("spawn")
@@ -137,7 +137,7 @@ def _claim_and_die(url: str) -> None:
     mill = Mill(Database(url))
     shift = mill.shift(lease_seconds=1)
     with mill.database.writing() as session:
-        from db.queries import claims
+        from imagemill.db.queries import claims
 
         held = claims.claim(session, shift_id=shift, group_id=1, route="default", limit=8)
         assert held

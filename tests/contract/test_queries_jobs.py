@@ -3,13 +3,13 @@
 import pytest
 from sqlalchemy import func, select
 
-from db.errors import UnknownJob, UsageError
-from db.queries import jobs, tallies
-from db.queries.jobs import NewRow
-from db.queries.tallies import Counts
-from db.states import ImageState, JobState
-from db.tables import Image, Row, Tally
-from tests.mill import CRASH, DIGEST, REFUSED, Mill, sha, spec
+from imagemill.db.errors import UnknownJob, UsageError
+from imagemill.db.queries import jobs, tallies
+from imagemill.db.queries.jobs import NewRow
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.states import ImageState, JobState
+from imagemill.db.tables import Image, Row, Tally
+from tests.helpers.mill import CRASH, DIGEST, REFUSED, Mill, sha, spec
 
 
 def prompts(count: int) -> list[str]:
@@ -86,7 +86,7 @@ def test_rows_keep_their_order_and_everything_they_said(mill: Mill) -> None:
 def test_images_keep_their_whole_specification(mill: Mill) -> None:
     from dataclasses import replace
 
-    from db.specs import Adapter
+    from imagemill.db.specs import Adapter
 
     full = replace(
         spec("a “prompt”"),

@@ -3,11 +3,11 @@
 import pytest
 from sqlalchemy import func, select
 
-from db.database import Database
-from db.queries import jobs, objects
-from db.states import ImageState
-from db.tables import Environment, Object
-from tests.mill import Mill, sha, spec, stored
+from imagemill.db.database import Database
+from imagemill.db.queries import jobs, objects
+from imagemill.db.states import ImageState
+from imagemill.db.tables import Environment, Object
+from tests.helpers.mill import Mill, sha, spec, stored
 
 
 def object_count(mill: Mill) -> int:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from db.errors import UnknownImage
-from db.queries import image_reports, reports
-from db.queries.image_reports import ImageFilter
-from db.queries.tallies import Counts
-from db.states import ImageState, JobState, Outcome
-from tests.mill import REFUSED, spec
+from imagemill.db.errors import UnknownImage
+from imagemill.db.queries import image_reports, reports
+from imagemill.db.queries.image_reports import ImageFilter
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.states import ImageState, JobState, Outcome
+from tests.helpers.mill import REFUSED, spec
 
 
 @pytest.fixture

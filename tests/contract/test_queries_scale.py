@@ -15,13 +15,13 @@ import pytest
 from sqlalchemy import Connection, delete, event, func, select
 from sqlalchemy.orm import Session
 
-from db.database import Database
-from db.queries import claims, jobs, objects, reports, stored
-from db.queries.image_reports import ImageFilter, list_images
-from db.states import ImageState, Outcome
-from db.tables import Image, Object
-from tests.mill import CRASH, POLICY, Mill
-from tests.mill import stored as stored_image
+from imagemill.db.database import Database
+from imagemill.db.queries import claims, jobs, objects, reports, stored
+from imagemill.db.queries.image_reports import ImageFilter, list_images
+from imagemill.db.states import ImageState, Outcome
+from imagemill.db.tables import Image, Object
+from tests.helpers.mill import CRASH, POLICY, Mill
+from tests.helpers.mill import stored as stored_image
 
 ROWS = 20_000
 SAMPLES = 5

@@ -4,12 +4,12 @@ import time
 
 from sqlalchemy import select, update
 
-from db.database import Database
-from db.queries import claims, shifts
-from db.queries.claims import Claimed
-from db.states import ImageState
-from db.tables import Attempt, Shift, Worker
-from tests.mill import CRASH, POLICY, Mill
+from imagemill.db.database import Database
+from imagemill.db.queries import claims, shifts
+from imagemill.db.queries.claims import Claimed
+from imagemill.db.states import ImageState
+from imagemill.db.tables import Attempt, Shift, Worker
+from tests.helpers.mill import CRASH, POLICY, Mill
 
 
 def prompts(count: int) -> list[str]:

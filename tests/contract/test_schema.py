@@ -11,12 +11,12 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Connection, inspect, text
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from db.database import Database
-from db.errors import DatabaseError, SchemaError
-from db.queries import jobs
-from db.schema import check_schema, head, migrate
-from db.tables import Base
-from tests.mill import Mill
+from imagemill.db.database import Database
+from imagemill.db.errors import DatabaseError, SchemaError
+from imagemill.db.queries import jobs
+from imagemill.db.schema import check_schema, head, migrate
+from imagemill.db.tables import Base
+from tests.helpers.mill import Mill
 
 PROMISED = {
     *("image_id", "job_id", "job_name", "row_number", "sample_index", "state", "outcome"),
@@ -175,7 +175,7 @@ def test_a_newer_schema_that_changed_is_refused(database: Database, works_with: 
 def test_an_older_schema_wants_a_migration(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("db.schema.head", lambda: "0002")
+    monkeypatch.setattr("imagemill.db.schema.head", lambda: "0002")
     with pytest.raises(SchemaError, match=r"is at schema 0001, .* needs 0002; run `imagemill mig"):
         check_schema(database)
 
@@ -206,7 +206,7 @@ def test_a_wrong_state_fails_in_the_database(mill: Mill) -> None:
 
 
 def test_a_folder_that_is_missing_is_one_clear_line(tmp_path: Path) -> None:
-    from db.errors import DatabaseError
+    from imagemill.db.errors import DatabaseError
 
     database = Database(f"sqlite:///{tmp_path / 'missing' / 'x.sqlite3'}")
     with pytest.raises(DatabaseError, match=r"x\.sqlite3: unable to open database file$"):

@@ -7,9 +7,9 @@ from threading import Barrier
 
 import pytest
 
-from db.errors import BadKey, ObjectConflict, ObjectMissing
-from db.storage import Storage
-from db.storage.keys import object_key
+from imagemill.db.errors import BadKey, ObjectConflict, ObjectMissing
+from imagemill.db.storage import Storage
+from imagemill.db.storage.keys import object_key
 
 PNG = "image/png"
 WRITERS = 16

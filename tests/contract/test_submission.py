@@ -7,20 +7,21 @@ import pytest
 from PIL import Image as Picture
 from sqlalchemy import select, text
 
-from db.database import Database
-from db.errors import ManifestError
-from db.queries.jobs import find_job
-from db.queries.tallies import count_images
-from db.seeds import derive_seed, prompt_hash
-from db.settings import Settings
-from db.states import ImageState, JobState
-from db.storage.opening import open_storage
-from db.tables import Image, Row
-from scheduler_jobs import loading, settling
-from scheduler_jobs.manifest import Parameters
-from scheduler_jobs.request import SubmissionRequest
-from scheduler_jobs.submission import plan, submit
-from tests.mill import Mill
+from imagemill.db.database import Database
+from imagemill.db.errors import ManifestError
+from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.tallies import count_images
+from imagemill.db.seeds import derive_seed, prompt_hash
+from imagemill.db.settings import Settings
+from imagemill.db.states import ImageState, JobState
+from imagemill.db.storage.factory import open_storage
+from imagemill.db.tables import Image, Row
+from imagemill.scheduler_jobs.manifest import Parameters
+from imagemill.scheduler_jobs.submit import loader as loading
+from imagemill.scheduler_jobs.submit import planned_rows as settling
+from imagemill.scheduler_jobs.submit.request import SubmissionRequest
+from imagemill.scheduler_jobs.submit.submission import plan, submit
+from tests.helpers.mill import Mill
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from db.queries import jobs, objects
-from db.states import ImageState, JobState
-from db.storage import Storage
-from scheduler_jobs.upkeep import Damage, sweep, verify
-from tests.mill import Mill, spec, stored
+from imagemill.db.queries import jobs, objects
+from imagemill.db.states import ImageState, JobState
+from imagemill.db.storage import Storage
+from imagemill.scheduler_jobs.store_check import Damage, sweep, verify
+from tests.helpers.mill import Mill, spec, stored
 
 OLD = 0.0
 """Seconds: everything that is there is older."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from db.database import Database
+from imagemill.db.database import Database
 
 
 def imagemill(

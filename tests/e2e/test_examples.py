@@ -18,15 +18,15 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from db.embedded import EmbeddedValkey
-from db.errors import ModelError
-from db.registry import load_registry
-from db.settings import Settings
-from db.tether import TetheredProcess
-from scheduler_jobs.cli import cli
+from imagemill.db.errors import ModelError
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.cli import cli
+from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
+from imagemill.worker.models.loader import load_model
 from tests.e2e.commands import dataset_images, imagemill, last_json
 from tools.shapes64.score import score_pictures
-from worker.models import load_model
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(

@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 
-from db.settings import Settings
-from db.storage.opening import open_storage
-from db.tether import TetheredProcess
-from tests.compose import COMPOSE_FILE, ROOT, compose_commands, used_variables
+from imagemill.db.settings import Settings
+from imagemill.db.storage.factory import open_storage
+from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from tests.e2e.commands import dataset_images, imagemill, last_json
+from tests.helpers.compose import COMPOSE_FILE, ROOT, compose_commands, used_variables
 
 PROMPTS = [
     f"a {colour} {kind} on a {ground} background"

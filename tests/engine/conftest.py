@@ -2,10 +2,11 @@
 
 import pytest
 
-from db.registry import load_registry
-from db.settings import Settings
-from worker.device import prepare_process
-from worker.models import Model, load_model
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+from imagemill.worker.models.device import prepare_process
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
 
 
 @pytest.fixture(scope="session")

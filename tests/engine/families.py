@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from db.settings import Settings
+from imagemill.db.settings import Settings
 
 SETTINGS = {"device": "cpu", "dtype": "fp32"}
 

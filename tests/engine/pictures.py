@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from PIL import Image, ImageDraw
 
-from db.errors import InputImageError
+from imagemill.db.errors import InputImageError
 
 
 def encoded(picture: Image.Image, *, file_format: str = "PNG", **options: object) -> bytes:

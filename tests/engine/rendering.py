@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from db.specs import ImageSpec
-from worker.engine import Engine, Failed, Rendered
-from worker.models import Model
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.engine import Engine, Failed, Rendered
+from imagemill.worker.models.model import Model
 
 CAPTIONS = (
     "a red circle on a blue background",

@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from db.errors import RenderError
-from db.settings import Settings
+from imagemill.db.errors import RenderError
+from imagemill.db.settings import Settings
+from imagemill.worker.cli.models import certify as command
+from imagemill.worker.engine import Failed, Rendered
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.guided.engine import GuidedEngine
+from imagemill.worker.engine.recorded import RecordedEngine
+from imagemill.worker.models.model import Model
+from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify, report
 from tests.engine.mixing import mix_rows
 from tests.engine.rendering import spec_for
-from worker.certifying import HOW_TO_KEEP_BITS, certify, report
-from worker.engine import Failed, Rendered, open_engine
-from worker.engine.guided import GuidedEngine
-from worker.engine.recorded import RecordedEngine
-from worker.model_commands import certify as command
-from worker.models import Model
 
 
 def test_the_short_form_holds_in_few_steps(shapes64: Model, settings: Settings) -> None:

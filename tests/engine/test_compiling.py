@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from db.errors import SettingsError
-from db.settings import Settings
+from imagemill.db.errors import SettingsError
+from imagemill.db.settings import Settings
+from imagemill.worker.engine import Engine
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.model import Model
+from imagemill.worker.models.tuning import Tuning, check_compiler, choose_tuning, tune
 from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
 from tools.oracle import worst_difference
 from tools.small_models import narrow
-from worker.engine import Engine, open_engine
-from worker.models import Model
-from worker.tuning import Tuning, check_compiler, choose_tuning, tune
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from db.errors import ModelError, OutOfMemory, RenderError, UsageError
-from db.model_facts import model_facts
-from db.registry import load_registry, weights_digest
-from db.states import Outcome
+from imagemill.db.errors import ModelError, OutOfMemory, RenderError, UsageError
+from imagemill.db.models.facts import model_facts
+from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.states import Outcome
+from imagemill.worker.engine import Failed, Rendered
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.model import Model
+from imagemill.worker.reproducibility.certificate import certify
 from tests.engine.rendering import hashes, pixels_of, render
 from tests.oracle.registered import Shop, spec_of, table_of
-from worker.certifying import certify
-from worker.engine import Failed, Rendered, open_engine
-from worker.models import Model
 
 SLOTS = 2
 QUICK = "stable_diffusion_3"

@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from db.errors import ModelError, OutOfMemory, RenderError, UsageError
-from db.settings import Settings
-from db.states import Outcome
+from imagemill.db.errors import ModelError, OutOfMemory, RenderError, UsageError
+from imagemill.db.settings import Settings
+from imagemill.db.states import Outcome
+from imagemill.worker.engine import Failed, Rendered
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.guided.engine import GuidedEngine
+from imagemill.worker.engine.guided.factory import probe
+from imagemill.worker.engine.pictures import Decoder
+from imagemill.worker.engine.shapes import even, find_slots
+from imagemill.worker.models.model import Model
 from tests.engine.rendering import CAPTIONS, hashes, render, spec_for
-from worker.engine import Failed, Rendered, open_engine
-from worker.engine.guided import GuidedEngine
-from worker.engine.opening import probe
-from worker.engine.pictures import Decoder
-from worker.engine.sizing import even, find_slots
-from worker.models import Model
 
 SAMPLERS = ("ddim", "euler_a", "dpmpp_2m", "heun", "unipc", "pndm", "dpmpp_2m_sde", "kdpm2_a")
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from db.errors import InputImageError, UsageError
-from db.settings import Settings
+from imagemill.db.errors import InputImageError, UsageError
+from imagemill.db.settings import Settings
+from imagemill.worker.engine import Failed
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.inputs import read_picture
+from imagemill.worker.models.model import Model
 from tests.engine.pictures import Files, digest_of, encoded, left_half, scene
 from tests.engine.rendering import pixels_of, render, spec_for
-from worker.engine import Failed, open_engine
-from worker.engine.inputs import read_picture
-from worker.models import Model
 
 
 def _read(data: bytes, *, max_pixels: int = 10_000) -> Image.Image:

@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from db.states import Outcome
+from imagemill.db.states import Outcome
+from imagemill.worker.engine import Engine, Rendered
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, render
 from tests.oracle.registered import Shop, spec_of
-from worker.engine import Engine, Rendered, open_engine
-from worker.models import Model
 
 SLOTS = 2
 

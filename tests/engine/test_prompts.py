@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from db.settings import Settings
-from db.states import Outcome
+from imagemill.db.settings import Settings
+from imagemill.db.states import Outcome
+from imagemill.worker.engine import Failed, Rendered
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.guided.prompts import Segment, parse_weights, tokenize
+from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
 from tools.oracle import Oracle, worst_difference
-from worker.engine import Failed, Rendered, open_engine
-from worker.engine.prompts import Segment, parse_weights, tokenize
-from worker.models import Model
 
 LONG = "a red circle on a blue background, " * 6 + "and a green star"
 

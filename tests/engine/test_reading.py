@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 import transformers
 
-from db.states import Outcome
+from imagemill.db.states import Outcome
+from imagemill.worker.engine import Rendered
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.generic.cut_prompts import Reading
 from tests.engine.rendering import hashes, render
 from tests.oracle.registered import Shop, spec_of
-from worker.engine import Rendered, open_engine
-from worker.engine.reading import Reading
 
 SLOTS = 2
 WORD = "circle "

@@ -8,20 +8,21 @@ import diffusers
 import pytest
 import torch
 
-from db.compositions import Composition
-from db.queries.originals import Member
-from db.settings import Settings
-from db.specs import ImageSpec
-from db.states import Outcome
+from imagemill.db.compositions import Composition
+from imagemill.db.queries.originals import Member
+from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
+from imagemill.db.states import Outcome
+from imagemill.worker.engine import Engine, Failed, Rendered
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.shapes import choose_shapes
+from imagemill.worker.files.records import pixels_sha256
+from imagemill.worker.models.model import Model
+from imagemill.worker.reproducibility.certificate import certify
+from imagemill.worker.reproducibility.reproduce import Sample, reproduce
 from tests.engine.mixing import mix_rows
 from tests.engine.rendering import CAPTIONS, hashes, pixels_of, render, spec_for
 from tests.oracle.registered import Shop, spec_of
-from worker.certifying import certify
-from worker.engine import Engine, Failed, Rendered, open_engine
-from worker.engine.sizing import choose_shapes
-from worker.models import Model
-from worker.records import pixels_sha256
-from worker.reproduce import Sample, reproduce
 
 SLOTS = 4
 

@@ -9,15 +9,15 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from db.errors import ModelError, UsageError
-from db.samplers import strength_for
+from imagemill.db.errors import ModelError, UsageError
+from imagemill.db.samplers import strength_for
+from imagemill.worker.cli.pictures import roundtrip
+from imagemill.worker.engine.guided.initial_latents import Starts
+from imagemill.worker.engine.pictures import Decoder
+from imagemill.worker.engine.schedulers import make_scheduler
+from imagemill.worker.models.model import Model
+from imagemill.worker.reproducibility.roundtrip import RoundTrip, round_trip
 from tests.engine.rendering import spec_for
-from worker.engine.pictures import Decoder
-from worker.engine.starts import Starts
-from worker.models import Model
-from worker.picture_commands import roundtrip
-from worker.roundtrip import RoundTrip, round_trip
-from worker.samplers import make_scheduler
 
 CIRCLE = Path(__file__).parents[2] / "examples" / "inputs" / "circle.png"
 

@@ -3,17 +3,19 @@
 import pytest
 import torch
 
-from db.errors import OutOfMemory, SettingsError
-from db.registry import load_registry
-from db.settings import Settings
-from db.states import Outcome
+from imagemill.db.errors import OutOfMemory, SettingsError
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+from imagemill.db.states import Outcome
+from imagemill.worker.engine import Engine, Rendered
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
+from imagemill.worker.models.tuning import Tuning, choose_tuning
+from imagemill.worker.reproducibility.certificate import certify
 from tests.engine.pictures import Files, digest_of, scene
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
 from tools.oracle import worst_difference
-from worker.certifying import certify
-from worker.engine import Engine, Rendered, open_engine
-from worker.models import Model, load_model
-from worker.tuning import Tuning, choose_tuning
 
 TUNINGS = [
     {"attention": "math"},

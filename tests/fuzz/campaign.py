@@ -22,11 +22,17 @@ from typing import Any
 
 from PIL import Image
 
-from db.errors import UsageError
-from db.settings import Settings
-from scheduler_jobs.manifest import open_source
-from scheduler_jobs.request import SubmissionRequest
-from scheduler_jobs.settling import BadRow, Keys, SettledRow, chunks, settle_rows
+from imagemill.db.errors import UsageError
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.manifest import open_source
+from imagemill.scheduler_jobs.submit.planned_rows import (
+    BadRow,
+    Keys,
+    SettledRow,
+    chunks,
+    settle_rows,
+)
+from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from tests.fuzz.inputs import FuzzedFile, fuzzed_file
 
 HANG_SECONDS = 30.0

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from db.registry import load_registry
-from db.settings import Settings
-from worker.device import prepare_process
-from worker.models import Model, load_model
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+from imagemill.worker.models.device import prepare_process
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
 
 DEVICE = torch.device(os.environ.get("GPU_TESTS_DEVICE", "cuda:0"))
 HERE = Path(__file__).parent

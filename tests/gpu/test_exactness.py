@@ -8,20 +8,21 @@ import torch
 from torch._dynamo.utils import counters
 
 from benchmarks import gpu
-from db.errors import SettingsError
-from db.registry import load_registry
-from db.settings import Settings
-from db.specs import ImageSpec
+from imagemill.db.errors import SettingsError
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.guided.conditions import Conditioner, texts_of
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
+from imagemill.worker.models.tuning import BACKENDS, Tuning, check_attention, tune
+from imagemill.worker.reproducibility.certificate import certify
 from tests.engine.rendering import CAPTIONS, hashes, pixels_of, render, spec_for
 from tests.oracle.registered import Shop, spec_of
 from tools.oracle import Oracle, worst_difference
 from tools.pipeline_oracle import PipelineOracle
 from tools.small_models import narrow
-from worker.certifying import certify
-from worker.engine import open_engine
-from worker.engine.conditioning import Conditioner, texts_of
-from worker.models import Model, load_model
-from worker.tuning import BACKENDS, Tuning, check_attention, tune
 
 SLOTS = 4
 SAMPLERS = ("ddim", "euler_a", "dpmpp_2m", "heun", "unipc", "dpmpp_2m_sde")

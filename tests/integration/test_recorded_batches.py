@@ -13,32 +13,32 @@ import diffusers
 import pytest
 from sqlalchemy import select, update
 
-from db.database import Database
-from db.errors import UnknownImage
-from db.queries import environments
-from db.queries.claims import GroupChoice
-from db.queries.shifts import Orders
-from db.queries.tallies import Counts
-from db.registry import load_registry, weights_digest
-from db.schema import migrate
-from db.settings import Settings
-from db.specs import ImageSpec
-from db.states import ImageState, Outcome
-from db.storage.folder import FolderStorage
-from db.tables import Composition, Image, Object
+from imagemill.db.database import Database
+from imagemill.db.errors import UnknownImage
+from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.queries import environments
+from imagemill.db.queries.claims import GroupChoice
+from imagemill.db.queries.shifts import Orders
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
+from imagemill.db.states import ImageState, Outcome
+from imagemill.db.storage.folder import FolderStorage
+from imagemill.db.tables import Composition, Image, Object
+from imagemill.worker.cli import reproduce as reproducing
+from imagemill.worker.engine import Engine
+from imagemill.worker.models.device import prepare_process
+from imagemill.worker.reproducibility.reproduce import Verdict, reproduce
+from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.engines import ModelShelf
+from imagemill.worker.shifts.group_run import GroupRun
+from imagemill.worker.shifts.lease import Lease
+from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.limits import RenderLimits
+from imagemill.worker.shifts.recorder import Recorder
 from tests.engine.mixing import mix_rows
-from tests.mill import POLICY, Mill
-from worker import reproducing
-from worker.agreements import Agreements
-from worker.device import prepare_process
-from worker.engine import Engine
-from worker.group_run import GroupRun
-from worker.holdings import Holdings
-from worker.lease import Lease
-from worker.limits import RenderLimits
-from worker.recording import Recorder
-from worker.reproduce import Verdict, reproduce
-from worker.shelf import ModelShelf
+from tests.helpers.mill import POLICY, Mill
 
 SLOTS = 4
 SAMPLERS = ("ddim", "euler_a", "heun", "dpmpp_2m_sde")
@@ -327,7 +327,8 @@ def test_who_can_not_be_rendered_any_more_is_told(
     press.work()
     images = press.done(job)
     monkeypatch.setattr(
-        "worker.engine.slot.make_scheduler", _without(SAMPLERS[1], _make_scheduler())
+        "imagemill.worker.engine.guided.slot.make_scheduler",
+        _without(SAMPLERS[1], _make_scheduler()),
     )
     verdicts = press.verdicts(*(image.id for image in images))
     assert {verdict.error for verdict in verdicts} == {
@@ -358,13 +359,13 @@ def test_a_batch_that_fails_does_not_keep_the_next_from_being_rendered(
 
 
 def _make_scheduler() -> Callable[..., object]:
-    from worker.samplers import make_scheduler
+    from imagemill.worker.engine.schedulers import make_scheduler
 
     return make_scheduler
 
 
 def _without(sampler: str, make: Callable[..., object]) -> Callable[..., object]:
-    from db.errors import UsageError
+    from imagemill.db.errors import UsageError
 
     def made(name: str, *arguments: object, **options: object) -> object:
         if name == sampler:

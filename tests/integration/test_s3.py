@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 import boto3
 import pytest
 
-from db.errors import ObjectConflict, StorageDenied, StorageError
-from db.storage.s3 import S3Storage
-from tests.servers.seaweedfs import Seaweed
+from imagemill.db.errors import ObjectConflict, StorageDenied, StorageError
+from imagemill.db.storage.s3 import S3Storage
+from tests.helpers.servers.seaweedfs import Seaweed
 
 PNG = "image/png"
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from db.errors import ObjectConflict, ObjectMissing, StorageDenied, StorageError
-from db.storage.s3 import S3Storage
-from tests.servers.s3_proxy import Conditions, Fault, FaultPlan, S3Proxy
-from tests.servers.seaweedfs import Seaweed
+from imagemill.db.errors import ObjectConflict, ObjectMissing, StorageDenied, StorageError
+from imagemill.db.storage.s3 import S3Storage
+from tests.helpers.servers.s3_proxy import Conditions, Fault, FaultPlan, S3Proxy
+from tests.helpers.servers.seaweedfs import Seaweed
 
 PNG = "image/png"
 BODY = bytes(range(256)) * 256
@@ -25,7 +25,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
         sleep=lambda seconds: time.sleep(min(seconds, 0.02)), time=time.time
     )
     monkeypatch.setattr("botocore.endpoint.time", impatient)
-    monkeypatch.setattr("db.storage.s3.time", impatient)
+    monkeypatch.setattr("imagemill.db.storage.s3.time", impatient)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from db.storage.probing import PROBE_PREFIX
-from db.storage.s3 import S3Storage
+from imagemill.db.storage.probe import PROBE_PREFIX
+from imagemill.db.storage.s3 import S3Storage
 
 POLICY = Path(__file__).parents[2] / "deploy" / "s3-policy.json"
 

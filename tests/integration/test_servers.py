@@ -16,10 +16,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 from redis.retry import Retry
 
-from db.embedded import MAX_SOCKET_PATH, EmbeddedValkey
-from db.errors import BrokerError
-from tests.servers.postgres import Postgres, _reachable
-from tests.servers.valkey import Valkey
+from imagemill.db.errors import BrokerError
+from imagemill.scheduler_jobs.local.valkey import MAX_SOCKET_PATH, EmbeddedValkey
+from tests.helpers.servers.postgres import Postgres, _reachable
+from tests.helpers.servers.valkey import Valkey
 from tests.unit.test_tether import wait_for_end
 
 MESSAGES = 500
@@ -95,7 +95,7 @@ def test_a_stopped_valkey_starts_again_in_its_folder(short_path: Path):
 
 
 def test_two_do_not_share_a_folder(short_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("db.embedded.LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("imagemill.scheduler_jobs.local.valkey.LOCK_SECONDS", 0.1)
     with EmbeddedValkey(short_path) as valkey:
         with pytest.raises(BrokerError, match="another imagemill is running in"):
             EmbeddedValkey(short_path).start()
@@ -127,7 +127,7 @@ def test_a_folder_that_can_not_be_made_is_a_broker_error(tmp_path: Path):
 PARENT = """
 import sys, time
 from pathlib import Path
-from db.embedded import EmbeddedValkey
+from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
 with EmbeddedValkey(Path(sys.argv[1])) as valkey:
     print(valkey.pid, flush=True)
     time.sleep(600)
@@ -200,9 +200,9 @@ def test_a_postgres_that_nobody_can_reach_is_copied(tmp_path: Path):
 
 SERVERS = """
 import sys, time
-from tests.servers.postgres import Postgres
-from tests.servers.seaweedfs import Seaweed
-from tests.servers.valkey import Valkey
+from tests.helpers.servers.postgres import Postgres
+from tests.helpers.servers.seaweedfs import Seaweed
+from tests.helpers.servers.valkey import Valkey
 with Postgres() as postgres, Valkey() as valkey, Seaweed() as seaweed:
     print(postgres.pid, valkey.pid, seaweed.pid, seaweed.port, flush=True)
     time.sleep(600)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from db.queries.tallies import Counts
+from imagemill.db.queries.tallies import Counts
+from tests.helpers.mill import spec
+from tests.helpers.servers.postgres import Postgres
+from tests.helpers.servers.s3_proxy import Fault, FaultPlan, S3Proxy
+from tests.helpers.servers.seaweedfs import Seaweed
+from tests.helpers.servers.valkey import Valkey
 from tests.integration.workers import Plant, eventually, planted
-from tests.mill import spec
-from tests.servers.postgres import Postgres
-from tests.servers.s3_proxy import Fault, FaultPlan, S3Proxy
-from tests.servers.seaweedfs import Seaweed
-from tests.servers.valkey import Valkey
 
 
 @pytest.fixture(scope="module")

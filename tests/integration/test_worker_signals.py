@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from db.queries.reports import list_workers
-from db.queries.tallies import Counts
-from db.states import ImageState
+from imagemill.db.queries.reports import list_workers
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.states import ImageState
+from tests.helpers.mill import spec
 from tests.integration.workers import Plant, children, eventually, lives, planted, uncharged
-from tests.mill import spec
 
 SLOW = [replace(spec(f"slow {n}"), steps=8) for n in range(12)]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from db.database import Database
-from db.schema import migrate
-from db.tether import TetheredProcess
-from tests.mill import Mill
+from imagemill.db.database import Database
+from imagemill.db.schema import migrate
+from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+from tests.helpers.mill import Mill
 
 
 def eventually(what: Callable[[], object], seconds: float = 60) -> bool:
@@ -104,7 +104,7 @@ class Plant:
         return self._start("tests.chaos.worker", "--children", str(children), **settings)
 
     def dispatcher(self) -> Program:
-        return self._start("scheduler_jobs.cli", "dispatcher")
+        return self._start("imagemill", "dispatcher")
 
     def busy_child(self) -> int:
         """The pid of a child that holds images that it has begun to render."""

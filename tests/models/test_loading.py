@@ -9,16 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from db.errors import ModelError, SettingsError
-from db.model_facts import model_facts
-from db.registry import load_registry, weights_digest
-from db.settings import Settings
+from imagemill.db.errors import ModelError, SettingsError
+from imagemill.db.models.facts import model_facts
+from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.settings import Settings
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.device import prepare_process, resolve_device, resolve_precision
+from imagemill.worker.models.loader import WarmModels, load_model
+from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, render, spec_for
 from tests.models.checkpoint import checkpoint_of
 from tools.small_models import save_refiner, save_sdxl
-from worker.device import prepare_process, resolve_device, resolve_precision
-from worker.engine import open_engine
-from worker.models import Model, WarmModels, load_model
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from db.errors import ModelError
-from db.registry import ModelEntry, load_registry, weights_digest
-from db.settings import Settings
+from imagemill.db.errors import ModelError
+from imagemill.db.models.registry import ModelEntry, load_registry, weights_digest
+from imagemill.db.settings import Settings
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.pull import pull, record_digest
 from tests.models.hub import REVISION, Hub, folder_files, serving
-from worker.models import load_model
-from worker.pull import pull, record_digest
 
 REGISTRY = f"""
 [models.small]

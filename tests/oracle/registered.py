@@ -5,12 +5,13 @@ from typing import Any
 
 import diffusers
 
-from db.registry import load_registry
-from db.settings import Settings
-from db.specs import ImageSpec
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.models.device import prepare_process
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
 from tools.families import FAMILIES, build
-from worker.device import prepare_process
-from worker.models import Model, load_model
 
 
 class Shop:

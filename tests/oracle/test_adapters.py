@@ -10,15 +10,16 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
-from db.errors import ModelError
-from db.registry import load_registry, weights_digest
-from db.settings import Settings
-from db.specs import Adapter
-from db.weights import file_digest
+from imagemill.db.errors import ModelError
+from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.models.weights import file_digest
+from imagemill.db.settings import Settings
+from imagemill.db.specs import Adapter
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
 from tools.oracle import Oracle, worst_difference
-from worker.engine import open_engine
-from worker.models import Model, load_model
 
 SLOTS = 2
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from db.settings import Settings
+from imagemill.db.settings import Settings
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
 from tools import small_models
 from tools.oracle import Oracle, worst_difference
-from worker.engine import open_engine
-from worker.models import Model
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,19 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from db.errors import ModelError
-from db.registry import load_registry
-from db.samplers import BY_NAME
-from db.settings import Settings
-from db.specs import ImageSpec
+from imagemill.db.errors import ModelError
+from imagemill.db.models.registry import load_registry
+from imagemill.db.samplers import BY_NAME
+from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
 from tests.engine.families import registered
 from tests.engine.pictures import Files, digest_of, scene
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
 from tools.oracle import worst_difference
 from tools.small_models import save_ddpm, save_sdxl
-from worker.engine import open_engine
-from worker.models import Model, load_model
 
 SAMPLERS = ("euler", "ddim", "dpmpp_2m_karras", "euler_a", "unipc", "heun")
 

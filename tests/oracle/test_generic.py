@@ -11,23 +11,23 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from db.database import Database
-from db.queries.tallies import Counts
-from db.schema import migrate
-from db.specs import ImageSpec
-from db.tables import Object
+from imagemill.db.database import Database
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.schema import migrate
+from imagemill.db.specs import ImageSpec
+from imagemill.db.tables import Object
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.files.records import pixels_sha256
+from imagemill.worker.models.model import Model
+from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.engines import ModelShelf
 from tests.engine.rendering import hashes, pixels_of, render
-from tests.mill import Mill
+from tests.helpers.mill import Mill
+from tests.helpers.workshop import Workshop, quick_settings
 from tests.oracle.registered import Shop, spec_of
-from tests.workshop import Workshop, quick_settings
 from tools.families import FAMILIES
 from tools.oracle import worst_difference
 from tools.pipeline_oracle import NO_NEGATIVES, SAMPLERS, PipelineOracle
-from worker.agreements import Agreements
-from worker.engine import open_engine
-from worker.models import Model
-from worker.records import pixels_sha256
-from worker.shelf import ModelShelf
 
 SLOTS = 2
 PROMPTS = ("a red circle", "two green stars on a white background", "")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from db.samplers import SAMPLERS
+from imagemill.db.samplers import SAMPLERS
 from tools import parity
 from tools.comparisons import TABLES
 from tools.oracle import Pixels, UnconditionalOracle

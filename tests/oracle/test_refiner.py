@@ -10,16 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from db.errors import ModelError
-from db.registry import load_registry
-from db.settings import Settings
+from imagemill.db.errors import ModelError
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+from imagemill.worker.engine import Failed
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
+from imagemill.worker.reproducibility.certificate import certify
 from tests.engine.pictures import Files, digest_of, scene
 from tests.engine.rendering import pixels_of, render, spec_for
 from tools.oracle import RefinedOracle, worst_difference
 from tools.small_models import save_refiner, save_sdxl
-from worker.certifying import certify
-from worker.engine import Failed, open_engine
-from worker.models import Model, load_model
 
 SMALL: dict[str, Any] = {"width": 32, "height": 32, "steps": 5, "sampler": "euler"}
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from db.samplers import SAMPLERS
-from db.settings import Settings
-from db.specs import ImageSpec
+from imagemill.db.samplers import SAMPLERS
+from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.engine import Failed, Rendered
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.model import Model
 from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
 from tools.oracle import Oracle, worst_difference
-from worker.engine import Failed, Rendered, open_engine
-from worker.models import Model
 
 SLOTS = 2
 Results = dict[str, tuple[ImageSpec, Rendered | Failed]]

@@ -21,11 +21,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from db.errors import ImagemillError
-from db.settings import Settings
-from scheduler_jobs.manifest import Limits, Problem, open_source, read_manifest
-from worker.engine.inputs import read_picture
-from worker.images import read_record
+from imagemill.db.errors import ImagemillError
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.manifest import Limits, Problem, open_source, read_manifest
+from imagemill.worker.engine.inputs import read_picture
+from imagemill.worker.files.encoder import read_record
 
 MEGABYTE = 1 << 20
 MOST_ROWS = 3000

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.mill import Mill
+from tests.helpers.mill import Mill
+from tests.helpers.workshop import Workshop
 from tests.unit.conftest import at_home, home, imagemill, mill
-from tests.workshop import Workshop
 
 __all__ = ["at_home", "home", "imagemill", "mill"]
 

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from db.errors import InputImageError, RecordError
-from db.settings import Settings
-from db.storage.folder import FolderStorage
-from db.storage.inputs import MAX_INPUT_BYTES, fetch_input, input_key
-from tests.mill import spec
+from imagemill.db.errors import InputImageError, RecordError
+from imagemill.db.settings import Settings
+from imagemill.db.storage.folder import FolderStorage
+from imagemill.db.storage.inputs import MAX_INPUT_BYTES, fetch_input, input_key
+from imagemill.worker.cli import reproduce as reproducing
+from imagemill.worker.engine.inputs import read_picture_file
+from imagemill.worker.files.encoder import encode
+from imagemill.worker.files.records import ImageRecord, pixels_sha256
+from imagemill.worker.reproducibility.reproduce import Verdict
+from tests.helpers.mill import spec
 from tests.security.conftest import BIDI_AND_CONTROLS
-from worker import reproducing
-from worker.engine.inputs import read_picture_file
-from worker.images import encode
-from worker.records import ImageRecord, pixels_sha256
-from worker.reproduce import Verdict
 
 PIXELS = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
 

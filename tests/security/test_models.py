@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from db.errors import ModelError
-from db.model_facts import model_facts
-from db.registry import load_registry, weights_digest
-from db.settings import Settings
-from scheduler_jobs.windows import PromptWindow
-from worker.adapters import add_embeddings, find_adapters
-from worker.models import Model, load_model
+from imagemill.db.errors import ModelError
+from imagemill.db.models.facts import model_facts
+from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
+from imagemill.worker.models.adapters import add_embeddings, find_adapters
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "worker" / "shapes64"

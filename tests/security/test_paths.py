@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from db.errors import BadKey, ModelError, StorageError
-from db.registry import load_registry
-from db.settings import Settings
-from db.storage.folder import FolderStorage
-from db.storage.keys import checked_key, object_key
-from scheduler_jobs.expansion.wildcards import Wildcards
-from scheduler_jobs.input_files import MAX_INPUT_BYTES, InputFiles
-from scheduler_jobs.manifest.problems import BadValue
+from imagemill.db.errors import BadKey, ModelError, StorageError
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+from imagemill.db.storage.folder import FolderStorage
+from imagemill.db.storage.keys import checked_key, object_key
+from imagemill.scheduler_jobs.expansion.wildcards import Wildcards
+from imagemill.scheduler_jobs.manifest.problems import BadValue
+from imagemill.scheduler_jobs.submit.input_files import MAX_INPUT_BYTES, InputFiles
 from tests.unit.conftest import CommandLine
 
 SECRET = "a secret outside"

@@ -11,16 +11,16 @@ import pytest
 from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError
 
-from db.database import Database
-from db.logs import HumanFormatter
-from db.schema import migrate
-from db.settings import Settings
-from db.tables import Image
-from scheduler_jobs.cli.endings import report
+from imagemill.db.database import Database
+from imagemill.db.logs import HumanFormatter
+from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
+from imagemill.db.tables import Image
+from imagemill.scheduler_jobs.cli.exit_codes import report
+from imagemill.worker.engine.guided.prompts import parse_weights
+from imagemill.worker.models.library_logs import take_over_library_logs
 from tests.e2e.commands import imagemill
-from tests.mill import Mill
-from worker.engine.prompts import parse_weights
-from worker.library_logs import take_over_library_logs
+from tests.helpers.mill import Mill
 
 PROMPT = "zebrafinch"
 NEGATIVE = "quokka"

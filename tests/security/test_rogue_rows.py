@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from sqlalchemy import Update, text, update
 
-from db import specs
-from db.errors import ModelError
-from db.registry import find_weights, load_registry
-from db.settings import Settings
-from db.states import ImageState
-from db.tables import Group, Image, Model, Tally
-from tests.fake_engine import pixels_of
-from tests.mill import DIGEST, spec
-from tests.workshop import Workshop
-from worker.images import read_record
+from imagemill.db import specs
+from imagemill.db.errors import ModelError
+from imagemill.db.models.registry import find_weights, load_registry
+from imagemill.db.settings import Settings
+from imagemill.db.states import ImageState
+from imagemill.db.tables import Group, Image, Model, Tally
+from imagemill.worker.files.encoder import read_record
+from tests.helpers.fake_engine import pixels_of
+from tests.helpers.mill import DIGEST, spec
+from tests.helpers.workshop import Workshop
 
 GOOD = "a good picture"
 

@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from db.errors import StorageError
-from db.storage.s3 import S3Storage
+from imagemill.db.errors import StorageError
+from imagemill.db.storage.s3 import S3Storage
 
 
 @contextmanager

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from db.broker import Tokens, make_app
-from db.database import Database
-from db.errors import BrokerError, ImagemillError
-from db.settings import Settings
-from db.tether import TetheredProcess
+from imagemill.db.broker import Tokens, make_app
+from imagemill.db.database import Database
+from imagemill.db.errors import BrokerError, ImagemillError
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 
 DATABASE = "database-hunter2"
 BROKER = "broker-hunter2"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from db.queries.reports import list_bad_rows
-from db.tables import Image, Row
-from tests.mill import CRASH, Mill
+from imagemill.db.queries.reports import list_bad_rows
+from imagemill.db.tables import Image, Row
+from tests.helpers.mill import CRASH, Mill
 from tests.security.conftest import BIDI_AND_CONTROLS
 from tests.unit.conftest import CommandLine
 

@@ -19,13 +19,13 @@ from celery import Celery
 from redis import Redis
 from sqlalchemy import func, select
 
-from db.broker import SHIFT_TASK, Tokens, make_app, queue_name
-from db.database import Database
-from db.schema import migrate
-from db.settings import Settings
-from db.tables import Shift
-from db.tether import TetheredProcess
-from tests.servers.valkey import Valkey
+from imagemill.db.broker import SHIFT_TASK, Tokens, make_app, queue_name
+from imagemill.db.database import Database
+from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
+from imagemill.db.tables import Shift
+from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+from tests.helpers.servers.valkey import Valkey
 
 QUEUE = queue_name("default")
 SECONDS = 60.0
@@ -52,7 +52,7 @@ class Victim:
         self.app: Celery = make_app(self.settings)
         self.redis = Redis.from_url(broker_url)
         self.process = TetheredProcess(
-            [sys.executable, "-m", "worker"],
+            [sys.executable, "-m", "imagemill.worker"],
             environment={**os.environ, **self.settings.environment(), "OMP_NUM_THREADS": "1"},
             log=self.log,
         )
@@ -143,7 +143,14 @@ def test_no_other_serialisation_is_read(victim: Victim) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["os.system", "worker.child.work_shift", "imagemill.render", "celery.accumulate", "", "\n"],
+    [
+        "os.system",
+        "imagemill.worker.process.child.work_shift",
+        "imagemill.render",
+        "celery.accumulate",
+        "",
+        "\n",
+    ],
 )
 def test_a_task_that_is_not_ours_is_not_run(victim: Victim, name: str) -> None:
     victim.task(name, [f"touch {victim.marker}"])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import event
 
-from db.database import Database
+from imagemill.db.database import Database
 
 
 class VirtualClock:

@@ -4,7 +4,7 @@ import gc
 import random
 from collections.abc import Iterator
 
-from db.queries import jobs
+from imagemill.db.queries import jobs
 from tests.simulation.world import LEASE_SECONDS, MANIFESTS, Broken, World
 
 WEIGHTS = {

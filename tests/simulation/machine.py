@@ -3,7 +3,7 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from db.queries import jobs
+from imagemill.db.queries import jobs
 from tests.simulation.world import LEASE_SECONDS, Broken, World
 
 small = st.integers(0, 3)

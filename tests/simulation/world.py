@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from db.database import Database
-from db.queries import jobs
-from db.queries.claims import Claimed, RetryPolicy
-from db.schema import migrate
-from db.states import ImageState, JobState
-from tests.mill import CRASH, CRASH_ALONE, REFUSED, Mill, spec
+from imagemill.db.database import Database
+from imagemill.db.queries import jobs
+from imagemill.db.queries.claims import Claimed, RetryPolicy
+from imagemill.db.schema import migrate
+from imagemill.db.states import ImageState, JobState
+from tests.helpers.mill import CRASH, CRASH_ALONE, REFUSED, Mill, spec
 from tests.simulation.clock import VirtualClock
 
 LEASE_SECONDS = 60
@@ -228,7 +228,7 @@ class World:
     # Operators and maintenance ---------------------------------------------------------------
 
     def steer(self, which: int, action: Callable[..., Any]) -> None:
-        """`cancel`, `pause` or `resume` of `db.queries.jobs`."""
+        """`cancel`, `pause` or `resume` of `imagemill.db.queries.jobs`."""
         job_id = self._job(which)
         moved = self._twice(lambda: self._run(action, job_id))
         self.check("operator")

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from db.database import Database
-from db.schema import migrate
-from db.settings import Settings
-from scheduler_jobs.cli import cli
-from tests.mill import Mill
+from imagemill.db.database import Database
+from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.cli import cli
+from tests.helpers.mill import Mill
 
 
 @dataclass(frozen=True, kw_only=True)

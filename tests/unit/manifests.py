@@ -3,8 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from db.settings import Settings
-from scheduler_jobs.manifest import Limits, ManifestRow, Problem, open_source, read_manifest
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.manifest import (
+    Limits,
+    ManifestRow,
+    Problem,
+    open_source,
+    read_manifest,
+)
 
 DATA = Path(__file__).parents[1] / "data"
 PARTI_PROMPTS = DATA / "prompts" / "PartiPrompts.tsv"

@@ -9,10 +9,10 @@ from pathlib import Path
 import click
 import pytest
 
-from scheduler_jobs.cli import cli, group
-from scheduler_jobs.cli.group import OWN_COMMANDS, SECTIONS
-from scheduler_jobs.cli.submitting import PARAMETER_FLAGS
-from scheduler_jobs.manifest import Parameters
+from imagemill.scheduler_jobs.cli import cli, group
+from imagemill.scheduler_jobs.cli.group import OWN_COMMANDS, SECTIONS
+from imagemill.scheduler_jobs.cli.submit_options import PARAMETER_FLAGS
+from imagemill.scheduler_jobs.manifest import Parameters
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
 CONTEXT = click.Context(cli, info_name="imagemill")
@@ -83,7 +83,7 @@ def test_every_parameter_of_an_image_has_a_flag():
 def test_listing_the_commands_imports_nothing_heavy():
     code = (
         "import sys\n"
-        "from scheduler_jobs.cli import cli\n"
+        "from imagemill.scheduler_jobs.cli import cli\n"
         "try:\n    cli.main(['--help'], 'imagemill')\n"
         "except SystemExit as end:\n    assert end.code == 0\n"
         "heavy = {'sqlalchemy', 'celery', 'pyarrow', 'pydantic', 'torch', 'boto3', 'PIL', 'rich'}\n"

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from db.errors import StorageDenied
-from scheduler_jobs.cli import jobs as job_commands
+from imagemill.db.errors import StorageDenied
+from imagemill.scheduler_jobs.cli import jobs as job_commands
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_errors_of_services_have_their_own_exit_code(at_home, monkeypatch):
 
 def test_a_reader_that_goes_away_ends_the_command_quietly():
     """As in `imagemill samplers | head -1`."""
-    command = [sys.executable, "-m", "scheduler_jobs.cli", "samplers"]
+    command = [sys.executable, "-m", "imagemill", "samplers"]
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
@@ -148,7 +148,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
 def test_a_reader_that_has_seen_enough_ends_the_command_quietly(mill, home):
     """As `imagemill images | head -1`: no traceback, no complaint, and a shell's code for it."""
     mill.load("job", ["a red circle"])
-    command = [sys.executable, "-m", "scheduler_jobs.cli", "--home", str(home), "images"]
+    command = [sys.executable, "-m", "imagemill", "--home", str(home), "images"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"COLUMNS": "80"}
     ) as process:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from db.queries.tallies import Counts
-from scheduler_jobs import embedded_run, submission
-from scheduler_jobs.embedded_run import RunResult
-from scheduler_jobs.submission import FIRST_TOKENS
+from imagemill.db.queries.tallies import Counts
+from imagemill.scheduler_jobs.local import run as embedded_run
+from imagemill.scheduler_jobs.local.run import RunResult
+from imagemill.scheduler_jobs.submit import submission
+from imagemill.scheduler_jobs.submit.submission import FIRST_TOKENS
 
 GOOD = "prompt,steps,Mood\na red circle,,calm\na blue star,30,wild\n"
 BAD = "prompt,steps\n,10\na blue star,many\na ring,20\n"

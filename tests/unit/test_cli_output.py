@@ -7,10 +7,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from db.queries.tallies import Counts
-from scheduler_jobs.cli import output
-from scheduler_jobs.cli.output import Column
-from scheduler_jobs.cli.progress import Pace, ProgressView
+from imagemill.db.queries.tallies import Counts
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.output import Column
+from imagemill.scheduler_jobs.cli.progress import Pace, ProgressView
 
 
 @pytest.mark.parametrize(

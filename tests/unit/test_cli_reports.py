@@ -2,11 +2,11 @@
 
 import pytest
 
-from db.compositions import Composition
-from db.queries import environments
-from db.states import ImageState
-from scheduler_jobs.cli import jobs
-from tests.mill import CRASH, REFUSED
+from imagemill.db.compositions import Composition
+from imagemill.db.queries import environments
+from imagemill.db.states import ImageState
+from imagemill.scheduler_jobs.cli import jobs
+from tests.helpers.mill import CRASH, REFUSED
 
 EVIL = "a \x1b[31mred\u202e circle\nwith a tail"
 

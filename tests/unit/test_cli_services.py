@@ -6,11 +6,11 @@ import subprocess
 import pytest
 from PIL import Image
 
-from db.errors import BrokerError
-from scheduler_jobs import dispatcher as dispatching
-from scheduler_jobs.cli import checks
-from scheduler_jobs.cli.services import TASK_COLUMNS
-from tests.mill import REFUSED
+from imagemill.db.errors import BrokerError
+from imagemill.scheduler_jobs import dispatcher as dispatching
+from imagemill.scheduler_jobs.cli import checks
+from imagemill.scheduler_jobs.cli.services import TASK_COLUMNS
+from tests.helpers.mill import REFUSED
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_doctor_names_a_default_model_that_is_not_there(at_home, device, monkeyp
 @pytest.mark.parametrize(
     ("err", "status"),
     [
-        ("No module named worker.device", "note"),
+        ("No module named imagemill.worker.models.device", "note"),
         ("ModuleNotFoundError: No module named 'torch'", "note"),
         ("error: IMAGEMILL_DEVICE: cuda, but torch sees no GPU", "failed"),
         ("", "failed"),
@@ -119,7 +119,7 @@ def test_flower_makes_up_a_password_and_keeps_it_off_the_command_line(at_home, e
     (_, command, environment) = executed[0]
     assert told["url"] == "http://127.0.0.1:5999/"
     assert command[2:] == [
-        *("celery", "-A", "db.celery_app", "flower"),
+        *("celery", "-A", "imagemill.db.celery_app", "flower"),
         *("--address=127.0.0.1", "--port=5999", f"--tasks-columns={TASK_COLUMNS}"),
     ]
     assert len(told["password"]) > 20

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from db.queries import jobs
-from db.queries.tallies import Counts
-from db.states import JobState
-from scheduler_jobs.cli import watch as watching
-from tests.mill import REFUSED
+from imagemill.db.queries import jobs
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.states import JobState
+from imagemill.scheduler_jobs.cli import watch as watching
+from tests.helpers.mill import REFUSED
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from db.registry import load_registry
-from db.settings import Settings
-from tests.compose import (
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+from tests.helpers.compose import (
     COMPOSE_FILE,
     ENV_EXAMPLE,
     ROOT,
@@ -385,7 +385,7 @@ def imported_by_the_control_side() -> frozenset[str]:
                 found |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.add(node.module.split(".")[0])
-    return frozenset(found - sys.stdlib_module_names - {"db", "scheduler_jobs"})
+    return frozenset(found - sys.stdlib_module_names - {"imagemill"})
 
 
 def test_the_control_side_imports_only_what_its_image_has():

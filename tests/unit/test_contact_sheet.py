@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageColor, ImageFont
 
-from scheduler_jobs import lettering
-from scheduler_jobs.contact_sheet import (
+from imagemill.scheduler_jobs.pages import fonts as lettering
+from imagemill.scheduler_jobs.pages.contact_sheet import (
     DEAD_INK,
     DEAD_PAPER,
     GAP,
@@ -19,7 +19,7 @@ from scheduler_jobs.contact_sheet import (
     Tile,
     contact_sheet,
 )
-from scheduler_jobs.lettering import ELLIPSIS, Lettering
+from imagemill.scheduler_jobs.pages.fonts import ELLIPSIS, Lettering
 
 
 def file(colour: str, size: tuple[int, int] = (8, 8), format_: str = "PNG") -> bytes:
@@ -177,7 +177,7 @@ def test_pillows_own_font_is_always_there():
 
 
 def test_the_sheet_needs_no_torch():
-    code = "import sys, scheduler_jobs.contact_sheet; print('torch' in sys.modules)"
+    code = "import sys, imagemill.scheduler_jobs.pages.contact_sheet; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )

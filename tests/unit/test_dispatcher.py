@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import select
 
-from db.errors import BrokerError, DatabaseError
-from db.queries.tallies import Counts
-from db.settings import Settings
-from db.states import JobState
-from db.tables import Tally
-from scheduler_jobs import dispatcher as module
-from scheduler_jobs.dispatcher import MIN_TOKENS, TOKENS_PER_SLOT, Dispatcher
-from tests.mill import Mill
+from imagemill.db.errors import BrokerError, DatabaseError
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.settings import Settings
+from imagemill.db.states import JobState
+from imagemill.db.tables import Tally
+from imagemill.scheduler_jobs import dispatcher as module
+from imagemill.scheduler_jobs.dispatcher import MIN_TOKENS, TOKENS_PER_SLOT, Dispatcher
+from tests.helpers.mill import Mill
 
 
 class Queues:

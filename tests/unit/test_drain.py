@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from worker.drain import DRAIN_FILE
+from imagemill.worker.process.drain import DRAIN_FILE
 
 CHILD = """
 import os, sys, threading, time
-from worker.drain import DrainSignal
+from imagemill.worker.process.drain import DrainSignal
 signal = DrainSignal(seconds=float(sys.argv[1]))
 signal.install()
 print("ready", os.getpid(), flush=True)

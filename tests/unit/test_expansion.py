@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from db.errors import ManifestError
-from scheduler_jobs.expansion import ExpandedRow, Expansion, Templates, expand, parse_grid
-from scheduler_jobs.manifest import ManifestRow, Parameters, Problem
+from imagemill.db.errors import ManifestError
+from imagemill.scheduler_jobs.expansion import ExpandedRow, Expansion, Templates, expand, parse_grid
+from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters, Problem
 from tests.unit.manifests import DATA, LIMITS
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from db.specs import ImageSpec
-from worker.images import encode
-from worker.infotext import infotext
-from worker.records import ImageRecord, pixels_sha256
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.files.encoder import encode
+from imagemill.worker.files.infotext import infotext
+from imagemill.worker.files.records import ImageRecord, pixels_sha256
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "files.md").read_text("utf-8")
 

@@ -8,24 +8,24 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from db.errors import StorageError
-from db.queries.claims import Claimed, GroupChoice
-from db.queries.shifts import Orders
-from db.queries.tallies import Counts
-from db.settings import Settings
-from db.states import ImageState
-from db.storage.folder import FolderStorage
-from db.tables import Composition
-from tests.fake_engine import FakeEngine
-from tests.mill import DIGEST, POLICY, Mill, spec
-from tests.workshop import FaultyStore
-from worker.engine import Failed, Rendered
-from worker.engine.recorded import RecordedEngine
-from worker.group_run import GroupRun
-from worker.holdings import Holdings
-from worker.lease import Lease
-from worker.limits import RenderLimits
-from worker.recording import Recorder
+from imagemill.db.errors import StorageError
+from imagemill.db.queries.claims import Claimed, GroupChoice
+from imagemill.db.queries.shifts import Orders
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.settings import Settings
+from imagemill.db.states import ImageState
+from imagemill.db.storage.folder import FolderStorage
+from imagemill.db.tables import Composition
+from imagemill.worker.engine import Failed, Rendered
+from imagemill.worker.engine.recorded import RecordedEngine
+from imagemill.worker.shifts.group_run import GroupRun
+from imagemill.worker.shifts.lease import Lease
+from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.limits import RenderLimits
+from imagemill.worker.shifts.recorder import Recorder
+from tests.helpers.fake_engine import FakeEngine
+from tests.helpers.mill import DIGEST, POLICY, Mill, spec
+from tests.helpers.workshop import FaultyStore
 
 
 class Bench:
@@ -234,7 +234,7 @@ def test_a_final_error_of_a_whole_pass_makes_suspects_only(bench: Bench) -> None
 
     class Raises(FakeEngine):
         def step(self) -> list[Rendered | Failed]:
-            from db.errors import InputImageError
+            from imagemill.db.errors import InputImageError
 
             raise InputImageError("which image?")
 

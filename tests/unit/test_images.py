@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from db.errors import RecordError
-from db.specs import ImageSpec
-from db.states import Outcome
-from worker import xmp
-from worker.images import encode, read_record
-from worker.infotext import infotext, parse_infotext
-from worker.png import write_png
-from worker.records import ImageRecord, pixels_sha256
+from imagemill.db.errors import RecordError
+from imagemill.db.specs import ImageSpec
+from imagemill.db.states import Outcome
+from imagemill.worker.files import xmp
+from imagemill.worker.files.encoder import encode, read_record
+from imagemill.worker.files.infotext import infotext, parse_infotext
+from imagemill.worker.files.png import write_png
+from imagemill.worker.files.records import ImageRecord, pixels_sha256
 
 FILES = [("png", None), ("jpeg", None), ("jpeg", 60), ("webp", None), ("webp", 80)]
 LOSSLESS = [("png", None), ("webp", None)]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from db.specs import Adapter, ImageSpec
-from worker.infotext import infotext, parse_infotext, shortened
+from imagemill.db.specs import Adapter, ImageSpec
+from imagemill.worker.files.infotext import infotext, parse_infotext, shortened
 
 # As A1111, Civitai and the ComfyUI loaders have it; a copy, so that ours can't drift unseen.
 READERS = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from db.errors import DatabaseError
-from tests.mill import Mill
-from worker.lease import Lease
+from imagemill.db.errors import DatabaseError
+from imagemill.worker.shifts.lease import Lease
+from tests.helpers.mill import Mill
 
 LEASE = 0.6
 

@@ -7,8 +7,14 @@ import threading
 
 import pytest
 
-from db.logs import HumanFormatter, JsonFormatter, configure_logging, log_fields, secrets_of
-from db.settings import Settings
+from imagemill.db.logs import (
+    HumanFormatter,
+    JsonFormatter,
+    configure_logging,
+    log_fields,
+    secrets_of,
+)
+from imagemill.db.settings import Settings
 
 HOSTILE = "a cat\n2031-01-01 INFO    1 db: all is well\r\x1b[2J\u202egnp.\x07\0"
 
@@ -133,8 +139,8 @@ def test_the_settings_choose_format_and_level(capsys: pytest.CaptureFixture[str]
     handlers, level = root.handlers[:], root.level
     try:
         configure_logging(Settings(log_format="json", log_level="WARNING"))
-        logging.getLogger("worker").info("unheard")
-        logging.getLogger("worker").warning("heard")
+        logging.getLogger("imagemill.worker").info("unheard")
+        logging.getLogger("imagemill.worker").warning("heard")
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)

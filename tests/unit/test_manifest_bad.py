@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from scheduler_jobs.manifest import Limits, Problem
+from imagemill.scheduler_jobs.manifest import Limits, Problem
 from tests.unit.manifests import DATA, problems, read
 
 BAD = DATA / "bad"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from scheduler_jobs.manifest import Parameters
-from scheduler_jobs.manifest.columns import EXTRA, FIELDS, KEY, PROMPT, SIZE, field_of
+from imagemill.scheduler_jobs.manifest import Parameters
+from imagemill.scheduler_jobs.manifest.columns import EXTRA, FIELDS, KEY, PROMPT, SIZE, field_of
 from tests.unit.manifests import good_rows, problems
 
 

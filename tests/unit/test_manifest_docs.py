@@ -3,10 +3,15 @@
 import re
 import tomllib
 
-from scheduler_jobs.manifest import Parameters, parameters_from_flags
-from scheduler_jobs.manifest.columns import FIELDS, PROMPT_FALLBACKS
-from scheduler_jobs.manifest.formats import FORMATS, SUFFIXES
-from scheduler_jobs.manifest.text import A1111_EXTRAS, A1111_FIELDS, A1111_INERT, KOHYA_FIELDS
+from imagemill.scheduler_jobs.manifest import Parameters, parameters_from_flags
+from imagemill.scheduler_jobs.manifest.columns import FIELDS, PROMPT_FALLBACKS
+from imagemill.scheduler_jobs.manifest.formats import FORMATS, SUFFIXES
+from imagemill.scheduler_jobs.manifest.text import (
+    A1111_EXTRAS,
+    A1111_FIELDS,
+    A1111_INERT,
+    KOHYA_FIELDS,
+)
 from tests.unit.manifests import DATA, LIMITS
 
 PAGE = (DATA.parents[1] / "docs" / "manifests.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from scheduler_jobs.manifest import ManifestRow
+from imagemill.scheduler_jobs.manifest import ManifestRow
 from tests.unit.manifests import good_rows, problems
 
 ROWS: list[dict[str, Any]] = [

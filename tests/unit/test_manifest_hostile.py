@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scheduler_jobs.manifest import FORMATS, Limits, ManifestRow, Problem
+from imagemill.scheduler_jobs.manifest import FORMATS, Limits, ManifestRow, Problem
 from tests.unit.manifests import DATA, GENEVAL, PARTI_PROMPTS, problems, read
 
 MEGABYTE = 1 << 20
@@ -184,8 +184,8 @@ def test_a_gzip_bomb_is_cut_short(
 
 
 def _peak_of_last(path: Path, limits: Limits) -> tuple[int, ManifestRow | Problem]:
-    from db.settings import Settings
-    from scheduler_jobs.manifest import open_source, read_manifest
+    from imagemill.db.settings import Settings
+    from imagemill.scheduler_jobs.manifest import open_source, read_manifest
 
     with open_source(str(path), Settings()) as source:
         tracemalloc.start()
@@ -240,8 +240,8 @@ SMALL_ROWS = Limits(
 
 
 def test_problems_come_as_they_are_found(tmp_path: Path) -> None:
-    from db.settings import Settings
-    from scheduler_jobs.manifest import open_source, read_manifest
+    from imagemill.db.settings import Settings
+    from imagemill.scheduler_jobs.manifest import open_source, read_manifest
 
     path = tmp_path / "rows.csv"
     path.write_text("prompt,steps\n" + "a cat,x\n" * 1000)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from db.errors import ManifestError
-from scheduler_jobs.manifest import (
+from imagemill.db.errors import ManifestError
+from imagemill.scheduler_jobs.manifest import (
     AdapterChoice,
     BadValue,
     Limits,
@@ -15,7 +15,7 @@ from scheduler_jobs.manifest import (
     parameters_from_flags,
     parameters_from_toml,
 )
-from scheduler_jobs.manifest.problems import Problem, shown
+from imagemill.scheduler_jobs.manifest.problems import Problem, shown
 from tests.unit.manifests import LIMITS, good_rows, problems
 
 

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from db.errors import ManifestError, StorageError
-from db.settings import Settings
-from scheduler_jobs.manifest import ManifestRow, Source, open_source, read_manifest
+from imagemill.db.errors import ManifestError, StorageError
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.manifest import ManifestRow, Source, open_source, read_manifest
 from tests.unit.manifests import LIMITS
 
 CONTENT = b"prompt,seed\na cat,1\na dog,2\n"

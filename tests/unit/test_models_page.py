@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from db.registry import load_registry
-from db.settings import Settings
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 BLOCKS = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)

@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from db.errors import DatabaseError, StorageDenied, StorageError
-from db.queries.claims import Claimed
-from db.queries.tallies import Counts
-from db.states import Outcome
-from db.storage import Storage
-from db.storage.folder import FolderStorage
-from db.tables import Object
-from tests.fake_engine import FakeEnvironment, pixels_of
-from tests.mill import POLICY, Mill
-from tests.workshop import FaultyStore
-from worker.engine import Rendered
-from worker.holdings import Holdings
-from worker.images import read_record
-from worker.lease import Lease
-from worker.recording import Recorder
+from imagemill.db.errors import DatabaseError, StorageDenied, StorageError
+from imagemill.db.queries.claims import Claimed
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.states import Outcome
+from imagemill.db.storage import Storage
+from imagemill.db.storage.folder import FolderStorage
+from imagemill.db.tables import Object
+from imagemill.worker.engine import Rendered
+from imagemill.worker.files.encoder import read_record
+from imagemill.worker.shifts.lease import Lease
+from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.recorder import Recorder
+from tests.helpers.fake_engine import FakeEnvironment, pixels_of
+from tests.helpers.mill import POLICY, Mill
+from tests.helpers.workshop import FaultyStore
 
 ENVIRONMENT = FakeEnvironment(fields={"device": "fake"})
 
@@ -121,7 +121,7 @@ def test_the_row_describes_the_file(mill: Mill, lease: Lease, store: FolderStora
 def test_one_commit_takes_many_images(
     mill: Mill, lease: Lease, store: FolderStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from db.queries import objects
+    from imagemill.db.queries import objects
 
     commits: list[int] = []
     complete = objects.complete
@@ -130,7 +130,7 @@ def test_one_commit_takes_many_images(
         commits.append(len(values["stored"]))
         return complete(session, **values)
 
-    monkeypatch.setattr("worker.holdings.objects.complete", counted)
+    monkeypatch.setattr("imagemill.worker.shifts.leased_images.objects.complete", counted)
     mill.load("job", [f"p{n}" for n in range(8)])
     with recorder_of(mill, lease, store) as recorder:
         for image in claimed(mill, lease):

@@ -5,8 +5,8 @@ import json
 import pytest
 from sqlalchemy import select
 
-from db.tables import Image
-from scheduler_jobs import submission
+from imagemill.db.tables import Image
+from imagemill.scheduler_jobs.submit import submission
 from tests.unit.test_generic_models import NoBroker
 
 CONFIGS = {

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from db.errors import ModelError
-from db.model_facts import model_facts
-from db.registry import load_registry, weights_digest
-from db.settings import Settings
+from imagemill.db.errors import ModelError
+from imagemill.db.models.facts import model_facts
+from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.settings import Settings
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 

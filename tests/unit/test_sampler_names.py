@@ -2,7 +2,7 @@
 
 import pytest
 
-from db.samplers import SAMPLERS, find_sampler, option_problem, strength_for
+from imagemill.db.samplers import SAMPLERS, find_sampler, option_problem, strength_for
 
 
 @pytest.mark.parametrize(

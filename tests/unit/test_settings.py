@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from db.errors import SettingsError
-from db.settings import Settings
-from db.urls import without_password
+from imagemill.db.errors import SettingsError
+from imagemill.db.settings import Settings
+from imagemill.db.urls import without_password
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 

@@ -9,19 +9,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from db.errors import (
-    DatabaseError,
-    ObjectConflict,
-    StorageDenied,
-    StorageError,
-)
-from db.queries.tallies import Counts
-from db.states import ImageState, Outcome
-from db.tables import Object, Shift
-from tests.fake_engine import FakeShelf
-from tests.mill import Mill, spec
-from tests.workshop import FaultyStore, Workshop, quick_settings
-from worker.lease import Lease
+from imagemill.db.errors import DatabaseError, ObjectConflict, StorageDenied, StorageError
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.states import ImageState, Outcome
+from imagemill.db.tables import Object, Shift
+from imagemill.worker.shifts.lease import Lease
+from tests.helpers.fake_engine import FakeShelf
+from tests.helpers.mill import Mill, spec
+from tests.helpers.workshop import FaultyStore, Workshop, quick_settings
 
 
 @pytest.fixture
@@ -171,7 +166,9 @@ def test_a_hung_step_ends_the_lease_and_then_the_process(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = threading.Event()
-    monkeypatch.setattr("worker.shift.Lease", partial(Lease, end_process=lambda code: ended.set()))
+    monkeypatch.setattr(
+        "imagemill.worker.shifts.shift.Lease", partial(Lease, end_process=lambda code: ended.set())
+    )
     workshop.settings = quick_settings(lease_seconds=0.4, hang_seconds=0.2)
     job = workshop.mill.load("job", ["hang now"])
     threading.Thread(target=workshop.shift, daemon=True).start()
@@ -214,7 +211,7 @@ def test_a_picture_that_its_format_cannot_hold_ends_dead(
     def refuse(*_: object) -> None:
         raise ValueError("too wide for this format")
 
-    monkeypatch.setattr("worker.recording.encode", refuse)
+    monkeypatch.setattr("imagemill.worker.shifts.recorder.encode", refuse)
     job = workshop.mill.load("job", ["a"])
     while workshop.counts(job).pending:
         workshop.shift()
@@ -262,7 +259,7 @@ def test_a_drain_with_a_hanging_request_gives_back_within_its_time(workshop: Wor
 def test_an_operators_order_drains_as_well(workshop: Workshop) -> None:
     from sqlalchemy import update
 
-    from db.tables import Worker
+    from imagemill.db.tables import Worker
 
     workshop.mill.load("job", [f"slow {n}" for n in range(4)])
     workshop.mill.database.run(
@@ -353,7 +350,7 @@ def test_a_database_that_stays_away_ends_the_shift(
         raise DatabaseError("gone")
 
     with monkeypatch.context() as patch:
-        patch.setattr("worker.holdings.objects.complete", away)
+        patch.setattr("imagemill.worker.shifts.leased_images.objects.complete", away)
         with pytest.raises(DatabaseError):
             workshop.shift()
     assert workshop.counts(job) == Counts(ready=1)

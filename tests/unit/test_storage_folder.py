@@ -11,9 +11,9 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from db.errors import StorageDenied, StorageError
-from db.storage import StoredObject
-from db.storage.folder import INCOMING, FolderStorage
+from imagemill.db.errors import StorageDenied, StorageError
+from imagemill.db.storage import StoredObject
+from imagemill.db.storage.folder import INCOMING, FolderStorage
 
 PNG = "image/png"
 
@@ -99,7 +99,7 @@ def test_files_that_no_key_can_name_are_not_listed(folder_storage: FolderStorage
 CRASHING_WRITER = """
 import os, signal, sys
 from pathlib import Path
-from db.storage import folder
+from imagemill.db.storage import folder
 real_link = os.link
 def link(*args, **kwargs):
     if sys.argv[2] == "after":
@@ -147,7 +147,7 @@ def test_a_file_system_without_hard_links(
     def no_links(*args: object, **kwargs: object) -> None:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
-    monkeypatch.setattr("db.storage.folder.os.link", no_links)
+    monkeypatch.setattr("imagemill.db.storage.folder.os.link", no_links)
     assert "no hard links" in folder_storage.probe()
     with ThreadPoolExecutor(8) as writers:
         created = list(
@@ -180,7 +180,7 @@ def test_a_failing_disk_is_one_clear_line(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr("db.storage.folder.os.fsync", failing)
+        patch.setattr("imagemill.db.storage.folder.os.fsync", failing)
         with pytest.raises(StorageError, match=said) as caught:
             folder_storage.put("c.png", b"pixels", media_type=PNG)
     assert type(caught.value) is kind

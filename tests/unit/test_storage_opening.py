@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from db.errors import BadKey, SettingsError
-from db.settings import Settings
-from db.storage.folder import FolderStorage
-from db.storage.keys import checked_key, object_key
-from db.storage.opening import open_storage
-from db.storage.s3 import S3Storage
+from imagemill.db.errors import BadKey, SettingsError
+from imagemill.db.settings import Settings
+from imagemill.db.storage.factory import open_storage
+from imagemill.db.storage.folder import FolderStorage
+from imagemill.db.storage.keys import checked_key, object_key
+from imagemill.db.storage.s3 import S3Storage
 
 
 def opened(url: str, **settings: object):

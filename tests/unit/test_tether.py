@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from db.tether import TetheredProcess
+from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 
 SLEEP = ["/bin/sleep", "600"]
 
 PARENT = """
 import sys, threading, time
-from db.tether import TetheredProcess
+from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 def start():
     print(TetheredProcess(["/bin/sleep", "600"]).pid, flush=True)
 threading.Thread(target=start).start()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from db.errors import ModelError
-from scheduler_jobs.windows import PromptWindow
+from imagemill.db.errors import ModelError
+from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
 from tests.unit.manifests import PARTI_PROMPTS, good_rows
 
 FOLDER = Path("worker/shapes64/tokenizer").resolve()

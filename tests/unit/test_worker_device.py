@@ -1,4 +1,4 @@
-"""`python -m worker.device`, which `imagemill doctor` asks."""
+"""`python -m imagemill.worker.models.device`, which `imagemill doctor` asks."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 )
 def test_it_answers_in_one_line(device, code, said):
     done = subprocess.run(
-        [sys.executable, "-m", "worker.device"],
+        [sys.executable, "-m", "imagemill.worker.models.device"],
         env=os.environ | {"IMAGEMILL_DEVICE": device},
         capture_output=True,
         text=True,

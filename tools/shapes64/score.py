@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from db.samplers import find_sampler
+from imagemill.db.samplers import find_sampler
 from tools.shapes64.captions import Wish, describe, understand
 from tools.shapes64.drawing import Shape, cover, draw, paint, random_scene
 from tools.shapes64.sight import Sight, look

@@ -1,27 +1,24 @@
 """The engine: B fixed slots, each one image of its own; a finished image's slot is filled again
 (or, with recorded batches, all slots once the last one is finished).
 
-No torch here: the shift loop is written and tested against this interface. `open_engine` makes
-the real one.
+No torch here: the shift loop is written and tested against this interface. `factory.open_engine`
+makes the real one.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from db.compositions import Composition
-from db.errors import ImagemillError
-from db.settings import Settings
-from db.specs import ImageSpec
-from db.states import Outcome
+from imagemill.db.compositions import Composition
+from imagemill.db.errors import ImagemillError
+from imagemill.db.specs import ImageSpec
+from imagemill.db.states import Outcome
 
 if TYPE_CHECKING:
-    from worker.engine.inputs import Inputs
-    from worker.environment import Environment
-    from worker.models import Model
+    from imagemill.worker.models.environment import Environment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,27 +93,3 @@ class Engine(Protocol):
 
     def abandon(self) -> list[int]:
         """Drop every image; returns their tickets."""
-
-
-def open_engine(
-    model: "Model",
-    group: Mapping[str, Any],
-    settings: Settings,
-    slots: int | None = None,
-    *,
-    inputs: "Inputs | None" = None,
-) -> Engine:
-    """An engine for one group (`ImageSpec.group()`) of a loaded model.
-
-    `slots` is B; the setting `slots`, else a default for the device, if not given. `inputs`
-    fetches init images and masks by digest. The setting `batches` says whether images join and
-    leave as slots come free, or stay in micro-batches whose composition is recorded. A
-    `ModelError` if the group is not the model's.
-    """
-    # Imported late: this module is read by code that must not load torch.
-    from worker.engine.generic import open_generic_engine  # noqa: PLC0415  # see above
-    from worker.engine.opening import open_guided_engine  # noqa: PLC0415  # see above
-
-    if model.kind == "generic":
-        return open_generic_engine(model, group, settings, slots)
-    return open_guided_engine(model, group, settings, slots, inputs=inputs)

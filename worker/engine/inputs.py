@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from db.errors import InputImageError
-from db.storage.inputs import MAX_INPUT_BYTES
+from imagemill.db.errors import InputImageError
+from imagemill.db.storage.inputs import MAX_INPUT_BYTES
 
 Inputs = Callable[[str], bytes]
 """SHA-256 (hex) of an input file → its bytes; an `InputImageError` if there is none."""

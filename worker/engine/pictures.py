@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from db.states import Outcome
-from worker.models import Model
+from imagemill.db.states import Outcome
+from imagemill.worker.models.model import Model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

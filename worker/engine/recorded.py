@@ -10,12 +10,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from db.compositions import Composition
-from db.specs import ImageSpec
-from worker.engine import Engine, Failed, Rendered
+from imagemill.db.compositions import Composition
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.engine import Engine, Failed, Rendered
 
 if TYPE_CHECKING:
-    from worker.environment import Environment
+    from imagemill.worker.models.environment import Environment
 
 
 class SlottedEngine(Engine, Protocol):

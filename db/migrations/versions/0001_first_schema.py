@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-from db.clock import UtcDateTime, now
-from db.views import DATASET_IMAGES
+from imagemill.db.clock import UtcDateTime, now
+from imagemill.db.views import DATASET_IMAGES
 
 revision = "0001"
 down_revision = None

@@ -1,0 +1,151 @@
+"""What planning needs to know of a model, read from its configuration files without torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from imagemill.db.errors import ModelError, first_line
+from imagemill.db.models.registry import ModelEntry, component_folders, read_config
+
+_PIPELINE_MULTIPLE = 8
+_CLIP_WINDOW = 77
+_LARGE_SIDE = 1024
+_PACKED = 4
+_MOST_LEVELS = 16
+_AUTOENCODERS = ("vae", "movq", "vqgan", "vqvae")
+_DENOISERS = ("transformer", "unet", "decoder")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFacts:
+    """A model's shapes.
+
+    `latent_scale` is pixels per latent cell, `size_multiple` what width and height must be a
+    multiple of, `default_size` the (width, height) it was trained at, `window` the tokens of its
+    text encoder (begin and end included; None: it takes no text), `tokenizer` the folder of its
+    tokenizer files, `guided` whether classifier-free guidance means anything to it, `refined`
+    whether it has a second U-Net for the end of the schedule.
+    """
+
+    latent_scale: int
+    size_multiple: int
+    default_size: tuple[int, int]
+    latent_channels: int
+    window: int | None
+    tokenizer: Path | None
+    guided: bool
+    prediction_type: str
+    inpainting: bool
+    refined: bool = False
+
+
+def model_facts(entry: ModelEntry) -> ModelFacts:
+    """The facts of a model whose files are here; a `ModelError` if not, or if they say nonsense."""
+    try:
+        return _facts(entry)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        said = f"{type(error).__name__}: {first_line(error)}"
+        raise ModelError(f"model {entry.name}: its configuration makes no sense ({said})") from None
+
+
+def _facts(entry: ModelEntry) -> ModelFacts:
+    if entry.kind == "generic":
+        return _pipeline_facts(entry)
+    folders = {name: folder for name, (folder, _) in component_folders(entry).items()}
+    unet = read_config(folders["unet"]) if "unet" in folders else {}
+    vae = read_config(folders["vae"]) if "vae" in folders else {}
+    levels = len(vae.get("block_out_channels", ())) or 1
+    if levels > _MOST_LEVELS:
+        raise ModelError(f"model {entry.name}: an autoencoder of {levels:,} levels")
+    scale = 2 ** (levels - 1)
+    size = unet.get("sample_size") or 64
+    width, height = (size, size) if isinstance(size, int) else (int(size[1]), int(size[0]))
+    tokenizer = folders.get("tokenizer")
+    scheduler = entry.scheduler or (
+        read_config(folders["scheduler"], "scheduler_config.json") if "scheduler" in folders else {}
+    )
+    in_channels = int(unet.get("in_channels", 4))
+    latent_channels = int(vae.get("latent_channels", in_channels))
+    return ModelFacts(
+        latent_scale=scale,
+        size_multiple=max(scale, _PIPELINE_MULTIPLE if vae else scale),
+        default_size=(width * scale, height * scale),
+        latent_channels=latent_channels,
+        window=None if tokenizer is None else _window(tokenizer, folders.get("text_encoder")),
+        tokenizer=tokenizer,
+        guided=tokenizer is not None and unet.get("time_cond_proj_dim") is None,
+        prediction_type=str(scheduler.get("prediction_type", "epsilon")),
+        inpainting=in_channels == 2 * latent_channels + 1,
+        refined="refiner" in folders,
+    )
+
+
+def _window(tokenizer: Path, text_encoder: Path | None) -> int:
+    """Tokens that the text encoder sees: the tokenizer's limit, else the encoder's positions."""
+    limit = read_config(tokenizer, "tokenizer_config.json").get("model_max_length")
+    # A tokenizer without a limit writes 1e30.
+    if isinstance(limit, int) and 0 < limit < 100_000:
+        return limit
+    config = read_config(text_encoder) if text_encoder is not None else {}
+    config = config.get("text_config", config)
+    return int(config.get("max_position_embeddings", _CLIP_WINDOW))
+
+
+def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
+    """The facts of any diffusers pipeline, as far as its components' configurations tell.
+
+    Which text encoder cuts a prompt where is the pipeline's own affair: no window. Latent cells
+    count in patches: a size that is no whole number of them is rounded by pipelines, which would
+    give another size than was asked for.
+    """
+    configs = {name: read_config(folder) for name, (folder, _) in component_folders(entry).items()}
+    vae = next((configs[name] for name in _AUTOENCODERS if name in configs), {})
+    denoiser = next((configs[name] for name in _DENOISERS if name in configs), {})
+    scale = _autoencoder_scale(vae)
+    channels = int(vae.get("latent_channels", vae.get("z_dim", 4)))
+    in_channels = int(denoiser.get("in_channels") or channels)
+    patch = denoiser.get("patch_size") or 1
+    if isinstance(patch, list):
+        patch = max(patch)
+    # Some pipelines cut latents into patches of 2 x 2 themselves.
+    packed = in_channels == _PACKED * channels or "all_patch_size" in denoiser
+    multiple = max(_PIPELINE_MULTIPLE, scale * max(int(patch), 2 if packed else 1))
+    size = denoiser.get("sample_size")
+    side = size * scale if isinstance(size, int) else _LARGE_SIDE
+    side = max(multiple, side // multiple * multiple)
+    return ModelFacts(
+        latent_scale=scale,
+        size_multiple=multiple,
+        default_size=(side, side),
+        latent_channels=channels,
+        window=None,
+        tokenizer=None,
+        guided=True,
+        prediction_type=_prediction(_scheduler_config(entry)),
+        inpainting=False,
+    )
+
+
+def _scheduler_config(entry: ModelEntry) -> Mapping[str, Any]:
+    if entry.scheduler is not None:
+        return entry.scheduler
+    folder, _ = component_folders(entry).get("scheduler", (None, None))
+    return {} if folder is None else read_config(folder, "scheduler_config.json")
+
+
+def _prediction(scheduler: Mapping[str, Any]) -> str:
+    name = str(scheduler.get("class", scheduler.get("_class_name", "")))
+    if name.startswith("FlowMatch"):
+        return "flow_prediction"
+    return str(scheduler.get("prediction_type", "epsilon"))
+
+
+def _autoencoder_scale(config: Mapping[str, Any]) -> int:
+    """Pixels per latent cell: every level of an autoencoder but one halves the picture."""
+    for name in ("block_out_channels", "encoder_block_out_channels"):
+        if config.get(name):
+            return int(2 ** (len(config[name]) - 1))
+    if config.get("temperal_downsample"):  # so spelt in diffusers
+        return int(2 ** len(config["temperal_downsample"]))
+    return 1

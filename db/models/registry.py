@@ -1,0 +1,456 @@
+"""The model registry: names that manifests use → weights, exact revision, defaults.
+
+A TOML file (the setting `models`); `shapes64` is always there. No torch here.
+
+    [models.sd15]
+    source = "stable-diffusion-v1-5/stable-diffusion-v1-5"      # a Hub id, a folder, a .safetensors
+    revision = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"       # 40 hex digits, for a Hub id
+    variant = "fp16"
+    defaults = { width = 512, height = 512, steps = 25, guidance_scale = 7.5, sampler = "dpmpp_2m" }
+
+    [models.composed.parts]                                     # also over a source: a VAE override
+    vae = { source = "stabilityai/sd-vae-ft-ema", revision = "…" }
+    scheduler = { class = "LMSDiscreteScheduler", beta_schedule = "scaled_linear", … }
+
+    [adapters]
+    pixel_art = "pixel_art.safetensors"                         # a LoRA, in `adapters_folder`
+"""
+
+import importlib.util
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from imagemill.db.errors import ModelError, first_line
+from imagemill.db.models.weights import (
+    component_files,
+    digest_of_files,
+    file_digest,
+    hub_cache,
+    snapshot_folder,
+)
+from imagemill.db.samplers import find_sampler
+from imagemill.db.settings import Settings
+
+Kind = Literal["text_to_image", "unconditional", "generic"]
+BUILT_IN = "shapes64"
+
+_REVISION = re.compile(r"[0-9a-f]{40}")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.safetensors)")
+_CLASS_FILE = "model_index.json"
+_COMPONENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_MOST_CONFIG_BYTES = 1 << 24
+NO_PIXELS = frozenset({"safety_checker", "feature_extractor"})
+_NO_COMPONENTS = NO_PIXELS | {"_class_name"}
+_DEFAULTABLE = frozenset(
+    {"width", "height", "steps", "guidance_scale", "sampler", "negative_prompt", "clip_skip"}
+    | {"guidance_rescale", "strength", "sampler_options", "format", "quality"}
+    | {"long_prompts", "prompt_weighting", "refiner_start"}
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """Where one component lies: a Hub id with its revision, or a local path; and a subfolder."""
+
+    source: str
+    revision: str | None = None
+    subfolder: str = ""
+    variant: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelEntry:
+    """A registered model.
+
+    `source` holds every component unless `parts` names another place for one. `scheduler` is an
+    explicit sampler configuration (diffusers' keys and `class`), else the model's own counts.
+    `embeddings` maps a token to its textual-inversion file. `digest` is what `models pull`
+    recorded; weights that are not it are refused. `config` is the folder (or registered model)
+    whose component configurations a single-file checkpoint follows.
+    """
+
+    name: str
+    source: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+    dtype: Literal["fp16", "bf16", "fp32"] | None = None
+    digest: str | None = None
+    kind: Kind = "text_to_image"
+    config: str | None = None
+    parts: Mapping[str, Part] = field(default_factory=lambda: MappingProxyType({}))
+    scheduler: Mapping[str, Any] | None = None
+    embeddings: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    cache: Path
+
+    @property
+    def single_file(self) -> Path | None:
+        """The checkpoint, if the source is one `.safetensors` file."""
+        if self.source is not None and self.source.endswith(".safetensors"):
+            return Path(self.source)
+        return None
+
+    @property
+    def hub_parts(self) -> tuple[Part, ...]:
+        """What has to be pulled from the Hub."""
+        own = () if self.source is None else (Part(source=self.source, revision=self.revision),)
+        return tuple(part for part in (*own, *self.parts.values()) if _is_hub_id(part.source))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdapterEntry:
+    """A registered LoRA: its name, its safetensors file and the SHA-256 of that."""
+
+    name: str
+    file: Path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the file; a `ModelError` if it is not there or not safetensors."""
+        if self.file.suffix != ".safetensors":
+            raise ModelError(f"adapter {self.name}: {self.file.name} is not a .safetensors file")
+        try:
+            return file_digest(self.file)
+        except OSError as error:
+            raise ModelError(f"adapter {self.name}: {self.file}: {error.strerror}") from None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Registry:
+    """Every model and adapter that a manifest may name."""
+
+    models: Mapping[str, ModelEntry]
+    adapters: Mapping[str, AdapterEntry]
+
+    def find(self, name: str) -> ModelEntry:
+        """The model of that name; a `ModelError` that says which there are."""
+        if name in self.models:
+            return self.models[name]
+        raise ModelError(f"no model is called {name!r}; registered: {', '.join(self.models)}")
+
+    def find_adapter(self, name: str) -> AdapterEntry:
+        """The adapter of that name; a `ModelError` that says which there are."""
+        if name in self.adapters:
+            return self.adapters[name]
+        there = ", ".join(self.adapters) or "none"
+        raise ModelError(f"no adapter is called {name!r}; registered: {there}")
+
+
+def load_registry(settings: Settings) -> Registry:
+    """The built-in model, the registry file's models, and the adapters of the adapters folder."""
+    cache = hub_cache(settings.model_cache)
+    document = _RegistryFile()
+    base = Path()
+    if settings.models is not None:
+        document = _read(settings.models)
+        base = settings.models.resolve().parent
+    models = {BUILT_IN: _built_in(cache)}
+    for name, table in document.models.items():
+        models[name] = _entry(name, table, base, cache)
+    for name, entry in models.items():
+        if entry.config in models:
+            models[name] = replace(entry, config=_config_folder(models[entry.config]))
+    folder = settings.adapters_folder or base
+    adapters = {}
+    if settings.adapters_folder is not None:
+        for path in sorted(settings.adapters_folder.glob("*.safetensors")):
+            adapters[path.stem] = AdapterEntry(name=path.stem, file=path)
+    for name, file in document.adapters.items():
+        adapters[name] = AdapterEntry(name=name, file=folder / file)
+    return Registry(models=MappingProxyType(models), adapters=MappingProxyType(adapters))
+
+
+def component_folders(entry: ModelEntry) -> Mapping[str, tuple[Path, str | None]]:
+    """Component name → (its folder, its weights' variant), for a model that is here.
+
+    Of a single-file checkpoint the folders of the `config` that it follows. A `ModelError` in
+    one line where something is missing.
+    """
+    found: dict[str, tuple[Path, str | None]] = {}
+    source = _layout(entry)
+    if source is not None:
+        root = _root(entry.name, source, entry.revision, entry.cache)
+        for name in _listed_components(root):
+            if name not in entry.parts and (name != "scheduler" or entry.scheduler is None):
+                # Unconditional models of the first days keep everything in one folder.
+                folder = root / name if (root / name).is_dir() else root
+                found[name] = (folder, entry.variant)
+        if not found and (root / "config.json").is_file():
+            found["unet"] = (root, entry.variant)
+    for name, part in entry.parts.items():
+        root = _root(f"{entry.name}: {name}", part.source, part.revision, entry.cache)
+        found[name] = (root / part.subfolder, part.variant)
+    return found
+
+
+def pipeline_folder(entry: ModelEntry) -> Path | None:
+    """The folder whose index says what a model's pipeline is; None if the model has none."""
+    if entry.source is None or entry.single_file is not None:
+        return None
+    root = _root(entry.name, entry.source, entry.revision, entry.cache)
+    return root if (root / _CLASS_FILE).is_file() else None
+
+
+def pipeline_options(entry: ModelEntry) -> Mapping[str, Any]:
+    """What a pipeline folder's index says besides its components; empty for composed models."""
+    source = _layout(entry)
+    if source is None:
+        return {}
+    index = read_config(_root(entry.name, source, entry.revision, entry.cache), _CLASS_FILE)
+    return {name: value for name, value in index.items() if not isinstance(value, list)}
+
+
+def weights_digest(entry: ModelEntry, settings: Settings) -> str:
+    """SHA-256 (hex) over the files that decide the model's pixels, or the recorded digest.
+
+    The recorded digest counts where the files are not on this machine. Where they are, they must
+    agree with it: otherwise a `ModelError`.
+    """
+    del settings  # the entry knows its cache; the parameter keeps the call the same for plug-ins
+    try:
+        digest = digest_of_files(_deciding_files(entry), entry.cache)
+    except ModelError:
+        if entry.digest is not None:
+            return entry.digest
+        raise
+    if entry.digest is not None and entry.digest != digest:
+        raise ModelError(
+            f"model {entry.name}: the weights here are {digest[:10]}…, the registry says "
+            f"{entry.digest[:10]}…; pull it again, or correct the registry"
+        )
+    return digest
+
+
+def find_weights(registry: Registry, digest: str, *, name: str, settings: Settings) -> ModelEntry:
+    """The entry whose weights have this digest: the one of that name, else any other.
+
+    A `ModelError` if there is none on this machine: names may mean other weights elsewhere.
+    """
+    named = [registry.models[name]] if name in registry.models else []
+    for entry in (*named, *registry.models.values()):
+        try:
+            if weights_digest(entry, settings) == digest:
+                return entry
+        except ModelError:
+            continue  # another model, whose files are not here
+    raise ModelError(
+        f"no model here has the weights {digest[:10]}… that {name} meant when it was submitted; "
+        "pull that revision, or correct the registry"
+    )
+
+
+def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
+    """A component's configuration; empty if the file is not there."""
+    path = folder / name
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > _MOST_CONFIG_BYTES:
+        raise ModelError(f"{path}: more than {_MOST_CONFIG_BYTES:,} bytes, for a configuration")
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not JSON: {first_line(error)}") from None
+    return document if isinstance(document, dict) else {}
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _PartTable(_Table):
+    source: str
+    revision: str | None = None
+    subfolder: str = ""
+    variant: str | None = None
+
+
+class _ModelTable(_Table):
+    source: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+    dtype: Literal["fp16", "bf16", "fp32"] | None = None
+    digest: str | None = None
+    kind: Kind = "text_to_image"
+    config: str | None = None
+    parts: dict[str, dict[str, Any]] = {}
+    embeddings: dict[str, Path] = {}
+    defaults: dict[str, Any] = {}
+
+
+class _RegistryFile(_Table):
+    models: dict[str, _ModelTable] = {}
+    adapters: dict[str, Path] = {}
+
+
+def _read(file: Path) -> _RegistryFile:
+    try:
+        return _RegistryFile.model_validate(tomllib.loads(file.read_text("utf-8")))
+    except OSError as error:
+        raise ModelError(f"the model registry {file}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ModelError(f"the model registry {file}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelError(f"the model registry {file}: {where}: {first['msg']}") from None
+
+
+def _built_in(cache: Path) -> ModelEntry:
+    spec = importlib.util.find_spec("imagemill.worker")
+    places = [] if spec is None else list(spec.submodule_search_locations or [])
+    folder = Path(places[0]) / BUILT_IN if places else Path(BUILT_IN)
+    defaults = {
+        "width": 64,
+        "height": 64,
+        "steps": 20,
+        "guidance_scale": 4.0,
+        "sampler": "ddim",
+    }
+    return ModelEntry(
+        name=BUILT_IN, source=str(folder), defaults=MappingProxyType(defaults), cache=cache
+    )
+
+
+def _entry(name: str, table: _ModelTable, base: Path, cache: Path) -> ModelEntry:
+    where = f"model {name}"
+    scheduler = None
+    parts = {}
+    for component, values in table.parts.items():
+        if component == "scheduler" and "class" in values:
+            scheduler = MappingProxyType(dict(values))
+            continue
+        try:
+            read = _PartTable.model_validate(values)
+        except ValidationError as error:
+            raise ModelError(f"{where}: part {component}: {error.errors()[0]['msg']}") from None
+        parts[component] = Part(**(read.model_dump() | {"source": _source(read.source, base)}))
+    if table.source is None and not parts:
+        raise ModelError(f"{where}: give a source or parts")
+    entry = ModelEntry(
+        name=name,
+        cache=cache,
+        scheduler=scheduler,
+        parts=MappingProxyType(parts),
+        embeddings=MappingProxyType({t: base / path for t, path in table.embeddings.items()}),
+        defaults=MappingProxyType(_defaults(where, table.defaults)),
+        **table.model_dump(exclude={"parts", "embeddings", "defaults", "source", "config"}),
+        source=None if table.source is None else _source(table.source, base),
+        config=_config(table.config, base),
+    )
+    for part in entry.hub_parts:
+        if part.revision is None or not _REVISION.fullmatch(part.revision):
+            raise ModelError(
+                f"{where}: {part.source} needs revision = the commit's 40 hex digits, so that "
+                "what was looked at is what is loaded"
+            )
+    return entry
+
+
+def _defaults(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    for key in given:
+        if key not in _DEFAULTABLE:
+            allowed = ", ".join(sorted(_DEFAULTABLE))
+            raise ModelError(f"{where}: defaults.{key} is not known; allowed: {allowed}")
+    defaults = dict(given)
+    if "sampler" in defaults:
+        sampler = find_sampler(str(defaults["sampler"]))
+        if sampler is None:
+            raise ModelError(f"{where}: defaults.sampler: no sampler {defaults['sampler']!r}")
+        defaults["sampler"] = sampler.name
+    return defaults
+
+
+def _source(text: str, base: Path) -> str:
+    """A local path made absolute (relative ones count from the registry file), a Hub id as is."""
+    local = base / Path(text).expanduser()
+    if local.exists() or not _HUB_ID.fullmatch(text):
+        return str(local)
+    return text
+
+
+def _config(text: str | None, base: Path) -> str | None:
+    """A folder made absolute, a registered model's name as is."""
+    if text is None or not (base / text).is_dir():
+        return text
+    return str(base / text)
+
+
+def _config_folder(entry: ModelEntry) -> str | None:
+    """Where a model lies whose configuration another one follows, on the Hub or not."""
+    if entry.source is None or not _is_hub_id(entry.source):
+        return entry.source
+    return str(snapshot_folder(entry.cache, entry.source, entry.revision or ""))
+
+
+def _is_hub_id(source: str) -> bool:
+    return not Path(source).is_absolute() and bool(_HUB_ID.fullmatch(source))
+
+
+def _layout(entry: ModelEntry) -> str | None:
+    """The folder (or Hub id) that says how a model is built: a single file's is another's."""
+    return entry.source if entry.single_file is None else entry.config
+
+
+def _root(where: str, source: str, revision: str | None, cache: Path) -> Path:
+    if not _is_hub_id(source):
+        root = Path(source)
+        if not root.is_dir():
+            if root.is_relative_to(cache):
+                raise ModelError(
+                    f"model {where}: the model that its config names is not on this machine; run "
+                    "`imagemill models pull` for it"
+                )
+            raise ModelError(f"model {where}: {root}: no such folder")
+        return root
+    root = snapshot_folder(cache, source, revision or "")
+    if revision is None or not root.is_dir():
+        name = where.split(":", 1)[0]
+        raise ModelError(f"model {where}: not on this machine; run `imagemill models pull {name}`")
+    return root
+
+
+def _listed_components(root: Path) -> tuple[str, ...]:
+    """The components that a pipeline folder's `model_index.json` lists and that decide pixels."""
+    index = read_config(root, _CLASS_FILE)
+    names = tuple(
+        name
+        for name, value in index.items()
+        if isinstance(value, list) and value[:1] != [None] and name not in _NO_COMPONENTS
+    )
+    for name in names:
+        # It becomes a folder's name, and the index is whatever came with the weights.
+        if _COMPONENT.fullmatch(name) is None:
+            raise ModelError(f"{root / _CLASS_FILE}: {name[:60]!r} is no component's name")
+    return names
+
+
+def _deciding_files(entry: ModelEntry) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    if entry.single_file is not None:
+        if not entry.single_file.is_file():
+            raise ModelError(f"model {entry.name}: {entry.single_file}: no such file")
+        files["checkpoint"] = entry.single_file
+    for component, (folder, variant) in component_folders(entry).items():
+        weights = entry.single_file is None or component in entry.parts
+        for path in component_files(folder, variant, weights=weights):
+            files[f"{component}/{path.name}"] = path
+    zeroes = "force_zeros_for_empty_prompt" in pipeline_options(entry)
+    layout = _layout(entry)
+    if layout is not None and (zeroes or entry.kind == "generic"):
+        # The pipeline's class and options are part of what these models compute.
+        index = _root(entry.name, layout, entry.revision, entry.cache) / _CLASS_FILE
+        if index.is_file():
+            files[_CLASS_FILE] = index
+    for token, path in entry.embeddings.items():
+        files[f"embeddings/{token}"] = path
+    if not files:
+        raise ModelError(f"model {entry.name}: {entry.source}: no {_CLASS_FILE} and no weights")
+    return files

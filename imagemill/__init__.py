@@ -1,0 +1,1 @@
+"""Batch image generation on your own GPUs."""

@@ -1,0 +1,70 @@
+"""How a command ends: the exit codes, and one line for every error.
+
+0    done
+1    the command worked, the work did not: some images are dead, something differs
+2    what was asked for can't be done as asked: usage, settings, a bad manifest, no such job
+3    a service did not answer: database, broker, storage
+70   an error that nobody foresaw (EX_SOFTWARE of sysexits.h)
+130  Ctrl-C
+141  nobody reads the output any more (`| head`), as a shell reports SIGPIPE
+"""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from imagemill.db.errors import ImagemillError, ManifestError
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_SERVICE = 3
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+EXIT_UNREAD = 141
+
+SHOWN_PROBLEMS = 20
+"""Bad rows of a manifest that a person is shown; `--json` has all of them."""
+
+
+def report(error: Exception, *, as_json: bool) -> int:
+    """Print what went wrong as one line, and with `--json` as an object; the exit code."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return EXIT_USAGE
+    code, document = _described(error)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(error.ctx.get_usage(), err=True)
+    problems = document.get("problems", ())
+    for problem in getattr(error, "problems", ())[:SHOWN_PROBLEMS]:
+        click.echo(_one_line(str(problem)), err=True)
+    if len(problems) > SHOWN_PROBLEMS:
+        click.echo(f"… and {len(problems) - SHOWN_PROBLEMS:,} more (--json lists all)", err=True)
+    several = isinstance(error, ManifestError)  # flags and defaults files: a line for each
+    for text in document["message"].splitlines() if several else [document["message"]]:
+        click.echo(f"error: {_one_line(text)}", err=True)
+    if as_json:
+        click.echo(json.dumps({"error": document}, default=str))
+    return code
+
+
+def _described(error: Exception) -> tuple[int, dict[str, Any]]:
+    if isinstance(error, click.ClickException):
+        return error.exit_code, {"code": "usage", "message": error.format_message()}
+    if isinstance(error, ImagemillError):
+        document: dict[str, Any] = {"code": error.code, "message": error.message}
+        problems = getattr(error, "problems", ())
+        if problems:
+            document["problems"] = [asdict(problem) for problem in problems]
+        return error.exit_code, document
+    message = (
+        f"{type(error).__name__}: {error} (this is a bug in imagemill; "
+        "`imagemill --verbose …` shows where)"
+    )
+    return EXIT_BUG, {"code": "bug", "message": message}
+
+
+def _one_line(text: str) -> str:
+    return "".join(c if c.isprintable() else " " for c in " ".join(text.split()))

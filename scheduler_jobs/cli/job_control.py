@@ -1,0 +1,142 @@
+"""`retry`, `pause`, `resume` and `cancel`: what an operator does to a job."""
+
+from collections.abc import Callable, Sequence
+
+import click
+from sqlalchemy.orm import Session
+
+from imagemill.db.errors import UsageError
+from imagemill.db.queries import jobs
+from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.tallies import count_images
+from imagemill.db.states import JobState
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import plural
+
+
+@click.command()
+@pass_invocation
+@job_argument()
+@click.option(
+    "--code",
+    "codes",
+    multiple=True,
+    metavar="CODE",
+    help="Only images that died of this; may be repeated.",
+)
+@output.json_option
+def retry(invocation: Invocation, job: str, codes: Sequence[str], as_json: bool) -> None:
+    """Render a job's dead images again.
+
+    Each becomes ready once more as a new generation; what happened before stays in its history.
+
+    \b
+    Example:
+      imagemill retry latest --code out_of_memory
+    """
+
+    def work(session: Session) -> tuple[int, str, int]:
+        found = find_job(session, job)
+        if found.state not in {JobState.OPEN, JobState.PAUSED, JobState.FINISHED}:
+            raise UsageError(f"job {found.id} ({found.name}) is {found.state}: nothing to retry")
+        return found.id, found.name, jobs.retry(session, found.id, codes=codes)
+
+    job_id, name, count = invocation.database.run(work)
+    if as_json:
+        output.emit({"job": job_id, "retried": count})
+    elif count:
+        output.line(f"job {job_id} ({name}): {plural(count, 'dead image')} ready again")
+    else:
+        output.line(f"job {job_id} ({name}): nothing to retry")
+
+
+@click.command()
+@pass_invocation
+@job_argument()
+@output.json_option
+def pause(invocation: Invocation, job: str, as_json: bool) -> None:
+    """Stop rendering a job until it is resumed.
+
+    Workers give back what they hold within seconds; nothing is lost.
+
+    \b
+    Example:
+      imagemill pause latest
+    """
+    _move(invocation, job, jobs.pause, target=JobState.PAUSED, as_json=as_json)
+
+
+@click.command()
+@pass_invocation
+@job_argument()
+@output.json_option
+def resume(invocation: Invocation, job: str, as_json: bool) -> None:
+    """Let a paused job be rendered again.
+
+    \b
+    Example:
+      imagemill resume latest
+    """
+    _move(invocation, job, jobs.resume, target=JobState.OPEN, as_json=as_json)
+
+
+@click.command()
+@pass_invocation
+@job_argument()
+@output.json_option
+def cancel(invocation: Invocation, job: str, as_json: bool) -> None:
+    """Cancel what a job has not rendered yet.
+
+    Pictures that are done stay. What a worker holds is cancelled when it lets go, within seconds.
+
+    \b
+    Example:
+      imagemill cancel latest
+    """
+    _move(
+        invocation,
+        job,
+        jobs.cancel,
+        target=JobState.CANCELLED,
+        as_json=as_json,
+        # Each in a transaction of its own. What is left if we are stopped, the dispatcher does.
+        go_on=jobs.cancel_stragglers,
+    )
+
+
+def _move(
+    invocation: Invocation,
+    reference: str,
+    transition: Callable[[Session, int], bool],
+    *,
+    target: JobState,
+    as_json: bool,
+    go_on: Callable[[Session, int], int] | None = None,
+) -> None:
+    """Make one transition of a job; being there already is fine, anything else a `UsageError`.
+
+    `go_on` moves more of its images, until it says that none are left.
+    """
+
+    with invocation.reading() as session:
+        # Looked up once: a second look for `latest`, on a retry, might find another job.
+        found = find_job(session, reference)
+    invocation.database.run(lambda session: transition(session, found.id))
+    while go_on is not None and invocation.database.run(lambda session: go_on(session, found.id)):
+        pass
+    with invocation.reading() as session:
+        state = find_job(session, str(found.id)).state
+        counts = count_images(session, [found.id])[found.id]
+    if state != target:
+        raise UsageError(f"job {found.id} ({found.name}) is {state}: it can't become {target}")
+    if as_json:
+        output.emit({"job": found.id, "state": state, "counts": counts})
+        return
+    already = "already " if found.state == target else ""
+    output.line(
+        f"job {found.id} ({found.name}) is {already}{state}: {counts.done:,} of "
+        f"{plural(counts.requested, 'image')} done"
+        + (f", {counts.cancelled:,} cancelled" if counts.cancelled else "")
+    )

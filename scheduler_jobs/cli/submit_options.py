@@ -1,0 +1,223 @@
+"""The options that say what to render: shared by `run`, `plan` and `submit`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import update_wrapper
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
+
+import click
+
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.cli.arguments import whole
+from imagemill.scheduler_jobs.cli.invocation import Invocation
+from imagemill.scheduler_jobs.expansion import Variants
+from imagemill.scheduler_jobs.manifest import (
+    FORMATS,
+    Limits,
+    Parameters,
+    parameters_from_flags,
+    parameters_from_toml,
+)
+from imagemill.scheduler_jobs.manifest.columns import check_mapping
+from imagemill.scheduler_jobs.manifest.problems import Broken
+from imagemill.scheduler_jobs.submit.request import SubmissionRequest
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+PARAMETER_FLAGS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "model": ("--model", "NAME", "Model, by its registry name."),
+        "size": ("--size", "WxH", "Width and height in pixels, such as 512x768."),
+        "width": ("--width", "N", "Width in pixels."),
+        "height": ("--height", "N", "Height in pixels."),
+        "steps": ("--steps", "N", "Denoising steps."),
+        "guidance_scale": ("--guidance-scale", "X", "Guidance; 1 is none."),
+        "sampler": ("--sampler", "NAME", "Sampler; `imagemill samplers` lists them."),
+        "samples": ("--samples", "N", "Images of each row."),
+        "seeds": ("--seeds", "N,N,…", "One image of each row for each of these seeds."),
+        "negative_prompt": ("--negative-prompt", "TEXT", "What not to draw."),
+        "format": ("--image-format", "FORMAT", "png, jpeg or webp."),
+        "quality": ("--quality", "N", "1 to 100, for jpeg and webp."),
+        "init_image": ("--init-image", "FILE", "Start from this picture."),
+        "mask": ("--mask", "FILE", "Paint only where this picture is white."),
+        "strength": ("--strength", "X", "How much of the start picture to replace, 0 to 1."),
+        "start_step": ("--start-step", "N", "Start at this step instead of a strength."),
+        "clip_skip": ("--clip-skip", "N", "Use the text encoder's Nth last layer."),
+        "guidance_rescale": ("--guidance-rescale", "X", "Rescale guided noise, 0 to 1."),
+        "eta": ("--eta", "X", "Noise that DDIM adds, 0 to 1."),
+        "sampler_options": ("--sampler-options", "JSON", "More options of the sampler."),
+        "long_prompts": ("--long-prompts", "HOW", "truncate or chunk."),
+        "prompt_weighting": ("--prompt-weighting", "BOOL", "Read (word:1.2) as a weight."),
+        "adapters": ("--adapters", "NAME:X,…", "LoRA adapters and their weights."),
+        "refiner_start": ("--refiner-start", "X", "Where the refiner goes on; 1 leaves it out."),
+    }
+)
+"""A flag for every field of `Parameters` but `seed`: `--seed` is the job's, which rows derive
+theirs from."""
+
+_PREFIX = "parameter_"
+
+_JOB_OPTIONS = (
+    click.option(
+        "--map",
+        "mapping",
+        multiple=True,
+        metavar="COLUMN=FIELD",
+        help="Read this column as that field (prompt, seed, …); may be repeated.",
+    ),
+    click.option(
+        "--format",
+        "manifest_format",
+        type=click.Choice(FORMATS),
+        help="The manifest's format; found out if left out.",
+    ),
+    click.option("--name", metavar="NAME", help="The job's name; the file's if left out."),
+    click.option(
+        "--seed",
+        "job_seed",
+        type=int,
+        callback=whole(0),
+        default=0,
+        metavar="N",
+        help="The job's seed; rows without a seed of their own derive theirs from it.",
+    ),
+    click.option(
+        "--priority",
+        type=int,
+        callback=whole(-(2**31), 2**31 - 1),
+        default=0,
+        metavar="N",
+        help="Jobs with a higher number go first.",
+    ),
+    click.option("--route", metavar="LABEL", help="Only workers with this label render the job."),
+    click.option(
+        "--defaults",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="TOML file of parameters that neither row nor flag says.",
+    ),
+    click.option("--skip-bad-rows", is_flag=True, help="Record bad rows and render the others."),
+)
+
+_EXPANSION_OPTIONS = (
+    click.option(
+        "--grid",
+        multiple=True,
+        metavar="PARAMETER=X,Y,…",
+        help="Render every row with each of these values; may be repeated.",
+    ),
+    click.option(
+        "--variants",
+        type=click.Choice(get_args(Variants)),
+        default="off",
+        show_default=True,
+        help="What is made of {a|b}, {1..5} and __wildcards__ in prompts.",
+    ),
+    click.option(
+        "--draws",
+        type=int,
+        callback=whole(1),
+        default=1,
+        metavar="N",
+        help="Prompts drawn of each row with --variants sample.",
+    ),
+    click.option(
+        "--wildcards",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        metavar="DIR",
+        help="The folder of the wildcard files.",
+    ),
+)
+
+
+class ManifestCommand(click.Command):
+    """A command whose help lists the parameters of images in a section of their own."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections."""
+        options: list[tuple[str, str]] = []
+        parameters: list[tuple[str, str]] = []
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                is_parameter = (param.name or "").startswith(_PREFIX)
+                (parameters if is_parameter else options).append(record)
+        with formatter.section("Options"):
+            formatter.write_dl(options)
+        with formatter.section("What rows that do not say get"):
+            formatter.write_dl(parameters)
+
+
+def submission_options(
+    command: Callable[Concatenate[Invocation, SubmissionRequest, P], T],
+) -> Callable[Concatenate[Invocation, P], T]:
+    """Add the options, and hand them to the command as one `SubmissionRequest`."""
+
+    def called(invocation: Invocation, *args: P.args, **kwargs: P.kwargs) -> T:
+        request = _request(kwargs, invocation.settings)
+        return command(invocation, request, *args, **kwargs)
+
+    decorated: Any = update_wrapper(called, command)
+    for option in reversed((*_JOB_OPTIONS, *_EXPANSION_OPTIONS, *_parameter_options())):
+        decorated = option(decorated)
+    result: Callable[Concatenate[Invocation, P], T] = click.argument("manifest")(decorated)
+    return result
+
+
+def _parameter_options() -> Sequence[Callable[[Any], Any]]:
+    # Values stay text: cells, flags and files are all read by the rules of `Parameters`.
+    return tuple(
+        click.option(flag, _PREFIX + name, metavar=metavar, help=text)
+        for name, (flag, metavar, text) in PARAMETER_FLAGS.items()
+    )
+
+
+def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
+    """Take the shared options out of a command's, as a request."""
+    flags = {name: options.pop(_PREFIX + name) for name in PARAMETER_FLAGS}
+    limits = Limits.from_settings(settings)
+    defaults = parameters_from_flags(flags, limits=limits)
+    file: Path | None = options.pop("defaults")
+    if file is not None:
+        defaults = defaults.over(parameters_from_toml(file, limits=limits))
+    return SubmissionRequest(
+        manifest=options.pop("manifest"),
+        name=options.pop("name"),
+        defaults=_agreeing(defaults, limits),
+        seed=options.pop("job_seed"),
+        priority=options.pop("priority"),
+        route=options.pop("route") or settings.route,
+        columns=_columns(options.pop("mapping")),
+        format=options.pop("manifest_format"),
+        skip_bad_rows=options.pop("skip_bad_rows"),
+        grid=tuple(options.pop("grid")),
+        variants=options.pop("variants"),
+        draws=options.pop("draws"),
+        wildcards=options.pop("wildcards"),
+    )
+
+
+def _agreeing(defaults: Parameters, limits: Limits) -> Parameters:
+    """The layered parameters; a usage error where flags and file contradict each other."""
+    try:
+        defaults.check(limits)
+    except ValueError as bad:
+        raise click.UsageError(f"flags and defaults together: {bad}") from None
+    return defaults
+
+
+def _columns(mapping: Sequence[str]) -> dict[str, str]:
+    columns = {}
+    for text in mapping:
+        # A column's name may hold "=", a field's never does.
+        column, equals, field = text.rpartition("=")
+        if not equals or not column or not field:
+            raise click.BadParameter(f"{text!r}; expected COLUMN=FIELD", param_hint="--map")
+        columns[column] = field
+    try:
+        check_mapping(columns)
+    except Broken as bad:
+        raise click.UsageError(str(bad)) from None
+    return columns

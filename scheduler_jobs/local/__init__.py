@@ -1,0 +1,1 @@
+"""Everything on one machine: `imagemill run` and the processes that it starts."""

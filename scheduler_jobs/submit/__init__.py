@@ -1,0 +1,1 @@
+"""From a manifest to images that workers can claim."""

@@ -1,0 +1,88 @@
+"""The init images and masks that a manifest names: found in allowed places only, kept by hash.
+
+A name is a content hash that the store holds, a path inside the inputs folder, or `s3://` in the
+configured bucket. Nothing else is opened and no URL is fetched.
+"""
+
+import hashlib
+import re
+import stat
+from pathlib import Path
+
+from imagemill.db.errors import ObjectMissing
+from imagemill.db.settings import Settings
+from imagemill.db.storage import Storage
+from imagemill.db.storage.factory import open_storage
+from imagemill.db.storage.inputs import MAX_INPUT_BYTES, input_key, store_input
+from imagemill.scheduler_jobs.manifest.problems import BadValue
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class InputFiles:
+    """Resolves names to hashes. With `keep`, also puts the files into the store."""
+
+    def __init__(self, settings: Settings, *, keep: bool) -> None:
+        self._folder = settings.inputs_folder
+        self._settings = settings
+        self._keep = keep
+        self._opened: Storage | None = None
+        self._digests: dict[str, str] = {}
+
+    def digest(self, name: str) -> str:
+        """The SHA-256 (hex) of the file that `name` means; a `BadValue` if it may not or can't."""
+        if name not in self._digests:
+            self._digests[name] = self._resolve(name)
+        return self._digests[name]
+
+    @property
+    def _storage(self) -> Storage:
+        if self._opened is None:
+            self._opened = open_storage(self._settings)
+        return self._opened
+
+    def _resolve(self, name: str) -> str:
+        if _SHA256.fullmatch(name):
+            if self._storage.stat(input_key(name)) is None:
+                raise BadValue(f"{name[:10]}…, which is not in the store", "a hash of a kept input")
+            return name
+        body = self._from_bucket(name) if name.startswith("s3://") else self._from_folder(name)
+        if self._keep:
+            return store_input(self._storage, body)
+        return hashlib.sha256(body).hexdigest()
+
+    def _from_bucket(self, uri: str) -> bytes:
+        root = f"{self._storage.uri.rstrip('/')}/"
+        if not uri.startswith(root):
+            raise BadValue(uri, f"an object under {root} (IMAGEMILL_STORAGE_URL)")
+        found = self._storage.stat(uri.removeprefix(root))
+        if found is not None and found.size > MAX_INPUT_BYTES:
+            raise BadValue(f"{uri} of {found.size:,} bytes", f"at most {MAX_INPUT_BYTES:,} bytes")
+        try:
+            return self._storage.get(uri.removeprefix(root))
+        except ObjectMissing:
+            raise BadValue(f"{uri}, which does not exist", "an object that exists") from None
+
+    def _from_folder(self, name: str) -> bytes:
+        if self._folder is None:
+            raise BadValue(name, "a path once IMAGEMILL_INPUTS_FOLDER is set")
+        if "\0" in name:
+            raise BadValue("a NUL character", "a path inside the inputs folder")
+        root = self._folder.resolve()
+        path = (root / name).resolve()
+        # Resolved first: neither `..` nor a link leads out of the folder.
+        if not path.is_relative_to(root):
+            raise BadValue(f"{name}, which leaves the inputs folder", "a path inside it")
+        return _read(path, name)
+
+
+def _read(path: Path, name: str) -> bytes:
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise BadValue(f"{name}, which is not a file", "a file")
+        if found.st_size > MAX_INPUT_BYTES:
+            raise BadValue(f"{name} of {found.st_size:,} bytes", f"at most {MAX_INPUT_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise BadValue(f"{name} ({error.strerror})", "a file in the inputs folder") from None

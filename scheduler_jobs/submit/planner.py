@@ -1,0 +1,308 @@
+"""Planning: what a manifest row, under a job's defaults, asks for.
+
+Layers, first one wins: the row, the job's defaults, the model's defaults, and what is left to
+say for any model. Everything that can be known to be wrong is found here, before anything is
+queued. No I/O but reading a model's configuration files, once a model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from imagemill.db.errors import ModelError
+from imagemill.db.models.facts import ModelFacts, model_facts
+from imagemill.db.models.registry import ModelEntry, Registry, weights_digest
+from imagemill.db.samplers import BY_NAME, OWN, strength_for
+from imagemill.db.seeds import DERIVE, derive_seed, row_key
+from imagemill.db.settings import Settings
+from imagemill.db.specs import Adapter, ImageSpec
+from imagemill.scheduler_jobs.expansion import ExpandedRow
+from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters, Problem
+from imagemill.scheduler_jobs.manifest.problems import BadValue
+from imagemill.scheduler_jobs.submit.input_files import InputFiles
+from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
+
+FALLBACK = Parameters(steps=25, guidance_scale=7.5, sampler="dpmpp_2m", samples=1, format="png")
+"""For what neither row, job nor model says."""
+
+REFINER_START = 0.8
+"""Where the refiner of a model that has one takes over: as its makers recommend."""
+
+MAX_WINDOWS = 8
+"""Attention over the prompt grows with it; what is beyond is cut, and the image says so."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedModel:
+    """A model as planning sees it."""
+
+    entry: ModelEntry
+    facts: ModelFacts
+    defaults: Parameters
+    weights_digest: str
+    window: PromptWindow | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedCell:
+    """One cell of a row, with every parameter settled: ready to become images."""
+
+    row: ManifestRow
+    key_base: str
+    """What its seeds derive from; shared by the cells of a grid."""
+    model: PlannedModel
+    parameters: Parameters
+    width: int
+    height: int
+    init_image: str | None
+    mask: str | None
+    """SHA-256 of the input files."""
+    adapters: tuple[Adapter, ...]
+    cut: str | None
+    """The part of the prompt that the model's text encoder will not see."""
+
+    def specs(self, *, job_seed: int, occurrence: int) -> Iterator[ImageSpec]:
+        """The row's images, in the order of their samples."""
+        key = row_key(self.key_base, occurrence)
+        for sample in range(self.parameters.count):
+            yield self._spec(self._seed(sample, job_seed=job_seed, key=key))
+
+    def _seed(self, sample: int, *, job_seed: int, key: str) -> int:
+        given = self.parameters
+        if given.seeds is not None:
+            return given.seeds[sample]
+        if given.seed is not None and given.seed != DERIVE:
+            return given.seed + sample
+        return derive_seed(job_seed=job_seed, row_key=key, sample_index=sample)
+
+    def _strength(self, steps: int) -> float | None:
+        """How much of an init image is drawn anew; a start step says the same in steps."""
+        if self.parameters.start_step is not None:
+            return strength_for(steps=steps, start_step=self.parameters.start_step)
+        return self.parameters.strength
+
+    def _refiner_start(self) -> float | None:
+        """Where the refiner takes over; None where the model has none, or is to do without."""
+        start = self.parameters.refiner_start
+        if not self.model.facts.refined or self.mask is not None or start == 1:
+            return None
+        return REFINER_START if start is None else start
+
+    def _windows(self, given: Parameters) -> int:
+        """How many of the text encoder's windows the prompts of an image fill."""
+        window = self.model.window
+        if given.long_prompts != "chunk" or window is None:
+            return 1
+        prompts = (self.row.prompt, given.negative_prompt or "")
+        return min(MAX_WINDOWS, max(window.windows(prompt) for prompt in prompts))
+
+    def _spec(self, seed: int) -> ImageSpec:
+        given = self.parameters
+        assert given.steps is not None
+        assert given.guidance_scale is not None
+        assert given.sampler is not None
+        options = dict(given.sampler_options or {})
+        if given.eta is not None:
+            options["eta"] = given.eta
+        return ImageSpec(
+            model=self.model.entry.name,
+            weights_digest=self.model.weights_digest,
+            prompt=self.row.prompt,
+            negative_prompt=given.negative_prompt or "",
+            seed=seed,
+            width=self.width,
+            height=self.height,
+            steps=given.steps,
+            guidance_scale=given.guidance_scale,
+            sampler=given.sampler,
+            sampler_options=tuple(sorted(options.items())),
+            init_image=self.init_image,
+            mask=self.mask,
+            strength=self._strength(given.steps),
+            adapters=self.adapters,
+            clip_skip=given.clip_skip or 1,
+            guidance_rescale=given.guidance_rescale or 0.0,
+            long_prompts=given.long_prompts or "truncate",
+            windows=self._windows(given),
+            prompt_weighting=given.prompt_weighting or False,
+            refiner_start=self._refiner_start(),
+            format=given.format or "png",
+            quality=given.quality,
+        )
+
+
+class Planner:
+    """Turns the cells of manifest rows into planned cells or problems."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        settings: Settings,
+        defaults: Parameters,
+        inputs: InputFiles,
+        source_name: str,
+    ) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._defaults = defaults
+        self._inputs = inputs
+        self._file = source_name
+        self._models: dict[str, PlannedModel | ModelError] = {}
+        self._settled: dict[str, Parameters] = {}
+        """By model: what rows get that say nothing but their prompt, as most rows do."""
+
+    def model(self, name: str) -> PlannedModel:
+        """A model's facts, read once; a `ModelError` if it is not there."""
+        if name not in self._models:
+            try:
+                self._models[name] = self._load(name)
+            except ModelError as error:
+                self._models[name] = error
+        found = self._models[name]
+        if isinstance(found, ModelError):
+            raise found
+        return found
+
+    def plan(self, expanded: ExpandedRow) -> PlannedCell | Problem:
+        """Settle the parameters of one cell of a row."""
+        row = expanded.row
+        try:
+            return self._settle(expanded)
+        except _Refused as refused:
+            return Problem(
+                file=self._file,
+                row=row.number,
+                line=row.line,
+                column=refused.column,
+                found=refused.found,
+                allowed=refused.allowed,
+            )
+
+    def _settle(self, expanded: ExpandedRow) -> PlannedCell:
+        row = expanded.row
+        given = row.parameters.over(self._defaults)
+        name = given.model or self._settings.default_model
+        try:
+            model = self.model(name)
+        except ModelError as error:
+            allowed = ", ".join(self._registry.models)
+            raise _Refused("model", f"{name!r} ({error})", f"one of {allowed}") from None
+        parameters = self._layered(given, model)
+        width = parameters.width or model.facts.default_size[0]
+        height = parameters.height or model.facts.default_size[1]
+        _check_size(model, width, height)
+        _check_sampler(model, parameters)
+        _check_pictures(model, parameters)
+        _check_refiner(model, parameters)
+        truncates = model.window is not None and parameters.long_prompts != "chunk"
+        return PlannedCell(
+            row=row,
+            key_base=expanded.key_base,
+            model=model,
+            parameters=parameters,
+            width=width,
+            height=height,
+            init_image=self._input("init_image", parameters.init_image),
+            mask=self._input("mask", parameters.mask),
+            adapters=self._adapters(parameters),
+            cut=model.window.cut(row.prompt) if truncates and model.window else None,
+        )
+
+    def _layered(self, given: Parameters, model: PlannedModel) -> Parameters:
+        """What row and job say, over the model's defaults, over what is left to say."""
+        if given is self._defaults and model.entry.name in self._settled:
+            return self._settled[model.entry.name]
+        fallback = FALLBACK
+        if model.entry.kind == "generic":
+            fallback = FALLBACK.model_copy(update={"sampler": OWN.name})
+        settled = given.over(model.defaults).over(fallback)
+        if given is self._defaults:
+            self._settled[model.entry.name] = settled
+        return settled
+
+    def _input(self, column: str, name: str | None) -> str | None:
+        """The content hash of an input file."""
+        try:
+            return None if name is None else self._inputs.digest(name)
+        except BadValue as bad:
+            raise _Refused(column, bad.found, bad.allowed) from None
+
+    def _adapters(self, given: Parameters) -> tuple[Adapter, ...]:
+        """The adapters that parameters name, with the digests of their files."""
+        try:
+            return tuple(
+                Adapter(
+                    name=choice.name,
+                    digest=self._registry.find_adapter(choice.name).digest,
+                    weight=choice.weight,
+                )
+                for choice in given.adapters or ()
+            )
+        except ModelError as error:
+            raise _Refused("adapters", str(error), "registered adapters") from None
+
+    def _load(self, name: str) -> PlannedModel:
+        entry = self._registry.find(name)
+        facts = model_facts(entry)
+        window = None
+        if facts.tokenizer is not None and facts.window is not None:
+            window = PromptWindow.from_tokenizer_folder(facts.tokenizer, facts.window)
+        digest = weights_digest(entry, self._settings)
+        return PlannedModel(
+            entry=entry,
+            facts=facts,
+            defaults=Parameters.model_validate(dict(entry.defaults)),
+            weights_digest=digest,
+            window=window,
+        )
+
+
+class _Refused(Exception):
+    """A settled value that can't be rendered."""
+
+    def __init__(self, column: str, found: str, allowed: str) -> None:
+        super().__init__(f"{column}: {found}; {allowed}")
+        self.column = column
+        self.found = found
+        self.allowed = allowed
+
+
+def _check_size(model: PlannedModel, width: int, height: int) -> None:
+    multiple = model.facts.size_multiple
+    for column, side in (("width", width), ("height", height)):
+        if side % multiple:
+            raise _Refused(column, str(side), f"a multiple of {multiple} for {model.entry.name}")
+
+
+def _check_sampler(model: PlannedModel, given: Parameters) -> None:
+    sampler = BY_NAME[given.sampler or ""]
+    if sampler is OWN:
+        return
+    flow = model.facts.prediction_type == "flow_prediction"
+    if sampler.flow != flow and model.entry.kind != "generic":
+        suits = "flow-matching samplers" if flow else "samplers that are not flow-matching"
+        raise _Refused("sampler", sampler.name, f"{suits} for {model.entry.name}")
+
+
+def _check_pictures(model: PlannedModel, given: Parameters) -> None:
+    if given.mask is not None and given.init_image is None:
+        raise _Refused("mask", "no init_image", "an init image for every mask")
+    if model.facts.inpainting and given.mask is None:
+        allowed = f"an init image and a mask: {model.entry.name} is for inpainting"
+        raise _Refused("mask", "none", allowed)
+    for column in ("strength", "start_step"):
+        if getattr(given, column) is not None and given.init_image is None:
+            raise _Refused(column, "no init_image", "an init image beside it")
+    if given.start_step is not None and given.start_step >= (given.steps or 0):
+        allowed = f"less than the {given.steps} steps"
+        raise _Refused("start_step", str(given.start_step), allowed)
+
+
+def _check_refiner(model: PlannedModel, given: Parameters) -> None:
+    if given.refiner_start in (None, 1):
+        return
+    found = f"{given.refiner_start:g}"
+    if not model.facts.refined:
+        raise _Refused("refiner_start", found, f"1, or none: {model.entry.name} has no refiner")
+    if given.mask is not None:
+        raise _Refused("refiner_start", found, "1, or none: nothing is refined within a mask")

@@ -1,0 +1,226 @@
+"""Submitting a manifest: read as a stream, loaded in chunks, opened with one statement.
+
+Nothing of a job can be claimed before every row of it was read and found good, so a bad row on
+line 900,000 queues nothing. A killed producer goes on where it stopped when the same manifest is
+submitted again, because equal submissions are the same job.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from imagemill.db.broker import Tokens
+from imagemill.db.database import Database
+from imagemill.db.errors import BrokerError
+from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.queries import jobs, objects
+from imagemill.db.queries.jobs import NewJob
+from imagemill.db.queries.tallies import count_images
+from imagemill.db.settings import Settings
+from imagemill.db.specs import canonical_json, sha256_of
+from imagemill.db.states import JobState
+from imagemill.db.tables import Job
+from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
+from imagemill.scheduler_jobs.manifest import Problem, Source, open_source
+from imagemill.scheduler_jobs.submit.loader import Loading
+from imagemill.scheduler_jobs.submit.occurrences import Occurrences
+from imagemill.scheduler_jobs.submit.planned_rows import BadRow, Findings, Keys, chunks, settle_rows
+from imagemill.scheduler_jobs.submit.request import SubmissionRequest
+
+log = logging.getLogger(__name__)
+
+FIRST_TOKENS = 4
+"""Tokens a submit publishes; the dispatcher tops up."""
+
+SHOWN_LONG_PROMPTS = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedGroup:
+    """How many images may share forward passes."""
+
+    model: str
+    width: int
+    height: int
+    guided: bool
+    images: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What submitting would do. `reused` is None where no database was asked."""
+
+    rows: int
+    images: int
+    bad_rows: int
+    problems: tuple[Problem, ...]
+    groups: tuple[PlannedGroup, ...]
+    long_prompts: int
+    long_prompt_rows: tuple[tuple[int, str], ...]
+    reused: int | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """What submitting did. `created` is False where the job was there already."""
+
+    job_id: int
+    job_name: str
+    created: bool
+    rows: int
+    requested: int
+    ready: int
+    reused: int
+    bad_rows: int
+    problems: tuple[Problem, ...]
+    nothing_to_do: bool
+
+
+def plan(request: SubmissionRequest, *, settings: Settings, database: Database | None) -> Plan:
+    """Read and settle every row, and change nothing.
+
+    With a database, also count the images whose files are there already.
+    """
+    started = time.monotonic()
+    groups: Counter[tuple[str, int, int, bool]] = Counter()
+    findings = Findings()
+    long_rows: list[tuple[int, str]] = []
+    rows = long_prompts = reused = 0
+    with open_source(request.manifest, settings) as source, closing(Occurrences()) as seen:
+        keys = Keys(seen.add)
+        for chunk in chunks(settle_rows(request, source, settings)):
+            requests: list[str] = []
+            for settled in keys.checked(chunk, source.name):
+                if isinstance(settled, BadRow):
+                    findings.add(settled)
+                    continue
+                rows += 1
+                for cell in settled.cells:
+                    if cell.cut is None:
+                        continue
+                    long_prompts += cell.parameters.count
+                    if len(long_rows) < SHOWN_LONG_PROMPTS:
+                        long_rows.append((settled.number, cell.cut))
+                for spec in settled.specs(request.seed):
+                    groups[spec.model, spec.width, spec.height, spec.guided] += 1
+                    requests.append(spec.request_key())
+            if database is not None:
+                with database.reading() as session:
+                    known = objects.find_objects(session, requests)
+                reused += sum(key in known for key in requests)
+    return Plan(
+        rows=rows,
+        images=sum(groups.values()),
+        bad_rows=findings.bad_rows,
+        problems=tuple(findings.problems),
+        groups=tuple(
+            PlannedGroup(model=model, width=width, height=height, guided=guided, images=count)
+            for (model, width, height, guided), count in groups.most_common()
+        ),
+        long_prompts=long_prompts,
+        long_prompt_rows=tuple(long_rows),
+        reused=None if database is None else reused,
+        seconds=time.monotonic() - started,
+    )
+
+
+def submit(
+    request: SubmissionRequest,
+    *,
+    settings: Settings,
+    database: Database,
+    progress: Callable[[int], None] | None = None,
+) -> Submission:
+    """Record every image that the manifest asks for, and wake the workers.
+
+    `progress` hears the number of rows loaded so far. A `ManifestError` carries every problem;
+    then nothing is queued. A broker that is away loses nothing: the dispatcher wakes the workers.
+    """
+    with open_source(request.manifest, settings) as source:
+        new = _new_job(request, source, settings)
+        job, created = database.run(lambda session: jobs.find_or_create(session, new))
+        loading = Loading(job.id, request, database, source.name)
+        if job.state == JobState.LOADING:
+            for chunk in chunks(settle_rows(request, source, settings, keep_inputs=True)):
+                loading.add(chunk)
+                if progress is not None:
+                    progress(loading.rows)
+            if loading.hopeless:
+                loading.reject()
+            database.run(lambda session: jobs.open_job(session, job.id))
+            _wake(settings, request.route)
+    return _submission(database, job.id, created=created, findings=loading.findings)
+
+
+def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> NewJob:
+    fingerprint = source.fingerprint()
+    defaults = request.defaults.model_dump(mode="json", exclude_none=True)
+    default_model = load_registry(settings).find(request.defaults.model or settings.default_model)
+    identity = {
+        "manifest": fingerprint,
+        "defaults": defaults,
+        "seed": request.seed,
+        "columns": dict(request.columns),
+        "format": request.format,
+        "skip_bad_rows": request.skip_bad_rows,
+        "expansion": _expansion_identity(request),
+        "weights": weights_digest(default_model, settings),
+    }
+    return NewJob(
+        name=request.name or PurePosixPath(source.name).name.split(".")[0] or "job",
+        identity=sha256_of(canonical_json(identity)),
+        manifest=source.name,
+        manifest_sha256=fingerprint,
+        defaults=defaults,
+        seed=request.seed,
+        priority=request.priority,
+        route=request.route,
+    )
+
+
+def _expansion_identity(request: SubmissionRequest) -> dict[str, object] | None:
+    """What expansion makes of the manifest, wildcard files included; None where nothing is."""
+    if request.variants == "off" and not request.grid:
+        return None
+    files = {} if request.wildcards is None else fingerprints(request.wildcards)
+    return {
+        "variants": request.variants,
+        "draws": request.draws,
+        "grid": list(request.grid),
+        "wildcards": files,
+    }
+
+
+def _submission(
+    database: Database, job_id: int, *, created: bool, findings: Findings
+) -> Submission:
+    with database.reading() as session:
+        job = session.get_one(Job, job_id)
+        counts = count_images(session, [job_id])[job_id]
+    return Submission(
+        job_id=job_id,
+        job_name=job.name,
+        created=created,
+        rows=job.rows_loaded,
+        requested=counts.requested,
+        ready=counts.ready,
+        reused=counts.done if created else 0,
+        bad_rows=job.bad_rows,
+        problems=tuple(findings.problems),
+        nothing_to_do=counts.pending == 0,
+    )
+
+
+def _wake(settings: Settings, route: str) -> None:
+    """Publish the first tokens; the dispatcher publishes them later if the broker is away."""
+    try:
+        tokens = Tokens(settings)
+        tokens.publish(route, FIRST_TOKENS)
+        tokens.close()
+    except BrokerError as error:
+        log.warning("the job is recorded; workers start when the broker is back: %s", error)

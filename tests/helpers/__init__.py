@@ -1,0 +1,1 @@
+"""What several tests share: servers, an engine without torch, a mill in a temporary folder."""

@@ -1,0 +1,104 @@
+"""`imagemill models pull` and `imagemill certify`. Light to import: torch is loaded when run."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+
+
+@click.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def pull(names: tuple[str, ...], as_json: bool) -> None:
+    """Fetch registered models from the Hugging Face Hub, at their pinned revisions.
+
+    Only safetensors. Gated models need HF_TOKEN. The weights' digest is written into the
+    registry file, and weights that are not it are refused from then on.
+
+    Example: imagemill models pull sd15
+    """
+    from imagemill.worker.models.pull import pull as pull_model  # noqa: PLC0415  # huggingface_hub is slow to load
+    from imagemill.worker.models.pull import record_digest  # noqa: PLC0415  # as above
+
+    settings = Settings.load()
+    registry = load_registry(settings)
+    pulled = []
+    for name in names:
+        model = pull_model(registry.find(name), settings)
+        recorded = settings.models is not None and record_digest(
+            settings.models, name, model.weights_digest
+        )
+        pulled.append(model)
+        if not as_json:
+            click.echo(f"{name}: {model.files} files, {model.size / 1e6:,.1f} MB")
+            if not recorded:
+                click.echo(f'  add to its table: digest = "{model.weights_digest}"')
+    if as_json:
+        documents = [
+            {"model": m.name, "digest": m.weights_digest, "files": m.files, "bytes": m.size}
+            for m in pulled
+        ]
+        click.echo(json.dumps({"models": documents}))
+
+
+@click.command()
+@click.option("--model", "name", help="The registered model (default: the default model).")
+@click.option("--size", help="WIDTHxHEIGHT (default: the model's own).")
+@click.option("--slots", type=click.IntRange(min=1), help="B (default: the setting's).")
+@click.option("--rows", type=click.IntRange(min=2), default=6, help="Known rows to render.")
+@click.option("--rounds", type=click.IntRange(min=1), default=3, help="Shuffles of neighbours.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Report file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def certify(
+    *,
+    name: str | None,
+    size: str | None,
+    slots: int | None,
+    rows: int,
+    rounds: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Try at length whether pixels depend on neighbours, slot or order on this device.
+
+    Known rows are rendered in every slot, beside shuffled and NaN neighbours, with and without
+    guidance. Exit code 1 if the promise does not hold.
+
+    Example: imagemill certify --model shapes64 --output certificate.md
+    """
+    from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify_model, report  # noqa: PLC0415  # loads torch
+
+    settings = Settings.load()
+    titled = certify_model(
+        settings,
+        name or settings.default_model,
+        size=None if size is None else _size(size),
+        slots=slots,
+        rows=rows,
+        rounds=rounds,
+    )
+    if output is not None:
+        output.write_text(report(titled), encoding="utf-8")
+    holds = all(verdict.holds for _, verdict in titled)
+    if as_json:
+        documents = [{"title": title, **verdict.document()} for title, verdict in titled]
+        click.echo(json.dumps({"holds": holds, "verdicts": documents}))
+    else:
+        for title, verdict in titled:
+            compared = sum(check.compared for check in verdict.checks)
+            different = sum(check.different for check in verdict.checks)
+            click.echo(f"{title}: {different} of {compared} images differ")
+        if any(not v.holds and v.promise == "independence" for _, v in titled):
+            click.echo(HOW_TO_KEEP_BITS)
+    sys.exit(0 if holds else 1)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, separator, height = text.partition("x")
+    if not separator or not width.isdecimal() or not height.isdecimal():
+        raise click.BadParameter(f"{text!r}; allowed: WIDTHxHEIGHT, such as 512x512")
+    return int(width), int(height)

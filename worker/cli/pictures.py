@@ -1,0 +1,94 @@
+"""`imagemill roundtrip`. Light to import: torch is loaded when run."""
+
+import json
+from pathlib import Path
+
+import click
+
+from imagemill.db.models.registry import load_registry
+from imagemill.db.samplers import find_sampler
+from imagemill.db.settings import Settings
+
+
+@click.command()
+@click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--model", "name", help="The registered model (default: the default model).")
+@click.option("--sampler", help="Whose schedule the noise is of (default: the model's).")
+@click.option(
+    "--steps", type=click.IntRange(min=1), default=15, show_default=True, help="Denoising steps."
+)
+@click.option(
+    "--start-step",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="The step whose noise is added; 0 is the noisiest.",
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="The noise's seed."
+)
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Picture file."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def roundtrip(
+    picture: Path,
+    *,
+    name: str | None,
+    sampler: str | None,
+    steps: int,
+    start_step: int,
+    seed: int,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Send a picture through a model's autoencoder and back, as it is and with noise.
+
+    Says how much of it is left (PSNR), and shows it: original, decoded, and decoded with the
+    noise that a variation starting at that step begins from.
+
+    Example: imagemill roundtrip picture.png --steps 15 --start-step 10 -o strip.png
+    """
+    from imagemill.worker.engine.inputs import read_picture_file  # noqa: PLC0415  # loads torch
+    from imagemill.worker.models.loader import load_model  # noqa: PLC0415  # as above
+    from imagemill.worker.reproducibility.roundtrip import round_trip  # noqa: PLC0415  # as above
+
+    settings = Settings.load()
+    entry = load_registry(settings).find(name or settings.default_model)
+    original = read_picture_file(picture, max_pixels=settings.max_pixels)
+    model = load_model(entry, settings=settings)
+    result = round_trip(
+        model,
+        original,
+        width=int(entry.defaults.get("width", original.width)),
+        height=int(entry.defaults.get("height", original.height)),
+        sampler=_canonical(sampler or entry.defaults.get("sampler", "ddim")),
+        steps=steps,
+        start_step=start_step,
+        seed=seed,
+    )
+    if output is not None:
+        result.strip().save(output)
+    document = result.document()
+    if as_json:
+        written = None if output is None else str(output)
+        click.echo(json.dumps({"model": entry.name, **document, "output": written}))
+        return
+    channels, height, width = document["latents"]
+    click.echo(f"latents: {channels} channels of {width}x{height}")
+    click.echo(f"decoded: {_decibels(document['decoded_psnr'])}")
+    click.echo(
+        f"with the noise of step {start_step} of {steps} (timestep {document['timestep']:g}): "
+        f"{_decibels(document['noised_psnr'])}"
+    )
+
+
+def _canonical(text: str) -> str:
+    sampler = find_sampler(text)
+    if sampler is None:
+        raise click.BadParameter(f"{text!r}; `imagemill samplers` lists them")
+    return sampler.name
+
+
+def _decibels(value: float | None) -> str:
+    return "identical" if value is None else f"{value:.1f} dB"

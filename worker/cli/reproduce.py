@@ -1,0 +1,167 @@
+"""The command `reproduce`: where the samples come from, and how verdicts are told."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imagemill.db.database import Database
+from imagemill.db.errors import ObjectConflict, OverLimit, RecordError, RenderError
+from imagemill.db.logs import printable
+from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.originals import Original, find_originals, sample_originals
+from imagemill.db.schema import check_schema
+from imagemill.db.settings import Settings
+from imagemill.db.storage import Storage
+from imagemill.db.storage.factory import open_storage
+from imagemill.db.storage.inputs import fetch_input
+from imagemill.worker.files.encoder import read_record
+from imagemill.worker.files.records import Pixels
+from imagemill.worker.models.device import prepare_process
+from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS
+from imagemill.worker.reproducibility.reproduce import Sample, Verdict, reproduce
+from imagemill.worker.shifts.limits import RenderLimits
+
+_ALONE = (
+    "it was rendered in a recorded batch, whose other images a file does not name: "
+    "give its id, or --job, and the database it is in"
+)
+_NOT_CERTIFIED = f"as its certificate says: bits depend on the batch there; {HOW_TO_KEEP_BITS}"
+
+
+_MOST_OF_EITHER = 512
+"""What the setting `slots` allows; more threads than that has no machine to gain from."""
+
+_SHOWN = 80
+"""Characters of a file's own words in a line."""
+
+
+def collect(
+    settings: Settings, *, what: Sequence[str], job: str | None, sample: int
+) -> list[Sample]:
+    """The samples that a command line names: ids, files, and some of a job's images."""
+    ids = [int(word) for word in what if word.isdecimal()]
+    samples = [_from_file(Path(word), settings) for word in what if not word.isdecimal()]
+    if not ids and job is None:
+        return samples
+    database = Database.from_settings(settings)
+    check_schema(database)
+    with database.reading() as session:
+        originals = find_originals(session, ids)
+        if job is not None:
+            originals += sample_originals(session, find_job(session, job).id, sample)
+    database.close()
+    storage = open_storage(settings)
+    return samples + [_from_database(original, storage, settings) for original in originals]
+
+
+def report(samples: Sequence[Sample], settings: Settings, *, as_json: bool) -> bool:
+    """Render, compare and tell; whether every promise was kept."""
+    prepare_process(settings)
+    verdicts = []
+    inputs = partial(fetch_input, open_storage(settings))
+    for verdict in reproduce(samples, settings, inputs=inputs):
+        verdicts.append(verdict)
+        click.echo(json.dumps(_document(verdict)) if as_json else printable(_line(verdict)))
+    identical = sum(verdict.identical for verdict in verdicts)
+    total = {
+        "checked": len(verdicts),
+        "identical": identical,
+        "different": len(verdicts) - identical,
+    }
+    if as_json:
+        click.echo(json.dumps(total))
+    else:
+        click.echo(f"{identical} of {len(verdicts)} identical")
+    return not any(verdict.broken for verdict in verdicts)
+
+
+def _from_file(path: Path, settings: Settings) -> Sample:
+    """A file may come from anywhere: it gets no more of this machine than a manifest's row."""
+    record, pixels = read_record(path, max_pixels=settings.max_pixels)
+    try:
+        RenderLimits.from_settings(settings).check_spec(record.spec)
+        _check_shape(record.environment)
+    except RenderError as error:
+        raise RecordError(f"{path}: {error}") from None
+    return Sample(
+        name=str(path),
+        spec=record.spec,
+        environment=record.environment,
+        pixels_sha256=record.pixels_sha256,
+        read=lambda: pixels,
+    )
+
+
+def _check_shape(environment: Mapping[str, Any]) -> None:
+    """B and threads are taken over from what a file says it was rendered by."""
+    shapes = environment.get("shapes") or {}
+    slots = shapes.get("slots") if isinstance(shapes, Mapping) else shapes
+    for name, value in (("slots", slots), ("threads", environment.get("threads"))):
+        whole = isinstance(value, int) and 1 <= value <= _MOST_OF_EITHER
+        if value is not None and not whole:
+            found = printable(str(value)[:_SHOWN])
+            raise OverLimit(f"{name}: {found} where 1 to {_MOST_OF_EITHER} are allowed")
+
+
+def _from_database(original: Original, storage: Storage, settings: Settings) -> Sample:
+    def read() -> Pixels:
+        record, pixels = read_record(
+            storage.get(original.object_key), max_pixels=settings.max_pixels
+        )
+        if record.pixels_sha256 != original.pixels_sha256:
+            raise ObjectConflict(f"{original.object_key} is not the file that was recorded")
+        return pixels
+
+    return Sample(
+        name=str(original.image_id),
+        spec=original.spec,
+        environment=original.environment,
+        pixels_sha256=original.pixels_sha256,
+        read=read,
+        certified=original.certified,
+        together=original.together,
+    )
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _document(verdict: Verdict) -> dict[str, object]:
+    return {
+        "image": verdict.name,
+        "identical": verdict.identical,
+        "psnr": None if verdict.psnr is None or math.isinf(verdict.psnr) else verdict.psnr,
+        "same_environment": verdict.same_environment,
+        "alone": verdict.alone,
+        "certified": verdict.certified,
+        "changed": {name: list(values) for name, values in verdict.changed.items()},
+        "error": verdict.error,
+    }
+
+
+def _line(verdict: Verdict) -> str:
+    if verdict.error is not None:
+        return f"{verdict.name}: not rendered: {verdict.error}"
+    if verdict.identical:
+        return f"{verdict.name}: identical"
+    where = (
+        "in the same environment"
+        if verdict.same_environment
+        else ", ".join(
+            f"{_short(name)} was {_short(then)}, is {_short(now)}"
+            for name, (then, now) in verdict.changed.items()
+        )
+    )
+    line = f"{verdict.name}: different, PSNR {verdict.psnr:.1f} dB ({where})"
+    if verdict.alone:
+        return f"{line}; {_ALONE}"
+    if verdict.broken and verdict.certified is False:
+        return f"{line}; {_NOT_CERTIFIED}"
+    return line

@@ -1,0 +1,121 @@
+"""The worker's side of the command line. Light to import: torch is loaded by the children."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from imagemill.db.broker import queue_name
+from imagemill.db.database import Database
+from imagemill.db.logs import configure_logging
+from imagemill.db.schema import check_schema
+from imagemill.db.settings import Settings
+from imagemill.worker.process import drain
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def _plain_name(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
+    """The name stands in Flower's pages, its metrics and every worker's log."""
+    del ctx, parameter
+    if name is not None and _NAME.fullmatch(name) is None:
+        raise click.BadParameter(f"{name!r}; allowed: 1 to 64 letters, digits, _, . and -")
+    return name
+
+
+@click.command()
+@click.option("--route", help="The label whose tokens this worker takes (default: `default`).")
+@click.option(
+    "--children",
+    type=click.IntRange(min=1),
+    help="Processes that render: one per GPU, on a CPU one per core, if not given.",
+)
+@click.option(
+    "--name", callback=_plain_name, help="The worker's name in Flower (default: the host's)."
+)
+def worker(route: str | None, children: int | None, name: str | None) -> None:
+    """Render what is queued, until stopped.
+
+    SIGTERM or Ctrl-C drains: stops at a step boundary and gives back what is held. A service
+    without an answer of its own: its output is its log, in JSON with IMAGEMILL_LOG_FORMAT=json.
+
+    Example: imagemill worker --children 2
+    """
+    settings = Settings.load()
+    configure_logging(settings)  # here already: Celery warns before it asks for its logging
+    check_schema(Database.from_settings(settings))
+    route = route or settings.route
+    drain.prepare_parent()
+    os.environ["IMAGEMILL_ROUTE"] = route
+    from imagemill.worker.app import app  # noqa: PLC0415  # reads the environment that was just set
+
+    app.worker_main(
+        [
+            "--quiet",  # its banner is no line of a log
+            "worker",
+            "--pool=prefork",
+            f"--concurrency={children or settings.children or _default_children(settings)}",
+            f"--queues={queue_name(route)}",
+            f"--hostname={name or f'{route}-{os.getpid()}'}@%h",
+            "--events",
+            "--without-gossip",
+            "--without-mingle",
+        ]
+    )
+    sys.exit(0)
+
+
+def _default_children(settings: Settings) -> int:
+    """One child per GPU; on a CPU one per core and intra-op thread."""
+    if settings.device != "cpu":
+        gpus = _gpu_count()
+        if gpus:
+            return gpus
+    return max(1, len(os.sched_getaffinity(0)) // settings.threads)
+
+
+def _gpu_count() -> int:
+    """GPUs by the driver's own files, without loading torch into the parent."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([gpu for gpu in visible.split(",") if gpu and gpu != "-1"])
+    try:
+        return sum(1 for _ in Path("/proc/driver/nvidia/gpus").iterdir())
+    except OSError:
+        return 0
+
+
+@click.command()
+@click.argument("what", nargs=-1, metavar="[IMAGE|FILE]...")
+@click.option("--job", help="Also images of this job: an id, a name or `latest`.")
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="How many of the job's images, chosen at random.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON lines; the last one is the sum.")
+def reproduce(what: tuple[str, ...], job: str | None, sample: int, as_json: bool) -> None:
+    """Render images again and compare the pixels.
+
+    An IMAGE is an id in the database; a FILE (PNG, JPEG or WebP) needs no database. Ends with
+    exit code 1 if pixels differ although the environment is the same, or nothing came out.
+
+    \b
+    Example:
+      imagemill reproduce --job latest --sample 50
+      imagemill reproduce picture.png
+    """
+    # Only this command needs torch in its own process.
+    from imagemill.worker.cli import reproduce as reproducing  # noqa: PLC0415  # see above
+
+    settings = Settings.load()
+    samples = reproducing.collect(settings, what=what, job=job, sample=sample)
+    if not samples:
+        raise click.UsageError("nothing to reproduce: name images or files, or give --job")
+    if not reproducing.report(samples, settings, as_json=as_json):
+        sys.exit(1)

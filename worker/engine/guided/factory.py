@@ -1,0 +1,132 @@
+"""Opening a guided engine: its shapes, its environment, and on a GPU its B."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from imagemill.db.errors import ModelError
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+from imagemill.db.specs import Adapter, ImageSpec
+from imagemill.worker.engine import Failed
+from imagemill.worker.engine.guided.engine import GuidedEngine
+from imagemill.worker.engine.guided.initial_latents import Starts
+from imagemill.worker.engine.inputs import Inputs, no_inputs
+from imagemill.worker.engine.recorded import RecordedEngine
+from imagemill.worker.engine.shapes import choose_shapes, find_slots
+from imagemill.worker.models.adapters import WornAdapter, find_adapters, wear
+from imagemill.worker.models.environment import describe_environment
+from imagemill.worker.models.model import Model
+
+_PROBE_STEPS = 3
+
+
+def open_guided_engine(
+    model: Model,
+    group: Mapping[str, Any],
+    settings: Settings,
+    slots: int | None,
+    *,
+    inputs: Inputs | None,
+) -> GuidedEngine | RecordedEngine:
+    """See `engine.factory.open_engine`. On a GPU a B that nobody has set is found by trying."""
+    if group["weights_digest"] != model.weights_digest:
+        raise ModelError(
+            f"the group's weights are {group['weights_digest'][:10]}…, model {model.name} is "
+            f"{model.weights_digest[:10]}…"
+        )
+    width, height = group["width"], group["height"]
+    multiple = model.facts.size_multiple
+    if width % multiple or height % multiple:
+        raise ModelError(f"{width}x{height}: model {model.name} needs multiples of {multiple}")
+
+    def build(count: int | None) -> GuidedEngine:
+        return _build(model, group, settings, count, inputs=inputs or no_inputs)
+
+    by_trying = slots is None and settings.slots is None and model.device.type == "cuda"
+    if by_trying and not model.facts.inpainting:
+        slots = find_slots(lambda count: probe(build(count), group, model))
+    engine = build(slots)
+    return RecordedEngine(engine) if settings.batches == "recorded" else engine
+
+
+def _build(
+    model: Model,
+    group: Mapping[str, Any],
+    settings: Settings,
+    slots: int | None,
+    *,
+    inputs: Inputs,
+) -> GuidedEngine:
+    adapters: tuple[WornAdapter, ...] = ()
+    if group["adapters"]:
+        adapters = find_adapters(group["adapters"], load_registry(settings))
+    wear(model, adapters)
+    shapes = choose_shapes(device=model.device, group=group, settings=settings, slots=slots)
+    environment = describe_environment(
+        device=model.device,
+        precision=model.precision,
+        vae_precision=model.vae_precision,
+        tuning=model.tuning,
+        shapes=shapes,
+        batches=settings.batches,
+        group=group,
+        adapters=[{"digest": worn.digest, "weight": worn.weight} for worn in adapters],
+    )
+    starts = Starts(
+        model,
+        width=shapes.width,
+        height=shapes.height,
+        inputs=inputs,
+        max_pixels=settings.max_pixels,
+    )
+    return GuidedEngine(
+        model,
+        shapes=shapes,
+        guided=group["guided"],
+        environment=environment,
+        starts=starts,
+        adapters=adapters,
+    )
+
+
+def probe(engine: GuidedEngine, group: Mapping[str, Any], model: Model) -> float:
+    """Fill every slot, take three steps and decode; the seconds of the second step."""
+    row = ImageSpec(
+        model=model.name,
+        weights_digest=group["weights_digest"],
+        prompt="a probe",
+        seed=0,
+        width=group["width"],
+        height=group["height"],
+        steps=_PROBE_STEPS,
+        guidance_scale=2.0 if group["guided"] else 1.0,
+        sampler="ddim",
+        windows=group.get("windows", 1),
+        adapters=tuple(Adapter(**adapter) for adapter in group["adapters"]),
+        # Of three steps the last: the one that is timed is the base's.
+        refiner_start=0.6 if engine.refined else None,
+    )
+    seconds = []
+    try:
+        engine.admit([(ticket, row) for ticket in range(engine.slots)])
+        while engine.busy:
+            started = time.perf_counter()
+            for result in engine.step():
+                if isinstance(result, Failed):
+                    raise result.error
+            _wait(model.device)
+            seconds.append(time.perf_counter() - started)
+    finally:
+        engine.abandon()
+        if model.device.type == "cuda":
+            torch.cuda.empty_cache()
+    # The first step also chooses kernels, the last also decodes.
+    return seconds[1]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

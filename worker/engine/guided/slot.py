@@ -1,0 +1,197 @@
+"""One image under way: its own sampler, noise, schedule and guidance."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from imagemill.db.errors import UsageError
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.engine.guided.conditions import Condition
+from imagemill.worker.engine.guided.initial_latents import Blend, Starts, put_back
+from imagemill.worker.engine.schedulers import Scheduler, make_scheduler, step_arguments
+from imagemill.worker.models.model import Model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refining:
+    """What a refiner goes on with: a sampler that begins anew, and texts as it reads them."""
+
+    scheduler: Scheduler
+    timesteps: torch.Tensor
+    arguments: dict[str, Any]
+    prompt: Condition
+    negative: Condition | None
+
+
+@dataclass(kw_only=True, slots=True)
+class Slot:
+    """An image between its first and its last denoiser call.
+
+    `latents` is (1, channels, height, width) in latent cells. `timesteps` stays on the CPU: the
+    schedulers look values up in it, and a lookup on a GPU would make the GPU wait. `later` is what
+    the refiner does after these; `refining` says that it is at it.
+    """
+
+    ticket: int
+    spec: ImageSpec
+    scheduler: Scheduler
+    timesteps: torch.Tensor
+    latents: torch.Tensor
+    arguments: dict[str, Any]
+    prompt: Condition
+    negative: Condition | None
+    cut: str | None
+    blend: Blend | None = None
+    extra: torch.Tensor | None = None
+    later: Refining | None = None
+    refining: bool = False
+    index: int = 0
+    seconds: float = field(default=0.0)
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        """Where in its schedule the image stands: a scalar."""
+        return self.timesteps[self.index]
+
+    @property
+    def finished(self) -> bool:
+        """Whether no denoiser call is left."""
+        return self.index >= len(self.timesteps)
+
+    def model_input(self) -> torch.Tensor:
+        """The latents as the denoiser wants them at this step, contiguous.
+
+        A convolution's bits depend on its input's memory format, and a batch takes its format
+        from its rows: latents that came out of the VAE encoder in another one would change what
+        the neighbours get.
+        """
+        scale = getattr(self.scheduler, "scale_model_input", None)
+        scaled: torch.Tensor = self.latents
+        if scale is not None:
+            scaled = scale(self.latents, self.timestep)
+        if self.extra is not None:
+            scaled = torch.cat([scaled, self.extra], dim=1)
+        return scaled.contiguous()
+
+    def advance(self, negative: torch.Tensor | None, prompt: torch.Tensor) -> None:
+        """Take one step with the denoiser's outputs for this image, each (1, …) like the latents.
+
+        The arithmetic is diffusers' own, operation by operation: a guidance scale stays a Python
+        number, because as an fp16 tensor it would be rounded first.
+        """
+        output = prompt
+        if negative is not None:
+            output = negative + self.spec.guidance_scale * (prompt - negative)
+            if self.spec.guidance_rescale > 0:
+                output = rescale_guidance(output, prompt, self.spec.guidance_rescale)
+        stepped = self.scheduler.step(
+            output, self.timestep, self.latents, **self.arguments, return_dict=False
+        )
+        self.latents = stepped[0].to(self.latents.dtype)
+        self.index += 1
+        if self.blend is not None:
+            time = None if self.finished else self.timestep.reshape(1)
+            self.latents = put_back(self.blend, self.latents, self.scheduler, time)
+        self.hand_over()
+
+    def hand_over(self) -> None:
+        """Let the refiner go on, if it is its turn."""
+        if self.later is None or not self.finished:
+            return
+        self.scheduler, self.timesteps = self.later.scheduler, self.later.timesteps
+        self.prompt, self.negative = self.later.prompt, self.later.negative
+        self.arguments = self.later.arguments
+        self.index, self.refining, self.later = 0, True, None
+
+
+def begin(
+    *,
+    ticket: int,
+    spec: ImageSpec,
+    model: Model,
+    starts: Starts,
+    prompt: Condition,
+    negative: Condition | None,
+    cut: str | None,
+    refined: tuple[Condition, Condition | None] | None = None,
+) -> Slot:
+    """An image's state before its first denoiser call.
+
+    All noise, the ancestral samplers' included, comes from one CPU generator seeded with the
+    image's seed: the same numbers on every device. `refined` are the prompt and the negative
+    prompt as the refiner reads them, where the specification wants it.
+    """
+    options = dict(spec.sampler_options)
+    scheduler = _scheduler(spec, model)
+    generator = torch.Generator("cpu").manual_seed(spec.seed)
+    start = starts.start(spec, scheduler, generator)
+    timesteps, later = start.timesteps, None
+    if refined is not None:
+        second = _scheduler(spec, model)
+        timesteps, rest = _divided(timesteps, second, spec)
+        later = Refining(
+            scheduler=second,
+            timesteps=rest,
+            arguments=dict(step_arguments(second, options, generator)),
+            prompt=refined[0],
+            negative=refined[1],
+        )
+    slot = Slot(
+        ticket=ticket,
+        spec=spec,
+        scheduler=scheduler,
+        timesteps=timesteps,
+        latents=start.latents,
+        blend=start.blend,
+        extra=start.extra,
+        arguments=dict(step_arguments(scheduler, options, generator)),
+        prompt=prompt,
+        negative=negative,
+        cut=cut,
+        later=later,
+    )
+    slot.hand_over()
+    return slot
+
+
+def rescale_guidance(guided: torch.Tensor, prompt: torch.Tensor, amount: float) -> torch.Tensor:
+    """Guidance rescale, section 3.4 of arXiv:2305.08891, as diffusers computes it."""
+    axes = list(range(1, prompt.ndim))
+    ratio = prompt.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
+    return amount * (guided * ratio) + (1 - amount) * guided
+
+
+def _scheduler(spec: ImageSpec, model: Model) -> Scheduler:
+    """The image's sampler, its timesteps set."""
+    scheduler = make_scheduler(
+        spec.sampler,
+        dict(spec.sampler_options),
+        model_config=model.scheduler_config,
+        seed=spec.seed,
+    )
+    try:
+        scheduler.set_timesteps(spec.steps, device="cpu")
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        # Some samplers can't do with few steps, LCM not with many.
+        raise UsageError(f"sampler {spec.sampler}, {spec.steps} steps: {error}") from error
+    return scheduler
+
+
+def _divided(
+    timesteps: torch.Tensor, second: Scheduler, spec: ImageSpec
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The base's timesteps and the refiner's, as diffusers' two pipelines divide them.
+
+    `second` is the refiner's sampler; it learns where it begins.
+    """
+    assert spec.refiner_start is not None
+    train = second.config.num_train_timesteps
+    limit = round(train - spec.refiner_start * train)
+    rest = int((second.timesteps < limit).sum())
+    if getattr(second, "order", 1) == 2 and rest % 2 == 0:
+        rest += 1  # each step has two halves but the last: none is begun in its second
+    begin = len(second.timesteps) - min(rest, len(timesteps))
+    if hasattr(second, "set_begin_index"):
+        second.set_begin_index(begin)
+    return timesteps[timesteps >= limit], second.timesteps[begin:]

@@ -1,0 +1,112 @@
+"""A sampler's name and options → a diffusers scheduler, configured for one image.
+
+Every image has its own scheduler object: it holds the image's place in its own schedule and, for
+multistep samplers, the last outputs. What a sampler does not say comes from the model's scheduler
+configuration (`clip_sample`, `beta_schedule`, `prediction_type`, …): without it DDIM and DDPM
+would clip latents and draw nonsense.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import diffusers
+import torch
+
+from imagemill.db.errors import UsageError
+from imagemill.db.samplers import BY_NAME, OWN, Sampler
+
+Scheduler = Any
+"""A diffusers scheduler; the library gives it no useful common type."""
+
+_DEFAULT_SIGMAS = {f"use_{kind}_sigmas": False for kind in ("karras", "exponential", "beta")}
+_STEP_OPTIONS = frozenset({"eta"})
+
+
+def make_scheduler(
+    name: str,
+    options: Mapping[str, str | float | int | bool],
+    *,
+    model_config: Mapping[str, Any],
+    seed: int,
+) -> Scheduler:
+    """A fresh scheduler for one image; timesteps are not set yet.
+
+    `name` is a canonical name, `options` overrides configuration (`imagemill.db.samplers.OPTIONS`).
+    `seed` is the image's: the Brownian tree of DPM++ SDE ignores the generator that it is given.
+    A `UsageError` if the sampler does not suit the model, or an option the sampler.
+    """
+    sampler = BY_NAME[name]
+    _check_suits(sampler, model_config)
+    class_name = str(model_config.get("_class_name")) if sampler is OWN else sampler.diffusers_class
+    scheduler_class: Any = getattr(diffusers, class_name, None)
+    if scheduler_class is None:
+        raise UsageError(f"sampler {name}: diffusers {diffusers.__version__} has no {class_name}")
+    accepted = _parameters(scheduler_class)
+    config = {key: value for key, value in model_config.items() if not key.startswith("_")}
+    if sampler is not OWN:
+        # A model saved with Karras sigmas does not make plain Euler a Karras one.
+        config |= {key: value for key, value in _DEFAULT_SIGMAS.items() if key in accepted}
+    config |= sampler.options
+    # The samplers that began with flow-matching call its shift so, the others so.
+    for one, other in (("shift", "flow_shift"), ("flow_shift", "shift")):
+        if one in config:
+            config.setdefault(other, config[one])
+    for option, value in options.items():
+        if option in _STEP_OPTIONS:
+            continue
+        config |= _override(sampler, option, value, accepted)
+    if "noise_sampler_seed" in accepted:
+        config["noise_sampler_seed"] = seed
+    try:
+        return scheduler_class.from_config({k: v for k, v in config.items() if k in accepted})
+    except (ImportError, NotImplementedError, ValueError) as error:
+        raise UsageError(f"sampler {name}: {str(error).strip().splitlines()[0]}") from error
+
+
+def step_arguments(
+    scheduler: Scheduler,
+    options: Mapping[str, str | float | int | bool],
+    generator: torch.Generator,
+) -> Mapping[str, Any]:
+    """What `scheduler.step` takes besides output, timestep and sample: as diffusers passes it."""
+    accepted = _parameters(type(scheduler).step)
+    arguments: dict[str, Any] = {}
+    if "eta" in accepted:
+        arguments["eta"] = float(options.get("eta", 0.0))
+    if "generator" in accepted:
+        arguments["generator"] = generator
+    return arguments
+
+
+def _check_suits(sampler: Sampler, model_config: Mapping[str, Any]) -> None:
+    model_class = str(model_config.get("_class_name", ""))
+    prediction = model_config.get("prediction_type", "epsilon")
+    flow = model_class.startswith("FlowMatch") or prediction == "flow_prediction"
+    if sampler.flow and not flow:
+        raise UsageError(
+            f"sampler {sampler.name} integrates flow-matching models; this model predicts "
+            f"{prediction}: choose another"
+        )
+
+
+def _override(
+    sampler: Sampler, option: str, value: str | float | int | bool, accepted: frozenset[str]
+) -> dict[str, Any]:
+    if option == "sigmas":
+        flags = {key: False for key in _DEFAULT_SIGMAS if key in accepted}
+        if value == "default":
+            return flags
+        chosen = f"use_{value}_sigmas"
+        if chosen not in accepted:
+            raise UsageError(f"sampler {sampler.name} has no {value} sigmas")
+        return flags | {chosen: True}
+    if option not in accepted:
+        raise UsageError(f"sampler {sampler.name} has no option {option}")
+    return {option: value}
+
+
+@cache
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)

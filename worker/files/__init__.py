@@ -1,0 +1,1 @@
+"""Image files: encoding, and what is written into them."""

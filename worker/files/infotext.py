@@ -1,0 +1,148 @@
+"""A1111 "infotext": the parameters of a picture as the text that other tools parse.
+
+The de-facto standard of Civitai, ComfyUI's loaders and every prompt reader. It is for people and
+for those tools: the format can't say everything (a prompt with a line that starts with
+`Negative prompt:` is ambiguous in it), `records` holds what is exact. Source of the layout and of
+the quoting: AUTOMATIC1111's `modules/processing.py` and
+`modules/infotext_utils.py`.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from imagemill.db.samplers import BY_NAME
+from imagemill.db.specs import ImageSpec
+
+SHORT_HASH = 10
+"""How many hex digits of a SHA-256 this format gives."""
+
+NEGATIVE = "Negative prompt:"
+
+PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+"""What readers match over and over on the last line; they want at least 3 matches."""
+
+LEAST_PARAMETERS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParsedInfotext:
+    """What a reader finds in an infotext; `parameters` are strings, unquoted, in file order."""
+
+    prompt: str
+    negative_prompt: str
+    parameters: Mapping[str, str]
+
+
+def infotext(spec: ImageSpec, *, version: str) -> str:
+    """The infotext of a picture rendered to `spec` by imagemill `version`.
+
+    What a text chunk can't hold is replaced by U+FFFD: NUL, and surrogates without a partner.
+    """
+    lines = [spec.prompt] if spec.prompt else []
+    if spec.negative_prompt:
+        lines.append(f"{NEGATIVE} {spec.negative_prompt}")
+    found = _parameters(spec, version)
+    parameters = ", ".join(f"{key}: {_quoted(_encodable(value))}" for key, value in found)
+    return "\n".join((*map(_encodable, lines), parameters))
+
+
+def parse_infotext(text: str) -> ParsedInfotext:
+    """Read an infotext as A1111 does, but keep the prompts' own whitespace.
+
+    As there, the first line that starts with `Negative prompt:` ends the prompt, and a last line
+    with fewer than three parameters belongs to the prompts.
+    """
+    *lines, last = text.split("\n")
+    matches = PARAMETER.findall(last)
+    if len(matches) < LEAST_PARAMETERS:
+        lines, matches = [*lines, last], []
+    begins = next((i for i, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
+    negative = "\n".join(lines[begins:]).removeprefix(NEGATIVE).removeprefix(" ")
+    return ParsedInfotext(
+        prompt="\n".join(lines[:begins]),
+        negative_prompt=negative,
+        parameters={key: _unquoted(value) for key, value in matches},
+    )
+
+
+def shortened(text: str, *, units: int) -> str:
+    """The infotext with its prompts cut, so that it has at most `units` UTF-16 code units.
+
+    The parameters are kept whole, and "…" marks the cut.
+    """
+    if _utf16_units(text) <= units:
+        return text
+    prompts, _, parameters = text.rpartition("\n")
+    room = 2 * (units - _utf16_units(parameters) - len("…\n"))
+    # Half a surrogate pair at the end of what fits is dropped.
+    kept = prompts.encode("utf-16-be")[:room].decode("utf-16-be", "ignore")
+    return f"{kept}…\n{parameters}"
+
+
+def _parameters(spec: ImageSpec, version: str) -> Iterator[tuple[str, str]]:
+    sampler = BY_NAME.get(spec.sampler)
+    yield "Steps", str(spec.steps)
+    yield "Sampler", sampler.display if sampler else spec.sampler
+    yield "CFG scale", _number(spec.guidance_scale)
+    yield "Seed", str(spec.seed)
+    yield "Size", f"{spec.width}x{spec.height}"
+    yield "Model hash", _short(spec.weights_digest)
+    yield "Model", spec.model
+    if spec.strength is not None:
+        yield "Denoising strength", _number(spec.strength)
+    if spec.clip_skip > 1:
+        yield "Clip skip", str(spec.clip_skip)
+    yield from _extras(spec)
+    yield "Version", f"imagemill {version}"
+
+
+def _extras(spec: ImageSpec) -> Iterator[tuple[str, str]]:
+    if spec.guidance_rescale:
+        yield "Guidance rescale", _number(spec.guidance_rescale)
+    if spec.refiner_start is not None:
+        yield "Refiner switch at", _number(spec.refiner_start)
+    if spec.sampler_options:
+        yield "Sampler options", json.dumps(dict(spec.sampler_options), sort_keys=True)
+    if spec.init_image is not None:
+        yield "Init image hash", _short(spec.init_image)
+    if spec.mask is not None:
+        yield "Mask hash", _short(spec.mask)
+    if spec.adapters:
+        names = (f"{adapter.name}: {_short(adapter.digest)}" for adapter in spec.adapters)
+        yield "Lora hashes", ", ".join(names)
+        yield "Lora weights", ", ".join(f"{a.name}: {_number(a.weight)}" for a in spec.adapters)
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:SHORT_HASH]
+
+
+def _number(value: float) -> str:
+    return repr(float(value)).removesuffix(".0")
+
+
+def _quoted(value: str) -> str:
+    # A1111 quotes for the first three; edges that a reader would strip or unquote need it too.
+    plain = not any(c in value for c in ",:\n") and value == value.strip() != ""
+    if plain and not value.startswith('"'):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _unquoted(value: str) -> str:
+    if not (value.startswith('"') and value.endswith('"')):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
+
+
+def _encodable(text: str) -> str:
+    return re.sub("[\0\ud800-\udfff]", "\ufffd", text)
+
+
+def _utf16_units(text: str) -> int:
+    return len(text.encode("utf-16-be")) // 2

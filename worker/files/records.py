@@ -1,0 +1,99 @@
+"""The record that every file carries: enough to render the picture again with no database.
+
+It says nothing about the job that asked for the picture, because several jobs may share the file.
+Its JSON is plain ASCII, so that any text a prompt may hold (NUL, lone surrogates, controls that
+XML forbids) survives exactly in every container.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imagemill.db.errors import RecordError
+from imagemill.db.specs import METADATA_VERSION, ImageSpec
+from imagemill.db.states import Outcome
+
+Pixels = npt.NDArray[np.uint8]
+"""A picture: height x width x 3, RGB, uint8."""
+
+
+@cache
+def installed_version() -> str:
+    """The version of imagemill that runs here."""
+    return metadata.version("imagemill")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageRecord:
+    """What is known of one rendered picture.
+
+    `environment` is the whole fingerprint that it was rendered by, `pixels_sha256` is of the
+    pixels before they were encoded, and `prompt_cut` the end of the prompt that the text encoder
+    did not see (None if it saw all).
+    """
+
+    spec: ImageSpec
+    environment: Mapping[str, Any]
+    pixels_sha256: str
+    outcome: Outcome = Outcome.OK
+    prompt_cut: str | None = None
+    version: str = field(default_factory=installed_version)
+
+    def to_json(self) -> str:
+        """One line of ASCII JSON with sorted keys: the same record, the same text."""
+        document = {
+            "imagemill": self.version,
+            "metadata_version": METADATA_VERSION,
+            "request_key": self.spec.request_key(),
+            "spec": self.spec.document(),
+            "environment": dict(self.environment),
+            "pixels_sha256": self.pixels_sha256,
+            "outcome": self.outcome.value,
+            "prompt_cut": self.prompt_cut,
+        }
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "ImageRecord":
+        """The record that `to_json` wrote; a `RecordError` says what is wrong with another text.
+
+        The request key is checked against the specification, so a record edited by hand is found.
+        """
+        try:
+            document = json.loads(text)
+            layout = document["metadata_version"]
+            if layout != METADATA_VERSION:
+                raise RecordError(
+                    f"the imagemill record has layout {layout}; "
+                    f"this version reads layout {METADATA_VERSION}"
+                )
+            record = cls(
+                spec=ImageSpec.from_document(document["spec"]),
+                environment=dict(document["environment"]),
+                pixels_sha256=document["pixels_sha256"],
+                outcome=Outcome(document["outcome"]),
+                prompt_cut=document["prompt_cut"],
+                version=document["imagemill"],
+            )
+            request_key = record.spec.request_key()
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise RecordError(f"the imagemill record can't be read ({reason})") from error
+        if document.get("request_key") != request_key:
+            raise RecordError("the imagemill record was changed: its request key does not match")
+        return record
+
+
+def pixels_sha256(pixels: Pixels) -> str:
+    """SHA-256 (hex) of the raw RGB bytes, row by row from the top left.
+
+    The size is not part of it: width and height stand beside it wherever it is stored.
+    """
+    return hashlib.sha256(np.ascontiguousarray(pixels).reshape(-1).data).hexdigest()

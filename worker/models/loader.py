@@ -1,0 +1,285 @@
+"""Loading a registered model onto a device, and keeping a few warm.
+
+Safetensors only, from local files only (pulling is `pull`'s), no remote code, no custom pipelines;
+a safety checker is left out. Components are loaded one by one, so that a model may be composed of
+parts from different repositories.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.loaders.single_file_utils import SingleFileComponentError
+from safetensors import SafetensorError
+
+from imagemill.db.errors import ModelError, OutOfMemory
+from imagemill.db.models.facts import model_facts
+from imagemill.db.models.registry import (
+    ModelEntry,
+    component_folders,
+    pipeline_options,
+    read_config,
+    weights_digest,
+)
+from imagemill.db.settings import Settings
+from imagemill.worker.models.adapters import add_embeddings
+from imagemill.worker.models.device import DTYPES, Precision, resolve_device, resolve_precision
+from imagemill.worker.models.model import Model
+from imagemill.worker.models.pipelines import load_pipeline
+from imagemill.worker.models.tuning import Tuning, check_attention, choose_tuning, tune
+
+log = logging.getLogger(__name__)
+
+_TEXT_ENCODERS = {
+    "text_encoder": transformers.CLIPTextModel,
+    "text_encoder_2": transformers.CLIPTextModelWithProjection,
+}
+_TOKENIZERS = ("tokenizer", "tokenizer_2")
+_REFINER = "refiner"
+_DENOISERS = {
+    "UNet2DConditionModel": diffusers.UNet2DConditionModel,
+    "UNet2DModel": diffusers.UNet2DModel,
+}
+
+
+def load_model(
+    entry: ModelEntry,
+    *,
+    settings: Settings,
+    device: torch.device | None = None,
+    precision: Precision | None = None,
+) -> Model:
+    """The model of a registry entry, ready to render.
+
+    `device` and `precision` are the settings' where not given. A `ModelError` where files are
+    missing, unsafe or not what the registry says; `OutOfMemory` where it does not fit.
+    """
+    # The libraries' progress bars and advice are for notebooks; a worker's log is for operators.
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its gap
+    diffusers.utils.logging.disable_progress_bar()
+    device = device or resolve_device(settings)
+    precision = precision or resolve_precision(settings, entry.dtype, device.type)
+    digest = weights_digest(entry, settings)
+    facts = model_facts(entry)
+    folders = component_folders(entry)
+    try:
+        pipeline = None
+        if entry.kind == "generic":
+            pipeline = load_pipeline(entry, folders, DTYPES[precision])
+            components = dict(pipeline.components)
+        else:
+            components = _load_components(entry, folders, DTYPES[precision])
+        _place(components, device)
+        tuning = Tuning()
+        if pipeline is None:
+            _widen_vae(components, precision)
+            tuning = choose_tuning(settings, device)
+            check_attention(tuning, device, DTYPES[precision])
+            tune(components, tuning)
+        refiner = _take_refiner(entry, components)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(f"model {entry.name} does not fit on {device}: {error}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        raise ModelError(f"model {entry.name}: {_first_line(error)}") from error
+    model = Model(
+        name=entry.name,
+        kind=entry.kind,
+        weights_digest=digest,
+        device=device,
+        precision=precision,
+        facts=facts,
+        components=components,
+        refiner=refiner,
+        scheduler_config=_scheduler_config(entry, folders) if pipeline is None else {},
+        tuning=tuning,
+        pipeline=pipeline,
+        index=pipeline_options(entry),
+        has_embeddings=bool(entry.embeddings),
+    )
+    add_embeddings(model, entry.embeddings)
+    log.info("loaded model %s on %s in %s", entry.name, device, precision)
+    return model
+
+
+class WarmModels:
+    """The models kept loaded in this process: at most `settings.warm_models`, oldest use first
+    out.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._warm: OrderedDict[str, Model] = OrderedDict()
+
+    def get(self, entry: ModelEntry) -> Model:
+        """The entry's model, loaded if it is not warm."""
+        digest = weights_digest(entry, self._settings)
+        if digest in self._warm:
+            self._warm.move_to_end(digest)
+            return self._warm[digest]
+        # Room is made first: two large models at once may not fit.
+        while len(self._warm) >= self._settings.warm_models:
+            self._warm.popitem(last=False)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        model = load_model(entry, settings=self._settings)
+        self._warm[digest] = model
+        return model
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The weights digests of the warm models, the last used one last."""
+        return tuple(self._warm)
+
+
+def _load_components(
+    entry: ModelEntry, folders: Mapping[str, tuple[Path, str | None]], dtype: torch.dtype
+) -> dict[str, Any]:
+    components = {
+        name: _load_component(name, folder, variant, dtype)
+        for name, (folder, variant) in folders.items()
+        if name != "scheduler" and (entry.single_file is None or name in entry.parts)
+    }
+    if entry.single_file is not None:
+        names = folders.keys() - {"scheduler", _REFINER}
+        components |= _load_checkpoint(entry, entry.single_file, names, components, dtype)
+    return components
+
+
+def _place(components: Mapping[str, Any], device: torch.device) -> None:
+    """Move a model's modules to the device, in evaluation mode."""
+    for component in components.values():
+        if isinstance(component, torch.nn.Module):
+            component.to(device).eval().requires_grad_(False)
+
+
+def _widen_vae(components: Mapping[str, Any], precision: Precision) -> None:
+    """SDXL's own VAE overflows in fp16: it decodes in fp32, as in diffusers' pipeline."""
+    if "text_encoder_2" in components and components["vae"].config.force_upcast:
+        components["vae"].to(torch.float32 if precision == "fp16" else DTYPES[precision])
+
+
+def _take_refiner(entry: ModelEntry, components: dict[str, Any]) -> Any:
+    """The second U-Net, taken out of what a pipeline is made of; None if there is none.
+
+    It reads what the second text encoder says, and nothing else.
+    """
+    refiner = components.pop(_REFINER, None)
+    if refiner is None:
+        return None
+    encoder = components.get("text_encoder_2")
+    if encoder is None:
+        raise ModelError(f"model {entry.name}: a refiner is for models of two text encoders")
+    read, said = refiner.config.cross_attention_dim, encoder.config.hidden_size
+    if read != said or refiner.config.addition_embed_type != "text_time":
+        raise ModelError(
+            f"model {entry.name}: the refiner reads embeddings of {read}, the second text encoder "
+            f"makes them of {said}: these do not belong together"
+        )
+    return refiner
+
+
+def _load_checkpoint(
+    entry: ModelEntry,
+    file: Path,
+    names: Collection[str],
+    given: Mapping[str, Any],
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """The named components of a single-file checkpoint (as A1111 and ComfyUI use them).
+
+    Those that are `given` the file need not have.
+    """
+    if entry.config is None:
+        raise ModelError(
+            f"model {entry.name}: a single file does not say how its model is built; give "
+            "config = a folder, or a registered model, of the same architecture"
+        )
+    options: dict[str, Any] = {"feature_extractor": None}
+    if "text_encoder_2" in names:
+        pipeline_class: Any = diffusers.StableDiffusionXLPipeline
+        options |= {"add_watermarker": False}
+    else:
+        pipeline_class = diffusers.StableDiffusionPipeline
+        options |= {"safety_checker": None, "requires_safety_checker": False}
+    try:
+        pipeline = pipeline_class.from_single_file(
+            str(file),
+            config=entry.config,
+            dtype=dtype,
+            local_files_only=True,
+            **{name: given[name] for name in given.keys() & names},
+            **options,
+        )
+    except (KeyError, ValueError, SingleFileComponentError) as error:
+        raise ModelError(
+            f"model {entry.name}: {file.name} is not what its config describes: "
+            f"{_first_line(error)}"
+        ) from error
+    return {name: pipeline.components[name] for name in sorted(names)}
+
+
+def _load_component(name: str, folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
+    if name in _TOKENIZERS:
+        return transformers.CLIPTokenizer.from_pretrained(
+            folder, local_files_only=True, clean_up_tokenization_spaces=False
+        )
+    if name in _TEXT_ENCODERS:
+        return _TEXT_ENCODERS[name].from_pretrained(
+            folder,
+            dtype=dtype,
+            variant=_present(folder, variant),
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    if name == "vae":
+        return diffusers.AutoencoderKL.from_pretrained(
+            folder,
+            dtype=dtype,
+            variant=_present(folder, variant),
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    if name in ("unet", _REFINER):
+        wanted = str(read_config(folder).get("_class_name", "UNet2DConditionModel"))
+        if wanted not in _DENOISERS:
+            raise ModelError(f"{folder}: no engine for {wanted}; give the model kind = 'generic'")
+        return _DENOISERS[wanted].from_pretrained(
+            folder,
+            dtype=dtype,
+            variant=_present(folder, variant),
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    raise ModelError(f"{folder}: component {name} is not known; give the model kind = 'generic'")
+
+
+def _present(folder: Path, variant: str | None) -> str | None:
+    """The variant if this component has it: a plain VAE beside an fp16 U-Net is common."""
+    if variant is not None and any(folder.glob(f"*.{variant}*.safetensors")):
+        return variant
+    return None
+
+
+def _scheduler_config(
+    entry: ModelEntry, folders: Mapping[str, tuple[Path, str | None]]
+) -> Mapping[str, Any]:
+    if entry.scheduler is not None:
+        config = dict(entry.scheduler)
+        config["_class_name"] = config.pop("class")
+    elif "scheduler" in folders:
+        config = dict(read_config(folders["scheduler"][0], "scheduler_config.json"))
+    else:
+        raise ModelError(f"model {entry.name}: no scheduler configuration; add parts.scheduler")
+    if "vae" in folders:
+        # diffusers' DDIM and DDPM clip unless they are told not to, which ruins latents.
+        config.setdefault("clip_sample", False)
+    return config
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

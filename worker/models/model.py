@@ -1,0 +1,67 @@
+"""A loaded model: its components on their device, and what is known about them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from imagemill.db.models.facts import ModelFacts
+from imagemill.db.models.registry import Kind
+from imagemill.worker.models.device import DTYPES, Precision
+from imagemill.worker.models.pipelines import Pipeline
+from imagemill.worker.models.tuning import Tuning
+
+
+@dataclass(kw_only=True, slots=True)
+class Model:
+    """A model on its device, in evaluation mode.
+
+    `components` are the torch modules and tokenizers by their names in diffusers;
+    `refiner` is the U-Net that goes on where these leave off, if there is one;
+    `scheduler_config` is the model's own sampler configuration, `index` the options that its
+    pipeline is saved with. `active_adapters` are the (digest, weight) of what it wears; only
+    `adapters` changes them. `pipeline` is the whole pipeline of a model of kind
+    `generic`; such a model's sampler is in there.
+    """
+
+    name: str
+    kind: Kind
+    weights_digest: str
+    device: torch.device
+    precision: Precision
+    facts: ModelFacts
+    components: Mapping[str, Any]
+    refiner: Any = None
+    scheduler_config: Mapping[str, Any]
+    index: Mapping[str, Any]
+    tuning: Tuning = field(default_factory=Tuning)
+    pipeline: Pipeline | None = None
+    has_embeddings: bool = False
+    active_adapters: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of weights and activations."""
+        return DTYPES[self.precision]
+
+    @property
+    def vae_precision(self) -> Precision:
+        """The precision that pictures are decoded in."""
+        vae = self.components.get("vae")
+        dtype = self.dtype if vae is None else vae.dtype
+        return next(name for name, known in DTYPES.items() if known == dtype)
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[Any]:
+        """A component on the device; afterwards back in main memory, where that is set."""
+        component = self.components[name]
+        if not self.tuning.offload:
+            yield component
+            return
+        component.to(self.device)
+        try:
+            yield component
+        finally:
+            component.to("cpu")

@@ -1,0 +1,146 @@
+"""Loading any other diffusers pipeline, as its folder's `model_index.json` describes it.
+
+Only classes that diffusers and transformers ship: a folder may name any module to be imported,
+and code of its own, which is refused before anything is loaded.
+"""
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from imagemill.db.errors import ModelError
+from imagemill.db.models.registry import NO_PIXELS, ModelEntry, pipeline_folder, read_config
+
+Pipeline = Any
+"""A `diffusers.DiffusionPipeline`; the library ships no types."""
+
+_LIBRARIES: Mapping[str, Any] = {"diffusers": diffusers, "transformers": transformers}
+_INDEX = "model_index.json"
+
+
+def load_pipeline(
+    entry: ModelEntry, folders: Mapping[str, tuple[Path, str | None]], dtype: torch.dtype
+) -> Pipeline:
+    """The pipeline of a registry entry of kind `generic`, on the CPU.
+
+    `folders` are its components' (`db.models.registry.component_folders`). A `ModelError` where the
+    folder asks for code that is not diffusers' or transformers' own.
+    """
+    root = pipeline_folder(entry)
+    if root is None:
+        raise ModelError(
+            f"model {entry.name}: kind = 'generic' needs a source with a {_INDEX}; parts and a "
+            "scheduler may replace components of it"
+        )
+    index = read_config(root, _INDEX)
+    pipeline_class = _pipeline_class(entry.name, index.get("_class_name"))
+    for name, (folder, _) in folders.items():
+        _check_component(entry.name, name, folder, index.get(name))
+    given = {
+        name: _load_part(index[name], *folders[name], dtype)
+        for name in entry.parts
+        if name in folders
+    }
+    if entry.scheduler is not None:
+        given["scheduler"] = _scheduler(entry.name, entry.scheduler)
+    accepted = inspect.signature(pipeline_class.__init__).parameters
+    given |= dict.fromkeys(NO_PIXELS & accepted.keys())
+    if "requires_safety_checker" in accepted:
+        given["requires_safety_checker"] = False
+    if "add_watermarker" in accepted:
+        # Else it depends on what is installed whether pixels have a watermark.
+        given["add_watermarker"] = False
+    return pipeline_class.from_pretrained(
+        root,
+        dtype=dtype,
+        variant=entry.variant,
+        local_files_only=True,
+        use_safetensors=True,
+        **given,
+    )
+
+
+def copy_pipeline(pipeline: Pipeline) -> Pipeline:
+    """The same pipeline over the same modules, with samplers and state of its own."""
+    given = {}
+    for name in inspect.signature(type(pipeline).__init__).parameters:
+        if name in pipeline.components:
+            component = pipeline.components[name]
+            if isinstance(component, diffusers.SchedulerMixin):
+                component = type(component).from_config(component.config)
+            given[name] = component
+        elif name in pipeline.config:
+            given[name] = pipeline.config[name]
+    copy = type(pipeline)(**given)
+    copy.set_progress_bar_config(disable=True)
+    return copy
+
+
+def denoisers(pipeline: Pipeline) -> list[torch.nn.Module]:
+    """The modules whose calls are a pipeline's steps: all of diffusers' models.
+
+    Autoencoders are among them, but are not called: their `encode` and `decode` are.
+    """
+    return [
+        component
+        for component in pipeline.components.values()
+        if isinstance(component, diffusers.ModelMixin)
+    ]
+
+
+def _pipeline_class(model: str, name: object) -> Any:
+    """The class that the index names, from diffusers' own namespace."""
+    found = getattr(diffusers, name, None) if isinstance(name, str) else None
+    if not _is_a(found, diffusers.DiffusionPipeline):
+        raise ModelError(
+            f"model {model}: diffusers {diffusers.__version__} has no pipeline {name!r}; code "
+            "that comes with weights is never run"
+        )
+    return found
+
+
+def _check_component(model: str, name: str, folder: Path, declared: object) -> None:
+    """A `ModelError` unless the component is a class of diffusers or transformers."""
+    library, class_name = declared if isinstance(declared, list) else (None, None)
+    if not isinstance(class_name, str) or getattr(_library(library), class_name, None) is None:
+        raise ModelError(
+            f"model {model}: component {name} is {library}.{class_name}, which neither diffusers "
+            f"{diffusers.__version__} nor transformers {transformers.__version__} has"
+        )
+    if any(folder.glob("*.py")):
+        raise ModelError(f"model {model}: {folder} holds code, which is never run")
+
+
+def _library(name: object) -> Any:
+    """What an index means by a library: one of two, or a family's package within diffusers."""
+    if isinstance(name, str) and inspect.ismodule(getattr(diffusers.pipelines, name, None)):
+        return getattr(diffusers.pipelines, name)
+    return _LIBRARIES.get(str(name))
+
+
+def _load_part(declared: list[str], folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
+    """A component from a folder of its own, of the class that the index names."""
+    library, class_name = declared
+    component_class = getattr(_library(library), class_name)
+    options: dict[str, Any] = {"local_files_only": True}
+    if issubclass(component_class, torch.nn.Module):
+        options |= {"dtype": dtype, "use_safetensors": True, "variant": variant}
+    return component_class.from_pretrained(folder, **options)
+
+
+def _scheduler(model: str, given: Mapping[str, Any]) -> Any:
+    config = dict(given)
+    name = config.pop("class")
+    found: Any = getattr(diffusers, name, None)
+    if not _is_a(found, diffusers.SchedulerMixin):
+        raise ModelError(f"model {model}: diffusers has no scheduler {name!r}")
+    return found.from_config(config)
+
+
+def _is_a(found: object, base: Any) -> bool:
+    return inspect.isclass(found) and issubclass(found, base)

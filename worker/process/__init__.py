@@ -1,0 +1,1 @@
+"""One worker process: its children, its signals, and what it tells others."""

@@ -1,0 +1,168 @@
+"""One worker process: what it keeps between shifts, and how a shift is started."""
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import cache, partial
+
+from billiard import current_process
+
+from imagemill.db.broker import Tokens
+from imagemill.db.database import Database
+from imagemill.db.errors import BrokerError, ImagemillError, SettingsError
+from imagemill.db.logs import configure_logging
+from imagemill.db.queries import jobs
+from imagemill.db.schema import check_schema
+from imagemill.db.settings import Settings
+from imagemill.db.storage import Storage
+from imagemill.db.storage.factory import open_storage
+from imagemill.worker.process.drain import DrainSignal
+from imagemill.worker.process.presence import Presence
+from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.engines import ModelShelf, Shelf
+from imagemill.worker.shifts.shift import Refusals, Shift, ShiftReport
+
+log = logging.getLogger(__name__)
+
+_AFTER_FAULT_SECONDS = 5.0
+"""How long a child waits after a shift that a service ended: it never spins."""
+
+
+class Child:
+    """A process that renders: its database, storage, models, and its row in `workers`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        open_shelf: Callable[[Storage], Shelf],
+        device: str,
+        presence: Presence,
+    ) -> None:
+        self._settings = settings
+        self._database = Database.from_settings(settings)
+        check_schema(self._database)
+        self._storage = open_storage(settings)
+        # Each process finds out for itself whether the store honours conditional PUT.
+        log.info("%s", self._storage.probe())
+        self._shelf = open_shelf(self._storage)
+        self._refusals = Refusals()
+        self._tokens = Tokens(settings)
+        self.draining = DrainSignal(seconds=settings.drain_seconds)
+        self.draining.install()
+        self._worker_id = presence.settle(device)
+
+    def work(self, route: str) -> str:
+        """One shift; its report, readable in Flower. Publishes the next token while work is left.
+
+        A `ServiceError` ends the shift, not the process; what was held is given back, or is
+        released when the lease is over. A token for another route than this worker's is refused:
+        whoever can publish messages must not choose what a worker renders.
+        """
+        if route != self._settings.route:
+            log.warning("a token for another route than %s was refused", self._settings.route)
+            return f"refused: this worker takes the route {self._settings.route}"
+        shift = Shift(
+            database=self._database,
+            storage=self._storage,
+            shelf=self._shelf,
+            settings=self._settings,
+            worker_id=self._worker_id,
+            route=route,
+            refusals=self._refusals,
+            draining=self.draining,
+        )
+        report = shift.work()
+        self._wake_next(route, report)
+        return str(report)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._database.close()
+
+    def _wake_next(self, route: str, report: ShiftReport) -> None:
+        if self.draining() or report.done == 0:
+            return
+        due = self._database.run(jobs.due_images)
+        if due.get(route):
+            try:
+                self._tokens.publish(route)
+            except BrokerError as error:
+                log.warning("the dispatcher will wake the next shift: %s", error)
+
+
+def open_child(settings: Settings, presence: Presence) -> Child:
+    """A child with its own device and the registered models."""
+    # Here and not above: the parent, which only supervises, never loads torch.
+    from imagemill.worker.models.device import device_class, prepare_process, resolve_device  # noqa: PLC0415  # see above
+    from imagemill.worker.models.tuning import check_compiler  # noqa: PLC0415  # see above
+
+    settings = _with_own_device(settings)
+    prepare_process(settings)
+    device = resolve_device(settings)
+    check_compiler(settings, device)
+    agreements = Agreements(
+        Database.from_settings(settings), device_class=device_class(device), settings=settings
+    )
+    open_shelf = partial(ModelShelf, settings, agreements)
+    return Child(settings, open_shelf=open_shelf, device=str(device), presence=presence)
+
+
+@cache
+def this_presence() -> Presence:
+    """The process's own `Presence`."""
+    return Presence(Settings.load())
+
+
+@cache
+def this_child() -> Child:
+    """The process's own `Child`, made when its first task arrives."""
+    settings = Settings.load()
+    configure_logging(settings)
+    return open_child(settings, this_presence())
+
+
+def announce_child() -> None:
+    """Let the database know that this process is there, before it has anything to do."""
+    this_presence().start()
+
+
+def work_shift(route: str) -> str:
+    """One shift of this process. What went wrong outside of it is one line, and a pause."""
+    pause: Callable[[float], object] = time.sleep
+    try:
+        child = this_child()
+        pause = child.draining.wait
+        return child.work(route)
+    except ImagemillError as error:
+        log.error("the shift ended early: %s: %s", error.code, error)  # noqa: TRY400  # one line
+        pause(_AFTER_FAULT_SECONDS)
+        return f"ended early ({error.code}): {error}"
+
+
+def close_child() -> None:
+    """Sign off."""
+    if this_presence.cache_info().currsize:
+        this_presence().close()
+    if this_child.cache_info().currsize:
+        this_child().close()
+
+
+def _with_own_device(settings: Settings) -> Settings:
+    """One GPU a child: the pool's first child takes the first of `CUDA_VISIBLE_DEVICES`, …"""
+    if settings.device not in {"auto", "cuda"}:
+        return settings
+    index = getattr(current_process(), "index", 0) or 0
+    visible = [gpu for gpu in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    if visible:
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[index % len(visible)]
+        return settings
+    import torch  # noqa: PLC0415  # only children load torch
+
+    count = torch.cuda.device_count()
+    if count == 0:
+        if settings.device == "cuda":
+            raise SettingsError("IMAGEMILL_DEVICE: cuda, but torch sees no GPU; use cpu or auto")
+        return settings
+    return settings.model_copy(update={"device": f"cuda:{index % count}"})

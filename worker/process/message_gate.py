@@ -1,0 +1,103 @@
+"""What a worker takes from the broker: tokens of its own route, exactly as we publish them.
+
+Celery's own consumer acts on much more than that: headers that set time limits or call other
+tasks, bodies that it can't take apart (which end the worker, and then the next one that gets the
+same message), whole messages copied into the log. Whoever can publish into a queue could use it.
+"""
+
+import logging
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from celery.worker.consumer import Consumer
+
+from imagemill.db.broker import SHIFT_TASK, queue_name
+from imagemill.db.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_IDENTITY = re.compile(r"[0-9a-f-]{36}")
+_MOST_BYTES = 4096
+"""A token has about 150."""
+
+
+class TokenConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
+    """Celery's consumer behind a gate: what is not a token is dropped with one line."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.loop: Callable[..., None] = partial(_outlive_garbage, vars(self)["loop"])
+
+    def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
+        """The function that every message goes to."""
+        handle = super().create_task_handler(*arguments, **options)
+        route = Settings.load().route
+
+        def receive(message: Any) -> None:
+            problem = refusal(message, route)
+            if problem is not None:
+                log.warning("a message in %s was dropped: %s", queue_name(route), problem)
+                message.reject_log_error(log, self.connection_errors)
+                return
+            _strip(message, route)
+            handle(message)
+
+        return receive
+
+
+def refusal(message: Any, route: str) -> str | None:
+    """Why a message (kombu's) is not a token of this route; None if it is one.
+
+    The reason quotes nothing of the message: it may hold anything.
+    """
+    if message.content_type != "application/json":
+        return "it is not JSON"
+    if len(message.body or "") > _MOST_BYTES:
+        return f"a token has less than {_MOST_BYTES} bytes"
+    return _wrong_headers(message.headers) or _wrong_body(message, route)
+
+
+def _wrong_headers(headers: Any) -> str | None:
+    if not isinstance(headers, dict) or headers.get("task") != SHIFT_TASK:
+        return f"it is not for the task {SHIFT_TASK}"
+    if not isinstance(headers.get("id"), str) or not _IDENTITY.fullmatch(headers["id"]):
+        return "its id is not one of Celery's"
+    return None
+
+
+def _wrong_body(message: Any, route: str) -> str | None:
+    try:
+        arguments, named, embedded = message.decode()
+        steered = any(value is not None for value in embedded.values())
+    except Exception:  # it is whatever somebody sent
+        return "its body is not a task's"
+    if arguments != [] or named != {"route": route}:
+        return f"its argument is not the route {route}"
+    return "other tasks are embedded in it" if steered else None
+
+
+def _strip(message: Any, route: str) -> None:
+    """Leave only the headers that say what the task is: no time limits, names or texts."""
+    message.headers = {
+        "lang": "py",
+        "task": SHIFT_TASK,
+        "id": message.headers["id"],
+        "root_id": message.headers["id"],
+        "parent_id": None,
+        "argsrepr": "()",
+        "kwargsrepr": repr({"route": route}),
+    }
+
+
+def _outlive_garbage(loop: Callable[..., None], *arguments: Any) -> None:
+    """Celery's event loop; bytes in the queue that are no message only cost a new connection."""
+    connection = arguments[1]
+    try:
+        loop(*arguments)
+    except connection.connection_errors + connection.channel_errors:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        log.warning("something in the queue was no message (%s)", type(error).__name__)
+        raise ConnectionResetError("connecting again, after what was no message") from None

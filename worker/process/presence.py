@@ -1,0 +1,111 @@
+"""Being seen: a process's row in `workers`, kept fresh for as long as the process lives.
+
+A lease says that work gets on; this says that somebody is there to be given work. A row is made
+when Celery starts the process, before its first shift, and confirmed now and then by a thread, so
+that an idle worker stays visible and one that was killed is forgotten (`ALIVE_SECONDS`).
+"""
+
+import logging
+import os
+import random
+import socket
+import threading
+
+from imagemill.db.database import Database
+from imagemill.db.errors import DatabaseError
+from imagemill.db.queries import shifts
+from imagemill.db.queries.reports import ALIVE_SECONDS
+from imagemill.db.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SEEN_SECONDS = ALIVE_SECONDS / 4
+"""The pause between two signs of life: three may be lost."""
+
+_PATIENCE_SECONDS = 5.0
+"""How long a sign of life or a farewell waits for a database that does not answer."""
+
+
+class Presence:
+    """A worker process as the database knows it. `start` and `close` are each called once."""
+
+    def __init__(self, settings: Settings, *, seconds: float = SEEN_SECONDS) -> None:
+        self._route = settings.route
+        self._device = settings.device
+        self._seconds = seconds
+        # No connection is kept between two signs of life: a machine may have many idle children.
+        self._database = Database.from_settings(settings)
+        self._worker_id: int | None = None
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+
+    def start(self) -> None:
+        """Register, and give signs of life from now on; in a thread, so nothing waits for it."""
+        threading.Thread(target=self._keep, name="presence", daemon=True).start()
+
+    def settle(self, device: str) -> int:
+        """The id of this process's row, which names the device that it has found.
+
+        A `DatabaseError` if the database stays away.
+        """
+        with self._lock:
+            self._device = device
+            known = self._worker_id
+            if known is None:
+                return self._register()
+            self._database.run(
+                lambda session: shifts.see_worker(session, known, device=device),
+            )
+            return known
+
+    def close(self) -> None:
+        """Say that this process has stopped in good order; a database that is away is not told."""
+        self._ended.set()
+        with self._lock:
+            known = self._worker_id
+            try:
+                if known is not None:
+                    self._database.run(
+                        lambda session: shifts.stop_worker(session, known),
+                        patience=_PATIENCE_SECONDS,
+                    )
+            except DatabaseError as error:
+                log.warning("could not sign off: %s", error)
+            self._database.close()
+
+    def _keep(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._give_sign()
+            except DatabaseError as error:
+                log.warning("could not say that this worker is alive: %s", error)
+            # Not all at once: the children of a machine start in the same second.
+            self._ended.wait(self._seconds * random.uniform(0.8, 1.0))  # noqa: S311 - no secret
+
+    def _give_sign(self) -> None:
+        with self._lock:
+            if self._ended.is_set():
+                return
+            known = self._worker_id
+            if known is None:
+                self._register(patience=_PATIENCE_SECONDS)
+            else:
+                self._database.run(
+                    lambda session: shifts.see_worker(session, known), patience=_PATIENCE_SECONDS
+                )
+            self._database.close()
+
+    def _register(self, **patience: float) -> int:
+        host, pid = socket.gethostname(), os.getpid()
+        self._worker_id = self._database.run(
+            lambda session: shifts.register_worker(
+                session,
+                name=f"{host}:{pid}",
+                host=host,
+                pid=pid,
+                device=self._device,
+                route=self._route,
+            ),
+            **patience,
+        )
+        return self._worker_id

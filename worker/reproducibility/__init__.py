@@ -1,0 +1,1 @@
+"""Proof that images can be rendered again: certificates, reproduction, round trips."""

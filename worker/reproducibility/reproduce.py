@@ -1,0 +1,221 @@
+"""Rendering images again, and saying whether the pixels are the same.
+
+The engine is opened with the shapes, threads and kind of batches that the image's environment
+recorded, so on the same hardware and software the environment is the same and the bits must be.
+An image of a recorded batch is rendered together with the others of it, each in its slot.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from imagemill.db.compositions import Composition
+from imagemill.db.errors import BadPixels, ImagemillError, RenderError, UnknownImage
+from imagemill.db.models.registry import find_weights, load_registry
+from imagemill.db.queries.originals import Member
+from imagemill.db.settings import Batches, Settings
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.engine import Engine, Failed, Rendered
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.inputs import Inputs
+from imagemill.worker.files.records import Pixels, pixels_sha256
+from imagemill.worker.models.loader import WarmModels
+
+_IDENTICAL_PSNR = math.inf
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """An image to render again. `read` gets its stored pixels, for a PSNR if they differ.
+
+    `certified` says what its environment's certificate says, None where that is not known.
+    `together` is everybody in its recorded micro-batch by slot, itself included; empty where
+    there was none, or nobody knows any more.
+    """
+
+    name: str
+    spec: ImageSpec
+    environment: Mapping[str, Any]
+    pixels_sha256: str
+    read: Callable[[], Pixels]
+    certified: bool | None = None
+    together: tuple[Member, ...] = ()
+
+    @property
+    def batches(self) -> Batches:
+        """What the image's environment says of its batches."""
+        recorded = self.environment.get("batches") == "recorded"
+        return "recorded" if recorded else "continuous"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """How a sample came out.
+
+    `psnr` is in dB against the stored picture (inf where equal), `changed` the fields of the
+    environment that differ, each with (then, now). `error` is set where it could not be rendered.
+    `alone` says that it had neighbours once which are not known here, and may depend on them;
+    `certified` is the sample's.
+    """
+
+    name: str
+    identical: bool
+    psnr: float | None
+    changed: Mapping[str, tuple[Any, Any]]
+    error: str | None = None
+    alone: bool = False
+    certified: bool | None = None
+
+    @property
+    def same_environment(self) -> bool:
+        """Whether this environment is the one that the image was rendered in."""
+        return not self.changed
+
+    @property
+    def broken(self) -> bool:
+        """Whether the promise of equal bits holds here and was not kept, or nothing came out."""
+        promised = self.same_environment and not self.alone
+        return not self.identical and (promised or self.error is not None)
+
+
+def reproduce(
+    samples: Sequence[Sample], settings: Settings, *, inputs: Inputs | None = None
+) -> Iterator[Verdict]:
+    """Render every sample again, those that may share forward passes together."""
+    registry = load_registry(settings)
+    models = WarmModels(settings)
+    alike: dict[tuple[str, int | None, int, Batches], list[Sample]] = {}
+    for sample in samples:
+        slots, threads = _shape(sample.environment, settings)
+        key = (sample.spec.group_key(), slots, threads, sample.batches)
+        alike.setdefault(key, []).append(sample)
+    for (_, slots, threads, batches), group in alike.items():
+        torch.set_num_threads(threads)
+        spec = group[0].spec
+        try:
+            entry = find_weights(registry, spec.weights_digest, name=spec.model, settings=settings)
+            model = models.get(entry)
+            like_then = settings.model_copy(update={"batches": batches})
+            engine = open_engine(model, spec.group(), like_then, slots, inputs=inputs)
+        except ImagemillError as error:
+            yield from (_failed(sample, error) for sample in group)
+            continue
+        if batches == "recorded":
+            yield from _render_batches(engine, group)
+        else:
+            yield from _render(engine, group)
+
+
+def _shape(environment: Mapping[str, Any], settings: Settings) -> tuple[int | None, int]:
+    """B and the thread count that an image was rendered with."""
+    shapes = environment.get("shapes") or {}
+    return shapes.get("slots", settings.slots), environment.get("threads") or settings.threads
+
+
+def _render(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdict]:
+    waiting = list(enumerate(samples))
+    while waiting or engine.busy:
+        room = engine.room()
+        if waiting and room:
+            engine.admit([(ticket, sample.spec) for ticket, sample in waiting[:room]])
+            waiting = waiting[room:]
+        for item in engine.step():
+            yield _verdict(samples[item.ticket], item, engine)
+
+
+def _render_batches(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdict]:
+    """Every recorded micro-batch once, for all the samples that are of it."""
+    by_batch: dict[tuple[Member, ...], list[Sample]] = {}
+    for sample in samples:
+        alone = (Member(image_id=0, spec=sample.spec),)
+        by_batch.setdefault(sample.together or alone, []).append(sample)
+    for batch, wanted in by_batch.items():
+        try:
+            results = _render_together(engine, batch)
+        except ImagemillError as error:
+            yield from (_failed(sample, error) for sample in wanted)
+            continue
+        for sample in wanted:
+            item = results.get(sample.spec.request_key())
+            if item is None:
+                yield _failed(sample, UnknownImage("its row asks for another picture by now"))
+            else:
+                yield _verdict(sample, item, engine)
+
+
+def _render_together(engine: Engine, batch: Sequence[Member]) -> dict[str, Rendered | Failed]:
+    """What comes of a micro-batch, by request key; an error where it can't be the same one."""
+    images = []
+    for slot, member in enumerate(batch):
+        if member.spec is None:
+            raise UnknownImage(
+                f"image {member.image_id}, which shared its batch, is not in the database any more"
+            )
+        images.append((slot, member.spec))
+    results: list[Rendered | Failed] = []
+    try:
+        engine.admit(images)
+        while engine.busy:
+            results += engine.step()
+    finally:
+        # The next micro-batch is rendered, whatever became of this one.
+        engine.abandon()
+    together = Composition.of(images, slots=engine.slots)
+    for item in results:
+        if isinstance(item, Rendered) and item.composition != together:
+            missing = next(other.error for other in results if isinstance(other, Failed))
+            raise RenderError(f"an image of its batch can't be rendered any more: {missing}")
+    return {together.request_keys[item.ticket]: item for item in results}
+
+
+def _verdict(sample: Sample, item: Rendered | Failed, engine: Engine) -> Verdict:
+    if isinstance(item, Failed):
+        return _failed(sample, item.error)
+    return _compare(sample, item, engine)
+
+
+def _compare(sample: Sample, rendered: Rendered, engine: Engine) -> Verdict:
+    now = (rendered.environment or engine.environment).document()
+    changed = _changed_fields(sample.environment, now)
+    alone = sample.batches == "recorded" and not sample.together
+    identical = pixels_sha256(rendered.pixels) == sample.pixels_sha256
+    psnr: float | None = _IDENTICAL_PSNR
+    error = None
+    if not identical:
+        try:
+            psnr = peak_signal_to_noise(sample.read(), rendered.pixels)
+        except ImagemillError as unreadable:
+            psnr, error = None, unreadable.message
+    return Verdict(
+        name=sample.name,
+        identical=identical,
+        psnr=psnr,
+        changed=changed,
+        error=error,
+        alone=alone,
+        certified=sample.certified,
+    )
+
+
+def _failed(sample: Sample, error: ImagemillError) -> Verdict:
+    return Verdict(name=sample.name, identical=False, psnr=None, changed={}, error=error.message)
+
+
+def _changed_fields(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {
+        name: (then.get(name), now.get(name))
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
+    }
+
+
+def peak_signal_to_noise(one: Pixels, other: Pixels) -> float:
+    """PSNR in dB of two pictures of the same shape: 10 log10(255² / MSE), inf where equal."""
+    if one.shape != other.shape:
+        raise BadPixels(f"pictures of {one.shape} and {other.shape} can't be compared")
+    error = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(255**2 / error)

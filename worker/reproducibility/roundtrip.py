@@ -1,0 +1,139 @@
+"""What an autoencoder keeps of a picture, and what noise at one step of a schedule leaves of it.
+
+The picture goes into the latent space and back, once as it is and once with the noise that a
+variation starting at that step would begin from: the same draws, in the same order.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils.torch_utils import randn_tensor
+from PIL import Image
+
+from imagemill.db.errors import ModelError, UsageError
+from imagemill.worker.engine.pictures import Decoder
+from imagemill.worker.engine.schedulers import make_scheduler
+from imagemill.worker.files.records import Pixels
+from imagemill.worker.models.model import Model
+from imagemill.worker.reproducibility.reproduce import peak_signal_to_noise
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundTrip:
+    """Three pictures of one size: the original, decoded again, and decoded with noise.
+
+    `timestep` is the schedule's at the step where the noise was added, `latents` the shape of
+    what the picture became. PSNRs are in dB against the original, inf where equal.
+    """
+
+    original: Pixels
+    decoded: Pixels
+    noised: Pixels
+    timestep: float
+    latents: tuple[int, ...]
+
+    @property
+    def decoded_psnr(self) -> float:
+        """How near the decoded picture is to the original."""
+        return peak_signal_to_noise(self.original, self.decoded)
+
+    @property
+    def noised_psnr(self) -> float:
+        """How near the picture with noise is to the original."""
+        return peak_signal_to_noise(self.original, self.noised)
+
+    def strip(self) -> Image.Image:
+        """The three side by side, in that order."""
+        height, width, _ = self.original.shape
+        strip = Image.new("RGB", (3 * width, height))
+        for place, pixels in enumerate((self.original, self.decoded, self.noised)):
+            strip.paste(Image.fromarray(pixels), (place * width, 0))
+        return strip
+
+    def document(self) -> dict[str, Any]:
+        """The numbers as plain values; an infinite PSNR is None."""
+        height, width, _ = self.original.shape
+        return {
+            "width": width,
+            "height": height,
+            "latents": list(self.latents),
+            "timestep": self.timestep,
+            "decoded_psnr": _finite(self.decoded_psnr),
+            "noised_psnr": _finite(self.noised_psnr),
+        }
+
+
+@torch.inference_mode()
+def round_trip(
+    model: Model,
+    picture: Image.Image,
+    *,
+    width: int,
+    height: int,
+    sampler: str,
+    steps: int,
+    start_step: int,
+    seed: int,
+) -> RoundTrip:
+    """Encode a picture (RGB, any size), decode it, and decode it with noise added.
+
+    The noise is that of step `start_step` of `steps` in the sampler's schedule, counted from 0,
+    the noisiest. A `ModelError` if the model has no autoencoder, a `UsageError` if the steps or
+    the size don't fit.
+    """
+    vae: Any = model.components.get("vae")
+    if vae is None:
+        raise ModelError(f"model {model.name} has no autoencoder")
+    scale = model.facts.latent_scale
+    if width % scale or height % scale:
+        raise UsageError(f"{width}x{height}; allowed: multiples of {scale}")
+    scheduler = make_scheduler(sampler, {}, model_config=model.scheduler_config, seed=seed)
+    timesteps = _timesteps(scheduler, sampler, steps)
+    if not 0 <= start_step < steps:
+        raise UsageError(f"--start-step {start_step}; allowed: 0 to {steps - 1}")
+    processor = VaeImageProcessor(vae_scale_factor=scale)
+    values = processor.preprocess(picture, height, width).to(model.device, model.dtype)
+
+    generator = torch.Generator("cpu").manual_seed(seed)
+    latents = vae.config.scaling_factor * vae.encode(values).latent_dist.sample(generator)
+    noise = randn_tensor(latents.shape, generator=generator, device=model.device, dtype=model.dtype)
+    first = start_step * getattr(scheduler, "order", 1)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(first)
+    time = timesteps[first : first + 1]
+    if hasattr(scheduler, "add_noise"):
+        noised = scheduler.add_noise(latents, noise, time)
+    else:
+        noised = scheduler.scale_noise(latents, time, noise)
+
+    plain, noisy = Decoder(model, rows=1).pictures([latents, noised.to(model.dtype)])
+    return RoundTrip(
+        original=_pixels(values),
+        decoded=plain.pixels,
+        noised=noisy.pixels,
+        timestep=float(time[0]),
+        latents=tuple(latents.shape[1:]),
+    )
+
+
+def _pixels(values: torch.Tensor) -> Pixels:
+    """(1, 3, height, width) in [-1, 1] as pixels."""
+    unit = (values.float() * 0.5 + 0.5).clamp(0, 1)[0].permute(1, 2, 0)
+    pixels: Pixels = (unit * 255).round().to(torch.uint8).cpu().numpy()
+    return pixels
+
+
+def _timesteps(scheduler: Any, sampler: str, steps: int) -> torch.Tensor:
+    try:
+        scheduler.set_timesteps(steps, device="cpu")
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise UsageError(f"sampler {sampler}, {steps} steps: {error}") from error
+    timesteps: torch.Tensor = scheduler.timesteps
+    return timesteps
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isinf(value) else round(value, 2)

@@ -1,0 +1,93 @@
+"""What workers of one kind agree on through the database: B of each group, and certificates.
+
+B is one value per class of device and group, because another B is another environment; whether
+pixels are independent of the batch is tried once per environment, by whoever meets it first.
+"""
+
+import logging
+
+from imagemill.db.database import Database
+from imagemill.db.errors import ImagemillError
+from imagemill.db.queries import environments
+from imagemill.db.queries.claims import GroupChoice
+from imagemill.db.queries.objects import environment_id
+from imagemill.db.settings import Settings
+from imagemill.worker.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+class Agreements:
+    """The agreements of one process. `device_class` is equal for devices that share a B."""
+
+    def __init__(self, database: Database, *, device_class: str, settings: Settings) -> None:
+        self._database = database
+        self._device_class = device_class
+        self._settings = settings
+        self._shrunk: dict[int, int] = {}
+
+    def slots(self, group_id: int) -> int | None:
+        """B for a group: shrunk here, set by the operator, or agreed; None if it is open."""
+        if group_id in self._shrunk:
+            return self._shrunk[group_id]
+        if self._settings.slots is not None:
+            return self._settings.slots
+        return self._database.run(
+            lambda session: environments.batch_size(
+                session, device=self._device_class, group_id=group_id
+            )
+        )
+
+    def settle(self, group_id: int, slots: int) -> int:
+        """The B that counts, where this worker's engine came out with `slots`."""
+        if self._settings.slots is not None or group_id in self._shrunk:
+            return slots
+        return self._database.run(
+            lambda session: environments.agree_on_batch_size(
+                session, device=self._device_class, group_id=group_id, slots=slots
+            )
+        )
+
+    def shrink(self, group_id: int, slots: int) -> None:
+        """After running out of memory: `slots` at the most from now on, for all of this class."""
+        self._shrunk[group_id] = slots
+        if self._settings.slots is None:
+            self._shrunk[group_id] = self._database.run(
+                lambda session: environments.shrink_batch_size(
+                    session, device=self._device_class, group_id=group_id, slots=slots
+                )
+            )
+
+    def certify(self, choice: GroupChoice, engine: Engine) -> None:
+        """Try whether pixels are independent of the batch, unless somebody did, and record it."""
+        from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify  # noqa: PLC0415  # loads torch
+
+        environment = engine.environment
+        known = self._database.run(
+            lambda session: environment_id(
+                session, fingerprint=environment.fingerprint(), document=environment.document()
+            )
+        )
+        with self._database.reading() as session:
+            if environments.certificate(session, known) is not None:
+                return
+        try:
+            verdict = certify(engine, choice.document, model_name=choice.model_name)
+        except ImagemillError as error:
+            # A model that can't render the known rows (it wants an init image, say).
+            log.info("%s can't be certified: %s", choice.model_name, error)
+            return
+        if not verdict.holds:
+            found = {
+                "independence": f"depend on the batch; {HOW_TO_KEEP_BITS}",
+                "composition": "change even where the batch is the same",
+            }
+            log.warning(
+                "on this device the pixels of %s %s (`imagemill certify --model %s` says where)",
+                choice.model_name,
+                found[verdict.promise],
+                choice.model_name,
+            )
+        self._database.run(
+            lambda session: environments.record_certificate(session, known, verdict.document())
+        )

@@ -1,0 +1,79 @@
+"""The shelf: warm models and the engine of the group in work, for one worker process."""
+
+from functools import partial
+from typing import Protocol
+
+from imagemill.db.models.registry import find_weights, load_registry
+from imagemill.db.queries.claims import GroupChoice
+from imagemill.db.settings import Settings
+from imagemill.db.storage import Storage
+from imagemill.db.storage.inputs import fetch_input
+from imagemill.worker.engine import Engine
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.shifts.batch_sizes import Agreements
+
+
+class Shelf(Protocol):
+    """Where a shift gets its engines from; tests have one that needs no torch."""
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The weights digests of the models that need no loading."""
+
+    def engine(self, choice: GroupChoice) -> Engine:
+        """An idle engine for a group; a `ModelError` if this worker can't serve it."""
+
+    def shrink(self, choice: GroupChoice) -> bool:
+        """Give the group half the slots from now on; False if it has the fewest already."""
+
+
+class ModelShelf:
+    """Engines of registered models. One engine is kept: that of the group last rendered."""
+
+    def __init__(self, settings: Settings, agreements: Agreements, storage: Storage) -> None:
+        # Here and not above: who only wants the protocol must not load torch.
+        from imagemill.worker.models.loader import WarmModels  # noqa: PLC0415  # see above
+
+        self._settings = settings
+        self._agreements = agreements
+        self._inputs = partial(fetch_input, storage)
+        self._registry = load_registry(settings)
+        self._models = WarmModels(settings)
+        self._engine: tuple[int, Engine] | None = None
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """The weights digests of the warm models."""
+        return self._models.digests
+
+    def engine(self, choice: GroupChoice) -> Engine:
+        """The group's engine: the one in work, or a new one on a warm or newly loaded model."""
+        if self._engine is not None and self._engine[0] == choice.id:
+            return self._engine[1]
+        self._engine = None
+        engine = self._open(choice, self._agreements.slots(choice.id))
+        agreed = self._agreements.settle(choice.id, engine.slots)
+        if agreed != engine.slots:
+            engine = self._open(choice, agreed)
+        self._agreements.certify(choice, engine)
+        self._engine = choice.id, engine
+        return engine
+
+    def shrink(self, choice: GroupChoice) -> bool:
+        """Forget the group's engine; the next has half its slots, if that had more than one."""
+        if self._engine is None or self._engine[0] != choice.id:
+            return False
+        slots = self._engine[1].slots
+        self._engine = None
+        self._agreements.shrink(choice.id, max(1, slots // 2))
+        return slots > 1
+
+    def _open(self, choice: GroupChoice, slots: int | None) -> Engine:
+        entry = find_weights(
+            self._registry,
+            choice.document["weights_digest"],
+            name=choice.model_name,
+            settings=self._settings,
+        )
+        model = self._models.get(entry)
+        return open_engine(model, choice.document, self._settings, slots, inputs=self._inputs)

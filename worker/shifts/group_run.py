@@ -1,0 +1,262 @@
+"""Rendering one group: fill the slots, step, hand over what is finished, until nothing is left.
+
+Images of a forward pass that raised, or of a process that died, come back one at a time and are
+rendered with no neighbour, so that the one that did it is found and takes no other with it.
+"""
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from imagemill.db.errors import (
+    ImagemillError,
+    OutOfMemory,
+    RenderError,
+    ServiceError,
+    StorageDenied,
+    first_line,
+)
+from imagemill.db.queries.claims import Claimed, GroupChoice
+from imagemill.worker.engine import Engine, Failed, Rendered
+from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.limits import RenderLimits
+from imagemill.worker.shifts.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+_PENDING_BATCHES = 4
+"""How many batches may wait for storage before the engine waits too."""
+
+_CLAIM_PAUSE_SECONDS = 0.5
+"""How long to leave the database alone after a claim that found nothing, while images render."""
+
+_GROUP_SECONDS = 120.0
+"""How long a run goes on claiming before the shift asks again which group is due."""
+
+
+class GroupRun:
+    """One engine's work on one group, within a shift.
+
+    It holds at most what is in the slots, B waiting for one, and images whose request is among
+    those: their followers, which become done together with it. `rendered` counts images that were
+    handed to the recorder, `failed` those that were charged a failure; `ticks` moves while the
+    engine works.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        holdings: Holdings,
+        recorder: Recorder,
+        choice: GroupChoice,
+        limits: RenderLimits,
+        must_stop: Callable[[], bool],
+    ) -> None:
+        self.rendered = 0
+        self.failed = 0
+        self._claims = 0
+        self._engine = engine
+        self._holdings = holdings
+        self._recorder = recorder
+        self._choice = choice
+        self._limits = limits
+        self._must_stop = must_stop
+        self._waiting: deque[Claimed] = deque()
+        self._rendering: dict[int, Claimed] = {}
+        self._followers: dict[str, list[Claimed]] = {}
+        self._applied = holdings.lease.orders
+        self._ask_again = 0.0
+
+    @property
+    def ticks(self) -> int:
+        """A number that moves while work gets on."""
+        return self._engine.steps + self._claims
+
+    def work(self) -> int:
+        """Render until nothing of the group can be claimed, or the shift must stop.
+
+        How many images were claimed. What is not finished then is given back, uncharged.
+        `OutOfMemory` if the device is too small for this engine, which no image is charged for.
+        """
+        try:
+            claimed = self._render_all()
+        except OutOfMemory:
+            self._let_go()
+            raise
+        finally:
+            self._engine.abandon()
+        self._let_go()
+        return claimed
+
+    def _render_all(self) -> int:
+        claimed = 0
+        ends = time.monotonic() + _GROUP_SECONDS
+        while not self._must_stop():
+            if time.monotonic() < ends:
+                claimed += self._claim()
+            self._drop_stopped_jobs()
+            self._admit()
+            if not self._engine.busy and not self._waiting:
+                break
+            self._step()
+            self._recorder.wait(at_most=_PENDING_BATCHES * self._engine.slots, stop=self._must_stop)
+        return claimed
+
+    def _claim(self) -> int:
+        """Claim what the slots can take; when only some are free, a batch ahead.
+
+        An idle engine is filled: one with recorded batches takes nobody until it is idle again.
+        """
+        room = 0 if self._solo_in_work else self._engine.room()
+        if room == 0 or self._waiting or time.monotonic() < self._ask_again:
+            return 0
+        if self._engine.busy:
+            return self._claim_some(self._engine.slots)
+        claimed = 0
+        while (free := room - len(self._waiting)) > 0:
+            count = self._claim_some(free)
+            claimed += count
+            # Fewer than asked for: there are no more. None that waits: they all follow others.
+            if count < free or room - len(self._waiting) == free:
+                break
+        return claimed
+
+    def _claim_some(self, limit: int) -> int:
+        """Claim up to so many: those to be rendered wait, the others follow them."""
+        claim = self._holdings.claim(self._choice.id, limit=limit, check=self._check)
+        self._claims += 1
+        self.failed += claim.refused
+        if claim.count == 0:
+            self._ask_again = time.monotonic() + _CLAIM_PAUSE_SECONDS
+        in_work = {image.request_key for image in (*self._rendering.values(), *self._waiting)}
+        for image in claim.images:
+            key = image.request_key
+            if key in in_work:
+                self._followers.setdefault(key, []).append(image)
+            else:
+                in_work.add(key)
+                self._waiting.append(image)
+        return claim.count
+
+    def _check(self, image: Claimed) -> None:
+        self._limits.check(image, self._choice.document)
+
+    @property
+    def _solo_in_work(self) -> bool:
+        return any(image.solo for image in self._rendering.values())
+
+    def _admit(self) -> None:
+        """Put waiting images into free slots; a suspect only into an empty engine."""
+        if self._solo_in_work:
+            return
+        chosen: list[Claimed] = []
+        room = self._engine.room()
+        while self._waiting and len(chosen) < room:
+            if self._waiting[0].solo:
+                if not self._engine.busy and not chosen and self._all_recorded():
+                    chosen.append(self._waiting.popleft())
+                break
+            chosen.append(self._waiting.popleft())
+        if not chosen:
+            return
+        mine = self._holdings.begin(chosen)
+        self._rendering |= {image.id: image for image in mine}
+        self._guarded(lambda: self._engine.admit([(image.id, image.spec) for image in mine]))
+
+    def _all_recorded(self) -> bool:
+        """Wait until what was rendered is done; False if the shift must stop first.
+
+        A suspect may end the process, and what is not recorded then is charged along with it.
+        """
+        return self._recorder.wait(stop=self._must_stop)
+
+    def _step(self) -> None:
+        if not self._engine.busy:
+            return
+        finished: list[Rendered | Failed] = []
+        self._guarded(lambda: finished.extend(self._engine.step()))
+        for item in finished:
+            image = self._rendering.pop(item.ticket)
+            if isinstance(item, Rendered):
+                self._followers.pop(image.request_key, None)
+                environment = item.environment or self._engine.environment
+                self._recorder.add(image, item, environment)
+                self.rendered += 1
+                if image.solo:
+                    self._all_recorded()
+            else:
+                self._fail(image, _charged(item.error))
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        """Call into the engine; whatever it raises is a failure of the images in it."""
+        try:
+            call()
+        except OutOfMemory:
+            raise
+        except ImagemillError as error:
+            self._fail_all(_charged(error))
+        except Exception as error:  # a model may raise anything
+            log.exception("a forward pass raised")
+            self._fail_all(RenderError(f"{type(error).__name__}: {first_line(error)}"))
+
+    def _fail_all(self, error: ImagemillError) -> None:
+        """The forward pass itself failed: every image in it is a suspect now."""
+        images = list(self._rendering.values())
+        log.warning("a forward pass of %s images failed: %s", len(images), error)
+        self._engine.abandon()
+        self._rendering.clear()
+        for image in images:
+            self._fail(image, error, neighbours=len(images) > 1)
+
+    def _fail(self, image: Claimed, error: ImagemillError, *, neighbours: bool = False) -> None:
+        self.failed += self._holdings.fail(image, error, neighbours=neighbours)
+        self._give_back(self._followers.pop(image.request_key, ()))
+
+    def _drop_stopped_jobs(self) -> None:
+        """Let go of images whose job was paused or cancelled, once for every heartbeat.
+
+        Only once: what is claimed later belongs to a job that was running by then.
+        """
+        orders = self._holdings.lease.orders
+        if orders is self._applied:
+            return
+        self._applied = orders
+        stopped = [
+            image
+            for image in (*self._rendering.values(), *self._waiting, *self._following())
+            if image.job_id in orders.stopped_jobs
+        ]
+        if not stopped:
+            return
+        ids = {image.id for image in stopped}
+        self._engine.cancel(ids)
+        for image in stopped:
+            if self._rendering.pop(image.id, None) or image in self._waiting:
+                stopped += self._followers.pop(image.request_key, [])
+        self._waiting = deque(image for image in self._waiting if image.id not in ids)
+        for key, followers in self._followers.items():
+            self._followers[key] = [image for image in followers if image.id not in ids]
+        self._give_back(stopped)
+
+    def _following(self) -> Iterable[Claimed]:
+        return (image for followers in self._followers.values() for image in followers)
+
+    def _let_go(self) -> None:
+        """Give back what is not finished; followers of rendered images are not held any more."""
+        if self._holdings.lease.lost:
+            return
+        self._give_back([*self._rendering.values(), *self._waiting, *self._following()])
+
+    def _give_back(self, images: Iterable[Claimed]) -> None:
+        ids = {image.id for image in images}
+        if ids:
+            self._holdings.give_back(ids)
+
+
+def _charged(error: ImagemillError) -> ImagemillError:
+    """The error, if it is an image's; one of a service (fetching an input) is raised instead."""
+    if isinstance(error, StorageDenied) or (isinstance(error, ServiceError) and error.retryable):
+        raise error
+    return error

@@ -1,0 +1,200 @@
+"""What a shift may do with the images it holds: each method is one fenced transaction.
+
+Whatever is asked after the lease is over changes nothing, so nobody waits for the database any
+longer than the lease lasts.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy.orm import Session
+
+from imagemill.db.database import Database
+from imagemill.db.errors import ImagemillError, RenderError
+from imagemill.db.queries import claims, objects, shifts
+from imagemill.db.queries.claims import Claimed, Failure, RetryPolicy
+from imagemill.db.queries.objects import StoredImage
+from imagemill.db.states import ImageState
+from imagemill.worker.shifts.lease import Lease
+
+if TYPE_CHECKING:
+    from imagemill.worker.models.environment import Environment
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What a claim brought: the images that are to be rendered.
+
+    `reused` images were done at once, because their request has a file by now; `refused` ones
+    are dead, because the caller's check said so.
+    """
+
+    images: tuple[Claimed, ...]
+    reused: int = 0
+    refused: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many images were claimed in all."""
+        return len(self.images) + self.reused + self.refused
+
+
+class Holdings:
+    """The images of one shift, in the database. Safe to use from several threads."""
+
+    def __init__(
+        self, *, database: Database, lease: Lease, route: str, policy: RetryPolicy
+    ) -> None:
+        self.lease = lease
+        self._database = database
+        self._shift_id = lease.shift_id
+        self._route = route
+        self._policy = policy
+
+    def claim(self, group_id: int, *, limit: int, check: Callable[[Claimed], None]) -> Claim:
+        """Claim images, and finish at once those whose request has a file by now.
+
+        What `check` raises a `RenderError` for is dead in the same transaction, before anything
+        is done by its request key: nobody must be given a file by a key that is not its own.
+        """
+
+        def work(session: Session) -> tuple[list[Claimed], set[str], list[_Refusal]]:
+            claimed = claims.claim(
+                session,
+                shift_id=self._shift_id,
+                group_id=group_id,
+                route=self._route,
+                limit=limit,
+            )
+            refusals = list(_refusals(claimed, check))
+            for image, error in refusals:
+                claims.fail(
+                    session,
+                    shift_id=self._shift_id,
+                    image_id=image.id,
+                    failure=_failure(image, error, retryable=False),
+                    policy=self._policy,
+                )
+            refused = {image.id for image, _ in refusals}
+            images = [image for image in claimed if image.id not in refused]
+            known = set(objects.find_objects(session, [image.request_key for image in images]))
+            if known:
+                objects.finish_known(session, shift_id=self._shift_id, request_keys=known)
+            return images, known, refusals
+
+        images, known, refusals = self._run(work)
+        for image, error in refusals:
+            _log_failure(image, error, ImageState.DEAD)
+        unknown = tuple(image for image in images if image.request_key not in known)
+        return Claim(images=unknown, reused=len(images) - len(unknown), refused=len(refusals))
+
+    def begin(self, images: Sequence[Claimed]) -> list[Claimed]:
+        """Record that rendering begins; those of the images that are still ours."""
+        ids = [image.id for image in images]
+        mine = self._run(
+            lambda session: claims.begin(session, shift_id=self._shift_id, image_ids=ids)
+        )
+        return [image for image in images if image.id in mine]
+
+    def end_rendering(self, image: Claimed) -> None:
+        """Record that an image is rendered, and only has to be stored."""
+        self._run(
+            lambda session: claims.end_rendering(
+                session, shift_id=self._shift_id, image_id=image.id
+            )
+        )
+
+    def fail(
+        self,
+        image: Claimed,
+        error: ImagemillError,
+        *,
+        neighbours: bool = False,
+        final: bool = False,
+    ) -> bool:
+        """Charge a failure to an image; whether it was still ours.
+
+        With `neighbours` in the forward pass the error says nothing about this image: it only
+        becomes a suspect. `final`: no retry here can help, so it is dead at once.
+        """
+        retryable = neighbours or (error.retryable and not final)
+        failure = _failure(image, error, retryable=retryable)
+        state = self._run(
+            lambda session: claims.fail(
+                session,
+                shift_id=self._shift_id,
+                image_id=image.id,
+                failure=failure,
+                policy=self._policy,
+            )
+        )
+        _log_failure(image, error, state)
+        return state is not None
+
+    def give_back(self, image_ids: Collection[int] | None = None) -> int:
+        """Give back these images, or all, uncharged; how many there were."""
+        return self._run(
+            lambda session: claims.give_back(session, shift_id=self._shift_id, image_ids=image_ids)
+        )
+
+    def complete(self, stored: Collection[StoredImage], environment: "Environment") -> int:
+        """Make every image done that waits for one of these files; how many became done."""
+
+        def work(session: Session) -> int:
+            environment_id = objects.environment_id(
+                session,
+                fingerprint=environment.fingerprint(),
+                document=environment.document(),
+            )
+            return objects.complete(
+                session,
+                shift_id=self._shift_id,
+                environment_id=environment_id,
+                stored=stored,
+            )
+
+        return self._run(work)
+
+    def end(self, reason: str) -> int:
+        """Give back everything, uncharged, and close the shift; how many images that were."""
+
+        def work(session: Session) -> int:
+            count = claims.give_back(session, shift_id=self._shift_id)
+            shifts.end_shift(session, shift_id=self._shift_id, reason=reason)
+            return count
+
+        return self._run(work)
+
+    def _run(self, work: Callable[[Session], T]) -> T:
+        return self._database.run(work, patience=self.lease.seconds_left)
+
+
+_Refusal = tuple[Claimed, RenderError]
+
+
+def _refusals(images: Sequence[Claimed], check: Callable[[Claimed], None]) -> Iterator[_Refusal]:
+    for image in images:
+        try:
+            check(image)
+        except RenderError as error:
+            yield image, error
+
+
+def _failure(image: Claimed, error: ImagemillError, *, retryable: bool) -> Failure:
+    return Failure(code=error.code, message=error.message, retryable=retryable, solo=image.solo)
+
+
+def _log_failure(image: Claimed, error: ImagemillError, state: ImageState | None) -> None:
+    log.warning(
+        "image %s failed, now %s: %s",
+        image.id,
+        state or "not ours",
+        error.message,
+        extra={"job": image.job_id, "image": image.id},
+    )

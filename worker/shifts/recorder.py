@@ -1,0 +1,263 @@
+"""Behind the denoiser: encode, hash, upload and commit in threads, so that the GPU never waits.
+
+Order is what makes the effect exactly-once: the file is in storage, verified, before the
+transaction that makes its images done. A crash in between leaves a file without a row, which the
+next attempt finds and adopts, or `sweep` removes.
+"""
+
+import itertools
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from imagemill.db.errors import (
+    ImagemillError,
+    ObjectConflict,
+    RenderError,
+    StorageError,
+    first_line,
+)
+from imagemill.db.logs import log_fields
+from imagemill.db.queries.claims import Claimed
+from imagemill.db.queries.objects import StoredImage
+from imagemill.db.specs import FILE_SUFFIXES
+from imagemill.db.storage import Storage
+from imagemill.db.storage.keys import object_key
+from imagemill.worker.engine import Rendered
+from imagemill.worker.files.encoder import EncodedImage, encode
+from imagemill.worker.files.records import ImageRecord, pixels_sha256
+from imagemill.worker.shifts.leased_images import Holdings
+
+if TYPE_CHECKING:
+    from imagemill.worker.models.environment import Environment
+
+log = logging.getLogger(__name__)
+
+COMMIT_IMAGES = 64
+COMMIT_SECONDS = 0.2
+"""A commit takes what is stored by then: at most so many images, waiting at most so long."""
+
+_LOOK_SECONDS = 0.1
+_FIRST_PAUSE_SECONDS = 0.2
+_LONGEST_PAUSE_SECONDS = 10.0
+
+_LAST_COMMIT_SECONDS = 5.0
+"""How long a shift that must end waits for a commit that the database does not answer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ready:
+    stored: StoredImage
+    environment: "Environment"
+
+
+class Recorder:
+    """Takes rendered images and makes them done, for one shift; a context manager.
+
+    `give_up` says when waiting for a store that does not answer has no more sense. `ticks` moves
+    with every file, commit and try; `failed` counts images that no file could be made of. A
+    service that failed for good is raised by the next call.
+    """
+
+    def __init__(
+        self,
+        *,
+        holdings: Holdings,
+        storage: Storage,
+        threads: int = 2,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.ticks = 0
+        self.done = 0
+        self.failed = 0
+        self._holdings = holdings
+        self._storage = storage
+        self._give_up = give_up
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
+        self._committer = threading.Thread(target=self._commit_all, name="commit", daemon=True)
+        self._stored: queue.SimpleQueue[_Ready | None] = queue.SimpleQueue()
+        self._changed = threading.Condition()
+        self._pending = 0
+        self._failure: BaseException | None = None
+        self._stopping = threading.Event()
+
+    def __enter__(self) -> "Recorder":
+        self._committer.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Commit what is stored, drop what is not, and end the threads.
+
+        A request that hangs in a thread is left alone: what it may still bring about is a file
+        without a row.
+        """
+        self._stopping.set()
+        self._pool.shutdown(wait=self._pending == 0, cancel_futures=True)
+        self._stored.put(None)
+        self._committer.join(timeout=_LAST_COMMIT_SECONDS)
+
+    def add(self, image: Claimed, rendered: Rendered, environment: "Environment") -> None:
+        """Hand over a rendered image; returns at once."""
+        self._raise_failure()
+        with self._changed:
+            self._pending += 1
+        future = self._pool.submit(self._store_named, image, rendered, environment)
+        future.add_done_callback(self._on_stored)
+
+    def wait(self, *, at_most: int = 0, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Wait until at most so many images are not recorded yet; False if `stop` said so first.
+
+        The engine must not run away from a store or database that is slower than it.
+        """
+        with self._changed:
+            while self._pending > at_most and self._failure is None and not stop():
+                self._changed.wait(_LOOK_SECONDS)
+            reached = self._pending <= at_most
+        self._raise_failure()
+        return reached
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _on_stored(self, future: Future[_Ready | None]) -> None:
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is not None:
+            self._fail(error)
+        elif (ready := future.result()) is not None:
+            self._stored.put(ready)
+        else:
+            self._settle(1)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._failure = self._failure or error
+            self._changed.notify_all()
+
+    def _settle(self, count: int) -> None:
+        self.ticks += 1
+        with self._changed:
+            self._pending -= count
+            self._changed.notify_all()
+
+    def _commit_all(self) -> None:
+        ended = False
+        while not ended:
+            batch: list[_Ready] = []
+            deadline: float | None = None
+            while len(batch) < COMMIT_IMAGES:
+                timeout = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+                try:
+                    item = self._stored.get(timeout=timeout)
+                except queue.Empty:
+                    break
+                if item is None:
+                    ended = True
+                    break
+                batch.append(item)
+                deadline = deadline or time.monotonic() + COMMIT_SECONDS
+            try:
+                self._commit(batch)
+            except Exception as error:  # handed to the shift, which raises it
+                self._fail(error)
+                return
+
+    def _commit(self, batch: list[_Ready]) -> None:
+        by_environment: dict[str, list[_Ready]] = {}
+        for item in batch:
+            by_environment.setdefault(item.environment.fingerprint(), []).append(item)
+        for items in by_environment.values():
+            stored = [item.stored for item in items]
+            self.done += self._holdings.complete(stored, items[0].environment)
+        if batch:
+            self._settle(len(batch))
+
+    def _store_named(
+        self, image: Claimed, rendered: Rendered, environment: "Environment"
+    ) -> _Ready | None:
+        """As `_store`; every line that it logs says which image it is about."""
+        shift_id = self._holdings.lease.shift_id
+        with log_fields(shift=shift_id, job=image.job_id, image=image.id):
+            return self._store(image, rendered, environment)
+
+    def _store(
+        self, image: Claimed, rendered: Rendered, environment: "Environment"
+    ) -> _Ready | None:
+        """Make a file and store it; None if the image can't become one, which it then says."""
+        try:
+            encoded = _encoded(image, rendered, environment)
+            key = object_key(image.request_key, encoded.sha256, FILE_SUFFIXES[image.spec.format])
+            self._put(image, key, encoded)
+        except (RenderError, ObjectConflict) as error:
+            # This image's own fault: without a charge, it would end shift after shift.
+            self.failed += self._holdings.fail(image, error)
+            return None
+        stored = StoredImage(
+            request_key=image.request_key,
+            object_key=key,
+            uri=self._storage.object_uri(key),
+            sha256=encoded.sha256,
+            pixels_sha256=encoded.pixels_sha256,
+            size_bytes=len(encoded.body),
+            width=encoded.width,
+            height=encoded.height,
+            format=image.spec.format,
+            outcome=rendered.outcome,
+            cut=rendered.cut,
+            seconds=rendered.seconds,
+            composition=rendered.composition,
+        )
+        self.ticks += 1
+        return _Ready(stored=stored, environment=environment)
+
+    def _put(self, image: Claimed, key: str, encoded: EncodedImage) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        for attempt in itertools.count():
+            try:
+                self._storage.put(key, encoded.body, media_type=encoded.media_type)
+            except StorageError as error:
+                if not error.retryable or self._stopping.is_set() or self._give_up():
+                    raise
+                log.warning("waiting for the store %s: %s", self._storage.uri, error)
+                if attempt == 0:
+                    # A worker may be lost while it waits, and the store's fault is not the image's.
+                    # Not before: what ends its process by being stored must be charged for it.
+                    self._holdings.end_rendering(image)
+            else:
+                return
+            self.ticks += 1
+            self._stopping.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+
+
+def _encoded(image: Claimed, rendered: Rendered, environment: "Environment") -> EncodedImage:
+    """The image's file; a `RenderError` where its format can't hold the picture."""
+    try:
+        record = ImageRecord(
+            spec=image.spec,
+            environment=environment.document(),
+            pixels_sha256=pixels_sha256(rendered.pixels),
+            outcome=rendered.outcome,
+            prompt_cut=rendered.cut,
+        )
+        return encode(rendered.pixels, record)
+    except ImagemillError:
+        raise
+    except Exception as error:  # Pillow raises many kinds
+        raise RenderError(
+            f"can't write it as {image.spec.format}: {type(error).__name__}: {first_line(error)}"
+        ) from error

@@ -1,0 +1,281 @@
+"""A shift: one Celery task's work. Groups are rendered one after another on one lease.
+
+The loop is written against `Shelf` and `Engine`, so the same code runs under a GPU, a CPU and
+the fault-injection tests.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from imagemill.db.database import Database
+from imagemill.db.errors import (
+    ImagemillError,
+    ModelError,
+    OutOfMemory,
+    OverLimit,
+    ServiceError,
+    first_line,
+)
+from imagemill.db.logs import log_fields
+from imagemill.db.queries import claims, shifts
+from imagemill.db.queries.claims import GroupChoice, RetryPolicy
+from imagemill.db.settings import Settings
+from imagemill.db.storage import Storage
+from imagemill.worker.engine import Engine
+from imagemill.worker.shifts.engines import Shelf
+from imagemill.worker.shifts.group_run import GroupRun
+from imagemill.worker.shifts.lease import Lease
+from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.limits import RenderLimits
+from imagemill.worker.shifts.recorder import Recorder
+
+log = logging.getLogger(__name__)
+
+_REFUSED_IMAGES = 8
+"""Images that die with the reason when this worker can't load their model.
+
+Few at a time: a worker that is wrongly set up must not use up a job that others can render.
+"""
+
+_REFUSED_SECONDS = 60.0
+"""How long a worker leaves a group alone that it could not load."""
+
+_STORE_SECONDS = 300.0
+"""How long after its time a shift still waits for a store to take what is rendered."""
+
+_STORE_PART_OF_DRAIN = 0.5
+"""The part of a drain's time in which the store may still take what is rendered."""
+
+_REASON_LENGTH = 32
+"""What `shifts.end_reason` holds."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ShiftReport:
+    """What a shift did; its text is what Flower shows as the task's result."""
+
+    done: int = 0
+    failed: int = 0
+    given_back: int = 0
+    seconds: float = 0.0
+    groups: Counter[str] = field(default_factory=Counter)
+    reason: str = "nothing left to do"
+
+    def __str__(self) -> str:
+        """One readable line, without prompts."""
+        parts = [f"{self.done} done in {self.seconds:.0f} s"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        if self.given_back:
+            parts.append(f"{self.given_back} given back")
+        if self.groups:
+            parts.append(", ".join(f"{group}: {count}" for group, count in self.groups.items()))
+        return f"{'; '.join(parts)} ({self.reason})"
+
+
+class Refusals:
+    """Groups that this process could not load lately; outlives a shift."""
+
+    def __init__(self) -> None:
+        self._until: dict[int, float] = {}
+
+    def add(self, group_id: int) -> None:
+        """Leave a group alone for a while."""
+        self._until[group_id] = time.monotonic() + _REFUSED_SECONDS
+
+    def current(self) -> set[int]:
+        """The groups to leave alone now."""
+        now = time.monotonic()
+        self._until = {group: until for group, until in self._until.items() if until > now}
+        return set(self._until)
+
+
+class Shift:
+    """Renders for one worker until the time is over, nothing is left, or somebody says stop."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        storage: Storage,
+        shelf: Shelf,
+        settings: Settings,
+        worker_id: int,
+        route: str,
+        refusals: Refusals | None = None,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._shelf = shelf
+        self._settings = settings
+        self._worker_id = worker_id
+        self._route = route
+        self._refusals = refusals or Refusals()
+        self._draining = draining
+        self._policy = RetryPolicy.from_settings(settings)
+        self._limits = RenderLimits.from_settings(settings)
+        self._report = ShiftReport()
+        self._ends = time.monotonic() + settings.shift_seconds
+        self._stores_until = self._ends + _STORE_SECONDS
+        self._run: GroupRun | None = None
+        self._recorder: Recorder | None = None
+
+    def work(self) -> ShiftReport:
+        """Do the shift. A `ServiceError` is raised after everything held was given back."""
+        started = time.monotonic()
+        self._database.run(lambda session: shifts.rescue(session, policy=self._policy))
+        if self._choose(set(), ()) is None:
+            return self._report
+        shift_id = self._database.run(
+            lambda session: shifts.start_shift(
+                session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds
+            )
+        )
+        with log_fields(shift=shift_id), self._lease(shift_id) as lease:
+            holdings = Holdings(
+                database=self._database, lease=lease, route=self._route, policy=self._policy
+            )
+            try:
+                self._work_on(holdings)
+            except ServiceError as error:
+                self._report.reason = f"{error.code}: {error}"
+                raise
+            finally:
+                self._end(holdings)
+                self._report.seconds = time.monotonic() - started
+                log.info("shift %s ended: %s", shift_id, self._report)
+        return self._report
+
+    def _lease(self, shift_id: int) -> Lease:
+        return Lease(
+            database=self._database,
+            shift_id=shift_id,
+            lease_seconds=self._settings.lease_seconds,
+            heartbeat_seconds=self._settings.heartbeat_seconds,
+            hang_seconds=self._settings.hang_seconds,
+            progress=self._progress,
+            patience_seconds=self._settings.lease_seconds,
+        )
+
+    def _work_on(self, holdings: Holdings) -> None:
+        lease = holdings.lease
+        with Recorder(
+            holdings=holdings, storage=self._storage, give_up=lambda: self._must_leave(lease)
+        ) as recorder:
+            self._recorder = recorder
+            exhausted: set[int] = set()
+            # Each shift starts with the job that is due, whatever is loaded: otherwise a long job
+            # would keep every other model waiting. From then on loaded models go first.
+            loaded: Sequence[str] = ()
+            try:
+                while not self._must_stop(lease):
+                    choice = self._choose(exhausted, loaded)
+                    if choice is None:
+                        break
+                    engine = self._open(holdings, choice)
+                    loaded = self._shelf.loaded
+                    if engine is not None and self._render(choice, engine, holdings, recorder) == 0:
+                        exhausted.add(choice.id)
+                recorder.wait(stop=lambda: self._must_leave(lease))
+            finally:
+                self._report.done = recorder.done
+                self._report.failed += recorder.failed
+
+    def _render(
+        self, choice: GroupChoice, engine: Engine, holdings: Holdings, recorder: Recorder
+    ) -> int:
+        run = GroupRun(
+            engine=engine,
+            holdings=holdings,
+            recorder=recorder,
+            choice=choice,
+            limits=self._limits,
+            must_stop=lambda: self._must_stop(holdings.lease),
+        )
+        self._run = run
+        try:
+            return run.work()
+        except OutOfMemory as error:
+            if self._shelf.shrink(choice):
+                log.warning("%s; going on with fewer slots", error)
+            else:
+                self._refuse(holdings, choice, error)
+            return 1
+        finally:
+            self._report.failed += run.failed
+            self._report.groups[_group_name(choice)] += run.rendered
+
+    def _open(self, holdings: Holdings, choice: GroupChoice) -> Engine | None:
+        """The group's engine; None if this worker can't serve it, which its images then say."""
+        try:
+            self._limits.check_group(choice.document)
+            with holdings.lease.waiting():
+                return self._shelf.engine(choice)
+        except (ModelError, OutOfMemory, OverLimit) as error:
+            self._refuse(holdings, choice, error)
+        except ServiceError:
+            raise
+        except Exception as error:  # damaged weights raise anything
+            log.exception("a model could not be loaded")
+            problem = f"{choice.model_name}: {type(error).__name__}: {first_line(error)}"
+            self._refuse(holdings, choice, ModelError(problem))
+        return None
+
+    def _refuse(self, holdings: Holdings, choice: GroupChoice, error: ImagemillError) -> None:
+        """Let a few images of the group die with the reason, and leave it alone for a while."""
+        log.warning("can't render %s: %s", _group_name(choice), error)
+        self._refusals.add(choice.id)
+        claim = holdings.claim(
+            choice.id,
+            limit=_REFUSED_IMAGES,
+            check=lambda image: self._limits.check(image, choice.document),
+        )
+        self._report.failed += claim.refused
+        for image in claim.images:
+            self._report.failed += holdings.fail(image, error, final=True)
+
+    def _choose(self, exhausted: set[int], loaded: Sequence[str]) -> GroupChoice | None:
+        avoided = exhausted | self._refusals.current()
+        return self._database.run(
+            lambda session: claims.choose_group(
+                session, route=self._route, loaded=loaded, busy=avoided
+            )
+        )
+
+    def _must_stop(self, lease: Lease) -> bool:
+        """Whether to stop at this step boundary."""
+        if lease.lost:
+            self._report.reason = "lease lost"
+        elif self._draining() or lease.orders.draining:
+            self._report.reason = "draining"
+            patience = self._settings.drain_seconds * _STORE_PART_OF_DRAIN
+            self._stores_until = min(self._stores_until, time.monotonic() + patience)
+        elif time.monotonic() > self._ends:
+            self._report.reason = "time is over"
+        else:
+            return False
+        return True
+
+    def _must_leave(self, lease: Lease) -> bool:
+        """Whether even what is rendered already must not be waited for any longer."""
+        self._must_stop(lease)  # a drain may begin while we wait for the store
+        return lease.lost or time.monotonic() > self._stores_until
+
+    def _progress(self) -> int:
+        steps = 0 if self._run is None else self._run.ticks
+        return steps + (0 if self._recorder is None else self._recorder.ticks)
+
+    def _end(self, holdings: Holdings) -> None:
+        if holdings.lease.lost:
+            return  # nothing that we say counts; the rescuer sees to the images
+        with holdings.lease.waiting():
+            self._report.given_back += holdings.end(self._report.reason[:_REASON_LENGTH])
+
+
+def _group_name(choice: GroupChoice) -> str:
+    document = choice.document
+    return f"{choice.model_name} {document.get('width')}x{document.get('height')}"
