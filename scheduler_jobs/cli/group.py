@@ -64,7 +64,11 @@ OWN_COMMANDS: Mapping[str, OwnCommand] = MappingProxyType(
             ("samplers", "models:samplers", "List the samplers and all their names."),
             ("dispatcher", "services:dispatcher", "Keep workers busy and rescue lost images."),
             ("flower", "services:flower", "Serve Flower, the web page of the Celery workers."),
-            ("verify", "store_check:verify", "Check every file of a job against its recorded hash."),
+            (
+                "verify",
+                "store_check:verify",
+                "Check every file of a job against its recorded hash.",
+            ),
             ("sweep", "store_check:sweep", "Find stored files that no image owns."),
             ("migrate", "services:migrate", "Create or upgrade the database's tables."),
             ("doctor", "doctor:doctor", "Check the set-up and say how to mend it."),

@@ -118,8 +118,8 @@ def test_flower_makes_up_a_password_and_keeps_it_off_the_command_line(at_home, e
     told = at_home("flower", "--port", 5999, "--json").json
     (_, command, environment) = executed[0]
     assert told["url"] == "http://127.0.0.1:5999/"
-    assert command[2:] == [
-        *("celery", "-A", "imagemill.db.celery_app", "flower"),
+    assert command[1:] == [
+        *("-P", "-m", "celery", "-A", "imagemill.db.celery_app", "flower"),
         *("--address=127.0.0.1", "--port=5999", f"--tasks-columns={TASK_COLUMNS}"),
     ]
     assert len(told["password"]) > 20

@@ -32,7 +32,7 @@ if sys.argv[2] == "hangs":
 PARENT = """
 import sys, time
 from pathlib import Path
-from worker import drain
+from imagemill.worker.process import drain
 file = drain.prepare_parent()
 import signal
 def told(number, frame):
