@@ -169,10 +169,10 @@ def test_a_hung_step_ends_the_lease_and_then_the_process(
     monkeypatch.setattr(
         "imagemill.worker.shifts.shift.Lease", partial(Lease, end_process=lambda code: ended.set())
     )
-    workshop.settings = quick_settings(lease_seconds=0.4, hang_seconds=0.2)
+    workshop.settings = quick_settings(lease_seconds=2, hang_seconds=0.2)
     job = workshop.mill.load("job", ["hang now"])
     threading.Thread(target=workshop.shift, daemon=True).start()
-    assert ended.wait(20), "the process would have lived on"
+    assert ended.wait(60), "the process would have lived on"
     assert workshop.mill.rescue() == 1
     [image] = workshop.mill.images(job)
     assert image.state == ImageState.READY
