@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.queries import claims, jobs, tallies
-from imagemill.db.queries.jobs import NewRow
+from imagemill.db.queries import claims, job_rows, jobs, tallies
+from imagemill.db.queries.job_rows import NewRow
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
@@ -42,8 +42,8 @@ def insert(mill: Mill, images: int) -> dict[str, float]:
     spent = {"rows": 0.0, "images": 0.0}
 
     def chunk(session: Session, first: int) -> None:
-        job = jobs.lock_loading(session, job_id)
-        jobs.register_model(session, name="m", weights_digest=DIGEST, source="-", document={})
+        job = job_rows.lock_loading(session, job_id)
+        job_rows.register_model(session, name="m", weights_digest=DIGEST, source="-", document={})
         rows = [
             NewRow(
                 number=n,
@@ -56,9 +56,9 @@ def insert(mill: Mill, images: int) -> dict[str, float]:
         ]
         specs = [spec(f"a red circle, number {row.number}") for row in rows]
         started = time.perf_counter()
-        ids = jobs.insert_rows(session, job, rows, [0] * CHUNK)
+        ids = job_rows.insert_rows(session, job, rows, [0] * CHUNK)
         between = time.perf_counter()
-        jobs.insert_images(
+        job_rows.insert_images(
             session, job, [(row_id, 0, each) for row_id, each in zip(ids, specs, strict=True)]
         )
         spent["rows"] += between - started

@@ -11,7 +11,7 @@ from itertools import islice
 from imagemill.db.database import Database
 from imagemill.db.errors import ObjectMissing
 from imagemill.db.queries import jobs
-from imagemill.db.queries.stored import RecordedObject, known_keys, objects_of_job
+from imagemill.db.queries.objects import RecordedObject, known_keys, objects_of_job
 from imagemill.db.storage import Storage, StoredObject
 from imagemill.db.storage.inputs import INPUTS
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Select, and_, case, exists, func, or_, select, union_all
 from sqlalchemy.orm import Session
 
-from imagemill.db.queries.claims import in_state
+from imagemill.db.queries.images import in_state
 from imagemill.db.states import TERMINAL, ImageState, JobState
 from imagemill.db.tables import Attempt, Image, Job, Object, Row, Shift, Tally
 

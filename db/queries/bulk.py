@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import ColumnElement, Connection, Table, any_, exc, insert, literal
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
@@ -36,6 +37,17 @@ def among(
     if session.get_bind().dialect.name == "postgresql":
         return column == any_(literal(list(values), ARRAY(column.type)))
     return column.in_(list(values))
+
+
+def insert_new(session: Session, table: type[Any], values: Any) -> Any:
+    """`INSERT … ON CONFLICT DO NOTHING` of a row's values, or of several rows', in one statement.
+
+    No conflict target: on Postgres, a unique index that is not one raises when two transactions
+    insert the same row at once.
+    """
+    postgres = session.get_bind().dialect.name == "postgresql"
+    insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
+    return insert.values(values).on_conflict_do_nothing()
 
 
 def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,6 +1,6 @@
 """Claiming images and moving them on: the statements that every shift lives by."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,11 +9,8 @@ from sqlalchemy import (
     ColumnElement,
     and_,
     case,
-    exists,
     func,
-    insert,
     literal,
-    literal_column,
     or_,
     select,
     update,
@@ -22,11 +19,24 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from imagemill.db.clock import now, seconds_from_now
 from imagemill.db.errors import first_line
+from imagemill.db.queries.images import (
+    RELEASED,
+    SPEC_COLUMNS,
+    Failure,
+    held_by,
+    hold,
+    in_state,
+    ready_unless_cancelled,
+    record_release,
+    release,
+    spec_of,
+    weights_digest_of,
+)
 from imagemill.db.queries.tallies import move_images
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
-from imagemill.db.states import ImageState, JobState, Outcome
-from imagemill.db.tables import Attempt, Group, Image, Job, Model, Shift, Tally
+from imagemill.db.states import ImageState, JobState
+from imagemill.db.tables import Group, Image, Job, Model, Tally
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,16 +66,6 @@ class GroupChoice:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Failure:
-    """Why an image was not rendered, and whether it was alone in the forward pass."""
-
-    code: str
-    message: str
-    retryable: bool
-    solo: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
     """When an image that was alone is dead, and the first wait before a retry, which then doubles.
 
@@ -86,41 +86,6 @@ class RetryPolicy:
             max_losses=settings.max_solo_losses,
             retry_seconds=settings.retry_seconds,
         )
-
-
-RELEASED = (Image.id, Image.job_id, Image.group_id, Image.state, Image.generation, Image.failures)
-"""What a transition out of `leased` returns for `record_release`."""
-
-SPEC_COLUMNS = (
-    Image.model,
-    Image.prompt,
-    Image.negative_prompt,
-    Image.seed,
-    Image.width,
-    Image.height,
-    Image.steps,
-    Image.guidance_scale,
-    Image.sampler,
-    Image.format,
-)
-
-
-def spec_values(spec: ImageSpec) -> dict[str, Any]:
-    """A specification as values of the columns of `images`; `spec_of` reads it back."""
-    document = spec.document()
-    del document["weights_digest"]
-    values = {column.key: document.pop(column.key, None) for column in SPEC_COLUMNS}
-    values["negative_prompt"] = spec.negative_prompt
-    values["format"] = spec.format
-    return {**values, "options": document}
-
-
-def spec_of(image: Any, weights_digest: str) -> ImageSpec:
-    """The specification in the columns of a row of `images`."""
-    values = {column.key: getattr(image, column.key) for column in SPEC_COLUMNS}
-    # SQLite's RETURNING gives 7.0 as 7, which would make the file's record another one.
-    values["guidance_scale"] = float(values["guidance_scale"])
-    return ImageSpec.from_document({**values, **image.options, "weights_digest": weights_digest})
 
 
 def choose_group(
@@ -256,95 +221,6 @@ def give_back(session: Session, *, shift_id: int, image_ids: Collection[int] | N
     return release(session, which, shift_id=shift_id)
 
 
-def release(session: Session, which: ColumnElement[bool], *, shift_id: int) -> int:
-    """Return the leased images that `which` selects, uncharged; how many."""
-    rows = session.execute(
-        update(Image)
-        .where(in_state(ImageState.LEASED), which)
-        .values(state=ready_unless_cancelled(), shift_id=None, begun_at=None)
-        .returning(*RELEASED)
-    ).all()
-    record_release(session, rows, shift_id=shift_id)
-    return len(rows)
-
-
-def in_state(state: ImageState) -> ColumnElement[bool]:
-    """`images.state = '…'`, written out: a planner can't match a parameter to a partial index."""
-    return Image.state == literal_column(f"'{state}'")
-
-
-def flawed() -> ColumnElement[bool]:
-    """The image is done and its picture is not ok; written out, as in `in_state`."""
-    return Image.outcome != literal_column(f"'{Outcome.OK}'")
-
-
-def hold(session: Session, shift_id: int) -> bool:
-    """Whether the shift's lease is live; if so, nobody ends the shift before this transaction.
-
-    Without this lock an image could be leased to a shift that the rescuer, who does not see the
-    uncommitted lease, has just emptied; nobody would ever look at it again.
-    """
-    found = session.scalar(select(Shift.id).where(_live(shift_id)).with_for_update(read=True))
-    return found is not None
-
-
-def held_by(shift_id: int) -> ColumnElement[bool]:
-    """The fence: the image is leased by this shift, whose lease is still live."""
-    live = exists().where(_live(shift_id))
-    return and_(in_state(ImageState.LEASED), Image.shift_id == shift_id, live)
-
-
-def record_release(
-    session: Session,
-    rows: Sequence[Any],
-    *,
-    shift_id: int,
-    event: str | None = None,
-    failure: Failure | None = None,
-) -> None:
-    """Count `RELEASED` rows of images that their shift let go of, and append to their history.
-
-    `event` happened to all of them, if given; a dead image's says `dead` instead.
-    """
-    for state in (ImageState.READY, ImageState.DEAD, ImageState.CANCELLED):
-        gone = [row for row in rows if row.state == state]
-        places = [(row.job_id, row.group_id) for row in gone]
-        move_images(session, places, source=ImageState.LEASED, target=state)
-        images = [(row.id, row.generation) for row in gone]
-        if event is not None:
-            happened = "dead" if state is ImageState.DEAD else event
-            record_events(session, images, shift_id=shift_id, event=happened, failure=failure)
-        if state is ImageState.CANCELLED:
-            record_events(session, images, shift_id=shift_id, event="cancelled")
-
-
-def record_events(
-    session: Session,
-    images: Sequence[tuple[int, int]],
-    *,
-    shift_id: int | None,
-    event: str,
-    failure: Failure | None = None,
-) -> None:
-    """Append to the history of images, given as (id, generation)."""
-    if not images:
-        return
-    values = {
-        "shift_id": shift_id,
-        "event": event,
-        "solo": failure is not None and failure.solo,
-        "code": failure and failure.code,
-        "message": failure and failure.message,
-    }
-    session.execute(
-        insert(Attempt),
-        [
-            {**values, "image_id": image_id, "generation": generation}
-            for image_id, generation in images
-        ],
-    )
-
-
 def _jobs_with_work(session: Session, *, group_id: int, route: str) -> list[int]:
     ready = func.sum(case((Tally.state == ImageState.READY, Tally.delta), else_=0))
     leased = func.sum(case((Tally.state == ImageState.LEASED, Tally.delta), else_=0))
@@ -431,25 +307,6 @@ def _claimed(row: Any, digest: str) -> Claimed:
         spec=spec,
         problem=problem,
     )
-
-
-def weights_digest_of(session: Session, group_id: int) -> str:
-    """The digest of the weights that a group is rendered with."""
-    return session.scalars(
-        select(Model.weights_digest)
-        .join(Group, Group.model_id == Model.id)
-        .where(Group.id == group_id)
-    ).one()
-
-
-def ready_unless_cancelled() -> ColumnElement[str]:
-    """Where an image goes when its shift lets go of it."""
-    cancelled = exists().where(Job.id == Image.job_id, Job.state == JobState.CANCELLED)
-    return case((cancelled, ImageState.CANCELLED), else_=ImageState.READY)
-
-
-def _live(shift_id: int) -> ColumnElement[bool]:
-    return and_(Shift.id == shift_id, Shift.ended_at.is_(None), Shift.lease_until > now())
 
 
 def _power_of_two(exponent: ColumnElement[int] | InstrumentedAttribute[int]) -> ColumnElement[int]:

@@ -5,8 +5,19 @@ from typing import Any
 from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session
 
-from imagemill.db.queries.objects import insert_new
+from imagemill.db.queries.bulk import insert_new
 from imagemill.db.tables import BatchSize, Environment
+
+
+def environment_id(session: Session, *, fingerprint: str, document: dict[str, Any]) -> int:
+    """The id of an environment, recorded once per distinct fingerprint."""
+    known = select(Environment.id).where(Environment.fingerprint == fingerprint)
+    found = session.scalar(known)
+    if found is not None:
+        return found
+    values = {"fingerprint": fingerprint, "document": document}
+    session.execute(insert_new(session, Environment, values))
+    return session.scalars(known).one()
 
 
 def certificate(session: Session, environment_id: int) -> dict[str, Any] | None:

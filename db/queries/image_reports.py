@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from imagemill.db.compositions import Composition
 from imagemill.db.errors import UnknownImage
-from imagemill.db.queries.claims import flawed, in_state, spec_of, weights_digest_of
+from imagemill.db.queries.images import flawed, in_state, spec_of, weights_digest_of
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Attempt, Environment, Image, Job, Object, Row, Shift, Worker
 from imagemill.db.tables import Composition as CompositionRow

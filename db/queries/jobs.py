@@ -1,8 +1,7 @@
-"""Jobs: loading them in chunks, opening, stopping, retrying, finishing, finding."""
+"""Jobs: creating, opening, stopping, retrying, finishing and finding them."""
 
 import re
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -11,15 +10,12 @@ from sqlalchemy import ColumnElement, and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now
-from imagemill.db.errors import UnknownJob, UsageError
-from imagemill.db.queries.bulk import among, insert_many
-from imagemill.db.queries.claims import in_state, record_events, spec_values
-from imagemill.db.queries.objects import find_objects, insert_new
-from imagemill.db.queries.tallies import add_images, move_images
-from imagemill.db.seeds import row_key
-from imagemill.db.specs import ImageSpec
+from imagemill.db.errors import UnknownJob
+from imagemill.db.queries.bulk import insert_new
+from imagemill.db.queries.images import in_state, record_events
+from imagemill.db.queries.tallies import move_images
 from imagemill.db.states import ImageState, JobState
-from imagemill.db.tables import Group, Image, Job, Model, Object, Row, Tally
+from imagemill.db.tables import Image, Job, Object, Row, Tally
 
 LIVE = (JobState.LOADING, JobState.OPEN, JobState.PAUSED, JobState.FINISHED)
 
@@ -46,19 +42,6 @@ class NewJob:
     route: str = "default"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewRow:
-    """A manifest row to insert. A bad one has a `problem`, and neither key nor images."""
-
-    number: int
-    line: int
-    verbatim: str
-    extras: Mapping[str, Any]
-    key_base: str | None
-    template: str | None = None
-    problem: str | None = None
-
-
 def find_or_create(session: Session, new: NewJob) -> tuple[Job, bool]:
     """The live job of this identity, and whether this call created it (in `loading`)."""
     live = select(Job).where(Job.identity == new.identity, Job.state.in_(LIVE))
@@ -69,111 +52,6 @@ def find_or_create(session: Session, new: NewJob) -> tuple[Job, bool]:
     # Of two submissions at the same moment one inserts, the other finds it.
     created = session.execute(insert_new(session, Job, values).returning(Job.id)).first()
     return session.scalars(live).one(), created is not None
-
-
-def lock_loading(session: Session, job_id: int) -> Job:
-    """The job, locked against other producers; a `UsageError` if it is not loading any more."""
-    locked = select(Job).where(Job.id == job_id).with_for_update(key_share=True)
-    job = session.scalars(locked.execution_options(populate_existing=True)).one()
-    if job.state != JobState.LOADING:
-        raise UsageError(f"job {job_id} is {job.state} by now; nothing more can be loaded into it")
-    return job
-
-
-def count_key_bases(session: Session, job_id: int, bases: Collection[str]) -> Counter[str]:
-    """How many rows of the job have each of these key bases already."""
-    rows = session.execute(
-        select(Row.key_base, func.count())
-        .where(Row.job_id == job_id, among(session, Row.key_base, bases))
-        .group_by(Row.key_base)
-    )
-    return Counter({base: count for base, count in rows if base is not None})
-
-
-def insert_rows(
-    session: Session, job: Job, rows: Sequence[NewRow], occurrences: Sequence[int]
-) -> list[int]:
-    """Insert manifest rows, each with the occurrence of its key base; their ids, in order."""
-    if not rows:
-        return []
-    values = [
-        {
-            "job_id": job.id,
-            "number": row.number,
-            "line": row.line,
-            "key_base": row.key_base,
-            "key_occurrence": occurrence,
-            "verbatim": row.verbatim,
-            "extras": dict(row.extras),
-            "template": row.template,
-            "problem": row.problem,
-        }
-        for row, occurrence in zip(rows, occurrences, strict=True)
-    ]
-    insert_many(session, Row, values)
-    numbers = [row.number for row in rows]
-    inserted = Row.number.between(min(numbers), max(numbers))
-    found = session.execute(select(Row.number, Row.id).where(Row.job_id == job.id, inserted))
-    ids = {number: row_id for number, row_id in found}  # noqa: C416 - dict() would ask for keys()
-    return [ids[number] for number in numbers]
-
-
-def insert_images(
-    session: Session, job: Job, images: Sequence[tuple[int, int, ImageSpec]]
-) -> Counter[ImageState]:
-    """Insert images given as (row id, sample index, spec); how many ready, how many done.
-
-    An image whose request has an object already is done at once.
-    """
-    keys = [spec.request_key() for _, _, spec in images]
-    objects = find_objects(session, keys)
-    group_keys = [spec.group_key() for _, _, spec in images]
-    specs = (spec for _, _, spec in images)
-    groups = _group_ids(session, dict(zip(group_keys, specs, strict=True)))
-    added: Counter[tuple[int, int, ImageState]] = Counter()
-    values = []
-    for key, group_key, (row_id, sample_index, spec) in zip(keys, group_keys, images, strict=True):
-        known = objects.get(key)
-        state = ImageState.READY if known is None else ImageState.DONE
-        group_id = groups[group_key]
-        added[job.id, group_id, state] += 1
-        values.append(
-            {
-                **spec_values(spec),
-                "job_id": job.id,
-                "row_id": row_id,
-                "sample_index": sample_index,
-                "group_id": group_id,
-                "request_key": key,
-                "state": state.value,
-                "object_id": None if known is None else known.id,
-                "outcome": None if known is None else known.outcome,
-            }
-        )
-    insert_many(session, Image, values)
-    add_images(session, added)
-    states: Counter[ImageState] = Counter()
-    for (_, _, state), count in added.items():
-        states[state] += count
-    return states
-
-
-def register_model(
-    session: Session, *, name: str, weights_digest: str, source: str, document: dict[str, Any]
-) -> int:
-    """The id of a model, recorded once per weights digest."""
-    known = select(Model.id).where(Model.weights_digest == weights_digest)
-    found = session.scalar(known)
-    if found is not None:
-        return found
-    values = {
-        "name": name,
-        "weights_digest": weights_digest,
-        "source": source,
-        "document": document,
-    }
-    session.execute(insert_new(session, Model, values))
-    return session.scalars(known).one()
 
 
 def open_job(session: Session, job_id: int) -> bool:
@@ -340,26 +218,11 @@ def finish_jobs(session: Session) -> int:
     return len(rows)
 
 
-def has_backlog(session: Session, *, route: str) -> bool:
-    """Whether an open job on this route has ready images."""
-    return ready_images(session).get(route, 0) > 0
-
-
-def ready_images(session: Session) -> dict[str, int]:
-    """How many images are ready in open jobs, by route."""
-    rows = session.execute(
-        select(Job.route, func.sum(Tally.delta))
-        .join(Tally, Tally.job_id == Job.id)
-        .where(Job.state == JobState.OPEN, Tally.state == ImageState.READY)
-        .group_by(Job.route)
-    )
-    return {route: int(total) for route, total in rows if total}
-
-
 def due_images(session: Session) -> dict[str, int]:
-    """As `ready_images`, without the groups in which every image waits out a retry.
+    """How many images are ready in open jobs, by route, without those that nobody can claim yet.
 
-    Each group of the backlog costs a look into the index of ready images.
+    A group in which every image waits for its next try does not count. Each group of the backlog
+    costs a look into the index of ready images.
     """
     ready = func.sum(Tally.delta)
     backlog = (
@@ -407,11 +270,6 @@ def find_job(session: Session, reference: str) -> Job:
     if job is None:
         raise UnknownJob(f"no job {reference!r}; `imagemill jobs` lists them")
     return job
-
-
-def key_of(row: Row) -> str:
-    """A stored row's key, which its seeds derive from."""
-    return row_key(row.key_base or "", row.key_occurrence)
 
 
 def _move_job(
@@ -474,19 +332,3 @@ def _move_images(
             events = [(row.id, row.generation) for row in rows]
             record_events(session, events, shift_id=None, event=event)
     return moved
-
-
-def _group_ids(session: Session, wanted: Mapping[str, ImageSpec]) -> dict[str, int]:
-    """The ids of groups, given an image's specification for each key; new ones are recorded."""
-    rows = session.execute(select(Group.key, Group.id).where(Group.key.in_(list(wanted))))
-    found = {row.key: row.id for row in rows}
-    for key, spec in sorted(wanted.items()):
-        if key in found:
-            continue
-        model_id = session.scalars(
-            select(Model.id).where(Model.weights_digest == spec.weights_digest)
-        ).one()
-        values = {"key": key, "model_id": model_id, "document": spec.group()}
-        session.execute(insert_new(session, Group, values))
-        found[key] = session.scalars(select(Group.id).where(Group.key == key)).one()
-    return found

@@ -1,20 +1,18 @@
-"""Recording what was rendered: one object a request, and every image that waits for it."""
+"""Objects: recording one for each request that was rendered, and finding those that are there."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from sqlalchemy import ColumnElement, and_, exists, select, update
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from imagemill.db.compositions import Composition
-from imagemill.db.queries.bulk import among
-from imagemill.db.queries.claims import held_by, hold, record_events
+from imagemill.db.queries.bulk import among, insert_new
+from imagemill.db.queries.images import held_by, hold, record_events
 from imagemill.db.queries.tallies import move_images
 from imagemill.db.states import ImageState, JobState, Outcome
 from imagemill.db.tables import Composition as CompositionRow
-from imagemill.db.tables import Environment, Image, Job, Object
+from imagemill.db.tables import Image, Job, Object
 
 _KEYS_A_QUERY = 5_000
 """Below what Postgres and SQLite accept as parameters of one statement."""
@@ -51,6 +49,20 @@ class KnownObject:
 
     id: int
     outcome: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordedObject:
+    """An object's row: what the store should hold. `size_bytes` is the file's length.
+
+    `image_id` is the first image of the job that asked which has it.
+    """
+
+    id: int
+    image_id: int
+    object_key: str
+    sha256: str
+    size_bytes: int
 
 
 def complete(
@@ -99,26 +111,42 @@ def find_objects(session: Session, request_keys: Collection[str]) -> dict[str, K
     return found
 
 
-def environment_id(session: Session, *, fingerprint: str, document: dict[str, Any]) -> int:
-    """The id of an environment, recorded once per distinct fingerprint."""
-    known = select(Environment.id).where(Environment.fingerprint == fingerprint)
-    found = session.scalar(known)
-    if found is not None:
-        return found
-    values = {"fingerprint": fingerprint, "document": document}
-    session.execute(insert_new(session, Environment, values))
-    return session.scalars(known).one()
+def objects_of_job(
+    session: Session, job_id: int, *, limit: int, after: int = 0
+) -> list[RecordedObject]:
+    """The objects of a job's done images, in the order of these, from the image after `after`.
 
-
-def insert_new(session: Session, table: type[Any], values: Any) -> Any:
-    """`INSERT … ON CONFLICT DO NOTHING` of a row's values, or of several rows', in one statement.
-
-    No conflict target: on Postgres, a unique index that is not one raises when two transactions
-    insert the same row at once.
+    Each object once: with the first of the job's images that share it. So a page costs the same
+    however far in, and a job of any size is read once.
     """
-    postgres = session.get_bind().dialect.name == "postgresql"
-    insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
-    return insert.values(values).on_conflict_do_nothing()
+    twin = aliased(Image)
+    shared = exists().where(
+        twin.object_id == Image.object_id, twin.job_id == Image.job_id, twin.id < Image.id
+    )
+    rows = session.execute(
+        select(Image.id, Object)
+        .join(Object, Object.id == Image.object_id)
+        .where(Image.job_id == job_id, Image.id > after, ~shared)
+        .order_by(Image.id)
+        .limit(limit)
+    )
+    return [
+        RecordedObject(
+            id=stored.id,
+            image_id=image_id,
+            object_key=stored.object_key,
+            sha256=stored.sha256,
+            size_bytes=stored.size_bytes,
+        )
+        for image_id, stored in rows
+    ]
+
+
+def known_keys(session: Session, object_keys: Collection[str]) -> set[str]:
+    """Those of these keys that have a row."""
+    return set(
+        session.scalars(select(Object.object_key).where(Object.object_key.in_(list(object_keys))))
+    )
 
 
 def _record_compositions(

@@ -8,7 +8,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UnknownImage
-from imagemill.db.queries.claims import spec_of
+from imagemill.db.queries.images import spec_of
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Composition, Environment, Group, Image, Model, Object

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now, seconds_from_now
-from imagemill.db.queries.claims import flawed, in_state
+from imagemill.db.queries.images import flawed, in_state
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import ImageState, JobState, Outcome
 from imagemill.db.tables import Attempt, Group, Image, Job, Model, Row, Shift, Tally, Worker

@@ -6,10 +6,10 @@ from sqlalchemy import and_, case, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now, seconds_from_now
-from imagemill.db.queries.claims import (
+from imagemill.db.queries.claims import RetryPolicy
+from imagemill.db.queries.images import (
     RELEASED,
     Failure,
-    RetryPolicy,
     in_state,
     ready_unless_cancelled,
     record_release,

@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ManifestError
-from imagemill.db.queries import jobs
-from imagemill.db.queries.jobs import NewRow
+from imagemill.db.queries import job_rows, jobs
+from imagemill.db.queries.job_rows import NewRow
 from imagemill.scheduler_jobs.submit.planned_rows import BadRow, Findings, Keys, SettledRow
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
@@ -58,16 +58,16 @@ class Loading:
     def _insert(
         self, session: Session, chunk: list[SettledRow | BadRow]
     ) -> list[SettledRow | BadRow]:
-        job = jobs.lock_loading(session, self._job_id)
+        job = job_rows.lock_loading(session, self._job_id)
         known = [row for row in chunk if (row.number or 0) <= job.rows_loaded]
         chunk = chunk[len(known) :]
         bases = {row.key_base for row in chunk if isinstance(row, SettledRow)}
-        keys = Keys.after(jobs.count_key_bases(session, job.id, bases))
+        keys = Keys.after(job_rows.count_key_bases(session, job.id, bases))
         checked = list(keys.checked(chunk, self._file))
         bad = [row for row in checked if isinstance(row, BadRow)]
         if bad and not self._request.skip_bad_rows:
             return [*known, *checked]
-        ids = jobs.insert_rows(
+        ids = job_rows.insert_rows(
             session,
             job,
             [_new_row(row) for row in checked],
@@ -80,7 +80,7 @@ class Loading:
             if isinstance(row, SettledRow)
             for sample, spec in enumerate(row.specs(self._request.seed))
         ]
-        jobs.insert_images(session, job, images)
+        job_rows.insert_images(session, job, images)
         job.rows_loaded = max((row.number or 0 for row in checked), default=job.rows_loaded)
         job.bad_rows += len(bad)
         return [*known, *checked]
@@ -93,7 +93,7 @@ class Loading:
             for cell in row.cells
         }
         for _, model in sorted(models.items()):
-            jobs.register_model(
+            job_rows.register_model(
                 session,
                 name=model.entry.name,
                 weights_digest=model.weights_digest,

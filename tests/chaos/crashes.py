@@ -57,7 +57,7 @@ POINTS = (
     *_points(
         "producer",
         job_uncommitted="imagemill.db.queries.jobs:find_or_create",
-        chunk_uncommitted="imagemill.db.queries.jobs:insert_images",
+        chunk_uncommitted="imagemill.db.queries.job_rows:insert_images",
         chunk_committed="imagemill.scheduler_jobs.submit.loader:Loading.add",
         open_uncommitted="imagemill.db.queries.jobs:open_job",
         open_committed="<imagemill.scheduler_jobs.submit.submission:_wake",

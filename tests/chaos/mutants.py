@@ -65,21 +65,21 @@ MUTANTS = (
     # Fences and leases, in SQL.
     _mutant(
         "the fence does not look at the lease",
-        "db/queries/claims.py",
+        "db/queries/images.py",
         "return and_(in_state(ImageState.LEASED), Image.shift_id == shift_id, live)",
         "return and_(in_state(ImageState.LEASED), Image.shift_id == shift_id)",
         *(CLAIMS, SHIFTS),
     ),
     _mutant(
         "the fence does not look at whose image it is",
-        "db/queries/claims.py",
+        "db/queries/images.py",
         "return and_(in_state(ImageState.LEASED), Image.shift_id == shift_id, live)",
         "return and_(in_state(ImageState.LEASED), live)",
         *(CLAIMS, SHIFTS, OBJECTS),
     ),
     _mutant(
         "a shift whose lease is over may claim and record",
-        "db/queries/claims.py",
+        "db/queries/images.py",
         "    return found is not None\n",
         "    return True\n",
         *(CLAIMS, OBJECTS),
@@ -165,7 +165,7 @@ MUTANTS = (
     # Recording, in SQL.
     _mutant(
         "a second object of a request is an error",
-        "db/queries/objects.py",
+        "db/queries/bulk.py",
         "insert.values(values).on_conflict_do_nothing()",
         "insert.values(values)",
         OBJECTS,

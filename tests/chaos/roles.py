@@ -27,7 +27,6 @@ import imagemill.worker.shifts.recorder
 from imagemill.db.broker import make_app, queue_name
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError
-from imagemill.db.queries.jobs import ready_images
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
@@ -38,6 +37,7 @@ from imagemill.worker.files.encoder import read_record
 from imagemill.worker.process.child import Child, open_child, work_shift
 from imagemill.worker.process.presence import Presence
 from tests.chaos.history import History
+from tests.helpers.backlog import ready_images
 from tests.helpers.fake_engine import FakeShelf
 
 log = logging.getLogger(__name__)

@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import exc, select, text
 
 from imagemill.db.database import Database
-from imagemill.db.queries import jobs
+from imagemill.db.queries import job_rows, jobs
 from imagemill.db.queries.bulk import among, insert_many
-from imagemill.db.queries.jobs import NewRow
+from imagemill.db.queries.job_rows import NewRow
 from imagemill.db.tables import Image, Row
 from tests.helpers.mill import Mill, spec
 
@@ -53,8 +53,8 @@ def job(mill):
 
 def insert(mill: Mill, job_id: int, rows: list[NewRow]) -> list[int]:
     def work(session):
-        job = jobs.lock_loading(session, job_id)
-        return jobs.insert_rows(session, job, rows, [0] * len(rows))
+        job = job_rows.lock_loading(session, job_id)
+        return job_rows.insert_rows(session, job, rows, [0] * len(rows))
 
     return mill.database.run(work)
 
@@ -116,14 +116,14 @@ def test_a_connection_lost_before_a_copy_is_opened_again(postgres_database: Data
     attempts = []
 
     def work(session):
-        job = jobs.lock_loading(session, job_id)
+        job = job_rows.lock_loading(session, job_id)
         attempts.append(job.id)
-        jobs.insert_rows(session, job, rows_of(1, ["first"]), [0])
+        job_rows.insert_rows(session, job, rows_of(1, ["first"]), [0])
         if len(attempts) == 1:
             pid = session.scalar(text("SELECT pg_backend_pid()"))
             with mill.database.writing() as other:
                 other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
-        jobs.insert_rows(session, job, rows_of(2, ["second"]), [0])
+        job_rows.insert_rows(session, job, rows_of(2, ["second"]), [0])
 
     mill.database.run(work)
     assert len(attempts) == 2

@@ -4,11 +4,13 @@ import pytest
 from sqlalchemy import func, select
 
 from imagemill.db.errors import UnknownJob, UsageError
-from imagemill.db.queries import jobs, tallies
-from imagemill.db.queries.jobs import NewRow
+from imagemill.db.queries import job_rows, jobs, tallies
+from imagemill.db.queries.job_rows import NewRow
 from imagemill.db.queries.tallies import Counts
+from imagemill.db.seeds import row_key
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Image, Row, Tally
+from tests.helpers.backlog import ready_images
 from tests.helpers.mill import CRASH, DIGEST, REFUSED, Mill, sha, spec
 
 
@@ -54,7 +56,7 @@ def test_rows_keep_their_order_and_everything_they_said(mill: Mill) -> None:
     job_id = mill.create("job")
 
     def load(session):
-        job = jobs.lock_loading(session, job_id)
+        job = job_rows.lock_loading(session, job_id)
         rows = [
             NewRow(
                 number=n,
@@ -69,7 +71,7 @@ def test_rows_keep_their_order_and_everything_they_said(mill: Mill) -> None:
         bad = NewRow(
             number=2501, line=9, verbatim="???", extras={}, key_base=None, problem="no prompt"
         )
-        return jobs.insert_rows(session, job, [*rows, bad], [*range(2500), 0])
+        return job_rows.insert_rows(session, job, [*rows, bad], [*range(2500), 0])
 
     ids = mill.database.run(load)
     with mill.database.reading() as session:
@@ -77,8 +79,8 @@ def test_rows_keep_their_order_and_everything_they_said(mill: Mill) -> None:
         assert [row.id for row in found] == ids
         assert (found[6].line, found[6].extras) == (14, {"Category": "Öl", "n": 7})
         assert found[-1].problem == "no prompt"
-        assert jobs.key_of(found[6]) == "prompt:x#6"
-        counted = jobs.count_key_bases(session, job_id, ["prompt:x", "id:9"])
+        assert row_key(found[6].key_base, found[6].key_occurrence) == "prompt:x#6"
+        counted = job_rows.count_key_bases(session, job_id, ["prompt:x", "id:9"])
         assert counted == {"prompt:x": 2500}
         assert counted["id:9"] == 0
 
@@ -118,7 +120,7 @@ def test_loading_is_over_once_the_job_is_open(mill: Mill) -> None:
 def test_an_unopened_jobs_images_are_counted_but_not_offered(mill: Mill) -> None:
     job = mill.load("job", prompts(3), opened=False)
     assert mill.counts(job) == Counts(ready=3)
-    assert mill.database.run(jobs.ready_images) == {}
+    assert mill.database.run(ready_images) == {}
     assert mill.finish_jobs() == 0
 
 
@@ -144,7 +146,7 @@ def test_a_rejected_job_leaves_nothing_behind(mill: Mill) -> None:
 
 def test_a_model_is_recorded_once_per_digest(mill: Mill) -> None:
     def register(session, name="again", digest=DIGEST):
-        return jobs.register_model(
+        return job_rows.register_model(
             session, name=name, weights_digest=digest, source="hub", document={"defaults": {}}
         )
 
@@ -331,12 +333,10 @@ def test_ready_images_are_counted_by_route(mill: Mill) -> None:
     mill.load("a", prompts(2))
     mill.load("b", prompts(3), route="80gb")
     mill.pause(mill.load("c", prompts(3), route="paused"))
-    assert mill.database.run(jobs.ready_images) == {"default": 2, "80gb": 3}
+    assert mill.database.run(ready_images) == {"default": 2, "80gb": 3}
     shift = mill.shift()
     mill.claim(shift)
-    assert mill.database.run(jobs.ready_images) == {"80gb": 3}
-    assert mill.database.run(lambda session: jobs.has_backlog(session, route="80gb"))
-    assert not mill.database.run(lambda session: jobs.has_backlog(session, route="default"))
+    assert mill.database.run(ready_images) == {"80gb": 3}
 
 
 def test_groups_that_wait_out_their_retries_are_not_due(mill: Mill) -> None:
@@ -349,7 +349,7 @@ def test_groups_that_wait_out_their_retries_are_not_due(mill: Mill) -> None:
     assert mill.database.run(jobs.due_images) == {"default": 2, "80gb": 1}  # one can be claimed
     mill.fail(shift, mill.claim(shift)[0].id)
     assert mill.database.run(jobs.due_images) == {"80gb": 1}
-    assert mill.database.run(jobs.ready_images) == {"default": 2, "80gb": 1}
+    assert mill.database.run(ready_images) == {"default": 2, "80gb": 1}
     mill.wait_out()
     assert mill.database.run(jobs.due_images) == {"default": 2, "80gb": 1}
 

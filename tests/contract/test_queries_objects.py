@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import func, select
 
 from imagemill.db.database import Database
-from imagemill.db.queries import jobs, objects
+from imagemill.db.queries import environments, jobs, objects
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Environment, Object
 from tests.helpers.mill import Mill, sha, spec, stored
@@ -123,7 +123,9 @@ def test_nothing_stored_is_nothing_done(mill: Mill) -> None:
 
 def test_an_environment_is_recorded_once(mill: Mill) -> None:
     def record(session):
-        return objects.environment_id(session, fingerprint=sha("gpu"), document={"torch": "2.13"})
+        return environments.environment_id(
+            session, fingerprint=sha("gpu"), document={"torch": "2.13"}
+        )
 
     assert mill.database.run(record) == mill.database.run(record) != mill.environment_id
     with mill.database.reading() as session:

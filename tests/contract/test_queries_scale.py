@@ -16,7 +16,7 @@ from sqlalchemy import Connection, delete, event, func, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.queries import claims, jobs, objects, reports, stored
+from imagemill.db.queries import claims, jobs, objects, reports
 from imagemill.db.queries.image_reports import ImageFilter, list_images
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Image, Object
@@ -192,7 +192,7 @@ def test_reading_the_job_is_not_allowed(large: Database) -> None:
         (a_page(ImageFilter(job_id=1, state=ImageState.DEAD, code="render")), DEAD),
         (a_page(ImageFilter(job_id=1, row=ROWS // 2)), SAMPLES),
         (a_page(ImageFilter(job_id=2)), 2),
-        (lambda s: len(stored.objects_of_job(s, 1, limit=PAGE, after=IMAGES // 2)), PAGE),
+        (lambda s: len(objects.objects_of_job(s, 1, limit=PAGE, after=IMAGES // 2)), PAGE),
         (lambda s: jobs.requeue(s, [IMAGES, IMAGES - 1]), 2),
         (jobs.due_images, {"default": 1}),
         (lambda s: reports.count_waiting(s, 1), None),

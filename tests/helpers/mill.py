@@ -14,10 +14,12 @@ from sqlalchemy import select, update
 from imagemill.db.clock import now, seconds_from_now
 from imagemill.db.compositions import Composition
 from imagemill.db.database import Database
-from imagemill.db.queries import claims, jobs, objects, shifts, tallies
+from imagemill.db.queries import claims, environments, job_rows, jobs, objects, shifts, tallies
 from imagemill.db.queries.audit import Violation, audit
-from imagemill.db.queries.claims import Claimed, Failure, RetryPolicy
-from imagemill.db.queries.jobs import NewJob, NewRow
+from imagemill.db.queries.claims import Claimed, RetryPolicy
+from imagemill.db.queries.images import Failure
+from imagemill.db.queries.job_rows import NewRow
+from imagemill.db.queries.jobs import NewJob
 from imagemill.db.queries.objects import StoredImage
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, Outcome
@@ -79,7 +81,9 @@ class Mill:
             )
         )
         self.environment_id = database.run(
-            lambda session: objects.environment_id(session, fingerprint=sha("env"), document={})
+            lambda session: environments.environment_id(
+                session, fingerprint=sha("env"), document={}
+            )
         )
 
     # Producers -----------------------------------------------------------------------------
@@ -119,9 +123,9 @@ class Mill:
         """One chunk of a job's rows, as a producer inserts it."""
 
         def chunk(session):
-            job = jobs.lock_loading(session, job_id)
+            job = job_rows.lock_loading(session, job_id)
             for digest in sorted({each.weights_digest for each in specs}):
-                jobs.register_model(
+                job_rows.register_model(
                     session, name=f"m-{digest[:4]}", weights_digest=digest, source="-", document={}
                 )
             first = job.rows_loaded + 1
@@ -129,13 +133,13 @@ class Mill:
                 NewRow(number=n, line=n + 1, verbatim=each.prompt, extras={}, key_base=f"id:{n}")
                 for n, each in enumerate(specs, first)
             ]
-            ids = jobs.insert_rows(session, job, rows, [0] * len(rows))
+            ids = job_rows.insert_rows(session, job, rows, [0] * len(rows))
             images = [
                 (row_id, sample, each if samples == 1 else _sample(each, sample))
                 for row_id, each in zip(ids, specs, strict=True)
                 for sample in range(samples)
             ]
-            jobs.insert_images(session, job, images)
+            job_rows.insert_images(session, job, images)
             job.rows_loaded += len(rows)
 
         self.database.run(chunk)

@@ -10,7 +10,7 @@ from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError
 from imagemill.db.queries import environments
 from imagemill.db.queries.claims import GroupChoice
-from imagemill.db.queries.objects import environment_id
+from imagemill.db.queries.environments import environment_id
 from imagemill.db.settings import Settings
 from imagemill.worker.engine import Engine
 

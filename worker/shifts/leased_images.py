@@ -13,8 +13,9 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError, RenderError
-from imagemill.db.queries import claims, objects, shifts
-from imagemill.db.queries.claims import Claimed, Failure, RetryPolicy
+from imagemill.db.queries import claims, environments, objects, shifts
+from imagemill.db.queries.claims import Claimed, RetryPolicy
+from imagemill.db.queries.images import Failure
 from imagemill.db.queries.objects import StoredImage
 from imagemill.db.states import ImageState
 from imagemill.worker.shifts.lease import Lease
@@ -147,7 +148,7 @@ class Holdings:
         """Make every image done that waits for one of these files; how many became done."""
 
         def work(session: Session) -> int:
-            environment_id = objects.environment_id(
+            environment_id = environments.environment_id(
                 session,
                 fingerprint=environment.fingerprint(),
                 document=environment.document(),
