@@ -20,7 +20,8 @@ from pathlib import Path
 
 import torch
 
-from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.models.components import weights_digest
+from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.factory import open_engine
@@ -108,7 +109,7 @@ def specs(model: Model, settings: Settings, count: int) -> list[ImageSpec]:
     return [
         ImageSpec(
             model=model.name,
-            weights_digest=weights_digest(entry, settings),
+            weights_digest=weights_digest(entry),
             prompt=f"a picture of a red circle on a blue background, number {number}",
             seed=number,
             width=defaults.get("width", width),

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from imagemill.db.errors import ModelError, first_line
-from imagemill.db.models.registry import ModelEntry, component_folders, read_config
+from imagemill.db.models.components import component_folders, read_config
+from imagemill.db.models.registry import ModelEntry
 
 _PIPELINE_MULTIPLE = 8
 _CLIP_WINDOW = 77

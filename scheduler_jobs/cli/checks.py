@@ -28,7 +28,8 @@ from imagemill.db.errors import (
     UsageError,
     first_line,
 )
-from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.models.components import weights_digest
+from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.reports import list_workers
 from imagemill.db.schema import check_schema, head
 from imagemill.db.settings import Settings
@@ -167,7 +168,7 @@ def _models(settings: Settings) -> str:
     here, absent = [], []
     for name, entry in registry.models.items():
         try:
-            here.append(f"{name} {weights_digest(entry, settings)[:10]}")
+            here.append(f"{name} {weights_digest(entry)[:10]}")
         except ModelError as error:
             if name == settings.default_model:
                 raise

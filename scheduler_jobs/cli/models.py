@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.registry import ModelEntry, load_registry, weights_digest
+from imagemill.db.models.components import weights_digest
+from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.db.samplers import OWN, SAMPLERS
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
@@ -114,7 +115,7 @@ def _described(entry: ModelEntry, settings: Settings) -> dict[str, Any]:
     """A registered model for people and programs; `problem` says why it is not here."""
     digest, problem = entry.digest, None
     try:
-        digest = weights_digest(entry, settings)
+        digest = weights_digest(entry)
     except ModelError as error:
         problem = error.message
     return {

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from imagemill.db.errors import ModelError
+from imagemill.db.models.components import weights_digest
 from imagemill.db.models.facts import ModelFacts, model_facts
-from imagemill.db.models.registry import ModelEntry, Registry, weights_digest
+from imagemill.db.models.registry import ModelEntry, Registry
 from imagemill.db.samplers import BY_NAME, OWN, strength_for
 from imagemill.db.seeds import DERIVE, derive_seed, row_key
 from imagemill.db.settings import Settings
@@ -247,7 +248,7 @@ class Planner:
         window = None
         if facts.tokenizer is not None and facts.window is not None:
             window = PromptWindow.from_tokenizer_folder(facts.tokenizer, facts.window)
-        digest = weights_digest(entry, self._settings)
+        digest = weights_digest(entry)
         return PlannedModel(
             entry=entry,
             facts=facts,

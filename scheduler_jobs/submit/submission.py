@@ -16,7 +16,8 @@ from pathlib import PurePosixPath
 from imagemill.db.broker import Tokens
 from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError
-from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.models.components import weights_digest
+from imagemill.db.models.registry import load_registry
 from imagemill.db.queries import jobs, objects
 from imagemill.db.queries.jobs import NewJob
 from imagemill.db.queries.tallies import count_images
@@ -169,7 +170,7 @@ def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> 
         "format": request.format,
         "skip_bad_rows": request.skip_bad_rows,
         "expansion": _expansion_identity(request),
-        "weights": weights_digest(default_model, settings),
+        "weights": weights_digest(default_model),
     }
     return NewJob(
         name=request.name or PurePosixPath(source.name).name.split(".")[0] or "job",

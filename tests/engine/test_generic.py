@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from imagemill.db.errors import ModelError, OutOfMemory, RenderError, UsageError
+from imagemill.db.models.components import weights_digest
 from imagemill.db.models.facts import model_facts
-from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.models.registry import load_registry
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
@@ -251,9 +252,9 @@ def test_pickled_weights_are_refused(copy: Path, shop: Shop) -> None:
 
 def test_the_digest_covers_the_pipelines_class(copy: Path, shop: Shop) -> None:
     entry = load_registry(shop.settings).find("copy")
-    before = weights_digest(entry, shop.settings)
+    before = weights_digest(entry)
     _edit(copy / "model_index.json", _class_name="StableDiffusion3PAGPipeline")
-    assert weights_digest(entry, shop.settings) != before
+    assert weights_digest(entry) != before
 
 
 def test_a_part_and_a_sampler_of_another_place(copy: Path, shop: Shop) -> None:

@@ -15,7 +15,8 @@ from sqlalchemy import select, update
 
 from imagemill.db.database import Database
 from imagemill.db.errors import UnknownImage
-from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.models.components import weights_digest
+from imagemill.db.models.registry import load_registry
 from imagemill.db.queries import environments
 from imagemill.db.queries.claims import GroupChoice
 from imagemill.db.queries.shifts import Orders
@@ -63,7 +64,7 @@ class Press:
         self.storage = FolderStorage(folder / "objects")
         agreements = Agreements(self.database, device_class="cpu", settings=self.settings)
         self.shelf = ModelShelf(self.settings, agreements, self.storage)
-        self.digest = weights_digest(load_registry(self.settings).find("shapes64"), self.settings)
+        self.digest = weights_digest(load_registry(self.settings).find("shapes64"))
 
     def spec(self, number: int, **values: object) -> ImageSpec:
         defaults = {

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from imagemill.db.errors import ModelError, SettingsError
+from imagemill.db.models.components import weights_digest
 from imagemill.db.models.facts import model_facts
-from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.device import prepare_process, resolve_device, resolve_precision
@@ -66,7 +67,7 @@ def test_one_changed_byte_is_another_model(folder: Path, tmp_path: Path) -> None
     settings = _settings(changed, '[models.copy]\nsource = "copy"\n')
     registry = load_registry(settings)
 
-    digests = [weights_digest(registry.find(name), settings) for name in ("copy", "shapes64")]
+    digests = [weights_digest(registry.find(name)) for name in ("copy", "shapes64")]
     assert digests[0] != digests[1]
 
 

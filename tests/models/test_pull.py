@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.registry import ModelEntry, load_registry, weights_digest
+from imagemill.db.models.components import weights_digest
+from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.db.settings import Settings
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.pull import pull, record_digest
@@ -102,7 +103,7 @@ def _entry(name: str, settings: Settings) -> ModelEntry:
 def test_a_pulled_model_loads_and_has_its_digest(hub: Hub, settings: Settings) -> None:
     entry = _entry("small", settings)
     with pytest.raises(ModelError, match="imagemill models pull small"):
-        weights_digest(entry, settings)
+        weights_digest(entry)
 
     pulled = pull(entry, settings, endpoint=hub.url)
 
@@ -112,9 +113,7 @@ def test_a_pulled_model_loads_and_has_its_digest(hub: Hub, settings: Settings) -
     assert not [name for name in hub.served if "onnx" in name or "checkpoint-" in name]
     model = load_model(entry, settings=settings)
     assert model.weights_digest == pulled.weights_digest
-    assert pulled.weights_digest == weights_digest(
-        load_registry(settings).find("shapes64"), settings
-    )
+    assert pulled.weights_digest == weights_digest(load_registry(settings).find("shapes64"))
     hub.served.clear()
     assert pull(entry, settings, endpoint=hub.url) == pulled
     assert hub.served == []
@@ -172,7 +171,7 @@ def test_weights_that_are_not_what_was_recorded_are_refused(hub: Hub, settings: 
     # Once it stands there it is compared, never overwritten.
     assert not record_digest(settings.models, "small", "0" * 64)
     with pytest.raises(ModelError, match="pull it again, or correct the registry"):
-        weights_digest(replace(recorded, digest="0" * 64), settings)
+        weights_digest(replace(recorded, digest="0" * 64))
 
 
 def test_a_model_without_its_own_table_is_left_to_the_reader(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.models.components import weights_digest
+from imagemill.db.models.registry import load_registry
 from imagemill.db.models.weights import file_digest
 from imagemill.db.settings import Settings
 from imagemill.db.specs import Adapter
@@ -144,7 +145,7 @@ def test_textual_inversion_equals_diffusers(
     save_file({"<blob>": torch.randn(vectors, 96) * 0.1}, file)
     entry = load_registry(settings).find("shapes64")
     taught = replace(entry, embeddings={"<blob>": file})
-    assert weights_digest(taught, settings) != weights_digest(entry, settings)
+    assert weights_digest(taught) != weights_digest(entry)
     model = load_model(taught, settings=settings)
     spec = spec_for(model, prompt="a <blob> circle on a <blob> background")
     [result] = render(open_engine(model, spec.group(), settings, SLOTS), [spec])

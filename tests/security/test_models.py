@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from imagemill.db.errors import ModelError
+from imagemill.db.models.components import weights_digest
 from imagemill.db.models.facts import model_facts
-from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
 from imagemill.worker.models.adapters import add_embeddings, find_adapters
@@ -77,7 +78,7 @@ def settings_for(source: Path, *, more: str = "") -> Settings:
 def loaded(settings: Settings) -> Model:
     """The model, by the way of a producer and then a worker."""
     entry = load_registry(settings).find("victim")
-    weights_digest(entry, settings)
+    weights_digest(entry)
     return load_model(entry, settings=settings)
 
 
@@ -359,7 +360,7 @@ def test_a_model_that_says_nonsense_is_one_line(
     entry = load_registry(settings).find("victim")
     for step in (
         lambda: model_facts(entry),
-        lambda: weights_digest(entry, settings),
+        lambda: weights_digest(entry),
         lambda: PromptWindow.from_tokenizer_folder(folder / "tokenizer", 77),
     ):
         with suppress(ModelError):

@@ -12,7 +12,8 @@ from sqlalchemy import Update, text, update
 
 from imagemill.db import specs
 from imagemill.db.errors import ModelError
-from imagemill.db.models.registry import find_weights, load_registry
+from imagemill.db.models.components import find_weights
+from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Group, Image, Model, Tally
@@ -251,4 +252,4 @@ def test_a_model_s_name_in_a_rogue_row_loads_nothing(name: str) -> None:
     """Models are opened by digest, out of this worker's registry."""
     settings = Settings.load()
     with pytest.raises(ModelError, match="no model here has the weights"):
-        find_weights(load_registry(settings), "f" * 64, name=name, settings=settings)
+        find_weights(load_registry(settings), "f" * 64, name=name)

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from imagemill.db.errors import ModelError
+from imagemill.db.models.components import weights_digest
 from imagemill.db.models.facts import model_facts
-from imagemill.db.models.registry import load_registry, weights_digest
+from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -27,7 +28,7 @@ def test_shapes64_is_always_there() -> None:
     assert facts.guided
     assert not facts.inpainting
     assert entry.defaults["sampler"] == "ddim"
-    assert len(weights_digest(entry, settings)) == 64
+    assert len(weights_digest(entry)) == 64
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_what_is_not_here_is_told_apart(tmp_path: Path) -> None:
         ("file", "no such file"),
     ):
         with pytest.raises(ModelError, match=words):
-            weights_digest(registry.find(name), settings)
+            weights_digest(registry.find(name))
 
 
 def test_a_recorded_digest_counts_where_the_files_are_not(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_a_recorded_digest_counts_where_the_files_are_not(tmp_path: Path) -> Non
     settings = _settings(
         tmp_path, f'[models.a]\nsource="x/y"\nrevision="{REVISION}"\ndigest="{digest}"'
     )
-    assert weights_digest(load_registry(settings).find("a"), settings) == digest
+    assert weights_digest(load_registry(settings).find("a")) == digest
 
 
 def test_digests_are_remembered_but_not_believed_when_a_file_changes(tmp_path: Path) -> None:
@@ -99,10 +100,10 @@ def test_digests_are_remembered_but_not_believed_when_a_file_changes(tmp_path: P
     weights.write_bytes(b"one")
     settings = _settings(tmp_path, '[models.m]\nsource = "m"\n')
     entry = load_registry(settings).find("m")
-    first = weights_digest(entry, settings)
-    assert weights_digest(entry, settings) == first
+    first = weights_digest(entry)
+    assert weights_digest(entry) == first
     weights.write_bytes(b"other")
-    assert weights_digest(entry, settings) != first
+    assert weights_digest(entry) != first
 
 
 def test_adapters_come_from_the_folder_and_the_file(tmp_path: Path) -> None:

@@ -72,7 +72,10 @@ def describe_environment(
     adapters: list[dict[str, Any]],
     tuning: Tuning | None = None,
 ) -> Environment:
-    """The environment of an engine of these shapes for a group, in this process."""
+    """The environment of an engine of these shapes for a group, in this process.
+
+    More than seven parameters: each is one thing that pixels may depend on.
+    """
     document = {
         **_hardware(device),
         **{module.__name__: str(module.__version__) for module in _LIBRARIES},

@@ -18,14 +18,14 @@ from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
 
 from imagemill.db.errors import ModelError, OutOfMemory
-from imagemill.db.models.facts import model_facts
-from imagemill.db.models.registry import (
-    ModelEntry,
+from imagemill.db.models.components import (
     component_folders,
     pipeline_options,
     read_config,
     weights_digest,
 )
+from imagemill.db.models.facts import model_facts
+from imagemill.db.models.registry import ModelEntry
 from imagemill.db.settings import Settings
 from imagemill.worker.models.adapters import add_embeddings
 from imagemill.worker.models.device import DTYPES, Precision, resolve_device, resolve_precision
@@ -64,7 +64,7 @@ def load_model(
     diffusers.utils.logging.disable_progress_bar()
     device = device or resolve_device(settings)
     precision = precision or resolve_precision(settings, entry.dtype, device.type)
-    digest = weights_digest(entry, settings)
+    digest = weights_digest(entry)
     facts = model_facts(entry)
     folders = component_folders(entry)
     try:
@@ -117,7 +117,7 @@ class WarmModels:
 
     def get(self, entry: ModelEntry) -> Model:
         """The entry's model, loaded if it is not warm."""
-        digest = weights_digest(entry, self._settings)
+        digest = weights_digest(entry)
         if digest in self._warm:
             self._warm.move_to_end(digest)
             return self._warm[digest]

@@ -14,7 +14,8 @@ import torch
 import transformers
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.registry import NO_PIXELS, ModelEntry, pipeline_folder, read_config
+from imagemill.db.models.components import NO_PIXELS, pipeline_folder, read_config
+from imagemill.db.models.registry import ModelEntry
 
 Pipeline = Any
 """A `diffusers.DiffusionPipeline`; the library ships no types."""
@@ -28,8 +29,8 @@ def load_pipeline(
 ) -> Pipeline:
     """The pipeline of a registry entry of kind `generic`, on the CPU.
 
-    `folders` are its components' (`db.models.registry.component_folders`). A `ModelError` where the
-    folder asks for code that is not diffusers' or transformers' own.
+    `folders` are its components' (`db.models.components.component_folders`). A `ModelError` where
+    the folder asks for code that is not diffusers' or transformers' own.
     """
     root = pipeline_folder(entry)
     if root is None:

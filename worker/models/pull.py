@@ -20,7 +20,8 @@ from huggingface_hub.errors import (
 )
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.registry import NO_PIXELS, ModelEntry, Part, weights_digest
+from imagemill.db.models.components import NO_PIXELS, weights_digest
+from imagemill.db.models.registry import ModelEntry, Part
 from imagemill.db.models.weights import choose_files
 from imagemill.db.settings import Settings
 
@@ -68,7 +69,7 @@ def pull(entry: ModelEntry, settings: Settings, *, endpoint: str | None = None) 
             raise ModelError(f"{where}: the Hub can't be reached: {_first_line(error)}") from error
     return Pulled(
         name=entry.name,
-        weights_digest=weights_digest(entry, settings),
+        weights_digest=weights_digest(entry),
         files=len(paths),
         size=sum(path.stat().st_size for path in paths),
     )

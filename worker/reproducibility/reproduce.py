@@ -15,7 +15,8 @@ import torch
 
 from imagemill.db.compositions import Composition
 from imagemill.db.errors import BadPixels, ImagemillError, RenderError, UnknownImage
-from imagemill.db.models.registry import find_weights, load_registry
+from imagemill.db.models.components import find_weights
+from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.originals import Member
 from imagemill.db.settings import Batches, Settings
 from imagemill.db.specs import ImageSpec
@@ -97,7 +98,7 @@ def reproduce(
         torch.set_num_threads(threads)
         spec = group[0].spec
         try:
-            entry = find_weights(registry, spec.weights_digest, name=spec.model, settings=settings)
+            entry = find_weights(registry, spec.weights_digest, name=spec.model)
             model = models.get(entry)
             like_then = settings.model_copy(update={"batches": batches})
             engine = open_engine(model, spec.group(), like_then, slots, inputs=inputs)

@@ -83,6 +83,8 @@ def round_trip(
     The noise is that of step `start_step` of `steps` in the sampler's schedule, counted from 0,
     the noisiest. A `ModelError` if the model has no autoencoder, a `UsageError` if the steps or
     the size don't fit.
+
+    More than seven parameters: they are the options of `imagemill roundtrip`.
     """
     vae: Any = model.components.get("vae")
     if vae is None:

@@ -3,7 +3,8 @@
 from functools import partial
 from typing import Protocol
 
-from imagemill.db.models.registry import find_weights, load_registry
+from imagemill.db.models.components import find_weights
+from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.claims import GroupChoice
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
@@ -73,7 +74,6 @@ class ModelShelf:
             self._registry,
             choice.document["weights_digest"],
             name=choice.model_name,
-            settings=self._settings,
         )
         model = self._models.get(entry)
         return open_engine(model, choice.document, self._settings, slots, inputs=self._inputs)

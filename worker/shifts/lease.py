@@ -33,6 +33,8 @@ class Lease:
     `hang_seconds`, the lease is left to end. Then, or when the database could not be told in
     time, `lost` is true. A main thread that does not notice within `patience_seconds` is hung for
     good: the process ends itself, and Celery starts another.
+
+    More than seven parameters: each time is a setting of its own.
     """
 
     def __init__(

@@ -94,7 +94,10 @@ class Refusals:
 
 
 class Shift:
-    """Renders for one worker until the time is over, nothing is left, or somebody says stop."""
+    """Renders for one worker until the time is over, nothing is left, or somebody says stop.
+
+    More than seven parameters: they are what a worker process owns and its shifts share.
+    """
 
     def __init__(
         self,

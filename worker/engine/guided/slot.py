@@ -121,6 +121,8 @@ def begin(
     All noise, the ancestral samplers' included, comes from one CPU generator seeded with the
     image's seed: the same numbers on every device. `refined` are the prompt and the negative
     prompt as the refiner reads them, where the specification wants it.
+
+    More than seven parameters: each is a part of the image's state that another module makes.
     """
     options = dict(spec.sampler_options)
     scheduler = _scheduler(spec, model)

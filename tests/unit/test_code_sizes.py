@@ -1,0 +1,70 @@
+"""How long a module and a function of the product may be, so that each can be read at once."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULE_LINES = 400
+FUNCTION_LINES = 60
+PARAMETERS = 7
+REASON = "More than seven parameters:"
+"""What a docstring says, with the reason after it, where a function takes more of them."""
+
+_FOLDERS = ("db", "scheduler_jobs", "worker")
+MODULES = sorted(
+    path
+    for path in [
+        *ROOT.glob("imagemill/*.py"),
+        *(p for f in _FOLDERS for p in (ROOT / f).rglob("*.py")),
+    ]
+    if "migrations" not in path.parts  # a table after another, in one function
+)
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(tree: ast.AST, owner: str = "") -> Iterator[tuple[Function, str]]:
+    """Every function with the docstring that speaks of its parameters: a constructor's class's."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef):
+            yield from functions(node, ast.get_docstring(node) or "")
+        elif isinstance(node, Function):
+            own = ast.get_docstring(node) or ""
+            yield node, owner if node.name == "__init__" else own
+            yield from functions(node)
+        else:
+            yield from functions(node)
+
+
+def parameters(function: Function) -> int:
+    """How many parameters a caller sees. A command's are its options, which its help explains."""
+    if any("click." in ast.unparse(decorator) for decorator in function.decorator_list):
+        return 0
+    given = function.args
+    names = [each.arg for each in (*given.posonlyargs, *given.args, *given.kwonlyargs)]
+    return sum(name not in ("self", "cls") for name in names)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_and_its_functions_can_be_read_at_once(module: Path) -> None:
+    text = module.read_text("utf-8")
+    assert text.count("\n") <= MODULE_LINES, "split it where its subject changes"
+    for function, docstring in functions(ast.parse(text)):
+        assert function.end_lineno is not None
+        length = function.end_lineno - function.lineno + 1
+        assert length <= FUNCTION_LINES, f"{function.name}: {length} lines"
+        count = parameters(function)
+        assert count <= PARAMETERS or REASON in docstring, f"{function.name}: {count} parameters"
+
+
+def test_the_measure_sees_what_is_too_large() -> None:
+    """A walk that found nothing would pass everything."""
+    many = ", ".join(f"p{n}" for n in range(PARAMETERS + 1))
+    source = f"class A:\n    def __init__(self, {many}): pass\n"
+    source += f"@click.command()\ndef command({many}): pass\n"
+    found = {function.name: parameters(function) for function, _ in functions(ast.parse(source))}
+    assert found == {"__init__": PARAMETERS + 1, "command": 0}
+    assert len(MODULES) > 150
