@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.places import ROOT
+
 COPIED = ("imagemill", "db", "scheduler_jobs", "worker", "tests", "examples", "pyproject.toml")
 
 OURS = {"imagemill", "tests"}
@@ -29,12 +30,12 @@ OUTSIDE = (
 )
 OUTSIDE += ("boto3", "botocore.session", "pydantic_settings", "PIL.Image", "numpy", "click.testing")
 
-SHIFT = "tests/unit/test_shift.py"
-GROUP_RUN = "tests/unit/test_group_run.py"
-RECORDING = "tests/unit/test_recording.py"
-LEASE = "tests/unit/test_lease.py"
-DRAIN = "tests/unit/test_drain.py"
-DISPATCHER = "tests/unit/test_dispatcher.py"
+SHIFT = "tests/unit/worker/shifts/test_shift.py"
+GROUP_RUN = "tests/unit/worker/shifts/test_group_run.py"
+RECORDING = "tests/unit/worker/shifts/test_recording.py"
+LEASE = "tests/unit/worker/shifts/test_lease.py"
+DRAIN = "tests/unit/worker/process/test_drain.py"
+DISPATCHER = "tests/unit/scheduler_jobs/test_dispatcher.py"
 CLAIMS = "tests/contract/test_queries_claims.py"
 SHIFTS = "tests/contract/test_queries_shifts.py"
 OBJECTS = "tests/contract/test_queries_objects.py"

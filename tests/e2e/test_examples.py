@@ -26,9 +26,9 @@ from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
 from imagemill.worker.models.loader import load_model
 from tests.e2e.commands import dataset_images, imagemill, last_json
+from tests.helpers.places import ROOT
 from tools.shapes64.score import score_pictures
 
-ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(
     r"^```sh\n(.*?)^```", (ROOT / "examples" / "README.md").read_text("utf-8"), re.M | re.S
 )

@@ -1,7 +1,6 @@
 """A picture through the autoencoder and back, with noise and without."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +17,9 @@ from imagemill.worker.engine.schedulers import make_scheduler
 from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.roundtrip import RoundTrip, round_trip
 from tests.engine.rendering import spec_for
+from tests.helpers.places import ROOT
 
-CIRCLE = Path(__file__).parents[2] / "examples" / "inputs" / "circle.png"
+CIRCLE = ROOT / "examples" / "inputs" / "circle.png"
 
 
 def trip(shapes64: Model, **changes: object) -> RoundTrip:

@@ -2,14 +2,14 @@
 
 import json
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import pytest
 
 from imagemill.db.storage.probe import PROBE_PREFIX
 from imagemill.db.storage.s3 import S3Storage
+from tests.helpers.places import ROOT
 
-POLICY = Path(__file__).parents[2] / "deploy" / "s3-policy.json"
+POLICY = ROOT / "deploy" / "s3-policy.json"
 
 ACTION_OF = {
     "PutObject": "s3:PutObject",

@@ -18,9 +18,10 @@ from redis.retry import Retry
 
 from imagemill.db.errors import BrokerError
 from imagemill.scheduler_jobs.local.valkey import MAX_SOCKET_PATH, EmbeddedValkey
+from tests.helpers.places import ROOT
 from tests.helpers.servers.postgres import Postgres, _reachable
 from tests.helpers.servers.valkey import Valkey
-from tests.unit.test_tether import wait_for_end
+from tests.unit.scheduler_jobs.local.test_tether import wait_for_end
 
 MESSAGES = 500
 
@@ -211,7 +212,7 @@ with Postgres() as postgres, Valkey() as valkey, Seaweed() as seaweed:
 
 def test_killing_the_tests_ends_every_server():
     command = [sys.executable, "-c", SERVERS]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE) as tests:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as tests:
         *pids, port = map(int, tests.stdout.readline().split())
         socket.create_connection(("127.0.0.1", port)).close()
         tests.kill()

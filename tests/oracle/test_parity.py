@@ -1,16 +1,15 @@
 """The parity tables: written from what is compared, and a broken bound is exit code 1."""
 
-from pathlib import Path
-
 import pytest
 
 from imagemill.db.samplers import SAMPLERS
+from tests.helpers.places import ROOT
 from tools import parity
 from tools.comparisons import TABLES
 from tools.oracle import Pixels, UnconditionalOracle
 
 TABLE = "Unconditional"
-COMMITTED = Path(__file__).parents[2] / "docs" / "parity.md"
+COMMITTED = ROOT / "docs" / "parity.md"
 
 
 def test_a_table_within_its_bounds(capsys: pytest.CaptureFixture[str]) -> None:

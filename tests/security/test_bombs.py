@@ -4,11 +4,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.helpers.places import ROOT
 from tests.security.bombs import PARQUET, PICTURES
 
 MEGABYTES = 300
@@ -26,7 +26,7 @@ READABLE |= {"JPEG with EXIF in a loop", "PNG with a long record"}
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Mapping[str, Any]]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.security.bombs", str(tmp_path_factory.mktemp("bombs"))],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=250,

@@ -21,8 +21,8 @@ from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
 from imagemill.worker.models.adapters import add_embeddings, find_adapters
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
+from tests.helpers.places import ROOT
 
-ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "worker" / "shapes64"
 PACKAGES = ("db", "scheduler_jobs", "worker")
 
@@ -366,7 +366,7 @@ def test_a_model_that_says_nonsense_is_one_line(
         with suppress(ModelError):
             step()
     if kind == "generic":
-        return  # what its loading raises is one image's error: tests/unit/test_shift.py
+        return  # what its loading raises is one image's error: see test_shift.py
     message = refused(settings)
     assert message.isprintable()
 

@@ -11,8 +11,8 @@ from imagemill.scheduler_jobs.manifest import (
     open_source,
     read_manifest,
 )
+from tests.helpers.places import DATA
 
-DATA = Path(__file__).parents[1] / "data"
 PARTI_PROMPTS = DATA / "prompts" / "PartiPrompts.tsv"
 GENEVAL = DATA / "prompts" / "geneval_prompts.jsonl"
 DRAWBENCH = DATA / "prompts" / "drawbench_shaped.csv"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.helpers.places import ROOT
+
 MODULE_LINES = 400
 FUNCTION_LINES = 60
 PARAMETERS = 7

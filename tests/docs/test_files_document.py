@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +10,9 @@ from imagemill.db.specs import ImageSpec
 from imagemill.worker.files.encoder import encode
 from imagemill.worker.files.infotext import infotext
 from imagemill.worker.files.records import ImageRecord, pixels_sha256
+from tests.helpers.places import ROOT
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "files.md").read_text("utf-8")
+DOCUMENT = (ROOT / "docs" / "files.md").read_text("utf-8")
 
 
 def samples(language: str) -> list[str]:

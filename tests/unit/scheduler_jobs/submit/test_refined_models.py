@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from imagemill.db.tables import Image
 from imagemill.scheduler_jobs.submit import submission
-from tests.unit.test_generic_models import NoBroker
+from tests.unit.scheduler_jobs.submit.test_generic_models import NoBroker
 
 CONFIGS = {
     "base/model_index.json": {

@@ -7,8 +7,9 @@ import pytest
 
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
+from tests.helpers.places import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+PAGE = ROOT / "docs" / "models.md"
 BLOCKS = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 
 

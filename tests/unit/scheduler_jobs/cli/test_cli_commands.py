@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import click
 import pytest
@@ -13,8 +12,9 @@ from imagemill.scheduler_jobs.cli import cli, group
 from imagemill.scheduler_jobs.cli.group import OWN_COMMANDS, SECTIONS
 from imagemill.scheduler_jobs.cli.submit_options import PARAMETER_FLAGS
 from imagemill.scheduler_jobs.manifest import Parameters
+from tests.helpers.places import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
+DOCS = ROOT / "docs" / "cli.md"
 CONTEXT = click.Context(cli, info_name="imagemill")
 
 
