@@ -1,9 +1,11 @@
 """The broker: a Celery application, and the wake-up tokens that it carries.
 
-A token is a message with nothing but a route. It tells a worker that there may be work; what to
-do the worker reads from the database. So a lost, stale or duplicated token costs at most a look.
+A token is a message that holds a route and nothing else. It tells a worker that there may be work;
+the worker reads from the database what to do. So a token that is lost, late or sent twice costs at
+most one look at the database.
 """
 
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -12,9 +14,12 @@ import kombu.exceptions
 from celery import Celery
 from redis.exceptions import RedisError
 
+from imagemill.db.broker_tls import notice, tls_options, with_tls
 from imagemill.db.errors import BrokerError
 from imagemill.db.settings import Settings
 from imagemill.db.urls import without_password
+
+log = logging.getLogger(__name__)
 
 SHIFT_TASK = "imagemill.shift"
 """The one task: a worker renders until its time is over or nothing is left."""
@@ -59,14 +64,26 @@ def queue_name(route: str) -> str:
 
 
 def make_app(settings: Settings) -> Celery:
-    """The Celery application of these settings. No connection is made here."""
-    app = Celery("imagemill", broker=settings.broker_url.get_secret_value())
+    """The Celery application of these settings. No connection is made here.
+
+    A `SettingsError` if the broker's TLS options are wrong.
+    """
+    url = with_tls(settings.broker_url.get_secret_value(), settings.broker_ca)
+    app = Celery("imagemill", broker=url)
     app.conf.update(_CONFIGURATION)
+    app.conf.broker_use_ssl = tls_options(url)
     app.conf.task_default_queue = queue_name(settings.route)
     app.conf.task_time_limit = int(
         settings.shift_seconds + settings.drain_seconds + _TIME_LIMIT_SLACK_SECONDS
     )
     return app
+
+
+def warn_of_broker(settings: Settings) -> None:
+    """One log line if the broker is of a kind that nobody has tested; when a service starts."""
+    problem = notice(settings.broker_url.get_secret_value())
+    if problem is not None:
+        log.warning("%s", problem)
 
 
 class Tokens:

@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     broker_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="Celery broker: Redis or Valkey"
     )
+    broker_ca: Path | None = Field(
+        None, description="PEM file of the authorities that rediss:// trusts, if not the system's"
+    )
     storage_url: str = Field(
         "objects", description="where pictures go: a folder, or s3://bucket/prefix"
     )

@@ -9,17 +9,22 @@ _OPTION = re.compile(r"([?&][^=&]*(?:pass|secret|token)[^=&]*=)([^&]*)", re.IGNO
 
 def without_password(text: str) -> str:
     """A URL, or several with `;` between them, with `***` for every password: for messages."""
-    return ";".join(_OPTION.sub(r"\1***", _masked(url)) for url in _NEXT.split(text))
+    return ";".join(_OPTION.sub(r"\1***", _masked(url)) for url in split_urls(text))
+
+
+def split_urls(text: str) -> list[str]:
+    """The URLs in a text that may hold several with `;` between them, as Celery takes them."""
+    return _NEXT.split(text)
 
 
 def passwords_in(text: str) -> set[str]:
     """The passwords in a URL, or in several with `;` between them, as they stand and decoded.
 
-    In the place for it, and in options: Celery takes several brokers, a database's options may
-    hold a password too. Of what is no URL nothing: whoever opens it says so.
+    A password may stand before the host or in an option: a database's options may hold one too.
+    Text that is no URL yields nothing; whoever opens it says what is wrong with it.
     """
     found: set[str] = set()
-    for url in _NEXT.split(text):
+    for url in split_urls(text):
         found |= {value for _, value in _OPTION.findall(url)}
         try:
             found.add(urlsplit(url).password or "")

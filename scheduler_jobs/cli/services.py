@@ -66,9 +66,11 @@ def dispatcher(invocation: Invocation, once: bool, as_json: bool) -> None:
       imagemill dispatcher
     """
     # Celery takes longer to import than the other commands here take to run.
+    from imagemill.db.broker import warn_of_broker  # noqa: PLC0415  # see above
     from imagemill.scheduler_jobs.dispatcher import Dispatcher  # noqa: PLC0415  # see above
 
     configure_logging(invocation.settings)
+    warn_of_broker(invocation.settings)
     work = Dispatcher(invocation.database, invocation.settings)
     if once:
         work.run_once()

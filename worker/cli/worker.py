@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from imagemill.db.broker import queue_name
+from imagemill.db.broker import queue_name, warn_of_broker
 from imagemill.db.database import Database
 from imagemill.db.logs import configure_logging
 from imagemill.db.schema import check_schema
@@ -45,6 +45,7 @@ def worker(route: str | None, children: int | None, name: str | None) -> None:
     """
     settings = Settings.load()
     configure_logging(settings)  # here already: Celery warns before it asks for its logging
+    warn_of_broker(settings)
     check_schema(Database.from_settings(settings))
     route = route or settings.route
     drain.prepare_parent()

@@ -1,0 +1,78 @@
+"""TLS to the broker: `rediss://` checks the server's certificate and its name.
+
+kombu's default is the opposite: without `ssl_cert_reqs` in the URL it accepts any certificate, so
+whoever is on the way between a worker and its broker can pose as the broker. So the options are
+written into the URL here, before Celery sees it. They are also given to Celery as a setting,
+because Flower reads only that.
+"""
+
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from imagemill.db.errors import SettingsError
+from imagemill.db.urls import split_urls
+
+SUPPORTED = "redis://, rediss:// and redis+socket://"
+"""What is tested: Redis or Valkey on a port, the same with TLS, and on a socket file."""
+
+_SCHEME = "rediss"
+_VERIFY = {
+    "required": ssl.CERT_REQUIRED,
+    "optional": ssl.CERT_OPTIONAL,
+    "none": ssl.CERT_NONE,
+}
+
+
+def with_tls(urls: str, authority: Path | None) -> str:
+    """The broker's URL (or several with `;` between them) with every TLS option spelled out.
+
+    `authority` is a PEM file of the authorities to trust; None trusts those of the system. The
+    options that a URL names itself win. Other URLs than `rediss://` come back as they are. A
+    `SettingsError` if an option means nothing or a file is missing.
+    """
+    return ";".join(_secured(url, authority) for url in split_urls(urls))
+
+
+def tls_options(urls: str) -> dict[str, Any] | None:
+    """The options of the first URL that `with_tls` gave back, as `broker_use_ssl` takes them.
+
+    None if it is not `rediss://`: with the setting, Celery would speak TLS to any server.
+    """
+    first = urlsplit(split_urls(urls)[0])
+    if first.scheme != _SCHEME:
+        return None
+    options: dict[str, Any] = {n: v for n, v in parse_qsl(first.query) if n.startswith("ssl_")}
+    options["ssl_cert_reqs"] = _VERIFY[options["ssl_cert_reqs"]]
+    options["ssl_check_hostname"] = options["ssl_check_hostname"] != "false"
+    return options
+
+
+def notice(urls: str) -> str | None:
+    """What to say when a process starts: the broker is none of those that are tested."""
+    schemes = {url.partition("://")[0] for url in split_urls(urls)}
+    unknown = sorted(schemes - {"redis", _SCHEME, "redis+socket"})
+    if not unknown:
+        return None
+    return f"broker {', '.join(f'{s}://' for s in unknown)} is not tested; supported: {SUPPORTED}"
+
+
+def _secured(url: str, authority: Path | None) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != _SCHEME:
+        return url
+    options = dict(parse_qsl(parts.query))
+    asked = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")
+    if asked not in _VERIFY:
+        raise SettingsError(f"IMAGEMILL_BROKER_URL: ssl_cert_reqs is one of {', '.join(_VERIFY)}")
+    options["ssl_cert_reqs"] = asked
+    if authority is not None:
+        options.setdefault("ssl_ca_certs", str(authority))
+    # kombu takes any text but "false" for yes; so do we, or a slip of the pen would switch it off.
+    named = asked == "none" or options.get("ssl_check_hostname", "").lower() == "false"
+    options["ssl_check_hostname"] = "false" if named else "true"
+    trusted = options.get("ssl_ca_certs")
+    if trusted is not None and not Path(trusted).is_file():
+        raise SettingsError(f"IMAGEMILL_BROKER_CA: there is no file {trusted}")
+    return urlunsplit(parts._replace(query=urlencode(options)))
