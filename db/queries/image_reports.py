@@ -15,10 +15,13 @@ from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Attempt, Environment, Image, Job, Object, Row, Shift, Worker
 from imagemill.db.tables import Composition as CompositionRow
 
+_OWN = "id:"
+"""How the `key_base` of a row begins that has an `id` in its manifest."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFilter:
-    """Which images: every condition that is not None must hold."""
+    """Which images: every condition that is not None must hold. `key` is a row's own `id`."""
 
     job_id: int | None = None
     state: ImageState | None = None
@@ -26,15 +29,23 @@ class ImageFilter:
     model: str | None = None
     row: int | None = None
     code: str | None = None
+    key: str | None = None
+    sampler: str | None = None
+    guidance_scale: float | None = None
+    seed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageReport:
-    """One image in a list; `outcome`, `object_key` and `uri` once it is done."""
+    """One image in a list; `outcome`, `object_key` and `uri` once it is done.
+
+    `key` is the row's own `id`, where the manifest gives it one; `extras` are its other columns.
+    """
 
     id: int
     job_id: int
     row: int
+    key: str | None
     sample: int
     state: str
     outcome: str | None
@@ -53,6 +64,7 @@ class ImageReport:
     sha256: str | None
     error_code: str | None
     error_message: str | None
+    extras: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +111,7 @@ class ImageDetail:
     job_id: int
     job_name: str
     row: int
+    key: str | None
     line: int
     sample: int
     state: str
@@ -120,7 +133,7 @@ def list_images(
 ) -> list[ImageReport]:
     """Images by id, from the one after `after`: each page costs the same, however far in."""
     query = (
-        select(Image, Row.number, Object)
+        select(Image, Row.number, Row.key_base, Row.extras, Object)
         .join(Row, Row.id == Image.row_id)
         .outerjoin(Object, Object.id == Image.object_id)
         .where(*_conditions(which))
@@ -129,7 +142,7 @@ def list_images(
     )
     if after is not None:
         query = query.where(Image.id > after)
-    return [_report(image, number, stored) for image, number, stored in session.execute(query)]
+    return [_report(*found) for found in session.execute(query)]
 
 
 def find_image(session: Session, image_id: int) -> ImageDetail:
@@ -148,6 +161,7 @@ def find_image(session: Session, image_id: int) -> ImageDetail:
         job_id=image.job_id,
         job_name=job_name,
         row=row.number,
+        key=_own_key(row.key_base),
         line=row.line,
         sample=image.sample_index,
         state=image.state,
@@ -172,6 +186,10 @@ def _conditions(which: ImageFilter) -> list[ColumnElement[bool]]:
         Image.error_code: which.code,
         Image.outcome: which.outcome,
         Row.number: which.row,
+        Row.key_base: None if which.key is None else f"{_OWN}{which.key}",
+        Image.sampler: which.sampler,
+        Image.guidance_scale: which.guidance_scale,
+        Image.seed: which.seed,
     }
     conditions = [column == value for column, value in wanted.items() if value is not None]
     # What the partial indexes say of themselves, in words that a planner recognises.
@@ -179,17 +197,27 @@ def _conditions(which: ImageFilter) -> list[ColumnElement[bool]]:
         conditions.append(in_state(which.state))
     if which.outcome is not None and which.outcome is not Outcome.OK:
         conditions.append(flawed())
-    if which.row is not None and which.job_id is not None:
+    if (which.row is not None or which.key is not None) and which.job_id is not None:
         # Said of both tables, so that the rows' unique index finds the one row.
         conditions.append(Row.job_id == which.job_id)
     return conditions
 
 
-def _report(image: Image, row: int, stored: Object | None) -> ImageReport:
+def _own_key(key_base: str | None) -> str | None:
+    """The `id` that a row has in its manifest."""
+    if key_base is None or not key_base.startswith(_OWN):
+        return None
+    return key_base.removeprefix(_OWN)
+
+
+def _report(
+    image: Image, row: int, key_base: str | None, extras: dict[str, Any], stored: Object | None
+) -> ImageReport:
     return ImageReport(
         id=image.id,
         job_id=image.job_id,
         row=row,
+        key=_own_key(key_base),
         sample=image.sample_index,
         state=image.state,
         outcome=image.outcome,
@@ -208,6 +236,7 @@ def _report(image: Image, row: int, stored: Object | None) -> ImageReport:
         sha256=None if stored is None else stored.sha256,
         error_code=image.error_code,
         error_message=image.error_message,
+        extras=extras,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from imagemill.db.compositions import Composition
+from imagemill.db.errors import UsageError
 from imagemill.db.queries.image_reports import (
     Event,
     ImageDetail,
@@ -16,6 +17,7 @@ from imagemill.db.queries.image_reports import (
     list_images,
 )
 from imagemill.db.queries.jobs import find_job
+from imagemill.db.samplers import find_sampler
 from imagemill.db.states import ImageState, Outcome
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
@@ -25,17 +27,9 @@ from imagemill.scheduler_jobs.cli.output import Column, moment
 PROMPT_CHARACTERS = 60
 """How much of a prompt a list shows where no window says how much fits."""
 
-COLUMNS = (
-    Column(title="IMAGE", right=True),
-    Column(title="JOB", right=True),
-    Column(title="ROW", right=True),
-    Column(title="N", right=True),
-    Column(title="STATE"),
-    Column(title="OUTCOME"),
-    Column(title="SIZE"),
-    Column(title="SEED", right=True),
-    Column(title="PROMPT", elastic=True),
-)
+_JOB, _KEY = Column(title="JOB", right=True), Column(title="KEY")
+_SAMPLE, _STEPS = Column(title="N", right=True), Column(title="STEPS", right=True)
+_OUTCOME, _MODEL, _SIZE = Column(title="OUTCOME"), Column(title="MODEL"), Column(title="SIZE")
 
 
 @click.command()
@@ -53,6 +47,12 @@ COLUMNS = (
 @click.option(
     "--row", type=int, callback=whole(1), metavar="N", help="Only this row of the manifest."
 )
+@click.option("--key", metavar="ID", help="Only the row that has this id in the manifest.")
+@click.option("--sampler", metavar="NAME", help="Only images of this sampler, by any of its names.")
+@click.option(
+    "--guidance-scale", "--guidance", type=float, metavar="X", help="Only images of this guidance."
+)
+@click.option("--seed", type=int, callback=whole(0), metavar="N", help="Only images of this seed.")
 @click.option("--code", metavar="CODE", help="Only images whose last failure has this code.")
 @click.option(
     "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, metavar="N"
@@ -66,6 +66,10 @@ def images(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
     outcome: str | None,
     model: str | None,
     row: int | None,
+    key: str | None,
+    sampler: str | None,
+    guidance_scale: float | None,
+    seed: int | None,
     code: str | None,
     limit: int,
     after: int | None,
@@ -73,8 +77,8 @@ def images(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
 ) -> None:
     """List and filter images.
 
-    Of one job, or of all. With --json the object's `next` is what --after takes for the next
-    page, null on the last one.
+    Of one job, or of all. The table leaves out what is the same for every image; --json has all.
+    There, `next` is what --after takes for the next page, null on the last one.
 
     \b
     Example:
@@ -88,6 +92,10 @@ def images(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
             model=model,
             row=row,
             code=code,
+            key=key,
+            sampler=None if sampler is None else _sampler(sampler),
+            guidance_scale=guidance_scale,
+            seed=seed,
         )
         found = list_images(session, which, limit=limit + 1, after=after)
     page, more = found[:limit], len(found) > limit
@@ -96,7 +104,7 @@ def images(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
     elif not page:
         output.line("no images")
     else:
-        output.table(COLUMNS, map(_cells, page))
+        _print_images(page)
         if more:
             output.line(f"more: --after {page[-1].id}", error=True)
 
@@ -123,18 +131,41 @@ def show(invocation: Invocation, image: int, as_json: bool) -> None:
         _print_detail(detail)
 
 
-def _cells(image: ImageReport) -> tuple[object, ...]:
-    return (
-        image.id,
-        image.job_id,
-        image.row,
-        image.sample,
-        image.state,
-        image.outcome or image.error_code,
-        f"{image.width}x{image.height}",
-        image.seed,
-        output.fitted(image.prompt, PROMPT_CHARACTERS),
-    )
+def _sampler(name: str) -> str:
+    found = find_sampler(name)
+    if found is None:
+        raise UsageError(f"no sampler is called {name!r}; `imagemill samplers` lists them")
+    return found.name
+
+
+def _print_images(page: Sequence[ImageReport]) -> None:
+    """The images as a table, without the columns in which nothing differs."""
+    listed: list[tuple[Column, list[object], bool]] = [
+        (Column(title="IMAGE", right=True), [image.id for image in page], True),
+        (_JOB, [image.job_id for image in page], False),
+        (Column(title="ROW", right=True), [image.row for image in page], True),
+        (_KEY, [image.key for image in page], any(image.key for image in page)),
+        (_SAMPLE, [image.sample for image in page], False),
+        (Column(title="STATE"), [image.state for image in page], True),
+        (_OUTCOME, [image.outcome or image.error_code for image in page], False),
+        (_MODEL, [image.model for image in page], False),
+        (_SIZE, [f"{image.width}x{image.height}" for image in page], False),
+        (Column(title="SAMPLER"), [image.sampler for image in page], True),
+        (_STEPS, [image.steps for image in page], False),
+        (
+            Column(title="GUIDANCE", right=True),
+            [f"{image.guidance_scale:g}" for image in page],
+            True,
+        ),
+        (Column(title="SEED", right=True), [image.seed for image in page], True),
+        (
+            Column(title="PROMPT", elastic=True),
+            [output.fitted(image.prompt, PROMPT_CHARACTERS) for image in page],
+            True,
+        ),
+    ]
+    shown = [(column, cells) for column, cells, always in listed if always or len(set(cells)) > 1]
+    output.table([column for column, _ in shown], zip(*(cells for _, cells in shown), strict=True))
 
 
 def _print_detail(image: ImageDetail) -> None:
@@ -143,6 +174,7 @@ def _print_detail(image: ImageDetail) -> None:
             ("image", image.id),
             ("job", f"{image.job_id} ({image.job_name})"),
             ("row", f"{image.row} (line {image.line}), sample {image.sample}"),
+            ("key", image.key),
             ("state", image.state),
             ("generation", image.generation if image.generation > 1 else None),
             ("failures", image.failures or None),

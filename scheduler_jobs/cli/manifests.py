@@ -103,6 +103,11 @@ def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) ->
     metavar="DIR",
     help="Folder for pictures and database; created if it is not there.",
 )
+@click.option(
+    "--picture-name",
+    metavar="TEMPLATE",
+    help="How files in DIR/pictures are called, such as {key}-{sampler}-{seed}.",
+)
 @submission_options
 @output.json_option
 @click.pass_context
@@ -111,6 +116,7 @@ def run(
     invocation: Invocation,
     request: SubmissionRequest,
     out: Path | None,
+    picture_name: str | None,
     as_json: bool,
 ) -> None:
     """Render a manifest here and now, with no server.
@@ -135,6 +141,7 @@ def run(
             settings=Settings.for_home(out),
             out=out,
             progress=lambda counts: view.update(counts, note=_note(counts)),
+            **({} if picture_name is None else {"picture_name": picture_name}),
         )
     if as_json:
         output.emit(
@@ -149,6 +156,7 @@ def run(
                 "images_per_second": round(result.images_per_second, 3),
                 "database": result.database,
                 "output": str(result.output),
+                "pictures": str(result.pictures.folder),
             }
         )
     else:
@@ -195,11 +203,18 @@ def _print_run(result: "RunResult", out: Path) -> None:
     output.pairs(
         (
             ("job", f"{result.job_id} ({result.job_name})"),
-            ("pictures", result.output),
+            ("pictures", result.pictures.folder if result.pictures.named else None),
+            ("folder", result.output),
             ("contact sheet", result.contact_sheet),
             ("database", result.database),
         )
     )
+    if result.pictures.taken:
+        output.line(
+            f"{plural(result.pictures.taken, 'name')} in {result.pictures.folder} belong to other "
+            "files, which were left alone; move them away and run again",
+            error=True,
+        )
     if result.interrupted:
         output.line("stopped; the same command goes on where it stopped")
     elif result.dead:

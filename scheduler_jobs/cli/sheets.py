@@ -1,5 +1,6 @@
-"""`contact-sheet`: a job's pictures on one page."""
+"""`contact-sheet`: a job's pictures on pages."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -12,10 +13,17 @@ from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
-from imagemill.scheduler_jobs.pages.job_sheet import SETTLED, job_sheet
+from imagemill.scheduler_jobs.pages.contact_sheet import head_height, page_width, row_height
+from imagemill.scheduler_jobs.pages.job_sheet import PAGE_IMAGES, SETTLED, Layout, Page, job_pages
 
-MOST_TILES = 5000
-"""A page beyond this is too large for a PNG that anything opens."""
+MOST_TILES = 100_000
+
+_FORMATS = {".png": ("PNG", 1 << 20), ".jpg": ("JPEG", 65_500), ".jpeg": ("JPEG", 65_500)}
+_FORMATS |= {".webp": ("WEBP", 16_383)}
+"""The formats by suffix, with the longest side that a file may have."""
+
+_MOST_PIXELS = 150_000_000
+"""Of one page: half a gigabyte of memory, and less than what viewers call a bomb."""
 
 
 @click.command(name="contact-sheet")
@@ -41,48 +49,89 @@ MOST_TILES = 5000
     help="The side of one picture on the page.",
 )
 @click.option(
-    "--limit", type=click.IntRange(1, MOST_TILES), default=60, show_default=True, metavar="N"
+    "--limit",
+    type=click.IntRange(1, MOST_TILES),
+    default=60,
+    show_default=True,
+    metavar="N",
+    help="At most so many pictures, 1,000 a page: FILE-2, FILE-3, …",
 )
+@click.option("--key", metavar="ID", help="Only the row that has this id in the manifest.")
 @click.option(
     "--state",
     type=click.Choice([state.value for state in SETTLED]),
     help="Only images in this state; done and dead ones if left out.",
 )
 @output.json_option
-def contact_sheet(
+def contact_sheet(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by name
     invocation: Invocation,
     job: str,
     file: Path,
     columns: int,
     tile: int,
     limit: int,
+    key: str | None,
     state: str | None,
     as_json: bool,
 ) -> None:
     """Put a job's pictures on one page.
 
-    With their prompts under them; a dead image shows why it is dead.
+    With their ids, prompts and what differs between them; a dead image shows why it is dead.
+    More than 1,000 pictures make several pages.
 
     \b
     Example:
       imagemill contact-sheet latest -o sheet.png --columns 8 --limit 100
     """
+    page_images = _images_a_page(file, columns, tile)
     with invocation.reading() as session:
         found = find_job(session, job)
-    page, count = job_sheet(
+    pages = job_pages(
         invocation.database,
         open_storage(invocation.settings),
         found.id,
         limit=limit,
-        columns=columns,
-        tile_size=tile,
+        layout=Layout(columns=columns, tile_size=tile, page_images=page_images),
         states=SETTLED if state is None else (ImageState(state),),
+        key=key,
     )
+    written, count = [], 0
+    for place, page in _placed(pages, file):
+        _save(page, place)
+        written.append(place)
+        count += page.images
+        if not as_json:
+            output.line(f"{place}: {plural(page.images, 'image')} of job {found.id} ({found.name})")
+    if as_json:
+        files = [str(place.absolute()) for place in written]
+        output.emit({"job": found.id, "images": count, "file": files[0], "files": files})
+
+
+def _images_a_page(file: Path, columns: int, tile: int) -> int:
+    """How many images a page may have; a `UsageError` if there can be no such page."""
+    if file.suffix.lower() not in _FORMATS:
+        raise UsageError(f"{file}: a sheet can be written as {', '.join(_FORMATS)}")
+    name, longest = _FORMATS[file.suffix.lower()]
+    width = page_width(columns, tile)
+    if width > longest:
+        raise UsageError(
+            f"{file}: {columns} columns of {tile} pixels are {width:,} pixels wide, and "
+            f"{name} takes {longest:,}; use fewer --columns, a smaller --tile, or .png"
+        )
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"{file}: there is no folder {file.absolute().parent}")
+    height = min(longest, _MOST_PIXELS // width) - head_height()
+    return min(PAGE_IMAGES, max(1, height // row_height(tile)) * columns)
+
+
+def _placed(pages: Iterator[Page], file: Path) -> Iterator[tuple[Path, Page]]:
+    for page in pages:
+        number = "" if page.number == 1 else f"-{page.number}"
+        yield file.with_name(f"{file.stem}{number}{file.suffix}"), page
+
+
+def _save(page: Page, file: Path) -> None:
     try:
-        page.save(file)
+        page.picture.save(file, _FORMATS[file.suffix.lower()][0])
     except (OSError, ValueError) as error:
         raise UsageError(f"{file}: can't be written: {error}") from None
-    if as_json:
-        output.emit({"job": found.id, "images": count, "file": str(file.absolute())})
-    else:
-        output.line(f"{file}: {plural(count, 'image')} of job {found.id} ({found.name})")

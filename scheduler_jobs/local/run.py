@@ -11,12 +11,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import TimeoutExpired
 
 from pydantic import SecretStr
+from sqlalchemy import func, select
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError
@@ -24,14 +25,23 @@ from imagemill.db.queries import jobs, shifts
 from imagemill.db.queries.claims import RetryPolicy
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.schema import migrate
-from imagemill.db.settings import Settings
+from imagemill.db.settings import OBJECTS_FOLDER, Settings
 from imagemill.db.states import JobState
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.dispatcher import ROUND_SECONDS, Dispatcher
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+from imagemill.scheduler_jobs.local.folder import make_folder
+from imagemill.scheduler_jobs.local.picture_names import (
+    DEFAULT_TEMPLATE,
+    PictureNames,
+    check_columns,
+)
+from imagemill.scheduler_jobs.local.pictures import NamedPictures, name_pictures
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
-from imagemill.scheduler_jobs.pages.job_sheet import job_sheet
+from imagemill.scheduler_jobs.manifest import Source, open_source
+from imagemill.scheduler_jobs.pages.job_sheet import job_pages
+from imagemill.scheduler_jobs.submit.beginning import check_beginning
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Submission, submit
 
@@ -39,7 +49,8 @@ log = logging.getLogger(__name__)
 
 BROKER_FOLDER = "broker"
 WORKER_LOG = "worker.log"
-CONTACT_SHEET = "contact-sheet.png"
+CONTACT_SHEET = "contact-sheet"
+PICTURES = "pictures"
 SHEET_IMAGES = 60
 
 _LOOK_SECONDS = 0.25
@@ -71,6 +82,7 @@ class RunResult:
     database: str
     output: Path
     contact_sheet: Path | None
+    pictures: NamedPictures
     interrupted: bool
 
 
@@ -80,21 +92,40 @@ def run(
     settings: Settings,
     out: Path,
     progress: Callable[[Counts], None],
+    picture_name: str = DEFAULT_TEMPLATE,
 ) -> RunResult:
     """Render a manifest into `out`; `progress` hears the job's counts several times a second.
 
-    A `ManifestError` if rows are bad, a `ServiceError` if the worker can't be kept running.
+    A `ManifestError` if rows are bad, a `ServiceError` if the worker can't be kept running, a
+    `UsageError` if there can be no such folder. Nothing is created before the beginning of the
+    manifest, the model and the names of the pictures were found good.
     Ctrl-C drains the worker and returns with `interrupted`.
     """
-    out = out.resolve()
-    out.mkdir(parents=True, exist_ok=True)
-    database = Database.from_settings(settings)
-    migrate(database)
+    out = out.absolute()
+    with open_source(request.manifest, settings) as source:
+        columns = check_beginning(request, source, settings)
+        check_columns(PictureNames(picture_name), columns)
+        make_folder(out)
+        database = Database.from_settings(settings)
+        with closing(database):
+            migrate(database)
+            return _run(request, source, settings, database, out, progress, picture_name)
+
+
+def _run(
+    request: SubmissionRequest,
+    source: Source,
+    settings: Settings,
+    database: Database,
+    out: Path,
+    progress: Callable[[Counts], None],
+    picture_name: str,
+) -> RunResult:
     interrupted = False
     with EmbeddedValkey(out / BROKER_FOLDER) as valkey:
         settings = settings.model_copy(update={"broker_url": SecretStr(valkey.url)})
         _release_leftovers(database, settings)
-        submission = submit(request, settings=settings, database=database)
+        submission = submit(request, settings=settings, database=database, source=source)
         before = _counts(database, submission.job_id)
         started = time.monotonic()
         if before.pending:
@@ -105,9 +136,18 @@ def run(
             except KeyboardInterrupt:
                 interrupted = True
         seconds = time.monotonic() - started
-    sheet = None if interrupted else _write_sheet(database, settings, submission, out)
+    suffix = _suffix(database, submission.job_id)
+    sheet = None
+    if not interrupted:
+        sheet = _write_sheet(database, settings, submission, out / f"{CONTACT_SHEET}{suffix}.png")
+    pictures = name_pictures(
+        database,
+        submission.job_id,
+        store=out / OBJECTS_FOLDER,
+        folder=out / f"{PICTURES}{suffix}",
+        names=PictureNames(picture_name, rows=submission.rows),
+    )
     after = _counts(database, submission.job_id)
-    database.close()
     rendered = after.done - before.done
     return RunResult(
         job_id=submission.job_id,
@@ -122,8 +162,16 @@ def run(
         database=settings.database_url.get_secret_value(),
         output=out,
         contact_sheet=sheet,
+        pictures=pictures,
         interrupted=interrupted,
     )
+
+
+def _suffix(database: Database, job_id: int) -> str:
+    """What keeps the sheets and pictures of a folder's jobs apart: nothing for its first job."""
+    first = select(func.min(Job.id)).where(Job.state != JobState.REJECTED)
+    with database.reading() as session:
+        return "" if session.scalar(first) == job_id else f"-{job_id}"
 
 
 class _Worker:
@@ -222,12 +270,12 @@ def _counts(database: Database, job_id: int) -> Counts:
 
 
 def _write_sheet(
-    database: Database, settings: Settings, submission: Submission, out: Path
+    database: Database, settings: Settings, submission: Submission, file: Path
 ) -> Path | None:
-    page, images = job_sheet(
-        database, open_storage(settings), submission.job_id, limit=SHEET_IMAGES
-    )
-    if images == 0:
-        return None
-    page.save(out / CONTACT_SHEET)
-    return out / CONTACT_SHEET
+    pages = job_pages(database, open_storage(settings), submission.job_id, limit=SHEET_IMAGES)
+    for page in pages:
+        if page.images == 0:
+            return None
+        page.picture.save(file)
+        return file
+    return None

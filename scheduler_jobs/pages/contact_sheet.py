@@ -32,13 +32,14 @@ class Tile:
     """One place on the sheet.
 
     `image` is the file's bytes, or None for an image that has no picture; then `note` says why.
-    `label` is the small line above the caption (row and sample), `note` stands at its right end
-    if there is a picture.
+    `label` is the small line above the caption (which image it is), `note` stands at its right
+    end if there is a picture. `details` is the line under it: seed, sampler and the like.
     """
 
     image: bytes | None
     caption: str
     label: str = ""
+    details: str = ""
     note: str = ""
 
 
@@ -51,7 +52,7 @@ class _Page(NamedTuple):
 
     @property
     def width(self) -> int:
-        return 2 * MARGIN + self.columns * self.tile + (self.columns - 1) * GAP
+        return page_width(self.columns, self.tile)
 
 
 def contact_sheet(
@@ -88,6 +89,24 @@ def contact_sheet(
     return sheet
 
 
+def row_height(tile_size: int) -> int:
+    """The most pixels that a row of tiles takes, with the gap to the next."""
+    small, text = Lettering.load(SMALL_TEXT), Lettering.load(TEXT)
+    captions = 2 * small.line_height + CAPTION_LINES * text.line_height
+    return tile_size + 10 + captions + GAP
+
+
+def head_height() -> int:
+    """The most pixels that margins, title and subtitle take."""
+    title, text = Lettering.load(TITLE_TEXT, bold=True), Lettering.load(TEXT)
+    return 2 * MARGIN + title.line_height + 2 * text.line_height + GAP
+
+
+def page_width(columns: int, tile_size: int) -> int:
+    """The width of a page in pixels."""
+    return 2 * MARGIN + columns * tile_size + (columns - 1) * GAP
+
+
 def _rows(tiles: Iterable[Tile], columns: int) -> Iterator[list[Tile]]:
     rest = iter(tiles)
     while row := list(islice(rest, columns)):
@@ -115,7 +134,10 @@ def _strip(page: _Page, row: list[Tile]) -> Image.Image:
     captions = [page.text.wrap(t.caption, width=page.tile, lines=CAPTION_LINES) for t in row]
     labelled = any(tile.label or (tile.note and tile.image) for tile in row)
     text_top = page.tile + 8
-    caption_top = text_top + (page.small.line_height + 2 if labelled else 0)
+    details_top = text_top + (page.small.line_height if labelled else 0)
+    detailed = any(tile.details for tile in row)
+    small_lines = labelled + detailed
+    caption_top = text_top + (small_lines * page.small.line_height + 2 if small_lines else 0)
     height = caption_top + max(map(len, captions)) * page.text.line_height
     strip = Image.new("RGB", (page.width, height), PAPER)
     draw = ImageDraw.Draw(strip)
@@ -125,6 +147,8 @@ def _strip(page: _Page, row: list[Tile]) -> Image.Image:
         if why:
             _placeholder(page, draw, left, why)
         _label(page, draw, (left, text_top), tile)
+        for details in page.small.wrap(tile.details, width=page.tile, lines=1):
+            page.small.draw(draw, (left, details_top), details, FAINT)
         for number, text in enumerate(caption):
             place = (left, caption_top + number * page.text.line_height)
             page.text.draw(draw, place, text, INK)

@@ -1,18 +1,29 @@
 """Text on pictures: a font that this machine has, and lines that fit.
 
-DejaVu or Noto where they are installed, else the ASCII font that Pillow brings. A character that
-the font lacks is drawn as its plainer form ("e" for "é") or as a small box, a control character
-or a bidirectional override not at all.
+DejaVu or Noto where they are installed, Noto CJK and Noto Emoji for what these lack, else the
+ASCII font that Pillow brings. Every character is drawn in the first font that has it. One that no
+font has is drawn as its plainer form ("e" for "é") or as a small box, a control character or a
+bidirectional override not at all.
 """
 
 import unicodedata
 from dataclasses import dataclass, field
 
-from PIL import ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf")
 BOLD_FONTS = ("DejaVuSans-Bold.ttf", "NotoSans-Bold.ttf")
-CJK_FONTS = ("NotoSansCJK-Regular.ttc", "NotoSansSC-Regular.otf", "wqy-microhei.ttc")
+CJK_FONTS = (
+    "NotoSansCJK-Regular.ttc",
+    "NotoSansCJKsc-Regular.otf",
+    "NotoSansSC-Regular.otf",
+    "NotoSansJP-Regular.otf",
+    "wqy-microhei.ttc",
+)
+EMOJI_FONTS = ("NotoEmoji-Regular.ttf", "NotoEmoji[wght].ttf", "Symbola_hint.ttf", "Symbola.ttf")
+COLOUR_EMOJI_FONT = "NotoColorEmoji.ttf"
+_COLOUR_EMOJI_SIZE = 109
+"""The one size in which that font has its pictures."""
 
 ELLIPSIS = "…"
 
@@ -26,29 +37,56 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @dataclass(frozen=True, kw_only=True)
 class Lettering:
-    """Fonts of one size; a line is drawn in the first that has most of its characters."""
+    """Fonts of one size; a character is drawn in the first that has it."""
 
     fonts: tuple[Font, ...]
     line_height: int
+    size: int = 0
     _known: dict[tuple[int, str], bool] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, size: int, *, bold: bool = False) -> "Lettering":
         """The fonts found on this machine, `size` pixels high."""
-        names = (*(BOLD_FONTS if bold else ()), *FONTS, *CJK_FONTS)
+        names = (*(BOLD_FONTS if bold else ()), *FONTS, *CJK_FONTS, *EMOJI_FONTS)
         fonts: list[Font] = [font for name in names if (font := _truetype(name, size))]
+        colour = _truetype(COLOUR_EMOJI_FONT, _COLOUR_EMOJI_SIZE)
+        if colour is not None:
+            fonts.append(colour)
         fonts.append(ImageFont.load_default(size))
-        return cls(fonts=tuple(fonts), line_height=round(size * 1.3))
+        return cls(fonts=tuple(fonts), line_height=round(size * 1.3), size=size)
 
     def length(self, text: str) -> int:
         """The width of a line in pixels, rounded up."""
-        return int(-(-self._font(text).getlength(text) // 1))
+        total = sum(self._scale(font) * font.getlength(run) for font, run in self._runs(text))
+        return int(-(-total // 1))
 
     def draw(
         self, draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, colour: str
     ) -> None:
         """Draw one line, as `wrap` gives it, with its top left corner at `place`."""
-        draw.text(place, text, fill=colour, font=self._font(text))
+        left, top = float(place[0]), place[1]
+        runs = self._runs(text)
+        # On one baseline, where the fonts are several.
+        baseline = max((_ascent(font) for font, _ in runs if self._scale(font) == 1), default=0)
+        for font, run in runs:
+            if self._scale(font) != 1:
+                left += self._draw_scaled(draw, (round(left), top), font, run)
+                continue
+            draw.text((left, top + baseline - _ascent(font)), run, fill=colour, font=font)
+            left += font.getlength(run)
+
+    def _draw_scaled(
+        self, draw: ImageDraw.ImageDraw, place: tuple[int, int], font: Font, text: str
+    ) -> float:
+        """Draw emoji, which are pictures of one size, as high as the letters; how wide."""
+        width = max(1, round(font.getlength(text)))
+        drawn = Image.new("RGBA", (width, 2 * _COLOUR_EMOJI_SIZE), (0, 0, 0, 0))
+        ImageDraw.Draw(drawn).text((0, 0), text, font=font, embedded_color=True)
+        box = drawn.getbbox() or (0, 0, width, _COLOUR_EMOJI_SIZE)
+        shown = max(1, round(width * self._scale(font)))
+        small = drawn.crop((0, box[1], width, box[3])).resize((shown, self.size))
+        draw._image.paste(small, place, small)
+        return shown
 
     def wrap(self, text: str, *, width: int, lines: int) -> list[str]:
         """At most `lines` lines of at most `width` pixels; what does not fit ends in "…"."""
@@ -66,19 +104,18 @@ class Lettering:
     def _shown(self, text: str) -> str:
         spaced = " ".join(text[:_LONGEST_TEXT].split())
         visible = "".join(c for c in spaced if _is_visible(c))
-        font = self._font(visible)
-        return "".join(self._spelled(font, c) for c in visible).strip()
+        return "".join(self._spelled(c) for c in visible).strip()
 
-    def _spelled(self, font: Font, character: str) -> str:
-        if self._has(font, character):
+    def _spelled(self, character: str) -> str:
+        if self._known_font(character) is not None:
             return character
         decomposed = unicodedata.normalize("NFKD", character)
         plain = "".join(c for c in decomposed if not unicodedata.combining(c))
         if unicodedata.category(character) == "Pd":
             plain = "-"
-        if plain and all(self._has(font, c) for c in plain):
+        if plain and all(self._known_font(c) is not None for c in plain):
             return plain
-        return "□" if self._has(font, "□") else "?"
+        return "□" if self._known_font("□") is not None else "?"
 
     def _first_line(self, text: str, width: int) -> str:
         """The longest beginning that fits, cut between words where there are words."""
@@ -103,9 +140,26 @@ class Lettering:
                 high = middle - 1
         return low
 
-    def _font(self, text: str) -> Font:
-        characters = sorted(set(text))
-        return max(self.fonts, key=lambda font: sum(self._has(font, c) for c in characters))
+    def _known_font(self, character: str) -> Font | None:
+        return next((font for font in self.fonts if self._has(font, character)), None)
+
+    def _runs(self, text: str) -> list[tuple[Font, str]]:
+        """The text in pieces that are each drawn in one font; a space stays with its piece."""
+        runs: list[tuple[Font, str]] = []
+        for character in text:
+            if runs and self._has(runs[-1][0], character) and character == " ":
+                font = runs[-1][0]
+            else:
+                font = self._known_font(character) or self.fonts[-1]
+            if runs and runs[-1][0] is font:
+                runs[-1] = font, runs[-1][1] + character
+            else:
+                runs.append((font, character))
+        return runs
+
+    def _scale(self, font: Font) -> float:
+        size = getattr(font, "size", self.size)
+        return self.size / size if size == _COLOUR_EMOJI_SIZE and size != self.size else 1.0
 
     def _has(self, font: Font, character: str) -> bool:
         key = (id(font), character)
@@ -114,6 +168,10 @@ class Lettering:
                 font, _NO_FONT_HAS
             )
         return self._known[key]
+
+
+def _ascent(font: Font) -> int:
+    return font.getmetrics()[0] if isinstance(font, ImageFont.FreeTypeFont) else 0
 
 
 def _truetype(name: str, size: int) -> ImageFont.FreeTypeFont | None:

@@ -1,12 +1,14 @@
-"""A job's pictures on one page: its first images, done and dead, from database and storage."""
+"""A job's pictures on pages: its first images, done and dead, from database and storage."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 
 from PIL import Image
 
 from imagemill.db.database import Database
 from imagemill.db.errors import StorageError
 from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import ImageState
 from imagemill.db.storage import Storage
 from imagemill.db.tables import Job
@@ -14,39 +16,96 @@ from imagemill.scheduler_jobs.pages.contact_sheet import Tile, contact_sheet
 
 SETTLED = (ImageState.DONE, ImageState.DEAD)
 
+PAGE_IMAGES = 1000
+"""A page of more is too large to look at, and soon for anything to open."""
 
-def job_sheet(
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """One page, how many images are on it, and its place among the pages."""
+
+    picture: Image.Image
+    images: int
+    number: int
+    pages: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layout:
+    """How a page looks: images side by side, their size in pixels, and how many a page has."""
+
+    columns: int = 6
+    tile_size: int = 192
+    page_images: int = PAGE_IMAGES
+
+
+def job_pages(
     database: Database,
     storage: Storage,
     job_id: int,
     *,
     limit: int,
-    columns: int = 6,
-    tile_size: int = 192,
+    layout: Layout | None = None,
     states: Collection[ImageState] = SETTLED,
-) -> tuple[Image.Image, int]:
-    """The page, and how many images are on it. A missing file becomes a tile that says so."""
+    key: str | None = None,
+) -> Iterator[Page]:
+    """The job's first `limit` images on pages; one empty page if there are none.
+
+    `key` means the images of one row only. A missing file becomes a tile that says so.
+    """
+    layout = layout or Layout()
     with database.reading() as session:
         job = session.get_one(Job, job_id)
-        images = [
+        found = [
             image
             for state in states
-            for image in list_images(session, ImageFilter(job_id=job_id, state=state), limit=limit)
+            for image in list_images(
+                session, ImageFilter(job_id=job_id, state=state, key=key), limit=limit
+            )
         ]
-    images = sorted(images, key=lambda image: image.id)[:limit]
-    page = contact_sheet(
-        _tiles(images, storage),
-        columns=columns,
-        tile_size=tile_size,
-        title=job.name,
-        subtitle=f"job {job_id}, {len(images)} {'image' if len(images) == 1 else 'images'}",
-    )
-    return page, len(images)
+        counts = count_images(session, [job_id])[job_id]
+    images = sorted(found, key=lambda image: image.id)[:limit]
+    # Of one row there are never more than fit; a job's are counted, whatever the limit.
+    total = len(images) if key is not None else max(_count(counts, states), len(images))
+    differing = _differing(images)
+    pages = max(1, -(-len(images) // layout.page_images))
+    for number in range(pages):
+        first = number * layout.page_images
+        shown = images[first : first + layout.page_images]
+        picture = contact_sheet(
+            _tiles(shown, storage, differing),
+            columns=layout.columns,
+            tile_size=layout.tile_size,
+            title=job.name,
+            subtitle=f"job {job_id}, {_extent(first, len(shown), total)}"
+            + (f", page {number + 1} of {pages}" if pages > 1 else ""),
+        )
+        yield Page(picture=picture, images=len(shown), number=number + 1, pages=pages)
 
 
-def _tiles(images: list[ImageReport], storage: Storage) -> Iterator[Tile]:
+def _count(counts: Counts, states: Collection[ImageState]) -> int:
+    return sum(int(getattr(counts, state.value)) for state in states)
+
+
+def _extent(first: int, shown: int, total: int) -> str:
+    """`first 60 of 480 images`, `images 1,001 to 2,000 of 4,800`, `24 images`."""
+    if shown == total:
+        return f"{total:,} {'image' if total == 1 else 'images'}"
+    if first == 0:
+        return f"first {shown:,} of {total:,} images"
+    return f"images {first + 1:,} to {first + shown:,} of {total:,}"
+
+
+def _differing(images: Sequence[ImageReport]) -> frozenset[str]:
+    """Which of the settings that a tile can show are not the same for all images."""
+    names = ("model", "sampler", "guidance_scale", "steps", "width", "height", "sample")
+    return frozenset(name for name in names if len({getattr(i, name) for i in images}) > 1)
+
+
+def _tiles(
+    images: Sequence[ImageReport], storage: Storage, differing: frozenset[str]
+) -> Iterator[Tile]:
     for image in images:
-        label = f"row {image.row}" + (f", sample {image.sample}" if image.sample else "")
         picture, note = None, image.error_code or ""
         if image.object_key is not None:
             note = image.outcome if image.outcome and image.outcome != "ok" else ""
@@ -56,4 +115,29 @@ def _tiles(images: list[ImageReport], storage: Storage) -> Iterator[Tile]:
                 if error.retryable:
                     raise
                 note = error.code
-        yield Tile(image=picture, caption=image.prompt, label=label, note=note)
+        yield Tile(
+            image=picture,
+            caption=image.prompt,
+            label=_label(image),
+            details=_details(image, differing),
+            note=note,
+        )
+
+
+def _label(image: ImageReport) -> str:
+    """Which image it is: its id, and its row's own id, or its number."""
+    return f"image {image.id} · " + (image.key or f"row {image.row}")
+
+
+def _details(image: ImageReport, differing: frozenset[str]) -> str:
+    """What tells an image from its neighbours."""
+    parts = {
+        "model": image.model,
+        "sampler": image.sampler,
+        "guidance_scale": f"g {image.guidance_scale:g}",
+        "steps": f"{image.steps} steps",
+    }
+    shown = [text for name, text in parts.items() if name in differing]
+    if differing & {"width", "height"}:
+        shown.append(f"{image.width}x{image.height}")
+    return " · ".join([*shown, f"seed {image.seed}"])

@@ -43,6 +43,11 @@ class Loading:
             self.findings.fatal or not self._request.skip_bad_rows
         )
 
+    @property
+    def empty(self) -> bool:
+        """Whether every row was bad: then there is nothing that a job could render."""
+        return 0 < self.rows == self.findings.bad_rows
+
     def reject(self) -> NoReturn:
         """Drop what was loaded, and raise the `ManifestError` that says why."""
         count = self.findings.bad_rows

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -136,13 +136,17 @@ def submit(
     settings: Settings,
     database: Database,
     progress: Callable[[int], None] | None = None,
+    source: Source | None = None,
 ) -> Submission:
     """Record every image that the manifest asks for, and wake the workers.
 
     `progress` hears the number of rows loaded so far. A `ManifestError` carries every problem;
     then nothing is queued. A broker that is away loses nothing: the dispatcher wakes the workers.
+    `source` is the manifest where it is open already; it stays open.
     """
-    with open_source(request.manifest, settings) as source:
+    with ExitStack() as opened:
+        if source is None:
+            source = opened.enter_context(open_source(request.manifest, settings))
         new = _new_job(request, source, settings)
         job, created = database.run(lambda session: jobs.find_or_create(session, new))
         loading = Loading(job.id, request, database, source.name)
@@ -151,7 +155,7 @@ def submit(
                 loading.add(chunk)
                 if progress is not None:
                     progress(loading.rows)
-            if loading.hopeless:
+            if loading.hopeless or loading.empty:
                 loading.reject()
             database.run(lambda session: jobs.open_job(session, job.id))
             _wake(settings, request.route)

@@ -71,11 +71,26 @@ def test_the_contact_sheet_is_there(home):
         assert sheet.width > 600
 
 
+def pictures(folder: Path) -> dict[str, int]:
+    """Every readable name with the inode of its file."""
+    return {path.name: path.stat().st_ino for path in folder.iterdir()}
+
+
+def test_every_picture_has_a_readable_name_which_is_a_link_to_its_file(home):
+    named = pictures(home / "pictures")
+    assert len(named) == 12
+    assert "0001-a-red-circle-on-a-blue-background-s0.png" in named
+    stored = {path.stat().st_ino for path in (home / "objects").rglob("*.png")}
+    assert set(named.values()) == stored
+
+
 def test_the_same_manifest_again_renders_nothing(home, manifest):
+    named = pictures(home / "pictures")
     again = last_json(imagemill("run", manifest, "--out", home, "--samples", "2", "--json"))
     assert again["rendered"] == 0
     assert again["done"] == 12
     assert len(images_of(home)) == 12
+    assert pictures(home / "pictures") == named
 
 
 def test_an_edited_row_renders_one_image_and_reuses_the_others(home, manifest, tmp_path):
@@ -84,6 +99,10 @@ def test_an_edited_row_renders_one_image_and_reuses_the_others(home, manifest, t
     summary = last_json(imagemill("run", edited, "--out", home, "--samples", "2", "--json"))
     assert summary["rendered"] == 2
     assert summary["reused"] == 10
+    # The second job of a folder has pictures and a sheet of its own.
+    assert len(pictures(home / "pictures")) == 12
+    assert "0004-a-purple-diamond-on-an-orange-background-s1.png" in pictures(home / "pictures-2")
+    assert (home / "contact-sheet-2.png").is_file()
 
 
 def test_home_addresses_what_the_run_left(home):
@@ -98,7 +117,7 @@ def test_a_bad_row_is_named_and_nothing_is_queued(tmp_path):
     bad.write_text("prompt,steps\na red circle,20\na blue star,many\n")
     done = imagemill("run", bad, "--out", tmp_path / "out", code=2)
     assert "bad.csv:2: steps: " in done.stderr
-    assert images_of(tmp_path / "out") == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, manifest):

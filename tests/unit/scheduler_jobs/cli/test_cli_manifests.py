@@ -8,6 +8,7 @@ import pytest
 
 from imagemill.db.queries.tallies import Counts
 from imagemill.scheduler_jobs.local import run as embedded_run
+from imagemill.scheduler_jobs.local.pictures import NamedPictures
 from imagemill.scheduler_jobs.local.run import RunResult
 from imagemill.scheduler_jobs.submit import submission
 from imagemill.scheduler_jobs.submit.submission import FIRST_TOKENS
@@ -198,6 +199,7 @@ def a_result(out: Path, **changes) -> RunResult:
         "database": f"sqlite:///{out}/imagemill.sqlite3",
         "output": out,
         "contact_sheet": out / "contact-sheet.png",
+        "pictures": NamedPictures(folder=out / "pictures", named=2, taken=0),
         "interrupted": False,
     }
     return RunResult(**{**values, **changes})
@@ -228,7 +230,7 @@ def test_run_ends_with_one_object_of_exactly_these_keys(
     assert answer.code == 0
     assert list(json.loads(answer.out)) == [
         *("job", "requested", "rendered", "reused", "done", "dead"),
-        *("seconds", "images_per_second", "database", "output"),
+        *("seconds", "images_per_second", "database", "output", "pictures"),
     ]
     request, settings, where = seen[0]
     assert where == out

@@ -1,12 +1,15 @@
 """What `status`, `jobs`, `images`, `show` and `errors` tell about work in a database."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from imagemill.db.compositions import Composition
 from imagemill.db.queries import environments
 from imagemill.db.states import ImageState
 from imagemill.scheduler_jobs.cli import jobs
-from tests.helpers.mill import CRASH, REFUSED
+from tests.helpers.mill import CRASH, REFUSED, spec
 
 EVIL = "a \x1b[31mred\u202e circle\nwith a tail"
 
@@ -94,6 +97,14 @@ def test_images_are_paged_by_id(at_home, mill):
         (["--outcome", "ok"], [1]),
         (["--code", "input_image"], [2]),
         (["--row", "3"], [3]),
+        (["--key", "3"], [3]),
+        (["--key", "none"], []),
+        (["--sampler", "DDIM"], [1, 2, 3, 4]),
+        (["--sampler", "euler"], []),
+        (["--guidance-scale", "5"], [1, 2, 3, 4]),
+        (["--guidance", "7.5"], []),
+        (["--seed", "1"], [1, 2, 3, 4]),
+        (["--seed", "2"], []),
         (["--model", "model-aaaa"], [1, 2, 3, 4]),
         (["--model", "another"], []),
         (["--state", "done", "--row", "2"], []),
@@ -102,6 +113,19 @@ def test_images_are_paged_by_id(at_home, mill):
 def test_images_are_filtered(at_home, worked, filters, rows):
     found = at_home("images", "latest", *filters, "--json").json["images"]
     assert [image["row"] for image in found] == rows
+
+
+def test_a_table_of_images_says_what_differs(at_home, mill):
+    plain = spec("a circle")
+    mill.load("grid", [replace(plain, sampler="euler", guidance_scale=7.5, steps=9), plain])
+    head, first, second = at_home("images", "grid").out.splitlines()
+    words = ["IMAGE", "ROW", "KEY", "STATE", "SAMPLER", "STEPS", "GUIDANCE", "SEED", "PROMPT"]
+    assert head.split() == words
+    assert first.split() == ["1", "1", "1", "ready", "euler", "9", "7.5", "1", "a", "circle"]
+    assert second.split() == ["2", "2", "2", "ready", "ddim", "20", "5", "1", "a", "circle"]
+    shown = at_home("show", 2).out
+    assert re.search(r"^key +2$", shown, re.MULTILINE)
+    assert at_home("images", "--sampler", "no such").code == 2
 
 
 def test_prompts_are_harmless_on_a_screen_and_exact_in_json(at_home, worked):
