@@ -240,54 +240,6 @@ SAMPLERS: tuple[Sampler, ...] = (
     ),
 )
 
-OPTIONS: Mapping[str, tuple[str, ...] | type] = MappingProxyType(
-    {
-        "eta": float,
-        "sigmas": ("default", "karras", "exponential", "beta"),
-        "timestep_spacing": ("leading", "trailing", "linspace"),
-        "prediction_type": ("epsilon", "sample", "v_prediction", "flow_prediction"),
-        "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
-        "beta_start": float,
-        "beta_end": float,
-        "steps_offset": int,
-        "solver_order": int,
-        "solver_type": ("midpoint", "heun", "bh1", "bh2", "logrho"),
-        "algorithm_type": ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"),
-        "final_sigmas_type": ("zero", "sigma_min"),
-        "lower_order_final": bool,
-        "euler_at_final": bool,
-        "use_lu_lambdas": bool,
-        "rescale_betas_zero_snr": bool,
-        "set_alpha_to_one": bool,
-        "clip_sample": bool,
-        "clip_sample_range": float,
-        "thresholding": bool,
-        "dynamic_thresholding_ratio": float,
-        "sample_max_value": float,
-        "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
-        "original_inference_steps": int,
-        "shift": float,
-        "flow_shift": float,
-        "stochastic_sampling": bool,
-    }
-)
-"""What `sampler_options` may hold: the allowed words, or the type of the value."""
-
-
-def option_problem(name: str, value: object) -> str | None:
-    """What is wrong with one sampler option, with what is allowed; None if nothing is."""
-    allowed = OPTIONS.get(name)
-    if allowed is None:
-        return f"unknown sampler option {name}; allowed: {', '.join(OPTIONS)}"
-    if isinstance(allowed, tuple):
-        return None if value in allowed else f"{name}={value!r}; allowed: {', '.join(allowed)}"
-    if allowed is bool:
-        return None if isinstance(value, bool) else f"{name}={value!r}; allowed: true, false"
-    kinds, words = (int, "a whole number") if allowed is int else (float | int, "a number")
-    fine = isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value < math.inf
-    return None if fine else f"{name}={value!r}; allowed: {words} from 0"
-
-
 OWN = Sampler(name="own", display="Own", diffusers_class="")
 """The sampler of the model's own configuration, whichever class that names."""
 

@@ -26,7 +26,8 @@ class ModelFacts:
     multiple of, `default_size` the (width, height) it was trained at, `window` the tokens of its
     text encoder (begin and end included; None: it takes no text), `tokenizer` the folder of its
     tokenizer files, `guided` whether classifier-free guidance means anything to it, `refined`
-    whether it has a second U-Net for the end of the schedule.
+    whether it has a second U-Net for the end of the schedule, `sampler_class` the diffusers class
+    of its own sampler (empty: not known).
     """
 
     latent_scale: int
@@ -39,6 +40,7 @@ class ModelFacts:
     prediction_type: str
     inpainting: bool
     refined: bool = False
+    sampler_class: str = ""
 
 
 def model_facts(entry: ModelEntry) -> ModelFacts:
@@ -79,6 +81,7 @@ def _facts(entry: ModelEntry) -> ModelFacts:
         prediction_type=str(scheduler.get("prediction_type", "epsilon")),
         inpainting=in_channels == 2 * latent_channels + 1,
         refined="refiner" in folders,
+        sampler_class=_class_of(scheduler),
     )
 
 
@@ -125,6 +128,7 @@ def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
         guided=True,
         prediction_type=_prediction(_scheduler_config(entry)),
         inpainting=False,
+        sampler_class=_class_of(_scheduler_config(entry)),
     )
 
 
@@ -136,10 +140,13 @@ def _scheduler_config(entry: ModelEntry) -> Mapping[str, Any]:
 
 
 def _prediction(scheduler: Mapping[str, Any]) -> str:
-    name = str(scheduler.get("class", scheduler.get("_class_name", "")))
-    if name.startswith("FlowMatch"):
+    if _class_of(scheduler).startswith("FlowMatch"):
         return "flow_prediction"
     return str(scheduler.get("prediction_type", "epsilon"))
+
+
+def _class_of(scheduler: Mapping[str, Any]) -> str:
+    return str(scheduler.get("class", scheduler.get("_class_name", "")))
 
 
 def _autoencoder_scale(config: Mapping[str, Any]) -> int:

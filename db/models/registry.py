@@ -33,6 +33,7 @@ from imagemill.db.models.weights import (
     hub_cache,
     snapshot_folder,
 )
+from imagemill.db.sampler_options import option_problem
 from imagemill.db.samplers import find_sampler
 from imagemill.db.settings import Settings
 
@@ -264,6 +265,14 @@ def _defaults(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if sampler is None:
             raise ModelError(f"{where}: defaults.sampler: no sampler {defaults['sampler']!r}")
         defaults["sampler"] = sampler.name
+    options = defaults.get("sampler_options", {})
+    if not isinstance(options, Mapping):
+        raise ModelError(f"{where}: defaults.sampler_options: {options!r}; allowed: a table")
+    for name, value in options.items():
+        problem = option_problem(name, value)
+        if problem is not None:
+            found, allowed = problem
+            raise ModelError(f"{where}: defaults.sampler_options: {found}; allowed: {allowed}")
     return defaults
 
 

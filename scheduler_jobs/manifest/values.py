@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from imagemill.db.sampler_options import option_problem
 from imagemill.db.samplers import SAMPLERS, find_sampler
 from imagemill.db.seeds import DERIVE, SEED_LIMIT
 from imagemill.scheduler_jobs.manifest.problems import BadValue, shown
@@ -208,11 +209,14 @@ def options(value: Any) -> dict[str, Scalar]:
     found = _from_json_text(value, allowed)
     if not isinstance(found, Mapping):
         raise BadValue(shown(value), allowed)
-    for option in found.values():
+    for name, option in found.items():
         if not isinstance(option, Scalar) or (
             isinstance(option, float) and not math.isfinite(option)
         ):
             raise BadValue(shown(value), allowed)
+        problem = option_problem(str(name), option)
+        if problem is not None:
+            raise BadValue(*problem)
     return dict(found)
 
 

@@ -12,6 +12,7 @@ from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.facts import ModelFacts, model_facts
 from imagemill.db.models.registry import ModelEntry, Registry
+from imagemill.db.sampler_options import misfit
 from imagemill.db.samplers import BY_NAME, OWN, strength_for
 from imagemill.db.seeds import DERIVE, derive_seed, row_key
 from imagemill.db.settings import Settings
@@ -193,6 +194,7 @@ class Planner:
         height = parameters.height or model.facts.default_size[1]
         _check_size(model, width, height)
         _check_sampler(model, parameters)
+        _check_options(model, parameters)
         _check_pictures(model, parameters)
         _check_refiner(model, parameters)
         truncates = model.window is not None and parameters.long_prompts != "chunk"
@@ -283,6 +285,15 @@ def _check_sampler(model: PlannedModel, given: Parameters) -> None:
     if sampler.flow != flow and model.entry.kind != "generic":
         suits = "flow-matching samplers" if flow else "samplers that are not flow-matching"
         raise _Refused("sampler", sampler.name, f"{suits} for {model.entry.name}")
+
+
+def _check_options(model: PlannedModel, given: Parameters) -> None:
+    sampler = BY_NAME[given.sampler or ""]
+    class_name = model.facts.sampler_class if sampler is OWN else sampler.diffusers_class
+    for name, value in (given.sampler_options or {}).items():
+        problem = misfit(class_name, name, value)
+        if problem is not None:
+            raise _Refused("sampler_options", f"{sampler.name}: {problem[0]}", problem[1])
 
 
 def _check_pictures(model: PlannedModel, given: Parameters) -> None:

@@ -144,6 +144,54 @@ def test_a_bad_row_rejects_the_job_and_leaves_nothing(send, database):
         assert session.execute(text("SELECT count(*) FROM tallies")).scalar() == 0
 
 
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (
+            {"sampler_options": {"timestep_spacng": "trailing"}},
+            "an unknown option 'timestep_spacng'; did you mean timestep_spacing?",
+        ),
+        (
+            {"sampler_options": '{"beta_schedule": "nonsense"}'},
+            "beta_schedule = 'nonsense'; beta_schedule: linear, scaled_linear, squaredcos_cap_v2",
+        ),
+        (
+            {"sampler": "euler_a", "sampler_options": {"sigmas": "karras"}},
+            "euler_a: sigmas = 'karras'; sigmas: default for this sampler",
+        ),
+        (
+            {"sampler": "own", "sampler_options": {"solver_order": 2}},
+            "own: solver_order, which this sampler does not take; one of ",
+        ),
+    ],
+)
+def test_a_wrong_sampler_option_is_known_before_anything_is_queued(
+    send, database, settings, tmp_path, row, says
+):
+    rows = [{"prompt": "good"}, {"prompt": "a cat"} | row]
+    with pytest.raises(ManifestError) as caught:
+        send(rows)
+    (problem,) = caught.value.problems
+    assert f"manifest.jsonl:2: sampler_options: {says}" in str(problem)
+    assert "\n" not in str(problem)
+    with database.reading() as session:
+        assert session.scalars(select(Image)).all() == []
+    request = SubmissionRequest(manifest=str(tmp_path / "manifest.jsonl"))
+    planned = plan(request, settings=settings, database=None)
+    assert [str(each) for each in planned.problems] == [str(problem)]
+
+
+def test_a_jobs_option_is_held_against_the_sampler_of_each_row(send):
+    defaults = Parameters(sampler_options={"solver_order": 3})
+    with pytest.raises(ManifestError) as caught:
+        send(
+            [{"prompt": "a", "sampler": "dpmpp_2m"}, {"prompt": "b", "sampler": "ddim"}],
+            defaults=defaults,
+        )
+    (problem,) = caught.value.problems
+    assert problem.row == 2
+
+
 def test_bad_rows_can_be_skipped_and_are_recorded(send, database):
     done = send(["a", {"prompt": "b", "steps": 0}, "c"], skip_bad_rows=True)
     assert (done.requested, done.bad_rows, len(done.problems)) == (2, 1, 1)

@@ -1,6 +1,8 @@
 """A picture through the autoencoder and back, with noise and without."""
 
 import json
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +64,41 @@ def test_the_noise_is_that_from_which_a_variation_starts(shapes64, settings):
         start = starts.start(spec, scheduler, torch.Generator("cpu").manual_seed(3))
         expected = Decoder(shapes64, rows=1).pictures([start.latents])[0].pixels
     assert np.array_equal(trip(shapes64).noised, expected)
+
+
+def test_an_autoencoder_that_is_kept_more_exact_than_the_model_is_given_what_it_wants(shapes64):
+    """SDXL's in fp16: the model's halves would not fit its autoencoder's fp32."""
+    expected = trip(shapes64)
+    result = trip(replace(shapes64, precision="bf16"))
+    assert result.latents == expected.latents
+    assert result.decoded_psnr == pytest.approx(expected.decoded_psnr, abs=1.0)
+    assert result.noised_psnr == pytest.approx(expected.noised_psnr, abs=1.0)
+
+
+def test_an_autoencoder_kept_in_main_memory_is_on_the_device_while_it_is_used(
+    shapes64, monkeypatch
+):
+    expected = trip(shapes64)
+    vae = shapes64.components["vae"]
+    there = []
+
+    @contextmanager
+    def using(self, name):
+        there.append(name)
+        yield self.components[name]
+        there.remove(name)
+
+    def watched(function):
+        def call(*args, **values):
+            assert there == ["vae"], "it is in main memory now"
+            return function(*args, **values)
+
+        return call
+
+    monkeypatch.setattr(Model, "using", using)
+    monkeypatch.setattr(vae, "encode", watched(vae.encode))
+    monkeypatch.setattr(vae, "decode", watched(vae.decode))
+    assert np.array_equal(trip(shapes64).noised, expected.noised)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "heun", "euler_a", "dpmpp_2m_karras", "unipc"])

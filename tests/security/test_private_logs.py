@@ -37,7 +37,7 @@ ROWS = (
     {"prompt": f"{PROMPT} " * 40, "note": COLUMN},
     # Each of these fails in its own way.
     {"prompt": f"{PROMPT} (a circle:1.2.3)", "prompt_weighting": True},
-    {"prompt": f"{PROMPT}, a square", "sampler_options": {"prediction_type": "none"}},
+    {"prompt": f"{PROMPT}, a square", "sampler": "lcm", "steps": 60},
 )
 
 

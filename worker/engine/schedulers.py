@@ -33,7 +33,7 @@ def make_scheduler(
 ) -> Scheduler:
     """A fresh scheduler for one image; timesteps are not set yet.
 
-    `name` is a canonical name, `options` overrides configuration (`imagemill.db.samplers.OPTIONS`).
+    `name` is a canonical name, `options` overrides configuration (`db.sampler_options.OPTIONS`).
     `seed` is the image's: the Brownian tree of DPM++ SDE ignores the generator that it is given.
     A `UsageError` if the sampler does not suit the model, or an option the sampler.
     """

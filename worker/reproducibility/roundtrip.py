@@ -6,19 +6,24 @@ variation starting at that step would begin from: the same draws, in the same or
 
 import math
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import torch
-from diffusers.image_processor import VaeImageProcessor
-from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 
 from imagemill.db.errors import ModelError, UsageError
+from imagemill.db.samplers import strength_for
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.engine.guided.initial_latents import Starts
+from imagemill.worker.engine.guided.slot import scheduler_for
 from imagemill.worker.engine.pictures import Decoder
-from imagemill.worker.engine.schedulers import make_scheduler
 from imagemill.worker.files.records import Pixels
 from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.reproduce import peak_signal_to_noise
+
+_PICTURE = "0" * 64
+"""The name under which the engine's code asks for the one picture that there is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,39 +91,55 @@ def round_trip(
 
     More than seven parameters: they are the options of `imagemill roundtrip`.
     """
-    vae: Any = model.components.get("vae")
-    if vae is None:
+    if model.components.get("vae") is None:
         raise ModelError(f"model {model.name} has no autoencoder")
     scale = model.facts.latent_scale
     if width % scale or height % scale:
         raise UsageError(f"{width}x{height}; allowed: multiples of {scale}")
-    scheduler = make_scheduler(sampler, {}, model_config=model.scheduler_config, seed=seed)
-    timesteps = _timesteps(scheduler, sampler, steps)
     if not 0 <= start_step < steps:
         raise UsageError(f"--start-step {start_step}; allowed: 0 to {steps - 1}")
-    processor = VaeImageProcessor(vae_scale_factor=scale)
-    values = processor.preprocess(picture, height, width).to(model.device, model.dtype)
-
-    generator = torch.Generator("cpu").manual_seed(seed)
-    latents = vae.config.scaling_factor * vae.encode(values).latent_dist.sample(generator)
-    noise = randn_tensor(latents.shape, generator=generator, device=model.device, dtype=model.dtype)
-    first = start_step * getattr(scheduler, "order", 1)
-    if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(first)
-    time = timesteps[first : first + 1]
-    if hasattr(scheduler, "add_noise"):
-        noised = scheduler.add_noise(latents, noise, time)
-    else:
-        noised = scheduler.scale_noise(latents, time, noise)
-
-    plain, noisy = Decoder(model, rows=1).pictures([latents, noised.to(model.dtype)])
+    spec = ImageSpec(
+        model=model.name,
+        weights_digest=model.weights_digest,
+        prompt="",
+        seed=seed,
+        width=width,
+        height=height,
+        steps=steps,
+        guidance_scale=1.0,
+        sampler=sampler,
+        init_image=_PICTURE,
+        strength=strength_for(steps=steps, start_step=start_step),
+    )
+    body = _png(picture)
+    starts = Starts(
+        model,
+        width=width,
+        height=height,
+        inputs=lambda _: body,
+        max_pixels=picture.width * picture.height,
+    )
+    start = starts.variation(spec, scheduler_for(spec, model), _generator(seed))
+    # A generator of its own: the picture's latents are what an image of this seed draws first.
+    latents = starts.encoded(_PICTURE, _generator(seed))
+    plain, noisy = Decoder(model, rows=1).pictures([latents, start.latents])
     return RoundTrip(
-        original=_pixels(values),
+        original=_pixels(starts.picture(_PICTURE)),
         decoded=plain.pixels,
         noised=noisy.pixels,
-        timestep=float(time[0]),
+        timestep=float(start.timesteps[0]),
         latents=tuple(latents.shape[1:]),
     )
+
+
+def _png(picture: Image.Image) -> bytes:
+    file = BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator("cpu").manual_seed(seed)
 
 
 def _pixels(values: torch.Tensor) -> Pixels:
@@ -126,15 +147,6 @@ def _pixels(values: torch.Tensor) -> Pixels:
     unit = (values.float() * 0.5 + 0.5).clamp(0, 1)[0].permute(1, 2, 0)
     pixels: Pixels = (unit * 255).round().to(torch.uint8).cpu().numpy()
     return pixels
-
-
-def _timesteps(scheduler: Any, sampler: str, steps: int) -> torch.Tensor:
-    try:
-        scheduler.set_timesteps(steps, device="cpu")
-    except (ValueError, IndexError, ZeroDivisionError) as error:
-        raise UsageError(f"sampler {sampler}, {steps} steps: {error}") from error
-    timesteps: torch.Tensor = scheduler.timesteps
-    return timesteps
 
 
 def _finite(value: float) -> float | None:

@@ -85,18 +85,17 @@ class Starts:
         if self._model.facts.inpainting:
             raise ModelError(f"model {self._model.name} needs an init image and a mask")
         if spec.init_image is not None:
-            return self._from_image(spec, scheduler, generator)
+            return self.variation(spec, scheduler, generator)
         noise = self._noise(generator)
         latents = noise * _initial_sigma(scheduler)
         return Start(timesteps=scheduler.timesteps, latents=latents.to(self._model.dtype))
 
-    def _from_image(
-        self, spec: ImageSpec, scheduler: Scheduler, generator: torch.Generator
-    ) -> Start:
+    def variation(self, spec: ImageSpec, scheduler: Scheduler, generator: torch.Generator) -> Start:
+        """The start from an init image: what `start` makes of one, for any model."""
         assert spec.init_image is not None
         strength = DEFAULT_STRENGTH if spec.strength is None else spec.strength
         timesteps = _later_timesteps(scheduler, spec.steps, strength)
-        image = self._encoded(spec.init_image, generator)
+        image = self.encoded(spec.init_image, generator)
         noise = self._noise(generator)
         latents = _noised(scheduler, image, noise, timesteps[:1])
         return Start(timesteps=timesteps, latents=latents.to(self._model.dtype))
@@ -111,7 +110,7 @@ class Starts:
         timesteps = _later_timesteps(scheduler, spec.steps, strength)
         image = None
         if not own_channels or strength < 1:
-            image = self._encoded(spec.init_image, generator)
+            image = self.encoded(spec.init_image, generator)
         noise = self._noise(generator)
         if image is None or strength == 1:
             latents = noise * _initial_sigma(scheduler)
@@ -122,7 +121,7 @@ class Starts:
         cells = torch.nn.functional.interpolate(mask, size=self.cells)
         cells = cells.to(device=self._model.device, dtype=self._model.dtype)
         if own_channels:
-            masked = self._picture(spec.init_image) * (mask < 0.5)
+            masked = self.picture(spec.init_image) * (mask < 0.5)
             hidden = self._sampled(self._encode(masked), generator)
             extra = torch.cat([cells, hidden], dim=1)
             return Start(timesteps=timesteps, latents=latents, extra=extra)
@@ -138,12 +137,12 @@ class Starts:
         )
         return noise
 
-    def _encoded(self, digest: str, generator: torch.Generator) -> torch.Tensor:
+    def encoded(self, digest: str, generator: torch.Generator) -> torch.Tensor:
         """An init image's latents, sampled by the image's own generator."""
         if digest in self._encodings:
             self._encodings.move_to_end(digest)
         else:
-            self._encodings[digest] = self._encode(self._picture(digest))
+            self._encodings[digest] = self._encode(self.picture(digest))
             if len(self._encodings) > _KEPT_ENCODINGS:
                 self._encodings.popitem(last=False)
         return self._sampled(self._encodings[digest], generator)
@@ -161,7 +160,7 @@ class Starts:
         sampled: torch.Tensor = latents.to(self._model.dtype)
         return sampled
 
-    def _picture(self, digest: str) -> torch.Tensor:
+    def picture(self, digest: str) -> torch.Tensor:
         """(1, 3, height, width) in [-1, 1], fp32, resized to the image's size."""
         picture = read_picture(self._inputs(digest), max_pixels=self._max_pixels)
         values: torch.Tensor = self._pictures.preprocess(picture, self._height, self._width)

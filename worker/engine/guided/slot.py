@@ -125,12 +125,12 @@ def begin(
     More than seven parameters: each is a part of the image's state that another module makes.
     """
     options = dict(spec.sampler_options)
-    scheduler = _scheduler(spec, model)
+    scheduler = scheduler_for(spec, model)
     generator = torch.Generator("cpu").manual_seed(spec.seed)
     start = starts.start(spec, scheduler, generator)
     timesteps, later = start.timesteps, None
     if refined is not None:
-        second = _scheduler(spec, model)
+        second = scheduler_for(spec, model)
         timesteps, rest = _divided(timesteps, second, spec)
         later = Refining(
             scheduler=second,
@@ -164,8 +164,8 @@ def rescale_guidance(guided: torch.Tensor, prompt: torch.Tensor, amount: float) 
     return amount * (guided * ratio) + (1 - amount) * guided
 
 
-def _scheduler(spec: ImageSpec, model: Model) -> Scheduler:
-    """The image's sampler, its timesteps set."""
+def scheduler_for(spec: ImageSpec, model: Model) -> Scheduler:
+    """An image's sampler, its timesteps set; a `UsageError` if it can't do that many steps."""
     scheduler = make_scheduler(
         spec.sampler,
         dict(spec.sampler_options),

@@ -1,0 +1,208 @@
+"""The options of samplers: which there are, what each may be, and which sampler takes which.
+
+Without torch, so that a wrong option is known when a manifest is submitted.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
+OPTIONS: Mapping[str, tuple[str, ...] | type] = MappingProxyType(
+    {
+        "eta": float,
+        "sigmas": ("default", "karras", "exponential", "beta"),
+        "timestep_spacing": ("leading", "trailing", "linspace"),
+        "prediction_type": ("epsilon", "sample", "v_prediction", "flow_prediction"),
+        "beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+        "beta_start": float,
+        "beta_end": float,
+        "steps_offset": int,
+        "solver_order": int,
+        "solver_type": ("midpoint", "heun", "bh1", "bh2", "logrho"),
+        "algorithm_type": ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"),
+        "final_sigmas_type": ("zero", "sigma_min"),
+        "lower_order_final": bool,
+        "euler_at_final": bool,
+        "use_lu_lambdas": bool,
+        "rescale_betas_zero_snr": bool,
+        "set_alpha_to_one": bool,
+        "clip_sample": bool,
+        "clip_sample_range": float,
+        "thresholding": bool,
+        "dynamic_thresholding_ratio": float,
+        "sample_max_value": float,
+        "variance_type": ("fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
+        "original_inference_steps": int,
+        "shift": float,
+        "flow_shift": float,
+        "stochastic_sampling": bool,
+        "use_karras_sigmas": bool,
+        "use_exponential_sigmas": bool,
+        "use_beta_sigmas": bool,
+        "skip_prk_steps": bool,
+        "interpolation_type": ("linear", "log_linear"),
+        "predict_x0": bool,
+        "predictor_order": int,
+        "corrector_order": int,
+        "timestep_scaling": float,
+        "num_train_timesteps": int,
+        "use_dynamic_shifting": bool,
+        "time_shift_type": ("exponential", "linear"),
+        "base_shift": float,
+        "max_shift": float,
+        "invert_sigmas": bool,
+    }
+)
+"""What `sampler_options` may hold: the allowed words, or the type of the value."""
+
+_SCHEDULE = frozenset(
+    {"beta_schedule", "beta_start", "beta_end", "prediction_type", "num_train_timesteps"}
+)
+_SPACING = frozenset({"timestep_spacing", "steps_offset"})
+_SIGMAS = frozenset({"use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"})
+_THRESHOLD = frozenset({"thresholding", "dynamic_thresholding_ratio", "sample_max_value"})
+_CLIP = frozenset({"clip_sample", "clip_sample_range"})
+_SOLVER = frozenset({"solver_order", "solver_type", "lower_order_final"})
+_FLOW = frozenset({"flow_shift", "use_dynamic_shifting", "time_shift_type"})
+
+TAKEN: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "DDIMScheduler": _SCHEDULE
+        | _SPACING
+        | _THRESHOLD
+        | _CLIP
+        | {"rescale_betas_zero_snr", "set_alpha_to_one"},
+        "DDPMScheduler": _SCHEDULE
+        | _SPACING
+        | _THRESHOLD
+        | _CLIP
+        | {"rescale_betas_zero_snr", "variance_type"},
+        "PNDMScheduler": _SCHEDULE | _SPACING | {"set_alpha_to_one", "skip_prk_steps"},
+        "LMSDiscreteScheduler": _SCHEDULE | _SPACING | _SIGMAS,
+        "EulerDiscreteScheduler": _SCHEDULE
+        | _SPACING
+        | _SIGMAS
+        | {"final_sigmas_type", "interpolation_type", "rescale_betas_zero_snr"},
+        "EulerAncestralDiscreteScheduler": _SCHEDULE | _SPACING | {"rescale_betas_zero_snr"},
+        "HeunDiscreteScheduler": _SCHEDULE | _SPACING | _SIGMAS | _CLIP,
+        "KDPM2DiscreteScheduler": _SCHEDULE | _SPACING | _SIGMAS,
+        "KDPM2AncestralDiscreteScheduler": _SCHEDULE | _SPACING | _SIGMAS,
+        "DPMSolverMultistepScheduler": _SCHEDULE
+        | _SPACING
+        | _SIGMAS
+        | _THRESHOLD
+        | _SOLVER
+        | _FLOW
+        | {
+            "algorithm_type",
+            "euler_at_final",
+            "final_sigmas_type",
+            "rescale_betas_zero_snr",
+            "use_lu_lambdas",
+            "variance_type",
+        },
+        "DPMSolverSinglestepScheduler": _SCHEDULE
+        | _SIGMAS
+        | _THRESHOLD
+        | _SOLVER
+        | _FLOW
+        | {"algorithm_type", "final_sigmas_type", "variance_type"},
+        "DPMSolverSDEScheduler": _SCHEDULE | _SPACING | _SIGMAS,
+        "UniPCMultistepScheduler": _SCHEDULE
+        | _SPACING
+        | _SIGMAS
+        | _THRESHOLD
+        | _SOLVER
+        | _FLOW
+        | {"final_sigmas_type", "predict_x0", "rescale_betas_zero_snr"},
+        "DEISMultistepScheduler": _SCHEDULE
+        | _SPACING
+        | _SIGMAS
+        | _THRESHOLD
+        | _SOLVER
+        | _FLOW
+        | {"algorithm_type"},
+        "SASolverScheduler": _SCHEDULE
+        | _SPACING
+        | _SIGMAS
+        | _THRESHOLD
+        | {
+            "algorithm_type",
+            "corrector_order",
+            "flow_shift",
+            "lower_order_final",
+            "predictor_order",
+            "variance_type",
+        },
+        "LCMScheduler": _SCHEDULE
+        | _SPACING
+        | _THRESHOLD
+        | _CLIP
+        | {
+            "original_inference_steps",
+            "rescale_betas_zero_snr",
+            "set_alpha_to_one",
+            "timestep_scaling",
+        },
+        "TCDScheduler": _SCHEDULE
+        | _SPACING
+        | _THRESHOLD
+        | _CLIP
+        | {
+            "original_inference_steps",
+            "rescale_betas_zero_snr",
+            "set_alpha_to_one",
+            "timestep_scaling",
+        },
+        "FlowMatchEulerDiscreteScheduler": _SIGMAS
+        | {
+            "base_shift",
+            "invert_sigmas",
+            "max_shift",
+            "num_train_timesteps",
+            "shift",
+            "stochastic_sampling",
+            "time_shift_type",
+            "use_dynamic_shifting",
+        },
+        "FlowMatchHeunDiscreteScheduler": frozenset({"num_train_timesteps", "shift"}),
+    }
+)
+"""The options that each diffusers class takes; `misfit` knows what `sigmas` and `eta` are there."""
+
+
+def option_problem(name: str, value: object) -> tuple[str, str] | None:
+    """What is wrong with one sampler option, and what is allowed; None if nothing is."""
+    allowed = OPTIONS.get(name)
+    if allowed is None:
+        close = difflib.get_close_matches(name[:100], OPTIONS, n=1, cutoff=0.6)
+        words = f"did you mean {close[0]}?" if close else f"one of {', '.join(OPTIONS)}"
+        return f"an unknown option {name[:100]!r}", words
+    found = f"{name} = {value!r:.100}"
+    if isinstance(allowed, tuple):
+        return None if value in allowed else (found, f"{name}: {', '.join(allowed)}")
+    if allowed is bool:
+        return None if isinstance(value, bool) else (found, f"{name}: true or false")
+    kinds, words = (int, "a whole number") if allowed is int else (float | int, "a number")
+    fine = isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value < math.inf
+    return None if fine else (found, f"{name}: {words} from 0")
+
+
+def misfit(diffusers_class: str, name: str, value: object) -> tuple[str, str] | None:
+    """What is wrong with a good option for a sampler of this class; None if nothing is known."""
+    taken = TAKEN.get(diffusers_class)
+    if taken is None or name == "eta":
+        return None
+    if name == "sigmas":
+        kinds = [kind for kind in ("karras", "exponential", "beta") if _flag(kind) in taken]
+        if value == "default" or value in kinds:
+            return None
+        return f"sigmas = {value!r}", f"sigmas: {', '.join(['default', *kinds])} for this sampler"
+    if name in taken:
+        return None
+    return f"{name}, which this sampler does not take", f"one of {', '.join(sorted(taken))}"
+
+
+def _flag(kind: str) -> str:
+    return f"use_{kind}_sigmas"
