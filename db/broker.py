@@ -18,6 +18,7 @@ from imagemill.db.broker_tls import notice, tls_options, with_tls
 from imagemill.db.errors import BrokerError
 from imagemill.db.settings import Settings
 from imagemill.db.urls import without_password
+from imagemill.db.working_folder import Loader
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,9 @@ def make_app(settings: Settings) -> Celery:
     A `SettingsError` if the broker's TLS options are wrong.
     """
     url = with_tls(settings.broker_url.get_secret_value(), settings.broker_ca)
-    app = Celery("imagemill", broker=url)
+    app = Celery("imagemill", broker=url, loader=Loader)
+    # Made now, not when Celery first needs it: it also keeps this process out of that folder.
+    assert isinstance(app.loader, Loader)
     app.conf.update(_CONFIGURATION)
     app.conf.broker_use_ssl = tls_options(url)
     app.conf.task_default_queue = queue_name(settings.route)

@@ -119,8 +119,10 @@ def flower(invocation: Invocation, address: str, port: int, as_json: bool) -> No
     # Flower takes this process's place: signals reach it, and its end is ours. The password goes
     # through the environment, because everybody on the machine can read a command line.
     environment = os.environ | {"FLOWER_BASIC_AUTH": login}
-    command = [sys.executable, "-P", "-m", "celery", "-A", "imagemill.db.celery_app", "flower"]
+    command = [sys.executable, "-P", "-m", "imagemill.db.celery_app", "flower"]
     options = [f"--address={address}", f"--port={port}", f"--tasks-columns={TASK_COLUMNS}"]
+    # Else Flower would run a `flowerconfig.py` of the working folder.
+    options.append(f"--conf={os.devnull}")
     os.execve(sys.executable, [*command, *options], environment)  # noqa: S606  # argv is ours
 
 

@@ -119,8 +119,13 @@ def test_flower_makes_up_a_password_and_keeps_it_off_the_command_line(at_home, e
     (_, command, environment) = executed[0]
     assert told["url"] == "http://127.0.0.1:5999/"
     assert command[1:] == [
-        *("-P", "-m", "celery", "-A", "imagemill.db.celery_app", "flower"),
-        *("--address=127.0.0.1", "--port=5999", f"--tasks-columns={TASK_COLUMNS}"),
+        *("-P", "-m", "imagemill.db.celery_app", "flower"),
+        *(
+            "--address=127.0.0.1",
+            "--port=5999",
+            f"--tasks-columns={TASK_COLUMNS}",
+            "--conf=/dev/null",
+        ),
     ]
     assert len(told["password"]) > 20
     assert environment["FLOWER_BASIC_AUTH"] == f"imagemill:{told['password']}"
