@@ -6,17 +6,23 @@ BIN := $(VENV)/bin
 # One install per state of the pins: the stamp is older than what it was made from, or is remade.
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check format parity independence chaos fuzz hashes audit clean
+.PHONY: run test test-fast check format parity independence chaos fuzz hashes audit clean
 
 run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pictures
 	$(BIN)/imagemill run examples/shapes.csv --out out
 	@echo "Open out/contact-sheet.png"
 
-# Each process starts servers of its own; one thread each, as production has it on a CPU.
-TEST_PROCESSES ?= 2
+# Each process starts servers of its own; one thread each, as production has it on a CPU. There are
+# more of them than two cores, since half of the tests wait: see tests/helpers/turns.py.
+TEST_PROCESSES ?= 4
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	-n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
 
 test: $(STAMP)  ## all tests; real Postgres, Valkey and S3 come from wheels
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(PYTEST)
+
+test-fast: $(STAMP)  ## the tests of single modules, models and documents, while you work
+	$(PYTEST) tests/unit tests/models tests/docs
 
 check: $(STAMP)  ## lint, types and layers
 	$(BIN)/ruff format --check .

@@ -21,6 +21,8 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "deploy" / "hashes"
 PYPI = "https://pypi.org/simple"
+OLDER_PYTHONS = ["async-timeout"]
+"""What redis needs before Python 3.11.3 alone: it has its hash whatever Python writes the file."""
 
 
 def closure(requirements: Sequence[str], *, index: str, more: str | None = None) -> dict[str, str]:
@@ -85,8 +87,9 @@ def main() -> None:
     if options.torch_index:
         torch = closure(["torch"], index=options.torch_index, more=options.index)
         write("torch.txt", torch, index=options.torch_index)
-    write("control.txt", closure(control_requirements(), index=options.index), index=options.index)
-    worker = closure(worker_requirements(), index=options.index)
+    control = closure([*control_requirements(), *OLDER_PYTHONS], index=options.index)
+    write("control.txt", control, index=options.index)
+    worker = closure([*worker_requirements(), *OLDER_PYTHONS], index=options.index)
     write("worker.txt", without_torch(worker), index=options.index)
 
 

@@ -23,8 +23,15 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 _STRUCTURE = re.compile(r'["{}\[\],]')
 _IN_STRING = re.compile(r'["\\]')
-_FLAT = re.compile(r'(?:[^"{}\[\]]++|"[^"\\]*+")*+')
-"""What can be skipped at once inside an object: everything but brackets and escapes."""
+_FLAT = re.compile(r'(?:[^"{}\[\]]+|"[^"\\]*")*')
+"""What can be skipped at once inside an object: everything but brackets and escapes. Nothing may
+follow the repetition, or it would be tried again and again: possessive quantifiers, which say so,
+are broken before Python 3.11.5."""
+_DEEPEST_OBJECT = 500
+"""Nesting at which a row is refused before it is read: less than any Python's JSON reader follows,
+so that every Python says the same of it."""
+_NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[{}\[\]]', re.DOTALL)
+"""A text, closed or not, or a bracket outside of one."""
 
 
 def read_json_lines(lines: Iterable[Line]) -> Iterator[RawRow | BadRow]:
@@ -65,6 +72,8 @@ def read_json_array(stream: BufferedReader, *, max_line_bytes: int) -> Iterator[
 
 def parse_object(text: str) -> dict[str, JSON]:
     """A JSON object; a BadValue if the text is anything else, or has a key twice."""
+    if _nesting(text) > _DEEPEST_OBJECT:
+        raise BadValue("JSON nested too deeply", "a plain JSON object")
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -79,6 +88,19 @@ def parse_object(text: str) -> dict[str, JSON]:
     if not isinstance(value, dict):
         raise BadValue(f"{_kind(value)} {shown(value)}", "a JSON object")
     return value
+
+
+def _nesting(text: str) -> int:
+    """How deep the brackets of a text nest; 0 where they are too few to matter."""
+    deepest = depth = 0
+    if text.count("[") + text.count("{") > _DEEPEST_OBJECT:
+        for part in _NESTING.finditer(text):
+            if part[0] in "{[":
+                depth += 1
+                deepest = max(deepest, depth)
+            elif part[0] in "}]":
+                depth -= 1
+    return deepest
 
 
 def _row(text: str, number: int, line: int) -> RawRow | BadRow:
