@@ -153,6 +153,8 @@ class Database:
 
     def _translation(self, error: exc.DBAPIError) -> Exception:
         """A `DatabaseError` for what the database's keeper must mend; else a bug, as it is."""
+        if "not a database" in str(error.orig):
+            return SettingsError(f"{self.url}: this file is no database; name another")
         if _passing(error) or isinstance(error, exc.OperationalError | exc.InterfaceError):
             return DatabaseError(f"{self.url}: {_first_line(error)}")
         return error

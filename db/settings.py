@@ -167,4 +167,6 @@ class Settings(BaseSettings):
 
 def _problem(error: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return f"there is no setting {name}; docs/settings.md lists them"
     return f"IMAGEMILL_{name.upper()}: {error['msg']}"

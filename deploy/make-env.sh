@@ -3,6 +3,16 @@
 # An existing file is left alone: its passwords are in the databases already.
 set -eu
 
+case ${1:-} in
+-h | --help)
+    echo "usage: $0 [FILE]    writes FILE (.env) with a random password for everything"
+    exit 0
+    ;;
+-*)
+    echo "$0: no option $1; usage: $0 [FILE]" >&2
+    exit 2
+    ;;
+esac
 target=${1:-.env}
 example=$(dirname "$0")/env.example
 

@@ -52,6 +52,7 @@ class Dispatcher:
 
     def run_forever(self, stop: threading.Event) -> None:
         """Round after round until `stop` is set."""
+        log.info("a round every %.0f s: workers are kept busy, lost images rescued", ROUND_SECONDS)
         while not stop.is_set():
             try:
                 done = self.run_once()

@@ -28,10 +28,15 @@ class Pace:
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
+        self._moving = False
 
     def add(self, done: int, at: float | None = None) -> None:
         """Note how many images are done now."""
         now = time.monotonic() if at is None else at
+        if not self._moving and self._seen:
+            # Loading a model is no rendering: the pace begins with the first finished image.
+            self._moving = done > self._seen[-1][1]
+            self._seen.clear()
         self._seen.append((now, done))
         while len(self._seen) > 2 and self._seen[1][0] < now - PACE_SECONDS:
             self._seen.popleft()

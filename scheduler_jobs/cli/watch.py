@@ -5,7 +5,9 @@ from time import sleep
 
 import click
 
+from imagemill.db.queries import shifts
 from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.reports import LIVE
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
@@ -46,6 +48,13 @@ def watch(
     """
     with invocation.reading() as session:
         found = find_job(session, job)
+        served = shifts.live_workers(session).get(found.route, 0) > 0
+    if not served and found.state in LIVE:
+        output.line(
+            f"no live worker takes the route {found.route}: nothing is rendered until "
+            f"`imagemill worker --route {found.route}` runs",
+            error=True,
+        )
     if as_json:
         state, counts = _follow_as_json(invocation, found.id, every)
     else:
@@ -94,11 +103,13 @@ def _follow_as_json(invocation: Invocation, job_id: int, every: float) -> tuple[
 def _look(invocation: Invocation, job_id: int) -> tuple[JobState, Counts]:
     with invocation.reading() as session:
         state = JobState(find_job(session, str(job_id)).state)
-        return state, count_images(session, [job_id])[job_id]
+        counts = count_images(session, [job_id])[job_id]
+    # An open job with nothing left is only waiting for the dispatcher to say so.
+    over = state == JobState.OPEN and counts.pending == 0
+    return JobState.FINISHED if over else state, counts
 
 
 def _ended(state: JobState, counts: Counts) -> bool:
-    # An open job with nothing left is only waiting for the dispatcher to say so.
     if state == JobState.CANCELLED:
         return counts.leased == 0
-    return state in ENDED or (state == JobState.OPEN and counts.pending == 0)
+    return state in ENDED
