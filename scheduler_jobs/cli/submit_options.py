@@ -19,7 +19,7 @@ from imagemill.scheduler_jobs.manifest import (
     parameters_from_flags,
     parameters_from_toml,
 )
-from imagemill.scheduler_jobs.manifest.columns import check_mapping
+from imagemill.scheduler_jobs.manifest.columns import EXTRA, check_mapping
 from imagemill.scheduler_jobs.manifest.problems import Broken
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
@@ -66,6 +66,13 @@ _JOB_OPTIONS = (
         multiple=True,
         metavar="COLUMN=FIELD",
         help="Read this column as that field (prompt, seed, …); may be repeated.",
+    ),
+    click.option(
+        "--extra",
+        "extra",
+        multiple=True,
+        metavar="PATTERN",
+        help="Keep these columns as they stand, without effect: sd_seed, 'sd_*'; may be repeated.",
     ),
     click.option(
         "--format",
@@ -189,7 +196,7 @@ def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
         seed=options.pop("job_seed"),
         priority=options.pop("priority"),
         route=options.pop("route") or settings.route,
-        columns=_columns(options.pop("mapping")),
+        columns=_columns(options.pop("mapping"), options.pop("extra")),
         format=options.pop("manifest_format"),
         skip_bad_rows=options.pop("skip_bad_rows"),
         grid=tuple(options.pop("grid")),
@@ -208,8 +215,8 @@ def _agreeing(defaults: Parameters, limits: Limits) -> Parameters:
     return defaults
 
 
-def _columns(mapping: Sequence[str]) -> dict[str, str]:
-    columns = {}
+def _columns(mapping: Sequence[str], extra: Sequence[str]) -> dict[str, str]:
+    columns = dict.fromkeys(extra, EXTRA)
     for text in mapping:
         # A column's name may hold "=", a field's never does.
         column, equals, field = text.rpartition("=")

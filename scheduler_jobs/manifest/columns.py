@@ -1,34 +1,58 @@
 """Which column means what: the one table of names and synonyms.
 
-Names are compared without regard to case, and with spaces and hyphens as underscores. A column
-that is not in the table is an extra: kept as it stands, never interpreted.
+Names are compared without regard to case, separators and blanks of any kind, so that camel case,
+`CFG scale` and `cfg_scale` are one name. A column that is not in the table, and can't be mistaken
+for one that is, is an extra: kept as it stands, never interpreted.
 """
 
+import fnmatch
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from imagemill.scheduler_jobs.manifest.foreign_names import folded, foreign_name, looks_like
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, shown
 
 PROMPT = "prompt"
 KEY = "id"
 SIZE = "size"
+SAMPLER = "sampler"
+SCHEDULE = "schedule"
+"""The noise schedule where a tool names it apart from the sampler: `karras`."""
+BATCH_SIZE = "batch_size"
+BATCHES = "n_iter"
 EXTRA = "extra"
-"""What `--map column=extra` names: leave this column alone."""
+"""What `--map column=extra` names: leave this column alone. A pattern may stand for the column."""
 
 FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         PROMPT: ("prompts", "positive_prompt"),
         KEY: (),
         "negative_prompt": ("negative", "negative_prompts", "neg_prompt"),
-        "model": ("model_name", "checkpoint", "sd_model"),
+        "model": ("model_name", "checkpoint", "sd_model", "ckpt_name", "sd_model_checkpoint"),
         "width": (),
         "height": (),
-        SIZE: (),
-        "steps": ("step", "num_inference_steps", "sampling_steps", "inference_steps"),
-        "guidance_scale": ("guidance", "cfg", "cfg_scale"),
-        "sampler": ("sampler_name", "scheduler", "scheduler_name"),
-        "seed": (),
+        SIZE: ("resolution",),
+        "steps": (
+            "step",
+            "num_steps",
+            "num_inference_steps",
+            "sampling_steps",
+            "inference_steps",
+            "sample_steps",
+        ),
+        "guidance_scale": ("guidance", "cfg", "cfg_scale", "scale"),
+        SAMPLER: (
+            "sampler_name",
+            "sampler_index",
+            "sample_sampler",
+            "sampling_method",
+            "scheduler",
+            "scheduler_name",
+        ),
+        SCHEDULE: ("schedule_type",),
+        "seed": ("noise_seed", "image_seed"),
         "seeds": (),
         "samples": (
             "num_images",
@@ -36,21 +60,24 @@ FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
             "n_samples",
             "images_per_prompt",
             "num_images_per_prompt",
+            "image_number",
         ),
+        BATCH_SIZE: (),
+        BATCHES: ("batch_count", "iterations"),
         "format": ("output_format", "image_format", "file_format"),
         "quality": ("jpeg_quality",),
         "init_image": ("init_img", "input_image"),
         "mask": ("mask_image",),
-        "strength": ("denoising_strength",),
+        "strength": ("denoising_strength", "denoise"),
         "start_step": (),
         "clip_skip": (),
-        "guidance_rescale": (),
+        "guidance_rescale": ("cfg_rescale", "cfg_rescale_multiplier"),
         "eta": (),
         "sampler_options": (),
         "long_prompts": (),
         "prompt_weighting": (),
         "adapters": ("loras", "lora"),
-        "refiner_start": ("refiner_switch_at", "denoising_end"),
+        "refiner_start": ("refiner_switch_at", "refiner_switch", "denoising_end"),
     }
 )
 """Every field that a column can fill, and the other names that people give it.
@@ -59,7 +86,7 @@ Left out on purpose: `n` and `num` (as often a running number as a count), `imag
 Hugging Face data sets), and single letters.
 """
 
-PROMPT_FALLBACKS = ("caption", "text")
+PROMPT_FALLBACKS = ("caption", "text", "positive")
 """Names that mean the prompt only where no column is called prompt."""
 
 _LISTED_COLUMNS = 12
@@ -67,29 +94,43 @@ _LISTED_COLUMNS = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """How a row's columns are read: field to column, and the columns that are extras."""
+    """How a row's columns are read: field to column, and the columns that are extras.
+
+    `foreign` are the extras that are another tool's settings, by that tool's name: their values
+    decide. `refused` are the columns that look like a setting, and the field that they look like.
+    """
 
     fields: Mapping[str, str]
     extras: tuple[str, ...]
-
-
-def folded(name: str) -> str:
-    """A column's name as it is compared."""
-    return name.strip().casefold().replace(" ", "_").replace("-", "_")
+    foreign: Mapping[str, str]
+    refused: Mapping[str, str]
 
 
 def _aliases() -> Mapping[str, str]:
     return MappingProxyType(
-        {alias: field for field, others in FIELDS.items() for alias in (field, *others)}
+        {folded(alias): field for field, others in FIELDS.items() for alias in (field, *others)}
     )
 
 
 _ALIASES = _aliases()
+_SETTINGS = MappingProxyType(
+    {name: field for name, field in _ALIASES.items() if field not in {PROMPT, KEY}}
+)
 
 
 def field_of(column: str) -> str | None:
     """The field that a column's name means by itself, None for an extra."""
     return _ALIASES.get(folded(column))
+
+
+def mapped(column: str, mapping: Mapping[str, str]) -> tuple[str, str] | None:
+    """What `--map` says about a column: its key there and the field; None if nothing."""
+    if column in mapping:
+        return column, mapping[column]
+    for key, field in mapping.items():
+        if field == EXTRA and fnmatch.fnmatchcase(column, key):
+            return key, field
+    return None
 
 
 def lay_out(columns: Sequence[str], mapping: Mapping[str, str]) -> Layout:
@@ -100,20 +141,65 @@ def lay_out(columns: Sequence[str], mapping: Mapping[str, str]) -> Layout:
     """
     fields: dict[str, str] = {}
     extras: list[str] = []
+    foreign: dict[str, str] = {}
+    refused: dict[str, str] = {}
     for column in columns:
-        field = mapping.get(column) or field_of(column)
+        said = mapped(column, mapping)
+        field = said[1] if said else field_of(column)
         if field is None or field == EXTRA:
             extras.append(column)
-        elif field in fields:
+            if said is None and (name := foreign_name(column)) is not None:
+                foreign[column] = name
+            elif said is None and (near := looks_like(column, _SETTINGS)) is not None:
+                refused[column] = near
+        elif field not in fields:
+            fields[field] = column
+        elif field != SAMPLER or not _part_schedule(fields, column, mapping):
             raise BadValue(
                 f"columns {shown(fields[field])} and {shown(column)} both mean {field}",
                 f"one column for {field}; --map {column}=extra leaves one alone",
             )
-        else:
-            fields[field] = column
     if PROMPT not in fields:
         _fall_back(fields, extras, mapping)
-    return Layout(fields=fields, extras=tuple(extras))
+    return Layout(fields=fields, extras=tuple(extras), foreign=foreign, refused=refused)
+
+
+def _part_schedule(fields: dict[str, str], column: str, mapping: Mapping[str, str]) -> bool:
+    """Whether one of two sampler columns is the `scheduler`: then it is the schedule."""
+    pair = (fields[SAMPLER], column)
+    for sampler, schedule in (pair, pair[::-1]):
+        if folded(schedule) == "scheduler" != folded(sampler) and schedule not in mapping:
+            if SCHEDULE in fields:
+                return False
+            fields[SAMPLER], fields[SCHEDULE] = sampler, schedule
+            return True
+    return False
+
+
+def refusal(refused: Mapping[str, str]) -> BadValue:
+    """Why columns that look like settings are refused, and how to go on."""
+    columns = list(refused)
+    listed = ", ".join(f"{shown(c)} looks like {refused[c]}" for c in columns[:_LISTED_COLUMNS])
+    if len(columns) > _LISTED_COLUMNS:
+        listed += f" and {len(columns) - _LISTED_COLUMNS} more"
+    first = columns[0]
+    return BadValue(
+        f"{listed}, and is no name of it",
+        f"--map {quoted(f'{first}={refused[first]}')} uses it, "
+        f"--extra {quoted(_pattern(columns))} keeps it as it stands",
+    )
+
+
+def quoted(word: str) -> str:
+    """A word as it is typed in a shell."""
+    return shlex.quote(word)
+
+
+def _pattern(columns: Sequence[str]) -> str:
+    """The columns as one pattern, where they begin alike; else the first."""
+    start = columns[0].partition("_")[0] + "_"
+    alike = len(columns) > 1 and all(column.startswith(start) for column in columns)
+    return f"{start}*" if alike else columns[0]
 
 
 def check_mapping(mapping: Mapping[str, str]) -> None:

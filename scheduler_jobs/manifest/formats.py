@@ -6,7 +6,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from imagemill.scheduler_jobs.manifest import parquet
-from imagemill.scheduler_jobs.manifest.columns import PROMPT, PROMPT_FALLBACKS, field_of, folded
+from imagemill.scheduler_jobs.manifest.columns import PROMPT, PROMPT_FALLBACKS, field_of
+from imagemill.scheduler_jobs.manifest.foreign_names import folded
 from imagemill.scheduler_jobs.manifest.lines import GZIP_MAGIC
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 

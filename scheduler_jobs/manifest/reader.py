@@ -83,6 +83,7 @@ def _rows(
             yield from reader.read(raw)
     if not number:
         raise Broken("no rows, only blank lines", "at least one row")
+    reader.check_mapping()
 
 
 def _detect(source: Source, mapping: Mapping[str, str], wanted: str | None) -> Format:

@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from imagemill.scheduler_jobs.manifest import columns, values
+from imagemill.scheduler_jobs.manifest.combined import COMBINED
+from imagemill.scheduler_jobs.manifest.foreign_names import asks_for_nothing, folded
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.parquet import without_nan
@@ -60,31 +62,45 @@ class RowReader:
         self._blank_is_unset = blank_is_unset
         self._nan_is_null = nan_is_null
         self._layouts: dict[tuple[str, ...], columns.Layout] = {}
+        self._unmatched = set(mapping)
 
     def check_header(self, names: tuple[str, ...], line: int | None) -> None:
         """Refuse a table whose rows can't be read; raises `Broken`."""
-        for column in self._mapping:
-            if column not in names:
-                raise Broken(
-                    f"--map names {shown(column)}, which is no column",
-                    f"one of {', '.join(names)}",
-                    line=line,
-                    column="header",
-                )
+        self._match(names)
+        if self._unmatched:
+            raise self._no_column(f"one of {', '.join(names)}", line=line, column="header")
         try:
             self.layout(names)
         except BadValue as bad:
             raise Broken(bad.found, bad.allowed, line=line, column="header") from None
 
+    def check_mapping(self) -> None:
+        """Refuse a `--map` or `--extra` that met no column in all rows; raises `Broken`."""
+        if self._unmatched:
+            raise self._no_column("a key that a row has")
+
     def layout(self, names: tuple[str, ...]) -> columns.Layout:
         """How rows with these columns are read; a `BadValue` if they can't be."""
         layout = self._layouts.get(names)
         if layout is None:
+            self._match(names)
             layout = columns.lay_out(names, self._mapping)
             # Rows of JSON Lines may all have other keys: keep a few layouts, not a million.
             if len(self._layouts) < _KNOWN_LAYOUTS:
                 self._layouts[names] = layout
+        if layout.refused:
+            raise columns.refusal(layout.refused)
         return layout
+
+    def _match(self, names: tuple[str, ...]) -> None:
+        if self._unmatched:
+            said = (columns.mapped(name, self._mapping) for name in names)
+            self._unmatched -= {found[0] for found in said if found}
+
+    def _no_column(self, allowed: str, **where: Any) -> Broken:
+        column = next(name for name in self._mapping if name in self._unmatched)
+        option = "--extra" if self._mapping[column] == columns.EXTRA else "--map"
+        return Broken(f"{option} names {shown(column)}, which is no column", allowed, **where)
 
     def read(self, raw: RawRow | BadRow) -> Iterator[ManifestRow | Problem]:
         """The row, or every problem that it has."""
@@ -163,8 +179,12 @@ class RowReader:
         if not fields:
             return _NOTHING
         named = dict(layout.fields)
-        if columns.SIZE in fields:
-            self._split_size(raw, fields, named, problems)
+        for combined, read in COMBINED:
+            if combined in fields:
+                try:
+                    read(fields, named)
+                except BadValue as bad:
+                    problems.append(self._problem(raw, named[combined], bad.found, bad.allowed))
         try:
             parameters = Parameters.model_validate(fields, context=self._limits)
             if self._defaults is not _NOTHING:
@@ -179,27 +199,12 @@ class RowReader:
             return parameters
         return _NOTHING
 
-    def _split_size(
-        self, raw: RawRow, fields: dict[str, Any], named: dict[str, str], problems: list[Problem]
-    ) -> None:
-        """Replace the size by width and height, read and named as columns of their own."""
-        column = named[columns.SIZE]
-        size = fields.pop(columns.SIZE)
-        if "width" in fields or "height" in fields:
-            problems.append(
-                self._problem(raw, column, "both size and width or height", "one of them")
-            )
-            return
-        try:
-            fields["width"], fields["height"] = values.size(size)
-        except BadValue as bad:
-            problems.append(self._problem(raw, column, bad.found, bad.allowed))
-        named["width"] = named["height"] = column
-
     def _extras(
         self, raw: RawRow, layout: columns.Layout, problems: list[Problem]
     ) -> dict[str, JSON]:
         extras: dict[str, JSON] = {}
+        if layout.foreign:
+            self._check_foreign(raw, layout, problems)
         for column in layout.extras:
             value = raw.cells[column]
             if self._nan_is_null:
@@ -210,6 +215,16 @@ class RowReader:
                 problems.append(self._problem(raw, column, bad.found, bad.allowed))
             extras[column] = value
         return extras
+
+    def _check_foreign(self, raw: RawRow, layout: columns.Layout, problems: list[Problem]) -> None:
+        """Refuse another tool's settings whose values would change the picture there."""
+        others = {folded(column): value for column, value in raw.cells.items()}
+        for column, name in layout.foreign.items():
+            value = raw.cells[column]
+            if not asks_for_nothing(name, value, others):
+                found = f"{shown(value)}, a setting that imagemill does not have"
+                allowed = f"--extra {columns.quoted(column)} keeps it as it stands, without effect"
+                problems.append(self._problem(raw, column, found, allowed))
 
 
 def bad_fields(error: ValidationError) -> Iterator[tuple[str, str, str]]:

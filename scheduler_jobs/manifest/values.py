@@ -25,7 +25,8 @@ _DEEPEST = 100
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,30}(\.0+)?", re.ASCII)
 _NUMBER = re.compile(r"[+-]?([0-9]{1,30}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
-_SIZE = re.compile(r"\s*([0-9]{1,9})\s*[xX×*]\s*([0-9]{1,9})\s*", re.ASCII)
+_SIZE = re.compile(r"\s*([0-9]{1,9})\s*[xX×*,]\s*([0-9]{1,9})\s*", re.ASCII)
+_SIZE_BRACKETS = re.compile(r"\s*(?:\((.*)\)|\[(.*)\])\s*", re.DOTALL)
 _BOOLEANS = {
     "true": True,
     "yes": True,
@@ -86,8 +87,13 @@ def side(value: Any, *, most_pixels: int | None = None) -> int:
 
 
 def size(value: Any) -> tuple[str, str]:
-    """The two sides of `512x768`, as text still to be read."""
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    """The two sides of `512x768`, `(512, 768)` or a list of two, as text still to be read."""
+    pair = value
+    if isinstance(value, list | tuple) and len(value) == 2:
+        pair = f"{value[0]}x{value[1]}"
+    if isinstance(pair, str) and (inside := _SIZE_BRACKETS.fullmatch(pair)):
+        pair = inside[1] or inside[2] or ""
+    match = _SIZE.fullmatch(pair) if isinstance(pair, str) else None
     if match is None:
         raise BadValue(shown(value), 'width x height, such as "512x768"')
     return match[1], match[2]

@@ -6,7 +6,18 @@ from pathlib import Path
 import pytest
 
 from imagemill.scheduler_jobs.manifest import Parameters
-from imagemill.scheduler_jobs.manifest.columns import EXTRA, FIELDS, KEY, PROMPT, SIZE, field_of
+from imagemill.scheduler_jobs.manifest.columns import (
+    BATCH_SIZE,
+    BATCHES,
+    EXTRA,
+    FIELDS,
+    KEY,
+    PROMPT,
+    SCHEDULE,
+    SIZE,
+    field_of,
+    lay_out,
+)
 from tests.unit.manifests import good_rows, problems
 
 
@@ -17,7 +28,10 @@ def jsonl(folder: Path, *rows: dict[str, object]) -> Path:
 
 
 def test_the_table_names_every_parameter_and_no_name_twice() -> None:
-    assert set(FIELDS) == {*Parameters.model_fields, PROMPT, KEY, SIZE}
+    assert set(FIELDS) == {
+        *Parameters.model_fields,
+        *(PROMPT, KEY, SIZE, SCHEDULE, BATCH_SIZE, BATCHES),
+    }
     names = [name for field, others in FIELDS.items() for name in (field, *others)]
     assert len(names) == len(set(names))
 
@@ -37,6 +51,13 @@ def test_a_prompt_column_is_known_in_any_case(name: str, tmp_path: Path) -> None
         ("Negative Prompt", "negative_prompt"),
         ("sampler_name", "sampler"),
         ("num-images", "samples"),
+        ("negativePrompt", "negative_prompt"),
+        ("numInferenceSteps", "steps"),
+        ("cfgScale", "guidance_scale"),
+        ("cfgscale", "guidance_scale"),
+        ("CFG\u00a0scale", "guidance_scale"),
+        ("\ufeffCFG\u2003Scale\u200b", "guidance_scale"),
+        ("ｓｅｅｄ", "seed"),
         ("n", None),
         ("image", None),
         ("Category", None),
@@ -110,3 +131,238 @@ def test_size_is_width_and_height(tmp_path: Path) -> None:
     assert [(r.parameters.width, r.parameters.height) for r in rows] == [(512, 768), (64, 8)]
     path = jsonl(tmp_path, {"prompt": "a", "size": "512x768", "width": 512})
     assert problems(path) == ["rows.jsonl:1: size: both size and width or height; one of them"]
+
+
+PUBLIC_COLUMNS = {
+    "PartiPrompts": ("Prompt", "Category", "Challenge", "Note"),
+    "GenEval": ("tag", "include", "exclude", "prompt"),
+    "DrawBench": ("Prompts", "Category"),
+    "I2P": (
+        *("prompt", "categories", "hard", "inappropriate_percentage", "nudity_percentage"),
+        *("q16_percentage", "lexica_url"),
+    ),
+    "MJHQ-30K": ("id", "category", "prompt"),
+    "COCO": ("image_id", "id", "caption"),
+    "COCO-30k": ("image_id", "id", "caption", "coco_url", "file_name", "license"),
+    "HPSv2": ("prompt", "image_path", "raw_annotations", "user_hash", "rank", "style"),
+    "T2I-CompBench": ("prompt", "category", "text", "sample_id"),
+    "DPG-Bench": (
+        *("item_id", "text", "keywords", "proposition_id", "dependency", "category_broad"),
+        *("category_detailed", "tuple", "question_natural_language"),
+    ),
+    "Pick-a-Pic": (
+        *("caption", "model_0", "model_1", "image_0_uid", "are_different", "best_image_uid"),
+        *("label_0", "has_label", "num_example_per_prompt", "ranking_id"),
+    ),
+    "LAION": ("TEXT", "URL", "WIDTH", "HEIGHT", "similarity", "hash", "punsafe", "pwatermark"),
+    "img2dataset": (
+        "caption",
+        "url",
+        "key",
+        "status",
+        "original_width",
+        "original_height",
+        "sha256",
+    ),
+    "everyday words": ("prompt", "task", "mode", "score", "weight", "sample", "source", "style"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLIC_COLUMNS)
+def test_no_column_of_a_public_prompt_set_is_taken_for_a_setting(name: str) -> None:
+    layout = lay_out(PUBLIC_COLUMNS[name], {})
+    assert not layout.refused
+    assert not layout.foreign
+
+
+TOOLS: dict[str, dict[str, str]] = {
+    "A1111, API": {
+        "sampler_name": "sampler",
+        "sampler_index": "sampler",
+        "cfg_scale": "guidance_scale",
+        "batch_size": BATCH_SIZE,
+        "n_iter": BATCHES,
+        "denoising_strength": "strength",
+    },
+    "A1111, infotext": {
+        "Negative prompt": "negative_prompt",
+        "Steps": "steps",
+        "Sampler": "sampler",
+        "Schedule type": SCHEDULE,
+        "CFG scale": "guidance_scale",
+        "Seed": "seed",
+        "Size": SIZE,
+        "Model": "model",
+        "Clip skip": "clip_skip",
+        "Denoising strength": "strength",
+        "Refiner switch at": "refiner_start",
+    },
+    "ComfyUI": {
+        "noise_seed": "seed",
+        "cfg": "guidance_scale",
+        "denoise": "strength",
+        "ckpt_name": "model",
+        "negative": "negative_prompt",
+    },
+    "InvokeAI": {
+        "positive_prompt": PROMPT,
+        "cfg_rescale_multiplier": "guidance_rescale",
+        "scheduler": "sampler",
+        "iterations": BATCHES,
+    },
+    "Fooocus": {
+        "image_number": "samples",
+        "image_seed": "seed",
+        "resolution": SIZE,
+        "refiner_switch": "refiner_start",
+    },
+    "SwarmUI": {"negativeprompt": "negative_prompt", "cfgscale": "guidance_scale"},
+    "kohya": {
+        "scale": "guidance_scale",
+        "sample_steps": "steps",
+        "sample_sampler": "sampler",
+    },
+    "diffusers": {
+        "num_inference_steps": "steps",
+        "num_images_per_prompt": "samples",
+        "guidance_rescale": "guidance_rescale",
+        "denoising_end": "refiner_start",
+    },
+    "DiffusionDB": {"step": "steps", "cfg": "guidance_scale", "seed": "seed", "width": "width"},
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_the_names_of_other_tools(tool: str) -> None:
+    assert {name: field_of(name) for name in TOOLS[tool]} == TOOLS[tool]
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("sd_seed", "seed"),
+        ("sdSeed", "seed"),
+        ("evaluation_seed", "seed"),
+        ("random seed", "seed"),
+        ("sd_guidance_scale", "guidance_scale"),
+        ("sd_image_width", "width"),
+        ("image_size", "size"),
+        ("seed_1", "seed"),
+        ("width_px", "width"),
+        ("guidence_scale", "guidance_scale"),
+        ("negtive_prompt", "negative_prompt"),
+        ("sampler_nam", "sampler"),
+        ("setps", "steps"),
+        ("heigth", "height"),
+        ("sede", "seed"),
+        ("sd_model_name", "model"),
+    ],
+)
+def test_what_looks_like_a_setting_is_refused_with_a_way_out(
+    name: str, field: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(f"prompt,{name}\na cat,8\n")
+    (line,) = problems(path)
+    assert line.startswith(f'rows.csv: line 1: header: "{name}" looks like {field}, and is no')
+    assert "--map " in line
+    assert "--extra " in line
+    (row,) = good_rows(path, columns={name: EXTRA})
+    assert row.extras == {name: "8"}
+    assert problems(jsonl(tmp_path, {"prompt": "a", name: 8}))[0].startswith(
+        f'rows.jsonl:1: "{name}" looks like {field}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "inert"),
+    [
+        ("restore_faces", True, False),
+        ("Face restoration", "CodeFormer", None),
+        ("styles", ["anime"], []),
+        ("subseed", 5, -1),
+        ("Variation seed strength", 0.5, 0),
+        ("Hires upscale", 2, ""),
+        ("hrf_strength", 0.4, None),
+        ("seamless_x", True, False),
+        ("vae", "other.safetensors", "Automatic"),
+        ("performance", "Speed", None),
+        ("aspectratio", "16:9", ""),
+        ("prompt_2", "a dog", None),
+        ("variationseed", 7, -1),
+        ("end_at_step", 5, 10000),
+    ],
+)
+def test_a_setting_of_another_tool_is_refused_unless_it_asks_for_nothing(
+    name: str, value: object, inert: object, tmp_path: Path
+) -> None:
+    (line,) = problems(jsonl(tmp_path, {"prompt": "a", name: value}))
+    assert f"rows.jsonl:1: {name}: " in line
+    assert "a setting that imagemill does not have; --extra " in line
+    (row,) = good_rows(jsonl(tmp_path, {"prompt": "a", name: inert}))
+    assert row.extras == {name: inert}
+    (row,) = good_rows(jsonl(tmp_path, {"prompt": "a", name: value}), columns={name: EXTRA})
+    assert row.extras == {name: value}
+
+
+def test_a_setting_that_is_switched_off_asks_for_nothing(tmp_path: Path) -> None:
+    row = {"prompt": "a", "enable_hr": False, "hr_scale": 2, "subseed": 5, "subseed_strength": 0}
+    assert len(good_rows(jsonl(tmp_path, row))) == 1
+
+
+def test_a_pattern_keeps_columns_as_they_stand_and_must_meet_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("prompt,sd_seed,sd_width\na cat,1,8\n")
+    (row,) = good_rows(path, columns={"sd_*": EXTRA})
+    assert row.extras == {"sd_seed": "1", "sd_width": "8"}
+    assert "--extra 'sd_*'" in problems(path)[0]
+    assert problems(path, columns={"sd_*": EXTRA, "x_*": EXTRA}) == [
+        'rows.csv: line 1: header: --extra names "x_*", which is no column; '
+        "one of prompt, sd_seed, sd_width"
+    ]
+    rows = jsonl(tmp_path, {"prompt": "a"}, {"prompt": "b", "sd_seed": 1})
+    assert len(good_rows(rows, columns={"sd_*": EXTRA})) == 2
+    assert problems(rows, columns={"sd_*": EXTRA, "x": PROMPT}) == [
+        'rows.jsonl: --map names "x", which is no column; a key that a row has'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule", "read"),
+    [
+        ("DPM++ 2M", "Karras", "dpmpp_2m_karras"),
+        ("dpmpp_2m", "karras", "dpmpp_2m_karras"),
+        ("DPM++ 2M Karras", "karras", "dpmpp_2m_karras"),
+        ("Euler a", "Automatic", "euler_a"),
+        ("euler", "normal", "euler"),
+    ],
+)
+def test_a_sampler_and_its_schedule_are_one_sampler(
+    sampler: str, schedule: str, read: str, tmp_path: Path
+) -> None:
+    for names in (("sampler_name", "scheduler"), ("Sampler", "Schedule type")):
+        for order in (1, -1):
+            row = dict([("prompt", "a"), *zip(names, (sampler, schedule), strict=True)][::order])
+            (found,) = good_rows(jsonl(tmp_path, row))
+            assert found.parameters.sampler == read
+    (line,) = problems(jsonl(tmp_path, {"prompt": "a", "sampler": sampler, "scheduler": "turbo"}))
+    assert line.startswith('rows.jsonl:1: scheduler: "turbo" with sampler')
+
+
+def test_batches_are_multiplied_to_samples(tmp_path: Path) -> None:
+    rows = good_rows(
+        jsonl(
+            tmp_path,
+            {"prompt": "a", "batch_size": 2, "n_iter": 3},
+            {"prompt": "b", "Batch size": 4},
+            {"prompt": "c", "seeds": [1, 2], "batch_size": 1},
+        )
+    )
+    assert [row.parameters.count for row in rows] == [6, 4, 2]
+    path = jsonl(
+        tmp_path, {"prompt": "a", "batch_size": 0}, {"prompt": "b", "batch_size": 2, "samples": 3}
+    )
+    assert problems(path) == [
+        "rows.jsonl:1: batch_size: 0; a whole number of at least 1",
+        "rows.jsonl:2: batch_size: both samples and a batch; one of them",
+    ]

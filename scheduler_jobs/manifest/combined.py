@@ -1,0 +1,73 @@
+"""Columns that are read into other fields: a size, a schedule beside a sampler, batches.
+
+Each function takes its column out of a row's fields, puts in what it means, and names there the
+column that it came from; a `BadValue` says why it can't.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from imagemill.db.samplers import find_sampler
+from imagemill.scheduler_jobs.manifest import values
+from imagemill.scheduler_jobs.manifest.columns import BATCH_SIZE, BATCHES, SAMPLER, SCHEDULE, SIZE
+from imagemill.scheduler_jobs.manifest.problems import BadValue, shown
+
+Fields = dict[str, Any]
+Named = dict[str, str]
+
+_PLAIN_SCHEDULES = frozenset({"", "automatic", "normal", "default", "none"})
+"""Words for the schedule that the sampler has by itself."""
+
+
+def split_size(fields: Fields, named: Named) -> None:
+    """`512x768` is a width and a height."""
+    size = fields.pop(SIZE)
+    if "width" in fields or "height" in fields:
+        raise BadValue("both size and width or height", "one of them")
+    named["width"] = named["height"] = named[SIZE]
+    fields["width"], fields["height"] = values.size(size)
+
+
+def join_schedule(fields: Fields, named: Named) -> None:
+    """A sampler and its schedule, named apart, are one sampler; a schedule alone is a sampler."""
+    schedule = fields.pop(SCHEDULE)
+    sampler = fields.get(SAMPLER)
+    if not isinstance(schedule, str):
+        raise BadValue(shown(schedule), "a schedule, such as karras")
+    word = schedule.strip().casefold()
+    if sampler is None and word not in _PLAIN_SCHEDULES:
+        fields[SAMPLER] = schedule
+        named[SAMPLER] = named[SCHEDULE]
+    plain = find_sampler(sampler) if isinstance(sampler, str) else None
+    if word in _PLAIN_SCHEDULES or plain is None:
+        return  # what is no sampler is told where samplers are read
+    joined = plain if plain.name.endswith(f"_{word}") else find_sampler(f"{plain.name} {word}")
+    if joined is None:
+        raise BadValue(
+            f"{shown(schedule)} with sampler {shown(sampler)}",
+            "normal, or a schedule that `imagemill samplers` lists with this sampler",
+        )
+    fields[SAMPLER] = joined.name
+
+
+def multiply_batches(fields: Fields, named: Named) -> None:
+    """A batch size times a number of batches is the number of samples."""
+    present = [name for name in (BATCH_SIZE, BATCHES) if name in fields]
+    samples = 1
+    for name in present:
+        samples *= values.whole(fields.pop(name), low=1)
+    if "samples" in fields:
+        raise BadValue("both samples and a batch", "one of them")
+    if "seeds" in fields and samples == 1:
+        return
+    fields["samples"] = samples
+    named["samples"] = named[present[0]]
+
+
+COMBINED: tuple[tuple[str, Callable[[Fields, Named], None]], ...] = (
+    (SIZE, split_size),
+    (SCHEDULE, join_schedule),
+    (BATCH_SIZE, multiply_batches),
+    (BATCHES, multiply_batches),
+)
+"""The columns, in the order in which they are read."""
