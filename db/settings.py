@@ -110,6 +110,7 @@ class Settings(BaseSettings):
     max_prompt_bytes: int = Field(32_768, gt=0, description="most UTF-8 bytes of a prompt")
     max_line_bytes: int = Field(1_048_576, gt=0, description="most bytes of a manifest line")
     max_rows: int = Field(100_000_000, gt=0, description="most rows of a manifest")
+    max_guidance_scale: int = Field(100, gt=0, description="most guidance of an image")
 
     log_format: Literal["human", "json"] = Field("human", description="how log lines look")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(

@@ -105,6 +105,11 @@ _JOB_OPTIONS = (
         metavar="FILE",
         help="TOML file of parameters that neither row nor flag says.",
     ),
+    click.option(
+        "--literal-words",
+        is_flag=True,
+        help="Take nan, None, NULL and their like as prompts, not as missing ones.",
+    ),
     click.option("--skip-bad-rows", is_flag=True, help="Record bad rows and render the others."),
 )
 
@@ -199,6 +204,7 @@ def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
         columns=_columns(options.pop("mapping"), options.pop("extra")),
         format=options.pop("manifest_format"),
         skip_bad_rows=options.pop("skip_bad_rows"),
+        literal_words=options.pop("literal_words"),
         grid=tuple(options.pop("grid")),
         variants=options.pop("variants"),
         draws=options.pop("draws"),

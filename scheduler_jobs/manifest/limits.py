@@ -15,6 +15,7 @@ class Limits:
     max_prompt_bytes: int
     max_line_bytes: int
     max_rows: int
+    max_guidance_scale: int = 100
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Limits":
@@ -26,4 +27,5 @@ class Limits:
             max_prompt_bytes=settings.max_prompt_bytes,
             max_line_bytes=settings.max_line_bytes,
             max_rows=settings.max_rows,
+            max_guidance_scale=settings.max_guidance_scale,
         )

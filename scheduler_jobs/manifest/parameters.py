@@ -49,7 +49,7 @@ _COUNT = partial(values.whole, low=1)
 _QUALITY = partial(values.whole, low=1, high=100)
 _CLIP_SKIP = partial(values.whole, low=1, high=24)
 _START_STEP = partial(values.whole, low=0)
-_GUIDANCE = partial(values.number, low=0, high=100)
+_GUIDANCE = partial(values.number, low=0, setting="IMAGEMILL_MAX_GUIDANCE_SCALE")
 _SHARE = partial(values.number, low=0, high=1)
 _PART = partial(values.number, low=0, high=1, above_low=True)
 _LONG_PROMPTS = partial(values.choice, allowed=("truncate", "chunk"))
@@ -79,7 +79,7 @@ class Parameters(BaseModel):
     width: Annotated[int | None, _reads(values.side, most_pixels="max_pixels")] = None
     height: Annotated[int | None, _reads(values.side, most_pixels="max_pixels")] = None
     steps: Annotated[int | None, _reads(_STEPS, high="max_steps")] = None
-    guidance_scale: Annotated[float | None, _reads(_GUIDANCE)] = None
+    guidance_scale: Annotated[float | None, _reads(_GUIDANCE, high="max_guidance_scale")] = None
     sampler: Annotated[str | None, _reads(values.sampler)] = None
     seed: Annotated[int | None, _reads(values.seed)] = None
     seeds: Annotated[tuple[int, ...] | None, _reads(values.seeds, most="max_samples")] = None

@@ -5,6 +5,8 @@ import contextlib
 import datetime
 import json
 import math
+import re
+import struct
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
@@ -29,6 +31,8 @@ _MOST_MEMORY_BYTES = 3 << 29
 honest writers' pages are of a megabyte."""
 _BYTES_A_JSON_BYTE = 8
 """What a value may take in Arrow for a byte of JSON: a zero is eight bytes."""
+_NARROW = re.compile(r"\b(float|halffloat)\b")
+"""How Arrow writes types with floats of four or two bytes in them."""
 _MOST_LONG_ROWS = 1000
 """Rows over the limit at which a file is given up: a dictionary repeats one for a byte each."""
 
@@ -49,9 +53,10 @@ def read_parquet(
         for batch in _batches(file):
             columns = [(name, batch.column(n)) for n, name in enumerate(batch.schema.names)]
             large = [name for name, values in columns if _may_be_long(values, max_line_bytes)]
+            narrow = [name for name, values in columns if _NARROW.search(str(values.type))]
             for at in range(batch.num_rows):
                 number += 1
-                row = _row(columns, at, number, max_line_bytes, large=large)
+                row = _row(columns, at, number, max_line_bytes, large=large, narrow=narrow)
                 long += isinstance(row, BadRow) and row.column is None
                 if long > _MOST_LONG_ROWS:
                     raise Broken(f"more than {_MOST_LONG_ROWS:,} rows that are too long", "rows")
@@ -166,13 +171,15 @@ def _row(
     max_line_bytes: int,
     *,
     large: Sequence[str],
+    narrow: Sequence[str],
 ) -> RawRow | BadRow:
     cells: dict[str, JSON] = {}
     for name, values in columns:
         if name in large and _may_be_long(_only(values, at), max_line_bytes):
             return _too_long(number, max_line_bytes)
         try:
-            cells[name] = _json(values[at].as_py())
+            value = values[at].as_py()
+            cells[name] = _json(_shortened(value, values.type) if name in narrow else value)
         except (ValueError, OverflowError, pa.ArrowException) as error:
             return BadRow(
                 number=number,
@@ -204,6 +211,29 @@ def _too_long(number: int, max_line_bytes: int) -> BadRow:
         found=f"a row of more than {max_line_bytes:,} bytes as JSON",
         allowed="a shorter row (IMAGEMILL_MAX_LINE_BYTES)",
     )
+
+
+def _shortened(value: Any, kind: Any) -> Any:
+    """A value whose narrow floats are what their shortest texts say: 7.3, not 7.300000190734863."""
+    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+        return _shortest(value, "f" if pa.types.is_float32(kind) else "e")
+    if pa.types.is_dictionary(kind):
+        return _shortened(value, kind.value_type)
+    if isinstance(value, dict) and pa.types.is_struct(kind):
+        types = {field.name: field.type for field in kind}
+        return {name: _shortened(item, types[name]) for name, item in value.items()}
+    if isinstance(value, list) and hasattr(kind, "value_type"):
+        return [_shortened(item, kind.value_type) for item in value]
+    return value
+
+
+def _shortest(value: float | None, form: str) -> float | None:
+    for digits in range(1, 10) if value is not None else ():
+        number = float(f"{value:.{digits}g}")
+        with contextlib.suppress(OverflowError):
+            if struct.unpack(form, struct.pack(form, number))[0] == value:
+                return number
+    return value
 
 
 def _json(value: Any) -> JSON:

@@ -27,6 +27,7 @@ def read_manifest(
     limits: Limits,
     format: str | None = None,
     defaults: Parameters | None = None,
+    literal_words: bool = False,
 ) -> Iterator[ManifestRow | Problem]:
     """Every row of a manifest in order, or its problems, as a stream.
 
@@ -39,10 +40,18 @@ def read_manifest(
         columns: `--map`: column to field, before the names that are known.
         limits: what a row and the file may ask for.
         format: `--format`, one of `FORMATS`; found out if None.
+        literal_words: whether `nan`, `None` and their like are texts, not missing ones.
         defaults: the layers under the rows, for checks that need both (pixels, seed + samples).
     """
     try:
-        yield from _rows(source, columns or {}, limits, format, defaults or Parameters())
+        yield from _rows(
+            source,
+            columns or {},
+            limits,
+            format,
+            defaults or Parameters(),
+            literal_words=literal_words,
+        )
     except Broken as broken:
         yield Problem(
             file=source.name,
@@ -59,6 +68,8 @@ def _rows(
     limits: Limits,
     wanted: str | None,
     defaults: Parameters,
+    *,
+    literal_words: bool,
 ) -> Iterator[ManifestRow | Problem]:
     check_mapping(mapping)
     kind = _detect(source, mapping, wanted)
@@ -69,6 +80,7 @@ def _rows(
         defaults=defaults,
         blank_is_unset=kind in {"csv", "tsv"},
         nan_is_null=kind == "parquet",
+        literal_words=literal_words,
     )
     number = 0
     with contextlib.ExitStack() as stack:

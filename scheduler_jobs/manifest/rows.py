@@ -17,6 +17,7 @@ from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
 
 _KNOWN_LAYOUTS = 256
 _NOTHING = Parameters()
+_NEGATIVE = "negative_prompt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,7 +43,8 @@ class RowReader:
     """Turns raw rows of one file into manifest rows or problems.
 
     `blank_is_unset`: an empty cell says nothing (CSV, TSV), where in JSON an empty text is a
-    value. `nan_is_null`: a NaN in an extra is nothing (Parquet).
+    value. `nan_is_null`: a NaN in an extra is nothing (Parquet). `literal_words`: `nan` and its
+    like are texts.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class RowReader:
         defaults: Parameters,
         blank_is_unset: bool = False,
         nan_is_null: bool = False,
+        literal_words: bool = False,
     ) -> None:
         self._file = file
         self._mapping = mapping
@@ -61,6 +64,7 @@ class RowReader:
         self._defaults = defaults
         self._blank_is_unset = blank_is_unset
         self._nan_is_null = nan_is_null
+        self._literal_words = literal_words
         self._layouts: dict[tuple[str, ...], columns.Layout] = {}
         self._unmatched = set(mapping)
 
@@ -153,6 +157,8 @@ class RowReader:
     ) -> str:
         try:
             text = "" if value is None else value
+            if not self._literal_words:
+                values.check_not_missing(text)
             return values.text(text, most_bytes=self._limits.max_prompt_bytes, empty=False)
         except BadValue as bad:
             column = layout.fields[columns.PROMPT]
@@ -178,6 +184,12 @@ class RowReader:
     ) -> Parameters:
         if not fields:
             return _NOTHING
+        if not self._literal_words:
+            try:
+                values.check_not_missing(fields.get(_NEGATIVE))
+            except BadValue as bad:
+                negative = layout.fields[_NEGATIVE]
+                problems.append(self._problem(raw, negative, bad.found, bad.allowed))
         named = dict(layout.fields)
         for combined, read in COMBINED:
             if combined in fields:

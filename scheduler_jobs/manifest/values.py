@@ -17,13 +17,17 @@ from imagemill.db.seeds import DERIVE, SEED_LIMIT
 from imagemill.scheduler_jobs.manifest.problems import BadValue, shown
 
 NAME_BYTES = 255
+MISSING_WORDS = frozenset({"nan", "none", "null", "<na>", "n/a", "#n/a", "nat"})
 SIZE_STEP = 8
 """Sizes are multiples of this: what every autoencoder in use divides by."""
 
 _DEEPEST = 100
 """How deep an extra may be nested: far below what ends a JSON writer's recursion."""
 
-_WHOLE = re.compile(r"[+-]?[0-9]{1,30}(\.0+)?", re.ASCII)
+_EXACT_FLOATS = 2**53
+"""Below this every whole number is a float of its own."""
+_DIGITS = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
+_WHOLE_TEXT = re.compile(r"(-?[0-9]{1,15})\.0+", re.ASCII)
 _NUMBER = re.compile(r"[+-]?([0-9]{1,30}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
 _SIZE = re.compile(r"\s*([0-9]{1,9})\s*[xX×*,]\s*([0-9]{1,9})\s*", re.ASCII)
 _SIZE_BRACKETS = re.compile(r"\s*(?:\((.*)\)|\[(.*)\])\s*", re.DOTALL)
@@ -42,33 +46,62 @@ Scalar = str | float | int | bool
 
 
 def whole(value: Any, *, low: int, high: int | None = None) -> int:
-    """An integer in [low, high]; `20`, `"20"` and a float without a fraction are integers."""
+    """An integer in [low, high]; `20`, `"20"` and a float without a fraction are integers.
+
+    A float from 2**53 is refused, also as text: it has been rounded before it came here.
+    """
     allowed = f"a whole number {_range(low, high)}"
     number: int | None = None
     if isinstance(value, bool):
         number = None
     elif isinstance(value, int):
         number = value
-    elif isinstance(value, float) and math.isfinite(value) and value.is_integer():
+    elif isinstance(value, str) and _DIGITS.fullmatch(value.strip()):
         number = int(value)
-    elif isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
-        number = int(value.strip().partition(".")[0])
+    else:
+        number = _whole_float(value)
     if number is None or number < low or (high is not None and number > high):
         raise BadValue(shown(value), allowed)
     return number
 
 
-def number(value: Any, *, low: float, high: float, above_low: bool = False) -> float:
-    """A finite float in [low, high], or in (low, high] if `above_low`."""
+def _whole_float(value: Any) -> int | None:
+    """A float's whole number, from text as well; None if it is none."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        value = float(value)
+    if not isinstance(value, float) or not math.isfinite(value) or not value.is_integer():
+        return None
+    if abs(value) >= _EXACT_FLOATS:
+        raise BadValue(
+            f"{shown(value)}, a float above 2^53, which has been rounded",
+            "the digits themselves: a whole number, or a text of digits",
+        )
+    return int(value)
+
+
+def number(
+    value: Any, *, low: float, high: float | None, above_low: bool = False, setting: str = ""
+) -> float:
+    """A finite float in [low, high], or in (low, high] if `above_low`.
+
+    `setting` names what sets the upper limit; None is no upper limit.
+    """
+    most = math.inf if high is None else high
     allowed = f"a number {'above' if above_low else 'from'} {low:g} "
-    allowed += f"and at most {high:g}" if above_low else f"to {high:g}"
+    allowed += f"and at most {most:g}" if above_low else f"to {most:g}"
+    allowed += f" ({setting})" if setting else ""
     found: float | None = None
     if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool)):
         # An int too large for a float is out of range as well.
-        found = float(value) if abs(value) <= high + abs(low) else math.inf
+        found = float(value) if abs(value) <= min(most + abs(low), 1e300) else math.inf
     elif isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         found = float(value)
-    if found is None or not low <= found <= high or (above_low and found == low):
+    if (
+        found is None
+        or not math.isfinite(found)
+        or not low <= found <= most
+        or (above_low and found == low)
+    ):
         raise BadValue(shown(value), allowed)
     return found
 
@@ -116,6 +149,15 @@ def text(value: Any, *, most_bytes: int | None = None, empty: bool) -> str:
     return value
 
 
+def check_not_missing(value: Any) -> None:
+    """Refuse a word that programs write where a text is missing."""
+    if isinstance(value, str) and value.strip().casefold() in MISSING_WORDS:
+        raise BadValue(
+            f"{shown(value)}, which stands for a missing text",
+            "a text, or an empty cell; --literal-words takes the word as it stands",
+        )
+
+
 def check_characters(value: str) -> None:
     """Refuse what no database stores in a text: NUL, and halves of surrogate pairs."""
     if "\0" in value:
@@ -133,9 +175,13 @@ def name(value: Any) -> str:
 
 
 def key(value: Any) -> str | None:
-    """A row's `id` as text, None where it is missing or empty."""
+    """A row's `id` as text, None where it is missing or empty; `1.0` is `1`, as text too."""
     if value is None or value == "":
         return None
+    if isinstance(value, float):
+        value = _whole_float(value) if math.isfinite(value) and value.is_integer() else value
+    elif isinstance(value, str) and (number := _WHOLE_TEXT.fullmatch(value.strip())):
+        value = number[1]
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value) if value.bit_length() <= 64 else value
     if not isinstance(value, str):
@@ -148,6 +194,8 @@ def seed(value: Any) -> int:
     try:
         return whole(value, low=DERIVE, high=SEED_LIMIT - 1)
     except BadValue as bad:
+        if "rounded" in bad.found:
+            raise
         allowed = f"a whole number {_range(0, SEED_LIMIT - 1)}, or -1 for a derived seed"
         raise BadValue(bad.found, allowed) from None
 

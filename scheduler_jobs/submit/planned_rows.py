@@ -179,6 +179,7 @@ def _settled(
         limits=limits,
         format=request.format,
         defaults=request.defaults,
+        literal_words=request.literal_words,
     )
     for (number, line), items in groupby(found, key=_place):
         problems: list[Problem] = []

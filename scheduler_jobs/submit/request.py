@@ -21,6 +21,8 @@ class SubmissionRequest:
     columns: Mapping[str, str] = field(default_factory=dict)
     format: str | None = None
     skip_bad_rows: bool = False
+    literal_words: bool = False
+    """Whether `nan`, `None` and their like are prompts."""
     variants: Variants = "off"
     draws: int = 1
     """Prompts drawn of each row, where `variants` is `sample`."""

@@ -176,6 +176,8 @@ def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> 
         "expansion": _expansion_identity(request),
         "weights": weights_digest(default_model),
     }
+    if request.literal_words:
+        identity["literal_words"] = True
     return NewJob(
         name=request.name or PurePosixPath(source.name).name.split(".")[0] or "job",
         identity=sha256_of(canonical_json(identity)),

@@ -342,7 +342,8 @@ def test_a_sampler_and_its_schedule_are_one_sampler(
 ) -> None:
     for names in (("sampler_name", "scheduler"), ("Sampler", "Schedule type")):
         for order in (1, -1):
-            row = dict([("prompt", "a"), *zip(names, (sampler, schedule), strict=True)][::order])
+            cells = [("prompt", "a"), *zip(names, (sampler, schedule), strict=True)]
+            row: dict[str, object] = dict(cells[::order])
             (found,) = good_rows(jsonl(tmp_path, row))
             assert found.parameters.sampler == read
     (line,) = problems(jsonl(tmp_path, {"prompt": "a", "sampler": sampler, "scheduler": "turbo"}))

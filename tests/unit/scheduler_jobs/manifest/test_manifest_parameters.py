@@ -167,7 +167,7 @@ def test_a_toml_file_of_defaults(tmp_path: Path) -> None:
     [
         ("steps = 0\n", "steps: 0; a whole number from 1 to 1000"),
         ("steps = inf\n", "steps: Infinity; a whole number from 1 to 1000"),
-        ("cfg = true\n", "cfg: true; a number from 0 to 100"),
+        ("cfg = true\n", "cfg: true; a number from 0 to 100 (IMAGEMILL_MAX_GUIDANCE_SCALE)"),
         ("steps = \n", "not TOML"),
         ("steps = 1\nsteps = 2\n", "not TOML"),
         ("step = 1\nsteps = 2\n", "steps: steps is given twice; once"),
