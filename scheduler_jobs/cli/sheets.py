@@ -119,7 +119,7 @@ def _images_a_page(file: Path, columns: int, tile: int) -> int:
             f"{name} takes {longest:,}; use fewer --columns, a smaller --tile, or .png"
         )
     if not file.absolute().parent.is_dir():
-        raise UsageError(f"{file}: there is no folder {file.absolute().parent}")
+        raise UsageError(f"{file}: can't be written: there is no folder {file.absolute().parent}")
     height = min(longest, _MOST_PIXELS // width) - head_height()
     return min(PAGE_IMAGES, max(1, height // row_height(tile)) * columns)
 
