@@ -1,12 +1,13 @@
-"""CSV and TSV.
+"""Tables of text: CSV, TSV and their dialects.
 
-CSV is RFC 4180: cells in double quotes may hold commas, doubled quotes and line breaks; a quote
-inside a cell that does not begin with one is literal, as everywhere. TSV has no quoting at all: a
-quote is a quote (PartiPrompts), a tab or line break can't be in a cell.
+Where a dialect has quotes, cells in them may hold delimiters, doubled quotes and line breaks; a
+quote inside a cell that does not begin with one is literal, as everywhere. Where it has none a
+quote is a quote (PartiPrompts). Rows of nothing but delimiters are blank lines.
 """
 
 from collections.abc import Iterable, Iterator
 
+from imagemill.scheduler_jobs.manifest.dialects import Dialect, name_of, separator
 from imagemill.scheduler_jobs.manifest.lines import Line
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
@@ -14,24 +15,31 @@ from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
 _NO_CARRIAGE_RETURN = "LF or CR LF at the end of every line"
 
 
-def read_csv(
-    lines: Iterable[Line], *, check_header: HeaderCheck, max_line_bytes: int
+def read_table(
+    lines: Iterable[Line], *, dialect: Dialect, check_header: HeaderCheck, max_line_bytes: int
 ) -> Iterator[RawRow | BadRow]:
-    """The data rows of a CSV file.
+    """The data rows of a table in this dialect.
 
     Raises:
         Broken: no header or no row, a wrong header, or a quote that is never closed.
     """
-    return _rows(_csv_records(lines, max_line_bytes), check_header)
+    lines = _without_separator_line(lines)
+    if dialect.quoted:
+        records = _quoted_records(lines, dialect, max_line_bytes)
+    else:
+        records = _plain_records(lines, dialect.delimiter)
+    return _rows(records, check_header, trimmed=dialect.trimmed)
 
 
-def read_tsv(lines: Iterable[Line], *, check_header: HeaderCheck) -> Iterator[RawRow | BadRow]:
-    """The data rows of a TSV file.
-
-    Raises:
-        Broken: no header or no row, or a wrong header.
-    """
-    return _rows(_tsv_records(lines), check_header)
+def _without_separator_line(lines: Iterable[Line]) -> Iterator[Line]:
+    """All lines but a spreadsheet's `sep=;` before the header."""
+    begun = False
+    for line in lines:
+        if not begun and line.bad is None and separator(line.text) is not None:
+            begun = True
+            continue
+        begun = begun or bool(line.text.strip())
+        yield line
 
 
 class _Record:
@@ -48,24 +56,31 @@ class _Record:
         self.bad = bad
 
 
-def _rows(records: Iterator[_Record], check_header: HeaderCheck) -> Iterator[RawRow | BadRow]:
+def _rows(
+    records: Iterator[_Record], check_header: HeaderCheck, *, trimmed: bool
+) -> Iterator[RawRow | BadRow]:
     header = next(records, None)
     if header is None:
         raise Broken("no header and no rows", "a header line and at least one row")
     columns = _columns(header, check_header)
     number = 0
-    for number, record in enumerate(records, start=1):
+    for record in records:
         bad = record.bad
+        if bad is None and len(record.cells) > 1 and not any(map(str.strip, record.cells)):
+            # Spreadsheets write rows of delimiters for rows that were emptied.
+            continue
+        number += 1
         if bad is None and len(record.cells) != len(columns):
             bad = (_cells(len(record.cells)), f"{len(columns)}, as the header has")
         if bad is not None:
             yield BadRow(number=number, line=record.line, found=bad[0], allowed=bad[1])
             continue
+        cells = [cell.lstrip(" ") for cell in record.cells] if trimmed else record.cells
         yield RawRow(
             number=number,
             line=record.line,
             verbatim=record.verbatim,
-            cells=dict(zip(columns, record.cells, strict=True)),
+            cells=dict(zip(columns, cells, strict=True)),
         )
     if not number:
         raise Broken("a header and no rows", "at least one row")
@@ -88,7 +103,7 @@ def _columns(header: _Record, check_header: HeaderCheck) -> list[str]:
     return columns
 
 
-def _tsv_records(lines: Iterable[Line]) -> Iterator[_Record]:
+def _plain_records(lines: Iterable[Line], delimiter: str) -> Iterator[_Record]:
     for line in lines:
         if line.bad is not None:
             yield _Record(line.number, "", [], line.bad)
@@ -96,11 +111,13 @@ def _tsv_records(lines: Iterable[Line]) -> Iterator[_Record]:
             yield _Record(
                 line.number, line.text, [], ("a lone carriage return", _NO_CARRIAGE_RETURN)
             )
-        elif line.text:
-            yield _Record(line.number, line.text, line.text.split("\t"))
+        elif line.text.strip():
+            yield _Record(line.number, line.text, line.text.split(delimiter))
 
 
-def _csv_records(lines: Iterable[Line], max_line_bytes: int) -> Iterator[_Record]:
+def _quoted_records(
+    lines: Iterable[Line], dialect: Dialect, max_line_bytes: int
+) -> Iterator[_Record]:
     stream = iter(lines)
     for line in stream:
         if line.bad is not None:
@@ -108,12 +125,14 @@ def _csv_records(lines: Iterable[Line], max_line_bytes: int) -> Iterator[_Record
         elif not line.text:
             continue
         elif '"' not in line.text and "\r" not in line.text:
-            yield _Record(line.number, line.text, line.text.split(","))
+            yield _Record(line.number, line.text, line.text.split(dialect.delimiter))
         else:
-            yield _quoted_record(line, stream, max_line_bytes)
+            yield _quoted_record(line, stream, dialect.delimiter, max_line_bytes)
 
 
-def _quoted_record(first: Line, stream: Iterator[Line], max_line_bytes: int) -> _Record:
+def _quoted_record(
+    first: Line, stream: Iterator[Line], delimiter: str, max_line_bytes: int
+) -> _Record:
     """A record that has quotes, with as many more lines as its cells have line breaks."""
     text = first.text
     parts = [text]
@@ -121,16 +140,17 @@ def _quoted_record(first: Line, stream: Iterator[Line], max_line_bytes: int) -> 
     bad: tuple[str, str] | None = None
     at = size = 0
     while True:
-        if not text.startswith('"', at):
-            comma = text.find(",", at)
-            cell = text[at:] if comma < 0 else text[at:comma]
+        quote = _after_blanks(text, at, delimiter)
+        if not text.startswith('"', quote):
+            end = text.find(delimiter, at)
+            cell = text[at:] if end < 0 else text[at:end]
             if "\r" in cell:
                 bad = bad or ("a lone carriage return", _NO_CARRIAGE_RETURN)
             cells.append(cell)
-            at = len(text) if comma < 0 else comma
+            at = len(text) if end < 0 else end
         else:
             pieces: list[str] = []
-            at += 1
+            at = quote + 1
             while (found := _closing(text, at, pieces)) < 0:
                 # The cell goes on in the next line.
                 following = next(stream, None)
@@ -146,14 +166,22 @@ def _quoted_record(first: Line, stream: Iterator[Line], max_line_bytes: int) -> 
                 parts.append(text)
                 pieces.append("\n")
             cells.append("".join(pieces))
-            at = found
-            if at < len(text) and text[at] != ",":
-                bad = bad or (f"{shown(text[at : at + 20])} after a closing quote", "a comma")
-                comma = text.find(",", at)
-                at = len(text) if comma < 0 else comma
+            at = _after_blanks(text, found, delimiter)
+            if at < len(text) and text[at] != delimiter:
+                rest = shown(text[found : found + 20])
+                bad = bad or (f"{rest} after a closing quote", name_of(delimiter))
+                end = text.find(delimiter, at)
+                at = len(text) if end < 0 else end
         if at >= len(text):
             return _Record(first.number, "\n".join(parts), cells, bad)
         at += 1
+
+
+def _after_blanks(text: str, at: int, delimiter: str) -> int:
+    """The place after the blanks at a place; blanks round a quoted cell say nothing."""
+    while text[at : at + 1] in {" ", "\t"} - {delimiter}:
+        at += 1
+    return at
 
 
 def _closing(text: str, at: int, pieces: list[str]) -> int:

@@ -1,13 +1,13 @@
 """Which format a manifest is in: by its name, else by how it begins."""
 
-import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
 from imagemill.scheduler_jobs.manifest import parquet
-from imagemill.scheduler_jobs.manifest.columns import PROMPT, PROMPT_FALLBACKS, field_of
-from imagemill.scheduler_jobs.manifest.foreign_names import folded
+from imagemill.scheduler_jobs.manifest.columns import PROMPT, field_of
+from imagemill.scheduler_jobs.manifest.dialects import DELIMITERS, cells_of, has_prompt, separator
+from imagemill.scheduler_jobs.manifest.json_shapes import json_format, looks_like_json
 from imagemill.scheduler_jobs.manifest.lines import GZIP_MAGIC
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 
@@ -44,8 +44,6 @@ _OTHER_MAGIC: Mapping[bytes, str] = MappingProxyType(
         b"SQLite format 3\x00": "an SQLite database",
     }
 )
-_ARRAY = re.compile(r"\s*\[\s*[{\]]")
-_OBJECT = re.compile(r'\s*\{\s*["}]')
 
 
 def detect(
@@ -53,9 +51,9 @@ def detect(
 ) -> Format:
     """The format of a file with these first (unpacked) bytes and these suffixes.
 
-    `wanted` is what `--format` says. Parquet is known by its first bytes whatever its name;
-    `.json` may hold an array or lines. Without a suffix (standard input, say) the content
-    decides, and what looks like nothing else is text.
+    `wanted` is what `--format` says. Parquet is known by its first bytes whatever its name.
+    Content that contradicts the suffix decides: JSON under any name, a table in a text file.
+    Without a suffix (standard input, say) what looks like nothing else is text.
 
     Raises:
         Broken: not a format that is read here.
@@ -75,40 +73,57 @@ def detect(
         found = next(name for name in FORMATS if name == wanted)
     elif named:
         found = SUFFIXES.get(named[0])
-    if found == "json" and not _text(head).lstrip().startswith("["):
-        return "jsonl"
-    if found is not None:
+    text = _text(head)
+    if wanted is None and looks_like_json(text):
+        return json_format(text, lines=found == "jsonl")
+    if found == "json":
+        # `--format json`: an array, or an object that stands for one; or lines.
+        return json_format(text)
+    if wanted is not None and found is not None:
         return found
-    looks = _by_content(_text(head), mapping)
-    if looks == "text" and named and not _is_suffix_of_a_name(named[0]):
-        raise Broken(
-            f"unknown format {shown(named[0])}",
-            f"{', '.join(SUFFIXES)}, also with .gz, or --format",
-        )
-    return looks
+    if found is None or found == "text":
+        looks = _by_content(text, mapping, sure=found is not None)
+        if found is None and looks == "text" and named and not _is_suffix_of_a_name(named[0]):
+            raise Broken(
+                f"unknown format {shown(named[0])}",
+                f"{', '.join(SUFFIXES)}, also with .gz, or --format",
+            )
+        return looks
+    return found
 
 
-def _by_content(text: str, mapping: Mapping[str, str]) -> Format:
-    if _ARRAY.match(text):
-        return "json"
-    if _OBJECT.match(text):
-        return "jsonl"
-    header = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
-    if "\t" in header and _has_prompt(header.split("\t"), mapping):
-        return "tsv"
-    if _has_prompt([cell.strip('"') for cell in header.split(",")], mapping):
+def _by_content(text: str, mapping: Mapping[str, str], *, sure: bool) -> Format:
+    """A table, or text. Where it has to be `sure` a line of prose is no header."""
+    lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()][:2]
+    if not lines:
+        return "text"
+    if separator(lines[0]) is not None:
         return "csv"
+    if sure and len(lines) > 1 and field_of(lines[0].strip('"')) == PROMPT:
+        raise Broken(
+            f"the first line is {shown(lines[0])}: a table's header, or a prompt",
+            "--format csv or --format text",
+            line=1,
+        )
+    for delimiter in DELIMITERS:
+        cells = cells_of(lines[0], delimiter)
+        if not has_prompt(cells, mapping, least=2 if sure or delimiter != "," else 1):
+            continue
+        if sure and delimiter != "\t" and not _is_header(cells, lines[1:], delimiter):
+            continue
+        return "tsv" if delimiter == "\t" else "csv"
     return "text"
 
 
-def _has_prompt(cells: Sequence[str], mapping: Mapping[str, str]) -> bool:
-    if any(mapping.get(cell) == PROMPT or field_of(cell) == PROMPT for cell in cells):
-        return True
-    return len(cells) > 1 and any(folded(cell) in PROMPT_FALLBACKS for cell in cells)
+def _is_header(cells: Sequence[str], following: Sequence[str], delimiter: str) -> bool:
+    """Whether words between delimiters are a header: named once as fields are, rows below."""
+    known = sum(field_of(cell) is not None for cell in cells)
+    rows = all(line.count(delimiter) >= len(cells) - 1 for line in following)
+    return PROMPT in map(field_of, cells) and (known > 1 or len(cells) == 2) and rows
 
 
 def _text(head: bytes) -> str:
-    return head.decode("utf-8-sig", errors="replace")
+    return head.decode("utf-8", errors="replace").lstrip("\ufeff")
 
 
 def _is_suffix_of_a_name(suffix: str) -> bool:

@@ -1,4 +1,4 @@
-"""JSON Lines, and one JSON array of objects; both as a stream.
+"""JSON Lines, one JSON array of objects or texts, and objects under keys; all as a stream.
 
 JSON is strict here: no key twice, nothing after the value, and `values` refuses NaN.
 """
@@ -7,11 +7,15 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from io import BufferedReader
 from typing import Any, NoReturn
 
+from imagemill.scheduler_jobs.manifest.batches import from_batch
+from imagemill.scheduler_jobs.manifest.columns import KEY, PROMPT
+from imagemill.scheduler_jobs.manifest.foreign_names import folded
 from imagemill.scheduler_jobs.manifest.lines import Line, not_utf8, without_bom
-from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, shown
+from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, printable, shown
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
 
 _CHUNK_BYTES = 1 << 16
@@ -54,8 +58,43 @@ def read_json_array(stream: BufferedReader, *, max_line_bytes: int) -> Iterator[
     Raises:
         Broken: not an array of objects from `[` to the file's end, or an empty one.
     """
+    elements = _Elements(stream, max_line_bytes)
+    yield from _element_rows(elements, max_line_bytes)
+
+
+def read_json_object(stream: BufferedReader, *, max_line_bytes: int) -> Iterator[RawRow | BadRow]:
+    """The objects under an object's keys; a key is its row's `id`.
+
+    Raises:
+        Broken: not an object of objects from `{` to the file's end, or an empty one.
+    """
+    yield from _element_rows(_Elements(stream, max_line_bytes, keyed=True), max_line_bytes)
+
+
+def read_one_object(stream: BufferedReader, *, max_line_bytes: int) -> Iterator[RawRow | BadRow]:
+    """The one object that a file holds, as its one row.
+
+    Raises:
+        Broken: it is longer than a line may be, or not UTF-8.
+    """
+    body = without_bom(stream.read(max_line_bytes + 1))
+    if len(body) > max_line_bytes:
+        raise Broken(
+            f"one object of more than {max_line_bytes:,} bytes",
+            "a shorter one (IMAGEMILL_MAX_LINE_BYTES)",
+        )
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        line = body.count(b"\n", 0, error.start) + 1
+        raise Broken(*not_utf8(body[error.start], error.start, line), line=line) from None
+    yield _row(text.strip(), 1, 1)
+
+
+def _element_rows(elements: "_Elements", max_line_bytes: int) -> Iterator[RawRow | BadRow]:
     number = 0
-    for line, text in _Elements(stream, max_line_bytes):
+    texts = False
+    for line, text in elements:
         number += 1
         if text is None:
             yield BadRow(
@@ -64,10 +103,34 @@ def read_json_array(stream: BufferedReader, *, max_line_bytes: int) -> Iterator[
                 found=f"an element of more than {max_line_bytes:,} bytes",
                 allowed="a shorter one (IMAGEMILL_MAX_LINE_BYTES)",
             )
-        else:
-            yield _row(text, number, line)
+            continue
+        if number == 1 and elements.key is None:
+            texts = text.startswith('"')
+            if not texts and not text.startswith("{"):
+                raise Broken(
+                    f"an array that begins with {printable(text[:40])}",
+                    "an array of objects or of texts",
+                    line=line,
+                )
+        row = _text_row(text, number, line) if texts else _row(text, number, line)
+        if isinstance(row, RawRow) and elements.key is not None:
+            cells = row.cells
+            # A row's own id goes before the key, which is kept beside it.
+            name = KEY if KEY not in map(folded, cells) else "key"
+            row = replace(row, cells={name: elements.key, **cells})
+        yield row
     if not number:
         raise Broken("an empty array", "at least one row")
+
+
+def _text_row(text: str, number: int, line: int) -> RawRow | BadRow:
+    try:
+        value = _DECODER.decode(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, str):
+        return BadRow(number=number, line=line, found=shown(text), allowed="a text, as the first")
+    return RawRow(number=number, line=line, verbatim=text, cells={PROMPT: value})
 
 
 def parse_object(text: str) -> dict[str, JSON]:
@@ -105,7 +168,7 @@ def _nesting(text: str) -> int:
 
 def _row(text: str, number: int, line: int) -> RawRow | BadRow:
     try:
-        cells = parse_object(text)
+        cells = from_batch(parse_object(text))
         # In valid JSON a line break stands only between tokens: this changes no value.
         verbatim = _LINE_BREAK.sub(" ", text) if "\n" in text or "\r" in text else text
         return RawRow(number=number, line=line, verbatim=verbatim, cells=cells)
@@ -139,8 +202,10 @@ class _Elements:
     Yields each element's first line and text, None for one that is too long.
     """
 
-    def __init__(self, stream: BufferedReader, max_line_bytes: int) -> None:
+    def __init__(self, stream: BufferedReader, max_line_bytes: int, *, keyed: bool = False) -> None:
         self._stream = stream
+        self._signs = ("{", "}") if keyed else ("[", "]")
+        self.key: str | None = None
         self._most = max_line_bytes
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._text = ""
@@ -150,32 +215,61 @@ class _Elements:
         self._end: Broken | None = None
 
     def __iter__(self) -> Iterator[tuple[int, str | None]]:
-        if self._next_sign() != "[":
-            self._broken("no [ at the beginning", "a JSON array of objects")
+        opening, closing = self._signs
+        if self._next_sign() != opening:
+            self._broken(f"no {opening} at the beginning", "a JSON array of objects")
         self._advance(self._at + 1)
         sign = self._next_sign()
-        while sign != "]":
+        while sign != closing:
+            if opening == "{" and sign == '"':
+                self.key = self._key()
+                sign = self._next_sign()
             if sign in {"", ",", "}", ":"}:
                 found = (
                     f"{shown(sign)} where an object should be"
                     if sign
                     else "an array without its end"
                 )
-                self._broken(found, "an object" if sign else "a complete file: a closing ]")
+                allowed = f"a complete file: a closing {closing}"
+                self._broken(found, "an object" if sign else allowed)
             line = self._line
             yield line, self._element()
             sign = self._next_sign()
             if sign == ",":
                 self._advance(self._at + 1)
                 sign = self._next_sign()
-                if sign == "]":
-                    self._broken("a comma before the closing ]", "an object after every comma")
-            elif sign != "]":
+                if sign == closing:
+                    self._broken(
+                        f"a comma before the closing {closing}", "an object after every comma"
+                    )
+            elif sign != closing:
                 found = f"{shown(sign)} after an object" if sign else "an array without its end"
-                self._broken(found, "a comma, or the closing ]")
+                self._broken(found, f"a comma, or the closing {closing}")
         self._advance(self._at + 1)
         if sign := self._next_sign():
-            self._broken(f"{shown(sign)} after the closing ]", "the end of the file")
+            self._broken(f"{shown(sign)} after the closing {closing}", "the end of the file")
+
+    def _key(self) -> str:
+        """Take a key and the colon after it."""
+        parts = []
+        escaped = False
+        while True:
+            if self._at >= len(self._text) and not self._more():
+                self._broken("a key without its end", "a complete file")
+            sign = self._advance(self._at + 1)
+            parts.append(sign)
+            if len(parts) > self._most:
+                self._broken(f"a key of more than {self._most:,} characters", "a shorter key")
+            if sign == '"' and len(parts) > 1 and not escaped:
+                break
+            escaped = sign == "\\" and not escaped
+        if self._next_sign() != ":":
+            self._broken("a key without a value", "a colon and an object")
+        self._advance(self._at + 1)
+        try:
+            return str(json.loads("".join(parts)))
+        except ValueError:
+            self._broken(f"key {shown(''.join(parts))}", "a JSON text")
 
     def _broken(self, found: str, allowed: str) -> NoReturn:
         raise Broken(found, allowed, line=self._line)

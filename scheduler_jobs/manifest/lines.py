@@ -72,14 +72,17 @@ class _Gzip(io.RawIOBase):
 
 
 def without_bom(head: bytes) -> bytes:
-    """A file's first bytes without a UTF-8 byte order mark.
+    """A file's first bytes without UTF-8 byte order marks.
 
     Raises:
         Broken: it is UTF-16.
     """
     if head.startswith(_UTF16_BOMS):
         raise Broken("UTF-16 text", "UTF-8 text; save the file as UTF-8", line=1)
-    return head.removeprefix(_BOM)
+    # Tools that add a mark to a file that has one write it twice.
+    while head.startswith(_BOM):
+        head = head.removeprefix(_BOM)
+    return head
 
 
 def read_lines(stream: io.BufferedReader, *, max_line_bytes: int) -> Iterator[Line]:

@@ -1,12 +1,21 @@
 """Reading a manifest: from a source to its rows and problems."""
 
 import contextlib
+import io
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from imagemill.scheduler_jobs.manifest.columns import check_mapping
-from imagemill.scheduler_jobs.manifest.delimited import read_csv, read_tsv
+from imagemill.scheduler_jobs.manifest.delimited import read_table
+from imagemill.scheduler_jobs.manifest.dialects import Dialect, find_dialect, has_quoted_cells
 from imagemill.scheduler_jobs.manifest.formats import Format, detect
-from imagemill.scheduler_jobs.manifest.json_rows import read_json_array, read_json_lines
+from imagemill.scheduler_jobs.manifest.json_rows import (
+    read_json_array,
+    read_json_lines,
+    read_json_object,
+    read_one_object,
+)
+from imagemill.scheduler_jobs.manifest.json_shapes import check_shape, is_one_row
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.lines import read_lines, unpacked
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
@@ -72,7 +81,10 @@ def _rows(
     literal_words: bool,
 ) -> Iterator[ManifestRow | Problem]:
     check_mapping(mapping)
-    kind = _detect(source, mapping, wanted)
+    head = _head(source)
+    kind = detect(head, source.suffixes, mapping=mapping, wanted=wanted)
+    beginning = head.decode("utf-8", errors="replace").lstrip("\ufeff")
+    dialect = _dialect(kind, source, beginning, mapping, limits)
     reader = RowReader(
         file=source.name,
         mapping=mapping,
@@ -84,7 +96,9 @@ def _rows(
     )
     number = 0
     with contextlib.ExitStack() as stack:
-        for raw in _raw_rows(kind, stack, source, reader, limits):
+        for raw in _raw_rows(
+            kind, dialect, beginning, stack.enter_context(_opened(source)), reader
+        ):
             number = raw.number
             if number > limits.max_rows:
                 raise Broken(
@@ -98,33 +112,69 @@ def _rows(
     reader.check_mapping()
 
 
-def _detect(source: Source, mapping: Mapping[str, str], wanted: str | None) -> Format:
+def _head(source: Source) -> bytes:
     with source.open() as stream:
         # read1: what can be read of a truncated file is enough to know it by.
         head = unpacked(stream).read1(_HEAD_BYTES)
     if not head:
         raise Broken("an empty file", "at least one row")
-    return detect(head, source.suffixes, mapping=mapping, wanted=wanted)
+    return head
+
+
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[io.BufferedReader]:
+    with contextlib.closing(unpacked(source.open())) as stream:
+        yield stream
+
+
+def _dialect(
+    kind: Format, source: Source, beginning: str, mapping: Mapping[str, str], limits: Limits
+) -> Dialect:
+    """How a table's lines are divided; what it says of other formats means nothing."""
+    if kind not in {"csv", "tsv"}:
+        return Dialect(delimiter=",")
+    dialect = find_dialect(beginning, "\t" if kind == "tsv" else ",", mapping)
+    if dialect.delimiter != "\t":
+        return dialect
+    with _opened(source) as stream:
+        # Quotes are a dialect's in all of the file or nowhere: every line is asked.
+        quoted = has_quoted_cells(read_lines(stream, max_line_bytes=limits.max_line_bytes))
+    return replace(dialect, quoted=quoted)
 
 
 def _raw_rows(
     kind: Format,
-    stack: contextlib.ExitStack,
-    source: Source,
+    dialect: Dialect,
+    beginning: str,
+    stream: io.BufferedReader,
     reader: RowReader,
-    limits: Limits,
 ) -> Iterator[RawRow | BadRow]:
-    stream = unpacked(stack.enter_context(source.open()))
-    stack.callback(stream.close)
-    most = limits.max_line_bytes
+    most = reader.limits.max_line_bytes
     if kind == "parquet":
-        file = stream if stream.seekable() else stack.enter_context(spooled(stream))
-        return read_parquet(file, check_header=reader.check_header, max_line_bytes=most)
+        return _parquet_rows(stream, reader)
     if kind == "json":
-        return read_json_array(stream, max_line_bytes=most)
+        return _json_rows(beginning, stream, most)
     lines = read_lines(stream, max_line_bytes=most)
-    if kind == "csv":
-        return read_csv(lines, check_header=reader.check_header, max_line_bytes=most)
-    if kind == "tsv":
-        return read_tsv(lines, check_header=reader.check_header)
-    return read_json_lines(lines) if kind == "jsonl" else read_text(lines)
+    if kind in {"csv", "tsv"}:
+        return read_table(
+            lines, dialect=dialect, check_header=reader.check_header, max_line_bytes=most
+        )
+    if kind == "jsonl":
+        return read_json_lines(lines)
+    return read_text(lines, beginning=beginning, max_line_bytes=most)
+
+
+def _parquet_rows(stream: io.BufferedReader, reader: RowReader) -> Iterator[RawRow | BadRow]:
+    most = reader.limits.max_line_bytes
+    with contextlib.ExitStack() as stack:
+        file = stream if stream.seekable() else stack.enter_context(spooled(stream))
+        yield from read_parquet(file, check_header=reader.check_header, max_line_bytes=most)
+
+
+def _json_rows(beginning: str, stream: io.BufferedReader, most: int) -> Iterator[RawRow | BadRow]:
+    if not beginning.lstrip().startswith("{"):
+        return read_json_array(stream, max_line_bytes=most)
+    check_shape(beginning)
+    if is_one_row(beginning):
+        return read_one_object(stream, max_line_bytes=most)
+    return read_json_object(stream, max_line_bytes=most)

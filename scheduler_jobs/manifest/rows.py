@@ -60,7 +60,7 @@ class RowReader:
     ) -> None:
         self._file = file
         self._mapping = mapping
-        self._limits = limits
+        self.limits = limits
         self._defaults = defaults
         self._blank_is_unset = blank_is_unset
         self._nan_is_null = nan_is_null
@@ -159,7 +159,7 @@ class RowReader:
             text = "" if value is None else value
             if not self._literal_words:
                 values.check_not_missing(text)
-            return values.text(text, most_bytes=self._limits.max_prompt_bytes, empty=False)
+            return values.text(text, most_bytes=self.limits.max_prompt_bytes, empty=False)
         except BadValue as bad:
             column = layout.fields[columns.PROMPT]
             problems.append(self._problem(raw, column, bad.found, bad.allowed))
@@ -198,9 +198,9 @@ class RowReader:
                 except BadValue as bad:
                     problems.append(self._problem(raw, named[combined], bad.found, bad.allowed))
         try:
-            parameters = Parameters.model_validate(fields, context=self._limits)
+            parameters = Parameters.model_validate(fields, context=self.limits)
             if self._defaults is not _NOTHING:
-                parameters.over(self._defaults).check(self._limits)
+                parameters.over(self._defaults).check(self.limits)
         except BadValue as bad:
             problems.append(self._problem(raw, None, bad.found, bad.allowed))
         except ValidationError as error:

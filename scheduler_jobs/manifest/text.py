@@ -2,9 +2,12 @@
 
 - A line that starts with `--` is AUTOMATIC1111's "prompts from file": shell-quoted flags.
 - A line with ` --` and a letter in it is kohya's `gen_img`: the prompt, then inline options.
-- Any other line is a prompt. Blank lines and lines that start with `# ` are skipped.
+- A line with ` -n4` or another option of one letter is InvokeAI's `from_file`.
+- Any other line is a prompt. Blank lines and lines that start with `# ` or `//` are skipped, and
+  in a file with kohya's options lines that start with `#`.
+- A file with lines that start with `positive:` is the Inspire Pack's (`prompt_blocks`).
 
-Both tools ignore what they don't know; here it is a finding, since an option that does nothing
+These tools ignore what they don't know; here it is a finding, since an option that does nothing
 makes pictures that nobody asked for.
 """
 
@@ -13,8 +16,10 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
+from imagemill.scheduler_jobs.manifest.invoke import BadOption, is_invoke, read_invoke
 from imagemill.scheduler_jobs.manifest.lines import Line
-from imagemill.scheduler_jobs.manifest.problems import BadValue, shown
+from imagemill.scheduler_jobs.manifest.problems import shown
+from imagemill.scheduler_jobs.manifest.prompt_blocks import is_blocks, read_blocks
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
 
 A1111_FIELDS: Mapping[str, str] = MappingProxyType(
@@ -73,12 +78,20 @@ _KOHYA_OPTION = re.compile(r" --(?=[A-Za-z])")
 _WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
-def read_text(lines: Iterable[Line]) -> Iterator[RawRow | BadRow]:
-    """The rows of a text manifest."""
+def read_text(
+    lines: Iterable[Line], *, beginning: str = "", max_line_bytes: int = 1 << 20
+) -> Iterator[RawRow | BadRow]:
+    """The rows of a text manifest; `beginning` is its first characters, to know its kind by."""
+    if is_blocks(beginning):
+        yield from read_blocks(lines, max_line_bytes=max_line_bytes)
+        return
+    bare_comments = any(
+        not line.startswith("--") and _KOHYA_OPTION.search(line) for line in beginning.split("\n")
+    )
     number = 0
     for line in lines:
         text = line.text.strip()
-        if line.bad is None and (not text or text == "#" or text.startswith("# ")):
+        if line.bad is None and (not text or _is_comment(text, bare=bare_comments)):
             continue
         number += 1
         if line.bad is not None:
@@ -87,7 +100,7 @@ def read_text(lines: Iterable[Line]) -> Iterator[RawRow | BadRow]:
             continue
         try:
             cells = _cells(text)
-        except _BadOption as bad:
+        except BadOption as bad:
             yield BadRow(
                 number=number,
                 line=line.number,
@@ -99,10 +112,8 @@ def read_text(lines: Iterable[Line]) -> Iterator[RawRow | BadRow]:
             yield RawRow(number=number, line=line.number, verbatim=line.text, cells=cells)
 
 
-class _BadOption(BadValue):
-    def __init__(self, column: str | None, found: str, allowed: str) -> None:
-        super().__init__(found, allowed)
-        self.column = column
+def _is_comment(text: str, *, bare: bool) -> bool:
+    return text == "#" or text.startswith(("#" if bare else "# ", "//"))
 
 
 def _cells(text: str) -> dict[str, JSON]:
@@ -110,6 +121,8 @@ def _cells(text: str) -> dict[str, JSON]:
         return _a1111(text)
     if _KOHYA_OPTION.search(text):
         return _kohya(text)
+    if is_invoke(text):
+        return read_invoke(text)
     return {"prompt": text}
 
 
@@ -125,21 +138,21 @@ def _a1111(text: str) -> dict[str, JSON]:
         elif name in A1111_INERT:
             if value.strip().casefold() not in A1111_INERT[name]:
                 inert = " or ".join(sorted(A1111_INERT[name] - {""}))
-                raise _BadOption(f"--{name}", f"{shown(value)}, which is not supported", inert)
+                raise BadOption(f"--{name}", f"{shown(value)}, which is not supported", inert)
         elif name == _SAMPLER_INDEX:
-            raise _BadOption(
+            raise BadOption(
                 f"--{name}", f"{shown(value)}, a place in a list of another tool", "--sampler_name"
             )
         else:
             known = (*A1111_FIELDS, *_COUNTS, *sorted(A1111_EXTRAS), *A1111_INERT)
-            raise _BadOption(f"--{name}", "an unknown flag", f"one of --{', --'.join(known)}")
+            raise BadOption(f"--{name}", "an unknown flag", f"one of --{', --'.join(known)}")
     if counts:
         samples = 1
         for count in counts:
             samples *= count
         cells["samples"] = samples
     if "prompt" not in cells:
-        raise _BadOption("--prompt", "no --prompt among the flags", 'a prompt: --prompt "…"')
+        raise BadOption("--prompt", "no --prompt among the flags", 'a prompt: --prompt "…"')
     return cells
 
 
@@ -148,7 +161,7 @@ def _a1111_flags(text: str) -> dict[str, str]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise _BadOption(
+        raise BadOption(
             None,
             f"{str(error)[:1].lower()}{str(error)[1:]}",
             "shell quoting: a text with a quote goes in double quotes",
@@ -158,12 +171,12 @@ def _a1111_flags(text: str) -> dict[str, str]:
     while at < len(words):
         word = words[at]
         if not word.startswith("--"):
-            raise _BadOption(None, f"{shown(word)} where a flag should be", "a flag: --name value")
+            raise BadOption(None, f"{shown(word)} where a flag should be", "a flag: --name value")
         name = word[2:]
         if at + 1 >= len(words):
-            raise _BadOption(word, "a flag without a value", "--name value")
+            raise BadOption(word, "a flag without a value", "--name value")
         if name in flags:
-            raise _BadOption(word, "a flag given twice", "every flag once")
+            raise BadOption(word, "a flag given twice", "every flag once")
         end = at + 2
         if name in {"prompt", "negative_prompt"}:
             while end < len(words) and not words[end].startswith("--"):
@@ -175,7 +188,7 @@ def _a1111_flags(text: str) -> dict[str, str]:
 
 def _count(name: str, value: str) -> int:
     if not _WHOLE.fullmatch(value) or int(value) < 1:
-        raise _BadOption(f"--{name}", shown(value), "a whole number of at least 1")
+        raise BadOption(f"--{name}", shown(value), "a whole number of at least 1")
     return int(value)
 
 
@@ -190,12 +203,12 @@ def _kohya(text: str) -> dict[str, JSON]:
             field = "filename"
         if field is None:
             known = ", --".join([*KOHYA_FIELDS, _KOHYA_FILENAME])
-            raise _BadOption(f"--{name}", "an unknown option", f"one of --{known}")
+            raise BadOption(f"--{name}", "an unknown option", f"one of --{known}")
         if not value:
-            raise _BadOption(f"--{name}", "an option without a value", "--option value")
+            raise BadOption(f"--{name}", "an option without a value", "--option value")
         if field == "seed" and "," in value:
             field = "seeds"
         if field in cells:
-            raise _BadOption(f"--{name}", "an option given twice", "every option once")
+            raise BadOption(f"--{name}", "an option given twice", "every option once")
         cells[field] = value
     return cells

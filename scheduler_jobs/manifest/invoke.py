@@ -1,0 +1,82 @@
+"""Lines of InvokeAI's `from_file`: a prompt, then options of one letter (`-n4 -s 20 -C7.5`)."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from imagemill.scheduler_jobs.manifest.problems import BadValue, shown
+from imagemill.scheduler_jobs.manifest.raw import JSON
+
+INVOKE_FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "n": "samples",
+        "s": "steps",
+        "C": "guidance_scale",
+        "W": "width",
+        "H": "height",
+        "S": "seed",
+        "A": "sampler",
+        "m": "sampler",
+        "f": "strength",
+        "I": "init_image",
+    }
+)
+_SAMPLERS: Mapping[str, str] = MappingProxyType(
+    {
+        "k_euler": "euler",
+        "k_euler_a": "euler_a",
+        "k_lms": "lms",
+        "k_heun": "heun",
+        "k_dpm_2": "kdpm2",
+        "k_dpm_2_a": "kdpm2_a",
+        "k_dpmpp_2": "dpmpp_2m",
+        "plms": "pndm",
+    }
+)
+_SIGN = re.compile(r"\s-(?:[nsCWHSf]\s?[0-9.]+|[Am]\s?[a-z][a-z0-9_]+)(?=\s|$)")
+_OPTION = re.compile(r"\s-(?=[A-Za-z](?:[0-9.\s]|[a-z]|$))")
+_LETTER = re.compile(r"-([A-Za-z])(.*)", re.DOTALL)
+
+
+class BadOption(BadValue):
+    """An option of a line that can't be what it is."""
+
+    def __init__(self, column: str | None, found: str, allowed: str) -> None:
+        super().__init__(found, allowed)
+        self.column = column
+
+
+def is_invoke(text: str) -> bool:
+    """Whether a line ends with options as InvokeAI writes them."""
+    return _SIGN.search(text) is not None
+
+
+def read_invoke(text: str) -> dict[str, JSON]:
+    """The cells of a line with options; a `BadOption` if one is unknown, empty or given twice."""
+    first = _SIGN.search(text)
+    assert first is not None
+    prompt = text[: first.start()].strip()
+    if len(prompt) > 1 and prompt[0] == prompt[-1] == '"':
+        prompt = prompt[1:-1].replace('\\"', '"')
+    cells: dict[str, JSON] = {"prompt": prompt}
+    try:
+        words = shlex.split(text[first.start() :])
+    except ValueError:
+        raise BadOption(None, "a quote without its other", "quotes in pairs") from None
+    while words:
+        word = words.pop(0)
+        match = _LETTER.fullmatch(word)
+        if match is None:
+            raise BadOption(None, f"{shown(word)} where an option should be", "an option: -n4")
+        name, value = match[1], match[2] or (words.pop(0) if words else "")
+        field = INVOKE_FIELDS.get(name)
+        if field is None:
+            known = ", -".join(INVOKE_FIELDS)
+            raise BadOption(f"-{name}", "an unknown option", f"one of -{known}")
+        if not value:
+            raise BadOption(f"-{name}", "an option without a value", "-n4")
+        if field in cells:
+            raise BadOption(f"-{name}", "an option given twice", "every option once")
+        cells[field] = _SAMPLERS.get(value, value) if field == "sampler" else value
+    return cells
