@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 import click
+from click.core import ParameterSource
 
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.arguments import whole
@@ -188,6 +189,7 @@ def _parameter_options() -> Sequence[Callable[[Any], Any]]:
 
 def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
     """Take the shared options out of a command's, as a request."""
+    _check_expansion(options)
     flags = {name: options.pop(_PREFIX + name) for name in PARAMETER_FLAGS}
     limits = Limits.from_settings(settings)
     defaults = parameters_from_flags(flags, limits=limits)
@@ -210,6 +212,16 @@ def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
         draws=options.pop("draws"),
         wildcards=options.pop("wildcards"),
     )
+
+
+def _check_expansion(options: Mapping[str, Any]) -> None:
+    """Refuse options of prompt variants that would have no effect."""
+    if options["variants"] != "off":
+        return
+    for name in ("wildcards", "draws"):
+        source = click.get_current_context().get_parameter_source(name)
+        if source not in {ParameterSource.DEFAULT, None}:
+            raise click.UsageError(f"--{name} has no effect without --variants all or sample")
 
 
 def _agreeing(defaults: Parameters, limits: Limits) -> Parameters:

@@ -2,6 +2,7 @@
 
 {a|b}       one of the options, which may be templates themselves, or empty
 {2::a|b}    `a` twice as likely as `b`, where one is drawn; both come where all are made
+{@a|~b}     as {a|b}: how to sample is the job's choice
 {1..5}      1, 2, 3, 4, 5; {10..0..-5} counts in steps; {1..3|many} is one option among others
 __name__    one line of the wildcard file `name.txt`
 \\{ \\} \\| \\_  the character itself
@@ -25,7 +26,8 @@ DEEPEST = 20
 """How deep variants and wildcards may be nested."""
 
 _SIGN = re.compile(rf"\\[{{}}|_]|[{{}}|]|{WILDCARD.pattern}")
-_WEIGHT = re.compile(r"\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)::", re.ASCII)
+_WEIGHT = re.compile(r"\s*([0-9]{1,6}(?:\.[0-9]{1,6})?|\.[0-9]{1,6})::", re.ASCII)
+_VARIABLE = re.compile(r"\$\{([^{}=]*)\}|\$\{\s*([A-Za-z_]\w*)\s*=!?([^{}]*)\}\s*")
 _SEVERAL = re.compile(r"\s*[0-9-]*\$\$")
 
 
@@ -111,6 +113,8 @@ class Templates:
         Raises:
             BadValue: a brace without its other, no such wildcard, a wildcard inside itself, …
         """
+        if not inside:
+            text = _without_variables(text)
         # One entry for every open brace, and the bottom: the parts of its option so far.
         parts: list[list[Part]] = [[]]
         choices: list[tuple[list[Template], list[float]]] = []
@@ -132,7 +136,7 @@ class Templates:
                         "a } without its {", r"a pair of braces, or \} for the sign itself"
                     )
                 case "_":
-                    parts[-1].append(self._wildcard(found["name"], inside))
+                    parts[-1].append(self._wildcard(found["name"].lstrip("~@"), inside))
                 case _:
                     parts[-1].append(sign[-1])
         if choices:
@@ -171,12 +175,34 @@ class Templates:
         return self._choices[name]
 
 
+def _without_variables(text: str) -> str:
+    """The template with every `${name}` replaced by what `${name=value}` before it says."""
+    known: dict[str, str] = {}
+
+    def replaced(match: re.Match[str]) -> str:
+        if match[2] is not None:
+            known[match[2]] = match[3].strip()
+            return ""
+        name, _, default = match[1].partition(":")
+        if name.strip() not in known and not default:
+            raise BadValue(f"variable ${{{name}}} without a value", "${name=value} before it")
+        return known.get(name.strip(), default)
+
+    text = _VARIABLE.sub(replaced, text)
+    if "${" in text:
+        raise BadValue("a variable with variants in its value", "a value of plain text")
+    return text.strip() if known else text
+
+
 def _begin_option(
     text: str,
     at: int,
     parts: list[list[Part]],
     choices: list[tuple[list[Template], list[float]]],
 ) -> int:
+    if text[at : at + 1] in {"~", "@"}:
+        # How another tool samples, which the job says here.
+        at += 1
     weight, at = _weight(text, at)
     choices[-1][1].append(weight)
     parts.append([])

@@ -2,13 +2,17 @@
 
 import hashlib
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from imagemill.scheduler_jobs.manifest import BadValue
 from imagemill.scheduler_jobs.manifest.problems import shown
 
-WILDCARD = re.compile(r"__(?P<name>[A-Za-z0-9](?:[A-Za-z0-9 /.-]|_(?!_))*)__", re.ASCII)
-"""`__name__` or `__folder/name__`."""
+WILDCARD = re.compile(r"__(?P<name>[~@]?[^\W_*](?:[^\W_]|[ /.*-]|_(?!_))*|[~@]?\*)__")
+"""`__name__`, `__folder/name__`, or `__name*__` for every file whose name fits.
+
+A `~` or `@` before the name says how another tool samples; here the job does.
+"""
 
 MOST_BYTES = 1 << 24
 """The size of one wildcard file."""
@@ -22,7 +26,7 @@ class Wildcards:
         self._lines: dict[str, tuple[str, ...]] = {}
 
     def lines(self, name: str) -> tuple[str, ...]:
-        """A file's lines, without blank ones and comments (`# …`).
+        """A file's lines, without blank ones and comments (`#…`).
 
         Raises:
             BadValue: no such file, or not one of text lines.
@@ -32,6 +36,8 @@ class Wildcards:
         return self._lines[name]
 
     def _read(self, name: str) -> tuple[str, ...]:
+        if "*" in name:
+            return tuple(line for file in self._matching(name) for line in self.lines(file))
         path = (self._folder / f"{name}.txt").resolve()
         if not path.is_relative_to(self._folder) or not path.is_file():
             raise BadValue(
@@ -48,9 +54,21 @@ class Wildcards:
                 f"{name}.txt can't be read ({error.strerror})", "a readable file"
             ) from None
         lines = (line.strip() for line in text.split("\n"))
-        found = tuple(line for line in lines if line and line != "#" and not line.startswith("# "))
+        found = tuple(line for line in lines if line and not line.startswith("#"))
         if not found:
             raise BadValue(f"{name}.txt is empty", "at least one line")
+        return found
+
+    def _matching(self, pattern: str) -> list[str]:
+        """The names that a pattern fits, in order; never one outside the folder."""
+        names = sorted(
+            path.relative_to(self._folder).as_posix().removesuffix(".txt")
+            for path in self._folder.rglob("*.txt")
+            if path.resolve().is_relative_to(self._folder) and path.is_file()
+        )
+        found = [name for name in names if fnmatchcase(name, pattern)]
+        if not found:
+            raise BadValue(f"wildcard __{pattern}__", f"a file that fits it in {self._folder}")
         return found
 
 

@@ -273,7 +273,7 @@ def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:
     assert len(parse_grid(axes, limits=LIMITS)) == 3 * 3 * 2 * 2 * 2
     table = page.partition("| --- | --- |\n")[2].partition("\n\n")[0].replace("\\|", "|")
     templates = re.findall(r"`(\{[^`]+\}|__[^`]+__)`", table)
-    assert len(templates) == 8
+    assert len(templates) == 11
     (tmp_path / "art").mkdir()
     for name in ("mood.txt", "art/mood.txt"):
         (tmp_path / name).write_text("calm\nwild\n")
