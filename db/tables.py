@@ -145,7 +145,7 @@ class Row(Base):
     problem: Mapped[str | None]
 
 
-class Composition(Base):
+class CompositionRow(Base):
     """Who shared a recorded micro-batch, by slot: its first slots, the others were empty."""
 
     __tablename__ = "compositions"

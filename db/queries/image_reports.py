@@ -12,8 +12,17 @@ from imagemill.db.compositions import Composition
 from imagemill.db.errors import UnknownImage
 from imagemill.db.queries.images import flawed, in_state, spec_of, weights_digest_of
 from imagemill.db.states import ImageState, Outcome
-from imagemill.db.tables import Attempt, Environment, Image, Job, Object, Row, Shift, Worker
-from imagemill.db.tables import Composition as CompositionRow
+from imagemill.db.tables import (
+    Attempt,
+    CompositionRow,
+    Environment,
+    Image,
+    Job,
+    Object,
+    Row,
+    Shift,
+    Worker,
+)
 
 _OWN = "id:"
 """How the `key_base` of a row begins that has an `id` in its manifest."""

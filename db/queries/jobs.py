@@ -17,7 +17,8 @@ from imagemill.db.queries.tallies import move_images
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Image, Job, Object, Row, Tally
 
-LIVE = (JobState.LOADING, JobState.OPEN, JobState.PAUSED, JobState.FINISHED)
+MATCHED = (JobState.LOADING, JobState.OPEN, JobState.PAUSED, JobState.FINISHED)
+"""Jobs that an equal submission finds again; the index on identities speaks of the same ones."""
 
 _ID = re.compile(r"[0-9]{1,18}")
 
@@ -44,7 +45,7 @@ class NewJob:
 
 def find_or_create(session: Session, new: NewJob) -> tuple[Job, bool]:
     """The live job of this identity, and whether this call created it (in `loading`)."""
-    live = select(Job).where(Job.identity == new.identity, Job.state.in_(LIVE))
+    live = select(Job).where(Job.identity == new.identity, Job.state.in_(MATCHED))
     job = session.scalars(live).first()
     if job is not None:
         return job, False

@@ -11,8 +11,7 @@ from imagemill.db.queries.bulk import among, insert_new
 from imagemill.db.queries.images import held_by, hold, record_events
 from imagemill.db.queries.tallies import move_images
 from imagemill.db.states import ImageState, JobState, Outcome
-from imagemill.db.tables import Composition as CompositionRow
-from imagemill.db.tables import Image, Job, Object
+from imagemill.db.tables import CompositionRow, Image, Job, Object
 
 _KEYS_A_QUERY = 5_000
 """Below what Postgres and SQLite accept as parameters of one statement."""

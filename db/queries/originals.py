@@ -11,7 +11,7 @@ from imagemill.db.errors import UnknownImage
 from imagemill.db.queries.images import spec_of
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState
-from imagemill.db.tables import Composition, Environment, Group, Image, Model, Object
+from imagemill.db.tables import CompositionRow, Environment, Group, Image, Model, Object
 
 _IDS_A_QUERY = 5_000
 """Below what Postgres and SQLite accept as parameters of one statement."""
@@ -68,17 +68,17 @@ def sample_originals(session: Session, job_id: int, count: int) -> list[Original
     return _originals(session, _done().where(Image.id.in_(chosen)))
 
 
-Found = Select[Image, Object, Composition | None, Environment, str]
+Found = Select[Image, Object, CompositionRow | None, Environment, str]
 
 
 def _done() -> Found:
     return (
-        select(Image, Object, Composition, Environment, Model.weights_digest)
+        select(Image, Object, CompositionRow, Environment, Model.weights_digest)
         .join(Object, Object.id == Image.object_id)
         .join(Environment, Environment.id == Object.environment_id)
         .join(Group, Group.id == Image.group_id)
         .join(Model, Model.id == Group.model_id)
-        .outerjoin(Composition, Composition.id == Object.composition_id)
+        .outerjoin(CompositionRow, CompositionRow.id == Object.composition_id)
         .where(Image.state == ImageState.DONE)
     )
 
@@ -119,7 +119,7 @@ def _specs(session: Session, image_ids: Collection[int]) -> dict[int, ImageSpec]
     return specs
 
 
-def _members(composition: Composition, specs: dict[int, ImageSpec]) -> Iterable[Member]:
+def _members(composition: CompositionRow, specs: dict[int, ImageSpec]) -> Iterable[Member]:
     places = zip(composition.image_ids, composition.request_keys, strict=True)
     for image_id, request_key in places:
         spec = specs.get(image_id)

@@ -14,7 +14,8 @@ from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import ImageState, JobState, Outcome
 from imagemill.db.tables import Attempt, Group, Image, Job, Model, Row, Shift, Tally, Worker
 
-LIVE = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
+UNFINISHED = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
+"""Jobs that may still bring images."""
 RATE_SECONDS = 60.0
 """The window over which images/s are counted."""
 
@@ -120,7 +121,7 @@ def list_jobs(
 def report_jobs(session: Session, jobs: Sequence[Job]) -> list[JobReport]:
     """These jobs with counts, rate and remaining time."""
     counts = count_images(session, [job.id for job in jobs])
-    rates = rendering_rates(session, [job.id for job in jobs if job.state in LIVE])
+    rates = rendering_rates(session, [job.id for job in jobs if job.state in UNFINISHED])
     return [_job_report(job, counts[job.id], rates.get(job.id)) for job in jobs]
 
 

@@ -92,7 +92,7 @@ def jobs(
 
 def _all(invocation: Invocation, *, as_json: bool) -> None:
     with invocation.reading() as session:
-        live = reports.list_jobs(session, states=reports.LIVE, limit=10_000)
+        live = reports.list_jobs(session, states=reports.UNFINISHED, limit=10_000)
         newest = live or reports.list_jobs(session, limit=1)
         workers = reports.list_workers(session)
         shifts = live_shifts(session)
@@ -138,7 +138,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
     _print_job(report, outcomes, waiting)
     _print_groups(groups)
     _print_dead(report, dead)
-    if report.state in reports.LIVE:
+    if report.state in reports.UNFINISHED:
         output.line()
         _print_workers(workers, shifts)
         _print_unserved([report], workers)

@@ -44,7 +44,7 @@ class ExpandedRow:
     cell: int
 
     @property
-    def key_base(self) -> str:
+    def seed_base(self) -> str:
         """What seeds are derived from: the row's `id`, and the prompt where that alone differs.
 
         The cells of a grid share it, and so their seeds. Two prompts of one row do not, and a

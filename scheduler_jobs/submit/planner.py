@@ -49,7 +49,7 @@ class PlannedCell:
     """One cell of a row, with every parameter settled: ready to become images."""
 
     row: ManifestRow
-    key_base: str
+    seed_base: str
     """What its seeds derive from; shared by the cells of a grid."""
     model: PlannedModel
     parameters: Parameters
@@ -64,7 +64,7 @@ class PlannedCell:
 
     def specs(self, *, job_seed: int, occurrence: int) -> Iterator[ImageSpec]:
         """The row's images, in the order of their samples."""
-        key = row_key(self.key_base, occurrence)
+        key = row_key(self.seed_base, occurrence)
         for sample in range(self.parameters.count):
             yield self._spec(self._seed(sample, job_seed=job_seed, key=key))
 
@@ -200,7 +200,7 @@ class Planner:
         truncates = model.window is not None and parameters.long_prompts != "chunk"
         return PlannedCell(
             row=row,
-            key_base=expanded.key_base,
+            seed_base=expanded.seed_base,
             model=model,
             parameters=parameters,
             width=width,

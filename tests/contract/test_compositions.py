@@ -8,8 +8,7 @@ from sqlalchemy import func, select, text, update
 from imagemill.db.compositions import Composition
 from imagemill.db.queries.claims import Claimed
 from imagemill.db.queries.originals import Member, Original, find_originals, sample_originals
-from imagemill.db.tables import Composition as CompositionRow
-from imagemill.db.tables import Image
+from imagemill.db.tables import CompositionRow, Image
 from tests.helpers.mill import Mill, spec
 
 SLOTS = 4

@@ -26,7 +26,7 @@ from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.storage.folder import FolderStorage
-from imagemill.db.tables import Composition, Image, Object
+from imagemill.db.tables import CompositionRow, Image, Object
 from imagemill.worker.cli import reproduce as reproducing
 from imagemill.worker.engine import Engine
 from imagemill.worker.models.device import prepare_process
@@ -129,7 +129,7 @@ class Press:
     def batches(self) -> list[list[int]]:
         """The images of every recorded batch."""
         with self.database.reading() as session:
-            return sorted(session.scalars(select(Composition.image_ids)))
+            return sorted(session.scalars(select(CompositionRow.image_ids)))
 
 
 @pytest.fixture(autouse=True)
@@ -165,9 +165,9 @@ def test_every_picture_is_reproduced_from_the_database(press: Press) -> None:
     assert [verdict.error for verdict in verdicts] == [None] * 10
     assert all(verdict.identical and verdict.same_environment for verdict in verdicts)
     # With a slot moved they would not be: who is where is what counts.
-    backwards = update(Composition).where(Composition.id == 1)
+    backwards = update(CompositionRow).where(CompositionRow.id == 1)
     with press.database.reading() as session:
-        first = session.get_one(Composition, 1)
+        first = session.get_one(CompositionRow, 1)
     press.database.run(
         lambda session: session.execute(
             backwards.values(image_ids=first.image_ids[::-1], request_keys=first.request_keys[::-1])

@@ -232,17 +232,17 @@ def test_a_grid_goes_before_the_row_and_its_cells_share_the_seed() -> None:
     assert [(cell.variant, cell.cell) for cell in found] == [(0, 0), (0, 1), (1, 0), (1, 1)]
     assert [cell.row.parameters.guidance_scale for cell in found] == [3, 5, 3, 5]
     assert all(cell.row.parameters.steps == 5 for cell in found)
-    keys = [cell.key_base for cell in found]
+    keys = [cell.seed_base for cell in found]
     assert keys[0] == keys[1] != keys[2] == keys[3]
 
 
 def test_keys_name_the_row_and_the_prompt_and_nothing_else() -> None:
     (plain,) = cells(row("a cat", key="k"), variants="all")
-    assert plain.key_base == "id:k"
+    assert plain.seed_base == "id:k"
     two = cells(row("{a|b}", key="k"), variants="all")
     three = cells(row("{c|b|a}", key="k"), variants="all")
-    assert {cell.key_base for cell in two} < {cell.key_base for cell in three}
-    assert all(cell.key_base.startswith("id:k:prompt:") for cell in two)
+    assert {cell.seed_base for cell in two} < {cell.seed_base for cell in three}
+    assert all(cell.seed_base.startswith("id:k:prompt:") for cell in two)
 
 
 def test_a_grid_that_contradicts_the_row_is_a_problem() -> None:

@@ -15,7 +15,7 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
 from imagemill.db.states import ImageState
 from imagemill.db.storage.folder import FolderStorage
-from imagemill.db.tables import Composition
+from imagemill.db.tables import CompositionRow
 from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.shifts.group_run import GroupRun
@@ -278,7 +278,7 @@ def test_a_store_that_is_away_is_no_images_fault(bench: Bench) -> None:
 def compositions(mill: Mill) -> list[list[int]]:
     """The images of every recorded batch."""
     with mill.database.reading() as session:
-        return sorted(session.scalars(select(Composition.image_ids)))
+        return sorted(session.scalars(select(CompositionRow.image_ids)))
 
 
 def test_a_recorded_batch_is_filled_before_it_starts(bench: Bench) -> None:
