@@ -7,7 +7,7 @@ import click
 
 from imagemill.db.queries import shifts
 from imagemill.db.queries.jobs import find_job
-from imagemill.db.queries.reports import LIVE
+from imagemill.db.queries.reports import UNFINISHED
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
@@ -49,7 +49,7 @@ def watch(
     with invocation.reading() as session:
         found = find_job(session, job)
         served = shifts.live_workers(session).get(found.route, 0) > 0
-    if not served and found.state in LIVE:
+    if not served and found.state in UNFINISHED:
         output.line(
             f"no live worker takes the route {found.route}: nothing is rendered until "
             f"`imagemill worker --route {found.route}` runs",
