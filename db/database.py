@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, exc, make_url, text
 from sqlalchemy.orm import Session
 
-from imagemill.db.errors import DatabaseError, SettingsError
+from imagemill.db.errors import DatabaseError, SettingsError, first_line
 from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -125,8 +125,10 @@ class Database:
                 if not _passing(error):
                     raise self._translation(error) from error
                 if time.monotonic() + pause > deadline:
-                    raise DatabaseError(f"{self.url}: {_first_line(error)}") from error
-                log.warning("waiting for the database %s: %s", self.url, _first_line(error))
+                    raise DatabaseError(f"{self.url}: {first_line(error.orig or error)}") from error
+                log.warning(
+                    "waiting for the database %s: %s", self.url, first_line(error.orig or error)
+                )
             time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
@@ -156,7 +158,7 @@ class Database:
         if "not a database" in str(error.orig):
             return SettingsError(f"{self.url}: this file is no database; name another")
         if _passing(error) or isinstance(error, exc.OperationalError | exc.InterfaceError):
-            return DatabaseError(f"{self.url}: {_first_line(error)}")
+            return DatabaseError(f"{self.url}: {first_line(error.orig or error)}")
         return error
 
 
@@ -258,7 +260,3 @@ def _leave_out_data(context: ExceptionContext) -> None:
     wrapped = context.sqlalchemy_exception
     if isinstance(wrapped, exc.DBAPIError):
         wrapped.args = (f"({type(said).__module__}.{type(said).__name__}) {kept}",)
-
-
-def _first_line(error: exc.DBAPIError) -> str:
-    return (str(error.orig) or type(error.orig).__name__).strip().splitlines()[0]

@@ -17,13 +17,12 @@
     │       ├── ObjectMissing     no object under that key
     │       ├── ObjectConflict    another content is stored under that key
     │       └── BadKey            not a name an object may have
-    ├── RenderError               an image could not be rendered
-    │   ├── OutOfMemory           the device's memory is too small for this batch
-    │   ├── BadPixels             the model gave NaN where a picture should be
-    │   ├── InputImageError       an init image or mask can't be used
-    │   ├── OverLimit             more than a worker may give, or nothing that can be drawn
-    │   └── RowMismatch           a row's request key or group is not its specification's
-    └── LeaseLost                 somebody else owns these images now; discard
+    └── RenderError               an image could not be rendered
+        ├── OutOfMemory           the device's memory is too small for this batch
+        ├── BadPixels             the model gave NaN where a picture should be
+        ├── InputImageError       an init image or mask can't be used
+        ├── OverLimit             more than a worker may give, or nothing that can be drawn
+        └── RowMismatch           a row's request key or group is not its specification's
 
 `code` is stable: it is stored with an attempt and printed with `--json`. `retryable` says whether
 the same request may succeed later without anybody changing anything.
@@ -193,12 +192,6 @@ class RowMismatch(RenderError):
 
     code = "row_mismatch"
     retryable = False
-
-
-class LeaseLost(ImagemillError):
-    """Somebody else owns these images now."""
-
-    code = "lease_lost"
 
 
 def first_line(error: BaseException) -> str:

@@ -145,16 +145,17 @@ def configure_logging(settings: "Settings") -> None:
     logging.captureWarnings(True)  # a warning is an event too, and belongs on one line
 
 
-def secrets_of(settings: "Settings") -> tuple[str, ...]:
+def secrets_of(settings: "Settings", *, least: int = _LEAST_SECRET) -> tuple[str, ...]:
     """The passwords, tokens and keys that this process was given, as they may stand in a text.
 
-    The longest first, so that none is found inside another.
+    Only those of at least `least` characters. The longest first, so that none is found inside
+    another.
     """
     given = [os.environ.get(name, "") for name in _SECRET_VARIABLES]
     found = {*given, *(value.partition(":")[2] for value in given)}  # Flower's is user:password
     for url in (settings.database_url, settings.broker_url):
         found |= passwords_in(url.get_secret_value())
-    long = (secret for secret in found if len(secret) >= _LEAST_SECRET)
+    long = (secret for secret in found if len(secret) >= max(least, 1))
     return tuple(sorted(long, key=len, reverse=True))
 
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
-from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import exc
 
@@ -28,6 +27,7 @@ from imagemill.db.errors import (
     UsageError,
     first_line,
 )
+from imagemill.db.logs import secrets_of
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.reports import list_workers
@@ -42,8 +42,6 @@ Status = Literal["ok", "failed", "note"]
 
 DEVICE_SECONDS = 120
 """How long importing torch and finding the device may take."""
-
-_SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "IMAGEMILL_FLOWER_BASIC_AUTH")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +100,7 @@ def check_services(settings: Settings, *, embedded: bool) -> Iterator[Check]:
         ("device", _device, "correct IMAGEMILL_DEVICE or the driver, or install torch"),
         ("workers", _workers, "`imagemill worker` starts one"),
     )
-    secrets = _secrets(settings)
+    secrets = secrets_of(settings, least=1)
     for name, function, mend in checks:
         yield _run(name, function, mend, settings, secrets)
 
@@ -220,15 +218,6 @@ def _opened(settings: Settings) -> Iterator[Database]:
     except exc.DBAPIError as error:
         url = without_password(settings.database_url.get_secret_value())
         raise DatabaseError(f"{url}: {first_line(error.orig or error)}") from None
-
-
-def _secrets(settings: Settings) -> Sequence[str]:
-    """Every secret that this process knows, also as it stands quoted in a URL."""
-    found = [os.environ.get(name, "") for name in _SECRET_VARIABLES]
-    for url in (settings.database_url.get_secret_value(), settings.broker_url.get_secret_value()):
-        password = urlsplit(url).password or ""
-        found += [password, unquote(password)]
-    return [secret for secret in found if secret]
 
 
 def _redacted(check: Check, secrets: Sequence[str]) -> Check:

@@ -11,14 +11,13 @@ from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.db.samplers import OWN, SAMPLERS
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.commands import commands_below
 from imagemill.scheduler_jobs.cli.group import LazyGroup
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, shortened
 
-PLUGINS = "imagemill.commands.models"
 
-
-@click.group(cls=LazyGroup, plugins=PLUGINS, invoke_without_command=True)
+@click.group(cls=LazyGroup, table=commands_below("models"), invoke_without_command=True)
 @pass_invocation
 @output.json_option
 @click.pass_context

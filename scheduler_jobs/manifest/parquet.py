@@ -14,6 +14,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from imagemill.db.errors import first_line
 from imagemill.scheduler_jobs.manifest.memory import at_most_more
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, HeaderCheck, RawRow
@@ -65,7 +66,7 @@ def read_parquet(
         found = f"Parquet that takes more than {_MOST_MEMORY_BYTES:,} bytes to unpack"
         raise Broken(found, "smaller pages, row groups and lists") from None
     except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, OverflowError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise Broken(f"the Parquet file is damaged ({shown(reason)})", "an intact file") from None
     if not number:
         raise Broken("no rows", "at least one row")

@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from imagemill.db.logs import printable
+
 _SHOWN_CHARACTERS = 80
 
 
@@ -76,12 +78,3 @@ def shown(value: Any) -> str:
     if len(text) > _SHOWN_CHARACTERS + 2:
         text = text[:_SHOWN_CHARACTERS] + "…"
     return printable(text)
-
-
-def printable(text: str) -> str:
-    """The text with control characters and lone surrogates escaped: safe for any terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )

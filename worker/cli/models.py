@@ -63,7 +63,7 @@ def certify(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Try at length whether pixels depend on neighbours, slot or order on this device.
+    """Try whether pixels depend on neighbours, slot or order on this device.
 
     Known rows are rendered in every slot, beside shuffled and NaN neighbours, with and without
     guidance. Exit code 1 if the promise does not hold.

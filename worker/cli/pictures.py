@@ -42,7 +42,7 @@ def roundtrip(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Send a picture through a model's autoencoder and back, as it is and with noise.
+    """Send a picture through a model's autoencoder, as it is and with noise.
 
     Says how much of it is left (PSNR), and shows it: original, decoded, and decoded with the
     noise that a variation starting at that step begins from.

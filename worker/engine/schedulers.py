@@ -14,7 +14,7 @@ from typing import Any
 import diffusers
 import torch
 
-from imagemill.db.errors import UsageError
+from imagemill.db.errors import UsageError, first_line
 from imagemill.db.samplers import BY_NAME, OWN, Sampler
 
 Scheduler = Any
@@ -62,7 +62,7 @@ def make_scheduler(
     try:
         return scheduler_class.from_config({k: v for k, v in config.items() if k in accepted})
     except (ImportError, NotImplementedError, ValueError) as error:
-        raise UsageError(f"sampler {name}: {str(error).strip().splitlines()[0]}") from error
+        raise UsageError(f"sampler {name}: {first_line(error)}") from error
 
 
 def step_arguments(

@@ -17,7 +17,7 @@ import transformers
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
 
-from imagemill.db.errors import ModelError, OutOfMemory
+from imagemill.db.errors import ModelError, OutOfMemory, first_line
 from imagemill.db.models.components import (
     component_folders,
     pipeline_options,
@@ -85,7 +85,7 @@ def load_model(
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"model {entry.name} does not fit on {device}: {error}") from error
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"model {entry.name}: {_first_line(error)}") from error
+        raise ModelError(f"model {entry.name}: {first_line(error)}") from error
     model = Model(
         name=entry.name,
         kind=entry.kind,
@@ -217,8 +217,7 @@ def _load_checkpoint(
         )
     except (KeyError, ValueError, SingleFileComponentError) as error:
         raise ModelError(
-            f"model {entry.name}: {file.name} is not what its config describes: "
-            f"{_first_line(error)}"
+            f"model {entry.name}: {file.name} is not what its config describes: {first_line(error)}"
         ) from error
     return {name: pipeline.components[name] for name in sorted(names)}
 
@@ -279,7 +278,3 @@ def _scheduler_config(
         # diffusers' DDIM and DDPM clip unless they are told not to, which ruins latents.
         config.setdefault("clip_sample", False)
     return config
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

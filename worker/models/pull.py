@@ -19,7 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from imagemill.db.errors import ModelError
+from imagemill.db.errors import ModelError, first_line
 from imagemill.db.models.components import NO_PIXELS, weights_digest
 from imagemill.db.models.registry import ModelEntry, Part
 from imagemill.db.models.weights import choose_files
@@ -62,11 +62,11 @@ def pull(entry: ModelEntry, settings: Settings, *, endpoint: str | None = None) 
                 f"{where}: there is no such model, or it is private: set HF_TOKEN"
             ) from None
         except HfHubHTTPError as error:
-            raise ModelError(f"{where}: {_first_line(error)}") from error
+            raise ModelError(f"{where}: {first_line(error)}") from error
         except ModelError:
             raise
         except Exception as error:  # the transport's own errors: its library has changed before
-            raise ModelError(f"{where}: the Hub can't be reached: {_first_line(error)}") from error
+            raise ModelError(f"{where}: the Hub can't be reached: {first_line(error)}") from error
     return Pulled(
         name=entry.name,
         weights_digest=weights_digest(entry),
@@ -130,7 +130,7 @@ def _components(entry: ModelEntry, part: Part, endpoint: str | None, where: str)
         # A component is [library, class]; [null, null] is one that this pipeline does without.
         named = {name for name, value in index.items() if isinstance(value, list) and value[0]}
     except (ValueError, AttributeError, IndexError) as error:
-        raise ModelError(f"{where}: {_INDEX} can't be read: {_first_line(error)}") from None
+        raise ModelError(f"{where}: {_INDEX} can't be read: {first_line(error)}") from None
     return named - entry.parts.keys() - NO_PIXELS
 
 
@@ -154,8 +154,3 @@ def _wanted_files(
         chosen = choose_files(sorted(folders[folder]), variant, where=f"{where}/{folder}")
         wanted |= {f"{folder}/{name}" if folder else name for name in chosen}
     return wanted
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -3,13 +3,13 @@
 import re
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
 
 import click
 import pytest
 
-from imagemill.scheduler_jobs.cli import cli, group
-from imagemill.scheduler_jobs.cli.group import OWN_COMMANDS, SECTIONS
+from imagemill.scheduler_jobs.cli import cli
+from imagemill.scheduler_jobs.cli.commands import COMMANDS as TABLE
+from imagemill.scheduler_jobs.cli.commands import CommandEntry
 from imagemill.scheduler_jobs.cli.submit_options import PARAMETER_FLAGS
 from imagemill.scheduler_jobs.manifest import Parameters
 from tests.helpers.places import ROOT
@@ -69,10 +69,11 @@ def test_the_docs_describe_no_command_that_is_not_there():
     assert set(sections_of_the_docs()) <= set(COMMANDS)
 
 
-@pytest.mark.parametrize("name", OWN_COMMANDS)
+@pytest.mark.parametrize("name", TABLE)
 def test_the_list_of_commands_says_what_the_command_says(name):
-    assert COMMANDS[name].get_short_help_str(limit=100) == OWN_COMMANDS[name].help
-    assert any(name in members for members in SECTIONS.values())
+    assert set(TABLE) == set(COMMANDS)
+    assert (COMMANDS[name].help or "").partition("\n")[0] == TABLE[name].help
+    assert COMMANDS[name].name == name.rpartition(" ")[2]
 
 
 def test_every_parameter_of_an_image_has_a_flag():
@@ -95,9 +96,9 @@ def test_listing_the_commands_imports_nothing_heavy():
 
 
 def test_a_command_whose_package_is_missing_says_so_in_one_line(imagemill, monkeypatch):
-    absent = EntryPoint("paint", "no_such_package.cli:paint", group.PLUGINS)
-    broken = EntryPoint("carve", "json:no_such_attribute", group.PLUGINS)
-    monkeypatch.setattr(cli, "entry_points", {"paint": absent, "carve": broken})
+    absent = CommandEntry(target="no_such_package.cli:paint", section="Render", help="Paint.")
+    broken = CommandEntry(target="json:no_such_attribute", section="Render", help="Carve.")
+    monkeypatch.setattr(cli, "table", {"paint": absent, "carve": broken})
     assert re.search(r"paint +Not available in this installation", imagemill("--help").out)
     for name in ("paint", "carve"):
         answer = imagemill(name, "--anything", "x")
@@ -116,3 +117,14 @@ def test_no_command_shows_the_help(imagemill):
     answer = imagemill()
     assert answer.code == 2
     assert "Render a manifest of prompts" in answer.err + answer.out
+
+
+@pytest.mark.parametrize("spelling", ["--home {}", "--home={}"])
+def test_the_options_of_all_commands_may_follow_the_command(imagemill, home, spelling):
+    after = spelling.format(home).split(" ")
+    told = imagemill("jobs", "--json", *after, "--verbose")
+    assert (told.code, told.json["jobs"]) == (0, [])
+    assert imagemill("jobs", "--config", "no-such-file").code == 2
+    assert imagemill("jobs", "--home").code == 2
+    # What follows `--` is the command's own.
+    assert "--home" in imagemill("show", "--", "--home").err

@@ -1,0 +1,144 @@
+"""Every command of `imagemill`: where it is and what `--help` says of it. Nothing is imported here.
+
+Commands of the GPU side are named by text, so that the control side never imports them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CommandEntry:
+    """A command: its `module:attribute`, its section in `imagemill --help`, its line there.
+
+    The line is the first of the command's own docstring; a test holds them together.
+    """
+
+    target: str
+    section: str
+    help: str
+
+
+_CONTROL = "imagemill.scheduler_jobs.cli"
+_GPU = "imagemill.worker.cli"
+
+COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
+    {
+        name: CommandEntry(target=target, section=section, help=text)
+        for section, entries in {
+            "Render": (
+                (
+                    "run",
+                    f"{_CONTROL}.manifests:run",
+                    "Render a manifest here and now, with no server.",
+                ),
+                (
+                    "plan",
+                    f"{_CONTROL}.manifests:plan",
+                    "Check a manifest and say what it would render.",
+                ),
+                ("submit", f"{_CONTROL}.manifests:submit", "Queue a manifest for the workers."),
+            ),
+            "Look": (
+                (
+                    "status",
+                    f"{_CONTROL}.jobs:status",
+                    "Show how far the live jobs are, or one job in detail.",
+                ),
+                ("watch", f"{_CONTROL}.watch:watch", "Follow a job until it ends."),
+                ("jobs", f"{_CONTROL}.jobs:jobs", "List jobs, newest first."),
+                ("images", f"{_CONTROL}.images:images", "List and filter images."),
+                (
+                    "show",
+                    f"{_CONTROL}.images:show",
+                    "Show everything that is known about one image.",
+                ),
+                ("errors", f"{_CONTROL}.errors:errors", "Show what went wrong in a job."),
+                (
+                    "contact-sheet",
+                    f"{_CONTROL}.sheets:contact_sheet",
+                    "Put a job's pictures on one page.",
+                ),
+            ),
+            "Steer": (
+                ("retry", f"{_CONTROL}.job_control:retry", "Render a job's dead images again."),
+                (
+                    "pause",
+                    f"{_CONTROL}.job_control:pause",
+                    "Stop rendering a job until it is resumed.",
+                ),
+                ("resume", f"{_CONTROL}.job_control:resume", "Let a paused job be rendered again."),
+                (
+                    "cancel",
+                    f"{_CONTROL}.job_control:cancel",
+                    "Cancel what a job has not rendered yet.",
+                ),
+            ),
+            "Prove": (
+                (
+                    "reproduce",
+                    f"{_GPU}.worker:reproduce",
+                    "Render images again and compare the pixels.",
+                ),
+                (
+                    "certify",
+                    f"{_GPU}.models:certify",
+                    "Try whether pixels depend on neighbours, slot or order on this device.",
+                ),
+                (
+                    "roundtrip",
+                    f"{_GPU}.pictures:roundtrip",
+                    "Send a picture through a model's autoencoder, as it is and with noise.",
+                ),
+                (
+                    "verify",
+                    f"{_CONTROL}.store_check:verify",
+                    "Check every file of a job against its recorded hash.",
+                ),
+                ("sweep", f"{_CONTROL}.store_check:sweep", "Find stored files that no image owns."),
+            ),
+            "Models": (
+                ("models", f"{_CONTROL}.models:models", "List the models that manifests may name."),
+                (
+                    "models pull",
+                    f"{_GPU}.models:pull",
+                    "Fetch registered models from the Hugging Face Hub, at their pinned revisions.",
+                ),
+                (
+                    "samplers",
+                    f"{_CONTROL}.models:samplers",
+                    "List the samplers and all their names.",
+                ),
+            ),
+            "Operate": (
+                ("worker", f"{_GPU}.worker:worker", "Render what is queued, until stopped."),
+                (
+                    "dispatcher",
+                    f"{_CONTROL}.services:dispatcher",
+                    "Keep workers busy and rescue lost images.",
+                ),
+                (
+                    "flower",
+                    f"{_CONTROL}.services:flower",
+                    "Serve Flower, the web page of the Celery workers.",
+                ),
+                (
+                    "migrate",
+                    f"{_CONTROL}.services:migrate",
+                    "Create or upgrade the database's tables.",
+                ),
+                ("doctor", f"{_CONTROL}.doctor:doctor", "Check the set-up and say how to mend it."),
+            ),
+        }.items()
+        for name, target, text in entries
+    }
+)
+"""By full name, in the order and sections of `--help`; `models pull` stands below `models`."""
+
+
+def commands_below(group: str) -> Mapping[str, CommandEntry]:
+    """The commands of a group by their own names; of the outermost for an empty name."""
+    prefix = f"{group} " if group else ""
+    found = {n.removeprefix(prefix): e for n, e in COMMANDS.items() if n.startswith(prefix)}
+    return MappingProxyType({name: entry for name, entry in found.items() if " " not in name})
