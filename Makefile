@@ -12,11 +12,10 @@ run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pi
 	$(BIN)/imagemill run examples/shapes.csv --out out
 	@echo "Open out/contact-sheet.png"
 
-# Each process starts servers of its own; one thread each, as production has it on a CPU. There are
-# more of them than two cores, since half of the tests wait: see tests/helpers/turns.py.
-TEST_PROCESSES ?= 4
+# Each process starts servers of its own; one thread each, as production has it on a CPU.
+TEST_PROCESSES ?= 2
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	-n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder
+	-n $(TEST_PROCESSES) --dist loadfile
 
 test: $(STAMP)  ## all tests; real Postgres, Valkey and S3 come from wheels
 	$(PYTEST)

@@ -16,20 +16,12 @@ import pytest
 
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
-from tests.helpers.turns import take_turns
 
 if TYPE_CHECKING:
     from imagemill.db.storage.s3 import S3Storage
     from tests.helpers.servers.postgres import Postgres
     from tests.helpers.servers.seaweedfs import Seaweed
     from tests.helpers.servers.valkey import Valkey
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where several processes run the tests, let waiting and computing ones overlap."""
-    if hasattr(config, "workerinput"):
-        take_turns(items)
 
 
 @pytest.fixture(autouse=True, scope="session")
