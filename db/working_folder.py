@@ -18,13 +18,21 @@ class Loader(AppLoader):  # type: ignore[misc]  # celery is untyped
     """Celery's loader, without its habit of importing from the working folder.
 
     An application carries it to the worker's children, as a class: there it is in force before
-    Celery imports anything by name. What else such a process starts is told by its environment.
+    Celery imports anything by name.
     """
 
     def __init__(self, app: Any, **values: Any) -> None:
-        os.environ["PYTHONSAFEPATH"] = "1"
         celery.utils.imports.cwd_in_path = _path_as_it_is
         super().__init__(app, **values)
+
+    def on_worker_init(self) -> None:
+        """Tell the children, which start after this, to leave the working folder out too.
+
+        Only a worker sets this: a program that merely uses the application (a producer, a test)
+        decides for itself where the processes that it starts import from.
+        """
+        os.environ["PYTHONSAFEPATH"] = "1"
+        super().on_worker_init()
 
 
 @contextmanager
