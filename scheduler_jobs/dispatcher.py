@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from imagemill.db.broker import Tokens
+from imagemill.db.broker.wake_ups import Tokens
 from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, DatabaseError
 from imagemill.db.queries import jobs, shifts, tallies

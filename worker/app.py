@@ -1,6 +1,6 @@
 """The worker's Celery application, best started by `imagemill worker`.
 
-Reads the settings when imported, like `db.celery_app`: Celery's children import it by name.
+Reads the settings when imported, like `db.broker.celery_app`: Celery's children import it by name.
 """
 
 import logging
@@ -16,7 +16,7 @@ from celery.signals import (
 )
 from kombu import Connection
 
-from imagemill.db.broker import SHIFT_TASK, make_app
+from imagemill.db.broker.wake_ups import SHIFT_TASK, make_app
 from imagemill.db.logs import configure_logging
 from imagemill.db.settings import Settings
 from imagemill.worker.process import drain

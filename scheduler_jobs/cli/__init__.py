@@ -1,4 +1,4 @@
-"""The command line: one module per noun, each command parses, calls one function and prints.
+"""The command line: `commands/` holds them by subject, `command_table` lists them all.
 
 `group` finds commands and turns every end of a command into an exit code; `invocation` opens
 settings and database for those that need them; `output` is all that people and programs see.

@@ -20,7 +20,7 @@ import click
 
 from imagemill.db.errors import ImagemillError, UsageError, first_line
 from imagemill.db.logs import HumanFormatter, secrets_of
-from imagemill.scheduler_jobs.cli.commands import CommandEntry, commands_below
+from imagemill.scheduler_jobs.cli.command_table import CommandEntry, commands_below
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNREAD, report
 
 NOT_HERE = "Not available in this installation."

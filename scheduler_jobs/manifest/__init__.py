@@ -6,7 +6,7 @@ Every format's reader yields raw cells; `rows` gives them their meaning by the t
 `columns` and the rules in `values`. What is wrong comes out as `Problem`s, in order.
 """
 
-from imagemill.scheduler_jobs.manifest.formats import FORMATS
+from imagemill.scheduler_jobs.manifest.formats.detection import FORMATS
 from imagemill.scheduler_jobs.manifest.layers import parameters_from_flags, parameters_from_toml
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import AdapterChoice, Parameters

@@ -6,25 +6,29 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from imagemill.scheduler_jobs.manifest.columns import check_mapping
-from imagemill.scheduler_jobs.manifest.delimited import read_table
-from imagemill.scheduler_jobs.manifest.dialects import Dialect, find_dialect, has_quoted_cells
-from imagemill.scheduler_jobs.manifest.formats import Format, detect
-from imagemill.scheduler_jobs.manifest.json_rows import (
+from imagemill.scheduler_jobs.manifest.formats.delimited import read_table
+from imagemill.scheduler_jobs.manifest.formats.detection import Format, detect
+from imagemill.scheduler_jobs.manifest.formats.dialects import (
+    Dialect,
+    find_dialect,
+    has_quoted_cells,
+)
+from imagemill.scheduler_jobs.manifest.formats.json_rows import (
     read_json_array,
     read_json_lines,
     read_json_object,
     read_one_object,
 )
-from imagemill.scheduler_jobs.manifest.json_shapes import check_shape, is_one_row
+from imagemill.scheduler_jobs.manifest.formats.json_shapes import check_shape, is_one_row
+from imagemill.scheduler_jobs.manifest.formats.parquet import read_parquet, spooled
+from imagemill.scheduler_jobs.manifest.formats.text import read_text
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.lines import read_lines, unpacked
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
-from imagemill.scheduler_jobs.manifest.parquet import read_parquet, spooled
 from imagemill.scheduler_jobs.manifest.problems import Broken, Problem
 from imagemill.scheduler_jobs.manifest.raw import BadRow, RawRow
 from imagemill.scheduler_jobs.manifest.rows import ManifestRow, RowReader
 from imagemill.scheduler_jobs.manifest.source import Source
-from imagemill.scheduler_jobs.manifest.text import read_text
 
 _HEAD_BYTES = 1 << 16
 

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from imagemill.scheduler_jobs.manifest import columns, values
 from imagemill.scheduler_jobs.manifest.combined import COMBINED
 from imagemill.scheduler_jobs.manifest.foreign_names import asks_for_nothing, folded
+from imagemill.scheduler_jobs.manifest.formats.parquet import without_nan
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
-from imagemill.scheduler_jobs.manifest.parquet import without_nan
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, Problem, shown
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from imagemill.db.broker import Tokens
+from imagemill.db.broker.wake_ups import Tokens
 from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError
 from imagemill.db.models.components import weights_digest

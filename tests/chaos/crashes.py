@@ -67,7 +67,7 @@ POINTS = (
         rescue_uncommitted="imagemill.db.queries.shifts:rescue",
         finish_uncommitted="imagemill.db.queries.jobs:finish_jobs",
         fold_uncommitted="imagemill.db.queries.tallies:fold",
-        before_publishing="<imagemill.db.broker:Tokens.publish",
+        before_publishing="<imagemill.db.broker.wake_ups:Tokens.publish",
     ),
 )
 

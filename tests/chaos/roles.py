@@ -24,7 +24,7 @@ import imagemill.scheduler_jobs.dispatcher
 import imagemill.scheduler_jobs.submit.planned_rows
 import imagemill.worker.process.child
 import imagemill.worker.shifts.recorder
-from imagemill.db.broker import make_app, queue_name
+from imagemill.db.broker.wake_ups import make_app, queue_name
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError
 from imagemill.db.schema import migrate

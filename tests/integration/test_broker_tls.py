@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from imagemill.db.broker import Tokens, make_app, warn_of_broker
+from imagemill.db.broker.wake_ups import Tokens, make_app, warn_of_broker
 from imagemill.db.errors import BrokerError, SettingsError
 from imagemill.db.settings import Settings
 from tests.helpers.servers.tls_proxy import Authority, TlsProxy

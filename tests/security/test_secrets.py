@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from imagemill.db.broker import Tokens, make_app
+from imagemill.db.broker.wake_ups import Tokens, make_app
 from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, ImagemillError
 from imagemill.db.settings import Settings

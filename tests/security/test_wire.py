@@ -19,7 +19,7 @@ from celery import Celery
 from redis import Redis
 from sqlalchemy import func, select
 
-from imagemill.db.broker import SHIFT_TASK, Tokens, make_app, queue_name
+from imagemill.db.broker.wake_ups import SHIFT_TASK, Tokens, make_app, queue_name
 from imagemill.db.database import Database
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings

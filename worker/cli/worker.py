@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from imagemill.db.broker import queue_name, warn_of_broker
+from imagemill.db.broker.wake_ups import queue_name, warn_of_broker
 from imagemill.db.database import Database
 from imagemill.db.logs import configure_logging
 from imagemill.db.schema import check_schema

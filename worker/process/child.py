@@ -8,7 +8,7 @@ from functools import cache, partial
 
 from billiard import current_process
 
-from imagemill.db.broker import Tokens
+from imagemill.db.broker.wake_ups import Tokens
 from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, ImagemillError, SettingsError
 from imagemill.db.logs import configure_logging

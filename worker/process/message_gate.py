@@ -13,7 +13,7 @@ from typing import Any
 
 from celery.worker.consumer import Consumer
 
-from imagemill.db.broker import SHIFT_TASK, queue_name
+from imagemill.db.broker.wake_ups import SHIFT_TASK, queue_name
 from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)

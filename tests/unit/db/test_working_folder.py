@@ -10,7 +10,7 @@ def test_the_application_leaves_the_environment_of_its_process_alone() -> None:
     code = """
 import os
 before = dict(os.environ)
-from imagemill.db.broker import make_app
+from imagemill.db.broker.wake_ups import make_app
 from imagemill.db.settings import Settings
 make_app(Settings())
 print(sorted(set(os.environ.items()) ^ set(before.items())))

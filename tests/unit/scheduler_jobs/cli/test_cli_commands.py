@@ -8,9 +8,9 @@ import click
 import pytest
 
 from imagemill.scheduler_jobs.cli import cli
-from imagemill.scheduler_jobs.cli.commands import COMMANDS as TABLE
-from imagemill.scheduler_jobs.cli.commands import CommandEntry
-from imagemill.scheduler_jobs.cli.submit_options import PARAMETER_FLAGS
+from imagemill.scheduler_jobs.cli.command_table import COMMANDS as TABLE
+from imagemill.scheduler_jobs.cli.command_table import CommandEntry
+from imagemill.scheduler_jobs.cli.commands.submit_options import PARAMETER_FLAGS
 from imagemill.scheduler_jobs.manifest import Parameters
 from tests.helpers.places import ROOT
 

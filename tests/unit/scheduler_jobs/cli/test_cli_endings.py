@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from imagemill.db.errors import StorageDenied
-from imagemill.scheduler_jobs.cli import jobs as job_commands
+from imagemill.scheduler_jobs.cli.commands import jobs as job_commands
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from imagemill.db.compositions import Composition
 from imagemill.db.queries import environments
 from imagemill.db.states import ImageState
-from imagemill.scheduler_jobs.cli import jobs
+from imagemill.scheduler_jobs.cli.commands import jobs
 from tests.helpers.mill import CRASH, REFUSED, spec
 
 EVIL = "a \x1b[31mred\u202e circle\nwith a tail"

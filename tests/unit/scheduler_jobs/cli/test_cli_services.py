@@ -8,8 +8,8 @@ from PIL import Image
 
 from imagemill.db.errors import BrokerError
 from imagemill.scheduler_jobs import dispatcher as dispatching
-from imagemill.scheduler_jobs.cli import checks
-from imagemill.scheduler_jobs.cli.services import TASK_COLUMNS
+from imagemill.scheduler_jobs.cli.commands import checks
+from imagemill.scheduler_jobs.cli.commands.services import TASK_COLUMNS
 from tests.helpers.mill import REFUSED
 
 
@@ -119,7 +119,7 @@ def test_flower_makes_up_a_password_and_keeps_it_off_the_command_line(at_home, e
     (_, command, environment) = executed[0]
     assert told["url"] == "http://127.0.0.1:5999/"
     assert command[1:] == [
-        *("-P", "-m", "imagemill.db.celery_app", "flower"),
+        *("-P", "-m", "imagemill.db.broker.celery_app", "flower"),
         *(
             "--address=127.0.0.1",
             "--port=5999",

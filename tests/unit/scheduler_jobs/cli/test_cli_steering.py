@@ -7,7 +7,7 @@ import pytest
 from imagemill.db.queries import jobs
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import JobState
-from imagemill.scheduler_jobs.cli import watch as watching
+from imagemill.scheduler_jobs.cli.commands import watch as watching
 from tests.helpers.mill import REFUSED
 
 

@@ -13,6 +13,7 @@ import click
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.commands.submit_options import ManifestCommand, submission_options
 from imagemill.scheduler_jobs.cli.exit_codes import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -22,7 +23,6 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, duration, number, plural
 from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
-from imagemill.scheduler_jobs.cli.submit_options import ManifestCommand, submission_options
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Plan, Submission
 from imagemill.scheduler_jobs.submit.submission import plan as make_plan

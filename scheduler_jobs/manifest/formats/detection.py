@@ -4,10 +4,15 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
-from imagemill.scheduler_jobs.manifest import parquet
 from imagemill.scheduler_jobs.manifest.columns import PROMPT, field_of
-from imagemill.scheduler_jobs.manifest.dialects import DELIMITERS, cells_of, has_prompt, separator
-from imagemill.scheduler_jobs.manifest.json_shapes import json_format, looks_like_json
+from imagemill.scheduler_jobs.manifest.formats import parquet
+from imagemill.scheduler_jobs.manifest.formats.dialects import (
+    DELIMITERS,
+    cells_of,
+    has_prompt,
+    separator,
+)
+from imagemill.scheduler_jobs.manifest.formats.json_shapes import json_format, looks_like_json
 from imagemill.scheduler_jobs.manifest.lines import GZIP_MAGIC
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 

@@ -11,7 +11,7 @@ from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.db.samplers import OWN, SAMPLERS
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.commands import commands_below
+from imagemill.scheduler_jobs.cli.command_table import commands_below
 from imagemill.scheduler_jobs.cli.group import LazyGroup
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, shortened

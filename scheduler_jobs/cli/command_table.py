@@ -20,7 +20,7 @@ class CommandEntry:
     help: str
 
 
-_CONTROL = "imagemill.scheduler_jobs.cli"
+_CONTROL = "imagemill.scheduler_jobs.cli.commands"
 _GPU = "imagemill.worker.cli"
 
 COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(

@@ -14,11 +14,11 @@ import kombu.exceptions
 from celery import Celery
 from redis.exceptions import RedisError
 
-from imagemill.db.broker_tls import notice, tls_options, with_tls
+from imagemill.db.broker.tls import notice, tls_options, with_tls
+from imagemill.db.broker.working_folder import Loader
 from imagemill.db.errors import BrokerError
 from imagemill.db.settings import Settings
 from imagemill.db.urls import without_password
-from imagemill.db.working_folder import Loader
 
 log = logging.getLogger(__name__)
 

@@ -66,7 +66,7 @@ def dispatcher(invocation: Invocation, once: bool, as_json: bool) -> None:
       imagemill dispatcher
     """
     # Celery takes longer to import than the other commands here take to run.
-    from imagemill.db.broker import warn_of_broker  # noqa: PLC0415  # see above
+    from imagemill.db.broker.wake_ups import warn_of_broker  # noqa: PLC0415  # see above
     from imagemill.scheduler_jobs.dispatcher import Dispatcher  # noqa: PLC0415  # see above
 
     configure_logging(invocation.settings)
@@ -119,7 +119,7 @@ def flower(invocation: Invocation, address: str, port: int, as_json: bool) -> No
     # Flower takes this process's place: signals reach it, and its end is ours. The password goes
     # through the environment, because everybody on the machine can read a command line.
     environment = os.environ | {"FLOWER_BASIC_AUTH": login}
-    command = [sys.executable, "-P", "-m", "imagemill.db.celery_app", "flower"]
+    command = [sys.executable, "-P", "-m", "imagemill.db.broker.celery_app", "flower"]
     options = [f"--address={address}", f"--port={port}", f"--tasks-columns={TASK_COLUMNS}"]
     # Else Flower would run a `flowerconfig.py` of the working folder.
     options.append(f"--conf={os.devnull}")

@@ -12,9 +12,9 @@ from io import BufferedReader
 from typing import Any, NoReturn
 
 from imagemill.db.logs import printable
-from imagemill.scheduler_jobs.manifest.batches import from_batch
 from imagemill.scheduler_jobs.manifest.columns import KEY, PROMPT
 from imagemill.scheduler_jobs.manifest.foreign_names import folded
+from imagemill.scheduler_jobs.manifest.formats.batches import from_batch
 from imagemill.scheduler_jobs.manifest.lines import Line, not_utf8, without_bom
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, shown
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow

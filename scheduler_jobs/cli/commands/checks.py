@@ -14,7 +14,7 @@ from typing import Literal
 
 from sqlalchemy import exc
 
-from imagemill.db.broker import Tokens
+from imagemill.db.broker.wake_ups import Tokens
 from imagemill.db.database import Database
 from imagemill.db.errors import (
     DatabaseError,

@@ -7,7 +7,7 @@ quote is a quote (PartiPrompts). Rows of nothing but delimiters are blank lines.
 
 from collections.abc import Iterable, Iterator
 
-from imagemill.scheduler_jobs.manifest.dialects import Dialect, name_of, separator
+from imagemill.scheduler_jobs.manifest.formats.dialects import Dialect, name_of, separator
 from imagemill.scheduler_jobs.manifest.lines import Line
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow

@@ -1,0 +1,15 @@
+"""The Celery application for Celery's own tools: `python -P -m imagemill.db.broker.celery_app …`.
+
+The command `celery -A imagemill.db.broker.celery_app …` works too, but looks for `imagemill` in the
+working folder first. Reads the settings when it is imported: such tools can't hand them in.
+"""
+
+import sys
+
+from imagemill.db.broker.wake_ups import make_app
+from imagemill.db.settings import Settings
+
+app = make_app(Settings.load())
+
+if __name__ == "__main__":
+    app.start(sys.argv[1:])

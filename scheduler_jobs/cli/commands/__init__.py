@@ -1,0 +1,1 @@
+"""The commands, a module a subject: each parses, calls one function and prints."""

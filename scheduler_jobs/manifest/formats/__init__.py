@@ -1,0 +1,1 @@
+"""The formats of manifests: a reader each, which yields the rows of a file as raw cells."""
