@@ -1,8 +1,13 @@
-"""The engine: B fixed slots, each one image of its own; a finished image's slot is filled again
-(or, with recorded batches, all slots once the last one is finished).
+"""The interface of an engine: B fixed slots, each holding one image.
 
-No torch here: the shift loop is written and tested against this interface. `factory.open_engine`
-makes the real one.
+When an image is finished, its slot takes the next image. With recorded batches, the slots are
+filled again only when all of their images are finished.
+
+The number of slots never changes while an engine lives. A GPU library may choose another kernel
+for another batch size, and another kernel may give other bits; so empty slots are computed too.
+
+This module imports no torch: the shift loop is written and tested against this interface.
+`factory.open_engine` makes a real engine.
 """
 
 from collections.abc import Collection, Sequence
@@ -25,10 +30,11 @@ if TYPE_CHECKING:
 class Rendered:
     """A finished image.
 
-    `pixels` are height x width x 3, uint8, RGB. `cut` is the part of the prompt beyond the text
-    encoder's window. `seconds` is the image's share of the engine's time. `environment` is given
-    where it is not the engine's (the decoder retried in fp32), `composition` with
-    `batches = "recorded"`: its image ids are the tickets.
+    `pixels` has the shape (height, width, 3), uint8, RGB. `cut` is the part of the prompt that
+    did not fit into the text encoder's window, or None. `seconds` is the image's share of the
+    engine's time. `environment` is set only if it differs from the engine's, for example because
+    the image was decoded again in fp32. `composition` is set with `batches = "recorded"`; its
+    image ids are tickets.
     """
 
     ticket: int
@@ -42,30 +48,30 @@ class Rendered:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failed:
-    """An image that could not be rendered while its neighbours could."""
+    """An image that failed by itself; its neighbours go on."""
 
     ticket: int
     error: ImagemillError
 
 
 class Engine(Protocol):
-    """Renders images of one group. Tickets are the caller's names for them, all different."""
+    """Renders images of one group. A ticket is the caller's own, unique number for an image."""
 
     @property
     def environment(self) -> "Environment":
-        """What the pixels of this engine depend on."""
+        """The software, hardware and settings that this engine's pixels depend on."""
 
     @property
     def slots(self) -> int:
-        """B, the images of one denoiser call; even, except 1."""
+        """B, the number of images in one denoiser call: 1 or an even number."""
 
     @property
     def refined(self) -> bool:
-        """Whether its model has a refiner, for images with a `refiner_start`."""
+        """Whether the model has a refiner, which images with a `refiner_start` need."""
 
     @property
     def steps(self) -> int:
-        """Denoiser calls so far: while it moves, the engine works."""
+        """Denoiser calls so far. If it stands still, the engine hangs: the lease watches it."""
 
     @property
     def busy(self) -> bool:
@@ -75,21 +81,22 @@ class Engine(Protocol):
         """How many more images may be admitted now."""
 
     def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
-        """Put images (ticket, specification) into free slots.
+        """Put images, each a ticket and a specification, into free slots.
 
-        At most `room()` of them, all of this engine's group. An image that can't start comes
-        back as `Failed` from the next `step`. `OutOfMemory` where the device is full.
+        There may be at most `room()` of them, and all must belong to this engine's group. An
+        image that can't start comes back as `Failed` from the next `step`. Raises `OutOfMemory`
+        if the device is full.
         """
 
     def step(self) -> list[Rendered | Failed]:
-        """One denoiser call for every slot, and the images that ended with it.
+        """Make one denoiser call for all slots; return the images that ended with it.
 
-        `OutOfMemory` or another `RenderError` where the call itself fails: nothing can be said
-        about which image did it; `abandon` and render them alone.
+        Raises `OutOfMemory` or another `RenderError` if the call itself fails. Then nobody can
+        tell which image caused it: call `abandon` and render the images one by one.
         """
 
     def cancel(self, tickets: Collection[int]) -> list[int]:
-        """Drop these images if they are here; returns those that were."""
+        """Drop the images with these tickets; return the tickets that were here."""
 
     def abandon(self) -> list[int]:
-        """Drop every image; returns their tickets."""
+        """Drop every image; return their tickets."""

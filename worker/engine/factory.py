@@ -1,4 +1,4 @@
-"""Which engine renders a group."""
+"""Chooses the engine that renders a group."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,10 +21,10 @@ def open_engine(
 ) -> Engine:
     """An engine for one group (`ImageSpec.group()`) of a loaded model.
 
-    `slots` is B; the setting `slots`, else a default for the device, if not given. `inputs`
-    fetches init images and masks by digest. The setting `batches` says whether images join and
-    leave as slots come free, or stay in micro-batches whose composition is recorded. A
-    `ModelError` if the group is not the model's.
+    `slots` is B. Without it, the setting `slots` counts, and without that a default for the
+    device. `inputs` fetches init images and masks by digest. The setting `batches` decides how
+    slots are filled: each as soon as it is free, or all together in micro-batches whose
+    composition is recorded. Raises `ModelError` if the group does not belong to the model.
     """
     if model.kind == "generic":
         return open_generic_engine(model, group, settings, slots)

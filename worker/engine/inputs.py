@@ -1,7 +1,7 @@
-"""Init images and masks: fetched by content digest, read with suspicion.
+"""Init images and masks: fetched by content digest, checked before they are decoded.
 
-A manifest comes from anywhere, and so do the pictures that it names: what is not one plain still
-picture of a sane size is refused in one line.
+Manifests and the pictures that they name can come from anybody. So every file that is not one
+still picture of an acceptable size is refused, with an error of one line.
 """
 
 import io
@@ -16,30 +16,32 @@ from imagemill.db.errors import InputImageError
 from imagemill.db.storage.inputs import MAX_INPUT_BYTES
 
 Inputs = Callable[[str], bytes]
-"""SHA-256 (hex) of an input file → its bytes; an `InputImageError` if there is none."""
+"""SHA-256 (hex) of an input file → its bytes. Raises `InputImageError` if there is no such file."""
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 _DEEP_MODES = ("I", "F")
 
 _SCAN = b"\xff\xda"
 _MOST_SCANS = 100
-"""Encoders make about ten. Each is a pass over the whole picture, for a hundred bytes of file."""
+"""Encoders write about ten scans. Each scan costs a pass over the whole picture when decoded, but
+only a hundred bytes in the file: a small file of very many scans would block a worker."""
 
 
 def no_inputs(digest: str) -> bytes:
-    """The `Inputs` of an engine that was given none."""
+    """The `Inputs` of an engine that has no source of input files: always raises."""
     raise InputImageError(f"input image {digest[:10]}… can't be fetched here")
 
 
 def read_picture(data: bytes, *, max_pixels: int) -> Image.Image:
-    """The picture in a file's bytes, upright, RGB; transparency is dropped, as diffusers does.
+    """The picture in a file's bytes, turned upright, in RGB.
 
-    An `InputImageError` says what is wrong: not a PNG, JPEG or WebP, broken, animated, more than
-    `max_pixels`, more than 8 bits a channel, or a JPEG of very many scans.
+    Transparency is dropped, as diffusers does. Raises `InputImageError` if the file is not a PNG,
+    JPEG or WebP, is broken or animated, has more than `max_pixels` pixels or more than 8 bits a
+    channel, or is a JPEG of very many scans.
     """
     try:
         with warnings.catch_warnings():
-            # Pillow's own, looser limit: ours is checked below, before anything is decoded.
+            # Pillow only warns at its own limit. Ours is checked below, before decoding.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             picture = Image.open(io.BytesIO(data), formats=FORMATS)
         if picture.width * picture.height > max_pixels:
@@ -53,7 +55,8 @@ def read_picture(data: bytes, *, max_pixels: int) -> Image.Image:
             raise InputImageError(
                 f"an input image of mode {picture.mode}; allowed: 8 bits a channel"
             )
-        # In compressed data the marker can't stand; beside it there are thumbnails, with a few.
+        # Compressed data never contains the marker, so counting it counts the scans. Embedded
+        # thumbnails add a few, far below the limit.
         if picture.format == "JPEG" and data.count(_SCAN) > _MOST_SCANS:
             raise InputImageError(
                 f"an input image of {data.count(_SCAN):,} JPEG scans; allowed: {_MOST_SCANS}"
@@ -64,13 +67,13 @@ def read_picture(data: bytes, *, max_pixels: int) -> Image.Image:
     except UnidentifiedImageError:
         raise InputImageError(f"not a readable image; allowed: {', '.join(FORMATS)}") from None
     except (OSError, SyntaxError, ValueError, struct.error) as error:
-        # What Pillow raises for a broken file, by format and by kind of damage.
+        # Pillow raises any of these for a broken file, depending on the format and the damage.
         allowed = ", ".join(FORMATS)
         raise InputImageError(f"not a readable image: {error}; allowed: {allowed}") from error
 
 
 def read_picture_file(path: Path, *, max_pixels: int) -> Image.Image:
-    """As `read_picture`, of a file of at most `MAX_INPUT_BYTES`."""
+    """Like `read_picture`, for a file of at most `MAX_INPUT_BYTES` bytes."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_INPUT_BYTES + 1)

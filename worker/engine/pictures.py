@@ -1,4 +1,4 @@
-"""Latents → pixels: decoded in a fixed shape, converted on the device, judged."""
+"""Latents → pixels: decoded in batches of a fixed shape, converted on the device, checked."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ from imagemill.worker.models.model import Model
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """Pixels (height, width, 3), uint8, and how good they are.
+    """A decoded image: pixels (height, width, 3), uint8, and the outcome of the checks.
 
-    `changes` are the fields of the environment that were different for it: the decoder ran in
-    fp32 because its own precision gave NaN, or in tiles because memory was short.
+    `changes` holds the fields of the environment that differed for this image: the decoder ran
+    in fp32 because its usual precision gave NaN, or in tiles because memory was short.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -26,7 +26,11 @@ class Picture:
 
 
 class Decoder:
-    """Decodes finished latents, `rows` at a time whatever there is."""
+    """Decodes finished latents, always `rows` at a time.
+
+    Missing rows are filled with zeros. The decoder thus always sees the same shape, and an
+    image's pixels do not depend on how many images were finished together.
+    """
 
     def __init__(self, model: Model, *, rows: int) -> None:
         self._model = model
@@ -35,9 +39,9 @@ class Decoder:
         self._vae_dtype = None if self._vae is None else self._vae.dtype
 
     def pictures(self, latents: Sequence[torch.Tensor]) -> list[Picture]:
-        """The pictures of finished images, each latents (1, channels, height, width).
+        """The pictures of finished images; each has latents (1, channels, height, width).
 
-        Where memory is too short for decoding, it is tried once more in tiles.
+        If memory runs out, decoding is tried once more in tiles.
         """
         if self._vae is None or not latents:
             return self._decoded(latents, {})
@@ -51,7 +55,7 @@ class Decoder:
             try:
                 return self._decoded(latents, {"vae_tiling": True})
             finally:
-                # Or what comes later would depend on what came before.
+                # Otherwise the next image would depend on whether this one ran out of memory.
                 self._vae.disable_tiling()
 
     def _decoded(
@@ -81,7 +85,7 @@ class Decoder:
         return _black(values)
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
-        """Values in [-1, 1] (more or less), (rows, 3, height, width)."""
+        """Values of about [-1, 1], of the shape (rows, 3, height, width)."""
         if self._vae is None:
             return latents
         config = self._vae.config
@@ -99,7 +103,7 @@ class Decoder:
         return values
 
     def _decode_in_fp32(self, latents: torch.Tensor) -> torch.Tensor:
-        """As `_decode` for one row: an fp16 VAE overflows on some latents."""
+        """Like `_decode`, for one row in fp32: in fp16 a VAE overflows on some latents."""
         self._vae.to(torch.float32)
         try:
             rows = [latents] + [torch.zeros_like(latents)] * (self._rows - 1)
@@ -113,7 +117,8 @@ def _finite(values: torch.Tensor) -> bool:
 
 
 def _picture(values: torch.Tensor, changes: Mapping[str, Any]) -> Picture:
-    # The order and precision of diffusers' image processor: the same rounding, on the device.
+    # The same operations in the same order and precision as diffusers' image processor, so that
+    # every pixel is rounded the same way. They run on the device: then only bytes are copied.
     unit = (values * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float()
     pixels = (unit * 255).round().to(torch.uint8)[0].cpu().numpy()
     if pixels.shape[-1] == 1:

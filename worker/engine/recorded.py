@@ -1,9 +1,9 @@
-"""Recorded micro-batches: who is in which slot is settled when an engine fills, and stays so.
+"""Recorded micro-batches: an engine is filled once, and its slots keep their images to the end.
 
-For devices on which an image's bits depend on its neighbours. Nobody joins a micro-batch that is
-under way; one who leaves it is drawn to the end all the same, so that the others see what they
-would have seen. What an image's pixels can depend on is then its request, the environment and the
-composition, which comes out with every picture.
+This is for devices on which an image's bits depend on its neighbours in the batch. No image joins
+a micro-batch that is under way. A cancelled image is computed to the end all the same, so that
+its neighbours get the bits that they would have got with it. An image's pixels then depend on its
+request, the environment and the composition only, and the composition is kept with each image.
 """
 
 from collections.abc import Collection, Sequence
@@ -19,17 +19,18 @@ if TYPE_CHECKING:
 
 
 class SlottedEngine(Engine, Protocol):
-    """An engine whose images keep the slot that they were admitted to, lowest free one first."""
+    """An engine that puts each image into the lowest free slot and leaves it there."""
 
     @property
     def tickets(self) -> tuple[int | None, ...]:
-        """Whose image is in each slot; None where it is empty."""
+        """The ticket of each slot's image; None for an empty slot."""
 
 
 class RecordedEngine:
-    """The `Engine` over a slotted one that is filled only while it is empty.
+    """An `Engine` around `inner`, which is filled only while it is empty.
 
-    `inner` must encode and decode each image by itself: this only settles what the denoiser sees.
+    `inner` must encode and decode each image by itself: a composition fixes only which images
+    share the denoiser's calls.
     """
 
     def __init__(self, inner: SlottedEngine) -> None:
@@ -39,12 +40,12 @@ class RecordedEngine:
 
     @property
     def environment(self) -> "Environment":
-        """What the pixels of this engine depend on, besides the composition."""
+        """What this engine's pixels depend on, besides the composition."""
         return self._inner.environment
 
     @property
     def slots(self) -> int:
-        """B, the images of one denoiser call."""
+        """B, the number of images in one denoiser call."""
         return self._inner.slots
 
     @property
@@ -59,17 +60,17 @@ class RecordedEngine:
 
     @property
     def busy(self) -> bool:
-        """Whether a `step` has something to do that somebody still wants."""
+        """Whether an image is under way that has not been cancelled."""
         return bool(self._wanted)
 
     def room(self) -> int:
-        """All slots, or none while a micro-batch is under way."""
+        """The number of slots; 0 while a micro-batch is under way."""
         return 0 if self._wanted else self.slots
 
     def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
         """Begin a micro-batch of these images; see `Engine`.
 
-        Those that can't start are no part of its composition: they never reach the denoiser.
+        Images that can't start are not in the composition: they never reach the denoiser.
         """
         if len(images) > self.room():
             raise ValueError(f"{len(images)} images for {self.room()} free slots")
@@ -98,7 +99,10 @@ class RecordedEngine:
         return ended
 
     def cancel(self, tickets: Collection[int]) -> list[int]:
-        """Drop these images if they are here; their slots go on while anybody else is wanted."""
+        """Drop these images if they are here.
+
+        Their slots are computed on as long as another image of the micro-batch is wanted.
+        """
         dropped = sorted(self._wanted.intersection(tickets))
         self._wanted.difference_update(dropped)
         self._end_unless_wanted()

@@ -1,9 +1,11 @@
 """A sampler's name and options → a diffusers scheduler, configured for one image.
 
-Every image has its own scheduler object: it holds the image's place in its own schedule and, for
-multistep samplers, the last outputs. What a sampler does not say comes from the model's scheduler
-configuration (`clip_sample`, `beta_schedule`, `prediction_type`, …): without it DDIM and DDPM
-would clip latents and draw nonsense.
+Every image has its own scheduler object. A scheduler keeps state between steps: the image's
+position in its schedule and, for multistep samplers, the last outputs of the denoiser.
+
+Values that a sampler does not set come from the model's scheduler configuration (`clip_sample`,
+`beta_schedule`, `prediction_type`, …). Without them DDIM and DDPM would clip the latents, which
+spoils the image.
 """
 
 import inspect
@@ -18,7 +20,7 @@ from imagemill.db.errors import UsageError, first_line
 from imagemill.db.samplers import BY_NAME, OWN, Sampler
 
 Scheduler = Any
-"""A diffusers scheduler; the library gives it no useful common type."""
+"""A diffusers scheduler. The library has no useful common type for it."""
 
 _DEFAULT_SIGMAS = {f"use_{kind}_sigmas": False for kind in ("karras", "exponential", "beta")}
 _STEP_OPTIONS = frozenset({"eta"})
@@ -31,11 +33,12 @@ def make_scheduler(
     model_config: Mapping[str, Any],
     seed: int,
 ) -> Scheduler:
-    """A fresh scheduler for one image; timesteps are not set yet.
+    """A new scheduler for one image; its timesteps are not set yet.
 
-    `name` is a canonical name, `options` overrides configuration (`db.sampler_options.OPTIONS`).
-    `seed` is the image's: the Brownian tree of DPM++ SDE ignores the generator that it is given.
-    A `UsageError` if the sampler does not suit the model, or an option the sampler.
+    `name` is a sampler's canonical name. `options` replaces configuration values (see
+    `db.sampler_options.OPTIONS`). `seed` is the image's: DPM++ SDE draws its noise from a
+    Brownian tree with a seed of its own and ignores the generator. Raises `UsageError` if the
+    sampler does not suit the model, or an option does not suit the sampler.
     """
     sampler = BY_NAME[name]
     _check_suits(sampler, model_config)
@@ -49,7 +52,7 @@ def make_scheduler(
         # A model saved with Karras sigmas does not make plain Euler a Karras one.
         config |= {key: value for key, value in _DEFAULT_SIGMAS.items() if key in accepted}
     config |= sampler.options
-    # The samplers that began with flow-matching call its shift so, the others so.
+    # Flow-matching schedulers call this value `shift`; the older ones call it `flow_shift`.
     for one, other in (("shift", "flow_shift"), ("flow_shift", "shift")):
         if one in config:
             config.setdefault(other, config[one])
@@ -70,7 +73,10 @@ def step_arguments(
     options: Mapping[str, str | float | int | bool],
     generator: torch.Generator,
 ) -> Mapping[str, Any]:
-    """What `scheduler.step` takes besides output, timestep and sample: as diffusers passes it."""
+    """The arguments of `scheduler.step` besides output, timestep and sample.
+
+    They are those that diffusers' pipelines pass: `eta` and `generator`, where `step` takes them.
+    """
     accepted = _parameters(type(scheduler).step)
     arguments: dict[str, Any] = {}
     if "eta" in accepted:

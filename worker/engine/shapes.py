@@ -1,4 +1,4 @@
-"""How many slots an engine gets, and the fixed shapes that follow."""
+"""The number of an engine's slots, and the fixed shapes that follow from it."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,11 +18,12 @@ _WORTH = 0.9
 def choose_shapes(
     *, device: torch.device, group: Mapping[str, Any], settings: Settings, slots: int | None
 ) -> Shapes:
-    """The shapes for a group: B as asked for, as set, or the device's default.
+    """The shapes for a group. B is `slots`, else the setting `slots`, else the default.
 
-    The text encoder and the decoder work one by one on a CPU, where a batch gains nothing; one
-    by one is also the shape that a single row has in diffusers' own pipeline. In recorded batches
-    they do so everywhere: what an image shares with others is the denoiser's calls alone.
+    On a CPU the text encoder takes one text and the decoder one image at a time: a batch gains
+    nothing there, and this is the shape that diffusers' own pipeline uses for one image. With
+    recorded batches both do so on every device, because a composition describes only which images
+    share the denoiser's calls.
     """
     chosen = slots or settings.slots or CPU_SLOTS
     return Shapes(
@@ -36,20 +37,20 @@ def choose_shapes(
 
 
 def even(slots: int) -> int:
-    """The number rounded down to an even one; 1 stays.
+    """The largest even number up to `slots`; 1 stays 1.
 
-    With an odd B, rows in different slots got different bits on CPUs with several threads.
+    On CPUs with several threads, an odd B gave the same image different bits in different slots.
     """
     return slots if slots == 1 else slots - slots % 2
 
 
 def find_slots(attempt: Callable[[int], float], *, largest: int = LARGEST) -> int:
-    """The power of two, at most `largest`, that fits into memory and is worth its size.
+    """The best number of slots for a device: a power of two, at most `largest`.
 
-    `attempt(slots)` does the work of a step and a decoding at that size; it returns the seconds
-    of the step, or raises `OutOfMemory`. Doubling ends where an image's share of a step gets less
-    than a tenth shorter: more slots would only make every image wait longer. If not even 1 fits,
-    that is raised.
+    `attempt(slots)` does a step and a decoding with that many slots. It returns the seconds of
+    the step, or raises `OutOfMemory`. The number is doubled as long as it fits into memory and
+    the time per image falls by at least a tenth. Beyond that, more slots would only make every
+    image take longer. If not even 1 fits, `OutOfMemory` is raised.
     """
     best = 0
     shortest = math.inf

@@ -1,4 +1,4 @@
-"""Images → the arguments of one call of any diffusers pipeline, as its signature takes them."""
+"""Images → the arguments of one call of any diffusers pipeline, chosen by its signature."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ PAD_PROMPT = ""
 PAD_SEED = 0
 
 _GUIDANCES = ("guidance_scale", "true_cfg_scale", "prior_guidance_scale")
-"""What pipelines call a guidance scale; the first that one has is meant."""
+"""The names that pipelines give to the guidance scale. The first that a pipeline has is used."""
 
 _FIXED: Mapping[str, Any] = {
-    # The size that was asked for, not the nearest that the family was trained at, resampled.
+    # Otherwise a pipeline draws at the nearest size of its training and resamples the result.
     "use_resolution_binning": False,
-    # The prompt as written; diffusers' cleaning depends on which packages are installed.
+    # diffusers' cleaning of a prompt depends on which packages are installed.
     "clean_caption": False,
     "output_type": "np",
     "return_dict": True,
@@ -29,7 +29,7 @@ _FIXED: Mapping[str, Any] = {
 
 
 class PipelineCalls:
-    """How one pipeline is called."""
+    """Makes the arguments for the calls of one pipeline."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -39,7 +39,7 @@ class PipelineCalls:
         self._guidance = self._guidance_parameter()
 
     def batch_key(self, spec: ImageSpec) -> tuple[object, ...]:
-        """What must agree for two images of a group to share a call."""
+        """The values that two images of a group must have in common to share a call."""
         return (
             spec.steps,
             spec.guidance_scale,
@@ -50,7 +50,7 @@ class PipelineCalls:
         )
 
     def check(self, spec: ImageSpec) -> None:
-        """A `UsageError` if the specification asks for something that the pipeline has not."""
+        """Raise `UsageError` if the specification asks for something that the pipeline lacks."""
         wanted = {
             "init_image": spec.init_image is not None,
             "mask": spec.mask is not None,
@@ -68,7 +68,7 @@ class PipelineCalls:
         self._check_sampler(spec)
 
     def pipeline(self, specs: Sequence[ImageSpec], *, rows: int) -> Pipeline:
-        """A pipeline for one call, with the sampler that these images (of one key) want."""
+        """A copy of the pipeline for one call, with the sampler of these images (of one key)."""
         copy = copy_pipeline(self._pipeline)
         first = specs[0]
         if first.sampler == OWN.name and not first.sampler_options:
@@ -78,12 +78,12 @@ class PipelineCalls:
             first.sampler, dict(first.sampler_options), model_config=self._config, seed=seeds[0]
         )
         if hasattr(scheduler, "noise_sampler_seed"):
-            scheduler.noise_sampler_seed = seeds  # one Brownian tree a row
+            scheduler.noise_sampler_seed = seeds  # one Brownian tree for each row
         copy.register_modules(scheduler=scheduler)
         return copy
 
     def arguments(self, specs: Sequence[ImageSpec], *, rows: int) -> dict[str, Any]:
-        """The arguments for these images (of one key), padded to `rows` with constant ones."""
+        """The arguments for these images (of one key), padded to `rows` with constant rows."""
         first = specs[0]
         padding = rows - len(specs)
         seeds = [spec.seed for spec in specs] + [PAD_SEED] * padding
@@ -113,7 +113,10 @@ class PipelineCalls:
 
     @property
     def kept_tokens(self) -> int | None:
-        """The tokens of a prompt that a call keeps, where that is an argument: its default."""
+        """How many tokens of a prompt a call keeps; None if the pipeline has no such argument.
+
+        It is the default of `max_sequence_length`, because we never pass another value.
+        """
         parameter = self._parameters.get("max_sequence_length")
         default = None if parameter is None else parameter.default
         return default if isinstance(default, int) else None
@@ -126,7 +129,7 @@ class PipelineCalls:
 
     @property
     def _negatives(self) -> bool:
-        """Whether negative prompts have an effect: not with guidance distilled into the model."""
+        """Whether a negative prompt has an effect. It has none on a guidance-distilled model."""
         return "negative_prompt" in self._parameters and not self._distilled
 
     @property
@@ -135,10 +138,10 @@ class PipelineCalls:
         return bool(getattr(getattr(transformer, "config", None), "guidance_embeds", False))
 
     def _guidance_parameter(self) -> str | None:
-        """The parameter that an image's guidance scale is given as.
+        """The name of the parameter that takes an image's guidance scale.
 
-        Where a pipeline has both, `guidance_scale` is what a distilled model takes as an input,
-        and `true_cfg_scale` the classifier-free guidance of the others.
+        Some pipelines have two. Then `guidance_scale` is an input of guidance-distilled models,
+        and `true_cfg_scale` is the classifier-free guidance of all others.
         """
         has_both = {"guidance_scale", "true_cfg_scale"} <= self._parameters.keys()
         if has_both and not self._distilled:

@@ -1,7 +1,7 @@
-"""What the text encoders of a pipeline's call were given of each prompt.
+"""How much of each prompt the text encoders of a pipeline's call have read.
 
-A pipeline tells its tokenizers how much it wants, and nobody else. So its tokenizers are
-replaced, for one call, by copies that take notes of what they cut off.
+Only the tokenizers learn where a pipeline cuts a prompt. So for one call they are replaced by
+copies that note what was cut off.
 """
 
 import copy
@@ -13,29 +13,29 @@ import transformers
 from imagemill.worker.models.pipelines import Pipeline
 
 _TEMPLATE_TOKENS = "prompt_template_encode_start_idx"
-"""Where a pipeline keeps how many tokens of its own template it drops before it counts."""
+"""The attribute in which a pipeline keeps the length, in tokens, of its prompt template."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Note:
-    """A text as a tokenizer got it, and how many of its characters were read."""
+    """A text that a tokenizer was given, and how many of its characters were read."""
 
     text: str
     read: int
 
 
 class Reading:
-    """Takes notes of one call: `watch` its pipeline, call it, then ask for each prompt's `cut`."""
+    """Notes what one call reads: `watch` the pipeline, call it, then ask for a prompt's `cut`."""
 
     def __init__(self) -> None:
         self._notes: list[_Note] = []
 
     def watch(self, pipeline: Pipeline, *, kept: int | None) -> None:
-        """Give this pipeline tokenizers that take notes.
+        """Replace this pipeline's tokenizers by ones that take notes.
 
-        It must be a copy for one call: its tokenizers are replaced. `kept` is the pipeline's
-        `max_sequence_length`; families with a template (Qwen-Image) let the tokenizer give more
-        and drop what is beyond.
+        The pipeline must be a copy made for one call. `kept` is its `max_sequence_length`.
+        Families with a prompt template (Qwen-Image) ask the tokenizer for more tokens than that
+        and drop the rest themselves.
         """
         template = getattr(pipeline, _TEMPLATE_TOKENS, None)
         tokens = None if kept is None or template is None else template + kept
@@ -49,10 +49,10 @@ class Reading:
                 setattr(pipeline, name, _watched(component, self._notes, tokens))
 
     def cut(self, prompt: str) -> str | None:
-        """The end of a prompt that no text encoder was given; None if one was given all of it.
+        """The end of a prompt that no text encoder has read; None if one has read all of it.
 
-        Verbatim. The tokenizers may have got the prompt stripped, in lower case or within a
-        template; what is not recognised counts as read.
+        It is quoted as the prompt has it. A tokenizer may have been given the prompt stripped, in
+        lower case or inside a template. A prompt that is not found in any note counts as read.
         """
         stripped = prompt.strip()
         shortest: str | None = None
@@ -71,16 +71,21 @@ class Reading:
 
 
 def _lower(words: str) -> tuple[str, str]:
-    """The words and what they are in lower case, which may be longer: then nothing is verbatim."""
+    """The words to quote, and their lower case.
+
+    A few letters get longer in lower case. Then positions do not agree, and the lower case itself
+    is quoted.
+    """
     lower = words.lower()
     return (words if len(lower) == len(words) else lower), lower
 
 
 def _watched(tokenizer: Any, notes: list[_Note], tokens: int | None) -> Any:
-    """A copy of the tokenizer that notes every text it is told to cut at a length.
+    """A copy of the tokenizer that notes every text which it is told to cut.
 
-    Of its class, for pipelines that ask; `tokens` is what the pipeline keeps at most. One that
-    can't say which character a token comes from is given back as it is.
+    The copy is an instance of the tokenizer's class, because some pipelines check that. `tokens`
+    is the most that the pipeline keeps. A tokenizer that can't map tokens to characters (a slow
+    one) is returned as it is.
     """
     if not isinstance(tokenizer, transformers.PreTrainedTokenizerFast):
         return tokenizer
@@ -104,7 +109,7 @@ def _watched(tokenizer: Any, notes: list[_Note], tokens: int | None) -> Any:
 
 
 def _characters(tokenizer: Any, text: str, limit: int, special: bool) -> int:
-    """How many characters of a text fit into `limit` tokens, its special ones included."""
+    """How many characters of a text fit into `limit` tokens, special tokens included."""
     whole = tokenizer(
         text,
         add_special_tokens=special,
@@ -115,7 +120,7 @@ def _characters(tokenizer: Any, text: str, limit: int, special: bool) -> int:
     if len(whole["input_ids"]) <= limit:
         return len(text)
     marks = whole["special_tokens_mask"]
-    # What is cut are the last tokens of the text itself; the marks around it stay.
+    # The tokenizer cuts the last tokens of the text; its special tokens stay.
     offsets = [
         offset for offset, mark in zip(whole["offset_mapping"], marks, strict=True) if not mark
     ]

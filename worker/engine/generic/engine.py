@@ -1,9 +1,9 @@
-"""Any other diffusers pipeline: images of equal settings share one call of it.
+"""The engine for all other diffusers pipelines: images with equal settings share a call.
 
-Such a pipeline has its own loop, so images can't join it half-way: what is admitted while a call
-is under way waits for the next. A call always has B rows, each with its own prompt, negative
-prompt and CPU generator; rows that nobody asked for have a constant prompt and seed. So every
-call is a micro-batch by itself; with `batches = "recorded"` its composition is kept.
+Such a pipeline runs its own loop, so no image can join a call that is under way: admitted images
+wait for the next call. A call always has B rows, each with its own prompt, negative prompt and CPU
+generator; unused rows have a constant prompt and seed. So each call is a micro-batch, and with
+`batches = "recorded"` its composition is kept.
 """
 
 import time
@@ -39,12 +39,12 @@ from imagemill.worker.models.model import Model
 from imagemill.worker.models.pipelines import denoisers
 
 Admitted = tuple[int, ImageSpec]
-"""A ticket and what it asks for."""
+"""A ticket and its image's specification."""
 
 
 @dataclass(kw_only=True, slots=True)
 class _Batch:
-    """Images of one call. A cancelled one is no longer in `tickets`; its row goes on."""
+    """The images of one call. A cancelled image leaves `tickets`, but its row is computed on."""
 
     images: list[Admitted]
     tickets: set[int]
@@ -55,7 +55,7 @@ class _Batch:
 
 
 class GenericEngine:
-    """The `Engine` over a diffusers pipeline of any family."""
+    """An `Engine` around a diffusers pipeline of any family."""
 
     def __init__(
         self,
@@ -79,22 +79,22 @@ class GenericEngine:
 
     @property
     def environment(self) -> Environment:
-        """What the pixels of this engine depend on."""
+        """What this engine's pixels depend on."""
         return self._environment
 
     @property
     def slots(self) -> int:
-        """B, the images of one call."""
+        """B, the number of rows in one call."""
         return self._shapes.slots
 
     @property
     def refined(self) -> bool:
-        """Never: a pipeline's loop is its own."""
+        """Always False: a refiner would have to continue the pipeline's own loop."""
         return False
 
     @property
     def steps(self) -> int:
-        """Denoiser calls so far; a pipeline may make several a step."""
+        """Denoiser calls so far; a pipeline may make several for one sampling step."""
         return self._steps
 
     @property
@@ -108,7 +108,7 @@ class GenericEngine:
         return self.slots - in_work - len(self._waiting)
 
     def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
-        """Let images wait for the next call; see `Engine`."""
+        """Queue images for the next call; see `Engine`."""
         if len(images) > self.room():
             raise ValueError(f"{len(images)} images for {self.room()} free slots")
         for ticket, spec in images:
@@ -120,7 +120,7 @@ class GenericEngine:
                 self._waiting.append((ticket, spec))
 
     def step(self) -> list[Rendered | Failed]:
-        """One denoiser call of the batch under way, or of the next; see `Engine`."""
+        """Make one denoiser call for the batch under way, or begin the next; see `Engine`."""
         if self._batch is None and self._waiting:
             self._batch = self._next_batch()
         if self._batch is None:
@@ -158,7 +158,7 @@ class GenericEngine:
         return dropped
 
     def abandon(self) -> list[int]:
-        """Drop every image, and end the call under way."""
+        """Drop every image and end the call under way; see `Engine`."""
         tickets = [ticket for ticket, _ in self._waiting]
         tickets += [failure.ticket for failure in self._failed]
         if self._batch is not None:
@@ -173,7 +173,7 @@ class GenericEngine:
         self._calls.check(spec)
 
     def _next_batch(self) -> _Batch:
-        """The image that waits longest, and those that may share its call."""
+        """A batch of the image that has waited longest and all that may share its call."""
         key = self._calls.batch_key(self._waiting[0][1])
         images = [image for image in self._waiting if self._calls.batch_key(image[1]) == key]
         self._waiting = [image for image in self._waiting if image not in images]
@@ -196,7 +196,11 @@ class GenericEngine:
         )
 
     def _refused(self, batch: _Batch, error: Exception) -> list[Rendered | Failed]:
-        """The call failed. Alone and before its first step, it is the image's own fault."""
+        """Handle a failed call.
+
+        If its only image was refused before the first step, that image is at fault. In all other
+        cases the images wait again and the error is raised, because any of them may be.
+        """
         if len(batch.images) == 1 and not batch.call.begun and isinstance(error, _REFUSALS):
             self._batch = None
             readable = error if isinstance(error, ImagemillError) else _usage_error(error)
@@ -255,7 +259,7 @@ class GenericEngine:
 
 
 _REFUSALS = (ValueError, TypeError, NotImplementedError, UsageError)
-"""What pipelines and samplers raise about arguments that do not suit them."""
+"""The errors that pipelines and samplers raise about arguments that do not suit them."""
 
 
 def open_generic_engine(

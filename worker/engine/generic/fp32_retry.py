@@ -1,8 +1,7 @@
-"""Decoding once more in fp32 what a pipeline's own autoencoder turned into NaN.
+"""A second decoding, in fp32, of images that a pipeline's autoencoder turned into NaN.
 
-In fp16 an autoencoder overflows on some latents. A pipeline decodes in the middle of its call;
-so its autoencoder is replaced, for one call, by a shallow copy whose `decode` looks at what
-comes out.
+In fp16 an autoencoder overflows on some latents. A pipeline decodes inside its own call, so for
+one call its autoencoder is replaced by a shallow copy whose `decode` checks its result.
 """
 
 import copy
@@ -18,8 +17,8 @@ from imagemill.worker.models.pipelines import Pipeline
 class Mending:
     """Watches the decoding of one call.
 
-    `mended` are the rows that are fp32's work, `lost` those that are not finite all the same; a
-    pipeline may make white or black of infinity, so that its picture does not show it.
+    `mended` holds the rows that were decoded in fp32, `lost` the rows that are not finite in fp32
+    either. A pipeline may turn such values into black or white, so its picture does not show them.
     """
 
     def __init__(self) -> None:
@@ -28,9 +27,10 @@ class Mending:
         self._decoded = 0
 
     def watch(self, pipeline: Pipeline) -> None:
-        """Give this pipeline autoencoders that mend what they decode.
+        """Replace this pipeline's autoencoders by ones that retry broken rows in fp32.
 
-        It must be a copy for one call: its autoencoders are replaced (their modules are shared).
+        The pipeline must be a copy made for one call. The new autoencoders share their modules
+        with the old ones.
         """
         for name, component in pipeline.components.items():
             if _decodes(component):
@@ -46,7 +46,7 @@ class Mending:
                 found, lambda again: decode(again, *args, **options), latents, result
             )
 
-        # Past the module's own setattr, which is for parameters and submodules.
+        # A module's own __setattr__ expects parameters and submodules; this one sets a function.
         object.__setattr__(found, "decode", mended)
         return found
 
@@ -57,7 +57,11 @@ class Mending:
         latents: torch.Tensor,
         result: Any,
     ) -> Any:
-        """The result of a decoding, broken rows replaced in place; others keep their bits."""
+        """The result of a decoding, with broken rows replaced in place.
+
+        All rows are decoded again, because the shape must stay the same; but only the broken ones
+        are replaced, so the others keep their bits.
+        """
         first, self._decoded = self._decoded, self._decoded + len(latents)
         values = _values(result)
         broken = {row for row in range(len(values)) if not _finite(values[row])}
@@ -84,7 +88,7 @@ def _decodes(component: object) -> bool:
 
 
 def _values(result: Any) -> torch.Tensor:
-    """What an autoencoder's `decode` gives, (rows, …), with or without `return_dict`."""
+    """The values of an autoencoder's `decode`, (rows, …), with or without `return_dict`."""
     values: torch.Tensor = result[0]
     return values
 

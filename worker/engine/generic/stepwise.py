@@ -1,9 +1,9 @@
-"""A call that somebody else's loop makes, stopped at every step.
+"""Runs a pipeline's call one denoiser call at a time.
 
-diffusers' pipelines run their whole loop in one call. Here that call has a thread of its own,
-which waits before every denoiser call but the first until it is told to go on: so a shift can
-renew its lease, drain or cancel between any two steps of any pipeline, whether that knows of
-callbacks or not. Of the two threads one works at a time.
+A diffusers pipeline runs its whole loop in one call. Here that call runs in a thread of its own.
+The thread waits before every denoiser call, except the first, until it is told to go on. So a
+shift can renew its lease, drain or cancel between any two steps, even if the pipeline has no
+callbacks. Only one of the two threads runs at a time.
 """
 
 import threading
@@ -16,9 +16,9 @@ Result = TypeVar("Result")
 
 
 class Stepwise(Generic[Result]):
-    """`call`, made to stop before each forward pass of one of `modules`.
+    """Runs `call` and stops it before each forward pass of one of `modules`.
 
-    The modules may be in use elsewhere too: only calls from this one's thread are stopped.
+    Other threads may use the same modules: only calls from this object's thread are stopped.
     """
 
     def __init__(self, call: Callable[[], Result], modules: Iterable[torch.nn.Module]) -> None:
@@ -31,16 +31,19 @@ class Stepwise(Generic[Result]):
         self._dropped = False
         self._finished = False
         self._error: BaseException | None = None
-        # A daemon: a process that ends in the middle of a picture does not wait for it.
+        # A daemon thread: the process can end in the middle of an image without waiting for it.
         self._thread = threading.Thread(target=self._work, name="pipeline", daemon=True)
 
     @property
     def begun(self) -> bool:
-        """Whether a forward pass was reached."""
+        """Whether the call has reached its first forward pass."""
         return self._passes > 0
 
     def advance(self) -> bool:
-        """Let the call get on by one forward pass; whether it ended. What it raises is raised."""
+        """Let the call do one more forward pass; return whether it has ended.
+
+        Errors of the call are raised here, in the caller's thread.
+        """
         if self._thread.ident is None:
             self._thread.start()
         self._mine.release()
@@ -54,7 +57,7 @@ class Stepwise(Generic[Result]):
         return self._finished
 
     def drop(self) -> None:
-        """End the call where it stands, and wait until it is gone."""
+        """End the call where it stands, and wait until its thread has ended."""
         self._dropped = True
         if self._thread.ident is not None:
             self._mine.release()
@@ -89,4 +92,4 @@ class Stepwise(Generic[Result]):
 
 
 class _Dropped(BaseException):
-    """Ends a call; not an `Exception`, so that nothing on the way out takes it for a fault."""
+    """Ends a call. It is no `Exception`: a pipeline's own error handling must not catch it."""

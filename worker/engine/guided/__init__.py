@@ -1,1 +1,1 @@
-"""The engine of Stable Diffusion's U-Nets: each slot has its own steps, sampler and guidance."""
+"""The engine for Stable Diffusion's U-Nets: each slot has its own steps, sampler and guidance."""

@@ -1,7 +1,7 @@
-"""Prompts → what the denoiser is conditioned on, each distinct text encoded once.
+"""Prompts → embeddings for the denoiser. Each distinct text is encoded once and cached.
 
-The text encoder always sees `rows` texts of its whole window, so an embedding does not depend on
-which texts were encoded with it.
+The text encoder always gets the same shape: `rows` texts, each padded to the whole window. So an
+embedding does not depend on how many texts were encoded together.
 """
 
 from collections import OrderedDict
@@ -21,9 +21,9 @@ _CACHE_BYTES = 256 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Condition:
-    """One text, encoded, on the device: `hidden` is (1, tokens, width), `pooled` (1, width).
+    """One encoded text on the device: `hidden` is (1, tokens, width), `pooled` is (1, width).
 
-    Models of one text encoder have no `pooled`, models that take no text neither.
+    Models with one text encoder have no `pooled`. Models that take no text have neither.
     """
 
     hidden: torch.Tensor | None = None
@@ -32,10 +32,11 @@ class Condition:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text:
-    """What an embedding depends on, besides the weights.
+    """Everything that an embedding depends on, besides the model's weights.
 
-    `skip` counts the last layers of the text encoder that are left out, `windows` how many of
-    its windows the text fills, one after another; `weighted` says that brackets mean weights.
+    `skip` is the number of last layers of the text encoder that are left out. `windows` is the
+    number of the encoder's windows that the text fills, one after another. `weighted` says that
+    brackets mean weights.
     """
 
     words: str
@@ -48,8 +49,8 @@ class Text:
 def texts_of(spec: ImageSpec) -> tuple[Text, Text | None]:
     """A specification's prompt and, with guidance, its negative prompt.
 
-    As in diffusers' pipeline, clip skip applies to the prompt alone. `clip_skip` counts as A1111
-    does: 1 skips nothing.
+    `clip_skip` counts as A1111 does: 1 skips nothing. As in diffusers' pipelines, it applies to
+    the prompt only.
     """
     prompt = Text(
         words=spec.prompt,
@@ -66,7 +67,7 @@ class NoText:
     """The conditioner of models that take no text."""
 
     def conditions(self, texts: Sequence[Text]) -> list[Condition]:
-        """Nothing for each."""
+        """An empty condition for each text."""
         return [Condition() for _ in texts]
 
     def blank(self) -> Condition:
@@ -74,19 +75,19 @@ class NoText:
         return Condition()
 
     def for_refiner(self, condition: Condition) -> Condition:
-        """Nothing, still."""
+        """The same empty condition."""
         return condition
 
     def cut(self, text: Text) -> str | None:
-        """Nothing: a prompt names a row here, and no part of it was meant to be read."""
+        """Always None: here a prompt is only a label, so nothing of it can be cut."""
         del text
         return None
 
 
 class Conditioner:
-    """Encodes the prompts of one engine, with one text encoder or, as SDXL, with two.
+    """Encodes the prompts of one engine, with one text encoder or with two (SDXL).
 
-    `rows` windows an encoder call, whatever there is to encode; `windows` a prompt.
+    Every encoder call has `rows` windows, even if fewer are needed. Every prompt has `windows`.
     """
 
     def __init__(self, model: Model, *, rows: int, windows: int) -> None:
@@ -105,7 +106,7 @@ class Conditioner:
         self._bytes = 0
 
     def conditions(self, texts: Sequence[Text]) -> list[Condition]:
-        """The conditions of some texts, in their order."""
+        """The conditions of these texts, in the same order."""
         found = {text: self._known[text] for text in texts if text in self._known}
         missing = list(dict.fromkeys(text for text in texts if text not in found))
         for text, condition in zip(missing, self._encode(missing), strict=True):
@@ -117,7 +118,7 @@ class Conditioner:
         return [found[text] for text in texts]
 
     def for_refiner(self, condition: Condition) -> Condition:
-        """The part of a condition that the second text encoder made: a refiner reads no other."""
+        """The part of a condition that the second text encoder made; a refiner uses only that."""
         assert condition.hidden is not None
         width = self._encoders[1].config.hidden_size
         return replace(condition, hidden=condition.hidden[..., -width:])
@@ -136,19 +137,19 @@ class Conditioner:
         return torch.zeros(*shape, device=self._device, dtype=self._dtype)
 
     def cut(self, text: Text) -> str | None:
-        """The end of a text that is beyond its windows, verbatim; None if all of it fits.
+        """The end of a text that does not fit into its windows; None if all of it fits.
 
-        Without the brackets of weights, and with the tokens of embeddings written out.
+        Brackets of weights are left out, and the tokens of embeddings are written out.
         """
-        # A token is at least a byte: most texts need no counting. Others than ASCII may grow
-        # when the tokenizer normalizes them.
+        # A token is at least one byte long, so most texts fit without counting their tokens. Only
+        # ASCII is safe: the tokenizer's normalization can make other texts longer.
         fits = len(text.words) <= (self._window - 2) * text.windows
         if fits and text.words.isascii() and not self._model.has_embeddings:
             return None
         return self._tokens(text)[0].cut
 
     def _tokens(self, text: Text) -> list[Tokens]:
-        """The text's windows as each encoder's tokenizer makes them."""
+        """The text's windows, for each encoder's tokenizer."""
         found = []
         for tokenizer in self._tokenizers:
             words = text.words
@@ -175,7 +176,7 @@ class Conditioner:
             yield Condition(hidden=hidden, pooled=parts[0].pooled)
 
     def _encode_pieces(self, pieces: Sequence[tuple[Text, tuple[Piece, ...]]]) -> list[Condition]:
-        """One pass of each text encoder, always of the same shape."""
+        """One pass through each text encoder, always with the same shape."""
         outputs = [
             self._run(name, [windows[which] for _, windows in pieces])
             for which, name in enumerate(self._names)
@@ -204,7 +205,10 @@ class Conditioner:
             return encoder(ids, attention_mask=mask, output_hidden_states=True)
 
     def _layer(self, encoder: Any, output: Any, skip: int) -> torch.Tensor:
-        """Which layer conditions the denoiser: SDXL takes the last but one, without the norm."""
+        """The layer that conditions the denoiser.
+
+        SDXL takes the last but one, without the final norm; the others take the last.
+        """
         layer: torch.Tensor
         if len(self._encoders) == 2:
             layer = output.hidden_states[-(skip + 2)]
@@ -226,7 +230,10 @@ class Conditioner:
 
 
 def _weighted(hidden: torch.Tensor, piece: Piece) -> torch.Tensor:
-    """The window's embedding with its tokens' weights, its mean kept as A1111 keeps it."""
+    """The window's embedding multiplied by its tokens' weights.
+
+    The result is scaled back to the mean that it had before, as A1111 does.
+    """
     if not piece.weighted:
         return hidden
     weights = torch.tensor(piece.weights, device=hidden.device, dtype=hidden.dtype)

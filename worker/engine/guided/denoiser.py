@@ -1,4 +1,8 @@
-"""One denoiser call: always the same shape, whatever is in the slots."""
+"""One denoiser call for all slots, always with the same shape.
+
+Even an empty slot is a row of the call. A call of fewer rows could run other kernels, and then an
+image's bits would depend on how many neighbours it had.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,14 +15,14 @@ from imagemill.worker.models.environment import Shapes
 from imagemill.worker.models.model import Model
 
 AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
-"""What SDXL's refiner is told of the prompt and of the negative prompt; diffusers' values."""
+"""The scores that SDXL's refiner gets for the prompt and the negative prompt: diffusers' values."""
 
 
 class Denoiser:
     """Calls one of a model's U-Nets for all slots at once.
 
-    With guidance a call has 2B rows, first the negative prompts', then the prompts', as diffusers
-    orders them. An empty slot is a row of zeros with the condition `empty`.
+    With guidance a call has 2B rows: first those of the negative prompts, then those of the
+    prompts, in diffusers' order. An empty slot is a row of zeros with the condition `empty`.
     """
 
     def __init__(
@@ -44,7 +48,10 @@ class Denoiser:
     def __call__(
         self, slots: Sequence[Slot | None]
     ) -> list[tuple[torch.Tensor | None, torch.Tensor]]:
-        """For every slot the outputs for its negative prompt (if guided) and its prompt."""
+        """For each slot, the outputs for its negative prompt (None without guidance) and prompt.
+
+        Each output has the shape (1, channels, height, width), in latent cells.
+        """
         rows = [self._empty_latents if slot is None else slot.model_input() for slot in slots]
         times = [0.0 if slot is None else float(slot.timestep) for slot in slots]
         copies = 2 if self._guided else 1
@@ -52,7 +59,7 @@ class Denoiser:
         with tuning.attending():
             output: torch.Tensor = self._unet(
                 torch.cat(rows * copies).contiguous(memory_format=tuning.memory_format),
-                # U-Nets take the sine of the timestep in fp32, whatever type it came in.
+                # U-Nets compute the sine of the timestep in fp32, whatever its type was.
                 torch.tensor(times * copies, dtype=torch.float32).to(self._model.device),
                 **self._conditions(slots),
                 return_dict=False,
@@ -92,9 +99,10 @@ class Denoiser:
         return arguments
 
     def _describe_sizes(self, pooled: torch.Tensor) -> torch.Tensor:
-        """SDXL's conditioning on sizes, a row each: drawn at the full size, nothing cropped.
+        """SDXL's conditioning on sizes, one line for each row of a call.
 
-        The refiner has a score where the base has the size once more.
+        It says that the picture has its full size and is not cropped. The refiner gets an
+        aesthetic score where the base gets the size a second time.
         """
         size = [self._shapes.height, self._shapes.width]
         negative: list[float] = [*size, 0, 0, *size]
@@ -110,9 +118,9 @@ class Denoiser:
 
 
 def guidance_embedding(scale: float, width: int) -> torch.Tensor:
-    """How a model distilled from guidance is told its scale: (1, width), as diffusers computes it.
+    """The guidance scale as an embedding (1, width), computed as in diffusers.
 
-    Such a model (an LCM) needs no negative row.
+    Guidance-distilled models (LCM) take the scale as an input and need no negative rows.
     """
     half = width // 2
     steps = torch.exp(torch.arange(half) * -(torch.log(torch.tensor(10000.0)) / (half - 1)))

@@ -1,9 +1,11 @@
-"""The guided loop: B fixed slots over one denoiser, continuous batching.
+"""The guided engine: B fixed slots around one denoiser, with continuous batching.
 
-Every denoiser call has the same shape (2B rows with guidance: B negative, then B prompt, as
-diffusers orders them), whatever is in the slots; an empty slot is a constant row. A slot's
-image keeps its own sampler, steps, guidance scale and noise. Where a model has a refiner, a call
-is of one of the two U-Nets, and the images that the other one is to draw wait.
+Every denoiser call has the same shape: B rows, or 2B with guidance (B for the negative prompts,
+then B for the prompts, as in diffusers). An empty slot is a constant row. So the device always
+runs the same kernels, and an image's bits depend neither on its neighbours nor on when it joined.
+
+Each slot's image has its own sampler, steps, guidance scale and noise. If the model has a refiner,
+each call goes to one of the two U-Nets; images that need the other one wait.
 """
 
 import time
@@ -28,9 +30,9 @@ from imagemill.worker.models.model import Model
 
 
 class GuidedEngine:
-    """The `Engine` of models with a U-Net: conditioned on text (SD, SDXL), or on nothing.
+    """The `Engine` of models with a U-Net, conditioned on text (SD, SDXL) or on nothing.
 
-    `guided` is the group's; a model that knows no guidance ignores it.
+    `guided` comes from the group; a model without guidance ignores it.
     """
 
     def __init__(
@@ -64,12 +66,12 @@ class GuidedEngine:
 
     @property
     def environment(self) -> Environment:
-        """What the pixels of this engine depend on."""
+        """What this engine's pixels depend on."""
         return self._environment
 
     @property
     def slots(self) -> int:
-        """B, the images of one denoiser call."""
+        """B, the number of images in one denoiser call."""
         return self._shapes.slots
 
     @property
@@ -89,11 +91,11 @@ class GuidedEngine:
 
     @property
     def tickets(self) -> tuple[int | None, ...]:
-        """Whose image is in each slot; None where it is empty."""
+        """The ticket of each slot's image; None for an empty slot."""
         return tuple(None if slot is None else slot.ticket for slot in self._slots)
 
     def room(self) -> int:
-        """How many slots are free."""
+        """The number of free slots."""
         return self._slots.count(None)
 
     @torch.inference_mode()
@@ -113,7 +115,7 @@ class GuidedEngine:
 
     @torch.inference_mode()
     def step(self) -> list[Rendered | Failed]:
-        """One denoiser call for every slot; see `Engine`."""
+        """Make one denoiser call for all slots; see `Engine`."""
         if all(slot is None for slot in self._slots):
             return self._take_failed()
         started = time.perf_counter()
@@ -170,7 +172,10 @@ class GuidedEngine:
         )
 
     def _turn(self) -> tuple[Denoiser, list[Slot | None]]:
-        """Which U-Net is called now, and for which slots: that for which more images wait."""
+        """The U-Net that is called now, and the slots for it.
+
+        It is the U-Net that more images wait for; on a tie, the refiner.
+        """
         if self._refiner is None:
             return self._denoiser, self._slots
         here = [slot for slot in self._slots if slot is not None]
@@ -179,13 +184,13 @@ class GuidedEngine:
         return (self._refiner if refining else self._denoiser), turn
 
     def _encode_together(self, specs: Sequence[ImageSpec]) -> None:
-        """Encode all prompts in as few passes as possible; `_place` finds them."""
+        """Encode all prompts in as few passes as possible; `_place` finds them in the cache."""
         texts = [text for spec in specs for text in texts_of(spec) if text is not None]
         try:
             self._conditioner.conditions(texts)
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # of one of them; which one is found when each is placed
+        except Exception:  # `_place` encodes each prompt alone and so finds the one at fault
             return
 
     def _place(self, ticket: int, spec: ImageSpec) -> None:
@@ -209,13 +214,16 @@ class GuidedEngine:
             )
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # one image's fault, whatever it is, is not its neighbours'
+        except Exception as error:  # any error of one image must not touch its neighbours
             self._failed.append(Failed(ticket=ticket, error=_readable(error)))
             return
         self._slots[self._slots.index(None)] = slot
 
     def _refined(self, prompt: Text, negative: Text | None) -> tuple[Condition, Condition | None]:
-        """The texts as the refiner reads them: to it, nothing is a text too, and no zeros."""
+        """The texts as the refiner reads them.
+
+        The base may use zeros for an empty negative prompt; the refiner encodes the empty text.
+        """
         conditioner = self._conditioner
         if self._refiner is None:
             raise ModelError(f"model {self._model.name} has no refiner")

@@ -1,4 +1,4 @@
-"""Opening a guided engine: its shapes, its environment, and on a GPU its B."""
+"""Opens a guided engine: chooses its shapes and environment and, on a GPU, finds its B."""
 
 import time
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ def open_guided_engine(
     *,
     inputs: Inputs | None,
 ) -> GuidedEngine | RecordedEngine:
-    """See `engine.factory.open_engine`. On a GPU a B that nobody has set is found by trying."""
+    """See `engine.factory.open_engine`. On a GPU, B is found by trying if nobody has set it."""
     if group["weights_digest"] != model.weights_digest:
         raise ModelError(
             f"the group's weights are {group['weights_digest'][:10]}…, model {model.name} is "
@@ -93,7 +93,7 @@ def _build(
 
 
 def probe(engine: GuidedEngine, group: Mapping[str, Any], model: Model) -> float:
-    """Fill every slot, take three steps and decode; the seconds of the second step."""
+    """Fill every slot, take three steps and decode. Returns the seconds of the second step."""
     row = ImageSpec(
         model=model.name,
         weights_digest=group["weights_digest"],
@@ -106,7 +106,7 @@ def probe(engine: GuidedEngine, group: Mapping[str, Any], model: Model) -> float
         sampler="ddim",
         windows=group.get("windows", 1),
         adapters=tuple(Adapter(**adapter) for adapter in group["adapters"]),
-        # Of three steps the last: the one that is timed is the base's.
+        # The refiner gets only the last of the three steps, so the timed one is the base's.
         refiner_start=0.6 if engine.refined else None,
     )
     seconds = []
@@ -123,7 +123,7 @@ def probe(engine: GuidedEngine, group: Mapping[str, Any], model: Model) -> float
         engine.abandon()
         if model.device.type == "cuda":
             torch.cuda.empty_cache()
-    # The first step also chooses kernels, the last also decodes.
+    # The first step includes the choice of kernels, the last one includes decoding.
     return seconds[1]
 
 

@@ -1,7 +1,7 @@
-"""How an image starts: from noise, from another picture, or from a picture and a mask.
+"""The latents that an image starts from: noise, another picture, or a picture and a mask.
 
-The order in which the image's generator is drawn from is that of diffusers' pipelines, so that
-the same seed gives the same picture there and here.
+The image's generator is used in the same order as in diffusers' pipelines. Every draw moves the
+generator on, so only then does a seed give the same picture there and here.
 """
 
 from collections import OrderedDict
@@ -19,16 +19,17 @@ from imagemill.worker.engine.schedulers import Scheduler
 from imagemill.worker.models.model import Model
 
 DEFAULT_STRENGTH = 0.8
-"""Of an init image, as in diffusers; with a mask everything under it is drawn anew (1.0)."""
+"""The strength of an init image, as in diffusers. With a mask the default is 1.0: everything under
+the mask is drawn anew."""
 
 _KEPT_ENCODINGS = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Blend:
-    """What inpainting with an ordinary model puts back after every step, outside the mask.
+    """What inpainting with an ordinary model restores outside the mask after every step.
 
-    All (1, channels, height, width) in latent cells; `mask` is 1 where the model may draw.
+    All are (1, channels, height, width) in latent cells. `mask` is 1 where the model may draw.
     """
 
     mask: torch.Tensor
@@ -38,10 +39,10 @@ class Blend:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
-    """The state before the first denoiser call.
+    """An image's state before its first denoiser call.
 
-    `extra` are constant channels after the latents' own (an inpainting model's mask and masked
-    picture).
+    `latents` is (1, channels, height, width) in latent cells. `extra` holds constant channels
+    that follow those of the latents: an inpainting model's mask and masked picture.
     """
 
     timesteps: torch.Tensor
@@ -51,7 +52,7 @@ class Start:
 
 
 class Starts:
-    """Makes the starts of one engine's images."""
+    """Makes the `Start` of each image of one engine."""
 
     def __init__(
         self, model: Model, *, width: int, height: int, inputs: Inputs, max_pixels: int
@@ -75,10 +76,11 @@ class Starts:
         self._encodings: OrderedDict[str, Any] = OrderedDict()
 
     def start(self, spec: ImageSpec, scheduler: Scheduler, generator: torch.Generator) -> Start:
-        """The start of an image; `scheduler` has its timesteps set and learns where it begins.
+        """The start of an image.
 
-        A `UsageError` or `ModelError` if the specification does not fit the model, an
-        `InputImageError` if its input can't be used.
+        `scheduler` must have its timesteps set; it is told at which of them the image begins.
+        Raises `UsageError` or `ModelError` if the specification does not fit the model, and
+        `InputImageError` if an input file can't be used.
         """
         if spec.mask is not None:
             return self._from_mask(spec, scheduler, generator)
@@ -91,7 +93,7 @@ class Starts:
         return Start(timesteps=scheduler.timesteps, latents=latents.to(self._model.dtype))
 
     def variation(self, spec: ImageSpec, scheduler: Scheduler, generator: torch.Generator) -> Start:
-        """The start from an init image: what `start` makes of one, for any model."""
+        """The start from an init image, without a mask, for any model."""
         assert spec.init_image is not None
         strength = DEFAULT_STRENGTH if spec.strength is None else spec.strength
         timesteps = _later_timesteps(scheduler, spec.steps, strength)
@@ -126,7 +128,8 @@ class Starts:
             extra = torch.cat([cells, hidden], dim=1)
             return Start(timesteps=timesteps, latents=latents, extra=extra)
         assert image is not None
-        # diffusers encodes the masked picture here too and does not use it; the draw counts.
+        # diffusers also encodes the masked picture here and does not use the result. We only make
+        # the same draw, so that the generator stands where it stands in diffusers.
         self._noise(generator)
         blend = Blend(mask=cells, image=image, noise=noise)
         return Start(timesteps=timesteps, latents=latents, blend=blend)
@@ -138,7 +141,10 @@ class Starts:
         return noise
 
     def encoded(self, digest: str, generator: torch.Generator) -> torch.Tensor:
-        """An init image's latents, sampled by the image's own generator."""
+        """An init image's latents, sampled with the image's own generator.
+
+        The VAE's distribution is cached by digest; only the sampling depends on the seed.
+        """
         if digest in self._encodings:
             self._encodings.move_to_end(digest)
         else:
@@ -151,7 +157,7 @@ class Starts:
         if self._vae is None:
             raise ModelError(f"model {self._model.name} can't start from a picture")
         with self._model.using("vae") as vae:
-            # In the memory format that diffusers' image processor gives it, always the same one.
+            # The picture keeps the memory format of diffusers' image processor: bits depend on it.
             encoded = vae.encode(picture.to(self._model.device, vae.dtype))
         return encoded.latent_dist
 
@@ -174,7 +180,10 @@ class Starts:
 
 
 def put_back(blend: Blend, latents: torch.Tensor, scheduler: Scheduler, time: Any) -> torch.Tensor:
-    """Latents with the picture outside the mask restored, noised for `time`; None: at the end."""
+    """The latents with the picture restored outside the mask.
+
+    The picture gets the noise of the timestep `time`; None means the end, without noise.
+    """
     image = blend.image
     if time is not None:
         image = _noised(scheduler, image, blend.noise, time)
@@ -186,7 +195,10 @@ def _initial_sigma(scheduler: Scheduler) -> Any:
 
 
 def _later_timesteps(scheduler: Scheduler, steps: int, strength: float) -> torch.Tensor:
-    """The timesteps that are left after skipping what `strength` leaves of the picture."""
+    """The timesteps that are left: a `strength` below 1 skips the first ones.
+
+    A scheduler of order 2 has two timesteps for each step, hence `order`.
+    """
     begin = steps - min(int(steps * strength), steps)
     if begin == steps:
         raise UsageError(
@@ -202,7 +214,7 @@ def _later_timesteps(scheduler: Scheduler, steps: int, strength: float) -> torch
 def _noised(
     scheduler: Scheduler, image: torch.Tensor, noise: torch.Tensor, time: torch.Tensor
 ) -> torch.Tensor:
-    # Flow-matching schedulers call the same thing scale_noise.
+    # Flow-matching schedulers call the same operation scale_noise.
     if hasattr(scheduler, "add_noise"):
         noised: torch.Tensor = scheduler.add_noise(image, noise, time)
     else:

@@ -1,7 +1,7 @@
-"""Prompts → tokens in the text encoder's windows, with a weight each.
+"""Prompts → tokens in the text encoder's windows, each token with a weight.
 
-Weights are written as A1111 does: `(word)` counts 1.1 times, `[word]` 1/1.1 times, `(word:1.3)`
-as often as it says; brackets nest, a backslash before one makes it a bracket.
+Weights are written as in A1111: `(word)` has the weight 1.1, `[word]` 1/1.1, `(word:1.3)` 1.3.
+Brackets nest, and their weights multiply. A backslash before a bracket makes it a plain character.
 """
 
 import re
@@ -17,7 +17,7 @@ _PARTS = re.compile(r"\\[()\[\]\\]|\\|[()\[\]]|:\s*([+-]?[.\d]+)\s*\)|[^\\()\[\]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Segment:
-    """Some words of a prompt and how much they count."""
+    """A part of a prompt and its weight."""
 
     words: str
     weight: float = 1.0
@@ -25,7 +25,11 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """One window: `ids` with begin, end and padding, a weight for each; `used` counts the rest."""
+    """One window of the text encoder.
+
+    `ids` are its tokens with begin, end and padding; `weights` has one weight for each. `used` is
+    the number of tokens without the padding.
+    """
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
@@ -33,20 +37,24 @@ class Piece:
 
     @property
     def weighted(self) -> bool:
-        """Whether any token counts more or less than once."""
+        """Whether any token has a weight other than 1."""
         return any(weight != 1.0 for weight in self.weights)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tokens:
-    """A prompt's windows, and its words beyond the last one (None: all fit)."""
+    """A prompt's windows, and the words that did not fit into them (None if all did)."""
 
     pieces: tuple[Piece, ...]
     cut: str | None
 
 
 def parse_weights(prompt: str) -> list[Segment]:
-    """The prompt's segments in order, equal weights joined. Unclosed brackets end with the text."""
+    """The prompt's segments in order; neighbours of equal weight are joined.
+
+    A bracket that is never closed reaches to the end of the prompt. Raises `UsageError` for a
+    weight that is no number.
+    """
     found: list[Segment] = []
     opened: dict[str, list[int]] = {"(": [], "[": []}
 
@@ -76,9 +84,9 @@ def parse_weights(prompt: str) -> list[Segment]:
 
 
 def tokenize(tokenizer: Any, segments: Sequence[Segment], *, window: int, windows: int) -> Tokens:
-    """Fill exactly `windows` windows of `window` tokens each, begin and end marks included.
+    """Fill exactly `windows` windows of `window` tokens each, begin and end tokens included.
 
-    What a prompt does not fill is padding, as the tokenizer pads.
+    The rest is padded with the tokenizer's padding token.
     """
     room = (window - 2) * windows
     ids: list[int] = []
@@ -132,5 +140,5 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        # The prompt is not quoted: this is logged, and the row has it.
+        # The error is logged, so it must not quote the prompt. The row has it anyway.
         raise UsageError(f"prompt weight {text!r} is no number") from None

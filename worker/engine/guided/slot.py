@@ -1,4 +1,8 @@
-"""One image under way: its own sampler, noise, schedule and guidance."""
+"""One image under way, with its own sampler, noise, schedule and guidance.
+
+Images of one batch may differ in sampler and number of steps. That is possible because only the
+denoiser call is shared: every image is stepped on by itself, with its own scheduler object.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +19,7 @@ from imagemill.worker.models.model import Model
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Refining:
-    """What a refiner goes on with: a sampler that begins anew, and texts as it reads them."""
+    """What the refiner continues with: a new scheduler, its timesteps, and the texts for it."""
 
     scheduler: Scheduler
     timesteps: torch.Tensor
@@ -29,8 +33,8 @@ class Slot:
     """An image between its first and its last denoiser call.
 
     `latents` is (1, channels, height, width) in latent cells. `timesteps` stays on the CPU: the
-    schedulers look values up in it, and a lookup on a GPU would make the GPU wait. `later` is what
-    the refiner does after these; `refining` says that it is at it.
+    schedulers look values up in it, and each lookup on a GPU would stop the GPU's queue.
+    `later` is what the refiner does after these timesteps; `refining` says that it has begun.
     """
 
     ticket: int
@@ -51,7 +55,7 @@ class Slot:
 
     @property
     def timestep(self) -> torch.Tensor:
-        """Where in its schedule the image stands: a scalar."""
+        """The timestep of the next denoiser call: a scalar."""
         return self.timesteps[self.index]
 
     @property
@@ -60,11 +64,11 @@ class Slot:
         return self.index >= len(self.timesteps)
 
     def model_input(self) -> torch.Tensor:
-        """The latents as the denoiser wants them at this step, contiguous.
+        """The latents, scaled for this step, with any `extra` channels, contiguous.
 
-        A convolution's bits depend on its input's memory format, and a batch takes its format
-        from its rows: latents that came out of the VAE encoder in another one would change what
-        the neighbours get.
+        They must be contiguous. A convolution's bits depend on the memory format of its input,
+        and a batch takes its format from its rows. The VAE encoder returns another format, so
+        without this an image with an init image would change its neighbours' bits.
         """
         scale = getattr(self.scheduler, "scale_model_input", None)
         scaled: torch.Tensor = self.latents
@@ -75,10 +79,11 @@ class Slot:
         return scaled.contiguous()
 
     def advance(self, negative: torch.Tensor | None, prompt: torch.Tensor) -> None:
-        """Take one step with the denoiser's outputs for this image, each (1, …) like the latents.
+        """Take one step with the denoiser's outputs for this image.
 
-        The arithmetic is diffusers' own, operation by operation: a guidance scale stays a Python
-        number, because as an fp16 tensor it would be rounded first.
+        Each output has the shape of the latents. The arithmetic repeats diffusers' operation by
+        operation, for equal bits. For example the guidance scale stays a Python number, because
+        an fp16 tensor would round it first.
         """
         output = prompt
         if negative is not None:
@@ -96,7 +101,7 @@ class Slot:
         self.hand_over()
 
     def hand_over(self) -> None:
-        """Let the refiner go on, if it is its turn."""
+        """Continue with the refiner if the base's timesteps are finished and there is one."""
         if self.later is None or not self.finished:
             return
         self.scheduler, self.timesteps = self.later.scheduler, self.later.timesteps
@@ -118,11 +123,12 @@ def begin(
 ) -> Slot:
     """An image's state before its first denoiser call.
 
-    All noise, the ancestral samplers' included, comes from one CPU generator seeded with the
-    image's seed: the same numbers on every device. `refined` are the prompt and the negative
-    prompt as the refiner reads them, where the specification wants it.
+    All noise, also that of the ancestral samplers, comes from one CPU generator with the image's
+    seed: so every device gets the same numbers. `refined` holds the prompt and the negative
+    prompt for the refiner, if the specification asks for it. Raises what `Starts.start` and
+    `scheduler_for` raise.
 
-    More than seven parameters: each is a part of the image's state that another module makes.
+    It has more than seven parameters because each is a part of the state that another module makes.
     """
     options = dict(spec.sampler_options)
     scheduler = scheduler_for(spec, model)
@@ -158,14 +164,17 @@ def begin(
 
 
 def rescale_guidance(guided: torch.Tensor, prompt: torch.Tensor, amount: float) -> torch.Tensor:
-    """Guidance rescale, section 3.4 of arXiv:2305.08891, as diffusers computes it."""
+    """Guidance rescale: section 3.4 of arXiv:2305.08891, computed as in diffusers."""
     axes = list(range(1, prompt.ndim))
     ratio = prompt.std(dim=axes, keepdim=True) / guided.std(dim=axes, keepdim=True)
     return amount * (guided * ratio) + (1 - amount) * guided
 
 
 def scheduler_for(spec: ImageSpec, model: Model) -> Scheduler:
-    """An image's sampler, its timesteps set; a `UsageError` if it can't do that many steps."""
+    """An image's scheduler with its timesteps set.
+
+    Raises `UsageError` if the sampler does not allow that many steps.
+    """
     scheduler = make_scheduler(
         spec.sampler,
         dict(spec.sampler_options),
@@ -175,7 +184,7 @@ def scheduler_for(spec: ImageSpec, model: Model) -> Scheduler:
     try:
         scheduler.set_timesteps(spec.steps, device="cpu")
     except (ValueError, IndexError, ZeroDivisionError) as error:
-        # Some samplers can't do with few steps, LCM not with many.
+        # Some samplers need a minimum of steps, and LCM has a maximum.
         raise UsageError(f"sampler {spec.sampler}, {spec.steps} steps: {error}") from error
     return scheduler
 
@@ -183,16 +192,17 @@ def scheduler_for(spec: ImageSpec, model: Model) -> Scheduler:
 def _divided(
     timesteps: torch.Tensor, second: Scheduler, spec: ImageSpec
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The base's timesteps and the refiner's, as diffusers' two pipelines divide them.
+    """The base's timesteps and the refiner's, divided as diffusers' two pipelines divide them.
 
-    `second` is the refiner's sampler; it learns where it begins.
+    `second` is the refiner's scheduler; it is told at which of its timesteps it begins.
     """
     assert spec.refiner_start is not None
     train = second.config.num_train_timesteps
     limit = round(train - spec.refiner_start * train)
     rest = int((second.timesteps < limit).sum())
     if getattr(second, "order", 1) == 2 and rest % 2 == 0:
-        rest += 1  # each step has two halves but the last: none is begun in its second
+        # Each step but the last has two halves, and the refiner must not begin with a second half.
+        rest += 1
     begin = len(second.timesteps) - min(rest, len(timesteps))
     if hasattr(second, "set_begin_index"):
         second.set_begin_index(begin)
