@@ -42,6 +42,7 @@ from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
 from imagemill.scheduler_jobs.manifest import Source, open_source
 from imagemill.scheduler_jobs.pages.job_sheet import job_pages
 from imagemill.scheduler_jobs.submit.beginning import check_beginning
+from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Submission, submit
 
@@ -83,6 +84,7 @@ class RunResult:
     output: Path
     contact_sheet: Path | None
     pictures: NamedPictures
+    foreign_syntax: tuple[ForeignRows, ...]
     interrupted: bool
 
 
@@ -163,6 +165,7 @@ def _run(
         output=out,
         contact_sheet=sheet,
         pictures=pictures,
+        foreign_syntax=submission.foreign_syntax,
         interrupted=interrupted,
     )
 

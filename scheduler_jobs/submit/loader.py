@@ -9,6 +9,7 @@ from imagemill.db.database import Database
 from imagemill.db.errors import ManifestError
 from imagemill.db.queries import job_rows, jobs
 from imagemill.db.queries.job_rows import NewRow
+from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts
 from imagemill.scheduler_jobs.submit.planned_rows import BadRow, Findings, Keys, SettledRow
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
@@ -21,6 +22,7 @@ class Loading:
     ) -> None:
         self.rows = 0
         self.findings = Findings()
+        self.foreign = ForeignCounts()
         self._job_id = job_id
         self._request = request
         self._database = database
@@ -59,6 +61,8 @@ class Loading:
         self.rows += 1
         if isinstance(settled, BadRow):
             self.findings.add(settled)
+        elif settled.foreign:
+            self.foreign.add(settled.number, settled.foreign)
 
     def _insert(
         self, session: Session, chunk: list[SettledRow | BadRow]

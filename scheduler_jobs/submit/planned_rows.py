@@ -12,6 +12,12 @@ from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.scheduler_jobs.expansion import ExpandedRow, Expansion, Templates, expand, parse_grid
 from imagemill.scheduler_jobs.manifest import Limits, ManifestRow, Problem, Source, read_manifest
+from imagemill.scheduler_jobs.manifest.problems import shown
+from imagemill.scheduler_jobs.submit.foreign_syntax import (
+    WAYS_OUT,
+    ForeignSyntax,
+    find_foreign_syntax,
+)
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.submit.occurrences import Occurrences
 from imagemill.scheduler_jobs.submit.planner import PlannedCell, Planner
@@ -44,6 +50,8 @@ class SettledRow:
     cells: tuple[PlannedCell, ...]
     """What the row was expanded to; one cell, where nothing was."""
     occurrence: int = 0
+    foreign: tuple[ForeignSyntax, ...] = ()
+    """What its prompts hold of other tools' syntax."""
 
     @property
     def number(self) -> int:
@@ -172,6 +180,7 @@ def _settled(
         file=source.name,
         limits=limits,
         drawn=drawn,
+        strict=request.strict,
     )
     found = read_manifest(
         source,
@@ -204,7 +213,9 @@ class _Settler:
         file: str,
         limits: Limits,
         drawn: Occurrences,
+        strict: bool,
     ) -> None:
+        self._strict = strict
         self._planner = planner
         self._expansion = expansion
         self._file = file
@@ -223,7 +234,37 @@ class _Settler:
                 cells.append(planned)
         if problems:
             return list(problems.values())
-        return SettledRow(row=row, cells=tuple(cells))
+        foreign = tuple(self._foreign(row, cells))
+        if foreign and self._strict:
+            return [self._refused(row, each) for each in foreign]
+        return SettledRow(row=row, cells=tuple(cells), foreign=foreign)
+
+    def _foreign(self, row: ManifestRow, cells: list[PlannedCell]) -> Iterator[ForeignSyntax]:
+        """What the prompts of a row hold of other tools' syntax, each kind once."""
+        # A backslash keeps what looks like a template from being one: then it was meant.
+        expanded = self._expansion.variants != "off" and "\\" in row.prompt
+        texts = {
+            (text, cell.parameters.prompt_weighting or False)
+            for cell in cells
+            for text in (cell.row.prompt, cell.parameters.negative_prompt or "")
+        }
+        kinds: set[str] = set()
+        for text, weighted in sorted(texts):
+            line = text == row.verbatim.strip()
+            for each in find_foreign_syntax(text, weighted=weighted, expanded=expanded, line=line):
+                if each.kind not in kinds:
+                    kinds.add(each.kind)
+                    yield each
+
+    def _refused(self, row: ManifestRow, foreign: ForeignSyntax) -> Problem:
+        return Problem(
+            file=self._file,
+            row=row.number,
+            line=row.line or None,
+            column="prompt",
+            found=f"{shown(foreign.piece)}, another tool's {foreign.kind}",
+            allowed=WAYS_OUT[foreign.kind],
+        )
 
     def _expanded(self, row: ManifestRow) -> Iterator[ExpandedRow | Problem]:
         occurrence = 0

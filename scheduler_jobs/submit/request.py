@@ -23,6 +23,8 @@ class SubmissionRequest:
     skip_bad_rows: bool = False
     literal_words: bool = False
     """Whether `nan`, `None` and their like are prompts."""
+    strict: bool = False
+    """Whether a row whose prompts hold another tool's syntax is bad."""
     variants: Variants = "off"
     draws: int = 1
     """Prompts drawn of each row, where `variants` is `sample`."""

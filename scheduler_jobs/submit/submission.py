@@ -27,6 +27,7 @@ from imagemill.db.states import JobState
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
 from imagemill.scheduler_jobs.manifest import Problem, Source, open_source
+from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts, ForeignRows
 from imagemill.scheduler_jobs.submit.loader import Loading
 from imagemill.scheduler_jobs.submit.occurrences import Occurrences
 from imagemill.scheduler_jobs.submit.planned_rows import BadRow, Findings, Keys, chunks, settle_rows
@@ -62,6 +63,7 @@ class Plan:
     groups: tuple[PlannedGroup, ...]
     long_prompts: int
     long_prompt_rows: tuple[tuple[int, str], ...]
+    foreign_syntax: tuple[ForeignRows, ...]
     reused: int | None
     seconds: float
 
@@ -79,6 +81,7 @@ class Submission:
     reused: int
     bad_rows: int
     problems: tuple[Problem, ...]
+    foreign_syntax: tuple[ForeignRows, ...]
     nothing_to_do: bool
 
 
@@ -89,7 +92,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     """
     started = time.monotonic()
     groups: Counter[tuple[str, int, int, bool]] = Counter()
-    findings = Findings()
+    findings, foreign = Findings(), ForeignCounts()
     long_rows: list[tuple[int, str]] = []
     rows = long_prompts = reused = 0
     with open_source(request.manifest, settings) as source, closing(Occurrences()) as seen:
@@ -101,6 +104,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
                     findings.add(settled)
                     continue
                 rows += 1
+                foreign.add(settled.number, settled.foreign)
                 for cell in settled.cells:
                     if cell.cut is None:
                         continue
@@ -125,6 +129,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
         ),
         long_prompts=long_prompts,
         long_prompt_rows=tuple(long_rows),
+        foreign_syntax=foreign.found(),
         reused=None if database is None else reused,
         seconds=time.monotonic() - started,
     )
@@ -159,7 +164,7 @@ def submit(
                 loading.reject()
             database.run(lambda session: jobs.open_job(session, job.id))
             _wake(settings, request.route)
-    return _submission(database, job.id, created=created, findings=loading.findings)
+    return _submission(database, job.id, created=created, loading=loading)
 
 
 def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> NewJob:
@@ -178,6 +183,8 @@ def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> 
     }
     if request.literal_words:
         identity["literal_words"] = True
+    if request.strict:
+        identity["strict"] = True
     return NewJob(
         name=request.name or PurePosixPath(source.name).name.split(".")[0] or "job",
         identity=sha256_of(canonical_json(identity)),
@@ -203,9 +210,7 @@ def _expansion_identity(request: SubmissionRequest) -> dict[str, object] | None:
     }
 
 
-def _submission(
-    database: Database, job_id: int, *, created: bool, findings: Findings
-) -> Submission:
+def _submission(database: Database, job_id: int, *, created: bool, loading: Loading) -> Submission:
     with database.reading() as session:
         job = session.get_one(Job, job_id)
         counts = count_images(session, [job_id])[job_id]
@@ -218,7 +223,8 @@ def _submission(
         ready=counts.ready,
         reused=counts.done if created else 0,
         bad_rows=job.bad_rows,
-        problems=tuple(findings.problems),
+        problems=tuple(loading.findings.problems),
+        foreign_syntax=loading.foreign.found(),
         nothing_to_do=counts.pending == 0,
     )
 

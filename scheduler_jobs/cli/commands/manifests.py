@@ -1,7 +1,7 @@
 """`run`, `plan` and `submit`: what starts with a manifest."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +23,7 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, duration, number, plural
 from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
+from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Plan, Submission
 from imagemill.scheduler_jobs.submit.submission import plan as make_plan
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 SHOWN_GROUPS = 10
 SHOWN_CUT_CHARACTERS = 60
+SHOWN_PIECE_CHARACTERS = 30
 
 
 @click.command(cls=ManifestCommand)
@@ -157,6 +159,7 @@ def run(
                 "database": result.database,
                 "output": str(result.output),
                 "pictures": str(result.pictures.folder),
+                "foreign_syntax": result.foreign_syntax,
             }
         )
     else:
@@ -209,6 +212,7 @@ def _print_run(result: "RunResult", out: Path) -> None:
             ("database", result.database),
         )
     )
+    _print_foreign(result.foreign_syntax)
     if result.pictures.taken:
         output.line(
             f"{plural(result.pictures.taken, 'name')} in {result.pictures.folder} belong to other "
@@ -260,6 +264,7 @@ def _print_plan(planned: Plan, request: SubmissionRequest) -> None:
         )
         for row, cut in planned.long_prompt_rows:
             output.line(f"  row {row}: …{output.shortened(cut, SHOWN_CUT_CHARACTERS)}")
+    _print_foreign(planned.foreign_syntax)
     if planned.bad_rows and not request.skip_bad_rows:
         output.line(
             f"error: {plural(planned.bad_rows, 'bad row')}; submitting queues nothing until they "
@@ -290,4 +295,19 @@ def _print_submission(submission: Submission) -> None:
             f"{plural(submission.bad_rows, 'bad row')} skipped; "
             f"`imagemill errors {submission.job_id}` lists them"
         )
+    _print_foreign(submission.foreign_syntax)
     output.line(f"`imagemill watch {submission.job_id}` follows it")
+
+
+def _print_foreign(found: Sequence[ForeignRows]) -> None:
+    """Say how many rows hold another tool's syntax, a line for each kind of it."""
+    for each in found:
+        rows = ", ".join(
+            f"row {row}: {output.shortened(piece, SHOWN_PIECE_CHARACTERS)}"
+            for row, piece in each.examples
+        )
+        more = ", …" if each.rows > len(each.examples) else ""
+        output.line(
+            f"{plural(each.rows, 'row')} with another tool's {each.kind}, which the model reads "
+            f"as words ({rows}{more}); --strict refuses them"
+        )

@@ -111,6 +111,11 @@ _JOB_OPTIONS = (
         is_flag=True,
         help="Take nan, None, NULL and their like as prompts, not as missing ones.",
     ),
+    click.option(
+        "--strict",
+        is_flag=True,
+        help="Refuse rows whose prompts hold another tool's syntax, such as --ar 16:9.",
+    ),
     click.option("--skip-bad-rows", is_flag=True, help="Record bad rows and render the others."),
 )
 
@@ -207,6 +212,7 @@ def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
         format=options.pop("manifest_format"),
         skip_bad_rows=options.pop("skip_bad_rows"),
         literal_words=options.pop("literal_words"),
+        strict=options.pop("strict"),
         grid=tuple(options.pop("grid")),
         variants=options.pop("variants"),
         draws=options.pop("draws"),

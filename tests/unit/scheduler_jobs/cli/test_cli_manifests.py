@@ -11,7 +11,9 @@ from imagemill.scheduler_jobs.local import run as embedded_run
 from imagemill.scheduler_jobs.local.pictures import NamedPictures
 from imagemill.scheduler_jobs.local.run import RunResult
 from imagemill.scheduler_jobs.submit import submission
+from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.submission import FIRST_TOKENS
+from tests.helpers.places import DATA
 
 GOOD = "prompt,steps,Mood\na red circle,,calm\na blue star,30,wild\n"
 BAD = "prompt,steps\n,10\na blue star,many\na ring,20\n"
@@ -200,6 +202,7 @@ def a_result(out: Path, **changes) -> RunResult:
         "output": out,
         "contact_sheet": out / "contact-sheet.png",
         "pictures": NamedPictures(folder=out / "pictures", named=2, taken=0),
+        "foreign_syntax": (),
         "interrupted": False,
     }
     return RunResult(**{**values, **changes})
@@ -230,7 +233,7 @@ def test_run_ends_with_one_object_of_exactly_these_keys(
     assert answer.code == 0
     assert list(json.loads(answer.out)) == [
         *("job", "requested", "rendered", "reused", "done", "dead"),
-        *("seconds", "images_per_second", "database", "output", "pictures"),
+        *("seconds", "images_per_second", "database", "output", "pictures", "foreign_syntax"),
     ]
     request, settings, where = seen[0]
     assert where == out
@@ -276,3 +279,52 @@ def test_ctrl_c_is_answered_at_once_and_ends_the_run_cleanly(
     assert answer.code == 130
     assert "stopping" in answer.err
     assert signal.getsignal(signal.SIGINT) is before
+
+
+MIDJOURNEY = DATA / "cases" / "midjourney.csv"
+
+
+def test_another_tool_s_syntax_is_counted_and_shown(at_home, tmp_path):
+    assert (
+        "1 row with another tool's flags, which the model reads as words (row 1: --ar 16:9); "
+        "--strict refuses them"
+    ) in at_home("plan", MIDJOURNEY).out.splitlines()
+    file = tmp_path / "many.csv"
+    file.write_text(
+        "prompt,negative_prompt\n" + '"a {b|c} (d:1.3)",blurry\n' * 7 + "a,<lora:x:1>\n"
+    )
+    found = [
+        {"kind": "networks", "rows": 1, "examples": [[8, "<lora:x:1>"]]},
+        {"kind": "weights", "rows": 7, "examples": [[row, "(d:1.3)"] for row in range(1, 6)]},
+        {"kind": "templates", "rows": 7, "examples": [[row, "{b|c}"] for row in range(1, 6)]},
+    ]
+    assert at_home("plan", file, "--json").json["foreign_syntax"] == found
+    assert at_home("submit", file, "--json").json["foreign_syntax"] == found
+    read = at_home("plan", file, "--prompt-weighting", "true", "--variants", "all", "--json").json
+    assert [each["kind"] for each in read["foreign_syntax"]] == ["networks"]
+
+
+@pytest.mark.parametrize("command", ["plan", "submit"])
+def test_strict_refuses_rows_with_another_tool_s_syntax(at_home, command):
+    answer = at_home(command, MIDJOURNEY, "--strict")
+    assert answer.code == 2
+    assert answer.err.splitlines()[0] == (
+        f'{MIDJOURNEY}:1: prompt: "--ar 16:9", another tool\'s flags; '
+        "a column of its own for each option, such as width; else words alone"
+    )
+
+
+def test_strict_rows_are_skipped_like_other_bad_rows(at_home, tmp_path):
+    file = tmp_path / "two.csv"
+    file.write_text("prompt\na red circle --ar 16:9\na red circle (16:9)\n")
+    told = at_home("submit", file, "--strict", "--skip-bad-rows", "--json").json
+    assert (told["requested"], told["bad_rows"]) == (1, 1)
+    again = at_home("submit", file, "--skip-bad-rows", "--json").json
+    assert again["requested"] == 2, "another submission"
+
+
+def test_run_says_what_it_rendered_as_words(imagemill, manifest, tmp_path, pretended_run):
+    pretended_run(foreign_syntax=(ForeignRows(kind="flags", rows=9, examples=((2, "--v 5"),)),))
+    answer = imagemill("run", manifest, "--out", tmp_path / "out")
+    assert "9 rows with another tool's flags" in answer.out
+    assert "(row 2: --v 5, …)" in answer.out
