@@ -1,4 +1,4 @@
-"""`imagemill models pull` and `imagemill certify`. Light to import: torch is loaded when run."""
+"""`imagemill models pull` and `imagemill certify`. torch is imported only when they run."""
 
 import json
 import sys

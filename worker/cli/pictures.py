@@ -1,4 +1,4 @@
-"""`imagemill roundtrip`. Light to import: torch is loaded when run."""
+"""`imagemill roundtrip`. torch is imported only when it runs."""
 
 import json
 from pathlib import Path

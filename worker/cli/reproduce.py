@@ -1,4 +1,4 @@
-"""The command `reproduce`: where the samples come from, and how verdicts are told."""
+"""The command `reproduce`: finds the samples and prints the results."""
 
 import json
 import math
@@ -34,16 +34,16 @@ _NOT_CERTIFIED = f"as its certificate says: bits depend on the batch there; {HOW
 
 
 _MOST_OF_EITHER = 512
-"""What the setting `slots` allows; more threads than that has no machine to gain from."""
+"""The most slots that the setting allows. More threads than that would help on no machine."""
 
 _SHOWN = 80
-"""Characters of a file's own words in a line."""
+"""The most characters of a value from a file that a line shows."""
 
 
 def collect(
     settings: Settings, *, what: Sequence[str], job: str | None, sample: int
 ) -> list[Sample]:
-    """The samples that a command line names: ids, files, and some of a job's images."""
+    """The samples that a command line names: images by id, files, and some images of a job."""
     ids = [int(word) for word in what if word.isdecimal()]
     samples = [_from_file(Path(word), settings) for word in what if not word.isdecimal()]
     if not ids and job is None:
@@ -60,7 +60,7 @@ def collect(
 
 
 def report(samples: Sequence[Sample], settings: Settings, *, as_json: bool) -> bool:
-    """Render, compare and tell; whether every promise was kept."""
+    """Render and compare the samples, print each result; return whether every promise was kept."""
     prepare_process(settings)
     verdicts = []
     inputs = partial(fetch_input, open_storage(settings))
@@ -81,7 +81,7 @@ def report(samples: Sequence[Sample], settings: Settings, *, as_json: bool) -> b
 
 
 def _from_file(path: Path, settings: Settings) -> Sample:
-    """A file may come from anywhere: it gets no more of this machine than a manifest's row."""
+    """The sample in a file. A file may come from anybody, so a manifest row's limits apply."""
     record, pixels = read_record(path, max_pixels=settings.max_pixels)
     try:
         RenderLimits.from_settings(settings).check_spec(record.spec)
@@ -98,7 +98,7 @@ def _from_file(path: Path, settings: Settings) -> Sample:
 
 
 def _check_shape(environment: Mapping[str, Any]) -> None:
-    """B and threads are taken over from what a file says it was rendered by."""
+    """Check the B and the number of threads that a file names, because we will use them."""
     shapes = environment.get("shapes") or {}
     slots = shapes.get("slots") if isinstance(shapes, Mapping) else shapes
     for name, value in (("slots", slots), ("threads", environment.get("threads"))):

@@ -1,4 +1,4 @@
-"""The worker's side of the command line. Light to import: torch is loaded by the children."""
+"""The worker's commands. torch is imported only by the children and by `reproduce`."""
 
 import os
 import re
@@ -18,7 +18,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def _plain_name(ctx: click.Context, parameter: click.Parameter, name: str | None) -> str | None:
-    """The name stands in Flower's pages, its metrics and every worker's log."""
+    """Check a worker's name: it appears in Flower's pages and metrics and in every log line."""
     del ctx, parameter
     if name is not None and _NAME.fullmatch(name) is None:
         raise click.BadParameter(f"{name!r}; allowed: 1 to 64 letters, digits, _, . and -")
@@ -44,7 +44,7 @@ def worker(route: str | None, children: int | None, name: str | None) -> None:
     Example: imagemill worker --children 2
     """
     settings = Settings.load()
-    configure_logging(settings)  # here already: Celery warns before it asks for its logging
+    configure_logging(settings)  # before Celery, which logs warnings before it sets up logging
     warn_of_broker(settings)
     check_schema(Database.from_settings(settings))
     route = route or settings.route
@@ -54,7 +54,7 @@ def worker(route: str | None, children: int | None, name: str | None) -> None:
 
     app.worker_main(
         [
-            "--quiet",  # its banner is no line of a log
+            "--quiet",  # Celery's banner is not a log line
             "worker",
             "--pool=prefork",
             f"--concurrency={children or settings.children or _default_children(settings)}",
@@ -69,7 +69,7 @@ def worker(route: str | None, children: int | None, name: str | None) -> None:
 
 
 def _default_children(settings: Settings) -> int:
-    """One child per GPU; on a CPU one per core and intra-op thread."""
+    """One child for each GPU. Without a GPU: the number of cores divided by `threads`."""
     if settings.device != "cpu":
         gpus = _gpu_count()
         if gpus:
@@ -78,7 +78,7 @@ def _default_children(settings: Settings) -> int:
 
 
 def _gpu_count() -> int:
-    """GPUs by the driver's own files, without loading torch into the parent."""
+    """The number of GPUs, from the driver's files: the parent must not import torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([gpu for gpu in visible.split(",") if gpu and gpu != "-1"])

@@ -1,9 +1,11 @@
-"""Pictures as files: encode pixels together with what is known of them, and read both back.
+"""Pictures as files: writes pixels together with their record, and reads both back.
 
-Every file carries two descriptions: the infotext that other tools parse, and our own record.
-PNG holds them in the text chunks `parameters` and `imagemill`; JPEG and WebP in EXIF
-`UserComment` and in XMP. The same pixels and record give the same bytes: no time, no host, no
-job goes into a file. `docs/files.md` shows what is inside.
+Every file carries two descriptions: the infotext that other tools read, and our own record. PNG
+has them in the text chunks `parameters` and `imagemill`; JPEG and WebP have them in the EXIF field
+`UserComment` and in XMP. `docs/files.md` shows what is inside.
+
+The same pixels and record give the same bytes, because no time, host or job goes into a file. Two
+workers that render one image thus write the same file, and the store sees no conflict.
 """
 
 import hashlib
@@ -29,25 +31,26 @@ INFOTEXT_KEY = "parameters"
 RECORD_KEY = "imagemill"
 
 JPEG_QUALITY = 95
-"""Where the request names none. Chroma is never subsampled: data sets are looked at closely."""
+"""The quality if the request names none. Chroma is never subsampled: it would blur colours."""
 
 MAX_PIXELS = 4096 * 4096
-"""The default of the setting `max_pixels`: a larger picture is not decoded."""
+"""The default of the setting `max_pixels`. A larger picture is not decoded."""
 
 _FILE_BYTES_A_PIXEL = 4
 _FILE_BYTES_BESIDE = 1 << 24
-"""A file of ours has at most 3 bytes a pixel, and a record beside them."""
+"""Limits for reading. A file of ours has about 3 bytes for each pixel, and a record beside them."""
 
 MAX_RECORD_CHARACTERS = 1 << 22
-"""Ours has some ten thousand; the longest prompts, every character escaped, make half a million."""
+"""The longest record that is read. A usual one has some ten thousand characters; the longest
+allowed prompts, with every character escaped, make half a million."""
 
 _COMMENT_UNITS = 32_000
-"""UTF-16 units of infotext that fit a JPEG segment beside the headers."""
+"""The UTF-16 units of infotext that fit into a JPEG segment beside its headers."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncodedImage:
-    """A file: its bytes, their SHA-256, and the SHA-256 of the raw RGB it was made of."""
+    """A file: its bytes, their SHA-256 (hex), and the SHA-256 of the raw RGB pixels."""
 
     body: bytes
     sha256: str
@@ -60,8 +63,8 @@ class EncodedImage:
 def encode(pixels: Pixels, record: ImageRecord) -> EncodedImage:
     """The file that `record.spec` asks for: its format, quality and size.
 
-    `quality` None is JPEG at 95 and lossless WebP; PNG is always lossless. A `ValueError` if
-    the pixels are not height x width x 3 of uint8 as the specification says.
+    With `quality` None, JPEG has quality 95 and WebP is lossless. PNG is always lossless. Raises
+    `ValueError` if the pixels are not (height, width, 3), uint8, as the specification says.
     """
     spec = record.spec
     if pixels.shape != (spec.height, spec.width, 3) or pixels.dtype != np.uint8:
@@ -82,7 +85,8 @@ def encode(pixels: Pixels, record: ImageRecord) -> EncodedImage:
             extra=xmp.jpeg_segments(record.to_json()),
         )
     else:
-        # Effort 1 of 6: a sixth smaller than 0 at 30 ms for 512x512; higher gains next to nothing.
+        # Effort 1 of 6 takes 30 ms for 512x512 and gives files a sixth smaller than effort 0.
+        # Higher ones gain next to nothing.
         lossless: dict[str, Any] = {"lossless": True, "quality": 0, "method": 1}
         body = _saved(
             pixels,
@@ -104,15 +108,15 @@ def encode(pixels: Pixels, record: ImageRecord) -> EncodedImage:
 def read_record(
     source: bytes | Path, *, max_pixels: int = MAX_PIXELS
 ) -> tuple[ImageRecord, Pixels]:
-    """The record in an imagemill file, and the pixels as stored there.
+    """The record and the pixels in an imagemill file.
 
-    A `RecordError` names the file and what is wrong: not a picture, no record, damaged, or more
-    than `max_pixels`. The pixels of a lossless file are checked against the record's hash.
+    Raises `RecordError` if the file is no picture, has no record, is damaged, or has more than
+    `max_pixels` pixels. The pixels of a lossless file are checked against the record's hash.
     """
     name = str(source) if isinstance(source, Path) else "the file"
     try:
         with warnings.catch_warnings():
-            # Our limit on pixels is exact, and damage ends in one error: no warnings beside them.
+            # Our own checks end in one error, so Pillow's warnings are not needed.
             warnings.simplefilter("ignore")
             record, pixels = _read(source, max_pixels=max_pixels)
     except FileNotFoundError:
@@ -124,13 +128,13 @@ def read_record(
     except RecordError as error:
         raise RecordError(f"{name}: {error}") from error
     except (OSError, SyntaxError, ValueError, struct.error) as error:
-        # What Pillow raises for a broken file, by format and by kind of damage.
+        # Pillow raises any of these for a broken file, depending on the format and the damage.
         raise RecordError(f"{name}: damaged ({error})") from error
     return record, pixels
 
 
 def _read(source: bytes | Path, *, max_pixels: int) -> tuple[ImageRecord, Pixels]:
-    # A WebP is read whole before anything is known of it.
+    # Pillow reads a whole WebP before it knows its size, so the file's length is checked first.
     size = source.stat().st_size if isinstance(source, Path) else len(source)
     most = _FILE_BYTES_BESIDE + _FILE_BYTES_A_PIXEL * max_pixels
     if size > most:
@@ -180,7 +184,7 @@ def _saved(pixels: Pixels, format_: str, **options: Any) -> bytes:
 def _user_comment(text: str) -> bytes:
     """An EXIF block (big-endian TIFF) whose only entry is `UserComment`, as piexif writes it.
 
-    Pillow would give the entry the type BYTE; readers want UNDEFINED.
+    Pillow would give the entry the type BYTE, but readers expect UNDEFINED.
     """
     comment = b"UNICODE\0" + text.encode("utf-16-be")
     first_folder, exif_folder, after = 8, 26, 44

@@ -1,10 +1,9 @@
-"""A1111 "infotext": the parameters of a picture as the text that other tools parse.
+"""A1111 "infotext": a picture's parameters as a text that other tools read.
 
-The de-facto standard of Civitai, ComfyUI's loaders and every prompt reader. It is for people and
-for those tools: the format can't say everything (a prompt with a line that starts with
-`Negative prompt:` is ambiguous in it), `records` holds what is exact. Source of the layout and of
-the quoting: AUTOMATIC1111's `modules/processing.py` and
-`modules/infotext_utils.py`.
+Civitai, ComfyUI's loaders and prompt readers use this format. It can't express everything: for
+example, a prompt with a line that starts with `Negative prompt:` is ambiguous. The exact values
+are in the record (`records`). The layout and the quoting follow AUTOMATIC1111's
+`modules/processing.py` and `modules/infotext_utils.py`.
 """
 
 import json
@@ -16,19 +15,19 @@ from imagemill.db.samplers import BY_NAME
 from imagemill.db.specs import ImageSpec
 
 SHORT_HASH = 10
-"""How many hex digits of a SHA-256 this format gives."""
+"""The number of hex digits of a SHA-256 in this format."""
 
 NEGATIVE = "Negative prompt:"
 
 PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-"""What readers match over and over on the last line; they want at least 3 matches."""
+"""The pattern that readers match repeatedly on the last line. They want at least 3 matches."""
 
 LEAST_PARAMETERS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedInfotext:
-    """What a reader finds in an infotext; `parameters` are strings, unquoted, in file order."""
+    """The contents of an infotext; `parameters` are unquoted strings in the order of the file."""
 
     prompt: str
     negative_prompt: str
@@ -36,9 +35,9 @@ class ParsedInfotext:
 
 
 def infotext(spec: ImageSpec, *, version: str) -> str:
-    """The infotext of a picture rendered to `spec` by imagemill `version`.
+    """The infotext of a picture that imagemill `version` rendered for `spec`.
 
-    What a text chunk can't hold is replaced by U+FFFD: NUL, and surrogates without a partner.
+    Characters that a text chunk can't hold (NUL and lone surrogates) are replaced by U+FFFD.
     """
     lines = [spec.prompt] if spec.prompt else []
     if spec.negative_prompt:
@@ -49,10 +48,10 @@ def infotext(spec: ImageSpec, *, version: str) -> str:
 
 
 def parse_infotext(text: str) -> ParsedInfotext:
-    """Read an infotext as A1111 does, but keep the prompts' own whitespace.
+    """Read an infotext as A1111 does, but keep the whitespace of the prompts.
 
-    As there, the first line that starts with `Negative prompt:` ends the prompt, and a last line
-    with fewer than three parameters belongs to the prompts.
+    The first line that starts with `Negative prompt:` ends the prompt. A last line with fewer
+    than three parameters belongs to the prompts.
     """
     *lines, last = text.split("\n")
     matches = PARAMETER.findall(last)
@@ -68,15 +67,15 @@ def parse_infotext(text: str) -> ParsedInfotext:
 
 
 def shortened(text: str, *, units: int) -> str:
-    """The infotext with its prompts cut, so that it has at most `units` UTF-16 code units.
+    """The infotext with its prompts cut to at most `units` UTF-16 code units in all.
 
-    The parameters are kept whole, and "…" marks the cut.
+    The parameters stay whole, and "…" marks the cut.
     """
     if _utf16_units(text) <= units:
         return text
     prompts, _, parameters = text.rpartition("\n")
     room = 2 * (units - _utf16_units(parameters) - len("…\n"))
-    # Half a surrogate pair at the end of what fits is dropped.
+    # "ignore" drops half a surrogate pair at the end.
     kept = prompts.encode("utf-16-be")[:room].decode("utf-16-be", "ignore")
     return f"{kept}…\n{parameters}"
 
@@ -124,7 +123,8 @@ def _number(value: float) -> str:
 
 
 def _quoted(value: str) -> str:
-    # A1111 quotes for the first three; edges that a reader would strip or unquote need it too.
+    # A1111 quotes values with a comma, a colon or a line end. Spaces at the ends and a leading
+    # quote need it too, because readers would strip them.
     plain = not any(c in value for c in ",:\n") and value == value.strip() != ""
     if plain and not value.startswith('"'):
         return value

@@ -1,8 +1,8 @@
-"""The record that every file carries: enough to render the picture again with no database.
+"""The record in every file: enough to render the picture again without a database.
 
-It says nothing about the job that asked for the picture, because several jobs may share the file.
-Its JSON is plain ASCII, so that any text a prompt may hold (NUL, lone surrogates, controls that
-XML forbids) survives exactly in every container.
+It does not name the job that asked for the picture, because several jobs may share the file. Its
+JSON is plain ASCII. So every character of a prompt, even NUL, a lone surrogate or a control
+character that XML forbids, survives in every kind of file.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from imagemill.db.specs import METADATA_VERSION, ImageSpec
 from imagemill.db.states import Outcome
 
 Pixels = npt.NDArray[np.uint8]
-"""A picture: height x width x 3, RGB, uint8."""
+"""A picture: (height, width, 3), RGB, uint8."""
 
 
 @cache
@@ -32,11 +32,11 @@ def installed_version() -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageRecord:
-    """What is known of one rendered picture.
+    """What is known about one rendered picture.
 
-    `environment` is the whole fingerprint that it was rendered by, `pixels_sha256` is of the
-    pixels before they were encoded, and `prompt_cut` the end of the prompt that the text encoder
-    did not see (None if it saw all).
+    `environment` is the whole document of the environment that rendered it. `pixels_sha256` is
+    the hash of the pixels before encoding. `prompt_cut` is the end of the prompt that the text
+    encoder did not read, or None.
     """
 
     spec: ImageSpec
@@ -47,7 +47,7 @@ class ImageRecord:
     version: str = field(default_factory=installed_version)
 
     def to_json(self) -> str:
-        """One line of ASCII JSON with sorted keys: the same record, the same text."""
+        """One line of ASCII JSON with sorted keys: equal records give equal texts."""
         document = {
             "imagemill": self.version,
             "metadata_version": METADATA_VERSION,
@@ -62,9 +62,10 @@ class ImageRecord:
 
     @classmethod
     def from_json(cls, text: str) -> "ImageRecord":
-        """The record that `to_json` wrote; a `RecordError` says what is wrong with another text.
+        """The record that `to_json` wrote. Raises `RecordError` for any other text.
 
-        The request key is checked against the specification, so a record edited by hand is found.
+        The request key is checked against the specification, so a record that somebody has edited
+        is refused.
         """
         try:
             document = json.loads(text)
@@ -94,6 +95,6 @@ class ImageRecord:
 def pixels_sha256(pixels: Pixels) -> str:
     """SHA-256 (hex) of the raw RGB bytes, row by row from the top left.
 
-    The size is not part of it: width and height stand beside it wherever it is stored.
+    The size is not included: width and height are stored beside it everywhere.
     """
     return hashlib.sha256(np.ascontiguousarray(pixels).reshape(-1).data).hexdigest()

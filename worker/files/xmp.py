@@ -1,7 +1,7 @@
-"""Our record as XMP, for the formats that have no text chunks.
+"""Our record as XMP, for the file formats that have no text chunks.
 
-The packet is written and found as text and never handed to an XML parser, so a hostile file
-can't make one expand entities. A JPEG segment holds 64 KB: a longer record goes into segments of
+The packet is written and searched as text, without an XML parser: a parser could be attacked with
+expanding entities. A JPEG segment holds 64 KB, so a longer record is split into segments of
 extended XMP. Source: Adobe's XMP specification, part 1 (packets) and part 3, section 1.1.3.1.
 """
 
@@ -17,7 +17,7 @@ _APP1 = b"\xff\xe1"
 _STANDARD = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 _SEGMENT_BYTES = 65_000
-"""What one segment carries at most: 65,533 bytes less the headers, rounded down."""
+"""The most bytes in one segment: 65,533 less the headers, rounded down."""
 
 _PACKET = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
@@ -42,7 +42,7 @@ def packet(record: str) -> bytes:
 
 
 def jpeg_segments(record: str) -> bytes:
-    """The APP1 segments that hold a record in a JPEG: one, or several of extended XMP."""
+    """The APP1 segments of a JPEG that hold a record: one, or several of extended XMP."""
     whole = packet(record)
     if len(whole) <= _SEGMENT_BYTES:
         return _segment(_STANDARD + whole)
@@ -55,13 +55,17 @@ def jpeg_segments(record: str) -> bytes:
 
 
 def find_record(data: bytes) -> str | None:
-    """The record's text in the bytes of a packet, None if there is none."""
+    """The record's text in the bytes of a packet; None if there is none."""
     found = _FOUND.search(data)
     return html.unescape(found[1].decode("utf-8", "replace")) if found else None
 
 
 def find_jpeg_record(segments: Iterable[bytes]) -> str | None:
-    """The record's text in a JPEG's application segments (without marker and length)."""
+    """The record's text in a JPEG's application segments; None if there is none.
+
+    The segments come without marker and length. Those of extended XMP may be in any order; each
+    carries its offset.
+    """
     parts: dict[int, bytes] = {}
     packets = []
     for segment in segments:

@@ -1,7 +1,7 @@
 """LoRA adapters and textual-inversion embeddings: safetensors files added to a loaded model.
 
-Adapters belong to a group: while an engine of that group works, the model wears exactly them.
-Embeddings belong to the model's registry entry and are loaded with it.
+Adapters belong to a group: while an engine of that group works, exactly these adapters are active.
+Embeddings belong to the model's registry entry and are loaded with the model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,10 +32,10 @@ class WornAdapter:
 def find_adapters(
     group: Sequence[Mapping[str, Any]], registry: Registry
 ) -> tuple[WornAdapter, ...]:
-    """The files of a group's adapters (`ImageSpec.group()["adapters"]`), in its order.
+    """The files of a group's adapters (`ImageSpec.group()["adapters"]`), in the same order.
 
-    By name where that has the digest, else whichever registered file has it; a `ModelError` if
-    none has.
+    An adapter is looked up by name first. If that file has another digest, any registered file
+    with the digest is taken. Raises `ModelError` if there is none.
     """
     return tuple(
         WornAdapter(
@@ -48,10 +48,10 @@ def find_adapters(
 
 
 def wear(model: Model, adapters: tuple[WornAdapter, ...]) -> None:
-    """Make the model wear these adapters and no others; nothing happens if it does already.
+    """Make exactly these adapters active; do nothing if they are already.
 
-    Without adapters the model's modules are its own again, bit for bit. A `ModelError` if a file
-    does not fit the model.
+    Without adapters the model's modules are again as they were loaded, bit for bit. Raises
+    `ModelError` if a file does not fit the model.
     """
     wanted = tuple((adapter.digest, adapter.weight) for adapter in adapters)
     if model.active_adapters == wanted:
@@ -61,7 +61,7 @@ def wear(model: Model, adapters: tuple[WornAdapter, ...]) -> None:
     if adapters and model.tuning.fused:
         raise ModelError("adapters do not fit fused projections: unset IMAGEMILL_FUSE_PROJECTIONS")
     pipeline = _pipeline(model)
-    # Weights made under inference mode could never be taken off again.
+    # Weights that were created in inference mode can't be removed again, so it is off here.
     with torch.inference_mode(mode=False), torch.no_grad():
         if model.active_adapters:
             pipeline.unload_lora_weights()
@@ -79,7 +79,7 @@ def wear(model: Model, adapters: tuple[WornAdapter, ...]) -> None:
                     use_safetensors=True,
                 )
             pipeline.set_adapters(names, [adapter.weight for adapter in adapters])
-        except Exception as error:  # diffusers and peft tell a misfit in a dozen ways
+        except Exception as error:  # diffusers and peft raise many kinds of error for a misfit
             pipeline.unload_lora_weights()
             files = ", ".join(adapter.file.name for adapter in adapters)
             raise ModelError(f"adapters {files} do not fit model {model.name}: {error}") from error
@@ -90,10 +90,11 @@ def wear(model: Model, adapters: tuple[WornAdapter, ...]) -> None:
 
 
 def add_embeddings(model: Model, embeddings: Mapping[str, Path]) -> None:
-    """Teach the model's tokenizers and text encoders some tokens; a `ModelError` if one can't be.
+    """Add the tokens of embedding files to the model's tokenizers and text encoders.
 
-    A token of several vectors takes as many places in the prompt's window. A model of two text
-    encoders (SDXL) takes files with vectors for each, under the keys `clip_l` and `clip_g`.
+    A token with several vectors takes as many places in the prompt's window. A model with two text
+    encoders (SDXL) needs files with vectors for both, under the keys `clip_l` and `clip_g`. Raises
+    `ModelError` if a file can't be used.
     """
     if not embeddings:
         return
@@ -127,15 +128,15 @@ def add_embeddings(model: Model, embeddings: Mapping[str, Path]) -> None:
 
 
 def convert_prompt(tokenizer: Any, text: str) -> str:
-    """The text with every embedding's token written once for each of its vectors."""
+    """The text, with each embedding's token written once for each of its vectors."""
     convert = diffusers.loaders.TextualInversionLoaderMixin().maybe_convert_prompt
     return str(convert(text, tokenizer))
 
 
 def _vectors(model: Model) -> Sequence[tuple[str | None, str]]:
-    """Which vectors of an embedding's file are for which text encoder: (key, its suffix).
+    """For each text encoder: the key of its vectors in an embedding's file, and its suffix.
 
-    A file for one encoder has one key, whatever that is.
+    A file for one encoder has one key of any name, hence None.
     """
     if "text_encoder_2" in model.components:
         return (("clip_l", ""), ("clip_g", "_2"))
@@ -143,7 +144,7 @@ def _vectors(model: Model) -> Sequence[tuple[str | None, str]]:
 
 
 def _pipeline(model: Model) -> Any:
-    """A pipeline object around the model's components: it has the loaders, nothing is copied."""
+    """A pipeline object around the model's components, for its loading methods. Copies nothing."""
     if "text_encoder_2" in model.components:
         return diffusers.StableDiffusionXLPipeline(
             **model.components, scheduler=diffusers.DDIMScheduler(), add_watermarker=False

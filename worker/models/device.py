@@ -1,4 +1,4 @@
-"""The device a worker renders on, its precision, and the switches that keep bits the same."""
+"""The device that a worker renders on, its precision, and the switches for equal bits."""
 
 import os
 import sys
@@ -21,12 +21,13 @@ DTYPES: Mapping[Precision, torch.dtype] = {
 def prepare_process(settings: Settings) -> None:
     """Set threads, determinism and the libraries' logs for this process.
 
-    Call it before anything touches a device.
+    Call it before anything uses a device.
 
-    diffusers' own `enable_full_determinism` also sets CUDA_LAUNCH_BLOCKING, which would end all
-    overlap of work and copies, so the switches are set one by one.
+    diffusers' `enable_full_determinism` also sets CUDA_LAUNCH_BLOCKING, which stops computing and
+    copying at the same time. So the switches are set one by one here.
     """
-    # Read when cuBLAS makes its first handle: one fixed workspace, so no split-K by chance.
+    # cuBLAS reads these when it makes its first handle. With one fixed workspace it always chooses
+    # the same split of a matrix product.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
     os.environ.setdefault("CUBLASLT_WORKSPACE_SIZE", "1")
     torch.set_num_threads(settings.threads)
@@ -35,16 +36,16 @@ def prepare_process(settings: Settings) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # The above also fills every fresh tensor with NaN, which costs time and hides nothing here.
+    # The line above also fills every new tensor with NaN. That costs time and finds no error here.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch's stubs lack it
-    # Here and not above: `doctor` asks this module for the device, and has no use for the rest.
+    # Imported here because `doctor` uses this module for the device only, and diffusers is slow.
     from imagemill.worker.models.library_logs import take_over_library_logs  # noqa: PLC0415  # see above
 
     take_over_library_logs(settings)
 
 
 def determinism_flags() -> dict[str, bool | str | None]:
-    """The switches that stand, as an environment records them."""
+    """The current values of the switches, as an environment records them."""
     return {
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
@@ -56,7 +57,10 @@ def determinism_flags() -> dict[str, bool | str | None]:
 
 
 def resolve_device(settings: Settings) -> torch.device:
-    """The device that the settings name; `auto` is the first GPU, else the CPU."""
+    """The device that the settings name; `auto` is the first GPU, or the CPU if there is none.
+
+    Raises `SettingsError` if there is no such device.
+    """
     name = settings.device
     if name == "auto":
         name = "cuda:0" if torch.cuda.is_available() else "cpu"
@@ -74,14 +78,14 @@ def resolve_device(settings: Settings) -> torch.device:
 
 
 def device_class(device: torch.device) -> str:
-    """What devices that may share a batch size have in common: a GPU's name, or `cpu`."""
+    """A GPU's name, or `cpu`: devices of one class share their batch sizes."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def resolve_precision(settings: Settings, model: Precision | None, device: str) -> Precision:
-    """The precision to load in: the setting, else the model's own, else the device's custom.
+    """The precision to load in: the setting, else the model's own, else the device's default.
 
-    A model's own fp16 does not count on a CPU, where fp16 is 6 to 20 times slower than fp32.
+    On a CPU a model's own fp16 is ignored, because fp16 is 6 to 20 times slower there than fp32.
     """
     if settings.dtype != "auto":
         return settings.dtype
@@ -91,7 +95,7 @@ def resolve_precision(settings: Settings, model: Precision | None, device: str) 
 
 
 def describe(settings: Settings) -> str:
-    """One line on the device and the precision that models without their own get."""
+    """One line with the device and the precision of models that have none of their own."""
     device = resolve_device(settings)
     precision = resolve_precision(settings, None, device.type)
     if device.type == "cuda":
@@ -102,7 +106,7 @@ def describe(settings: Settings) -> str:
 
 
 def main() -> None:
-    """Print `describe`, or one line on what is wrong: `imagemill doctor` asks for it."""
+    """Print `describe`, or one line that says what is wrong. `imagemill doctor` runs this."""
     try:
         sys.stdout.write(describe(Settings.load()) + "\n")
     except SettingsError as error:

@@ -1,7 +1,8 @@
 """An environment: the fingerprint of hardware, software and shapes that pixels depend on.
 
-In one environment the same specification gives the same pixels (with recorded batches: in the
-same composition); across environments it gives nearly the same, and no promise is made.
+In one environment the same specification gives the same pixels. With recorded batches that holds
+within the same composition. In another environment the pixels are nearly the same, but imagemill
+makes no promise.
 """
 
 import hashlib
@@ -30,8 +31,9 @@ _LIBRARIES = (torch, diffusers, transformers, tokenizers, numpy)
 class Shapes:
     """The fixed shapes of an engine's forward passes.
 
-    `slots` images a denoiser call (twice that in rows, with guidance), `prompts` texts an encoder
-    call, `pictures` latents a decoder call; `width` and `height` in pixels.
+    A denoiser call has `slots` images, which is twice as many rows with guidance. A text encoder
+    call has `prompts` texts, and each text has `windows` windows. A decoder call has `pictures`
+    latents. `width` and `height` are in pixels.
     """
 
     slots: int
@@ -44,7 +46,7 @@ class Shapes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
-    """Where and how images were rendered; equal documents mean equal bits."""
+    """Where and how images were rendered. Equal documents promise equal bits."""
 
     fields: Mapping[str, Any]
 
@@ -57,7 +59,7 @@ class Environment:
         return hashlib.sha256(canonical_json(self.document()).encode()).hexdigest()
 
     def changed(self, **fields: Any) -> "Environment":
-        """This environment with some fields different (another VAE precision, say)."""
+        """A copy of this environment with other values for some fields."""
         return replace(self, fields=MappingProxyType(dict(self.fields) | fields))
 
 
@@ -74,7 +76,7 @@ def describe_environment(
 ) -> Environment:
     """The environment of an engine of these shapes for a group, in this process.
 
-    More than seven parameters: each is one thing that pixels may depend on.
+    It has more than seven parameters because each is one thing that pixels may depend on.
     """
     document = {
         **_hardware(device),
@@ -107,7 +109,7 @@ def _hardware(device: torch.device) -> dict[str, Any]:
     return {
         "device": device.type,
         "device_name": _cpu_name(),
-        # Which vector instructions torch uses: bits differ between them.
+        # The vector instructions that torch uses (AVX2, AVX512, …). Bits differ between them.
         "capability": torch.backends.cpu.get_cpu_capability(),
         "driver": None,
         "cuda": None,

@@ -1,8 +1,8 @@
-"""What diffusers and transformers say, as lines of our own log.
+"""Sends the log lines of diffusers and transformers through our own log.
 
-By themselves they print past it: in their own format, with progress bars, and unescaped. Some of
-their warnings quote the prompt (the part that a text encoder cut off), so below ERROR they are
-heard only where the log level is DEBUG, as prompts of our own are.
+By default these libraries print in a format of their own, with progress bars and without
+escaping. Some of their warnings quote the part of a prompt that a text encoder cut off. Like our
+own prompts, these warnings are logged only if the log level is DEBUG.
 """
 
 import logging
@@ -15,7 +15,7 @@ from imagemill.db.settings import Settings
 
 
 def take_over_library_logs(settings: Settings) -> None:
-    """Send the libraries' lines to this process's log, without prompts. Safe to repeat."""
+    """Send the libraries' log lines to this process's log, without prompts. Safe to repeat."""
     level = logging.WARNING if settings.log_level == "DEBUG" else logging.ERROR
     libraries: tuple[Any, ...] = (diffusers.utils.logging, transformers.utils.logging)
     for library in libraries:

@@ -1,8 +1,8 @@
-"""Loading a registered model onto a device, and keeping a few warm.
+"""Loads registered models onto a device, and keeps a few of them loaded.
 
-Safetensors only, from local files only (pulling is `pull`'s), no remote code, no custom pipelines;
-a safety checker is left out. Components are loaded one by one, so that a model may be composed of
-parts from different repositories.
+Only safetensors files on this machine are loaded (`pull` fetches them). Code that comes with a
+model is never run, and a safety checker is left out. Components are loaded one by one, so a model
+may consist of parts from several repositories.
 """
 
 import logging
@@ -56,10 +56,10 @@ def load_model(
 ) -> Model:
     """The model of a registry entry, ready to render.
 
-    `device` and `precision` are the settings' where not given. A `ModelError` where files are
-    missing, unsafe or not what the registry says; `OutOfMemory` where it does not fit.
+    Without `device` or `precision`, the settings decide. Raises `ModelError` if files are missing,
+    unsafe or not those that the registry names, and `OutOfMemory` if the model does not fit.
     """
-    # The libraries' progress bars and advice are for notebooks; a worker's log is for operators.
+    # The libraries' progress bars are for notebooks. A worker's log is for operators.
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # its gap
     diffusers.utils.logging.disable_progress_bar()
     device = device or resolve_device(settings)
@@ -107,21 +107,19 @@ def load_model(
 
 
 class WarmModels:
-    """The models kept loaded in this process: at most `settings.warm_models`, oldest use first
-    out.
-    """
+    """The models that stay loaded in this process: the `settings.warm_models` last used ones."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._warm: OrderedDict[str, Model] = OrderedDict()
 
     def get(self, entry: ModelEntry) -> Model:
-        """The entry's model, loaded if it is not warm."""
+        """The entry's model; it is loaded first if necessary. Raises what `load_model` raises."""
         digest = weights_digest(entry)
         if digest in self._warm:
             self._warm.move_to_end(digest)
             return self._warm[digest]
-        # Room is made first: two large models at once may not fit.
+        # The old model goes before the new one is loaded: both together may not fit.
         while len(self._warm) >= self._settings.warm_models:
             self._warm.popitem(last=False)
             if torch.cuda.is_available():
@@ -132,7 +130,7 @@ class WarmModels:
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """The weights digests of the warm models, the last used one last."""
+        """The weights digests of the loaded models; the last used one comes last."""
         return tuple(self._warm)
 
 
@@ -158,15 +156,16 @@ def _place(components: Mapping[str, Any], device: torch.device) -> None:
 
 
 def _widen_vae(components: Mapping[str, Any], precision: Precision) -> None:
-    """SDXL's own VAE overflows in fp16: it decodes in fp32, as in diffusers' pipeline."""
+    """Set SDXL's VAE to fp32, as diffusers' pipeline does: in fp16 it overflows."""
     if "text_encoder_2" in components and components["vae"].config.force_upcast:
         components["vae"].to(torch.float32 if precision == "fp16" else DTYPES[precision])
 
 
 def _take_refiner(entry: ModelEntry, components: dict[str, Any]) -> Any:
-    """The second U-Net, taken out of what a pipeline is made of; None if there is none.
+    """Remove the refiner's U-Net from `components` and return it; None if there is none.
 
-    It reads what the second text encoder says, and nothing else.
+    A refiner reads the embeddings of the second text encoder only. Raises `ModelError` if their
+    sizes do not agree.
     """
     refiner = components.pop(_REFINER, None)
     if refiner is None:
@@ -190,9 +189,9 @@ def _load_checkpoint(
     given: Mapping[str, Any],
     dtype: torch.dtype,
 ) -> dict[str, Any]:
-    """The named components of a single-file checkpoint (as A1111 and ComfyUI use them).
+    """The named components of a single-file checkpoint, as A1111 and ComfyUI use them.
 
-    Those that are `given` the file need not have.
+    The file need not contain the components that are `given`.
     """
     if entry.config is None:
         raise ModelError(
@@ -258,7 +257,7 @@ def _load_component(name: str, folder: Path, variant: str | None, dtype: torch.d
 
 
 def _present(folder: Path, variant: str | None) -> str | None:
-    """The variant if this component has it: a plain VAE beside an fp16 U-Net is common."""
+    """The variant, if this component has it. A plain VAE beside an fp16 U-Net is common."""
     if variant is not None and any(folder.glob(f"*.{variant}*.safetensors")):
         return variant
     return None
@@ -275,6 +274,6 @@ def _scheduler_config(
     else:
         raise ModelError(f"model {entry.name}: no scheduler configuration; add parts.scheduler")
     if "vae" in folders:
-        # diffusers' DDIM and DDPM clip unless they are told not to, which ruins latents.
+        # By default diffusers' DDIM and DDPM clip the latents to [-1, 1], which ruins them.
         config.setdefault("clip_sample", False)
     return config

@@ -18,12 +18,11 @@ from imagemill.worker.models.tuning import Tuning
 class Model:
     """A model on its device, in evaluation mode.
 
-    `components` are the torch modules and tokenizers by their names in diffusers;
-    `refiner` is the U-Net that goes on where these leave off, if there is one;
-    `scheduler_config` is the model's own sampler configuration, `index` the options that its
-    pipeline is saved with. `active_adapters` are the (digest, weight) of what it wears; only
-    `adapters` changes them. `pipeline` is the whole pipeline of a model of kind
-    `generic`; such a model's sampler is in there.
+    `components` are the torch modules and tokenizers by their names in diffusers. `refiner` is the
+    U-Net for the end of the schedule, if there is one. `scheduler_config` is the model's own
+    sampler configuration, `index` the options that its pipeline was saved with. `active_adapters`
+    has the (digest, weight) of each active adapter; only the module `adapters` changes it.
+    `pipeline` is the whole pipeline of a model of kind `generic`, its sampler included.
     """
 
     name: str
@@ -43,19 +42,19 @@ class Model:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of weights and activations."""
+        """The torch type of weights and activations."""
         return DTYPES[self.precision]
 
     @property
     def vae_precision(self) -> Precision:
-        """The precision that pictures are decoded in."""
+        """The precision in which pictures are decoded."""
         vae = self.components.get("vae")
         dtype = self.dtype if vae is None else vae.dtype
         return next(name for name, known in DTYPES.items() if known == dtype)
 
     @contextmanager
     def using(self, name: str) -> Iterator[Any]:
-        """A component on the device; afterwards back in main memory, where that is set."""
+        """A component on the device. With `offload`, it goes back to main memory afterwards."""
         component = self.components[name]
         if not self.tuning.offload:
             yield component

@@ -1,7 +1,7 @@
-"""Loading any other diffusers pipeline, as its folder's `model_index.json` describes it.
+"""Loads any other diffusers pipeline, as the `model_index.json` of its folder describes it.
 
-Only classes that diffusers and transformers ship: a folder may name any module to be imported,
-and code of its own, which is refused before anything is loaded.
+A folder may name any module to import and bring code of its own. So only classes of diffusers and
+transformers are accepted, and everything else is refused before anything is loaded.
 """
 
 import inspect
@@ -18,7 +18,7 @@ from imagemill.db.models.components import NO_PIXELS, pipeline_folder, read_conf
 from imagemill.db.models.registry import ModelEntry
 
 Pipeline = Any
-"""A `diffusers.DiffusionPipeline`; the library ships no types."""
+"""A `diffusers.DiffusionPipeline`. The library ships no types."""
 
 _LIBRARIES: Mapping[str, Any] = {"diffusers": diffusers, "transformers": transformers}
 _INDEX = "model_index.json"
@@ -29,8 +29,8 @@ def load_pipeline(
 ) -> Pipeline:
     """The pipeline of a registry entry of kind `generic`, on the CPU.
 
-    `folders` are its components' (`db.models.components.component_folders`). A `ModelError` where
-    the folder asks for code that is not diffusers' or transformers' own.
+    `folders` are those of its components (`db.models.components.component_folders`). Raises
+    `ModelError` if the folder asks for code other than diffusers' or transformers' own.
     """
     root = pipeline_folder(entry)
     if root is None:
@@ -54,7 +54,7 @@ def load_pipeline(
     if "requires_safety_checker" in accepted:
         given["requires_safety_checker"] = False
     if "add_watermarker" in accepted:
-        # Else it depends on what is installed whether pixels have a watermark.
+        # The default adds a watermark only if a certain package is installed.
         given["add_watermarker"] = False
     return pipeline_class.from_pretrained(
         root,
@@ -67,7 +67,7 @@ def load_pipeline(
 
 
 def copy_pipeline(pipeline: Pipeline) -> Pipeline:
-    """The same pipeline over the same modules, with samplers and state of its own."""
+    """A pipeline that shares the modules of this one but has samplers and state of its own."""
     given = {}
     for name in inspect.signature(type(pipeline).__init__).parameters:
         if name in pipeline.components:
@@ -83,9 +83,10 @@ def copy_pipeline(pipeline: Pipeline) -> Pipeline:
 
 
 def denoisers(pipeline: Pipeline) -> list[torch.nn.Module]:
-    """The modules whose calls are a pipeline's steps: all of diffusers' models.
+    """The modules whose calls count as a pipeline's steps: all of diffusers' models.
 
-    Autoencoders are among them, but are not called: their `encode` and `decode` are.
+    Autoencoders are among them and do no harm: pipelines call their `encode` and `decode`, never
+    the modules themselves.
     """
     return [
         component
@@ -95,7 +96,7 @@ def denoisers(pipeline: Pipeline) -> list[torch.nn.Module]:
 
 
 def _pipeline_class(model: str, name: object) -> Any:
-    """The class that the index names, from diffusers' own namespace."""
+    """The class that the index names, from diffusers' own namespace; else a `ModelError`."""
     found = getattr(diffusers, name, None) if isinstance(name, str) else None
     if not _is_a(found, diffusers.DiffusionPipeline):
         raise ModelError(
@@ -106,7 +107,7 @@ def _pipeline_class(model: str, name: object) -> Any:
 
 
 def _check_component(model: str, name: str, folder: Path, declared: object) -> None:
-    """A `ModelError` unless the component is a class of diffusers or transformers."""
+    """Raise `ModelError` unless the component is a class of diffusers or transformers."""
     library, class_name = declared if isinstance(declared, list) else (None, None)
     if not isinstance(class_name, str) or getattr(_library(library), class_name, None) is None:
         raise ModelError(
@@ -118,7 +119,9 @@ def _check_component(model: str, name: str, folder: Path, declared: object) -> N
 
 
 def _library(name: object) -> Any:
-    """What an index means by a library: one of two, or a family's package within diffusers."""
+    """The module that an index means by a library: diffusers, transformers, or a package of
+    pipelines within diffusers.
+    """
     if isinstance(name, str) and inspect.ismodule(getattr(diffusers.pipelines, name, None)):
         return getattr(diffusers.pipelines, name)
     return _LIBRARIES.get(str(name))

@@ -1,7 +1,7 @@
-"""Fetching a registered model from the Hugging Face Hub, at its pinned revision.
+"""Fetches a registered model from the Hugging Face Hub, at its pinned revision.
 
-Only the files that are loaded: no pickles, no other precisions, no safety checker. What was
-fetched is named by its weights digest from then on.
+Only the files that will be loaded are fetched: no pickles, no other precisions, no safety checker.
+From then on the weights digest identifies the model.
 """
 
 import json
@@ -31,7 +31,7 @@ _DIGEST_LINE = re.compile(r"^digest\s*=", re.MULTILINE)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pulled:
-    """A model that is here now: its digest, and how many files of how many bytes it is."""
+    """A fetched model: its digest, the number of its files, and their size in bytes."""
 
     name: str
     weights_digest: str
@@ -40,11 +40,11 @@ class Pulled:
 
 
 def pull(entry: ModelEntry, settings: Settings, *, endpoint: str | None = None) -> Pulled:
-    """Fetch what of a model is on the Hub, into the model cache; what is there already stays.
+    """Fetch a model's files from the Hub into the model cache. Files that are there stay.
 
-    `endpoint` is the Hub's address, if it is not the usual one (or `HF_ENDPOINT`). The token is
-    `HF_TOKEN` or the one that `hf auth login` keeps. A `ModelError` in one line where the model
-    is gated, missing, pickled, or the Hub does not answer.
+    `endpoint` is the Hub's address; by default `HF_ENDPOINT`, else the public Hub. The token is
+    `HF_TOKEN`, or the one that `hf auth login` stored. Raises `ModelError` if the model is gated,
+    missing or pickled, or if the Hub does not answer.
     """
     paths: set[Path] = set()
     for part in entry.hub_parts:
@@ -65,7 +65,7 @@ def pull(entry: ModelEntry, settings: Settings, *, endpoint: str | None = None) 
             raise ModelError(f"{where}: {first_line(error)}") from error
         except ModelError:
             raise
-        except Exception as error:  # the transport's own errors: its library has changed before
+        except Exception as error:  # the HTTP library's errors; the Hub's client has changed it
             raise ModelError(f"{where}: the Hub can't be reached: {first_line(error)}") from error
     return Pulled(
         name=entry.name,
@@ -76,10 +76,10 @@ def pull(entry: ModelEntry, settings: Settings, *, endpoint: str | None = None) 
 
 
 def record_digest(registry_file: Path, name: str, digest: str) -> bool:
-    """Write a model's digest into its table of the registry file, unless one is there.
+    """Write a model's digest into its table of the registry file, unless it has one.
 
-    Whether the file has the digest now; False if the model has no `[models.NAME]` table of its
-    own to write into.
+    Returns whether the file has this digest now. It is False if the file has no table
+    `[models.NAME]` to write into.
     """
     text = registry_file.read_text("utf-8")
     header = re.search(
@@ -114,9 +114,9 @@ def _pull_part(entry: ModelEntry, part: Part, endpoint: str | None, where: str) 
 
 
 def _components(entry: ModelEntry, part: Part, endpoint: str | None, where: str) -> set[str]:
-    """The folders that the repository's index names, those that no entry loads left out.
+    """The folders of components that the repository's index names and that the entry loads.
 
-    A repository may hold more: other precisions, an ONNX copy, a prior, checkpoints of training.
+    A repository may contain more: other precisions, an ONNX copy, checkpoints of the training.
     """
     file = hf_hub_download(
         part.source,
@@ -127,7 +127,7 @@ def _components(entry: ModelEntry, part: Part, endpoint: str | None, where: str)
     )
     try:
         index = json.loads(Path(file).read_text("utf-8"))
-        # A component is [library, class]; [null, null] is one that this pipeline does without.
+        # A component is [library, class]. [null, null] means that this pipeline has none.
         named = {name for name, value in index.items() if isinstance(value, list) and value[0]}
     except (ValueError, AttributeError, IndexError) as error:
         raise ModelError(f"{where}: {_INDEX} can't be read: {first_line(error)}") from None

@@ -1,7 +1,7 @@
-"""Speed and memory settings that may change bits: applied once a model is loaded, and recorded.
+"""Settings of speed and memory: applied when a model is loaded, and recorded.
 
-None of them changes what is drawn, all may change its last bits: each is a field of the
-environment.
+None of them changes what a picture shows, but each may change its last bits. So each is a field of
+the environment.
 """
 
 import os
@@ -30,8 +30,8 @@ BACKENDS = {
 class Tuning:
     """How a model is run.
 
-    `attention` is the kernel of scaled-dot-product attention, `sdpa` torch's own choice.
-    `offload` keeps text encoders and VAE in main memory while they are not used.
+    `attention` is the kernel of scaled-dot-product attention; with `sdpa` torch chooses. `offload`
+    keeps text encoders and VAE in main memory while they are not used.
     """
 
     attention: str = "sdpa"
@@ -43,31 +43,31 @@ class Tuning:
 
     @property
     def memory_format(self) -> torch.memory_format:
-        """The format of the U-Net's and the VAE's inputs: one for every row there will be."""
+        """The memory format of all inputs of the U-Net and the VAE."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def fields(self) -> dict[str, Any]:
-        """As an environment records it; what is off is left out."""
+        """The values that an environment records; those that are off are left out."""
         return {name: value for name, value in asdict(self).items() if value is not False}
 
     @contextmanager
     def attending(self) -> Iterator[None]:
-        """Attention runs on the chosen kernel inside."""
+        """Within the block, attention runs on the chosen kernel."""
         chosen = BACKENDS.get(self.attention)
         with nullcontext() if chosen is None else sdpa_kernel(chosen):
             yield
 
 
 def check_compiler(settings: Settings, device: torch.device) -> None:
-    """A `SettingsError` if the denoiser is to be compiled where nothing can be.
+    """Raise `SettingsError` if the denoiser is to be compiled but there is no compiler.
 
-    Found out at the first step it would be a failed forward pass, which images are accused of.
+    Without this check the first forward pass would fail, and its images would be blamed for it.
     """
     if not settings.compile:
         return
     if device.type == "cuda" and find_spec("triton") is None:
         raise SettingsError("IMAGEMILL_COMPILE: needs triton on a GPU; install it, or unset this")
-    # The choices of torch's inductor and of triton.
+    # These are the compilers that torch's inductor and triton look for.
     named, usual = ("CC", ("gcc", "clang")) if device.type == "cuda" else ("CXX", ("g++",))
     wanted = (os.environ[named],) if os.environ.get(named) else usual
     if not any(shutil.which(compiler) for compiler in wanted):
@@ -97,9 +97,9 @@ def check_attention(tuning: Tuning, device: torch.device, dtype: torch.dtype) ->
 
 
 def choose_tuning(settings: Settings, device: torch.device) -> Tuning:
-    """What the settings say; channels last is the GPU's own choice.
+    """The tuning that the settings ask for. On a GPU, channels last is the default.
 
-    A `SettingsError` as `check_compiler` gives it.
+    Raises `SettingsError` as `check_compiler` does.
     """
     check_compiler(settings, device)
     channels_last = settings.channels_last
@@ -126,7 +126,7 @@ def tune(components: Mapping[str, Any], tuning: Tuning) -> None:
         vae.enable_tiling()
     if tuning.compiled:
         for denoiser in denoisers:
-            # The whole U-Net: its repeated blocks alone are only the transformers.
+            # The whole U-Net is compiled. Its repeated blocks are only the transformers.
             denoiser.compile(dynamic=False)
     if tuning.offload:
         for name in resting(components):
@@ -134,5 +134,5 @@ def tune(components: Mapping[str, Any], tuning: Tuning) -> None:
 
 
 def resting(components: Mapping[str, Any]) -> tuple[str, ...]:
-    """The components that are used once an image, not at every step."""
+    """The components that are used once for each image, not at every step."""
     return tuple(name for name in ("text_encoder", "text_encoder_2", "vae") if name in components)

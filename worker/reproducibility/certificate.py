@@ -1,11 +1,14 @@
-"""Certifying the promise: an image's pixels do not depend on its neighbours, slot, order or tail.
+"""Tests batch independence: pixels must not depend on neighbours, slot, order or empty slots.
 
-Known rows are rendered alone, in every slot, beside other rows in shuffled order and beside rows
-that are NaN; every time their pixels must be the same. The short form takes some ten denoiser
-calls and runs when a model is first loaded at a size; the long one is `imagemill certify`.
+Known rows are rendered alone, in every slot, beside other rows in shuffled order, and beside rows
+of NaN. Their pixels must be the same every time. A fixed batch shape alone does not guarantee
+that: whether a kernel mixes rows is a property of the device, so it is tried out on the device.
 
-With recorded batches the promise is another one: pixels depend on the composition and on nothing
-else. One composition is rendered again, after other work, and with an image of it cancelled.
+The short form takes about ten denoiser calls and runs when a model is first loaded at a size. The
+long form is `imagemill certify`.
+
+With recorded batches the promise is different: pixels depend only on the composition. So one
+composition is rendered again, then after other work, then with one of its images cancelled.
 """
 
 import hashlib
@@ -37,7 +40,7 @@ _PROMPTS = (
     "a photograph of two green apples on a wooden table, morning light",
     "snow",
 )
-# DDIM with so much noise takes the root of a negative number in its first step.
+# With such an eta DDIM takes the root of a negative number in its first step and gives NaN.
 _NAN: Mapping[str, Any] = {
     "sampler": "ddim",
     "sampler_options": (("eta", 1e30),),
@@ -51,12 +54,12 @@ _TITLES: Mapping[Promise, str] = {
 }
 
 HOW_TO_KEEP_BITS = "IMAGEMILL_BATCHES=recorded keeps every picture reproducible here"
-"""What to do where pixels depend on the batch, in a line."""
+"""The advice, in one line, for devices on which pixels depend on the batch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """One way of rendering the known rows: how many images were compared, how many differed."""
+    """One kind of comparison: how many images were compared, and how many were different."""
 
     name: str
     compared: int
@@ -65,10 +68,10 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """Whether the promise holds in an environment (its fingerprint), and what was tried.
+    """Whether the promise holds in an environment, and what was tried.
 
-    `promise` says which: that pixels are independent of the batch, or, with recorded batches,
-    that they depend on its composition alone.
+    `environment` is a fingerprint. `promise` says what was promised: pixels are independent of the
+    batch or, with recorded batches, they depend only on its composition.
     """
 
     environment: str
@@ -86,10 +89,11 @@ class Verdict:
 def certify(
     engine: Engine, group: Mapping[str, Any], *, model_name: str, rows: int = 1, rounds: int = 1
 ) -> Verdict:
-    """Try an idle engine of `group` with `rows` known rows and `rounds` shuffles of neighbours.
+    """Test an idle engine of `group` with `rows` known rows and `rounds` shuffles of neighbours.
 
-    The short form is one row and one round. An error of the engine is raised. A generic pipeline
-    is tried with its own sampler, and without NaN, which one of its rows can't be given.
+    The short form is one row and one round. Errors of the engine are raised. A generic pipeline is
+    tested with its own sampler and without NaN neighbours, because all rows of its call share one
+    sampler configuration.
     """
     started = time.perf_counter()
     steps = SHORT_STEPS if rows == 1 else LONG_STEPS
@@ -130,7 +134,7 @@ def certify_model(
     rows: int,
     rounds: int,
 ) -> list[tuple[str, Verdict]]:
-    """Load a registered model and certify it, with guidance (if it knows that) and without."""
+    """Load a registered model and certify it: with guidance, if it has that, and without."""
     prepare_process(settings)
     model = load_model(load_registry(settings).find(name), settings=settings)
     width, height = size or model.facts.default_size
@@ -153,7 +157,7 @@ def certify_model(
 def known_rows(
     group: Mapping[str, Any], *, model_name: str, count: int, steps: int
 ) -> list[ImageSpec]:
-    """Specifications of a group that differ in everything that may differ within it."""
+    """`count` specifications that differ in everything that may differ within a group."""
     return [
         ImageSpec(
             model=model_name,
@@ -175,7 +179,7 @@ def known_rows(
 def _same_alone(
     engine: Engine, known: Sequence[ImageSpec], *, rounds: int, samplers: Sequence[str]
 ) -> tuple[Check, ...]:
-    """The known rows in any company, against each alone."""
+    """Compare the known rows beside others with each of them rendered alone."""
     expected = [_digest(_render(engine, [row])[0]) for row in known]
     checks: tuple[Check, ...] = (
         _every_slot(engine, known, expected),
@@ -189,7 +193,7 @@ def _same_alone(
 def _same_composition(
     engine: Engine, known: Sequence[ImageSpec], *, rounds: int, samplers: Sequence[str]
 ) -> tuple[Check, ...]:
-    """One micro-batch again, after another one, and with its last image cancelled on the way."""
+    """Render one micro-batch again, then after another one, then with its last image cancelled."""
     others = _others(known, samplers, count=engine.slots)
     if not isinstance(engine, GenericEngine):
         others[0] = replace(others[0], **_NAN)
@@ -228,7 +232,7 @@ def _shuffled(
     rounds: int,
     samplers: Sequence[str],
 ) -> Check:
-    """The known rows among others, in a new order each round, as slots come free."""
+    """Render the known rows among others, in a new order each round."""
     rows = [*known, *_others(known, samplers, count=max(engine.slots, len(known)))]
     compared = different = 0
     for round_number in range(rounds):
@@ -248,7 +252,8 @@ def _others(known: Sequence[ImageSpec], samplers: Sequence[str], *, count: int) 
         replace(
             known[number % len(known)],
             seed=5000 + number,
-            # Some text encoders are given no more tokens than the longest prompt has.
+            # Some text encoders get only as many tokens as the longest prompt has, so the others
+            # need prompts of other lengths.
             prompt=_PROMPTS[(number + 1) % len(_PROMPTS)],
             sampler=samplers[number % len(samplers)],
         )
@@ -257,7 +262,7 @@ def _others(known: Sequence[ImageSpec], samplers: Sequence[str], *, count: int) 
 
 
 def _nan_neighbours(engine: Engine, known: Sequence[ImageSpec], expected: Sequence[str]) -> Check:
-    """Each known row in the last slot, every other slot NaN."""
+    """Render each known row in the last slot while every other slot is NaN."""
     different = 0
     for row, digest in zip(known, expected, strict=True):
         poison = replace(row, **_NAN)
@@ -271,7 +276,10 @@ def _nan_neighbours(engine: Engine, known: Sequence[ImageSpec], expected: Sequen
 def _render(
     engine: Engine, specs: Sequence[ImageSpec], *, cancelled: int | None = None
 ) -> list[Rendered]:
-    """The results of these, but for the one that is `cancelled` after the first step."""
+    """The results of these specifications in order, without the one at the index `cancelled`.
+
+    That one is cancelled after the first step.
+    """
     waiting = list(enumerate(specs))
     found: dict[int, Rendered] = {}
     try:
@@ -287,7 +295,7 @@ def _render(
             if cancelled is not None:
                 engine.cancel([cancelled])
     finally:
-        # The engine goes on to work after a failed trial.
+        # The engine renders real images afterwards, also if this test has failed.
         engine.abandon()
     return [found[ticket] for ticket in range(len(specs)) if ticket != cancelled]
 

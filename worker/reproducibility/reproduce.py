@@ -1,8 +1,9 @@
-"""Rendering images again, and saying whether the pixels are the same.
+"""Renders images again and compares the pixels.
 
 The engine is opened with the shapes, threads and kind of batches that the image's environment
-recorded, so on the same hardware and software the environment is the same and the bits must be.
-An image of a recorded batch is rendered together with the others of it, each in its slot.
+names. So on the same hardware and software the environment is the same, and the bits must be the
+same too. An image of a recorded batch is rendered together with all images of that batch, each in
+its own slot.
 """
 
 import math
@@ -31,11 +32,12 @@ _IDENTICAL_PSNR = math.inf
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sample:
-    """An image to render again. `read` gets its stored pixels, for a PSNR if they differ.
+    """An image to render again.
 
-    `certified` says what its environment's certificate says, None where that is not known.
-    `together` is everybody in its recorded micro-batch by slot, itself included; empty where
-    there was none, or nobody knows any more.
+    `read` returns its stored pixels; they are needed for the PSNR if the new ones differ.
+    `certified` is the result of its environment's certificate, None if it is not known.
+    `together` has all members of its recorded micro-batch by slot, itself included. It is empty if
+    there was no such batch or its members are not known.
     """
 
     name: str
@@ -48,19 +50,19 @@ class Sample:
 
     @property
     def batches(self) -> Batches:
-        """What the image's environment says of its batches."""
+        """The kind of batches that the image's environment names."""
         recorded = self.environment.get("batches") == "recorded"
         return "recorded" if recorded else "continuous"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """How a sample came out.
+    """The result for one sample.
 
-    `psnr` is in dB against the stored picture (inf where equal), `changed` the fields of the
-    environment that differ, each with (then, now). `error` is set where it could not be rendered.
-    `alone` says that it had neighbours once which are not known here, and may depend on them;
-    `certified` is the sample's.
+    `psnr` is in dB against the stored picture, inf if they are equal. `changed` has the fields of
+    the environment that differ, each as (then, now). `error` is set if the sample could not be
+    rendered. `alone` says that it once had neighbours that are not known here, so its pixels may
+    differ. `certified` is copied from the sample.
     """
 
     name: str
@@ -73,12 +75,12 @@ class Verdict:
 
     @property
     def same_environment(self) -> bool:
-        """Whether this environment is the one that the image was rendered in."""
+        """Whether the image was rendered in the same environment as now."""
         return not self.changed
 
     @property
     def broken(self) -> bool:
-        """Whether the promise of equal bits holds here and was not kept, or nothing came out."""
+        """Whether equal bits were promised and not found, or the image could not be rendered."""
         promised = self.same_environment and not self.alone
         return not self.identical and (promised or self.error is not None)
 
@@ -86,7 +88,7 @@ class Verdict:
 def reproduce(
     samples: Sequence[Sample], settings: Settings, *, inputs: Inputs | None = None
 ) -> Iterator[Verdict]:
-    """Render every sample again, those that may share forward passes together."""
+    """Render every sample again. Samples that can share forward passes are rendered together."""
     registry = load_registry(settings)
     models = WarmModels(settings)
     alike: dict[tuple[str, int | None, int, Batches], list[Sample]] = {}
@@ -112,7 +114,7 @@ def reproduce(
 
 
 def _shape(environment: Mapping[str, Any], settings: Settings) -> tuple[int | None, int]:
-    """B and the thread count that an image was rendered with."""
+    """B and the number of threads that an image was rendered with."""
     shapes = environment.get("shapes") or {}
     return shapes.get("slots", settings.slots), environment.get("threads") or settings.threads
 
@@ -129,7 +131,7 @@ def _render(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdict]:
 
 
 def _render_batches(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdict]:
-    """Every recorded micro-batch once, for all the samples that are of it."""
+    """Render each recorded micro-batch once, for all samples that belong to it."""
     by_batch: dict[tuple[Member, ...], list[Sample]] = {}
     for sample in samples:
         alone = (Member(image_id=0, spec=sample.spec),)
@@ -149,7 +151,10 @@ def _render_batches(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdi
 
 
 def _render_together(engine: Engine, batch: Sequence[Member]) -> dict[str, Rendered | Failed]:
-    """What comes of a micro-batch, by request key; an error where it can't be the same one."""
+    """The results of a micro-batch, by request key.
+
+    Raises `UnknownImage` or `RenderError` if the same batch can't be put together any more.
+    """
     images = []
     for slot, member in enumerate(batch):
         if member.spec is None:
@@ -163,7 +168,7 @@ def _render_together(engine: Engine, batch: Sequence[Member]) -> dict[str, Rende
         while engine.busy:
             results += engine.step()
     finally:
-        # The next micro-batch is rendered, whatever became of this one.
+        # The next micro-batch needs an empty engine, also if this one has failed.
         engine.abandon()
     together = Composition.of(images, slots=engine.slots)
     for item in results:
@@ -215,7 +220,10 @@ def _changed_fields(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str
 
 
 def peak_signal_to_noise(one: Pixels, other: Pixels) -> float:
-    """PSNR in dB of two pictures of the same shape: 10 log10(255² / MSE), inf where equal."""
+    """PSNR in dB of two pictures of the same shape: 10 log10(255² / MSE); inf if they are equal.
+
+    Raises `BadPixels` if the shapes differ.
+    """
     if one.shape != other.shape:
         raise BadPixels(f"pictures of {one.shape} and {other.shape} can't be compared")
     error = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))

@@ -1,7 +1,8 @@
-"""What an autoencoder keeps of a picture, and what noise at one step of a schedule leaves of it.
+"""Measures what an autoencoder, and the noise of one step, leave of a picture.
 
-The picture goes into the latent space and back, once as it is and once with the noise that a
-variation starting at that step would begin from: the same draws, in the same order.
+The picture is encoded and decoded twice: once as it is, and once with the noise that a variation
+starting at that step begins with. The noise is drawn as for a real image: the same draws in the
+same order.
 """
 
 import math
@@ -23,15 +24,15 @@ from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.reproduce import peak_signal_to_noise
 
 _PICTURE = "0" * 64
-"""The name under which the engine's code asks for the one picture that there is."""
+"""The digest by which the engine's code asks for the picture; there is only this one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RoundTrip:
     """Three pictures of one size: the original, decoded again, and decoded with noise.
 
-    `timestep` is the schedule's at the step where the noise was added, `latents` the shape of
-    what the picture became. PSNRs are in dB against the original, inf where equal.
+    `timestep` is the timestep whose noise was added. `latents` is the shape of the encoded
+    picture. PSNRs are in dB against the original, inf if the pictures are equal.
     """
 
     original: Pixels
@@ -42,16 +43,16 @@ class RoundTrip:
 
     @property
     def decoded_psnr(self) -> float:
-        """How near the decoded picture is to the original."""
+        """The PSNR of the decoded picture."""
         return peak_signal_to_noise(self.original, self.decoded)
 
     @property
     def noised_psnr(self) -> float:
-        """How near the picture with noise is to the original."""
+        """The PSNR of the picture with noise."""
         return peak_signal_to_noise(self.original, self.noised)
 
     def strip(self) -> Image.Image:
-        """The three side by side, in that order."""
+        """The three pictures side by side, in that order."""
         height, width, _ = self.original.shape
         strip = Image.new("RGB", (3 * width, height))
         for place, pixels in enumerate((self.original, self.decoded, self.noised)):
@@ -85,11 +86,11 @@ def round_trip(
 ) -> RoundTrip:
     """Encode a picture (RGB, any size), decode it, and decode it with noise added.
 
-    The noise is that of step `start_step` of `steps` in the sampler's schedule, counted from 0,
-    the noisiest. A `ModelError` if the model has no autoencoder, a `UsageError` if the steps or
-    the size don't fit.
+    The noise is that of step `start_step` of `steps` in the sampler's schedule. Steps count from
+    0, which has the most noise. Raises `ModelError` if the model has no autoencoder, and
+    `UsageError` if the steps or the size do not fit.
 
-    More than seven parameters: they are the options of `imagemill roundtrip`.
+    It has more than seven parameters because they are the options of `imagemill roundtrip`.
     """
     if model.components.get("vae") is None:
         raise ModelError(f"model {model.name} has no autoencoder")
@@ -120,7 +121,7 @@ def round_trip(
         max_pixels=picture.width * picture.height,
     )
     start = starts.variation(spec, scheduler_for(spec, model), _generator(seed))
-    # A generator of its own: the picture's latents are what an image of this seed draws first.
+    # A new generator with the same seed: an image's first draw is the sampling of these latents.
     latents = starts.encoded(_PICTURE, _generator(seed))
     plain, noisy = Decoder(model, rows=1).pictures([latents, start.latents])
     return RoundTrip(
