@@ -76,7 +76,7 @@ def describe_environment(
 ) -> Environment:
     """The environment of an engine of these shapes for a group, in this process.
 
-    It has more than seven parameters because each is one thing that pixels may depend on.
+    More than seven parameters: each is one thing that pixels may depend on.
     """
     document = {
         **_hardware(device),

@@ -90,7 +90,7 @@ def round_trip(
     0, which has the most noise. Raises `ModelError` if the model has no autoencoder, and
     `UsageError` if the steps or the size do not fit.
 
-    It has more than seven parameters because they are the options of `imagemill roundtrip`.
+    More than seven parameters: they are the options of `imagemill roundtrip`.
     """
     if model.components.get("vae") is None:
         raise ModelError(f"model {model.name} has no autoencoder")

@@ -128,7 +128,7 @@ def begin(
     prompt for the refiner, if the specification asks for it. Raises what `Starts.start` and
     `scheduler_for` raise.
 
-    It has more than seven parameters because each is a part of the state that another module makes.
+    More than seven parameters: each is a part of the state that another module makes.
     """
     options = dict(spec.sampler_options)
     scheduler = scheduler_for(spec, model)
