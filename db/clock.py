@@ -1,7 +1,9 @@
-"""The database's clock, in SQL: the only clock that leases, retries and records know.
+"""The database's clock, in SQL: the only clock that leases, retries and records use.
 
-`now()` and `seconds_from_now(s)` are SQL expressions; `UtcDateTime` is the column type that goes
-with them. On Postgres the clock moves within a transaction (`clock_timestamp`), as on SQLite.
+The clocks of two machines may differ, and a wrong clock would end another worker's lease too early.
+So times are never taken from the process: `now()` and `seconds_from_now(s)` are SQL expressions,
+and `UtcDateTime` is their column type. The clock moves on within a transaction, also on Postgres
+(`clock_timestamp`).
 """
 
 from datetime import UTC, datetime
@@ -20,7 +22,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Refuse a naive datetime; hand over UTC."""
+        """The time in UTC. Raises `ValueError` for a datetime without a time zone."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -29,14 +31,14 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """SQLite gives naive datetimes, which are UTC."""
+        """The time as an aware datetime in UTC. SQLite returns naive ones, which are in UTC."""
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class seconds_from_now(FunctionElement[datetime]):  # noqa: N801 - reads like the SQL function it is
-    """The database's time plus so many seconds (a number or an SQL expression)."""
+    """The database's time plus a number of seconds, given as a number or an SQL expression."""
 
     type = UtcDateTime()
     inherit_cache = True
@@ -57,5 +59,5 @@ def _postgresql(element: seconds_from_now, compiler: SQLCompiler, **kw: Any) -> 
 @compiles(seconds_from_now, "sqlite")
 def _sqlite(element: seconds_from_now, compiler: SQLCompiler, **kw: Any) -> str:
     seconds = compiler.process(element.clauses, **kw)
-    # The same shape as SQLAlchemy's own text for a DateTime, so that texts compare as times do.
+    # The same format as SQLAlchemy's text of a DateTime: then texts compare as times do.
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', ({seconds}) || ' seconds') || '000')"

@@ -1,7 +1,8 @@
-"""A composition: who shared a micro-batch, by slot.
+"""A composition: the images of a micro-batch, by slot.
 
-Where a device can't keep pixels independent of the batch, they depend on this besides the request
-and the environment: with it, they can be rendered again bit for bit.
+On some devices pixels depend on the batch. With recorded batches they then depend on three things:
+the request, the environment and the composition. All three are stored, so that the pixels can be
+rendered again bit for bit.
 """
 
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ from imagemill.db.specs import ImageSpec, canonical_json, sha256_of
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Composition:
-    """The images in the first of `slots` slots, in their order; the other slots were empty.
+    """The images in the first slots of a batch of `slots` slots; the other slots were empty.
 
-    `image_ids` name an image of each request, whose row says what was asked for.
+    `request_keys` and `image_ids` are in the order of the slots. An image's row holds the
+    specification that was rendered.
     """
 
     slots: int
@@ -23,7 +25,7 @@ class Composition:
 
     @classmethod
     def of(cls, images: Sequence[tuple[int, ImageSpec]], *, slots: int) -> "Composition":
-        """The composition of a micro-batch of these images: ids and specifications, by slot."""
+        """The composition of a micro-batch of these images: (id, specification), by slot."""
         return cls(
             slots=slots,
             request_keys=tuple(spec.request_key() for _, spec in images),
@@ -31,6 +33,10 @@ class Composition:
         )
 
     def digest(self) -> str:
-        """SHA-256 (hex) of what pixels can depend on: requests and slots, not whose images."""
+        """SHA-256 (hex) of the slots and requests.
+
+        Image ids are left out, because pixels do not depend on them: two jobs with the same
+        requests share a composition.
+        """
         document = {"slots": self.slots, "request_keys": list(self.request_keys)}
         return sha256_of(canonical_json(document))

@@ -1,8 +1,9 @@
-"""Opening the database, and transactions that survive a lost connection.
+"""Opens the database, and runs transactions that survive a lost connection.
 
-`Database.run` gives a function one transaction and, if the connection breaks, a deadlock is
-broken or the commit's outcome is unknown, runs it again: every statement in `db.queries` is
-fenced by state, so doing it twice does nothing the second time.
+`Database.run` runs a function in one transaction. It runs the function again if the connection
+breaks, if the database ends a deadlock, or if nobody knows whether the commit succeeded. That is
+safe because every statement in `db.queries` names the state that it starts from: a second run
+finds another state and changes nothing.
 """
 
 import json
@@ -40,14 +41,14 @@ _POSTGRES_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly
 _REFUSALS = ("password authentication failed", "does not exist", "no pg_hba.conf entry")
 
 _DATA_EXCEPTION = "22"
-"""The class of the SQLSTATEs whose messages quote a value."""
+"""The class of SQLSTATEs whose messages quote a value."""
 _QUOTED = re.compile(r'".*"', re.DOTALL)
 
 _SQLITE_BUSY_MS = 30_000
 
 _IDLE_MS = 30_000
-"""How long a transaction that writes may do nothing before Postgres ends it. Ours never wait for
-anything but the database; a frozen process must not keep its locks."""
+"""How long a writing transaction may be idle before Postgres ends it. Our transactions wait for
+nothing but the database, so only a frozen process is idle, and it must not keep its locks."""
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
@@ -84,9 +85,9 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
-        """One transaction that may write; committed at the end, rolled back on an exception.
+        """One transaction that may write: committed at the end, rolled back on an exception.
 
-        A database that does not answer is a `DatabaseError`.
+        Raises `DatabaseError` if the database does not answer.
         """
         with self.translated(), self._transaction() as session:
             yield session
@@ -95,7 +96,7 @@ class Database:
     def reading(self) -> Iterator[Session]:
         """One read-only transaction, in which every statement sees the same moment.
 
-        A database that does not answer is a `DatabaseError`.
+        Raises `DatabaseError` if the database does not answer.
         """
         options = {"writes": False} if self.is_sqlite else _POSTGRES_SNAPSHOT
         with (
@@ -104,16 +105,16 @@ class Database:
             Session(connection, expire_on_commit=False) as session,
         ):
             if not self.is_sqlite:
-                # An export reads for as long as its store takes, and holds no lock.
+                # An export may wait long for the store. It holds no lock, so no limit is needed.
                 session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             yield session
 
     def run(self, work: Callable[[Session], T], *, patience: float = PATIENCE_SECONDS) -> T:
-        """What `work` returns, done in one committed transaction.
+        """Run `work` in one transaction, commit, and return its result.
 
-        Runs `work` again while the database is away or a deadlock was broken, so `work` must be
-        safe to repeat after an unknown outcome: what it returns then is what the repetition
-        found. `DatabaseError` after `patience` seconds, or at once if waiting can't help.
+        `work` runs again while the database is away or after a deadlock. So it must be safe to
+        repeat even if the first commit succeeded; the result is that of the last run. Raises
+        `DatabaseError` after `patience` seconds, or at once if waiting can't help.
         """
         deadline = time.monotonic() + patience
         pause = _FIRST_PAUSE_SECONDS
@@ -147,14 +148,14 @@ class Database:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Within it, a database that does not answer is a `DatabaseError`."""
+        """Within the block, a database that does not answer raises `DatabaseError`."""
         try:
             yield
         except exc.DBAPIError as error:
             raise self._translation(error) from error
 
     def _translation(self, error: exc.DBAPIError) -> Exception:
-        """A `DatabaseError` for what the database's keeper must mend; else a bug, as it is."""
+        """The error to raise: `DatabaseError` if an operator must act; else, for a bug, `error`."""
         if "not a database" in str(error.orig):
             return SettingsError(f"{self.url}: this file is no database; name another")
         if _passing(error) or isinstance(error, exc.OperationalError | exc.InterfaceError):
@@ -163,7 +164,10 @@ class Database:
 
 
 def _json(text: str | bytes) -> Any:
-    """A JSON column's value; what Python can't read must not end the query, and whoever made it."""
+    """A JSON column's value. Text that Python can't read becomes a marker, not an exception.
+
+    An exception would fail the whole query, and with it the process that made it.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # thousands of digits, thousands of brackets
@@ -171,32 +175,32 @@ def _json(text: str | bytes) -> Any:
 
 
 _UNREADABLE = "unreadable JSON"
-"""No specification and no group has such a field."""
+"""A field that no specification and no group has, so such a document is refused later."""
 
 
 def _postgres_engine(url: URL) -> Engine:
     engine = create_engine(
-        url.set(query={}),  # they are in connect_args: an engine's repr shows them, passwords too
+        url.set(query={}),  # moved to connect_args: an engine's repr would show passwords in them
         json_deserializer=_json,
-        hide_parameters=True,  # prompts, which an error would carry into logs and tracebacks
+        hide_parameters=True,  # parameters hold prompts, and errors would carry them into logs
         pool_pre_ping=True,
         pool_size=5,
         pool_recycle=1800,
         connect_args={
             "connect_timeout": 10,
             "application_name": "imagemill",
-            # A server that vanished must not hold a lease's thread for the kernel's two hours.
+            # Without these, a thread would wait two hours for a server that has vanished.
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
-            # Nor a frozen client its locks.
+            # See `_IDLE_MS`.
             "options": f"-c idle_in_transaction_session_timeout={_IDLE_MS}",
             **dict(url.query),
         },
     )
-    # Many rows are one statement. As many statements they would be psycopg's pipeline: a client
-    # that is frozen in the middle of it is not idle to Postgres, and keeps its locks for ever.
+    # Insert many rows with one statement. Many statements would use psycopg's pipeline mode: a
+    # client that freezes in the middle of it is not idle to Postgres and keeps its locks for ever.
     engine.dialect.use_insertmanyvalues_wo_returning = True
     return engine
 
@@ -211,7 +215,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: object) -> None:
-        # The driver's own transaction handling starts transactions late; we begin them ourselves.
+        # The driver begins transactions late, so its handling is off and we begin them ourselves.
         connection.isolation_level = None
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
@@ -219,7 +223,8 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Any) -> None:
-        # A transaction that writes takes the lock at once: one that read first could not upgrade.
+        # A writing transaction takes the write lock at once. If it read first, SQLite might refuse
+        # the lock later, because another transaction has written in between.
         write = connection.get_execution_options().get("writes", True)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -238,23 +243,24 @@ def _passing(error: exc.DBAPIError) -> bool:
     message = str(error.orig)
     if isinstance(error.orig, sqlite3.Error):
         return any(words in message for words in ("locked", "busy", "disk is full"))
-    # A refused connection has no SQLSTATE; one refused for who we are stays refused.
+    # A refused connection has no SQLSTATE. If the password, role or database is wrong, waiting
+    # does not help.
     return isinstance(error, exc.OperationalError | exc.InterfaceError) and not any(
         words in message for words in _REFUSALS
     )
 
 
 def _leave_out_data(context: ExceptionContext) -> None:
-    """Take out of an error what it quotes of the data, in the driver's exception and SQLAlchemy's.
+    """Remove quoted data from an error, both in the driver's exception and in SQLAlchemy's.
 
-    Postgres adds the row that broke a constraint, and quotes values that it can't read: rows hold
+    Postgres names the row that broke a constraint, and quotes values that it can't read. Rows hold
     prompts, and an exception ends in logs, in tracebacks and on a terminal.
     """
     said = context.original_exception
     primary = getattr(getattr(said, "diag", None), "message_primary", None)
     state = getattr(said, "sqlstate", None)
     if primary is None or state is None:
-        return  # SQLite's and the driver's own errors name columns and quote nothing
+        return  # errors of SQLite and of the driver itself name columns and quote no values
     kept = _QUOTED.sub('"…"', primary) if state.startswith(_DATA_EXCEPTION) else primary
     said.args = (kept,)
     wrapped = context.sqlalchemy_exception

@@ -1,4 +1,4 @@
-"""Every error that imagemill raises on purpose.
+"""All errors that imagemill raises on purpose.
 
     ImagemillError
     ├── UsageError                what was asked for can't be done as asked      exit 2
@@ -24,8 +24,8 @@
         ├── OverLimit             more than a worker may give, or nothing that can be drawn
         └── RowMismatch           a row's request key or group is not its specification's
 
-`code` is stable: it is stored with an attempt and printed with `--json`. `retryable` says whether
-the same request may succeed later without anybody changing anything.
+`code` never changes: it is stored with an attempt and printed with `--json`. `retryable` says
+whether the same request may succeed later although nobody changes anything.
 """
 
 from typing import ClassVar
@@ -195,6 +195,6 @@ class RowMismatch(RenderError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its type's name if it says nothing."""
+    """The first line of an exception's message, or its type's name if it has no message."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,9 +1,11 @@
-"""Log lines: one an event, on standard error, for people or as JSON.
+"""Log lines: one for each event, on standard error, for people or as JSON.
 
-A line says which job, image and shift it is about where that is known: `log_fields` binds them
-for a while, `extra=` names them for one line. No prompt is logged above DEBUG. Whatever a message
-holds (a text from a message, a file or another service), it stays on its own line, with control
-characters escaped, and the passwords and keys that this process holds are replaced by `***`.
+A line names its job, image and shift if they are known: `log_fields` adds them to all lines of a
+block, `extra=` to one line. Prompts are logged at DEBUG only.
+
+Parts of a message may come from a manifest, a file or another service. So control characters are
+escaped and every event stays on one line, and the passwords and keys of this process are replaced
+by `***`.
 """
 
 import json
@@ -27,7 +29,7 @@ _NOISY = frozenset(
     {"alembic", "boto3", "botocore", "filelock", "httpcore", "httpcore2", "httpx", "httpx2"}
     | {"huggingface_hub", "PIL", "psycopg", "redis", "urllib3"}
 )
-"""They log requests, headers and statements below WARNING."""
+"""Libraries that log requests, headers and statements below WARNING."""
 
 _SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
@@ -39,17 +41,18 @@ _SECRET_VARIABLES = (
     "IMAGEMILL_FLOWER_BASIC_AUTH",
 )
 _LEAST_SECRET = 6
-"""Characters from which a secret is looked for: replacing every `app` would say more, not less."""
+"""The fewest characters of a secret that is replaced. To replace every `app` in a log would show
+that the password is `app`."""
 
 _FIELDS: Mapping[str, object] = MappingProxyType({})
 _bound: ContextVar[Mapping[str, object]] = ContextVar("imagemill_log_fields", default=_FIELDS)
-# `data` is where Celery repeats what its messages say.
+# Celery repeats the text of its messages in the field `data`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "data"}
 
 
 @contextmanager
 def log_fields(**fields: object) -> Iterator[None]:
-    """Every line of this thread says these fields (`shift=…`, `job=…`) until the block ends."""
+    """Add these fields (`shift=…`, `job=…`) to every log line of this thread within the block."""
     token = _bound.set(MappingProxyType({**_bound.get(), **fields}))
     try:
         yield
@@ -58,15 +61,15 @@ def log_fields(**fields: object) -> Iterator[None]:
 
 
 class _Formatter(logging.Formatter, ABC):
-    """What both formats share: a line's fields, and no secret in it."""
+    """The part that both formats share: it adds the fields and removes secrets."""
 
     def __init__(self, secrets: tuple[str, ...] = ()) -> None:
         super().__init__()
-        # In JSON a secret may stand escaped.
+        # In JSON a secret may be escaped, so its escaped form is replaced too.
         self._secrets = tuple(dict.fromkeys((*secrets, *(json.dumps(s)[1:-1] for s in secrets))))
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as it is written, without secrets."""
+        """The record as a text without secrets."""
         text = self.written(record)
         for secret in self._secrets:
             text = text.replace(secret, "***")
@@ -74,20 +77,20 @@ class _Formatter(logging.Formatter, ABC):
 
     @abstractmethod
     def written(self, record: logging.LogRecord) -> str:
-        """The record as text."""
+        """The record as a text."""
 
     @staticmethod
     def fields(record: logging.LogRecord) -> dict[str, object]:
-        """What was bound where the line was logged, and its own `extra`."""
+        """The fields of `log_fields` at that place, and the line's own `extra`."""
         own = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         return {**_bound.get(), **own}
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object a line: time (UTC), level, logger, process, message, and the fields."""
+    """One JSON object for each line: time (UTC), level, logger, process, message and fields."""
 
     def written(self, record: logging.LogRecord) -> str:
-        """The record as JSON; an exception is one of its strings."""
+        """The record as JSON; an exception becomes a string in it."""
         document: dict[str, object] = {
             "time": _time(record, "milliseconds"),
             "level": record.levelname,
@@ -102,9 +105,9 @@ class JsonFormatter(_Formatter):
 
 
 class HumanFormatter(_Formatter):
-    """`time level pid logger: message (shift 3, image 5)`; only a traceback has more lines.
+    """`time level pid logger: message (shift 3, image 5)`. Only a traceback has more lines.
 
-    Those are indented behind a bar, so that none of them can pass for an event.
+    These lines are indented behind a bar, so that none of them looks like an event.
     """
 
     def written(self, record: logging.LogRecord) -> str:
@@ -124,7 +127,7 @@ class HumanFormatter(_Formatter):
 
 
 def printable(text: str) -> str:
-    """The text with line ends, control and bidi characters escaped: one line, as it reads."""
+    """The text on one line, with line ends, control and bidi characters escaped."""
     if text.isprintable():
         return text
     return "".join(
@@ -142,14 +145,14 @@ def configure_logging(settings: "Settings") -> None:
     root.setLevel(settings.log_level)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.captureWarnings(True)  # a warning is an event too, and belongs on one line
+    logging.captureWarnings(True)  # Python's warnings become log lines too
 
 
 def secrets_of(settings: "Settings", *, least: int = _LEAST_SECRET) -> tuple[str, ...]:
-    """The passwords, tokens and keys that this process was given, as they may stand in a text.
+    """The passwords, tokens and keys of this process that have at least `least` characters.
 
-    Only those of at least `least` characters. The longest first, so that none is found inside
-    another.
+    They come from environment variables and from the URLs of the settings. The longest comes
+    first: a secret that is part of another must not be replaced before it.
     """
     given = [os.environ.get(name, "") for name in _SECRET_VARIABLES]
     found = {*given, *(value.partition(":")[2] for value in given)}  # Flower's is user:password

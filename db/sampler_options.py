@@ -1,6 +1,6 @@
-"""The options of samplers: which there are, what each may be, and which sampler takes which.
+"""The options of samplers: their names, their allowed values, and which sampler takes which.
 
-Without torch, so that a wrong option is known when a manifest is submitted.
+This module needs no torch, so a wrong option is found when a manifest is submitted.
 """
 
 import difflib
@@ -54,7 +54,7 @@ OPTIONS: Mapping[str, tuple[str, ...] | type] = MappingProxyType(
         "invert_sigmas": bool,
     }
 )
-"""What `sampler_options` may hold: the allowed words, or the type of the value."""
+"""The allowed `sampler_options`: for each name the allowed words, or the type of the value."""
 
 _SCHEDULE = frozenset(
     {"beta_schedule", "beta_start", "beta_end", "prediction_type", "num_train_timesteps"}
@@ -169,11 +169,11 @@ TAKEN: Mapping[str, frozenset[str]] = MappingProxyType(
         "FlowMatchHeunDiscreteScheduler": frozenset({"num_train_timesteps", "shift"}),
     }
 )
-"""The options that each diffusers class takes; `misfit` knows what `sigmas` and `eta` are there."""
+"""The options that each diffusers class takes. `misfit` handles `sigmas` and `eta` itself."""
 
 
 def option_problem(name: str, value: object) -> tuple[str, str] | None:
-    """What is wrong with one sampler option, and what is allowed; None if nothing is."""
+    """The problem of one sampler option and what is allowed; None if there is no problem."""
     allowed = OPTIONS.get(name)
     if allowed is None:
         close = difflib.get_close_matches(name[:100], OPTIONS, n=1, cutoff=0.6)
@@ -190,7 +190,10 @@ def option_problem(name: str, value: object) -> tuple[str, str] | None:
 
 
 def misfit(diffusers_class: str, name: str, value: object) -> tuple[str, str] | None:
-    """What is wrong with a good option for a sampler of this class; None if nothing is known."""
+    """Why a valid option does not fit a sampler of this class, and what would; None if it fits.
+
+    It is also None for a class that is not in `TAKEN`: the worker will find out.
+    """
     taken = TAKEN.get(diffusers_class)
     if taken is None or name == "eta":
         return None

@@ -1,7 +1,8 @@
 """The samplers' names: canonical, displayed (as A1111 and Civitai write them), and aliases.
 
-Names only: what a sampler computes is `worker.engine.schedulers`. "Sampler" is what diffusers calls
-a scheduler; `diffusers_class` and `options` say which, configured how.
+This module has the names only; `worker.engine.schedulers` makes the objects that compute. We say
+"sampler" where diffusers says "scheduler". `diffusers_class` and `options` name the diffusers
+class and its configuration.
 """
 
 import math
@@ -14,8 +15,8 @@ from types import MappingProxyType
 class Sampler:
     """One sampler: its names and the diffusers class and options that implement it.
 
-    `flow` samplers integrate a flow-matching model and suit no other; all others are for
-    epsilon, sample or v prediction.
+    Samplers with `flow` are for flow-matching models only. All others are for models that predict
+    epsilon, the sample or v.
     """
 
     name: str
@@ -33,7 +34,7 @@ def _sigmas(kind: str) -> Mapping[str, bool]:
 
 
 _DPMPP = "DPMSolverMultistepScheduler"
-# Its default contradicts its own final sigma; diffusers corrects that with a warning each time.
+# diffusers' default does not fit its own final sigma: it is corrected with a warning every time.
 _SINGLESTEP = MappingProxyType({"lower_order_final": True})
 
 _FLOW: Mapping[str, str | bool] = MappingProxyType(
@@ -241,7 +242,7 @@ SAMPLERS: tuple[Sampler, ...] = (
 )
 
 OWN = Sampler(name="own", display="Own", diffusers_class="")
-"""The sampler of the model's own configuration, whichever class that names."""
+"""The sampler that the model's own configuration names."""
 
 BY_NAME: Mapping[str, Sampler] = MappingProxyType(
     {sampler.name: sampler for sampler in (*SAMPLERS, OWN)}
@@ -249,18 +250,19 @@ BY_NAME: Mapping[str, Sampler] = MappingProxyType(
 
 
 def find_sampler(text: str) -> Sampler | None:
-    """The sampler that a canonical name, a display name, an alias or a diffusers class names.
+    """The sampler with this canonical name, display name, alias or diffusers class; else None.
 
-    Case, spaces, hyphens and underscores do not matter. A class that several samplers share
-    means the one without special options. None if nothing is called that.
+    Case, spaces, hyphens and underscores do not matter. If several samplers share a class, its
+    name means the one without special options.
     """
     return _ALIASES.get(_folded(text))
 
 
 def strength_for(*, steps: int, start_step: int) -> float:
-    """The strength at which a variation's first denoising step is `start_step` (0 is all of them).
+    """The strength with which a variation begins at step `start_step`; 0 means all steps.
 
-    diffusers takes int(steps * strength) steps; the plain quotient would sometimes lose one.
+    diffusers takes int(steps * strength) steps. Rounding could make that one step too few, so the
+    strength is raised until it is exact.
     """
     left = steps - start_step
     strength = left / steps

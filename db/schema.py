@@ -1,4 +1,4 @@
-"""Creating and checking the schema: Alembic migrations, on Postgres and SQLite alike."""
+"""Creates and checks the schema, with Alembic migrations for both Postgres and SQLite."""
 
 from importlib import resources
 from pathlib import Path
@@ -14,9 +14,9 @@ from imagemill.db.errors import SchemaError
 
 
 def migrate(database: Database) -> str:
-    """Bring the database to this version's schema; its revision."""
+    """Bring the database to this version's schema; return the revision."""
     config = _config()
-    # Concurrent migrations of one database wait for each other (see migrations/env.py).
+    # Several processes may migrate one database: they wait for each other (migrations/env.py).
     with database.engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -24,22 +24,22 @@ def migrate(database: Database) -> str:
 
 
 def head() -> str:
-    """The revision that this version of the code knows best."""
+    """The newest revision of the schema that this code knows."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     assert revision is not None, "the package ships at least one migration"
     return revision
 
 
 def check_schema(database: Database) -> None:
-    """A `SchemaError` unless this code can work with the database's schema.
+    """Raise `SchemaError` unless this code can work with the database's schema.
 
-    A `DatabaseError` if it does not answer. An empty database needs `imagemill migrate`. A newer
-    schema than ours is accepted where its migrations only added to it, which the database itself
-    says: each migration records the oldest revision whose code still works
-    (`schema_compatibility`).
+    Raises `DatabaseError` if the database does not answer. An empty database needs
+    `imagemill migrate`. A schema that is newer than this code is accepted if its migrations only
+    added to it: each migration records in `schema_compatibility` the oldest revision whose code
+    still works.
     """
     if database.file is not None and not database.file.exists():
-        # Connecting would leave an empty file behind.
+        # Connecting would create an empty file.
         raise SchemaError(f"{database.url} does not exist; run `imagemill migrate`")
     with (
         database.translated(),

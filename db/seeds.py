@@ -1,16 +1,17 @@
-"""Which seed an image gets when its row gives none.
+"""The seed of an image whose row gives none.
 
-The seed depends on the job's seed, the row's key and the sample's number alone: inserting,
-deleting or reordering rows changes no other row's pictures.
+It depends only on the job's seed, the row's key and the number of the sample. The key is made of
+the row's content, not of its position. So inserting, deleting or moving rows changes no other
+row's pictures.
 """
 
 import hashlib
 
 SEED_LIMIT = 2**63
-"""Seeds are in [0, SEED_LIMIT): what SQL's BIGINT and torch's generators both hold."""
+"""Seeds are in [0, SEED_LIMIT), the range that both SQL's BIGINT and torch's generators hold."""
 
 DERIVE = -1
-"""A row's way to say: as if no seed were given."""
+"""The seed of a row that wants a derived seed, as if it had given none."""
 
 
 def derive_seed(*, job_seed: int, row_key: str, sample_index: int) -> int:
@@ -20,10 +21,10 @@ def derive_seed(*, job_seed: int, row_key: str, sample_index: int) -> int:
 
 
 def prompt_hash(prompt: str) -> str:
-    """What stands for a prompt in a row's key: the first 128 bits of its SHA-256, in hex."""
+    """A prompt's hash in a row's key: the first 128 bits of its SHA-256, in hex."""
     return hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def row_key(base: str, occurrence: int) -> str:
-    """A row's key: its `id`, or its prompt's hash and how many equal prompts came before."""
+    """A row's key: `base` (its `id` or its prompt's hash) and how many equal ones came before."""
     return f"{base}#{occurrence}"

@@ -1,8 +1,8 @@
 """Settings: one frozen, typed object, built once at an entry point and passed down.
 
-Sources, first one wins: arguments of the call, `IMAGEMILL_*` environment variables,
-`imagemill.toml` (the working folder's, or the one `IMAGEMILL_CONFIG` names), the defaults here.
-`Settings.for_home` addresses what an embedded run left in a folder.
+The first source that has a value wins: arguments of the call, `IMAGEMILL_*` environment variables,
+`imagemill.toml` (in the working folder, or the file that `IMAGEMILL_CONFIG` names), the defaults
+here. `Settings.for_home` gives the settings for the folder of an `imagemill run`.
 """
 
 import os
@@ -21,7 +21,7 @@ from pydantic_settings import (
 from imagemill.db.errors import SettingsError
 
 Batches = Literal["continuous", "recorded"]
-"""Whether images join and leave as slots come free, or stay in micro-batches that are recorded."""
+"""How slots are filled: each as soon as it is free, or all together in recorded micro-batches."""
 
 DATABASE_FILE = "imagemill.sqlite3"
 OBJECTS_FOLDER = "objects"
@@ -132,7 +132,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> "Settings":
-        """The settings of this process; a `SettingsError` names the bad one and what it may be."""
+        """The settings of this process.
+
+        Raises `SettingsError`, which names the bad setting and what it may be.
+        """
         try:
             return cls(**overrides)
         except ValidationError as error:
@@ -143,7 +146,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def for_home(cls, home: Path, **overrides: Any) -> "Settings":
-        """The settings that address what `imagemill run --out HOME` keeps in its folder."""
+        """The settings for the database and pictures of `imagemill run --out HOME`."""
         home = home.resolve()
         return cls.load(
             database_url=f"sqlite:///{home / DATABASE_FILE}",
@@ -152,9 +155,9 @@ class Settings(BaseSettings):
         )
 
     def environment(self) -> dict[str, str]:
-        """These settings as environment variables, for a process that is started with them.
+        """These settings as environment variables, for a process that we start.
 
-        Only those that are set somewhere: whatever is not has the same default there.
+        Settings that nobody has set are left out: the process has the same defaults.
         """
         values: dict[str, str] = {}
         for name in self.model_fields_set:

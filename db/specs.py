@@ -1,9 +1,11 @@
 """An image's specification and its identity.
 
-`pixel_key` names the pixels that a specification asks for, `request_key` the file: two images
-with the same `request_key` share one object. Both are SHA-256 of a canonical JSON text, so they
-are the same in every process, database and version that knows the same fields: a field at its
-default is left out, and a field added later does not change the keys of requests without it.
+`pixel_key` identifies the pixels that a specification asks for, `request_key` the file. Two images
+with the same `request_key` share one object.
+
+Both keys are the SHA-256 of a canonical JSON text, so every process and database computes the same
+key. Fields at their default are left out of the text. Therefore a field that is added later does
+not change the keys of requests without it, and images that are stored already are found again.
 """
 
 import hashlib
@@ -15,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 METADATA_VERSION = 1
-"""Counts the layout of what is written into files; part of `request_key`."""
+"""The version of the layout of the data in files. It is part of `request_key`."""
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
@@ -28,7 +30,7 @@ _NOT_PIXELS = frozenset({"model", "format", "quality"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Adapter:
-    """A LoRA added to the denoiser (and text encoder), by registry name, digest and weight."""
+    """A LoRA that is added to the denoiser and text encoder: registry name, digest and weight."""
 
     name: str
     digest: str
@@ -39,15 +41,16 @@ class Adapter:
 class ImageSpec:
     """Everything that decides an image's pixels and the file that holds them.
 
-    Sizes are in pixels, `seed` is in [0, 2**63), `guidance_scale` <= 1 means no guidance.
-    `sampler` is a canonical name of `db.samplers`; `sampler_options` overrides its configuration
-    (`eta`, `sigmas`, `timestep_spacing`, `beta_schedule`, `prediction_type`, …).
-    `init_image` and `mask` are SHA-256 hex digests of the input file's bytes.
-    `refiner_start` is the share of the schedule after which the model's refiner goes on (None: the
-    base draws to the end): diffusers' `denoising_end` of the one, `denoising_start` of the other.
-    `windows` counts the text encoder's windows that the prompts may fill with
-    `long_prompts="chunk"`; it was settled when the row was planned.
-    `model` is the registry's name for people; `weights_digest` is what counts.
+    Sizes are in pixels. `seed` is in [0, 2**63). A `guidance_scale` up to 1 means no guidance.
+    `sampler` is a canonical name of `db.samplers`; `sampler_options` replaces values of its
+    configuration (`eta`, `sigmas`, `timestep_spacing`, `beta_schedule`, `prediction_type`, …).
+    `init_image` and `mask` are the SHA-256 (hex) of the input file's bytes.
+    `refiner_start` is the share of the schedule after which the model's refiner takes over:
+    diffusers' `denoising_end` of the base and `denoising_start` of the refiner. With None the base
+    draws to the end.
+    `windows` is the number of the text encoder's windows that the prompts may fill with
+    `long_prompts="chunk"`; it is computed when the row is planned.
+    `model` is the name in the registry, for people; `weights_digest` identifies the model.
     """
 
     model: str
@@ -76,15 +79,15 @@ class ImageSpec:
 
     @property
     def guided(self) -> bool:
-        """Whether classifier-free guidance runs: two denoiser rows an image."""
+        """Whether classifier-free guidance is used: then an image takes two denoiser rows."""
         return self.guidance_scale > 1.0
 
     def pixel_key(self) -> str:
-        """SHA-256 (hex) of what decides the pixels."""
+        """SHA-256 (hex) of all fields that decide the pixels."""
         return sha256_of(_canonical(self, leave_out=_NOT_PIXELS))
 
     def request_key(self, *, metadata_version: int = METADATA_VERSION) -> str:
-        """SHA-256 (hex) of what decides the file: pixels, format, quality, metadata version."""
+        """SHA-256 (hex) of what decides the file: pixel key, format, quality, metadata version."""
         file = {
             "pixel_key": self.pixel_key(),
             "format": self.format,
@@ -94,12 +97,12 @@ class ImageSpec:
         return sha256_of(canonical_json(file))
 
     def is_named(self, request_key: str) -> bool:
-        """Whether the key is this specification's, by this or an earlier version of metadata."""
+        """Whether this is the specification's request key, in any metadata version so far."""
         versions = range(1, METADATA_VERSION + 1)
         return any(request_key == self.request_key(metadata_version=v) for v in versions)
 
     def group(self) -> dict[str, Any]:
-        """What must agree for two images to share a forward pass."""
+        """The values that two images must have in common to share a forward pass."""
         group = _plain_group(self.weights_digest, self.width, self.height, self.guided)
         group["adapters"] = [asdict(adapter) for adapter in self.adapters]
         if self.windows != 1:
@@ -118,7 +121,7 @@ class ImageSpec:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "ImageSpec":
-        """The specification that `document` described; a KeyError or TypeError if it did not."""
+        """The specification of a document. Raises `KeyError` or `TypeError` if it is none."""
         known = {field.name for field in fields(cls)}
         unknown = set(document) - known
         if unknown:
@@ -132,7 +135,7 @@ class ImageSpec:
 
 
 def canonical_json(document: Mapping[str, Any]) -> str:
-    """JSON with sorted keys, no spaces and plain UTF-8; NaN is a ValueError."""
+    """JSON with sorted keys, no spaces and plain UTF-8. Raises `ValueError` for NaN."""
     return json.dumps(
         document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
@@ -140,10 +143,10 @@ def canonical_json(document: Mapping[str, Any]) -> str:
 
 def _canonical(spec: ImageSpec, *, leave_out: frozenset[str]) -> str:
     document = _document(spec, leave_out=leave_out)
-    # A float with an integral value and the int print differently: one spelling for both.
+    # 7.0 and 7 are equal but give different JSON, so the value is always a float here.
     document["guidance_scale"] = float(spec.guidance_scale)
     for adapter in document.get("adapters", []):
-        del adapter["name"]  # the digest names the weights; a name is the team's own
+        del adapter["name"]  # the digest identifies the weights; names differ between teams
     return canonical_json(document)
 
 
@@ -162,7 +165,7 @@ def _document(spec: ImageSpec, *, leave_out: frozenset[str]) -> dict[str, Any]:
 
 
 def _plain_group(weights_digest: str, width: int, height: int, guided: bool) -> dict[str, Any]:
-    """A group without adapters, in one window."""
+    """A group without adapters and with one window."""
     return {
         "weights_digest": weights_digest,
         "width": width,
@@ -172,16 +175,17 @@ def _plain_group(weights_digest: str, width: int, height: int, guided: bool) -> 
     }
 
 
-@lru_cache(maxsize=1024)  # a job has a few of them, and is asked for each image's
+@lru_cache(maxsize=1024)  # a job has few groups, and the key is needed for every image
 def _plain_group_key(weights_digest: str, width: int, height: int, guided: bool) -> str:
     return sha256_of(canonical_json(_plain_group(weights_digest, width, height, guided)))
 
 
 _FIELDS = tuple((field.name, field.default) for field in fields(ImageSpec))
-"""Every field's name and default, looked up once: documents are written for every image."""
+"""Every field's name and default, looked up once because every image needs its document."""
 
 
 def sha256_of(text: str) -> str:
     """SHA-256 (hex) of a text in UTF-8."""
-    # A lone surrogate can't come from a manifest (broken UTF-8 is refused), but must not crash.
+    # A manifest can't contain a lone surrogate (broken UTF-8 is refused). If one comes from
+    # elsewhere, it must not raise an error here.
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

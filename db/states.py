@@ -1,38 +1,38 @@
-"""The states of jobs and images, what an image's outcome may be, and who moves what.
+"""The states of jobs and images, who moves them on, and the outcomes of images.
 
-A transition is one fenced SQL statement in `db.queries`; these enums are the words that the
-tables' CHECK constraints and the statements share. `docs/states.md` has the diagram.
+Each transition is one SQL statement in `db.queries` that names the state it starts from. The
+tables' CHECK constraints use the same words. `docs/states.md` has the diagram.
 """
 
 from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     LOADING = "loading"
-    """Rows are being inserted by a producer. A killed producer goes on when the manifest is
-    submitted again; nothing of it is rendered before it is open."""
+    """A producer is inserting rows. If it is killed, the next submission of the same manifest goes
+    on. Nothing is rendered before the job is open."""
     OPEN = "open"
-    """Its images may be claimed. `finish_jobs` moves it on when none is ready or leased."""
+    """Its images may be claimed. `finish_jobs` finishes it when no image is ready or leased."""
     PAUSED = "paused"
-    """As open, but nothing is claimed until `imagemill resume`."""
+    """Like open, but nothing is claimed until `imagemill resume`."""
     FINISHED = "finished"
     """Every image is done, dead or cancelled. `retry` and `verify --requeue` open it again."""
     CANCELLED = "cancelled"
-    """By `imagemill cancel`; images not yet done became cancelled."""
+    """Ended by `imagemill cancel`. Images that were not done were cancelled too."""
     REJECTED = "rejected"
-    """The manifest had bad rows: nothing of it was queued. Terminal."""
+    """The manifest had bad rows, so nothing was queued. Terminal."""
 
 
 class ImageState(StrEnum):
-    """Where an image stands. Requested = the sum over all five, always."""
+    """The state of an image. The sum over all five is always the number of requested images."""
 
     READY = "ready"
     """May be claimed by a shift, once `not_before` has passed."""
     LEASED = "leased"
-    """Held by the shift in `shift_id`. The shift moves it to done or back to ready; when its
-    lease ends, the rescuer does."""
+    """Held by the shift in `shift_id`. The shift moves it to done, dead or back to ready. If the
+    shift's lease ends, the rescuer moves it."""
     DONE = "done"
     """Has an object. Terminal until `retry` or `verify --requeue`."""
     DEAD = "dead"
@@ -42,15 +42,15 @@ class ImageState(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How good the picture of a done image is: a column, not a state."""
+    """The quality of a done image's picture. It is a column, not a state."""
 
     OK = "ok"
     TRUNCATED_PROMPT = "truncated_prompt"
-    """The prompt was longer than the text encoder's window; the part cut is recorded."""
+    """The prompt was longer than the text encoder's window. The part that was cut is recorded."""
     NAN = "nan"
-    """The model gave NaN, also in fp32; the pixels are black."""
+    """The model gave NaN, also in fp32. The pixels are black."""
     BLANK = "blank"
-    """A uniform picture, or the safety checker's blank."""
+    """All pixels have the same colour."""
 
 
 TERMINAL = frozenset({ImageState.DONE, ImageState.DEAD, ImageState.CANCELLED})

@@ -1,8 +1,8 @@
 """The tables. `docs/database.md` says what each is for, `docs/architecture.md` explains the words.
 
-CHECK constraints hold the shape of every state, so that a wrong transition fails in the database
-and not in somebody's data set. Indexes are partial wherever the hot path looks only at the small
-live part of a table of millions.
+CHECK constraints say which columns each state needs, so a wrong transition fails in the database
+and not later in a data set. Many indexes are partial: claims look only at the few images that are
+ready or leased, in a table of millions.
 """
 
 from datetime import datetime
@@ -40,7 +40,7 @@ NAMING = {
 
 
 class Base(DeclarativeBase):
-    """Shared by all tables: constraint names and column types."""
+    """The base of all tables: names of constraints and types of columns."""
 
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's declarative API reads it from the class
@@ -58,7 +58,7 @@ LIVE_JOB = "state IN ('loading', 'open', 'paused', 'finished')"
 
 
 class Model(Base):
-    """A model as it was when a job named it: its weights' digest is its identity."""
+    """A model that a job has named. The weights digest identifies it."""
 
     __tablename__ = "models"
 
@@ -71,7 +71,7 @@ class Model(Base):
 
 
 class Group(Base):
-    """What may share a forward pass; global, so that jobs share batches."""
+    """Images that may share a forward pass. Groups belong to no job, so jobs share batches."""
 
     __tablename__ = "groups"
 
@@ -82,7 +82,7 @@ class Group(Base):
 
 
 class Job(Base):
-    """A submitted manifest with its defaults and seed. Immutable but for state and priority."""
+    """A submitted manifest with its defaults and seed. Only state and priority change later."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -104,12 +104,12 @@ class Job(Base):
     route: Mapped[str] = mapped_column(String(64), default="default", server_default="default")
     seed: Mapped[int] = mapped_column(BigInteger, default=0)
     identity: Mapped[str] = mapped_column(Hash)
-    """SHA-256 of manifest, defaults, seed and options: the same submission is the same job."""
+    """SHA-256 of manifest, defaults, seed and options. Submitting the same again finds this job."""
     manifest: Mapped[str]
     manifest_sha256: Mapped[str] = mapped_column(Hash)
     defaults: Mapped[dict[str, Any]]
     rows_loaded: Mapped[int] = mapped_column(BigInteger, default=0)
-    """Manifest rows inserted so far; where a killed producer goes on."""
+    """The manifest rows inserted so far. After a crash the producer goes on from here."""
     bad_rows: Mapped[int] = mapped_column(BigInteger, default=0)
     message: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=now())
@@ -121,7 +121,7 @@ _BAD = text("problem IS NOT NULL")
 
 
 class Row(Base):
-    """One manifest line, kept verbatim; a bad one (only with --skip-bad-rows) says why."""
+    """One manifest line, kept verbatim. A bad row (only with --skip-bad-rows) has a `problem`."""
 
     __tablename__ = "rows"
     __table_args__ = (
@@ -135,18 +135,18 @@ class Row(Base):
     number: Mapped[int] = mapped_column(BigInteger)
     line: Mapped[int] = mapped_column(BigInteger)
     key_base: Mapped[str | None]
-    """`id:` + the row's `id`, or `prompt:` + its prompt's hash. NULL for a bad row."""
+    """`id:` and the row's `id`, or `prompt:` and its prompt's hash. NULL for a bad row."""
     key_occurrence: Mapped[int] = mapped_column(default=0)
-    """How many rows with the same `key_base` came before."""
+    """The number of earlier rows with the same `key_base`."""
     verbatim: Mapped[str]
     extras: Mapped[dict[str, Any]]
     template: Mapped[str | None]
-    """The prompt before expansion, where the row was expanded."""
+    """The prompt before expansion, if the row was expanded."""
     problem: Mapped[str | None]
 
 
 class CompositionRow(Base):
-    """Who shared a recorded micro-batch, by slot: its first slots, the others were empty."""
+    """The images of a recorded micro-batch, in the order of its slots. Further slots were empty."""
 
     __tablename__ = "compositions"
 
@@ -156,12 +156,12 @@ class CompositionRow(Base):
     slots: Mapped[int]
     request_keys: Mapped[list[str]] = mapped_column(JSON)
     image_ids: Mapped[list[int]] = mapped_column(JSON)
-    """An image of each request, whose row says what was asked for."""
+    """An image of each request; its row holds the specification that was rendered."""
     created_at: Mapped[datetime] = mapped_column(server_default=now())
 
 
 class Object(Base):
-    """One stored file. First wins: a request has one object at a time."""
+    """One stored file. A request has one object at a time: the first that is recorded wins."""
 
     __tablename__ = "objects"
     __table_args__ = (CheckConstraint(_one_of("outcome", Outcome), name="outcome"),)
@@ -178,19 +178,20 @@ class Object(Base):
     format: Mapped[str] = mapped_column(String(8))
     outcome: Mapped[str] = mapped_column(String(32))
     cut: Mapped[str | None]
-    """The part of the prompt beyond the text encoder's window."""
+    """The part of the prompt that did not fit into the text encoder's window."""
     environment_id: Mapped[int] = mapped_column(ForeignKey("environments.id"))
     composition_id: Mapped[int | None] = mapped_column(ForeignKey("compositions.id"))
-    """With `batches = "recorded"`: the micro-batch that it was rendered in."""
+    """With `batches = "recorded"`: the micro-batch in which the image was rendered."""
     seconds: Mapped[float]
-    """How long the image was in its slot."""
+    """The image's share of the engine's time."""
     created_at: Mapped[datetime] = mapped_column(server_default=now())
 
 
 _READY = text("state = 'ready'")
 _WAITING = text("shift_id IS NULL AND object_id IS NULL")
-"""Of images that may yet be given an object. Not worded like `_READY`: a planner whose statistics
-are older than a job takes either index for empty, and would read the wrong one from end to end."""
+"""Images that may still get an object. The condition must differ from `_READY`: before the
+statistics know a new job, Postgres takes both indexes for empty, and it could then read the whole
+wrong one."""
 _LEASED = text("state = 'leased'")
 _DEAD = text("state = 'dead'")
 _FAILED = text("error_code IS NOT NULL")
@@ -199,7 +200,7 @@ _STORED = text("object_id IS NOT NULL")
 
 
 class Image(Base):
-    """One requested picture: what was asked for, where it stands, and its object once done."""
+    """One requested picture: its specification, its state, and its object if it is done."""
 
     __tablename__ = "images"
     __table_args__ = (
@@ -258,28 +259,28 @@ class Image(Base):
     sampler: Mapped[str] = mapped_column(String(64))
     format: Mapped[str] = mapped_column(String(8))
     options: Mapped[dict[str, Any]]
-    """The specification's other fields, those that are not at their default."""
+    """The specification's other fields that are not at their default."""
 
     state: Mapped[str] = mapped_column(String(16), default=ImageState.READY)
     generation: Mapped[int] = mapped_column(default=1, server_default="1")
-    """Counts `retry` and `verify --requeue`."""
+    """The number of renderings asked for: `retry` and `verify --requeue` add one."""
     shift_id: Mapped[int | None] = mapped_column(ForeignKey("shifts.id"))
     begun_at: Mapped[datetime | None]
-    """When its rendering began under this lease; only then is a failure charged to it."""
+    """When its rendering began under this lease. A failure counts against it only after that."""
     suspect: Mapped[bool] = mapped_column(default=False)
-    """It was in a forward pass that failed: render it alone."""
+    """It was in a forward pass that failed, so it must be rendered alone."""
     failures: Mapped[int] = mapped_column(default=0, server_default="0")
-    """Failures alone, this generation."""
+    """The failures in this generation while it was rendered alone."""
     not_before: Mapped[datetime | None]
     error_code: Mapped[str | None] = mapped_column(String(64))
     error_message: Mapped[str | None]
     object_id: Mapped[int | None] = mapped_column(ForeignKey("objects.id"))
     outcome: Mapped[str | None] = mapped_column(String(32))
-    """Its object's, repeated where an index can lead from a job to pictures that are not ok."""
+    """Copied from its object, so that an index leads from a job to its pictures that are not ok."""
 
 
 class Environment(Base):
-    """A fingerprint of hardware, software and shapes, once per distinct value."""
+    """An environment (hardware, software and shapes), one row for each fingerprint."""
 
     __tablename__ = "environments"
 
@@ -287,12 +288,12 @@ class Environment(Base):
     fingerprint: Mapped[str] = mapped_column(Hash, unique=True)
     document: Mapped[dict[str, Any]]
     certificate: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
-    """Whether pixels were found independent of the batch here, and how that was tried."""
+    """The result of the test for batch independence in this environment."""
     created_at: Mapped[datetime] = mapped_column(server_default=now())
 
 
 class BatchSize(Base):
-    """B: one value per (device class, model, size), shared by all workers."""
+    """B for a class of devices and a group; all workers share it."""
 
     __tablename__ = "batch_sizes"
     __table_args__ = (UniqueConstraint("device", "group_id"),)
@@ -304,7 +305,7 @@ class BatchSize(Base):
 
 
 class Worker(Base):
-    """One worker child process, seen at its last heartbeat."""
+    """One child process of a worker, as of its last heartbeat."""
 
     __tablename__ = "workers"
 
@@ -315,14 +316,14 @@ class Worker(Base):
     device: Mapped[str]
     route: Mapped[str] = mapped_column(String(64))
     draining: Mapped[bool] = mapped_column(default=False)
-    """Set by an operator; the worker reads it with its heartbeat."""
+    """Set by an operator. The worker reads it with each heartbeat."""
     started_at: Mapped[datetime] = mapped_column(server_default=now())
     seen_at: Mapped[datetime] = mapped_column(server_default=now())
     stopped_at: Mapped[datetime | None]
 
 
 class Shift(Base):
-    """One Celery task's work and its lease. Ended by itself, or by the rescuer."""
+    """The work of one Celery task, and its lease. The shift itself or the rescuer ends it."""
 
     __tablename__ = "shifts"
     __table_args__ = (
@@ -343,7 +344,7 @@ class Shift(Base):
 
 
 class Attempt(Base):
-    """Append-only history: what happened to an image, when, in which shift, and why."""
+    """The history of an image: what happened, when, in which shift, and why. Only appended to."""
 
     __tablename__ = "attempts"
 
@@ -360,10 +361,11 @@ class Attempt(Base):
 
 
 class Tally(Base):
-    """Signed counts of images by job, group and state, appended by every transition.
+    """Changes in the number of images by job, group and state. Every transition appends some.
 
-    The sum over a job's rows is exact in any snapshot, nobody waits for anybody's counter, and
-    folding keeps the table small. The ready sums are the backlog that claims choose from.
+    The sum over a job's rows is exact in any snapshot. A single counter would be a row that all
+    workers wait for; appended rows need no lock. The dispatcher folds them, so the table stays
+    small. Claims use the sums of ready images to choose a group.
     """
 
     __tablename__ = "tallies"

@@ -8,20 +8,20 @@ _OPTION = re.compile(r"([?&][^=&]*(?:pass|secret|token)[^=&]*=)([^&]*)", re.IGNO
 
 
 def without_password(text: str) -> str:
-    """A URL, or several with `;` between them, with `***` for every password: for messages."""
+    """A URL, or several with `;` between them, with every password replaced by `***`."""
     return ";".join(_OPTION.sub(r"\1***", _masked(url)) for url in split_urls(text))
 
 
 def split_urls(text: str) -> list[str]:
-    """The URLs in a text that may hold several with `;` between them, as Celery takes them."""
+    """The URLs in a text. It may hold several with `;` between them, as Celery allows."""
     return _NEXT.split(text)
 
 
 def passwords_in(text: str) -> set[str]:
-    """The passwords in a URL, or in several with `;` between them, as they stand and decoded.
+    """The passwords in a URL, or in several with `;` between them, both as written and decoded.
 
-    A password may stand before the host or in an option: a database's options may hold one too.
-    Text that is no URL yields nothing; whoever opens it says what is wrong with it.
+    A password may come before the host or in an option, for example of a database URL. Text that
+    is no URL yields nothing.
     """
     found: set[str] = set()
     for url in split_urls(text):

@@ -1,4 +1,4 @@
-"""SQL views for readers: stable columns that data-set pipelines may rely on."""
+"""SQL views for readers: their columns stay the same, so that other programs can rely on them."""
 
 DATASET_IMAGES = """
 CREATE VIEW dataset_images AS
@@ -19,4 +19,4 @@ LEFT JOIN objects AS o ON o.id = i.object_id
 LEFT JOIN environments AS e ON e.id = o.environment_id
 LEFT JOIN compositions AS c ON c.id = o.composition_id
 """
-"""One line an image, with its object once it is done."""
+"""One line for each image, with its object if it is done."""

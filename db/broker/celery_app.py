@@ -1,7 +1,7 @@
 """The Celery application for Celery's own tools: `python -P -m imagemill.db.broker.celery_app …`.
 
 The command `celery -A imagemill.db.broker.celery_app …` works too, but looks for `imagemill` in the
-working folder first. Reads the settings when it is imported: such tools can't hand them in.
+working folder first. This module reads the settings at import, because such tools can't pass them.
 """
 
 import sys

@@ -1,9 +1,9 @@
 """TLS to the broker: `rediss://` checks the server's certificate and its name.
 
-kombu's default is the opposite: without `ssl_cert_reqs` in the URL it accepts any certificate, so
-whoever is on the way between a worker and its broker can pose as the broker. So the options are
-written into the URL here, before Celery sees it. They are also given to Celery as a setting,
-because Flower reads only that.
+kombu's default is the opposite: without `ssl_cert_reqs` in the URL it accepts any certificate. Then
+anybody on the network between a worker and its broker could pretend to be the broker. So the
+options are written into the URL here, before Celery sees it. They are also given to Celery as a
+setting, because Flower reads only that.
 """
 
 import ssl
@@ -15,7 +15,7 @@ from imagemill.db.errors import SettingsError
 from imagemill.db.urls import split_urls
 
 SUPPORTED = "redis://, rediss:// and redis+socket://"
-"""What is tested: Redis or Valkey on a port, the same with TLS, and on a socket file."""
+"""The tested kinds of broker: Redis or Valkey on a port, with TLS, and on a socket file."""
 
 _SCHEME = "rediss"
 _VERIFY = {
@@ -26,19 +26,19 @@ _VERIFY = {
 
 
 def with_tls(urls: str, authority: Path | None) -> str:
-    """The broker's URL (or several with `;` between them) with every TLS option spelled out.
+    """The broker's URL (or several with `;` between them) with every TLS option added.
 
-    `authority` is a PEM file of the authorities to trust; None trusts those of the system. The
-    options that a URL names itself win. Other URLs than `rediss://` come back as they are. A
-    `SettingsError` if an option means nothing or a file is missing.
+    `authority` is a PEM file of the authorities to trust; None means those of the system. Options
+    that a URL already has are kept. URLs other than `rediss://` are returned as they are. Raises
+    `SettingsError` if an option has no meaning or a file is missing.
     """
     return ";".join(_secured(url, authority) for url in split_urls(urls))
 
 
 def tls_options(urls: str) -> dict[str, Any] | None:
-    """The options of the first URL that `with_tls` gave back, as `broker_use_ssl` takes them.
+    """The options of the first URL of a `with_tls` result, in the form of `broker_use_ssl`.
 
-    None if it is not `rediss://`: with the setting, Celery would speak TLS to any server.
+    None if it is not `rediss://`: with this setting, Celery would use TLS with any server.
     """
     first = urlsplit(split_urls(urls)[0])
     if first.scheme != _SCHEME:
@@ -50,7 +50,7 @@ def tls_options(urls: str) -> dict[str, Any] | None:
 
 
 def notice(urls: str) -> str | None:
-    """What to say when a process starts: the broker is none of those that are tested."""
+    """A warning for the start of a process if the broker's kind is not tested; else None."""
     schemes = {url.partition("://")[0] for url in split_urls(urls)}
     unknown = sorted(schemes - {"redis", _SCHEME, "redis+socket"})
     if not unknown:
@@ -69,7 +69,7 @@ def _secured(url: str, authority: Path | None) -> str:
     options["ssl_cert_reqs"] = asked
     if authority is not None:
         options.setdefault("ssl_ca_certs", str(authority))
-    # kombu takes any text but "false" for yes; so do we, or a slip of the pen would switch it off.
+    # As in kombu, any text but "false" means yes. So a typing error can't switch the check off.
     named = asked == "none" or options.get("ssl_check_hostname", "").lower() == "false"
     options["ssl_check_hostname"] = "false" if named else "true"
     trusted = options.get("ssl_ca_certs")

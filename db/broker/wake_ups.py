@@ -26,7 +26,7 @@ SHIFT_TASK = "imagemill.shift"
 """The one task: a worker renders until its time is over or nothing is left."""
 
 _TIME_LIMIT_SLACK_SECONDS = 1800
-"""What a shift may take beyond its time: loading and compiling a model, draining."""
+"""The time that a shift may take beyond its own: to load and compile a model, and to drain."""
 
 _CONFIGURATION: Mapping[str, Any] = MappingProxyType(
     {
@@ -35,12 +35,12 @@ _CONFIGURATION: Mapping[str, Any] = MappingProxyType(
         "result_serializer": "json",
         "event_serializer": "json",
         "task_ignore_result": True,
-        "task_acks_late": False,  # a shift's lease is in SQL; a token is worth nothing
+        "task_acks_late": False,  # the lease is in SQL, so a lost token loses no work
         "task_send_sent_event": True,
         "worker_send_task_events": True,
         "worker_pool_start_method": "spawn",
-        # A child that takes the place of a dead one loads the libraries first. Celery gives it
-        # 4 s and then kills it, which on a busy machine or a cold disk goes on for ever.
+        # A child that replaces a dead one must first load the libraries. Celery's default kills it
+        # after 4 s; on a busy machine or a cold disk no child would ever start.
         "worker_proc_alive_timeout": 120.0,
         "worker_prefetch_multiplier": 1,
         "worker_disable_prefetch": True,
@@ -65,13 +65,13 @@ def queue_name(route: str) -> str:
 
 
 def make_app(settings: Settings) -> Celery:
-    """The Celery application of these settings. No connection is made here.
+    """The Celery application for these settings. It does not connect yet.
 
-    A `SettingsError` if the broker's TLS options are wrong.
+    Raises `SettingsError` if the broker's TLS options are wrong.
     """
     url = with_tls(settings.broker_url.get_secret_value(), settings.broker_ca)
     app = Celery("imagemill", broker=url, loader=Loader)
-    # Made now, not when Celery first needs it: it also keeps this process out of that folder.
+    # Using `loader` makes the loader now, before Celery could import from the working folder.
     assert isinstance(app.loader, Loader)
     app.conf.update(_CONFIGURATION)
     app.conf.broker_use_ssl = tls_options(url)
@@ -83,18 +83,21 @@ def make_app(settings: Settings) -> Celery:
 
 
 def warn_of_broker(settings: Settings) -> None:
-    """One log line if the broker is of a kind that nobody has tested; when a service starts."""
+    """Log one line if the broker's kind is not tested. Services call this when they start."""
     problem = notice(settings.broker_url.get_secret_value())
     if problem is not None:
         log.warning("%s", problem)
 
 
 class Tokens:
-    """Publishing wake-up tokens and counting those that wait. `BrokerError` if it is away."""
+    """Publishes wake-up tokens and counts those that wait.
+
+    Every method raises `BrokerError` if the broker does not answer.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._app = make_app(settings)
-        # A producer says at once that the broker is away; a worker's consumer waits for it.
+        # A producer should report at once that the broker is away. (A worker waits for it.)
         self._app.conf.broker_transport_options |= {
             "max_retries": 1,
             "interval_start": 0.1,
@@ -104,7 +107,7 @@ class Tokens:
         self._broker = without_password(settings.broker_url.get_secret_value())
 
     def publish(self, route: str, count: int = 1) -> None:
-        """Put `count` tokens into a route's queue; one quick attempt, no waiting."""
+        """Put `count` tokens into a route's queue. There is one quick attempt and no waiting."""
         try:
             for _ in range(count):
                 self._app.send_task(
@@ -114,7 +117,7 @@ class Tokens:
             raise BrokerError(f"{self._broker}: {error}") from error
 
     def waiting(self, route: str) -> int:
-        """How many tokens of a route no worker has taken yet."""
+        """The number of a route's tokens that no worker has taken yet."""
         try:
             with self._app.connection_for_write() as connection:
                 queue = connection.default_channel.queue_declare(queue_name(route), passive=False)

@@ -1,8 +1,8 @@
 """No process of ours imports from the working folder.
 
-A folder of manifests may hold a `worker.py` or a `torch.py` of its user's, or of somebody else's.
-Python puts that folder first on `sys.path` for `python -m` and `python -c` (billiard starts the
-worker's children so), and Celery puts it there while it imports what its settings name.
+A folder of manifests may contain a `worker.py` or a `torch.py`, of its user or of somebody else.
+Python puts the working folder first on `sys.path` for `python -m` and `python -c`, and billiard
+starts the worker's children that way. Celery also adds it while it imports modules by name.
 """
 
 import os
@@ -15,9 +15,9 @@ from celery.loaders.app import AppLoader
 
 
 class Loader(AppLoader):  # type: ignore[misc]  # celery is untyped
-    """Celery's loader, without its habit of importing from the working folder.
+    """Celery's loader, except that it never imports from the working folder.
 
-    An application carries it to the worker's children, as a class: there it is in force before
+    The application passes this class to the worker's children. There the loader is made before
     Celery imports anything by name.
     """
 
@@ -26,10 +26,10 @@ class Loader(AppLoader):  # type: ignore[misc]  # celery is untyped
         super().__init__(app, **values)
 
     def on_worker_init(self) -> None:
-        """Tell the children, which start after this, to leave the working folder out too.
+        """Make the children, which start after this, ignore the working folder too.
 
-        Only a worker sets this: a program that merely uses the application (a producer, a test)
-        decides for itself where the processes that it starts import from.
+        Only a worker does this. A program that only uses the application (a producer, a test)
+        decides itself where the processes that it starts import from.
         """
         os.environ["PYTHONSAFEPATH"] = "1"
         super().on_worker_init()
