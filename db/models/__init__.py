@@ -1,1 +1,1 @@
-"""Registered models: names, files, weights digests, and what a model can do."""
+"""Registered models: their names, files, weights digests and facts."""

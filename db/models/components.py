@@ -1,4 +1,4 @@
-"""Where a model's components lie on this machine, and which of their files decide its pixels."""
+"""Finds a model's components on this machine, and the files that decide its pixels."""
 
 import json
 import re
@@ -18,10 +18,10 @@ _NO_COMPONENTS = NO_PIXELS | {"_class_name"}
 
 
 def component_folders(entry: ModelEntry) -> Mapping[str, tuple[Path, str | None]]:
-    """Component name → (its folder, its weights' variant), for a model that is here.
+    """Component name → (its folder, the variant of its weights), for a model on this machine.
 
-    Of a single-file checkpoint the folders of the `config` that it follows. A `ModelError` in
-    one line where something is missing.
+    For a single-file checkpoint these are the folders of its `config`. Raises `ModelError` if
+    something is missing.
     """
     found: dict[str, tuple[Path, str | None]] = {}
     source = _layout(entry)
@@ -29,7 +29,7 @@ def component_folders(entry: ModelEntry) -> Mapping[str, tuple[Path, str | None]
         root = _root(entry.name, source, entry.revision, entry.cache)
         for name in _listed_components(root):
             if name not in entry.parts and (name != "scheduler" or entry.scheduler is None):
-                # Unconditional models of the first days keep everything in one folder.
+                # The first unconditional models keep everything in one folder.
                 folder = root / name if (root / name).is_dir() else root
                 found[name] = (folder, entry.variant)
         if not found and (root / "config.json").is_file():
@@ -41,7 +41,7 @@ def component_folders(entry: ModelEntry) -> Mapping[str, tuple[Path, str | None]
 
 
 def pipeline_folder(entry: ModelEntry) -> Path | None:
-    """The folder whose index says what a model's pipeline is; None if the model has none."""
+    """The folder whose index describes a model's pipeline; None if the model has none."""
     if entry.source is None or entry.single_file is not None:
         return None
     root = _root(entry.name, entry.source, entry.revision, entry.cache)
@@ -49,7 +49,7 @@ def pipeline_folder(entry: ModelEntry) -> Path | None:
 
 
 def pipeline_options(entry: ModelEntry) -> Mapping[str, Any]:
-    """What a pipeline folder's index says besides its components; empty for composed models."""
+    """The options in a pipeline folder's index, without components; empty for composed models."""
     source = _layout(entry)
     if source is None:
         return {}
@@ -58,10 +58,10 @@ def pipeline_options(entry: ModelEntry) -> Mapping[str, Any]:
 
 
 def weights_digest(entry: ModelEntry) -> str:
-    """SHA-256 (hex) over the files that decide the model's pixels, or the recorded digest.
+    """SHA-256 (hex) over the files that decide the model's pixels.
 
-    The recorded digest counts where the files are not on this machine. Where they are, they must
-    agree with it: otherwise a `ModelError`.
+    If the files are not on this machine, the digest in the registry is returned. If they are, and
+    the registry has another digest, `ModelError` is raised.
     """
     try:
         digest = digest_of_files(_deciding_files(entry), entry.cache)
@@ -78,9 +78,10 @@ def weights_digest(entry: ModelEntry) -> str:
 
 
 def find_weights(registry: Registry, digest: str, *, name: str) -> ModelEntry:
-    """The entry whose weights have this digest: the one of that name, else any other.
+    """The entry whose weights have this digest. The entry with this name is tried first.
 
-    A `ModelError` if there is none on this machine: names may mean other weights elsewhere.
+    A name may mean other weights on another machine, so the digest decides. Raises `ModelError` if
+    no entry on this machine has it.
     """
     named = [registry.models[name]] if name in registry.models else []
     for entry in (*named, *registry.models.values()):
@@ -110,7 +111,7 @@ def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
 
 
 def _layout(entry: ModelEntry) -> str | None:
-    """The folder (or Hub id) that says how a model is built: a single file's is another's."""
+    """The folder (or Hub id) that describes how a model is built; for a single file, `config`."""
     return entry.source if entry.single_file is None else entry.config
 
 
@@ -133,7 +134,7 @@ def _root(where: str, source: str, revision: str | None, cache: Path) -> Path:
 
 
 def _listed_components(root: Path) -> tuple[str, ...]:
-    """The components that a pipeline folder's `model_index.json` lists and that decide pixels."""
+    """The components in a pipeline folder's `model_index.json` that decide pixels."""
     index = read_config(root, _CLASS_FILE)
     names = tuple(
         name
@@ -141,7 +142,7 @@ def _listed_components(root: Path) -> tuple[str, ...]:
         if isinstance(value, list) and value[:1] != [None] and name not in _NO_COMPONENTS
     )
     for name in names:
-        # It becomes a folder's name, and the index is whatever came with the weights.
+        # A component's name is used as a folder's name, and the index may come from anybody.
         if _COMPONENT.fullmatch(name) is None:
             raise ModelError(f"{root / _CLASS_FILE}: {name[:60]!r} is no component's name")
     return names
@@ -160,7 +161,7 @@ def _deciding_files(entry: ModelEntry) -> dict[str, Path]:
     zeroes = "force_zeros_for_empty_prompt" in pipeline_options(entry)
     layout = _layout(entry)
     if layout is not None and (zeroes or entry.kind == "generic"):
-        # The pipeline's class and options are part of what these models compute.
+        # For these models, the class and options of the pipeline decide pixels too.
         index = _root(entry.name, layout, entry.revision, entry.cache) / _CLASS_FILE
         if index.is_file():
             files[_CLASS_FILE] = index

@@ -1,4 +1,4 @@
-"""What planning needs to know of a model, read from its configuration files without torch."""
+"""The facts about a model that planning needs, read from its configuration without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,12 +22,15 @@ _DENOISERS = ("transformer", "unet", "decoder")
 class ModelFacts:
     """A model's shapes.
 
-    `latent_scale` is pixels per latent cell, `size_multiple` what width and height must be a
-    multiple of, `default_size` the (width, height) it was trained at, `window` the tokens of its
-    text encoder (begin and end included; None: it takes no text), `tokenizer` the folder of its
-    tokenizer files, `guided` whether classifier-free guidance means anything to it, `refined`
-    whether it has a second U-Net for the end of the schedule, `sampler_class` the diffusers class
-    of its own sampler (empty: not known).
+    - `latent_scale`: pixels for each latent cell, in each direction.
+    - `size_multiple`: width and height must be multiples of this.
+    - `default_size`: the (width, height) that it was trained with.
+    - `window`: the tokens that its text encoder reads, begin and end included; None if it takes no
+      text or the pipeline alone knows.
+    - `tokenizer`: the folder of its tokenizer's files.
+    - `guided`: whether classifier-free guidance has an effect.
+    - `refined`: whether it has a second U-Net for the end of the schedule.
+    - `sampler_class`: the diffusers class of its own sampler; empty if it is not known.
     """
 
     latent_scale: int
@@ -44,7 +47,10 @@ class ModelFacts:
 
 
 def model_facts(entry: ModelEntry) -> ModelFacts:
-    """The facts of a model whose files are here; a `ModelError` if not, or if they say nonsense."""
+    """The facts of a model whose files are on this machine.
+
+    Raises `ModelError` if the files are missing or their configuration makes no sense.
+    """
     try:
         return _facts(entry)
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -86,9 +92,9 @@ def _facts(entry: ModelEntry) -> ModelFacts:
 
 
 def _window(tokenizer: Path, text_encoder: Path | None) -> int:
-    """Tokens that the text encoder sees: the tokenizer's limit, else the encoder's positions."""
+    """The tokens that the text encoder reads: the tokenizer's limit, else its positions."""
     limit = read_config(tokenizer, "tokenizer_config.json").get("model_max_length")
-    # A tokenizer without a limit writes 1e30.
+    # A tokenizer without a limit has the value 1e30.
     if isinstance(limit, int) and 0 < limit < 100_000:
         return limit
     config = read_config(text_encoder) if text_encoder is not None else {}
@@ -97,11 +103,11 @@ def _window(tokenizer: Path, text_encoder: Path | None) -> int:
 
 
 def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
-    """The facts of any diffusers pipeline, as far as its components' configurations tell.
+    """The facts of any diffusers pipeline, as far as the configurations of its components say.
 
-    Which text encoder cuts a prompt where is the pipeline's own affair: no window. Latent cells
-    count in patches: a size that is no whole number of them is rounded by pipelines, which would
-    give another size than was asked for.
+    There is no `window`, because only the pipeline knows where it cuts a prompt. `size_multiple`
+    includes the denoiser's patches: pipelines round other sizes, and then the picture would not
+    have the size that was asked for.
     """
     configs = {name: read_config(folder) for name, (folder, _) in component_folders(entry).items()}
     vae = next((configs[name] for name in _AUTOENCODERS if name in configs), {})
@@ -112,7 +118,7 @@ def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
     patch = denoiser.get("patch_size") or 1
     if isinstance(patch, list):
         patch = max(patch)
-    # Some pipelines cut latents into patches of 2 x 2 themselves.
+    # Some pipelines pack latents into patches of 2 x 2 themselves.
     packed = in_channels == _PACKED * channels or "all_patch_size" in denoiser
     multiple = max(_PIPELINE_MULTIPLE, scale * max(int(patch), 2 if packed else 1))
     size = denoiser.get("sample_size")
@@ -150,7 +156,7 @@ def _class_of(scheduler: Mapping[str, Any]) -> str:
 
 
 def _autoencoder_scale(config: Mapping[str, Any]) -> int:
-    """Pixels per latent cell: every level of an autoencoder but one halves the picture."""
+    """Pixels for each latent cell: every level of an autoencoder but one halves the picture."""
     for name in ("block_out_channels", "encoder_block_out_channels"):
         if config.get(name):
             return int(2 ** (len(config[name]) - 1))

@@ -1,6 +1,6 @@
-"""The model registry: names that manifests use → weights, exact revision, defaults.
+"""The model registry: names in manifests → weights, exact revision, defaults.
 
-A TOML file (the setting `models`); `shapes64` is always there. No torch here.
+It is a TOML file (the setting `models`). The model `shapes64` is always registered.
 
     [models.sd15]
     source = "stable-diffusion-v1-5/stable-diffusion-v1-5"      # a Hub id, a folder, a .safetensors
@@ -51,7 +51,7 @@ _DEFAULTABLE = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """Where one component lies: a Hub id with its revision, or a local path; and a subfolder."""
+    """The place of one component: a Hub id with its revision, or a local path; and a subfolder."""
 
     source: str
     revision: str | None = None
@@ -63,11 +63,11 @@ class Part:
 class ModelEntry:
     """A registered model.
 
-    `source` holds every component unless `parts` names another place for one. `scheduler` is an
-    explicit sampler configuration (diffusers' keys and `class`), else the model's own counts.
-    `embeddings` maps a token to its textual-inversion file. `digest` is what `models pull`
-    recorded; weights that are not it are refused. `config` is the folder (or registered model)
-    whose component configurations a single-file checkpoint follows.
+    `source` holds every component, unless `parts` names another place for one. `scheduler` is a
+    sampler configuration (diffusers' keys and `class`); without it the model's own counts.
+    `embeddings` maps a token to its textual-inversion file. `digest` is the one that `models pull`
+    recorded; weights with another digest are refused. `config` is a folder or a registered model:
+    a single-file checkpoint uses the component configurations of that model.
     """
 
     name: str
@@ -93,21 +93,21 @@ class ModelEntry:
 
     @property
     def hub_parts(self) -> tuple[Part, ...]:
-        """What has to be pulled from the Hub."""
+        """The parts that must be fetched from the Hub."""
         own = () if self.source is None else (Part(source=self.source, revision=self.revision),)
         return tuple(part for part in (*own, *self.parts.values()) if is_hub_id(part.source))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdapterEntry:
-    """A registered LoRA: its name, its safetensors file and the SHA-256 of that."""
+    """A registered LoRA: its name, its safetensors file and that file's SHA-256."""
 
     name: str
     file: Path
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) of the file; a `ModelError` if it is not there or not safetensors."""
+        """SHA-256 (hex) of the file. Raises `ModelError` if it is missing or not safetensors."""
         if self.file.suffix != ".safetensors":
             raise ModelError(f"adapter {self.name}: {self.file.name} is not a .safetensors file")
         try:
@@ -124,13 +124,13 @@ class Registry:
     adapters: Mapping[str, AdapterEntry]
 
     def find(self, name: str) -> ModelEntry:
-        """The model of that name; a `ModelError` that says which there are."""
+        """The model of that name. Raises `ModelError`, which lists the registered ones."""
         if name in self.models:
             return self.models[name]
         raise ModelError(f"no model is called {name!r}; registered: {', '.join(self.models)}")
 
     def find_adapter(self, name: str) -> AdapterEntry:
-        """The adapter of that name; a `ModelError` that says which there are."""
+        """The adapter of that name. Raises `ModelError`, which lists the registered ones."""
         if name in self.adapters:
             return self.adapters[name]
         there = ", ".join(self.adapters) or "none"
@@ -138,7 +138,10 @@ class Registry:
 
 
 def load_registry(settings: Settings) -> Registry:
-    """The built-in model, the registry file's models, and the adapters of the adapters folder."""
+    """The built-in model, the models and adapters of the registry file, and the adapters folder.
+
+    Raises `ModelError` if the file can't be read or an entry is wrong.
+    """
     cache = hub_cache(settings.model_cache)
     document = _RegistryFile()
     base = Path()
@@ -277,7 +280,7 @@ def _defaults(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _source(text: str, base: Path) -> str:
-    """A local path made absolute (relative ones count from the registry file), a Hub id as is."""
+    """A local path made absolute, relative to the registry file; a Hub id unchanged."""
     local = base / Path(text).expanduser()
     if local.exists() or not _HUB_ID.fullmatch(text):
         return str(local)
@@ -285,19 +288,19 @@ def _source(text: str, base: Path) -> str:
 
 
 def _config(text: str | None, base: Path) -> str | None:
-    """A folder made absolute, a registered model's name as is."""
+    """A folder made absolute; the name of a registered model unchanged."""
     if text is None or not (base / text).is_dir():
         return text
     return str(base / text)
 
 
 def _config_folder(entry: ModelEntry) -> str | None:
-    """Where a model lies whose configuration another one follows, on the Hub or not."""
+    """The folder of a model whose configuration another model uses; also for one from the Hub."""
     if entry.source is None or not is_hub_id(entry.source):
         return entry.source
     return str(snapshot_folder(entry.cache, entry.source, entry.revision or ""))
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether a source is a repository of the Hub, not a path on this machine."""
+    """Whether a source is a repository on the Hub, not a path on this machine."""
     return not Path(source).is_absolute() and bool(_HUB_ID.fullmatch(source))

@@ -1,8 +1,8 @@
-"""Which files of a model decide its pixels, where they lie, and their digest.
+"""The files of a model that decide its pixels, and their digest.
 
-Safetensors only: a pickle (`.bin`, `.ckpt`, `.pt`) can run code when it is read, so a folder that
-has nothing else is refused with the command that converts it. No torch here: the control side
-resolves a model's name to its digest when a job is submitted.
+Only safetensors are accepted. A pickle (`.bin`, `.ckpt`, `.pt`) can run code when it is read, so a
+folder that has only pickles is refused, with the command that converts them. This module needs no
+torch, because `submit` computes a model's digest on machines without it.
 """
 
 import hashlib
@@ -34,15 +34,15 @@ def hub_cache(configured: Path | None) -> Path:
 
 
 def snapshot_folder(cache: Path, repository: str, revision: str) -> Path:
-    """Where huggingface_hub keeps one revision of a repository."""
+    """The folder in which huggingface_hub keeps one revision of a repository."""
     return cache / f"models--{repository.replace('/', '--')}" / "snapshots" / revision
 
 
 def component_files(folder: Path, variant: str | None, *, weights: bool = True) -> Sequence[Path]:
     """The files of one component (a U-Net, a tokenizer, a scheduler) that decide pixels.
 
-    Without `weights`, its configuration alone. A `ModelError` if weights are there as pickles
-    alone.
+    With `weights` False, only its configuration. Raises `ModelError` if there are weights, but
+    only as pickles.
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: no such folder")
@@ -55,9 +55,9 @@ def component_files(folder: Path, variant: str | None, *, weights: bool = True) 
 
 
 def _check_index(file: Path) -> None:
-    """Refuse a list of shards that names anything but safetensors files beside it.
+    """Raise `ModelError` unless a list of shards names only safetensors files beside it.
 
-    diffusers and transformers load whatever it names, a pickle as a pickle.
+    diffusers and transformers load any file that it names, even a pickle.
     """
     try:
         shards = set(json.loads(file.read_text("utf-8"))["weight_map"].values())
@@ -71,10 +71,10 @@ def _check_index(file: Path) -> None:
 
 
 def choose_files(names: Sequence[str], variant: str | None, *, where: str) -> Sequence[str]:
-    """Of the file names in a component's folder those that are loaded.
+    """The file names in a component's folder that will be loaded.
 
-    Of weights in several precisions only those that `variant` selects. A `ModelError` that names
-    `where` if weights are there as pickles alone.
+    If there are weights in several precisions, `variant` selects one. Raises `ModelError`, which
+    names `where`, if there are weights only as pickles.
     """
     chosen = [name for name in names if Path(name).suffix in _TOKENIZER_SUFFIXES]
     weights = [name for name in names if name.endswith(".safetensors")]
@@ -83,16 +83,16 @@ def choose_files(names: Sequence[str], variant: str | None, *, where: str) -> Se
             raise ModelError(f"{where}: only pickled weights, which can run code; {CONVERT}")
         return chosen
     marked = [name for name in weights if variant and f".{variant}" in name]
-    # As diffusers names them: no marker means the plain precision.
+    # In diffusers' names, a file without a marker has the plain precision.
     plain = [name for name in weights if name.count(".") == 1]
     return chosen + (marked or plain or weights)
 
 
 def digest_of_files(files: Mapping[str, Path], cache: Path) -> str:
-    """SHA-256 (hex) over (relative name, SHA-256 of the content) in the names' order.
+    """SHA-256 (hex) over (relative name, SHA-256 of the content), sorted by name.
 
-    A file's hash is remembered by (path, size, modification time in ns) in `cache`, where that
-    can be written: gigabytes are read once.
+    The hash of each file is kept in `cache`, by path, size and modification time in ns: so
+    gigabytes are read only once.
     """
     remembered = _read_remembered(cache)
     known = dict(remembered)
@@ -131,5 +131,5 @@ def _remember(cache: Path, known: Mapping[str, str]) -> None:
         beside.write_text(json.dumps(dict(known), indent=0, sort_keys=True), "utf-8")
         beside.replace(target)
     except OSError:
-        # A read-only cache costs the next process the same reading, nothing else.
+        # If the cache is read-only, the next process reads the files again. No other harm.
         return

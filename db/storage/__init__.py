@@ -1,7 +1,7 @@
-"""Where the pictures go: a folder or an S3-compatible bucket, behind one interface.
+"""The store of pictures: a folder or an S3-compatible bucket, behind one interface.
 
-Keys are relative, use `/`, and never start or end with it. An object never changes: `put`
-creates or finds the same bytes, nothing overwrites.
+Keys are relative; `/` separates their parts and is never first or last. An object never changes:
+`put` creates it or finds the same bytes, and nothing overwrites it.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredObject:
-    """One object in the store: `size` in bytes, `modified` in UTC by the store's clock."""
+    """One object in the store: `size` is in bytes, `modified` in UTC by the store's clock."""
 
     key: str
     size: int
@@ -20,51 +20,53 @@ class StoredObject:
 
 
 class Storage(Protocol):
-    """What imagemill needs of a store. Every method raises `StorageError` or a subclass."""
+    """What imagemill needs from a store. Every method may raise `StorageError` or a subclass."""
 
     @property
     def uri(self) -> str:
-        """The store as its setting names it, without secrets."""
+        """The store's address as in its setting, without secrets."""
 
     def put(self, key: str, body: bytes, *, media_type: str) -> bool:
-        """Store `body` under `key` unless something is there; whether this call created it.
+        """Store `body` under `key` unless the key is taken; return whether this call created it.
 
-        Something already there is compared by length and SHA-256: equal counts as stored
-        (False), different is an `ObjectConflict`. Safe to repeat after an unknown outcome; it
-        then says False even where the lost call created the object. Safe from many threads.
+        If the key is taken, length and SHA-256 are compared: equal bytes count as stored (False),
+        other bytes raise `ObjectConflict`. After an unknown outcome, calling it again is safe; it
+        may then return False for an object that the first call created. Many threads may call it.
         """
 
     def get(self, key: str) -> bytes:
-        """The object's bytes, `ObjectMissing` if there is none.
+        """The object's bytes. Raises `ObjectMissing` if there is no object.
 
-        All of them, as they lie in the store: damage at rest shows in their SHA-256, which is
-        the caller's to compare with the recorded one.
+        They are returned as they are in the store. The caller compares their SHA-256 with the
+        recorded one to find damage.
         """
 
     def stat(self, key: str) -> StoredObject | None:
-        """Size and age of an object, None if there is none."""
+        """Size and age of an object; None if there is no object."""
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         """Every object whose key starts with `prefix`, in no particular order."""
 
     def delete(self, key: str) -> None:
-        """Remove an object; nothing happens if there is none."""
+        """Remove an object. Does nothing if there is none."""
 
     def object_uri(self, key: str) -> str:
-        """Where a reader finds the object: `file:///…` or `s3://bucket/…`."""
+        """The address of the object for other programs: `file:///…` or `s3://bucket/…`."""
 
     def leftovers(self) -> Iterator[StoredObject]:
-        """What writers have begun and not finished, crashed or still at it: never an object.
+        """Files that a writer has begun and not finished. They are never objects.
 
-        `list` skips them. A sweep discards those that are old enough.
+        The writer may have crashed or may still be writing. `list` skips these files, and a sweep
+        discards those that are old enough.
         """
 
     def discard(self, leftover: StoredObject) -> None:
-        """Remove one of `leftovers`; nothing happens if it is gone."""
+        """Remove one of `leftovers`. Does nothing if it is gone."""
 
     def probe(self) -> str:
-        """Write, find and delete a test object; a readable line on what the store can do.
+        """Write, find and delete a test object; return one line on what the store can do.
 
-        In particular whether it honours conditional PUT; if not, this instance looks first and
-        then writes from here on. So every process that puts, probes once when it starts.
+        The probe finds out whether the store honours conditional PUT. If not, this instance looks
+        for a key before it writes, from now on. So every process that calls `put` must call
+        `probe` once when it starts.
         """

@@ -1,4 +1,4 @@
-"""Opening the store that the settings name."""
+"""Opens the store that the settings name."""
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 def open_storage(settings: Settings) -> Storage:
     """The store at `settings.storage_url`: a path, `file:///path`, or `s3://bucket/prefix`.
 
-    No I/O; a `SettingsError` says what is wrong with the URL.
+    It does no I/O. Raises `SettingsError` if the URL is wrong.
     """
     url = settings.storage_url
     if url.startswith("s3://"):
@@ -37,7 +37,7 @@ def _open_bucket(settings: Settings) -> Storage:
     prefix = prefix.rstrip("/")
     if _BUCKET.fullmatch(bucket) is None or (prefix and not is_key(prefix)):
         raise _bad(settings.storage_url)
-    # boto3 takes a fifth of a second to import, which nobody with a folder should wait for.
+    # Importing boto3 takes 0.2 s, and a user of a folder does not need it.
     from imagemill.db.storage.s3 import S3Storage  # noqa: PLC0415  # see above
 
     return S3Storage(
@@ -46,7 +46,7 @@ def _open_bucket(settings: Settings) -> Storage:
 
 
 def _bad(url: str) -> SettingsError:
-    shown = url.rpartition("@")[2]  # what stands before an @ might be a password
+    shown = url.rpartition("@")[2]  # the part before an @ might be a password
     return SettingsError(
         f"IMAGEMILL_STORAGE_URL: {shown!r} is neither a folder nor s3://bucket/prefix "
         "(letters, digits, '.', '_' and '-', without '/' at the end)"

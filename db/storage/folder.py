@@ -1,9 +1,11 @@
 """A store in a local or mounted folder.
 
-An object is written to `.incoming/`, made durable, and then given its name with link(2), which
-fails if the name is taken: so exactly one writer wins and a reader never sees half an object.
-Every step walks down from an open folder without following links, so a symbolic link planted
-in the store leads nowhere.
+An object is first written to `.incoming/` and made durable with fsync. Then link(2) gives it its
+name, which fails if the name is taken. So exactly one writer wins, and a reader never sees half an
+object.
+
+Every step starts from an open folder and follows no links. So a symbolic link that somebody has
+put into the store leads nowhere.
 """
 
 import errno
@@ -23,7 +25,7 @@ from imagemill.db.storage.keys import checked_key, is_key
 from imagemill.db.storage.probe import probe_name, try_out
 
 INCOMING = ".incoming"
-"""Where unfinished objects lie. The leading dot keeps it apart from every key."""
+"""The folder of unfinished objects. No key can begin with a dot."""
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -39,9 +41,9 @@ _REFUSED = {
 
 
 class FolderStorage:
-    """Objects as files below `root`, which the first `put` or `probe` creates.
+    """Objects as files below `root`. The first `put` or `probe` creates `root`.
 
-    Reading methods raise `StorageDenied` while `root` does not exist: a share that is not
+    Reading methods raise `StorageDenied` if `root` does not exist: a network share that is not
     mounted must not look like an empty store.
     """
 
@@ -56,13 +58,13 @@ class FolderStorage:
         return str(self._root)
 
     def put(self, key: str, body: bytes, *, media_type: str) -> bool:
-        """See `Storage.put`. `media_type` is not kept: a file's suffix says it."""
+        """See `Storage.put`. `media_type` is not stored: the file's suffix tells it."""
         del media_type
         with self._errors("write", checked_key(key)):
             self._root.mkdir(parents=True, exist_ok=True)
             with self._open_root() as root, _open_parent(root, key, create=True) as parent:
                 created = self._place(root, parent, key, body)
-                # Also when somebody else placed it: their power may fail before their fsync.
+                # Also if another process created it: its machine may fail before its own fsync.
                 os.fsync(parent)
                 return created
 
@@ -103,7 +105,7 @@ class FolderStorage:
             os.unlink(_name(key), dir_fd=parent)
 
     def leftovers(self) -> Iterator[StoredObject]:
-        """See `Storage.leftovers`: unfinished files of writers, dead or still at it."""
+        """See `Storage.leftovers`: the files in `.incoming/`."""
         with (
             self._errors("list", INCOMING),
             self._open_root() as root,
@@ -131,7 +133,7 @@ class FolderStorage:
         return (self._root / checked_key(key)).as_uri()
 
     def probe(self) -> str:
-        """See `Storage.probe`; says how objects are created and how much space is left."""
+        """See `Storage.probe`. The line says how objects are created and how much space is left."""
         try_out(self, probe_name())
         how = (
             "an object is created once, by hard link"
@@ -144,7 +146,7 @@ class FolderStorage:
 
     @contextmanager
     def _open_root(self) -> Iterator[int]:
-        """The root's descriptor. The root itself may be a link: the operator named it."""
+        """The root's descriptor. The root itself may be a link, because the operator chose it."""
         try:
             root = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -157,7 +159,7 @@ class FolderStorage:
             os.close(root)
 
     def _place(self, root: int, parent: int, key: str, body: bytes) -> bool:
-        """Write `body` beside the store's names, then claim the name; whether we got it."""
+        """Write `body` to a temporary file, then claim the name; return whether we got it."""
         with _open_folder(INCOMING, root, create=True) as incoming:
             temporary = f"{os.getpid()}-{secrets.token_hex(8)}.tmp"
             try:
@@ -188,8 +190,9 @@ class FolderStorage:
                 self._links = False
             else:
                 return True
-        # exFAT and some network file systems have no hard links. Two processes may both find
-        # the name free here; the key holds the content's hash, so they rename the same bytes.
+        # exFAT and some network file systems have no hard links. Here two processes may both find
+        # the name free. That does no harm: the key contains the content's hash, so both rename a
+        # file with the same bytes.
         with self._links_lock:
             try:
                 os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -223,7 +226,7 @@ def _name(key: str) -> str:
 
 @contextmanager
 def _open_folder(name: str, above: int, *, create: bool = False) -> Iterator[int]:
-    """A folder's descriptor, never through a symbolic link; created durably if asked."""
+    """A folder's descriptor, never through a symbolic link. `create` makes it, with an fsync."""
     if create:
         try:
             os.mkdir(name, dir_fd=above)
@@ -239,7 +242,7 @@ def _open_folder(name: str, above: int, *, create: bool = False) -> Iterator[int
 
 @contextmanager
 def _open_parent(root: int, key: str, *, create: bool = False) -> Iterator[int]:
-    """The folder that holds the object's file, walked down from the root."""
+    """The descriptor of the folder that holds an object's file, opened step by step from root."""
     first, slash, rest = key.partition("/")
     if not slash:
         yield root
@@ -266,7 +269,7 @@ def _read(folder: int, name: str) -> bytes:
 
 
 def _walk(folder: int, above: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Every plain file below `folder` with its path; neither links nor dotted names."""
+    """Every plain file below `folder` with its path. Links and dotted names are skipped."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):

@@ -1,6 +1,6 @@
-"""Init images and masks in the store: under their content's hash, put there by `submit`.
+"""Init images and masks in the store. `submit` puts them there, under the hash of their content.
 
-Workers need no access to the folder that they came from, and an image can be rendered again as
+So workers need no access to the folder that they come from, and an image can be rendered again as
 long as the store exists.
 """
 
@@ -10,10 +10,10 @@ from imagemill.db.errors import InputImageError, ObjectMissing
 from imagemill.db.storage import Storage
 
 MAX_INPUT_BYTES = 64 * 1024 * 1024
-"""The largest input file that is kept by `submit` and read by a worker."""
+"""The largest input file that `submit` stores and a worker reads."""
 
 INPUTS = "inputs"
-"""The keys' first segment; the sweep leaves everything under it alone."""
+"""The first segment of their keys. The sweep deletes nothing under it."""
 
 
 def input_key(digest: str) -> str:
@@ -22,16 +22,16 @@ def input_key(digest: str) -> str:
 
 
 def store_input(storage: Storage, body: bytes) -> str:
-    """Keep an input file; its SHA-256 (hex)."""
+    """Store an input file; return its SHA-256 (hex)."""
     digest = hashlib.sha256(body).hexdigest()
     storage.put(input_key(digest), body, media_type="application/octet-stream")
     return digest
 
 
 def fetch_input(storage: Storage, digest: str) -> bytes:
-    """An input file's bytes, verified; an `InputImageError` if it is missing or damaged.
+    """An input file's bytes, checked against the digest.
 
-    One that `submit` would have refused for its size is not read.
+    Raises `InputImageError` if the file is missing, damaged or larger than `submit` allows.
     """
     key = input_key(digest)
     try:

@@ -1,9 +1,9 @@
-"""Keys: the names of objects, and the one place that says which are allowed.
+"""Keys, the names of objects: which names are allowed, and how a picture's key is made.
 
-A key is a few segments joined with `/`. A segment starts with a letter or digit and holds only
-letters, digits, `.`, `_` and `-`. So no key can leave the store (`..`), hide in it (a leading
-dot), or need quoting in a path, a URL or a shell; names with a leading dot stay free for the
-store's own temporary files.
+A key is a few segments joined with `/`. A segment starts with a letter or digit and contains only
+letters, digits, `.`, `_` and `-`. So no key can leave the store (`..`) or hide in it (a leading
+dot), and none needs quoting in a path, a URL or a shell. Names with a leading dot are left for
+the store's own temporary files.
 """
 
 import re
@@ -11,7 +11,7 @@ import re
 from imagemill.db.errors import BadKey
 
 MAX_KEY_BYTES = 512
-"""S3 allows 1,024 bytes; the store's own prefix takes its part of them."""
+"""S3 allows 1,024 bytes, and the store's prefix needs some of them."""
 
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 _KEY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
@@ -20,7 +20,7 @@ _SUFFIX = re.compile(r"[a-z0-9]{1,8}")
 
 
 def checked_key(key: str) -> str:
-    """The key itself, if it is one; else `BadKey`. Every method that takes a key starts here."""
+    """The key itself if it is allowed, else `BadKey`. Every method with a key calls this first."""
     if len(key) > MAX_KEY_BYTES or _KEY.fullmatch(key) is None:
         shown = key if len(key) <= 80 else key[:80] + "…"
         raise BadKey(
@@ -31,7 +31,7 @@ def checked_key(key: str) -> str:
 
 
 def is_key(name: str) -> bool:
-    """Whether an object of that name could be one of ours; a listing skips what isn't."""
+    """Whether a name is allowed as a key. Listings skip all other names."""
     return len(name) <= MAX_KEY_BYTES and _KEY.fullmatch(name) is not None
 
 
@@ -39,8 +39,9 @@ def object_key(request_key: str, content_sha256: str, suffix: str) -> str:
     """The key of a picture: `{rk[:2]}/{rk}-{sha256}.{suffix}`.
 
     `request_key` and `content_sha256` are 64 lower-case hex digits, `suffix` is the format's
-    file suffix without a dot. The content's hash is part of the key, so whoever writes under it
-    writes the same bytes; two characters of folder keep a folder store's folders small.
+    file suffix without a dot. The content's hash is part of the key, so all writers of a key write
+    the same bytes. The first two characters make folders, so that no folder gets too many files.
+    Raises `BadKey` if a part is not as described.
     """
     for name, value in (("request_key", request_key), ("content_sha256", content_sha256)):
         if _HEX.fullmatch(value) is None:

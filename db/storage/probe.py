@@ -1,4 +1,4 @@
-"""Trying a store out before work depends on it, the same way for every kind of store."""
+"""Tests a store before work depends on it, in the same way for every kind of store."""
 
 import secrets
 from contextlib import suppress
@@ -7,7 +7,7 @@ from imagemill.db.errors import ObjectConflict, StorageError
 from imagemill.db.storage import Storage
 
 PROBE_PREFIX = "probe-"
-"""`deploy/s3-policy.json` lets a worker delete objects that begin like this, and no others."""
+"""`deploy/s3-policy.json` allows a worker to delete objects with this prefix, and no others."""
 
 
 def probe_name() -> str:
@@ -18,13 +18,13 @@ def probe_name() -> str:
 def try_out(storage: Storage, key: str) -> None:
     """Put, put again, read, look up, list and delete the object `key`, which must be new.
 
-    A `StorageError` names the first step whose effect is not there. The object is deleted in
-    any case; a crash in between leaves a few bytes for the sweep.
+    Raises `StorageError`, which names the first step that had no effect. The object is deleted in
+    any case; after a crash, the sweep removes it.
     """
     body = f"imagemill probe {key}".encode()
     media_type = "text/plain"
     try:
-        # What this returns can't be relied on: it is False after a lost answer to a good request.
+        # The result is not used: it is False if the answer to the first request was lost.
         storage.put(key, body, media_type=media_type)
         again = storage.put(key, body, media_type=media_type)
         _expect(storage, "a second write of the same bytes finds them", not again)
@@ -36,7 +36,7 @@ def try_out(storage: Storage, key: str) -> None:
         listed = [item.key for item in storage.list(key)]
         _expect(storage, "an object is listed at once", listed == [key])
     except StorageError:
-        # What went wrong first is the message; that deleting fails as well adds nothing.
+        # The first error is reported. A failing delete would add nothing to it.
         with suppress(StorageError):
             storage.delete(key)
         raise

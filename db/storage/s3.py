@@ -1,8 +1,8 @@
-"""A store in a bucket of S3 or anything that speaks its protocol.
+"""A store in a bucket of S3, or of a server with the same protocol.
 
-An object is created by one PUT with `If-None-Match: *` and a Content-MD5, so the store itself
-lets exactly one writer win and refuses a body that was damaged on the way. Its SHA-256 goes
-along as metadata, so that a writer who finds the name taken can compare without downloading.
+An object is created by one PUT with `If-None-Match: *` and a Content-MD5. So the store itself lets
+exactly one writer win, and it refuses a body that was damaged on the way. The SHA-256 is stored as
+metadata: a writer that finds the name taken can compare without a download.
 """
 
 import base64
@@ -31,7 +31,7 @@ CONNECT_SECONDS = 5
 READ_SECONDS = 30
 ATTEMPTS = 5
 CONNECTIONS = 32
-"""Connections one client keeps open: at least the threads that upload."""
+"""The connections that a client keeps open: at least one for each thread that uploads."""
 
 _TAKEN = 412
 _BUSY = 409
@@ -40,10 +40,10 @@ _UNKNOWN_HEADER = {"NotImplemented", "InvalidArgument", "InvalidRequest"}
 
 
 class S3Storage:
-    """Objects in `bucket` below `prefix` (no slash at its ends; may be empty).
+    """Objects in `bucket` below `prefix`, which may be empty and has no slash at its ends.
 
-    Credentials and region come from the usual AWS environment. One instance serves any number
-    of threads; making one does no I/O.
+    Credentials and region come from the usual AWS environment. Any number of threads may share an
+    instance. Making one does no I/O.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class S3Storage:
         self._conditional = True
         self._config = Config(
             signature_version="s3v4",
-            # Stores that are not AWS rarely have a DNS name per bucket.
+            # Stores other than AWS rarely have a DNS name for each bucket.
             s3={"addressing_style": "path" if endpoint_url else "auto"},
             request_checksum_calculation=checksums,
             response_checksum_validation=checksums,
@@ -94,7 +94,7 @@ class S3Storage:
                 outcome = self._create(name, body, sha256, media_type)
                 if outcome == "created":
                     return True
-                # The name may also have been freed by a delete since; then we try again.
+                # The object may have been deleted since. Then we try again.
                 if outcome == "taken" and self._same(name, body, sha256):
                     return False
         raise StorageError(
@@ -147,7 +147,7 @@ class S3Storage:
             self._client.delete_object(Bucket=self._bucket, Key=name)
 
     def leftovers(self) -> Iterator[StoredObject]:
-        """See `Storage.leftovers`: none, an object here is one request."""
+        """See `Storage.leftovers`: there are none, because one request creates an object."""
         return iter(())
 
     def discard(self, leftover: StoredObject) -> None:
@@ -158,7 +158,7 @@ class S3Storage:
         return f"s3://{self._bucket}/{self._name(key)}"
 
     def probe(self) -> str:
-        """See `Storage.probe`; finds out about conditional PUT and remembers it."""
+        """See `Storage.probe`. Finds out whether conditional PUT works, and remembers it."""
         self._conditional = self._honours_conditions()
         try_out(self, probe_name())
         where = f" at {without_password(self._endpoint_url)}" if self._endpoint_url else ""
@@ -171,11 +171,12 @@ class S3Storage:
 
     @property
     def _client(self) -> "S3Client":
-        # boto3's default session is shared and not safe to use from several threads; a client is.
+        # boto3's default session is shared and not safe to use from several threads, so a session
+        # is made here. A client is safe.
         with self._making:
             if self._made is None:
                 session = boto3.Session()
-                # A store with its own endpoint takes any region, but a signature needs one.
+                # A store with its own endpoint accepts any region, but a signature needs one.
                 region = session.region_name or ("us-east-1" if self._endpoint_url else None)
                 self._made = session.client(
                     "s3",
@@ -191,7 +192,7 @@ class S3Storage:
     def _create(
         self, name: str, body: bytes, sha256: str, media_type: str
     ) -> Literal["created", "taken", "busy"]:
-        """One PUT, with a condition if the store honours it."""
+        """Make one PUT, with a condition if the store honours it."""
         condition = {"IfNoneMatch": "*"} if self._conditional else {}
         try:
             self._client.put_object(
@@ -212,12 +213,12 @@ class S3Storage:
         return "created"
 
     def _same(self, name: str, body: bytes, sha256: str) -> bool:
-        """Whether `body` is stored there; False if nothing is, `ObjectConflict` if another."""
+        """Whether `body` is stored there. Raises `ObjectConflict` if other bytes are."""
         try:
             head = self._client.head_object(Bucket=self._bucket, Key=name)
             there = head["Metadata"].get("sha256")
             if head["ContentLength"] == len(body) and there is None:
-                # Written by somebody else's tool: only the bytes can tell.
+                # Another tool has written it, without our metadata. So the bytes are compared.
                 there = hashlib.sha256(self._download(name)).hexdigest()
         except ClientError as error:
             if http_status(error) == _ABSENT:
@@ -231,7 +232,10 @@ class S3Storage:
         return True
 
     def _download(self, name: str) -> bytes:
-        """botocore repeats a request that fails, but not one whose answer breaks off: we do."""
+        """An object's bytes. The request is repeated if its answer breaks off.
+
+        botocore itself repeats only requests that fail, not answers that are incomplete.
+        """
         attempt = 0
         while True:
             answer = self._client.get_object(Bucket=self._bucket, Key=name)
@@ -244,7 +248,7 @@ class S3Storage:
             _back_off(attempt)
 
     def _require_bucket(self) -> None:
-        """Raise if there is no bucket: HEAD says 404 for that as well, without a word why."""
+        """Raise if the bucket does not exist. HEAD answers 404 in this case too."""
         self._client.list_objects_v2(Bucket=self._bucket, Prefix=self._prefix, MaxKeys=1)
 
     def _honours_conditions(self) -> bool:
@@ -270,5 +274,8 @@ def _md5(body: bytes) -> bytes:
 
 
 def _back_off(attempt: int) -> None:
-    """Sleep up to 0.1 s x 2^attempt, at most 2 s, at random: so that a crowd spreads out."""
+    """Sleep a random time up to 0.1 s x 2^attempt, at most 2 s.
+
+    A random time keeps many clients from trying again at the same moment.
+    """
     time.sleep(min(2.0, 0.1 * 2**attempt) * random.random())  # noqa: S311  # no secret

@@ -1,8 +1,8 @@
-"""What an S3 store's failures mean to us, and what the operator should do about them.
+"""Turns failures of an S3 store into our errors, with advice for the operator.
 
-A request that was refused and will be refused again is a `StorageDenied`; one that may work
-later is a `StorageError`. Messages name the bucket, the action and the store's own code, and
-never a credential: botocore keeps those out of its messages, and we add none.
+A request that will be refused again is a `StorageDenied`; one that may succeed later is a
+`StorageError`. Messages name the bucket, the action and the store's own code. They contain no
+credentials: botocore keeps these out of its messages, and we add none.
 """
 
 from collections.abc import Iterator
@@ -56,13 +56,13 @@ def s3_errors(bucket: str, action: str) -> Iterator[None]:
 
 
 def storage_error(error: ClientError | BotoCoreError, bucket: str, action: str) -> StorageError:
-    """The error to raise instead of `error`, which `action` ("write ab/c.png") met."""
+    """The error to raise instead of `error`, which occurred at `action` ("write ab/c.png")."""
     kind, said = _refusal(error) if isinstance(error, ClientError) else _silence(error)
     return kind(f"can't {action} in bucket {bucket}: {said}")
 
 
 def _refusal(error: ClientError) -> tuple[type[StorageError], str]:
-    """The store answered, and said no."""
+    """The error for a store that has answered and refused."""
     code, status = error_code(error), http_status(error)
     if status == 301:
         code = "PermanentRedirect"
@@ -74,7 +74,7 @@ def _refusal(error: ClientError) -> tuple[type[StorageError], str]:
 
 
 def _silence(error: BotoCoreError) -> tuple[type[StorageError], str]:
-    """No usable answer came, or the request never left."""
+    """The error for a store that gave no usable answer, or a request that was never sent."""
     if isinstance(error, NoCredentialsError | PartialCredentialsError):
         return StorageDenied, f"no credentials: {_KEYS}"
     if isinstance(error, ProfileNotFound | NoRegionError | ParamValidationError):
