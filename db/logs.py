@@ -143,6 +143,8 @@ def configure_logging(settings: "Settings") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level)
+    # The command line keeps our own loggers quiet; a service says what its settings ask for.
+    logging.getLogger("imagemill").setLevel(logging.NOTSET)
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)  # Python's warnings become log lines too

@@ -40,6 +40,17 @@ class Round:
     folded: int
     published: int
 
+    @property
+    def told(self) -> str:
+        """The round in words, empty where it changed nothing that people ask about."""
+        parts = (
+            (self.rescued, "lost images rescued"),
+            (self.cancelled, "images cancelled"),
+            (self.finished, "jobs finished"),
+            (self.published, "wake-ups published"),
+        )
+        return ", ".join(f"{what}: {count:,}" for count, what in parts if count)
+
 
 class Dispatcher:
     """Runs the rounds; a broker or database that is away is waited for, with a message."""
@@ -52,29 +63,39 @@ class Dispatcher:
 
     def run_forever(self, stop: threading.Event) -> None:
         """Round after round until `stop` is set."""
-        log.info("a round every %.0f s: workers are kept busy, lost images rescued", ROUND_SECONDS)
+        log.info(
+            "the dispatcher starts on %s: a round every %.0f s keeps workers busy, rescues lost "
+            "images and finishes jobs",
+            self._database.url,
+            ROUND_SECONDS,
+        )
         while not stop.is_set():
             try:
-                done = self.run_once()
-                if done.rescued or done.finished:
-                    log.info("%s", done)
+                self.run_once()
             except DatabaseError as error:
                 log.warning("waiting for the database: %s", error)
             stop.wait(ROUND_SECONDS)
         self._tokens.close()
+        log.info("the dispatcher stops")
 
     def run_once(self) -> Round:
-        """One round. A `DatabaseError` if the database stays away; a broker's absence is logged."""
+        """One round, logged if it did anything that people ask about.
+
+        A `DatabaseError` if the database stays away; a broker's absence is logged.
+        """
         rescued = self._database.run(lambda session: shifts.rescue(session, policy=self._policy))
         cancelled, finished = self._database.run(_settle)
         folded = self._database.run(tallies.fold)
-        return Round(
+        done = Round(
             rescued=rescued,
             cancelled=cancelled,
             finished=finished,
             folded=folded,
             published=self._top_up(),
         )
+        if done.told:
+            log.info("%s", done.told)
+        return done
 
     def _top_up(self) -> int:
         """Publish what is missing of each route's tokens; how many that were."""

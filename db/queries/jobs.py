@@ -13,7 +13,7 @@ from imagemill.db.clock import now
 from imagemill.db.errors import UnknownJob
 from imagemill.db.queries.bulk import insert_new
 from imagemill.db.queries.images import in_state, record_events
-from imagemill.db.queries.tallies import move_images
+from imagemill.db.queries.tallies import Counts, move_images
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Image, Job, Object, Row, Tally
 
@@ -198,21 +198,36 @@ def requeue(session: Session, object_ids: Collection[int]) -> int:
     return moved
 
 
-def finish_jobs(session: Session) -> int:
-    """Finish every open job with no image ready or leased; how many."""
+def over() -> ColumnElement[bool]:
+    """The condition that a job is open and no image of it is ready or leased.
+
+    Such a job only waits for `finish_jobs`; people are told that it is finished.
+    """
     pending = (
         select(func.coalesce(func.sum(Tally.delta), 0))
         .where(Tally.job_id == Job.id, Tally.state.in_((ImageState.READY, ImageState.LEASED)))
         .scalar_subquery()
     )
-    idle = select(Job.id).where(Job.state == JobState.OPEN, pending == 0).order_by(Job.id)
+    return and_(Job.state == JobState.OPEN, pending == 0)
+
+
+def shown_state(job: Job, counts: Counts) -> JobState:
+    """The state that people are told: a job that is over is finished, dispatcher or not."""
+    if job.state == JobState.OPEN and counts.pending == 0:
+        return JobState.FINISHED
+    return JobState(job.state)
+
+
+def finish_jobs(session: Session) -> int:
+    """Finish every open job with no image ready or leased; how many."""
+    idle = select(Job.id).where(over()).order_by(Job.id)
     # Lock first, then look again: a `retry` may have committed since these counts were taken.
     locked = session.scalars(idle.with_for_update(key_share=True, skip_locked=True)).all()
     if not locked:
         return 0
     rows = session.execute(
         update(Job)
-        .where(Job.id.in_(locked), Job.state == JobState.OPEN, pending == 0)
+        .where(Job.id.in_(locked), over())
         .values(state=JobState.FINISHED, finished_at=now())
         .returning(Job.id)
     ).all()

@@ -2,22 +2,30 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, not_, or_, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now, seconds_from_now
 from imagemill.db.queries.images import flawed, in_state
+from imagemill.db.queries.jobs import over, shown_state
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import ImageState, JobState, Outcome
 from imagemill.db.tables import Attempt, Group, Image, Job, Model, Row, Shift, Tally, Worker
 
 UNFINISHED = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
 """Jobs that may still bring images."""
+
 RATE_SECONDS = 60.0
 """The window over which images/s are counted."""
+
+SLOW_RATE_SECONDS = 3600.0
+"""The window for a job that finishes an image in more than half a minute."""
+
+ONE_BATCH_SECONDS = 1.0
+"""Images that become done within so long after the first were rendered together with it."""
 
 RATE_EVENTS = 10_000
 """Newest events looked at for it; where they reach less far back, the window is theirs."""
@@ -28,7 +36,10 @@ ALIVE_SECONDS = 120.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobReport:
-    """A job with its exact counts. `images_per_second` is None where nothing was rendered."""
+    """A job with its exact counts.
+
+    `images_per_second` and `eta_seconds` are None until images became done after the first ones.
+    """
 
     id: int
     name: str
@@ -109,10 +120,14 @@ def list_jobs(
     limit: int = 50,
     before: int | None = None,
 ) -> list[JobReport]:
-    """Jobs in these states (in any, if none is named), newest first, with ids below `before`."""
+    """Jobs in these states (in any, if none is named), newest first, with ids below `before`.
+
+    An open job with nothing left to render counts as finished.
+    """
     query = select(Job).order_by(Job.id.desc()).limit(limit)
     if states:
-        query = query.where(Job.state.in_(list(states)))
+        wanted = and_(Job.state.in_(list(states)), not_(over()))
+        query = query.where(or_(wanted, over()) if JobState.FINISHED in states else wanted)
     if before is not None:
         query = query.where(Job.id < before)
     return report_jobs(session, session.scalars(query).all())
@@ -121,12 +136,18 @@ def list_jobs(
 def report_jobs(session: Session, jobs: Sequence[Job]) -> list[JobReport]:
     """These jobs with counts, rate and remaining time."""
     counts = count_images(session, [job.id for job in jobs])
-    rates = rendering_rates(session, [job.id for job in jobs if job.state in UNFINISHED])
+    at_work = [job.id for job in jobs if shown_state(job, counts[job.id]) in UNFINISHED]
+    rates = rendering_rates(session, at_work)
     return [_job_report(job, counts[job.id], rates.get(job.id)) for job in jobs]
 
 
 def rendering_rates(session: Session, job_ids: Collection[int]) -> dict[int, float]:
-    """Images per second that became done over the last minute, by job."""
+    """Images per second that became done over the last minute, by job.
+
+    Loading a model is no rendering: where a job's first image became done within the window, time
+    counts from that image on, and it and what was rendered together with it do not count. A job
+    without a later image has no rate.
+    """
     if not job_ids:
         return {}
     newest = (
@@ -135,28 +156,46 @@ def rendering_rates(session: Session, job_ids: Collection[int]) -> dict[int, flo
         .limit(RATE_EVENTS)
         .subquery()
     )
-    reach = session.execute(select(now(), func.min(newest.c.at), func.count(newest.c.at))).one()
+    at, oldest, looked_at = session.execute(
+        select(now(), func.min(newest.c.at), func.count(newest.c.at))
+    ).one()
     rows = session.execute(
-        select(Job.id, Job.opened_at, func.count())
-        .join(Image, Image.job_id == Job.id)
+        select(Image.job_id, newest.c.at)
         .join(newest, newest.c.image_id == Image.id)
-        .where(
-            newest.c.event == "done",
-            newest.c.at > seconds_from_now(-RATE_SECONDS),
-            Job.id.in_(list(job_ids)),
-        )
-        .group_by(Job.id, Job.opened_at)
+        .where(newest.c.event == "done", Image.job_id.in_(list(job_ids)))
+        .order_by(newest.c.at)
     )
-    at, oldest, looked_at = reach
-    rates = {}
-    for job_id, opened_at, done in rows:
-        window = RATE_SECONDS
-        if looked_at == RATE_EVENTS:
-            window = min(window, (at - oldest).total_seconds())
-        if opened_at is not None:
-            window = min(window, (at - opened_at).total_seconds())
-        rates[job_id] = done / max(window, 1.0)
-    return rates
+    finished: dict[int, list[datetime]] = {}
+    for job_id, moment in rows:
+        finished.setdefault(job_id, []).append(moment)
+    horizon = oldest if looked_at == RATE_EVENTS else None
+    found = {job_id: _rate(moments, at, horizon) for job_id, moments in finished.items()}
+    return {job_id: rate for job_id, rate in found.items() if rate is not None}
+
+
+def _rate(moments: Sequence[datetime], at: datetime, horizon: datetime | None) -> float | None:
+    """Images per second from the moments at which images became done, the oldest first.
+
+    Nothing is known of what was before the `horizon`.
+    """
+    for reach, least in ((RATE_SECONDS, 2), (SLOW_RATE_SECONDS, 1)):
+        window = timedelta(seconds=reach)
+        since = at - window
+        cut = horizon is not None and horizon > since
+        if cut and horizon is not None:
+            since = horizon
+        lately = [moment for moment in moments if moment > since]
+        if cut or any(since - window < moment <= since for moment in moments):
+            begun, counted = since, len(lately)
+        elif lately:
+            begun = lately[0]
+            together = begun + timedelta(seconds=ONE_BATCH_SECONDS)
+            counted = sum(moment > together for moment in lately)
+        else:
+            continue
+        if counted >= least:
+            return counted / max((at - begun).total_seconds(), ONE_BATCH_SECONDS)
+    return None
 
 
 def count_outcomes(session: Session, job_id: int) -> dict[str, int]:
@@ -269,11 +308,16 @@ def list_workers(session: Session) -> list[WorkerReport]:
     ]
 
 
+def is_served(session: Session, route: str) -> bool:
+    """Whether a worker that is alive, and does not drain, takes this route."""
+    return any(each.route == route and not each.draining for each in list_workers(session))
+
+
 def _job_report(job: Job, counts: Counts, rate: float | None) -> JobReport:
     return JobReport(
         id=job.id,
         name=job.name,
-        state=job.state,
+        state=shown_state(job, counts),
         priority=job.priority,
         route=job.route,
         seed=job.seed,

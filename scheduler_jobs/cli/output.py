@@ -129,6 +129,13 @@ def number(value: float) -> str:
     return f"{value:,.1f}" if value >= 1 else f"{value:.2f}"
 
 
+def rate(images_per_second: float) -> str:
+    """`2.6 images/s`; `17 s an image` where images are slow."""
+    if images_per_second < 0.1:
+        return f"{duration(1 / images_per_second)} an image"
+    return f"{number(images_per_second)} images/s"
+
+
 def duration(seconds: float) -> str:
     """`48 s`, `3 min 20 s`, `2 h 05 min`, `3 d 4 h`."""
     whole = round(seconds)

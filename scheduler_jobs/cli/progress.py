@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from imagemill.db.queries.tallies import Counts
-from imagemill.scheduler_jobs.cli.output import duration, number, plural, shortened
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.output import duration, plural, shortened
 
 PACE_SECONDS = 60.0
 """The window over which images/s are counted."""
@@ -24,21 +25,23 @@ LINE_SECONDS = 5.0
 
 
 class Pace:
-    """Images per second, from the counts that were seen over the last minute."""
+    """Images per second over the last minute; over the last two looks that differ, if slower.
+
+    Loading a model is no rendering: the pace begins with the first image that is seen to finish.
+    """
 
     def __init__(self) -> None:
+        self._before: int | None = None
         self._seen: deque[tuple[float, int]] = deque()
-        self._moving = False
+        self._now = 0.0
 
     def add(self, done: int, at: float | None = None) -> None:
         """Note how many images are done now."""
-        now = time.monotonic() if at is None else at
-        if not self._moving and self._seen:
-            # Loading a model is no rendering: the pace begins with the first finished image.
-            self._moving = done > self._seen[-1][1]
-            self._seen.clear()
-        self._seen.append((now, done))
-        while len(self._seen) > 2 and self._seen[1][0] < now - PACE_SECONDS:
+        self._now = time.monotonic() if at is None else at
+        if self._before is not None and done != self._before:
+            self._seen.append((self._now, done))
+        self._before = done
+        while len(self._seen) > 2 and self._seen[1][0] < self._now - PACE_SECONDS:
             self._seen.popleft()
 
     @property
@@ -46,8 +49,10 @@ class Pace:
         """None while too little was seen."""
         if len(self._seen) < 2:
             return None
-        (first, before), (last, done) = self._seen[0], self._seen[-1]
-        return (done - before) / (last - first) if last > first and done > before else None
+        (first, before), (_, done) = self._seen[0], self._seen[-1]
+        return (
+            (done - before) / (self._now - first) if self._now > first and done > before else None
+        )
 
 
 class ProgressView:
@@ -126,9 +131,11 @@ class ProgressView:
             facts.append(f"{counts.cancelled:,} cancelled")
         rate = self._pace.images_per_second
         if rate is not None:
-            facts.append(f"{number(rate)} images/s")
+            facts.append(output.rate(rate))
             if counts.pending:
                 facts.append(f"{duration(counts.pending / rate)} left")
+        elif counts.leased and not note:
+            note = "starting"  # a worker loads the model: nothing is known of the time yet
         if note:
             facts.append(note)
         return " · ".join(facts)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,10 @@ _STILL_OPEN = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
-    """What a run did. `rendered` and `seconds` are this run's, the counts are the job's."""
+    """What a run did. `rendered` and `seconds` are this run's, the counts are the job's.
+
+    `images_per_second` counts from the first finished image on; None where no other followed.
+    """
 
     job_id: int
     job_name: str
@@ -79,7 +82,7 @@ class RunResult:
     done: int
     dead: int
     seconds: float
-    images_per_second: float
+    images_per_second: float | None
     database: str
     output: Path
     contact_sheet: Path | None
@@ -130,11 +133,13 @@ def _run(
         submission = submit(request, settings=settings, database=database, source=source)
         before = _counts(database, submission.job_id)
         started = time.monotonic()
+        pace = _Pace(before.done)
         if before.pending:
             try:
                 with _Worker(settings, out / WORKER_LOG) as worker:
                     dispatcher = Dispatcher(database, settings)
-                    _watch(database, submission.job_id, dispatcher, worker, progress)
+                    told = (pace.add, progress)
+                    _watch(database, submission.job_id, dispatcher, worker, told)
             except KeyboardInterrupt:
                 interrupted = True
         seconds = time.monotonic() - started
@@ -160,7 +165,7 @@ def _run(
         done=after.done,
         dead=after.dead,
         seconds=seconds,
-        images_per_second=rendered / seconds if rendered else 0.0,
+        images_per_second=pace.images_per_second,
         database=settings.database_url.get_secret_value(),
         output=out,
         contact_sheet=sheet,
@@ -175,6 +180,30 @@ def _suffix(database: Database, job_id: int) -> str:
     first = select(func.min(Job.id)).where(Job.state != JobState.REJECTED)
     with database.reading() as session:
         return "" if session.scalar(first) == job_id else f"-{job_id}"
+
+
+class _Pace:
+    """Images per second from the first finished image on: loading a model is no rendering."""
+
+    def __init__(self, done: int) -> None:
+        self._done = done
+        self._first: tuple[float, int] | None = None
+        self._last = (0.0, 0)
+
+    def add(self, counts: Counts) -> None:
+        """Note how many images are done now."""
+        if counts.done == self._done:
+            return
+        self._done = counts.done
+        self._last = (time.monotonic(), counts.done)
+        self._first = self._first or self._last
+
+    @property
+    def images_per_second(self) -> float | None:
+        """None until images finished after the first ones."""
+        if self._first is None or self._last[1] <= self._first[1]:
+            return None
+        return (self._last[1] - self._first[1]) / (self._last[0] - self._first[0])
 
 
 class _Worker:
@@ -234,7 +263,7 @@ def _watch(
     job_id: int,
     dispatcher: Dispatcher,
     worker: _Worker,
-    progress: Callable[[Counts], None],
+    told: Iterable[Callable[[Counts], None]],
 ) -> None:
     """Dispatch and report until the job is over."""
     next_round = 0.0
@@ -248,7 +277,8 @@ def _watch(
             counts = count_images(session, [job_id])[job_id]
             # Where all that is left waits out a retry, nothing should move.
             at_work = shifts.live_shifts(session) > 0 or not jobs.due_images(session)
-        progress(counts)
+        for tell in told:
+            tell(counts)
         if state not in _STILL_OPEN:
             return
         worker.check()

@@ -3,7 +3,7 @@
 import pytest
 
 from imagemill.db.errors import UnknownImage
-from imagemill.db.queries import image_reports, reports
+from imagemill.db.queries import image_reports, reports, shifts
 from imagemill.db.queries.image_reports import ImageFilter
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import ImageState, JobState, Outcome
@@ -34,12 +34,69 @@ def worked(mill):
     return job
 
 
-def test_a_job_has_its_counts_rate_and_remaining_time(read, worked):
+def rate(read, job):
+    return read(reports.rendering_rates, [job]).get(job)
+
+
+def test_a_job_has_its_counts_rate_and_remaining_time(read, mill, worked):
     (report,) = read(reports.list_jobs)
     assert report.counts == Counts(ready=1, leased=1, done=1, dead=1)
     assert report.requested == 4
-    assert report.images_per_second == pytest.approx(1.0, abs=0.99)
-    assert report.eta_seconds == pytest.approx(2 / report.images_per_second)
+    assert (report.images_per_second, report.eta_seconds) == (None, None), "one image tells no rate"
+    mill.age(10)
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift))
+    (report,) = read(reports.list_jobs)
+    assert report.images_per_second == pytest.approx(0.1, rel=0.3)
+    assert report.eta_seconds == pytest.approx(1 / report.images_per_second)
+
+
+def test_the_rate_does_not_count_the_time_before_the_first_image(read, mill):
+    """A model that takes minutes to load made the first remaining time ten times too long."""
+    job = mill.load("many", [f"p{n}" for n in range(20)])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift, limit=8))
+    mill.age(5)
+    assert rate(read, job) is None, "the first batch ends the start, and says nothing of the pace"
+    mill.complete(shift, mill.claim(shift, limit=8))
+    assert rate(read, job) == pytest.approx(8 / 5, rel=0.2)
+
+
+def test_the_rate_of_a_job_that_goes_on_is_that_of_the_last_minute(read, mill):
+    job = mill.load("many", [f"p{n}" for n in range(200)])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift, limit=8))
+    mill.age(90)
+    mill.complete(shift, mill.claim(shift, limit=60))
+    assert rate(read, job) == pytest.approx(1.0, rel=0.1)
+
+
+def test_a_slow_job_has_a_rate_too(read, mill):
+    job = mill.load("slow", ["a", "b", "c", "d"])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift, limit=1))
+    mill.age(180)
+    mill.complete(shift, mill.claim(shift, limit=1))
+    assert rate(read, job) == pytest.approx(1 / 180, rel=0.1)
+
+
+def test_a_job_with_nothing_left_is_finished_before_the_dispatcher_says_so(read, mill):
+    over, live = mill.load("over", ["a"]), mill.load("live", ["b", "c"])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift, limit=1))
+    assert mill.job(over).state == JobState.OPEN
+    states = {job.id: job.state for job in read(reports.list_jobs)}
+    assert states == {over: JobState.FINISHED, live: JobState.OPEN}
+    for state, ids in ((JobState.OPEN, [live]), (JobState.FINISHED, [over])):
+        assert [job.id for job in read(reports.list_jobs, states=[state])] == ids
+    assert [job.id for job in read(reports.list_jobs, states=reports.UNFINISHED)] == [live]
+
+
+def test_a_route_is_served_while_a_worker_is_seen_that_takes_it(read, mill):
+    assert read(reports.is_served, "default"), "an idle worker counts: it holds no shift"
+    assert not read(reports.is_served, "80gb")
+    mill.database.run(lambda session: shifts.stop_worker(session, mill.worker_id))
+    assert not read(reports.is_served, "default")
 
 
 def test_a_finished_job_has_no_rate(read, mill):
@@ -53,9 +110,12 @@ def test_a_finished_job_has_no_rate(read, mill):
 
 
 def test_more_events_than_are_looked_at_shorten_the_window(read, mill, worked, monkeypatch):
+    mill.age(10)
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift, limit=1))
     everything = read(reports.rendering_rates, [worked])[worked]
     monkeypatch.setattr(reports, "RATE_EVENTS", 1)
-    # The newest event is a death: nothing that was done is seen any more.
+    # The newest event alone reaches no further back than itself.
     assert read(reports.rendering_rates, [worked]) == {}
     assert everything > 0
 

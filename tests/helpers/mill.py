@@ -269,6 +269,18 @@ class Mill:
         past = update(Shift).where(Shift.id == shift_id).values(lease_until=seconds_from_now(-1))
         self.database.run(lambda session: session.execute(past))
 
+    def age(self, seconds: float, *, job_id: int | None = None) -> None:
+        """What became done so far (of a job, or of all) became so this many seconds ago."""
+        which = (
+            select(Image.id) if job_id is None else select(Image.id).where(Image.job_id == job_id)
+        )
+        past = (
+            update(Attempt)
+            .where(Attempt.image_id.in_(which), Attempt.event == "done")
+            .values(at=seconds_from_now(-seconds))
+        )
+        self.database.run(lambda session: session.execute(past))
+
     def wait_out(self) -> None:
         """Every retry is due."""
         due = update(Image).where(Image.not_before.is_not(None)).values(not_before=now())

@@ -4,8 +4,9 @@ import click
 
 from imagemill.db.queries import reports
 from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
-from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.jobs import find_job, shown_state
 from imagemill.db.queries.reports import BadRow, CodeReport
+from imagemill.db.queries.tallies import count_images
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.cli import output
@@ -53,6 +54,7 @@ def errors(
     with invocation.reading() as session:
         found = find_job(session, job)
         which = ImageFilter(job_id=found.id, state=ImageState.DEAD, code=code)
+        state = shown_state(found, count_images(session, [found.id])[found.id])
         codes = reports.count_dead(session, found.id)
         dead = list_images(session, which, limit=limit + 1, after=after)
         rows = reports.list_bad_rows(session, found.id, limit=limit + 1, after=after_row)
@@ -63,7 +65,7 @@ def errors(
         output.emit(
             {
                 "job": found.id,
-                "state": found.state,
+                "state": state,
                 "message": found.message,
                 "codes": codes,
                 "images": dead,

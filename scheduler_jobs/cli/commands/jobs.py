@@ -146,8 +146,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
 
 def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: Waiting | None) -> None:
     counts = job.counts
-    rate = None if job.images_per_second is None else f"{number(job.images_per_second)} images/s"
-    left = None if job.eta_seconds is None else duration(job.eta_seconds)
+    rate = None if job.images_per_second is None else output.rate(job.images_per_second)
     output.pairs(
         (
             ("job", f"{job.id} ({job.name})"),
@@ -164,7 +163,7 @@ def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: Waiting | N
             ("cancelled", f"{counts.cancelled:,}" if counts.cancelled else None),
             ("outcomes", _outcomes(outcomes)),
             ("rate", rate),
-            ("left", left),
+            ("left", _left(job)),
             ("priority", job.priority or None),
             ("route", None if job.route == "default" else job.route),
             ("seed", job.seed),
@@ -268,9 +267,16 @@ def _cells(job: JobReport) -> tuple[object, ...]:
         f"{job.counts.done:,}",
         f"{job.counts.dead:,}" if job.counts.dead else None,
         None if job.images_per_second is None else number(job.images_per_second),
-        None if job.eta_seconds is None else duration(job.eta_seconds),
+        _left(job),
         ago(job.created_at),
     )
+
+
+def _left(job: JobReport) -> str | None:
+    """The remaining time; `starting` while a worker has images and has finished too few to tell."""
+    if job.eta_seconds is not None:
+        return duration(job.eta_seconds)
+    return "starting" if job.state == JobState.OPEN and job.counts.leased else None
 
 
 def _waiting(waiting: Waiting | None) -> str:

@@ -14,6 +14,7 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.commands.submit_options import ManifestCommand, submission_options
+from imagemill.scheduler_jobs.cli.commands.watch import warn_unserved
 from imagemill.scheduler_jobs.cli.exit_codes import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -21,7 +22,7 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
     SHOWN_PROBLEMS,
 )
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, duration, number, plural
+from imagemill.scheduler_jobs.cli.output import Column, duration, plural
 from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
@@ -95,6 +96,9 @@ def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) ->
         output.emit(asdict(submission))
     else:
         _print_submission(submission)
+    if submission.ready:
+        with invocation.reading() as session:
+            warn_unserved(session, request.route)
 
 
 @click.command(cls=ManifestCommand)
@@ -155,7 +159,7 @@ def run(
                 "done": result.done,
                 "dead": result.dead,
                 "seconds": round(result.seconds, 3),
-                "images_per_second": round(result.images_per_second, 3),
+                "images_per_second": _rounded(result.images_per_second),
                 "database": result.database,
                 "output": str(result.output),
                 "pictures": str(result.pictures.folder),
@@ -200,8 +204,8 @@ def _print_run(result: "RunResult", out: Path) -> None:
         output.line(f"nothing to do: {counts} already")
     else:
         output.line(
-            f"{counts}; rendered {result.rendered:,} in {duration(result.seconds)}, "
-            f"{number(result.images_per_second)} images/s; reused {result.reused:,}"
+            f"{counts}; rendered {result.rendered:,} in {duration(result.seconds)}"
+            f"{_pace(result.images_per_second)}; reused {result.reused:,}"
         )
     output.pairs(
         (
@@ -223,6 +227,14 @@ def _print_run(result: "RunResult", out: Path) -> None:
         output.line("stopped; the same command goes on where it stopped")
     elif result.dead:
         output.line(f"`imagemill --home {out} errors {result.job_id}` says what went wrong")
+
+
+def _rounded(rate: float | None) -> float | None:
+    return None if rate is None else round(rate, 3)
+
+
+def _pace(rate: float | None) -> str:
+    return "" if rate is None else f" ({output.rate(rate)} once started)"
 
 
 def _print_plan(planned: Plan, request: SubmissionRequest) -> None:

@@ -4,10 +4,10 @@ import sys
 from time import sleep
 
 import click
+from sqlalchemy.orm import Session
 
-from imagemill.db.queries import shifts
-from imagemill.db.queries.jobs import find_job
-from imagemill.db.queries.reports import UNFINISHED
+from imagemill.db.queries.jobs import find_job, shown_state
+from imagemill.db.queries.reports import UNFINISHED, is_served
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
@@ -48,13 +48,8 @@ def watch(
     """
     with invocation.reading() as session:
         found = find_job(session, job)
-        served = shifts.live_workers(session).get(found.route, 0) > 0
-    if not served and found.state in UNFINISHED:
-        output.line(
-            f"no live worker takes the route {found.route}: nothing is rendered until "
-            f"`imagemill worker --route {found.route}` runs",
-            error=True,
-        )
+        if shown_state(found, count_images(session, [found.id])[found.id]) in UNFINISHED:
+            warn_unserved(session, found.route)
     if as_json:
         state, counts = _follow_as_json(invocation, found.id, every)
     else:
@@ -69,13 +64,23 @@ def watch(
         ctx.exit(EXIT_FAILED)
 
 
+def warn_unserved(session: Session, route: str) -> None:
+    """Say on standard error that no live worker takes this route, if that is so."""
+    if not is_served(session, route):
+        output.line(
+            f"no live worker takes the route {route}: nothing is rendered until "
+            f"`imagemill worker --route {route}` runs",
+            error=True,
+        )
+
+
 def _follow(
     invocation: Invocation, job_id: int, name: str, every: float
 ) -> tuple[JobState, Counts]:
     with ProgressView(name, sys.stdout) as view:
         while True:
             state, counts = _look(invocation, job_id)
-            view.update(counts, note=state if state != JobState.OPEN else "")
+            view.update(counts, note=_note(state, counts))
             if _ended(state, counts):
                 return state, counts
             sleep(every)
@@ -102,11 +107,14 @@ def _follow_as_json(invocation: Invocation, job_id: int, every: float) -> tuple[
 
 def _look(invocation: Invocation, job_id: int) -> tuple[JobState, Counts]:
     with invocation.reading() as session:
-        state = JobState(find_job(session, str(job_id)).state)
         counts = count_images(session, [job_id])[job_id]
-    # An open job with nothing left is only waiting for the dispatcher to say so.
-    over = state == JobState.OPEN and counts.pending == 0
-    return JobState.FINISHED if over else state, counts
+        return shown_state(find_job(session, str(job_id)), counts), counts
+
+
+def _note(state: JobState, counts: Counts) -> str:
+    if state != JobState.OPEN:
+        return state
+    return "waiting for a worker" if counts.ready and not counts.leased else ""
 
 
 def _ended(state: JobState, counts: Counts) -> bool:

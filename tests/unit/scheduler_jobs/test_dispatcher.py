@@ -201,6 +201,32 @@ def test_rounds_go_on_through_an_outage_of_the_database(
     assert queues.closed
 
 
+def test_says_that_it_starts_what_it_does_and_that_it_stops(
+    mill: Mill,
+    dispatcher: Dispatcher,
+    queues: Queues,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level("INFO", logger=module.__name__)
+    mill.load("over", ["a"])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift))
+    mill.load("job", ["b", "c", "d"])
+    held = mill.shift()
+    mill.claim(held, limit=2)
+    mill.expire(held)
+    stop = threading.Event()
+    rounds: list[bool] = []
+    monkeypatch.setattr(stop, "wait", lambda seconds: rounds.append(True))
+    monkeypatch.setattr(stop, "is_set", lambda: len(rounds) == 2)
+    dispatcher.run_forever(stop)
+    start, did, end = [record.message for record in caplog.records]
+    assert start.startswith(f"the dispatcher starts on {mill.database.url}: a round every 1 s")
+    assert did == "lost images rescued: 2, jobs finished: 1, wake-ups published: 2"
+    assert end == "the dispatcher stops"
+
+
 def test_two_dispatchers_do_no_harm(mill: Mill, queues: Queues, dispatcher: Dispatcher) -> None:
     job = mill.load("job", [f"p{n}" for n in range(9)])
     shift = mill.shift()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from imagemill.db.queries import shifts
 from imagemill.db.queries.tallies import Counts
 from imagemill.scheduler_jobs.local import run as embedded_run
 from imagemill.scheduler_jobs.local.pictures import NamedPictures
@@ -187,6 +188,18 @@ def test_bad_flags_are_named(at_home, manifest, flags, complaint):
     assert at_home("jobs", "--json").json["jobs"] == []
 
 
+def test_submit_says_where_no_live_worker_is_there(at_home, mill, manifest):
+    told = "no live worker takes the route 80gb"
+    assert told in at_home("submit", manifest, "--route", "80gb").err
+    assert told in at_home("submit", manifest, "--route", "80gb").err, "it still waits"
+    assert at_home("submit", manifest).err == "", "the mill's worker takes this route"
+    mill.database.run(lambda session: shifts.stop_worker(session, mill.worker_id))
+    answer = at_home("submit", manifest, "--name", "again", "--seed", 2, "--json")
+    assert answer.err.count("\n") == 1
+    assert "no live worker takes the route default" in answer.err
+    assert answer.json["ready"] == 2
+
+
 def a_result(out: Path, **changes) -> RunResult:
     values = {
         "job_id": 1,
@@ -244,7 +257,8 @@ def test_run_ends_with_one_object_of_exactly_these_keys(
 @pytest.mark.parametrize(
     ("changes", "code", "words"),
     [
-        ({}, 0, "2 images done of 2; rendered 2 in 4 s, 0.50 images/s"),
+        ({}, 0, "2 images done of 2; rendered 2 in 4 s (0.50 images/s once started);"),
+        ({"images_per_second": None}, 0, "rendered 2 in 4 s; reused 0"),
         ({"rendered": 0}, 0, "nothing to do: 2 images done of 2"),
         ({"done": 1, "dead": 1}, 1, "errors 1` says what went wrong"),
         ({"done": 1, "interrupted": True}, 130, "goes on where it stopped"),

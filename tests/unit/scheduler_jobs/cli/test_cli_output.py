@@ -95,6 +95,28 @@ def test_pace_is_counted_over_the_last_minute():
     assert pace.images_per_second == pytest.approx(5.0, rel=0.02)
 
 
+def test_pace_of_a_slow_job_is_that_of_its_last_two_images():
+    pace = Pace()
+    for second in range(365):
+        pace.add(second // 90, at=float(second))
+    assert pace.images_per_second == pytest.approx(1 / 90, rel=0.1)
+
+
+def test_there_is_no_remaining_time_before_there_is_data():
+    stream = io.StringIO()
+    with ProgressView("shapes", stream) as view:
+        view.update(Counts(ready=3, leased=1))
+        view.update(Counts(ready=2, leased=1, done=1))
+    assert stream.getvalue().splitlines() == ["shapes: 0/4 · starting", "shapes: 1/4 · starting"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(2.64, "2.6 images/s"), (0.5, "0.50 images/s"), (0.06, "17 s an image")]
+)
+def test_rate(value, shown):
+    assert output.rate(value) == shown
+
+
 def test_pace_knows_nothing_while_nothing_is_done():
     pace = Pace()
     pace.add(7, at=0.0)

@@ -7,7 +7,7 @@ import pytest
 
 from imagemill.db.compositions import Composition
 from imagemill.db.queries import environments
-from imagemill.db.states import ImageState
+from imagemill.db.states import ImageState, JobState
 from imagemill.scheduler_jobs.cli.commands import jobs
 from tests.helpers.mill import CRASH, REFUSED, spec
 
@@ -30,8 +30,35 @@ def test_status_counts_every_state(at_home, worked):
     job = at_home("status", "--json").json["jobs"][0]
     assert job["counts"] == {"ready": 1, "leased": 1, "done": 1, "dead": 1, "cancelled": 0}
     assert job["requested"] == 4
-    assert job["images_per_second"] > 0
+    assert (job["images_per_second"], job["eta_seconds"]) == (None, None)
+
+
+def test_status_has_no_remaining_time_before_there_is_data(at_home, mill, worked):
+    assert re.search(r"1 +1 +starting", at_home("status").out)
+    assert re.search(r"^left +starting$", at_home("status", "latest").out, re.MULTILINE)
+    mill.age(10)
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift))
+    job = at_home("status", "--json").json["jobs"][0]
+    assert job["images_per_second"] == pytest.approx(0.1, rel=0.3)
     assert job["eta_seconds"] > 0
+    assert "starting" not in at_home("status").out
+
+
+def test_a_job_with_nothing_left_is_shown_as_finished(at_home, mill):
+    job = mill.load("over", ["a circle"])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift))
+    assert mill.job(job).state == JobState.OPEN, "no dispatcher has looked since"
+    assert at_home("status", job, "--json").json["job"]["state"] == "finished"
+    assert re.search(r"^state +finished$", at_home("status", job).out, re.MULTILINE)
+    assert "no job is live" in at_home("status").out
+    for arguments in ([], ["--state", "finished"]):
+        assert [j["state"] for j in at_home("jobs", *arguments, "--json").json["jobs"]] == [
+            "finished"
+        ]
+    assert at_home("jobs", "--state", "open", "--json").json["jobs"] == []
+    assert at_home("errors", job, "--json").json["state"] == "finished"
 
 
 def test_status_of_one_job_has_outcomes_groups_errors_and_workers(at_home, worked):

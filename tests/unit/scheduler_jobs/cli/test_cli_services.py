@@ -151,7 +151,9 @@ def test_dispatcher_does_a_round(at_home, mill, monkeypatch):
     shift = mill.shift()
     mill.complete(shift, mill.claim(shift))
     monkeypatch.setattr(dispatching, "Tokens", NoBroker)
-    assert at_home("dispatcher", "--once", "--json").json == {"stopped": True}
+    answer = at_home("dispatcher", "--once", "--json")
+    assert answer.json == {"stopped": True}
+    assert "jobs finished: 1" in answer.err
     assert mill.job(job).state == "finished"
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imagemill.db.queries import jobs
+from imagemill.db.queries import jobs, shifts
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli.commands import watch as watching
@@ -73,6 +73,26 @@ def test_watch_ends_with_the_job(at_home, mill, job):
     answer = at_home("watch", "latest")
     assert answer.code == 0
     assert "2 images done of 2" in answer.out
+
+
+def test_watch_says_where_no_live_worker_takes_the_route(at_home, mill, job, monkeypatch):
+    """Without it, watching a job that nobody renders looks like watching a slow one."""
+
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(watching, "sleep", interrupt)
+    told = (
+        "no live worker takes the route {0}: nothing is rendered until "
+        "`imagemill worker --route {0}` runs"
+    )
+    assert at_home("watch", job).err.strip() == "", "an idle worker is there"
+    far = mill.load("far", ["a circle"], route="80gb")
+    assert at_home("watch", far).err.strip() == told.format("80gb")
+    mill.database.run(lambda session: shifts.stop_worker(session, mill.worker_id))
+    answer = at_home("watch", job)
+    assert answer.err.strip() == told.format("default")
+    assert "0/2 · waiting for a worker" in answer.out
 
 
 def test_watch_fails_if_images_are_dead(at_home, job_with_dead):
