@@ -1,6 +1,6 @@
 """Manifests: from a file of prompts to validated rows, as a stream.
 
-    open_source → lines (gzip, UTF-8) → csv | tsv | jsonl | json | parquet | text → rows
+    open_source → lines (unpacked, UTF-8) → csv | tsv | jsonl | json | parquet | text → rows
 
 Every format's reader yields raw cells; `rows` gives them their meaning by the table in
 `columns` and the rules in `values`. What is wrong comes out as `Problem`s, in order.

@@ -1,27 +1,22 @@
 """A manifest's bytes as a bounded stream of text lines.
 
-Whatever the file holds, at most `max_line_bytes` of it lie in memory: gzip is unpacked as it is
+Whatever the file holds, at most `max_line_bytes` of it lie in memory: it is unpacked as it is
 read, and a longer line is skipped, not kept.
 """
 
-import gzip
 import io
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from imagemill.scheduler_jobs.manifest.problems import Broken
 
-GZIP_MAGIC = b"\x1f\x8b"
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _BUFFER_BYTES = 1 << 16
 _SKIP_BYTES = 1 << 26
-"""How much of an over-long line is skipped before the file is given up: what a gzip bomb costs."""
+"""How much of an over-long line is skipped before the file is given up: what a bomb costs."""
 _BLANK_LINES = 100_000
 """How many blank lines in a row are skipped before the file is given up."""
-
-GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,44 +26,6 @@ class Line:
     number: int
     text: str
     bad: tuple[str, str] | None = None
-
-
-def unpacked(stream: io.BufferedReader) -> io.BufferedReader:
-    """The stream, unpacked if it starts like gzip."""
-    magic = stream.read(len(GZIP_MAGIC))
-    stream.seek(0)
-    if magic != GZIP_MAGIC:
-        return stream
-    return io.BufferedReader(_Gzip(stream), _BUFFER_BYTES)
-
-
-class _Gzip(io.RawIOBase):
-    """gzip as a raw stream whose failures are `Broken`, with everything before them readable."""
-
-    def __init__(self, stream: io.BufferedReader) -> None:
-        super().__init__()
-        self._stream = stream
-        self._file = gzip.GzipFile(fileobj=stream)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: object) -> int:
-        view = memoryview(buffer)  # type: ignore[arg-type]  # RawIOBase types it as Buffer
-        try:
-            data = self._file.read1(len(view))
-        except EOFError:
-            raise Broken("the gzip stream is truncated", "a complete file") from None
-        except GZIP_ERRORS as error:
-            raise Broken(f"the gzip stream is damaged ({error})", "an intact file") from None
-        view[: len(data)] = data
-        return len(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            self._file.close()
-            self._stream.close()
-        super().close()
 
 
 def without_bom(head: bytes) -> bytes:
@@ -92,7 +49,7 @@ def read_lines(stream: io.BufferedReader, *, max_line_bytes: int) -> Iterator[Li
     bad line, and the next line is read as usual.
 
     Raises:
-        Broken: UTF-16, damaged gzip, a line that seems never to end, or far too many blank lines.
+        Broken: UTF-16, a damaged stream, a line that seems never to end, far too many blank lines.
     """
     # The limit is on what the line says: its end comes on top, and a byte to see the excess.
     ask = max_line_bytes + 3

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from imagemill.scheduler_jobs.manifest.columns import check_mapping
+from imagemill.scheduler_jobs.manifest.compression import unpacked
 from imagemill.scheduler_jobs.manifest.formats.delimited import read_table
 from imagemill.scheduler_jobs.manifest.formats.detection import Format, detect
 from imagemill.scheduler_jobs.manifest.formats.dialects import (
@@ -23,7 +24,7 @@ from imagemill.scheduler_jobs.manifest.formats.json_shapes import check_shape, i
 from imagemill.scheduler_jobs.manifest.formats.parquet import read_parquet, spooled
 from imagemill.scheduler_jobs.manifest.formats.text import read_text
 from imagemill.scheduler_jobs.manifest.limits import Limits
-from imagemill.scheduler_jobs.manifest.lines import read_lines, unpacked
+from imagemill.scheduler_jobs.manifest.lines import read_lines
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.problems import Broken, Problem
 from imagemill.scheduler_jobs.manifest.raw import BadRow, RawRow
@@ -45,7 +46,7 @@ def read_manifest(
     """Every row of a manifest in order, or its problems, as a stream.
 
     A bad row yields a problem for each of its bad columns and reading goes on. What makes the
-    rest unreadable (broken gzip, a wrong header, …) is yielded last, and ends the iteration;
+    rest unreadable (broken compression, a wrong header, …) is yielded last, and ends the iteration;
     nothing but `OSError` of the source itself is raised.
 
     Args:

@@ -49,7 +49,7 @@ def plan(
     """Check a manifest and say what it would render.
 
     Reads every row and changes nothing. Bad rows are listed and end the command with exit code
-    2. MANIFEST is a file (CSV, TSV, JSONL, JSON, Parquet, text, also gzipped), `-` for standard
+    2. MANIFEST is a file (CSV, TSV, JSONL, JSON, Parquet, text, also compressed), `-` for standard
     input, or s3://bucket/key.
 
     \b

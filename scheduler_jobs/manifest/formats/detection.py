@@ -5,6 +5,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from imagemill.scheduler_jobs.manifest.columns import PROMPT, field_of
+from imagemill.scheduler_jobs.manifest.compression import SUFFIXES as COMPRESSED
+from imagemill.scheduler_jobs.manifest.compression import compression_of
 from imagemill.scheduler_jobs.manifest.formats import parquet
 from imagemill.scheduler_jobs.manifest.formats.dialects import (
     DELIMITERS,
@@ -13,7 +15,6 @@ from imagemill.scheduler_jobs.manifest.formats.dialects import (
     separator,
 )
 from imagemill.scheduler_jobs.manifest.formats.json_shapes import json_format, looks_like_json
-from imagemill.scheduler_jobs.manifest.lines import GZIP_MAGIC
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 
 Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "text"]
@@ -39,9 +40,6 @@ _OTHER_MAGIC: Mapping[bytes, str] = MappingProxyType(
     {
         b"PK\x03\x04": "a zip archive or an Excel workbook",
         b"\xd0\xcf\x11\xe0": "an old Excel workbook",
-        b"BZh": "a bzip2 file",
-        b"\xfd7zXZ\x00": "an xz file",
-        b"\x28\xb5\x2f\xfd": "a zstd file",
         b"\x89PNG": "a PNG picture",
         b"\xff\xd8\xff": "a JPEG picture",
         b"%PDF": "a PDF file",
@@ -67,12 +65,12 @@ def detect(
         raise Broken(f"unknown format {shown(wanted)}", f"one of {', '.join(FORMATS)}")
     for magic, what in _OTHER_MAGIC.items():
         if head.startswith(magic):
-            raise Broken(what, f"{', '.join(FORMATS)}, also gzipped")
-    if head.startswith(GZIP_MAGIC):
-        raise Broken("gzip inside gzip", "a file gzipped once")
+            raise Broken(what, f"{', '.join(FORMATS)}, also compressed")
+    if (packed := compression_of(head)) is not None:
+        raise Broken(f"{packed} inside a compressed file", "a file compressed once")
     if head.startswith(parquet.MAGIC):
         return "parquet"
-    named = [suffix for suffix in suffixes if suffix not in {".gz", ".gzip"}][-1:]
+    named = [suffix for suffix in suffixes if suffix not in COMPRESSED][-1:]
     found: Format | None = None
     if wanted is not None:
         found = next(name for name in FORMATS if name == wanted)
@@ -91,7 +89,7 @@ def detect(
         if found is None and looks == "text" and named and not _is_suffix_of_a_name(named[0]):
             raise Broken(
                 f"unknown format {shown(named[0])}",
-                f"{', '.join(SUFFIXES)}, also with .gz, or --format",
+                f"{', '.join(SUFFIXES)}, also with {', '.join(COMPRESSED)}, or --format",
             )
         return looks
     return found

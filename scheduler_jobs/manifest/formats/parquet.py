@@ -126,7 +126,7 @@ def spooled(stream: IO[bytes]) -> IO[bytes]:
             if copy.tell() > _MOST_UNPACKED_BYTES:
                 raise Broken(
                     f"Parquet that unpacks to more than {_MOST_UNPACKED_BYTES:,} bytes",
-                    "the Parquet file without gzip around it",
+                    "the Parquet file without compression around it",
                 )
         copy.seek(0)
         stack.pop_all()  # the caller closes it

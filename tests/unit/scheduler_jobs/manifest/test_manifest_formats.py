@@ -1,9 +1,11 @@
 """The same rows in every format, and what is particular to each."""
 
+import bz2
 import datetime
 import decimal
 import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -68,24 +70,56 @@ def seen(row: ManifestRow) -> dict[str, Any]:
     return {"id": row.key, "prompt": row.prompt, **settings, **row.extras}
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzipped"])
+def zstd(content: bytes) -> bytes:
+    packed: bytes = pa.Codec("zstd").compress(content, asbytes=True)
+    return packed
+
+
+PACKERS = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstd,
+}
+
+
+@pytest.mark.parametrize("packed", PACKERS)
 @pytest.mark.parametrize("named", [True, False], ids=["by name", "by content"])
 @pytest.mark.parametrize("kind", WRITERS)
 def test_every_format_gives_the_same_rows(
-    kind: str, named: bool, packed: bool, tmp_path: Path
+    kind: str, named: bool, packed: str, tmp_path: Path
 ) -> None:
     content = WRITERS[kind]()
-    name = f"rows.{kind}" if named else "rows"
-    path = file(tmp_path, name, gzip.compress(content) if packed else content)
+    name = f"rows.{kind}{packed}" if named else "rows"
+    path = file(tmp_path, name, PACKERS[packed](content))
     rows = good_rows(path)
     assert [seen(row) for row in rows] == ROWS
     assert [row.number for row in rows] == [1, 2, 3]
 
 
-def test_a_gzipped_file_is_known_by_its_bytes_with_and_without_the_suffix(tmp_path: Path) -> None:
-    for name in ("rows.csv.gz", "rows.csv", "rows.gz"):
-        path = file(tmp_path, name, gzip.compress(as_csv()) + gzip.compress(b""))
-        assert len(good_rows(path)) == 3
+@pytest.mark.parametrize("suffix", [each for each in PACKERS if each])
+def test_a_compressed_file_is_known_by_its_bytes_with_and_without_the_suffix(
+    tmp_path: Path, suffix: str
+) -> None:
+    pack, content = PACKERS[suffix], as_csv()
+    # Tools that compress in parallel write one stream after another.
+    body = pack(content[:20]) + pack(content[20:]) + pack(b"")
+    for name in (f"rows.csv{suffix}", "rows.csv", f"rows{suffix}"):
+        assert len(good_rows(file(tmp_path, name, body))) == 3
+
+
+def test_xz_may_be_padded_with_zeros(tmp_path: Path) -> None:
+    assert len(good_rows(file(tmp_path, "rows.csv.xz", lzma.compress(as_csv()) + bytes(8)))) == 3
+
+
+@pytest.mark.parametrize("inner", [".gz", ".zst"])
+def test_a_file_is_compressed_once(tmp_path: Path, inner: str) -> None:
+    name = {".gz": "gzip", ".zst": "zstd"}[inner]
+    path = file(tmp_path, "rows.csv.xz", lzma.compress(PACKERS[inner](as_csv())))
+    assert problems(path) == [
+        f"rows.csv.xz: {name} inside a compressed file; a file compressed once"
+    ]
 
 
 def test_the_wanted_format_overrides_the_name(tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Whatever bytes arrive: problems, never an exception, never a hang, never much memory."""
 
+import bz2
 import gzip
 import itertools
 import json
+import lzma
 import tempfile
 import tracemalloc
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -129,19 +131,53 @@ def test_every_single_cut_of_a_parquet_file_is_reported(tmp_path: Path) -> None:
         assert isinstance(found[-1], Problem)
 
 
-def test_every_single_cut_of_a_gzip_file_is_reported(tmp_path: Path) -> None:
-    whole = gzip.compress(PARTI_PROMPTS.read_bytes()[:4000].rpartition(b"\n")[0], mtime=0)
-    path = tmp_path / "rows.tsv.gz"
-    for end in range(2, len(whole), 11):
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": lambda content: pa.Codec("zstd").compress(content, asbytes=True),
+}
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_every_single_cut_of_a_compressed_file_is_reported(name: str, tmp_path: Path) -> None:
+    whole = PACKERS[name](PARTI_PROMPTS.read_bytes()[:4000].rpartition(b"\n")[0])
+    path = tmp_path / "rows.tsv"
+    for end in range(6, len(whole), 11):
         path.write_bytes(whole[:end])
         found = read(path)
-        assert "the gzip stream is truncated" in str(found[-1])
+        assert f"the {name} stream is truncated" in str(found[-1])
         assert sum(isinstance(item, Problem) for item in found) <= 2
 
 
+@pytest.mark.parametrize("name", PACKERS)
+def test_damage_to_a_compressed_file_is_reported(name: str, tmp_path: Path) -> None:
+    whole = bytearray(PACKERS[name](b"".join(b"cat %d\n" % n for n in range(3000))))
+    whole[len(whole) // 2 :] = whole[len(whole) // 2 :][::-1]
+    path = tmp_path / "rows.txt"
+    path.write_bytes(whole)
+    assert f"the {name} stream is " in str(read(path)[-1])
+
+
+def test_a_window_that_takes_much_memory_is_refused(tmp_path: Path) -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 29}]
+    path = tmp_path / "rows.txt.xz"
+    path.write_bytes(lzma.compress(b"a cat\n" * 10, filters=filters))
+    assert "the xz stream is damaged (Memory usage limit exceeded)" in str(read(path)[-1])
+
+
 def bomb(path: Path, *, head: bytes, filler: bytes, megabytes: int, tail: bytes = b"") -> Path:
-    """A gzip file of a few hundred kilobytes that unpacks to `megabytes`."""
-    packer = zlib.compressobj(9, wbits=31)
+    """A compressed file of a few hundred kilobytes that unpacks to `megabytes`."""
+    makers = {".gz": lambda: zlib.compressobj(9, wbits=31), ".bz2": bz2.BZ2Compressor}
+    makers |= {".xz": lambda: lzma.LZMACompressor(preset=1)}
+    if path.suffix == ".zst":
+        with pa.CompressedOutputStream(str(path), "zstd") as stream:
+            stream.write(head)
+            for _ in range(megabytes):
+                stream.write((filler * (MEGABYTE // len(filler) + 1))[:MEGABYTE])
+            stream.write(tail)
+        return path
+    packer = makers[path.suffix]()
     chunk = (filler * (MEGABYTE // len(filler) + 1))[:MEGABYTE]
     with path.open("wb") as stream:
         stream.write(packer.compress(head))
@@ -163,9 +199,13 @@ def bomb(path: Path, *, head: bytes, filler: bytes, megabytes: int, tail: bytes 
         ("rows.json.gz", b'["', b"a", "an element of more than 16,777,216 characters"),
         ("rows.txt.gz", b"a\n", b"\n", "more than 100,000 blank lines"),
         ("rows.txt.gz", b"", b"a\n", "more than 10,000 rows"),
+        ("rows.csv.bz2", b"prompt\n", b"a", "a line of more than 67,108,864 bytes"),
+        ("rows.csv.xz", b"prompt\n", b"a", "a line of more than 67,108,864 bytes"),
+        ("rows.json.zst", b"[{", b'"a":1,', "an element of more than 16,777,216 characters"),
+        ("rows.txt.zst", b"a\n", b"\n", "more than 100,000 blank lines"),
     ],
 )
-def test_a_gzip_bomb_is_cut_short(
+def test_a_compressed_bomb_is_cut_short(
     name: str, head: bytes, filler: bytes, line: str, tmp_path: Path
 ) -> None:
     path = bomb(tmp_path / name, head=head, filler=filler, megabytes=80)
