@@ -292,14 +292,14 @@ MUTANTS = (
     _mutant(
         "a suspect takes along what was rendered before it",
         "worker/shifts/group_run.py",
-        "        return self._recorder.wait(stop=self._must_stop)",
+        "        return self._recorder.wait(seconds=0)",
         "        return True",
         GROUP_RUN,
     ),
     _mutant(
         "what comes after a suspect is begun before it is recorded",
         "worker/shifts/group_run.py",
-        "                if image.solo:\n                    self._all_recorded()\n",
+        "                if image.solo:\n                    self._may_pend = 0\n",
         "",
         GROUP_RUN,
     ),
@@ -382,9 +382,9 @@ MUTANTS = (
     ),
     _mutant(
         "a drain waits for the store without end",
-        "worker/shifts/shift.py",
-        "return lease.lost or time.monotonic() > self._stores_until",
-        "return lease.lost",
+        "worker/shifts/stop_reason.py",
+        "store_until=min(until, self.store_until))",
+        "store_until=self.store_until)",
         SHIFT,
     ),
     _mutant(

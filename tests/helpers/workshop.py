@@ -5,6 +5,7 @@ the folder with `FaultyStore`.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,20 @@ class FaultyStore:
         return self._inner.probe()
 
 
+class DrainWhen:
+    """The notice to drain, given as soon as a condition holds when it is asked for."""
+
+    def __init__(self, told: Callable[[], bool]) -> None:
+        self._told = told
+        self._since: float | None = None
+
+    @property
+    def since(self) -> float | None:
+        if self._told() and self._since is None:
+            self._since = time.monotonic()
+        return self._since
+
+
 class Workshop:
     """One worker: its database, store, shelf and settings. Each may be replaced between shifts."""
 
@@ -101,7 +116,7 @@ class Workshop:
             worker_id=self.mill.worker_id,
             route="default",
             refusals=self.refusals,
-            draining=self.draining,
+            drain=DrainWhen(self.draining),
         ).work()
 
     def counts(self, job_id: int) -> Counts:

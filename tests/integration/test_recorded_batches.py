@@ -88,9 +88,14 @@ class Press:
             lease_seconds=60,
             heartbeat_seconds=5,
             hang_seconds=60,
-            progress=lambda: 0,
         )
-        holdings = Holdings(database=self.database, lease=lease, route="default", policy=POLICY)
+        holdings = Holdings(
+            database=self.database,
+            lease=lease,
+            route="default",
+            policy=POLICY,
+            limits=RenderLimits.from_settings(self.settings),
+        )
         document = self.spec(0).group()
         choice = GroupChoice(
             id=self.mill.group_of(self.digest), model_name="shapes64", document=document
@@ -98,16 +103,13 @@ class Press:
         engine = self.shelf.engine(choice)
         before = engine.steps
         with Recorder(holdings=holdings, storage=self.storage) as recorder:
-            run = GroupRun(
-                engine=engine,
-                holdings=holdings,
-                recorder=recorder,
-                choice=choice,
-                limits=RenderLimits.from_settings(self.settings),
-                must_stop=lambda: at_step(engine.steps - before, lease),
-            )
-            while run.work() and not at_step(engine.steps - before, lease):
-                pass
+            claimed = 1
+            while claimed and not at_step(engine.steps - before, lease):
+                run = GroupRun(engine=engine, holdings=holdings, recorder=recorder, choice=choice)
+                with run:
+                    while not at_step(engine.steps - before, lease) and run.advance():
+                        pass
+                claimed = run.claimed
             recorder.wait()
         self.mill.end(lease.shift_id)
         return engine

@@ -49,8 +49,8 @@ class Child:
         self._shelf = open_shelf(self._storage)
         self._refusals = Refusals()
         self._tokens = Tokens(settings)
-        self.draining = DrainSignal(seconds=settings.drain_seconds)
-        self.draining.install()
+        self.drain = DrainSignal(seconds=settings.drain_seconds)
+        self.drain.install()
         self._worker_id = presence.settle(device)
 
     def work(self, route: str) -> str:
@@ -71,7 +71,7 @@ class Child:
             worker_id=self._worker_id,
             route=route,
             refusals=self._refusals,
-            draining=self.draining,
+            drain=self.drain,
         )
         report = shift.work()
         self._wake_next(route, report)
@@ -82,7 +82,7 @@ class Child:
         self._database.close()
 
     def _wake_next(self, route: str, report: ShiftReport) -> None:
-        if self.draining() or report.done == 0:
+        if self.drain.since is not None or report.done == 0:
             return
         due = self._database.run(jobs.due_images)
         if due.get(route):
@@ -133,7 +133,7 @@ def work_shift(route: str) -> str:
     pause: Callable[[float], object] = time.sleep
     try:
         child = this_child()
-        pause = child.draining.wait
+        pause = child.drain.wait
         return child.work(route)
     except ImagemillError as error:
         log.error("the shift ended early: %s: %s", error.code, error)  # noqa: TRY400  # one line

@@ -75,6 +75,7 @@ class DrainSignal:
         self._file = Path(path) if path else None
         self._seconds = seconds
         self._told = threading.Event()
+        self._since: float | None = None
         self._parent = os.getppid()
 
     def install(self) -> None:
@@ -82,9 +83,10 @@ class DrainSignal:
         signal.signal(signal.SIGTERM, self._on_signal)
         threading.Thread(target=self._watch, name="drain", daemon=True).start()
 
-    def __call__(self) -> bool:
-        """Whether to stop at the next step boundary."""
-        return self._told.is_set()
+    @property
+    def since(self) -> float | None:
+        """When this child was told to stop, by the monotonic clock; None if it was not."""
+        return self._since
 
     def wait(self, seconds: float) -> bool:
         """Sleep, but not longer than until we are told to stop; whether we are."""
@@ -93,6 +95,11 @@ class DrainSignal:
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         if self._told.is_set():
             os._exit(_EXIT_FORCED)
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._since is None:
+            self._since = time.monotonic()
         self._told.set()
 
     def _watch(self) -> None:
@@ -103,7 +110,7 @@ class DrainSignal:
             if os.getppid() != self._parent:
                 os._exit(_EXIT_ORPHAN)
             if self._file is not None and self._file.exists():
-                self._told.set()
+                self._tell()
             if deadline is None and self._told.is_set():
                 deadline = time.monotonic() + self._seconds
         log.critical("could not stop within %.0f s; ending this process", self._seconds)

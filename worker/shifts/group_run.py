@@ -8,6 +8,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from types import TracebackType
 
 from imagemill.db.errors import (
     ImagemillError,
@@ -20,10 +21,12 @@ from imagemill.db.errors import (
 from imagemill.db.queries.claims import Claimed, GroupChoice
 from imagemill.worker.engine import Engine, Failed, Rendered
 from imagemill.worker.shifts.leased_images import Holdings
-from imagemill.worker.shifts.limits import RenderLimits
 from imagemill.worker.shifts.recorder import Recorder
 
 log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.1
+"""How long to wait for the store before a shift looks again whether it must stop."""
 
 _PENDING_BATCHES = 4
 """How many batches may wait for storage before the engine waits too."""
@@ -39,70 +42,66 @@ class GroupRun:
     """One engine's work on one group, within a shift.
 
     It holds at most what is in the slots, B waiting for one, and images whose request is among
-    those: their followers, which become done together with it. `rendered` counts images that were
-    handed to the recorder, `failed` those that were charged a failure; `ticks` moves while the
-    engine works.
+    those: their followers, which become done together with it. A context manager: the shift calls
+    `advance` until it says that nothing is left, or until the shift must stop. `claimed` counts
+    images that were claimed, `rendered` those that were handed to the recorder, `failed` those
+    that were charged a failure.
     """
 
     def __init__(
-        self,
-        *,
-        engine: Engine,
-        holdings: Holdings,
-        recorder: Recorder,
-        choice: GroupChoice,
-        limits: RenderLimits,
-        must_stop: Callable[[], bool],
+        self, *, engine: Engine, holdings: Holdings, recorder: Recorder, choice: GroupChoice
     ) -> None:
+        self.claimed = 0
         self.rendered = 0
         self.failed = 0
-        self._claims = 0
         self._engine = engine
         self._holdings = holdings
         self._recorder = recorder
         self._choice = choice
-        self._limits = limits
-        self._must_stop = must_stop
         self._waiting: deque[Claimed] = deque()
         self._rendering: dict[int, Claimed] = {}
         self._followers: dict[str, list[Claimed]] = {}
         self._applied = holdings.lease.orders
+        self._claims_until = time.monotonic() + _GROUP_SECONDS
         self._ask_again = 0.0
+        self._may_pend = _PENDING_BATCHES * engine.slots
 
-    @property
-    def ticks(self) -> int:
-        """A number that moves while work gets on."""
-        return self._engine.steps + self._claims
+    def __enter__(self) -> "GroupRun":
+        self._holdings.lease.follow(self._engine)
+        return self
 
-    def work(self) -> int:
-        """Render until nothing of the group can be claimed, or the shift must stop.
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Empty the engine, and give back, uncharged, what is not finished.
 
-        How many images were claimed. What is not finished then is given back, uncharged.
-        `OutOfMemory` if the device is too small for this engine, which no image is charged for.
+        After an error of a service nothing is given back here: the shift ends, and does it.
         """
-        try:
-            claimed = self._render_all()
-        except OutOfMemory:
+        self._engine.abandon()
+        if error is None or isinstance(error, OutOfMemory):
             self._let_go()
-            raise
-        finally:
-            self._engine.abandon()
-        self._let_go()
-        return claimed
 
-    def _render_all(self) -> int:
-        claimed = 0
-        ends = time.monotonic() + _GROUP_SECONDS
-        while not self._must_stop():
-            if time.monotonic() < ends:
-                claimed += self._claim()
-            self._drop_stopped_jobs()
-            self._admit()
-            if not self._engine.busy and not self._waiting:
-                break
-            self._step()
-            self._recorder.wait(at_most=_PENDING_BATCHES * self._engine.slots, stop=self._must_stop)
-        return claimed
+    def advance(self) -> bool:
+        """Do what can be done now, one step at most; False if nothing of the group is left.
+
+        A store that is behind is waited for a moment only, so that the shift can ask between two
+        calls whether it must stop. `OutOfMemory` if the device is too small for this engine,
+        which no image is charged for.
+        """
+        if not self._recorder.wait(at_most=self._may_pend, seconds=LOOK_SECONDS):
+            return True
+        self._may_pend = _PENDING_BATCHES * self._engine.slots
+        if time.monotonic() < self._claims_until:
+            self.claimed += self._claim()
+        self._drop_stopped_jobs()
+        self._admit()
+        if not self._engine.busy and not self._waiting:
+            return False
+        self._step()
+        return True
 
     def _claim(self) -> int:
         """Claim what the slots can take; when only some are free, a batch ahead.
@@ -125,8 +124,8 @@ class GroupRun:
 
     def _claim_some(self, limit: int) -> int:
         """Claim up to so many: those to be rendered wait, the others follow them."""
-        claim = self._holdings.claim(self._choice.id, limit=limit, check=self._check)
-        self._claims += 1
+        claim = self._holdings.claim(self._choice, limit=limit)
+        self._holdings.lease.got_on()
         self.failed += claim.refused
         if claim.count == 0:
             self._ask_again = time.monotonic() + _CLAIM_PAUSE_SECONDS
@@ -139,9 +138,6 @@ class GroupRun:
                 in_work.add(key)
                 self._waiting.append(image)
         return claim.count
-
-    def _check(self, image: Claimed) -> None:
-        self._limits.check(image, self._choice.document)
 
     @property
     def _solo_in_work(self) -> bool:
@@ -166,11 +162,12 @@ class GroupRun:
         self._guarded(lambda: self._engine.admit([(image.id, image.spec) for image in mine]))
 
     def _all_recorded(self) -> bool:
-        """Wait until what was rendered is done; False if the shift must stop first.
+        """Whether what was rendered is done; if not, the next `advance` waits for that first.
 
         A suspect may end the process, and what is not recorded then is charged along with it.
         """
-        return self._recorder.wait(stop=self._must_stop)
+        self._may_pend = 0
+        return self._recorder.wait(seconds=0)
 
     def _step(self) -> None:
         if not self._engine.busy:
@@ -185,7 +182,7 @@ class GroupRun:
                 self._recorder.add(image, item, environment)
                 self.rendered += 1
                 if image.solo:
-                    self._all_recorded()
+                    self._may_pend = 0
             else:
                 self._fail(image, _charged(item.error))
 

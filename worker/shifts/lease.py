@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
@@ -26,13 +27,22 @@ _EXIT_HUNG = 70
 """EX_SOFTWARE: what a child ends with when it hangs beyond its lease."""
 
 
+class Stepping(Protocol):
+    """Something that works in steps: an engine."""
+
+    @property
+    def steps(self) -> int:
+        """The steps so far."""
+
+
 class Lease:
     """Keeps one shift's lease alive from a thread of its own; a context manager.
 
-    `progress` is any number that moves while work gets on; when it has stood still for
-    `hang_seconds`, the lease is left to end. Then, or when the database could not be told in
-    time, `lost` is true. A main thread that does not notice within `patience_seconds` is hung for
-    good: the process ends itself, and Celery starts another.
+    It is renewed while the shift gets on: while the engine that it follows makes steps, or
+    somebody says so with `got_on`. After `hang_seconds` of neither, the lease is left to end.
+    Then, or when the database could not be told in time, `lost` is true. A main thread that does
+    not notice within `patience_seconds` is hung for good: the process ends itself, and Celery
+    starts another.
 
     More than seven parameters: each time is a setting of its own.
     """
@@ -45,7 +55,6 @@ class Lease:
         lease_seconds: float,
         heartbeat_seconds: float,
         hang_seconds: float,
-        progress: Callable[[], int],
         patience_seconds: float = 60.0,
         end_process: Callable[[int], None] = os._exit,
     ) -> None:
@@ -55,11 +64,13 @@ class Lease:
         self._heartbeat_seconds = min(heartbeat_seconds, lease_seconds / 4)
         self._hang_seconds = hang_seconds
         self._tick_seconds = min(_LONGEST_TICK_SECONDS, lease_seconds / 10)
-        self._progress = progress
         self._patience_seconds = patience_seconds
         self._end_process = end_process
         self._until = time.monotonic() + lease_seconds * (1 - _MARGIN)
         self._orders = shifts.Orders(draining=False, stopped_jobs=frozenset())
+        self._drained_since: float | None = None
+        self._engine: Stepping | None = None
+        self._said = 0
         self._waiting = 0
         self._ended = threading.Event()
         self._lost = threading.Event()
@@ -81,6 +92,24 @@ class Lease:
     def orders(self) -> shifts.Orders:
         """What the last heartbeat brought; another object after every heartbeat."""
         return self._orders
+
+    @property
+    def drained_since(self) -> float | None:
+        """When a heartbeat first brought the order to drain, by the monotonic clock, or None."""
+        return self._drained_since
+
+    @property
+    def moves(self) -> int:
+        """A number that moves while work gets on."""
+        return self._said + (0 if self._engine is None else self._engine.steps)
+
+    def follow(self, engine: Stepping) -> None:
+        """From now on, a step of this engine counts as getting on."""
+        self._engine = engine
+
+    def got_on(self) -> None:
+        """Say that work got on. From any thread: only that the number moves counts."""
+        self._said += 1
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -105,14 +134,13 @@ class Lease:
 
     def _renew_until_ended(self) -> None:
         renewed_at = moved_at = time.monotonic()
-        progress = self._progress()
+        moves = self.moves
         while not self._ended.wait(self._tick_seconds):
             if self.lost:
                 self._stand_by()
                 return
-            moved = self._progress()
-            if moved != progress or self._waiting:
-                progress, moved_at = moved, time.monotonic()
+            if self.moves != moves or self._waiting:
+                moves, moved_at = self.moves, time.monotonic()
             if time.monotonic() - moved_at >= self._hang_seconds:
                 continue
             if time.monotonic() - renewed_at < self._heartbeat_seconds:
@@ -127,6 +155,8 @@ class Lease:
                 self._lost.set()
                 continue
             self._orders = orders
+            if orders.draining and self._drained_since is None:
+                self._drained_since = time.monotonic()
             renewed_at = started
             self._until = started + self._lease_seconds * (1 - _MARGIN)
 

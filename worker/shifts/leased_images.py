@@ -5,20 +5,21 @@ longer than the lease lasts.
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError, RenderError
 from imagemill.db.queries import claims, environments, objects, shifts
-from imagemill.db.queries.claims import Claimed, RetryPolicy
+from imagemill.db.queries.claims import Claimed, GroupChoice, RetryPolicy
 from imagemill.db.queries.images import Failure
 from imagemill.db.queries.objects import StoredImage
 from imagemill.db.states import ImageState
 from imagemill.worker.shifts.lease import Lease
+from imagemill.worker.shifts.limits import RenderLimits
 
 if TYPE_CHECKING:
     from imagemill.worker.models.environment import Environment
@@ -33,7 +34,7 @@ class Claim:
     """What a claim brought: the images that are to be rendered.
 
     `reused` images were done at once, because their request has a file by now; `refused` ones
-    are dead, because the caller's check said so.
+    are dead, because they are beyond this worker's limits.
     """
 
     images: tuple[Claimed, ...]
@@ -50,30 +51,37 @@ class Holdings:
     """The images of one shift, in the database. Safe to use from several threads."""
 
     def __init__(
-        self, *, database: Database, lease: Lease, route: str, policy: RetryPolicy
+        self,
+        *,
+        database: Database,
+        lease: Lease,
+        route: str,
+        policy: RetryPolicy,
+        limits: RenderLimits,
     ) -> None:
         self.lease = lease
         self._database = database
         self._shift_id = lease.shift_id
         self._route = route
         self._policy = policy
+        self._limits = limits
 
-    def claim(self, group_id: int, *, limit: int, check: Callable[[Claimed], None]) -> Claim:
+    def claim(self, choice: GroupChoice, *, limit: int) -> Claim:
         """Claim images, and finish at once those whose request has a file by now.
 
-        What `check` raises a `RenderError` for is dead in the same transaction, before anything
-        is done by its request key: nobody must be given a file by a key that is not its own.
+        An image beyond the limits is dead in the same transaction, before anything is done by
+        its request key: nobody must be given a file by a key that is not its own.
         """
 
         def work(session: Session) -> tuple[list[Claimed], set[str], list[_Refusal]]:
             claimed = claims.claim(
                 session,
                 shift_id=self._shift_id,
-                group_id=group_id,
+                group_id=choice.id,
                 route=self._route,
                 limit=limit,
             )
-            refusals = list(_refusals(claimed, check))
+            refusals = list(_refusals(claimed, self._limits, choice.document))
             for image, error in refusals:
                 claims.fail(
                     session,
@@ -179,10 +187,12 @@ class Holdings:
 _Refusal = tuple[Claimed, RenderError]
 
 
-def _refusals(images: Sequence[Claimed], check: Callable[[Claimed], None]) -> Iterator[_Refusal]:
+def _refusals(
+    images: Sequence[Claimed], limits: RenderLimits, group: Mapping[str, Any]
+) -> Iterator[_Refusal]:
     for image in images:
         try:
-            check(image)
+            limits.check(image, group)
         except RenderError as error:
             yield image, error
 

@@ -11,7 +11,6 @@ import queue
 import random
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -44,7 +43,6 @@ COMMIT_IMAGES = 64
 COMMIT_SECONDS = 0.2
 """A commit takes what is stored by then: at most so many images, waiting at most so long."""
 
-_LOOK_SECONDS = 0.1
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 10.0
 
@@ -61,9 +59,9 @@ class _Ready:
 class Recorder:
     """Takes rendered images and makes them done, for one shift; a context manager.
 
-    `give_up` says when waiting for a store that does not answer has no more sense. `ticks` moves
-    with every file, commit and try; `failed` counts images that no file could be made of. A
-    service that failed for good is raised by the next call.
+    A store that does not answer is tried again until the shift leaves. `done` counts images that
+    are done, `failed` those that no file could be made of. A service that failed for good is
+    raised by the next call.
     """
 
     def __init__(
@@ -72,14 +70,11 @@ class Recorder:
         holdings: Holdings,
         storage: Storage,
         threads: int = 2,
-        give_up: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.ticks = 0
         self.done = 0
         self.failed = 0
         self._holdings = holdings
         self._storage = storage
-        self._give_up = give_up
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._committer = threading.Thread(target=self._commit_all, name="commit", daemon=True)
         self._stored: queue.SimpleQueue[_Ready | None] = queue.SimpleQueue()
@@ -116,15 +111,16 @@ class Recorder:
         future = self._pool.submit(self._store_named, image, rendered, environment)
         future.add_done_callback(self._on_stored)
 
-    def wait(self, *, at_most: int = 0, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Wait until at most so many images are not recorded yet; False if `stop` said so first.
+    def wait(self, *, at_most: int = 0, seconds: float | None = None) -> bool:
+        """Wait until at most so many images are not recorded yet; False if `seconds` were over.
 
         The engine must not run away from a store or database that is slower than it.
         """
         with self._changed:
-            while self._pending > at_most and self._failure is None and not stop():
-                self._changed.wait(_LOOK_SECONDS)
-            reached = self._pending <= at_most
+            reached = self._changed.wait_for(
+                lambda: self._pending <= at_most or self._failure is not None, seconds
+            )
+            reached = reached and self._pending <= at_most
         self._raise_failure()
         return reached
 
@@ -141,15 +137,15 @@ class Recorder:
         elif (ready := future.result()) is not None:
             self._stored.put(ready)
         else:
-            self._settle(1)
+            self._count_recorded(1)
 
     def _fail(self, error: BaseException) -> None:
         with self._changed:
             self._failure = self._failure or error
             self._changed.notify_all()
 
-    def _settle(self, count: int) -> None:
-        self.ticks += 1
+    def _count_recorded(self, count: int) -> None:
+        self._holdings.lease.got_on()
         with self._changed:
             self._pending -= count
             self._changed.notify_all()
@@ -184,7 +180,7 @@ class Recorder:
             stored = [item.stored for item in items]
             self.done += self._holdings.complete(stored, items[0].environment)
         if batch:
-            self._settle(len(batch))
+            self._count_recorded(len(batch))
 
     def _store_named(
         self, image: Claimed, rendered: Rendered, environment: "Environment"
@@ -221,7 +217,7 @@ class Recorder:
             seconds=rendered.seconds,
             composition=rendered.composition,
         )
-        self.ticks += 1
+        self._holdings.lease.got_on()
         return _Ready(stored=stored, environment=environment)
 
     def _put(self, image: Claimed, key: str, encoded: EncodedImage) -> None:
@@ -230,7 +226,7 @@ class Recorder:
             try:
                 self._storage.put(key, encoded.body, media_type=encoded.media_type)
             except StorageError as error:
-                if not error.retryable or self._stopping.is_set() or self._give_up():
+                if not error.retryable or self._stopping.is_set():
                     raise
                 log.warning("waiting for the store %s: %s", self._storage.uri, error)
                 if attempt == 0:
@@ -239,7 +235,7 @@ class Recorder:
                     self._holdings.end_rendering(image)
             else:
                 return
-            self.ticks += 1
+            self._holdings.lease.got_on()
             self._stopping.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 

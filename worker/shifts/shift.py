@@ -7,7 +7,7 @@ the fault-injection tests.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from imagemill.db.database import Database
@@ -26,11 +26,12 @@ from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.worker.engine import Engine
 from imagemill.worker.shifts.engines import Shelf
-from imagemill.worker.shifts.group_run import GroupRun
+from imagemill.worker.shifts.group_run import LOOK_SECONDS, GroupRun
 from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.leased_images import Holdings
 from imagemill.worker.shifts.limits import RenderLimits
 from imagemill.worker.shifts.recorder import Recorder
+from imagemill.worker.shifts.stop_reason import Drain, NoDrain, Stop, StopRule
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +43,6 @@ Few at a time: a worker that is wrongly set up must not use up a job that others
 
 _REFUSED_SECONDS = 60.0
 """How long a worker leaves a group alone that it could not load."""
-
-_STORE_SECONDS = 300.0
-"""How long after its time a shift still waits for a store to take what is rendered."""
-
-_STORE_PART_OF_DRAIN = 0.5
-"""The part of a drain's time in which the store may still take what is rendered."""
 
 _REASON_LENGTH = 32
 """What `shifts.end_reason` holds."""
@@ -109,7 +104,7 @@ class Shift:
         worker_id: int,
         route: str,
         refusals: Refusals | None = None,
-        draining: Callable[[], bool] = lambda: False,
+        drain: Drain | None = None,
     ) -> None:
         self._database = database
         self._storage = storage
@@ -118,14 +113,11 @@ class Shift:
         self._worker_id = worker_id
         self._route = route
         self._refusals = refusals or Refusals()
-        self._draining = draining
+        self._drain = drain or NoDrain()
         self._policy = RetryPolicy.from_settings(settings)
         self._limits = RenderLimits.from_settings(settings)
         self._report = ShiftReport()
-        self._ends = time.monotonic() + settings.shift_seconds
-        self._stores_until = self._ends + _STORE_SECONDS
-        self._run: GroupRun | None = None
-        self._recorder: Recorder | None = None
+        self._rule = StopRule.from_settings(settings, started=time.monotonic())
 
     def work(self) -> ShiftReport:
         """Do the shift. A `ServiceError` is raised after everything held was given back."""
@@ -140,7 +132,11 @@ class Shift:
         )
         with log_fields(shift=shift_id), self._lease(shift_id) as lease:
             holdings = Holdings(
-                database=self._database, lease=lease, route=self._route, policy=self._policy
+                database=self._database,
+                lease=lease,
+                route=self._route,
+                policy=self._policy,
+                limits=self._limits,
             )
             try:
                 self._work_on(holdings)
@@ -160,48 +156,45 @@ class Shift:
             lease_seconds=self._settings.lease_seconds,
             heartbeat_seconds=self._settings.heartbeat_seconds,
             hang_seconds=self._settings.hang_seconds,
-            progress=self._progress,
             patience_seconds=self._settings.lease_seconds,
         )
 
     def _work_on(self, holdings: Holdings) -> None:
-        lease = holdings.lease
-        with Recorder(
-            holdings=holdings, storage=self._storage, give_up=lambda: self._must_leave(lease)
-        ) as recorder:
-            self._recorder = recorder
-            exhausted: set[int] = set()
-            # Each shift starts with the job that is due, whatever is loaded: otherwise a long job
-            # would keep every other model waiting. From then on loaded models go first.
-            loaded: Sequence[str] = ()
+        with Recorder(holdings=holdings, storage=self._storage) as recorder:
             try:
-                while not self._must_stop(lease):
-                    choice = self._choose(exhausted, loaded)
-                    if choice is None:
-                        break
-                    engine = self._open(holdings, choice)
-                    loaded = self._shelf.loaded
-                    if engine is not None and self._render(choice, engine, holdings, recorder) == 0:
-                        exhausted.add(choice.id)
-                recorder.wait(stop=lambda: self._must_leave(lease))
+                stop = self._render_groups(holdings, recorder)
+                stop = self._await_store(holdings, recorder, stop)
             finally:
                 self._report.done = recorder.done
                 self._report.failed += recorder.failed
+        if stop is not None:
+            self._report.reason = stop.reason
+
+    def _render_groups(self, holdings: Holdings, recorder: Recorder) -> Stop | None:
+        """Render one group after another; why that stopped, or None if nothing is left."""
+        exhausted: set[int] = set()
+        # Each shift starts with the job that is due, whatever is loaded: otherwise a long job
+        # would keep every other model waiting. From then on loaded models go first.
+        loaded: Sequence[str] = ()
+        while (stop := self._stop(holdings)) is None:
+            choice = self._choose(exhausted, loaded)
+            if choice is None:
+                return None
+            engine = self._open(holdings, choice)
+            loaded = self._shelf.loaded
+            if engine is not None and self._render(choice, engine, holdings, recorder) == 0:
+                exhausted.add(choice.id)
+        return stop
 
     def _render(
         self, choice: GroupChoice, engine: Engine, holdings: Holdings, recorder: Recorder
     ) -> int:
-        run = GroupRun(
-            engine=engine,
-            holdings=holdings,
-            recorder=recorder,
-            choice=choice,
-            limits=self._limits,
-            must_stop=lambda: self._must_stop(holdings.lease),
-        )
-        self._run = run
+        """Render one group until nothing of it is left or the shift must stop; images claimed."""
+        run = GroupRun(engine=engine, holdings=holdings, recorder=recorder, choice=choice)
         try:
-            return run.work()
+            with run:
+                while self._stop(holdings) is None and run.advance():
+                    pass
         except OutOfMemory as error:
             if self._shelf.shrink(choice):
                 log.warning("%s; going on with fewer slots", error)
@@ -211,6 +204,25 @@ class Shift:
         finally:
             self._report.failed += run.failed
             self._report.groups[_group_name(choice)] += run.rendered
+        return run.claimed
+
+    def _await_store(
+        self, holdings: Holdings, recorder: Recorder, stop: Stop | None
+    ) -> Stop | None:
+        """Wait until what is rendered is recorded, or may not be waited for any longer.
+
+        A drain may begin meanwhile, and then leaves the store less time: the newest reason to
+        stop is the one that counts, and is returned.
+        """
+        while not recorder.wait(seconds=LOOK_SECONDS):
+            stop = self._stop(holdings) or stop
+            if stop is not None and time.monotonic() > stop.store_until:
+                break
+        return stop
+
+    def _stop(self, holdings: Holdings) -> Stop | None:
+        """Why to stop now, if at all; asked between two steps, and nowhere else."""
+        return self._rule.stop(now=time.monotonic(), lease=holdings.lease, drain=self._drain)
 
     def _open(self, holdings: Holdings, choice: GroupChoice) -> Engine | None:
         """The group's engine; None if this worker can't serve it, which its images then say."""
@@ -232,11 +244,7 @@ class Shift:
         """Let a few images of the group die with the reason, and leave it alone for a while."""
         log.warning("can't render %s: %s", _group_name(choice), error)
         self._refusals.add(choice.id)
-        claim = holdings.claim(
-            choice.id,
-            limit=_REFUSED_IMAGES,
-            check=lambda image: self._limits.check(image, choice.document),
-        )
+        claim = holdings.claim(choice, limit=_REFUSED_IMAGES)
         self._report.failed += claim.refused
         for image in claim.images:
             self._report.failed += holdings.fail(image, error, final=True)
@@ -249,32 +257,9 @@ class Shift:
             )
         )
 
-    def _must_stop(self, lease: Lease) -> bool:
-        """Whether to stop at this step boundary."""
-        if lease.lost:
-            self._report.reason = "lease lost"
-        elif self._draining() or lease.orders.draining:
-            self._report.reason = "draining"
-            patience = self._settings.drain_seconds * _STORE_PART_OF_DRAIN
-            self._stores_until = min(self._stores_until, time.monotonic() + patience)
-        elif time.monotonic() > self._ends:
-            self._report.reason = "time is over"
-        else:
-            return False
-        return True
-
-    def _must_leave(self, lease: Lease) -> bool:
-        """Whether even what is rendered already must not be waited for any longer."""
-        self._must_stop(lease)  # a drain may begin while we wait for the store
-        return lease.lost or time.monotonic() > self._stores_until
-
-    def _progress(self) -> int:
-        steps = 0 if self._run is None else self._run.ticks
-        return steps + (0 if self._recorder is None else self._recorder.ticks)
-
     def _end(self, holdings: Holdings) -> None:
         if holdings.lease.lost:
-            return  # nothing that we say counts; the rescuer sees to the images
+            return  # nothing that we say counts; the rescuer releases the images
         with holdings.lease.waiting():
             self._report.given_back += holdings.end(self._report.reason[:_REASON_LENGTH])
 

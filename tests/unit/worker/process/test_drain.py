@@ -21,7 +21,7 @@ from imagemill.worker.process.drain import DrainSignal
 signal = DrainSignal(seconds=float(sys.argv[1]))
 signal.install()
 print("ready", os.getpid(), flush=True)
-while not signal():
+while signal.since is None:
     time.sleep(0.02)
 print("told", flush=True)
 if sys.argv[2] == "hangs":

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from imagemill.db.errors import StorageError
-from imagemill.db.queries.claims import Claimed, GroupChoice
+from imagemill.db.queries.claims import GroupChoice
 from imagemill.db.queries.shifts import Orders
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
@@ -40,10 +40,13 @@ class Bench:
             lease_seconds=60,
             heartbeat_seconds=5,
             hang_seconds=60,
-            progress=lambda: 0,
         )
         self.holdings = Holdings(
-            database=mill.database, lease=self.lease, route="default", policy=POLICY
+            database=mill.database,
+            lease=self.lease,
+            route="default",
+            policy=POLICY,
+            limits=RenderLimits.from_settings(Settings()),
         )
         self.recorder = Recorder(holdings=self.holdings, storage=FolderStorage(folder))
 
@@ -53,21 +56,38 @@ class Bench:
         engine: FakeEngine | None = None,
         recorded: bool = False,
         must_stop: Callable[[], bool] = lambda: False,
-    ) -> GroupRun:
+    ) -> "BenchRun":
         group = spec("any").group()
         self.engine = engine or FakeEngine(group)
         choice = GroupChoice(id=self.mill.group_of(DIGEST), model_name="any", document=group)
-        return GroupRun(
+        run = GroupRun(
             engine=RecordedEngine(self.engine) if recorded else self.engine,
             holdings=self.holdings,
             recorder=self.recorder,
             choice=choice,
-            limits=RenderLimits.from_settings(Settings()),
-            must_stop=must_stop,
         )
+        return BenchRun(run, must_stop)
 
     def order(self, *stopped: int) -> None:
         self.lease._orders = Orders(draining=False, stopped_jobs=frozenset(stopped))
+
+
+class BenchRun:
+    """A run, driven as a shift drives it: one step, then the question whether to stop."""
+
+    def __init__(self, run: GroupRun, must_stop: Callable[[], bool]) -> None:
+        self._run = run
+        self._must_stop = must_stop
+
+    @property
+    def failed(self) -> int:
+        return self._run.failed
+
+    def work(self) -> int:
+        with self._run as run:
+            while not self._must_stop() and run.advance():
+                pass
+        return run.claimed
 
 
 @pytest.fixture
@@ -115,9 +135,9 @@ def test_an_order_is_carried_out_once(bench: Bench) -> None:
     claims: list[int] = []
     claim = bench.holdings.claim
 
-    def counted(group_id: int, *, limit: int, check: Callable[[Claimed], None]):
+    def counted(choice: GroupChoice, *, limit: int):
         claims.append(limit)
-        found = claim(group_id, limit=limit, check=check)
+        found = claim(choice, limit=limit)
         if len(claims) == 1:
             bench.order(job)  # the heartbeat's answer is from before the job was resumed
         return found
@@ -151,8 +171,8 @@ def test_images_that_are_not_ours_any_more_are_not_rendered(bench: Bench) -> Non
     job = bench.mill.load("job", ["a", "b"])
     claim = bench.holdings.claim
 
-    def lose_one(group_id: int, *, limit: int, check: Callable[[Claimed], None]):
-        found = claim(group_id, limit=limit, check=check)
+    def lose_one(choice: GroupChoice, *, limit: int):
+        found = claim(choice, limit=limit)
         if found.images:
             bench.mill.give_back(bench.lease.shift_id, [found.images[0].id])
             bench.mill.pause(job)

@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from sqlalchemy import update
 
 from imagemill.db.errors import DatabaseError
+from imagemill.db.tables import Worker
 from imagemill.worker.shifts.lease import Lease
 from tests.helpers.mill import Mill
 
@@ -14,13 +16,14 @@ LEASE = 0.6
 
 
 class Progress:
-    """A number that moves until told to stand still."""
+    """An engine that makes steps until told to stand still."""
 
     def __init__(self) -> None:
         self.value = 0
         self.still = False
 
-    def __call__(self) -> int:
+    @property
+    def steps(self) -> int:
         if not self.still:
             self.value += 1
         return self.value
@@ -45,10 +48,10 @@ def lease(mill: Mill, progress: Progress, ended: list[int]) -> Iterator[Lease]:
         lease_seconds=LEASE,
         heartbeat_seconds=0.1,
         hang_seconds=0.2,
-        progress=progress,
         patience_seconds=0.2,
         end_process=ended.append,
     )
+    lease.follow(progress)
     with lease:
         yield lease
 
@@ -96,6 +99,28 @@ def test_waiting_counts_as_getting_on(lease: Lease, progress: Progress) -> None:
         assert not lease.lost
 
 
+def test_what_says_that_it_got_on_needs_no_engine(lease: Lease, progress: Progress) -> None:
+    """The store may be down for longer than a step may take."""
+    progress.still = True
+    until = time.monotonic() + LEASE * 2
+    while time.monotonic() < until:
+        lease.got_on()
+        time.sleep(0.05)
+    assert not lease.lost
+
+
+def test_an_order_to_drain_has_a_time(mill: Mill, lease: Lease) -> None:
+    assert lease.drained_since is None
+    before = time.monotonic()
+    mill.database.run(lambda session: session.execute(update(Worker).values(draining=True)))
+    assert soon(lambda: lease.drained_since is not None)
+    first = lease.drained_since
+    assert first is not None
+    assert first >= before
+    time.sleep(0.3)
+    assert lease.drained_since == first
+
+
 def test_a_shift_that_notices_in_time_keeps_its_process(
     mill: Mill, progress: Progress, ended: list[int]
 ) -> None:
@@ -105,11 +130,11 @@ def test_a_shift_that_notices_in_time_keeps_its_process(
         lease_seconds=LEASE,
         heartbeat_seconds=0.1,
         hang_seconds=0.1,
-        progress=progress,
         patience_seconds=5,
         end_process=ended.append,
     )
     progress.still = True
+    lease.follow(progress)
     with lease:
         assert soon(lambda: lease.lost)
     time.sleep(0.1)
@@ -142,7 +167,6 @@ def test_a_frozen_process_knows_at_once_that_it_is_lost(mill: Mill) -> None:
         lease_seconds=0.1,
         heartbeat_seconds=0.1,
         hang_seconds=60,
-        progress=lambda: 0,
     )
     time.sleep(0.1)
     assert lease.lost

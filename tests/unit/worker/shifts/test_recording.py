@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from sqlalchemy import select
 from imagemill.db.errors import DatabaseError, StorageDenied, StorageError
 from imagemill.db.queries.claims import Claimed
 from imagemill.db.queries.tallies import Counts
+from imagemill.db.settings import Settings
 from imagemill.db.states import Outcome
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
@@ -19,6 +20,7 @@ from imagemill.worker.engine import Rendered
 from imagemill.worker.files.encoder import read_record
 from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.limits import RenderLimits
 from imagemill.worker.shifts.recorder import Recorder
 from tests.helpers.fake_engine import FakeEnvironment, pixels_of
 from tests.helpers.mill import POLICY, Mill
@@ -41,17 +43,20 @@ def lease(mill: Mill) -> Iterator[Lease]:
         lease_seconds=60,
         heartbeat_seconds=5,
         hang_seconds=60,
-        progress=lambda: 0,
     ) as lease:
         yield lease
     assert mill.audit() == []
 
 
-def recorder_of(
-    mill: Mill, lease: Lease, storage: Storage, give_up: Callable[[], bool] = lambda: False
-) -> Recorder:
-    holdings = Holdings(database=mill.database, lease=lease, route="default", policy=POLICY)
-    return Recorder(holdings=holdings, storage=storage, give_up=give_up)
+def recorder_of(mill: Mill, lease: Lease, storage: Storage) -> Recorder:
+    holdings = Holdings(
+        database=mill.database,
+        lease=lease,
+        route="default",
+        policy=POLICY,
+        limits=RenderLimits.from_settings(Settings()),
+    )
+    return Recorder(holdings=holdings, storage=storage)
 
 
 def claimed(mill: Mill, lease: Lease) -> list[Claimed]:
@@ -188,17 +193,21 @@ def test_a_refusal_is_raised_by_the_next_call(
     assert faulty.puts == 1, "a refusal is not tried again"
 
 
-def test_giving_up_ends_the_wait_for_a_store_that_is_down(
+def test_leaving_ends_the_tries_of_a_store_that_is_down(
     mill: Mill, lease: Lease, store: FolderStorage
 ) -> None:
-    mill.load("job", ["a"])
+    job = mill.load("job", ["a"])
     [image] = claimed(mill, lease)
     faulty = FaultyStore(store, [StorageError("down")] * 999)
-    with recorder_of(mill, lease, faulty, give_up=lambda: faulty.puts >= 2) as recorder:
+    with recorder_of(mill, lease, faulty) as recorder:
         recorder.add(image, picture_of(image), ENVIRONMENT)
-        with pytest.raises(StorageError):
-            recorder.wait()
-    assert faulty.puts == 2
+        while faulty.puts < 2:
+            assert not recorder.wait(seconds=0.01)
+    recorder._pool.shutdown(wait=True)
+    tries = faulty.puts
+    time.sleep(0.5)
+    assert faulty.puts == tries
+    assert mill.counts(job) == Counts(leased=1)
 
 
 def test_leaving_does_not_wait_for_a_request_that_hangs(
@@ -216,7 +225,7 @@ def test_leaving_does_not_wait_for_a_request_that_hangs(
         with recorder_of(mill, lease, FaultyStore(store, [hang])) as recorder:
             recorder.add(image, picture_of(image), ENVIRONMENT)
             started.wait(10)
-            assert not recorder.wait(stop=lambda: True)
+            assert not recorder.wait(seconds=0.1)
         assert mill.counts(job) == Counts(leased=1)
     finally:
         let_go.set()
@@ -264,7 +273,6 @@ def test_every_try_moves_the_clockwork(mill: Mill, lease: Lease, store: FolderSt
     with recorder_of(mill, lease, faulty) as recorder:
         recorder.add(image, picture_of(image), ENVIRONMENT)
         seen = set()
-        while not recorder.wait(stop=lambda: True):
-            seen.add(recorder.ticks)
-            time.sleep(0.01)
+        while not recorder.wait(seconds=0.01):
+            seen.add(lease.moves)
     assert {1, 2} <= seen
