@@ -1,7 +1,7 @@
 """One engine's work on one group: what it claims, holds and lets go of."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from imagemill.db.queries.claims import GroupChoice
 from imagemill.db.queries.shifts import Orders
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.tables import CompositionRow
@@ -221,6 +222,31 @@ def test_nothing_waits_to_be_recorded_while_a_suspect_is_rendered(bench: Bench) 
     assert slow.puts == 4
     assert pending == [0, 0, 0, 0]
     assert bench.mill.counts(job) == Counts(done=4)
+
+
+def test_a_suspect_waits_until_its_forerunners_are_recorded(bench: Bench) -> None:
+    pending: list[int] = []
+
+    class Watched(FakeEngine):
+        def step(self) -> list[Rendered | Failed]:
+            if any(spec.prompt == "suspect" for _, spec in self.taken):
+                pending.append(bench.recorder._pending)
+            return super().step()
+
+        def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
+            self.taken = list(images)
+            super().admit(images)
+
+    job = bench.mill.load("job", [replace(spec("suspect"), steps=1), replace(spec("a"), steps=1)])
+    [image] = bench.mill.claim(other := bench.mill.shift(), limit=1)
+    bench.mill.fail(other, image.id)
+    bench.mill.wait_out()
+    bench.recorder._storage = FaultyStore(bench.recorder._storage, [lambda: time.sleep(0.3)])
+    bench.run(engine=Watched(spec("any").group())).work()
+    bench.recorder.wait()
+    assert bench.engine.passes == [["a"], ["suspect"]]
+    assert pending == [0]
+    assert bench.mill.counts(job) == Counts(done=2)
 
 
 def test_a_suspect_is_recorded_before_anything_follows_it(bench: Bench) -> None:
