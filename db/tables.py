@@ -170,6 +170,7 @@ class Object(Base):
     request_key: Mapped[str] = mapped_column(Hash, unique=True)
     object_key: Mapped[str] = mapped_column(unique=True)
     uri: Mapped[str]
+    """Where it was when it was stored. Readers get `Store`'s address and `object_key`."""
     sha256: Mapped[str] = mapped_column(Hash)
     pixels_sha256: Mapped[str] = mapped_column(Hash)
     size_bytes: Mapped[int] = mapped_column(BigInteger)
@@ -358,6 +359,19 @@ class Attempt(Base):
     code: Mapped[str | None] = mapped_column(String(64))
     message: Mapped[str | None]
     at: Mapped[datetime] = mapped_column(server_default=now())
+
+
+class Store(Base):
+    """The object store's present address, in the one row with id 1; workers and others write it."""
+
+    __tablename__ = "store"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    address: Mapped[str]
+    """What stands before `/` and an object's key: `s3://bucket/prefix` or `file:///folder`."""
+    below_database: Mapped[str | None]
+    """What a folder's URL has after that of the SQLite database's folder: both may be moved."""
 
 
 class Tally(Base):

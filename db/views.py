@@ -1,11 +1,59 @@
-"""SQL views for readers: their columns stay the same, so that other programs can rely on them."""
+"""SQL views for readers: their columns stay the same, so that other programs can rely on them.
 
-DATASET_IMAGES = """
-CREATE VIEW dataset_images AS
+An object's `uri` is the store's present address and the object's key. A SQLite database looks
+where its own file is, so that a folder with the database and the pictures may be moved.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+# SQLite says where its file is, but has no function that writes a path as a URL. So the folder is
+# walked through letter by letter, and `%` is put before each byte (two hex digits, at most four
+# bytes a letter) of what may not stand in a URL as it is.
+_SQLITE_FOLDER = """
+  WITH RECURSIVE
+  place(folder) AS (
+    SELECT rtrim(rtrim(file, replace(file, '/', '')), '/')
+    FROM pragma_database_list WHERE name = 'main'
+  ),
+  walk(position, done) AS (
+    SELECT 1, ''
+    UNION ALL
+    SELECT position + 1, done || CASE
+      WHEN substr(folder, position, 1) GLOB '[A-Za-z0-9_.~/-]' THEN substr(folder, position, 1)
+      ELSE rtrim(
+        '%' || substr(hex(substr(folder, position, 1)), 1, 2) ||
+        '%' || substr(hex(substr(folder, position, 1)), 3, 2) ||
+        '%' || substr(hex(substr(folder, position, 1)), 5, 2) ||
+        '%' || substr(hex(substr(folder, position, 1)), 7, 2), '%')
+    END
+    FROM walk, place WHERE position <= length(folder)
+  )
+  SELECT done FROM walk ORDER BY position DESC LIMIT 1
+"""
+
+_SQLITE_ADDRESS = """
+SELECT CASE
+  WHEN below_database IS NULL THEN address
+  ELSE 'file://' || ($folder) || below_database
+END FROM store
+"""
+
+STORE_ADDRESS: Mapping[str, str] = MappingProxyType(
+    {
+        "postgresql": "SELECT address FROM store",
+        "sqlite": _SQLITE_ADDRESS.replace("$folder", _SQLITE_FOLDER),
+    }
+)
+"""By dialect: the store's present address, or no row where nobody has recorded it yet."""
+
+
+_DATASET_IMAGES = """
 SELECT
   i.id AS image_id, i.job_id, j.name AS job_name, r.number AS row_number, i.sample_index,
   i.state, o.outcome, i.prompt, i.negative_prompt, i.seed,
-  o.object_key, o.uri, o.sha256, o.pixels_sha256,
+  o.object_key, COALESCE(($store_address) || '/' || o.object_key, o.uri) AS uri,
+  o.sha256, o.pixels_sha256,
   i.model, m.weights_digest, i.width, i.height, i.steps, i.guidance_scale, i.sampler, i.format,
   i.options, i.request_key, r.key_base AS row_key, r.extras, o.cut AS prompt_cut,
   o.size_bytes, o.seconds, o.created_at, e.fingerprint AS environment,
@@ -19,4 +67,8 @@ LEFT JOIN objects AS o ON o.id = i.object_id
 LEFT JOIN environments AS e ON e.id = o.environment_id
 LEFT JOIN compositions AS c ON c.id = o.composition_id
 """
-"""One line for each image, with its object if it is done."""
+
+
+def dataset_images(dialect: str) -> str:
+    """The query behind the view `dataset_images`: one line for each image."""
+    return _DATASET_IMAGES.replace("$store_address", STORE_ADDRESS[dialect])

@@ -11,6 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from imagemill.db.compositions import Composition
 from imagemill.db.errors import UnknownImage
 from imagemill.db.queries.images import flawed, in_state, spec_of, weights_digest_of
+from imagemill.db.queries.store_address import object_uri, store_address
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import (
     Attempt,
@@ -151,7 +152,8 @@ def list_images(
     )
     if after is not None:
         query = query.where(Image.id > after)
-    return [_report(*found) for found in session.execute(query)]
+    address = store_address(session)
+    return [_report(address, *found) for found in session.execute(query)]
 
 
 def find_image(session: Session, image_id: int) -> ImageDetail:
@@ -220,7 +222,12 @@ def _own_key(key_base: str | None) -> str | None:
 
 
 def _report(
-    image: Image, row: int, key_base: str | None, extras: dict[str, Any], stored: Object | None
+    address: str | None,
+    image: Image,
+    row: int,
+    key_base: str | None,
+    extras: dict[str, Any],
+    stored: Object | None,
 ) -> ImageReport:
     return ImageReport(
         id=image.id,
@@ -241,7 +248,7 @@ def _report(
         sampler=image.sampler,
         format=image.format,
         object_key=None if stored is None else stored.object_key,
-        uri=None if stored is None else stored.uri,
+        uri=None if stored is None else object_uri(address, stored),
         sha256=None if stored is None else stored.sha256,
         error_code=image.error_code,
         error_message=image.error_message,
@@ -265,7 +272,7 @@ def _stored_file(session: Session, object_id: int) -> StoredFile:
         )
     return StoredFile(
         object_key=stored.object_key,
-        uri=stored.uri,
+        uri=object_uri(store_address(session), stored),
         sha256=stored.sha256,
         pixels_sha256=stored.pixels_sha256,
         size_bytes=stored.size_bytes,

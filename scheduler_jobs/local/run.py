@@ -21,6 +21,7 @@ from sqlalchemy import func, select
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError
+from imagemill.db.present_store import record_store
 from imagemill.db.queries import jobs, shifts
 from imagemill.db.queries.claims import RetryPolicy
 from imagemill.db.queries.tallies import Counts, count_images
@@ -114,6 +115,7 @@ def run(
         database = Database.from_settings(settings)
         with closing(database):
             migrate(database)
+            record_store(database, open_storage(settings))
             return _run(request, source, settings, database, out, progress, picture_name)
 
 

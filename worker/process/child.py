@@ -12,6 +12,7 @@ from imagemill.db.broker.wake_ups import Tokens
 from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, ImagemillError, SettingsError
 from imagemill.db.logs import configure_logging
+from imagemill.db.present_store import record_store
 from imagemill.db.queries import jobs
 from imagemill.db.schema import check_schema
 from imagemill.db.settings import Settings
@@ -46,6 +47,7 @@ class Child:
         self._storage = open_storage(settings)
         # Each process finds out for itself whether the store honours conditional PUT.
         log.info("%s", self._storage.probe())
+        record_store(self._database, self._storage)
         self._shelf = open_shelf(self._storage)
         self._refusals = Refusals()
         self._tokens = Tokens(settings)

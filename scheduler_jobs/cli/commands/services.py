@@ -12,6 +12,7 @@ import click
 from imagemill.db.database import Database
 from imagemill.db.errors import SettingsError
 from imagemill.db.logs import configure_logging
+from imagemill.db.present_store import record_named_store
 from imagemill.db.schema import migrate as upgrade
 from imagemill.db.urls import without_password
 from imagemill.scheduler_jobs.cli import output
@@ -43,6 +44,7 @@ def migrate(invocation: Invocation, as_json: bool) -> None:
     database = Database.from_settings(invocation.settings)
     try:
         revision = upgrade(database)
+        record_named_store(database, invocation.settings)
     finally:
         database.close()
     if as_json:
@@ -71,6 +73,7 @@ def dispatcher(invocation: Invocation, once: bool, as_json: bool) -> None:
 
     configure_logging(invocation.settings)
     warn_of_broker(invocation.settings)
+    record_named_store(invocation.database, invocation.settings)
     work = Dispatcher(invocation.database, invocation.settings)
     if once:
         work.run_once()
