@@ -62,8 +62,9 @@ chaos: $(STAMP)  ## break everything, count what was promised; see docs/reliabil
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	# torch first and pinned: by itself pip would fetch gigabytes of CUDA packages.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	# torch first and pinned, its build by the machine: see tools/torch_build.py.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		$$($(BIN)/python tools/torch_build.py) torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
