@@ -158,6 +158,8 @@ def secrets_of(settings: "Settings", *, least: int = _LEAST_SECRET) -> tuple[str
     """
     given = [os.environ.get(name, "") for name in _SECRET_VARIABLES]
     found = {*given, *(value.partition(":")[2] for value in given)}  # Flower's is user:password
+    if settings.broker_sentinel_password is not None:
+        found.add(settings.broker_sentinel_password.get_secret_value())
     for url in (settings.database_url, settings.broker_url):
         found |= passwords_in(url.get_secret_value())
     long = (secret for secret in found if len(secret) >= max(least, 1))

@@ -38,10 +38,17 @@ class Settings(BaseSettings):
         SecretStr("sqlite:///imagemill.sqlite3"), description="SQLAlchemy URL of the database"
     )
     broker_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="Celery broker: Redis or Valkey"
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Celery broker: Redis, Valkey or Sentinel",
     )
     broker_ca: Path | None = Field(
         None, description="PEM file of the authorities that rediss:// trusts, if not the system's"
+    )
+    broker_master: str | None = Field(
+        None, min_length=1, description="name of the master that sentinel:// brokers watch"
+    )
+    broker_sentinel_password: SecretStr | None = Field(
+        None, description="password of the Sentinels themselves, if they ask for one"
     )
     storage_url: str = Field(
         "objects", description="where pictures go: a folder, or s3://bucket/prefix"

@@ -14,9 +14,6 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from imagemill.db.errors import SettingsError
 from imagemill.db.urls import split_urls
 
-SUPPORTED = "redis://, rediss:// and redis+socket://"
-"""The tested kinds of broker: Redis or Valkey on a port, with TLS, and on a socket file."""
-
 _SCHEME = "rediss"
 _VERIFY = {
     "required": ssl.CERT_REQUIRED,
@@ -47,15 +44,6 @@ def tls_options(urls: str) -> dict[str, Any] | None:
     options["ssl_cert_reqs"] = _VERIFY[options["ssl_cert_reqs"]]
     options["ssl_check_hostname"] = options["ssl_check_hostname"] != "false"
     return options
-
-
-def notice(urls: str) -> str | None:
-    """A warning for the start of a process if the broker's kind is not tested; else None."""
-    schemes = {url.partition("://")[0] for url in split_urls(urls)}
-    unknown = sorted(schemes - {"redis", _SCHEME, "redis+socket"})
-    if not unknown:
-        return None
-    return f"broker {', '.join(f'{s}://' for s in unknown)} is not tested; supported: {SUPPORTED}"
 
 
 def _secured(url: str, authority: Path | None) -> str:

@@ -14,7 +14,9 @@ import kombu.exceptions
 from celery import Celery
 from redis.exceptions import RedisError
 
-from imagemill.db.broker.tls import notice, tls_options, with_tls
+from imagemill.db.broker.kinds import check_kinds, notice
+from imagemill.db.broker.sentinel import sentinel_options
+from imagemill.db.broker.tls import tls_options, with_tls
 from imagemill.db.broker.working_folder import Loader
 from imagemill.db.errors import BrokerError
 from imagemill.db.settings import Settings
@@ -49,12 +51,15 @@ _CONFIGURATION: Mapping[str, Any] = MappingProxyType(
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
-        "broker_transport_options": {
-            "socket_timeout": 30,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "retry_on_timeout": True,
-        },
+    }
+)
+
+_SOCKET_OPTIONS: Mapping[str, Any] = MappingProxyType(
+    {
+        "socket_timeout": 30,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "retry_on_timeout": True,
     }
 )
 
@@ -67,14 +72,19 @@ def queue_name(route: str) -> str:
 def make_app(settings: Settings) -> Celery:
     """The Celery application for these settings. It does not connect yet.
 
-    Raises `SettingsError` if the broker's TLS options are wrong.
+    Raises `SettingsError` if Celery has no such broker, or if its options are wrong.
     """
+    check_kinds(settings.broker_url.get_secret_value())
     url = with_tls(settings.broker_url.get_secret_value(), settings.broker_ca)
     app = Celery("imagemill", broker=url, loader=Loader)
     # Using `loader` makes the loader now, before Celery could import from the working folder.
     assert isinstance(app.loader, Loader)
     app.conf.update(_CONFIGURATION)
     app.conf.broker_use_ssl = tls_options(url)
+    app.conf.broker_transport_options = {
+        **_SOCKET_OPTIONS,
+        **sentinel_options(settings, _SOCKET_OPTIONS),
+    }
     app.conf.task_default_queue = queue_name(settings.route)
     app.conf.task_time_limit = int(
         settings.shift_seconds + settings.drain_seconds + _TIME_LIMIT_SLACK_SECONDS

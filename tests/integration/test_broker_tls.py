@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from imagemill.db.broker.wake_ups import Tokens, make_app, warn_of_broker
+from imagemill.db.broker.wake_ups import Tokens, make_app
 from imagemill.db.errors import BrokerError, SettingsError
 from imagemill.db.settings import Settings
 from tests.helpers.servers.tls_proxy import Authority, TlsProxy
@@ -124,13 +124,3 @@ def test_flower_gets_the_same_options(authority: Authority) -> None:
 def test_a_bad_option_is_one_line(url: str, authority: Path | None, says: str) -> None:
     with pytest.raises(SettingsError, match=says):
         make_app(Settings.load(broker_url=url, broker_ca=authority))
-
-
-def test_another_broker_is_named_at_start(caplog: pytest.LogCaptureFixture) -> None:
-    warn_of_broker(Settings.load(broker_url="amqp://user:secret@h//"))
-    assert "broker amqp:// is not tested; supported: redis://, rediss://" in caplog.text
-    assert "secret" not in caplog.text
-    caplog.clear()
-    for known in ("redis://h:1/0", "rediss://h:1/0", "redis+socket:///a/b?virtual_host=0"):
-        warn_of_broker(Settings.load(broker_url=known))
-    assert not caplog.text

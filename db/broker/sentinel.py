@@ -1,0 +1,43 @@
+"""Redis Sentinel: which server is the master is asked anew at each connection.
+
+With `sentinel://` the broker's URL names the Sentinels, several with `;` between them. They say
+where the master is now, so after a failover the next connection goes to the new master.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from imagemill.db.errors import SettingsError
+from imagemill.db.settings import Settings
+from imagemill.db.urls import split_urls
+
+SCHEME = "sentinel"
+
+_URL = "IMAGEMILL_BROKER_URL"
+
+
+def sentinel_options(settings: Settings, timeouts: Mapping[str, Any]) -> dict[str, Any]:
+    """The transport options that kombu needs for Sentinel; nothing for another broker.
+
+    The connections to the Sentinels get the socket options of `timeouts` too. Raises
+    `SettingsError` if the master has no name, or if the URLs do not describe one broker.
+    """
+    urls = [urlsplit(url) for url in split_urls(settings.broker_url.get_secret_value())]
+    if all(url.scheme != SCHEME for url in urls):
+        return {}
+    if settings.broker_master is None:
+        raise SettingsError(
+            "IMAGEMILL_BROKER_MASTER is not set; sentinel:// needs the name of the master, as in "
+            "the Sentinels' line `sentinel monitor NAME …`"
+        )
+    # kombu takes the password and the database of the URL that it tries first.
+    if len({(url.scheme, url.username, url.password, url.path) for url in urls}) > 1:
+        raise SettingsError(
+            f"{_URL}: every Sentinel's URL starts with sentinel:// and has the same user, "
+            "password and database number"
+        )
+    own = settings.broker_sentinel_password
+    login = {} if own is None else {"password": own.get_secret_value()}
+    sockets = {name: value for name, value in timeouts.items() if name.startswith("socket_")}
+    return {"master_name": settings.broker_master, "sentinel_kwargs": {**sockets, **login}}

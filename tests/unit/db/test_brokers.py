@@ -1,0 +1,73 @@
+"""Which brokers are supported, and what is said of others."""
+
+import pytest
+
+from imagemill.db.broker.wake_ups import make_app, warn_of_broker
+from imagemill.db.errors import SettingsError
+from imagemill.db.logs import secrets_of
+from imagemill.db.settings import Settings
+
+SENTINELS = "sentinel://:secret-one@a:1/2;sentinel://:secret-one@b:2/2"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"broker_url": "redsi://h:1/0"}, "redsi:// is no broker; supported: redis://"),
+        ({"broker_url": "localhost"}, "IMAGEMILL_BROKER_URL is no URL; supported: redis://"),
+        ({"broker_url": SENTINELS}, "IMAGEMILL_BROKER_MASTER is not set"),
+        (
+            {"broker_url": "sentinel://:secret-one@a:1/2;redis://h:1/0", "broker_master": "mill"},
+            "the same user, password and database",
+        ),
+        (
+            {"broker_url": SENTINELS.replace("b:2/2", "b:2/3"), "broker_master": "mill"},
+            "the same user, password and database",
+        ),
+    ],
+)
+def test_a_broker_that_can_not_work_is_one_line(settings: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        make_app(Settings.load(**settings))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "secret-one" not in str(caught.value)
+
+
+def test_a_transport_that_can_not_be_loaded_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(scheme: str) -> None:
+        raise ImportError(f"No module named 'for_{scheme}'")
+
+    monkeypatch.setattr("imagemill.db.broker.kinds.get_transport_cls", missing)
+    with pytest.raises(SettingsError, match=r"sqs:// needs a package .*for_sqs.*supported: redis"):
+        make_app(Settings.load(broker_url="sqs://key:secret@"))
+
+
+def test_another_broker_is_named_at_start(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_broker(Settings.load(broker_url="amqp://user:secret@h//"))
+    assert "broker amqp:// is not tested; supported: redis://, rediss://" in caplog.text
+    assert "secret" not in caplog.text
+    caplog.clear()
+    known = ("redis://h:1/0", "rediss://h:1/0", "redis+socket:///a/b?virtual_host=0", SENTINELS)
+    for url in known:
+        warn_of_broker(Settings.load(broker_url=url))
+    assert not caplog.text
+
+
+def test_sentinels_are_asked_with_their_own_password() -> None:
+    settings = Settings.load(
+        broker_url=SENTINELS, broker_master="mill", broker_sentinel_password="secret-two"
+    )
+    app = make_app(settings)
+    options = app.conf.broker_transport_options
+    assert options["master_name"] == "mill"
+    assert options["sentinel_kwargs"]["password"] == "secret-two"
+    assert options["sentinel_kwargs"]["socket_timeout"] == options["socket_timeout"]
+    # What Flower's page of a worker's configuration shows.
+    assert "secret" not in str(app.conf.table(with_defaults=False, censored=True))
+    assert {"secret-one", "secret-two"} <= set(secrets_of(settings))
+
+
+def test_options_of_sentinel_go_to_no_other_broker() -> None:
+    options = make_app(Settings.load(broker_url="redis://h:1/0", broker_master="mill")).conf
+    assert "master_name" not in options.broker_transport_options
