@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One install per state of the pins: the stamp is older than what it was made from, or is remade.
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-fast check format parity independence chaos fuzz hashes audit clean
+.PHONY: run test test-fast pythons check format parity independence chaos fuzz hashes audit clean
 
 run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pictures
 	$(BIN)/imagemill run examples/shapes.csv --out out
@@ -22,6 +22,9 @@ test: $(STAMP)  ## all tests; real Postgres, Valkey and S3 come from wheels
 
 test-fast: $(STAMP)  ## the tests of single modules, models and documents, while you work
 	$(PYTEST) tests/unit tests/models tests/docs
+
+pythons: $(STAMP)  ## the control side's tests with every supported CPython on this machine
+	$(BIN)/python -m tools.pythons --processes $(TEST_PROCESSES)
 
 check: $(STAMP)  ## lint, types and layers
 	$(BIN)/ruff format --check .

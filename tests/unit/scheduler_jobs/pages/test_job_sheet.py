@@ -101,6 +101,7 @@ def test_a_sheet_that_cannot_be_written_is_one_line(
     assert not list(tmp_path.glob("s*.*"))
 
 
+@pytest.mark.slow
 def test_a_page_is_never_higher_than_its_format_takes(at_home, mill, tmp_path):
     job = mill.load("many", [spec(f"p{n}", seed=n) for n in range(40)])
     shift = mill.shift()

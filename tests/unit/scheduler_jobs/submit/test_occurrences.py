@@ -55,6 +55,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.slow
 def test_its_memory_is_that_of_its_cache():
     """400,000 keys are about 50 MB in a dictionary."""
     command = [sys.executable, "-c", MANY]
