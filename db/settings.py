@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import ByteSize, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -88,6 +88,9 @@ class Settings(BaseSettings):
     threads: int = Field(1, ge=1, description="intra-op threads of one child on a CPU")
     children: int | None = Field(
         None, ge=1, description="worker processes; one per GPU or core if not set"
+    )
+    max_worker_memory: ByteSize | None = Field(
+        None, gt=0, description="a child with more than this in RAM is replaced: 24GiB"
     )
     warm_models: int = Field(2, ge=1, description="models kept loaded in one child")
     route: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="worker label")

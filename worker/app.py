@@ -39,6 +39,7 @@ _settings = Settings.load()
 
 app = make_app(_settings)
 app.amqp.Connection = _SteadyConnection
+app.conf.worker_pool = "imagemill.worker.process.pool:TaskPool"
 app.conf.worker_consumer = "imagemill.worker.process.message_gate:TokenConsumer"
 
 

@@ -11,6 +11,7 @@ free. Faults are planned by prompt, so that a manifest says what goes wrong:
     `bad …`      this image fails by itself, its neighbours do not
     `final …`    the same, with an error that no retry can help
     `nan …`      a picture of outcome `nan`
+    `leak …`     every step leaves `LEAK_BYTES` behind that nobody frees
     `slow …`     every step takes `SLOW_SECONDS`
 """
 
@@ -32,6 +33,9 @@ from imagemill.db.states import Outcome
 from imagemill.worker.engine import Failed, Rendered
 
 SLOW_SECONDS = 0.2
+LEAK_BYTES = 16 << 20
+
+_leaked: list[bytes] = []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +168,8 @@ class FakeEngine:
                     time.sleep(0.05)
             case "oom" if self.slots > 1:
                 raise OutOfMemory(f"out of memory with {self.slots} slots")
+            case "leak":
+                _leaked.append(b"x" * LEAK_BYTES)
             case "slow":
                 time.sleep(SLOW_SECONDS)
 

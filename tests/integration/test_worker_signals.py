@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from imagemill.db.queries.reports import list_workers
 from imagemill.db.queries.tallies import Counts
@@ -39,7 +40,7 @@ def plant(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]
 
 def held_by_a_child(plant: Plant, job: int) -> int:
     """A child's pid, once it renders images of the job."""
-    assert eventually(lambda: plant.leased(job) > 0), plant.logs
+    assert eventually(lambda: plant.leased(job) > 0, 180), plant.logs
     return plant.busy_child()
 
 
@@ -112,6 +113,54 @@ def test_a_killed_parent_takes_its_children_along(plant: Plant) -> None:
     plant.worker()
     assert plant.finishes(job), plant.logs
     assert plant.mill.counts(job) == Counts(done=len(SLOW))
+
+
+@pytest.mark.timeout(600)  # children are started anew, one after another
+def test_a_child_that_needs_too_much_memory_is_replaced(plant: Plant) -> None:
+    images = [replace(spec(f"leak {n}"), steps=4) for n in range(16)]
+    job = plant.mill.load("job", images)  # 1 GiB in all
+    plant.dispatcher()
+    worker = plant.worker(max_worker_memory="500MiB")
+    assert plant.finishes(job, 240), plant.logs
+    assert plant.mill.counts(job) == Counts(done=len(images))
+    assert all(uncharged(plant.mill, job)), "a neighbour of the limit was charged"
+    with plant.database.reading() as session:
+        query = text("SELECT count(DISTINCT worker_id) FROM shifts WHERE end_reason = 'memory'")
+        assert session.scalar(query) >= 2
+    assert "MiB where IMAGEMILL_MAX_WORKER_MEMORY allows 500" in worker.said
+    assert "WorkerLostError" not in worker.said
+    worker.signal(signal.SIGTERM)
+    assert worker.ends() == 0, plant.logs
+
+
+@pytest.mark.timeout(600)  # children are started anew, one after another
+def test_a_limit_below_what_a_child_needs_only_slows_it_down(plant: Plant) -> None:
+    job = plant.mill.load("job", [f"picture {n}" for n in range(9)])
+    plant.dispatcher()
+    plant.worker(max_worker_memory="10MiB")
+    assert plant.finishes(job, 240), plant.logs
+    assert plant.mill.counts(job) == Counts(done=9)
+
+
+@pytest.mark.timeout(600)  # children are started anew, one after another
+def test_a_worker_that_cannot_start_children_says_so_and_fails(plant: Plant) -> None:
+    """Killing billiard's semaphore tracker has that effect; a campaign of kills met it."""
+    job = plant.mill.load("job", SLOW)
+    plant.dispatcher()
+    worker = plant.worker(children=2)
+    held_by_a_child(plant, job)
+    [tracker] = [pid for pid in children(worker.pid) if "semaphore_tracker" in command_of(pid)]
+    os.kill(tracker, signal.SIGKILL)
+    os.kill(plant.busy_child(), signal.SIGKILL)
+    assert worker.ends(180) == 70, plant.logs
+    assert worker.said.count("can't start a child process") == 1
+    plant.worker()
+    assert plant.finishes(job, 240), plant.logs
+    assert plant.mill.counts(job) == Counts(done=len(SLOW))
+
+
+def command_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
 
 
 def test_a_killed_childs_images_are_leased_again(plant: Plant) -> None:

@@ -51,12 +51,13 @@ def worker(route: str | None, children: int | None, name: str | None) -> None:
     drain.prepare_parent()
     os.environ["IMAGEMILL_ROUTE"] = route
     from imagemill.worker.app import app  # noqa: PLC0415  # reads the environment that was just set
+    from imagemill.worker.process.pool import exit_status  # noqa: PLC0415  # imports Celery's pool
 
     app.worker_main(
         [
             "--quiet",  # Celery's banner is not a log line
             "worker",
-            "--pool=prefork",
+            "--pool=prefork",  # stands for the pool that the application names
             f"--concurrency={children or settings.children or _default_children(settings)}",
             f"--queues={queue_name(route)}",
             f"--hostname={name or f'{route}-{os.getpid()}'}@%h",
@@ -65,7 +66,7 @@ def worker(route: str | None, children: int | None, name: str | None) -> None:
             "--without-mingle",
         ]
     )
-    sys.exit(0)
+    sys.exit(exit_status())
 
 
 def _default_children(settings: Settings) -> int:

@@ -19,6 +19,8 @@ from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
 from imagemill.worker.process.drain import DrainSignal
+from imagemill.worker.process.memory import MemoryLimit
+from imagemill.worker.process.pool import replace_this_child
 from imagemill.worker.process.presence import Presence
 from imagemill.worker.shifts.batch_sizes import Agreements
 from imagemill.worker.shifts.engines import ModelShelf, Shelf
@@ -51,6 +53,7 @@ class Child:
         self._shelf = open_shelf(self._storage)
         self._refusals = Refusals()
         self._tokens = Tokens(settings)
+        self._memory = MemoryLimit(settings.max_worker_memory)
         self.drain = DrainSignal(seconds=settings.drain_seconds)
         self.drain.install()
         self._worker_id = presence.settle(device)
@@ -75,7 +78,11 @@ class Child:
             refusals=self._refusals,
             drain=self.drain,
         )
-        report = shift.work()
+        report = shift.work(memory=self._memory)
+        # A shift without work is no reason: a limit below what an idle child needs would start
+        # processes for ever.
+        if report.done + report.failed and self._memory.passed():
+            replace_this_child()
         self._wake_next(route, report)
         return str(report)
 

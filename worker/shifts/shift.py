@@ -31,7 +31,7 @@ from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.leased_images import Holdings
 from imagemill.worker.shifts.limits import RenderLimits
 from imagemill.worker.shifts.recorder import Recorder
-from imagemill.worker.shifts.stop_reason import Drain, NoDrain, Stop, StopRule
+from imagemill.worker.shifts.stop_reason import Drain, Memory, NoDrain, NoLimit, Stop, StopRule
 
 log = logging.getLogger(__name__)
 
@@ -114,13 +114,18 @@ class Shift:
         self._route = route
         self._refusals = refusals or Refusals()
         self._drain = drain or NoDrain()
+        self._memory: Memory = NoLimit()
         self._policy = RetryPolicy.from_settings(settings)
         self._limits = RenderLimits.from_settings(settings)
         self._report = ShiftReport()
         self._rule = StopRule.from_settings(settings, started=time.monotonic())
 
-    def work(self) -> ShiftReport:
-        """Do the shift. A `ServiceError` is raised after everything held was given back."""
+    def work(self, *, memory: Memory | None = None) -> ShiftReport:
+        """Do the shift. A `ServiceError` is raised after everything held was given back.
+
+        `memory` says whether this process should end because of the memory that it holds.
+        """
+        self._memory = memory or NoLimit()
         started = time.monotonic()
         self._database.run(lambda session: shifts.rescue(session, policy=self._policy))
         if self._choose(set(), ()) is None:
@@ -176,7 +181,7 @@ class Shift:
         # Each shift starts with the job that is due, whatever is loaded: otherwise a long job
         # would keep every other model waiting. From then on loaded models go first.
         loaded: Sequence[str] = ()
-        while (stop := self._stop(holdings)) is None:
+        while (stop := self._stop(holdings, recorder)) is None:
             choice = self._choose(exhausted, loaded)
             if choice is None:
                 return None
@@ -193,7 +198,7 @@ class Shift:
         run = GroupRun(engine=engine, holdings=holdings, recorder=recorder, choice=choice)
         try:
             with run:
-                while self._stop(holdings) is None and run.advance():
+                while self._stop(holdings, recorder) is None and run.advance():
                     pass
         except OutOfMemory as error:
             if self._shelf.shrink(choice):
@@ -215,14 +220,24 @@ class Shift:
         stop is the one that counts, and is returned.
         """
         while not recorder.wait(seconds=LOOK_SECONDS):
-            stop = self._stop(holdings) or stop
+            stop = self._stop(holdings, recorder) or stop
             if stop is not None and time.monotonic() > stop.store_until:
                 break
         return stop
 
-    def _stop(self, holdings: Holdings) -> Stop | None:
-        """Why to stop now, if at all; asked between two steps, and nowhere else."""
-        return self._rule.stop(now=time.monotonic(), lease=holdings.lease, drain=self._drain)
+    def _stop(self, holdings: Holdings, recorder: Recorder) -> Stop | None:
+        """Why to stop now, if at all; asked between two steps, and nowhere else.
+
+        A limit below what a model needs is passed at the first step of every shift. So each shift
+        finishes an image before it ends for that: the worker gets slow and never stands still.
+        """
+        has_result = recorder.done + recorder.failed > 0
+        return self._rule.stop(
+            now=time.monotonic(),
+            lease=holdings.lease,
+            drain=self._drain,
+            over_memory=has_result and self._memory.passed(),
+        )
 
     def _open(self, holdings: Holdings, choice: GroupChoice) -> Engine | None:
         """The group's engine; None if this worker can't serve it, which its images then say."""

@@ -25,6 +25,7 @@ class StopReason(StrEnum):
     LEASE_LOST = "lease lost"
     DRAINING = "draining"
     TIME_OVER = "time is over"
+    MEMORY = "memory"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +55,22 @@ class NoDrain:
     since: float | None = None
 
 
+class Memory(Protocol):
+    """Whether a process holds more memory than it may."""
+
+    def passed(self) -> bool:
+        """Whether the process has passed its limit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoLimit:
+    """For a process that may hold any amount of memory."""
+
+    def passed(self) -> bool:
+        """Never."""
+        return False
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StopRule:
     """When one shift stops: its time is over at `ends`, by the monotonic clock."""
@@ -71,8 +88,12 @@ class StopRule:
         """Until when the store may take files of a shift that nobody stops."""
         return self.ends + _STORE_SECONDS
 
-    def stop(self, *, now: float, lease: Lease, drain: Drain) -> Stop | None:
+    def stop(
+        self, *, now: float, lease: Lease, drain: Drain, over_memory: bool = False
+    ) -> Stop | None:
         """Why to stop at this step boundary, or None to go on.
+
+        `over_memory` says that the process holds too much memory and should end.
 
         A lost lease comes first, because nothing that the shift does counts any more. A drain
         comes before the end of the time, because it leaves the store less time.
@@ -85,4 +106,6 @@ class StopRule:
             return Stop(reason=StopReason.DRAINING, store_until=min(until, self.store_until))
         if now > self.ends:
             return Stop(reason=StopReason.TIME_OVER, store_until=self.store_until)
+        if over_memory:
+            return Stop(reason=StopReason.MEMORY, store_until=self.store_until)
         return None

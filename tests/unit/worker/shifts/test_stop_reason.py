@@ -42,3 +42,12 @@ def test_a_drain_comes_before_the_end_of_the_time_and_gives_the_store_no_more():
 def test_a_lost_lease_comes_first_and_leaves_no_time():
     lost = stop(390.0, since=385.0, lost=True)
     assert lost == Stop(reason=StopReason.LEASE_LOST, store_until=-math.inf)
+
+
+def test_memory_ends_a_shift_that_nothing_else_ends():
+    lease: Any = FakeLease()
+    memory = RULE.stop(now=99.0, lease=lease, drain=NoDrain(), over_memory=True)
+    assert memory == Stop(reason=StopReason.MEMORY, store_until=400.0)
+    over = RULE.stop(now=101.0, lease=lease, drain=NoDrain(), over_memory=True)
+    assert over is not None
+    assert over.reason == StopReason.TIME_OVER

@@ -1,0 +1,93 @@
+"""The pool of children: Celery's prefork pool, with two ends that Celery does not know.
+
+A child whose memory has passed the limit ends after its task, and the pool replaces it. Celery's
+own limit looks at the most memory that a process ever had, so a child that once needed much to
+load a model would be replaced after every shift. And a parent that can't start children any more
+says so and stops: Celery takes that error for a lost broker connection, goes on without a child,
+and in the end reports success.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from billiard.pool import EX_RECYCLE
+from celery.concurrency.asynpool import AsynPool
+from celery.concurrency.asynpool import Worker as PoolWorker
+from celery.concurrency.prefork import TaskPool as PreforkPool
+
+log = logging.getLogger(__name__)
+
+_EXIT_NO_CHILDREN = 70  # EX_SOFTWARE
+
+_leaving = threading.Event()
+_broken = threading.Event()
+
+
+def replace_this_child() -> None:
+    """End this child once its task has reported; the pool starts another. In a child."""
+    _leaving.set()
+
+
+def exit_status() -> int:
+    """The status that the worker should end with. In the parent."""
+    return _EXIT_NO_CHILDREN if _broken.is_set() else 0
+
+
+class ReplaceableChild(PoolWorker):  # type: ignore[misc]  # Celery has no types
+    """A child that may ask to be replaced."""
+
+    def _make_child_methods(self, *arguments: Any) -> None:
+        super()._make_child_methods(*arguments)
+        receive: Callable[[], Any] = self.__dict__["wait_for_job"]
+
+        # The pool asks for a job only after the result of the last one was sent. So a child that
+        # ends here loses nothing.
+        def wait_for_job() -> Any:
+            if _leaving.is_set():
+                sys.exit(EX_RECYCLE)
+            return receive()
+
+        self.__dict__["wait_for_job"] = wait_for_job
+
+
+class SupervisedPool(AsynPool):  # type: ignore[misc]  # Celery has no types
+    """A pool that ends its worker when it can't replace a child."""
+
+    Worker = ReplaceableChild
+
+    def maintain_pool(self) -> None:
+        """Replace children that have ended, as Celery does; stop the worker if that fails."""
+        if _broken.is_set():
+            return
+        try:
+            super().maintain_pool()
+        except (OSError, MemoryError) as error:
+            # Whatever is missing (processes, memory, billiard's semaphore tracker) does not come
+            # back by itself. Children that still live give back what they hold; a supervisor
+            # that restarts on failure then starts a worker that can work.
+            _broken.set()
+            log.critical("can't start a child process (%s); draining, to end with status %d",
+                         error, _EXIT_NO_CHILDREN)  # fmt: skip
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+class TaskPool(PreforkPool):  # type: ignore[misc]  # Celery has no types
+    """Celery's prefork pool with our children."""
+
+    Pool = SupervisedPool
+
+    def on_start(self) -> None:
+        """Start the children, as Celery does; remember if that fails.
+
+        Celery then ends the worker by itself, but does not hand its failure to the command.
+        """
+        try:
+            super().on_start()
+        except (OSError, MemoryError):
+            _broken.set()
+            raise
