@@ -8,6 +8,7 @@ finds another state and changes nothing.
 
 import json
 import logging
+import os
 import random
 import re
 import sqlite3
@@ -75,7 +76,10 @@ class Database:
         self.url = parsed.set(query={}).render_as_string(hide_password=True)
         self.is_sqlite = backend == "sqlite"
         self.file = Path(parsed.database) if self.is_sqlite and parsed.database else None
-        self.engine = _sqlite_engine(parsed) if self.is_sqlite else _postgres_engine(parsed)
+        if self.file is not None and _is_read_only(self.file):
+            self.engine = _read_only_engine(self.file)
+        else:
+            self.engine = _sqlite_engine(parsed) if self.is_sqlite else _postgres_engine(parsed)
         event.listen(self.engine, "handle_error", _leave_out_data)
 
     @classmethod
@@ -158,6 +162,8 @@ class Database:
         """The error to raise: `DatabaseError` if an operator must act; else, for a bug, `error`."""
         if "not a database" in str(error.orig):
             return SettingsError(f"{self.url}: this file is no database; name another")
+        if "readonly database" in str(error.orig):
+            return DatabaseError(f"{self.url}: it can only be read here; this needs to write to it")
         if _passing(error) or isinstance(error, exc.OperationalError | exc.InterfaceError):
             return DatabaseError(f"{self.url}: {first_line(error.orig or error)}")
         return error
@@ -205,6 +211,47 @@ def _postgres_engine(url: URL) -> Engine:
     return engine
 
 
+def _is_read_only(file: Path) -> bool:
+    """Whether a SQLite file is there that can't be written, or whose folder can't."""
+    try:
+        there = file.is_file() and os.access(file, os.R_OK)
+    except OSError:
+        return False  # whoever opens it says what is wrong
+    return there and not (os.access(file, os.W_OK) and os.access(file.absolute().parent, os.W_OK))
+
+
+def _read_only_engine(file: Path) -> Engine:
+    """A finished run on a read-only disk.
+
+    SQLite wants to make two files beside one that is in WAL mode, for its readers too. Where none
+    of them is there nobody writes, and it may be told that the file never changes.
+    """
+    beside = [file.with_name(file.name + suffix) for suffix in ("-wal", "-shm")]
+    how = {"mode": "ro", "uri": "true"}
+    if not any(path.exists() for path in beside):
+        how["immutable"] = "1"
+    address = file.absolute().as_uri().replace("file://", "file:", 1)
+    engine = create_engine(
+        URL.create("sqlite", database=address, query=how),
+        json_deserializer=_json,
+        hide_parameters=True,
+        connect_args={"timeout": _SQLITE_BUSY_MS / 1000},
+    )
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None
+
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _begin_sqlite(connection: Any) -> None:
+    # A transaction that writes takes the lock at once: one that read first could not upgrade.
+    write = connection.get_execution_options().get("writes", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+
 def _sqlite_engine(url: URL) -> Engine:
     engine = create_engine(
         url,
@@ -221,13 +268,7 @@ def _sqlite_engine(url: URL) -> Engine:
             connection.execute(f"PRAGMA {pragma}")
         connection.execute(f"PRAGMA busy_timeout={_SQLITE_BUSY_MS}")
 
-    @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        # A writing transaction takes the write lock at once. If it read first, SQLite might refuse
-        # the lock later, because another transaction has written in between.
-        write = connection.get_execution_options().get("writes", True)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
+    event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 

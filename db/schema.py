@@ -17,7 +17,7 @@ def migrate(database: Database) -> str:
     """Bring the database to this version's schema; return the revision."""
     config = _config()
     # Several processes may migrate one database: they wait for each other (migrations/env.py).
-    with database.engine.connect() as connection:
+    with database.translated(), database.engine.connect() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
     return head()

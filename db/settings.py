@@ -158,6 +158,8 @@ class Settings(BaseSettings):
     def for_home(cls, home: Path, **overrides: Any) -> "Settings":
         """The settings for the database and pictures of `imagemill run --out HOME`."""
         home = home.resolve()
+        if "?" in str(home):  # where the options of a database's URL begin
+            raise SettingsError(f"{home}: a folder for pictures can't have a ? in its path")
         return cls.load(
             database_url=f"sqlite:///{home / DATABASE_FILE}",
             storage_url=str(home / OBJECTS_FOLDER),

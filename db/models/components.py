@@ -69,6 +69,9 @@ def weights_digest(entry: ModelEntry) -> str:
         if entry.digest is not None:
             return entry.digest
         raise
+    except OSError as error:
+        # As with an embedding's file that the registry names and that is not there.
+        raise ModelError(f"model {entry.name}: {error.filename}: {error.strerror}") from None
     if entry.digest is not None and entry.digest != digest:
         raise ModelError(
             f"model {entry.name}: the weights here are {digest[:10]}…, the registry says "

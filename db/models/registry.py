@@ -17,6 +17,7 @@ It is a TOML file (the setting `models`). The model `shapes64` is always registe
 """
 
 import importlib.util
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -104,6 +105,15 @@ class AdapterEntry:
 
     name: str
     file: Path
+
+    @property
+    def problem(self) -> str | None:
+        """Why it can't be used here; None if its file is there. The file is not read."""
+        if self.file.suffix != ".safetensors":
+            return f"adapter {self.name}: {self.file.name} is not a .safetensors file"
+        if not os.path.isfile(self.file):  # noqa: PTH113  # False also where nobody may look
+            return f"adapter {self.name}: {self.file} is not there"
+        return None
 
     @property
     def digest(self) -> str:

@@ -3,13 +3,15 @@
 0    done
 1    the command worked, the work did not: some images are dead, something differs
 2    what was asked for can't be done as asked: usage, settings, a bad manifest, no such job
-3    a service did not answer: database, broker, storage
+3    a service did not answer: database, broker, storage; or the disk is full
 70   an error that nobody foresaw (EX_SOFTWARE of sysexits.h)
 130  Ctrl-C
 141  nobody reads the output any more (`| head`), as a shell reports SIGPIPE
 """
 
+import errno
 import json
+import os
 from dataclasses import asdict
 from typing import Any
 
@@ -24,6 +26,15 @@ EXIT_SERVICE = 3
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 EXIT_UNREAD = 141
+
+_OF_A_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Of these a service, the disk, is the cause."""
+
+_OF_A_PATH = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR}
+    | {errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EBUSY}
+)
+"""Of these the name that was given, or who asks."""
 
 SHOWN_PROBLEMS = 20
 """Bad rows of a manifest that a person is shown; `--json` has all of them."""
@@ -59,6 +70,11 @@ def _described(error: Exception) -> tuple[int, dict[str, Any]]:
         if problems:
             document["problems"] = [asdict(problem) for problem in problems]
         return error.exit_code, document
+    if isinstance(error, OSError) and error.errno in _OF_A_DISK | _OF_A_PATH:
+        # The machine's trouble, wherever it was met: no bug of ours, and its own words say it.
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        code = EXIT_SERVICE if error.errno in _OF_A_DISK else EXIT_USAGE
+        return code, {"code": "system", "message": f"{where}{os.strerror(error.errno or 0)}"}
     message = (
         f"{type(error).__name__}: {error} (this is a bug in imagemill; "
         "`imagemill --verbose …` shows where)"

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from imagemill.db.broker.wake_ups import Tokens
 from imagemill.db.database import Database
-from imagemill.db.errors import BrokerError
+from imagemill.db.errors import BrokerError, UsageError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
 from imagemill.db.queries import jobs, objects
@@ -39,6 +39,11 @@ FIRST_TOKENS = 4
 """Tokens a submit publishes; the dispatcher tops up."""
 
 SHOWN_LONG_PROMPTS = 20
+
+_LOADED = (JobState.OPEN, JobState.PAUSED, JobState.FINISHED)
+
+_NAME_CHARACTERS = 200
+"""Of a job's name, which its column holds; a file's may be longer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,15 +161,28 @@ def submit(
         job, created = database.run(lambda session: jobs.find_or_create(session, new))
         loading = Loading(job.id, request, database, source.name)
         if job.state == JobState.LOADING:
-            for chunk in chunks(settle_rows(request, source, settings, keep_inputs=True)):
-                loading.add(chunk)
-                if progress is not None:
-                    progress(loading.rows)
-            if loading.hopeless or loading.empty:
-                loading.reject()
-            database.run(lambda session: jobs.open_job(session, job.id))
-            _wake(settings, request.route)
+            try:
+                for chunk in chunks(settle_rows(request, source, settings, keep_inputs=True)):
+                    loading.add(chunk)
+                    if progress is not None:
+                        progress(loading.rows)
+            except UsageError:
+                if not _is_loaded(database, job.id):
+                    raise
+                log.warning("another process submitted this manifest at the same moment")
+                created = False
+            else:
+                if loading.hopeless or loading.empty:
+                    loading.reject()
+                database.run(lambda session: jobs.open_job(session, job.id))
+                _wake(settings, request.route)
     return _submission(database, job.id, created=created, loading=loading)
+
+
+def _is_loaded(database: Database, job_id: int) -> bool:
+    """Whether somebody else has loaded and opened the job that this process was loading."""
+    with database.reading() as session:
+        return session.get_one(Job, job_id).state in _LOADED
 
 
 def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> NewJob:
@@ -186,7 +204,9 @@ def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> 
     if request.strict:
         identity["strict"] = True
     return NewJob(
-        name=request.name or PurePosixPath(source.name).name.split(".")[0] or "job",
+        name=request.name
+        or PurePosixPath(source.name).name.split(".")[0][:_NAME_CHARACTERS]
+        or "job",
         identity=sha256_of(canonical_json(identity)),
         manifest=source.name,
         manifest_sha256=fingerprint,

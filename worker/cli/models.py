@@ -8,6 +8,7 @@ import click
 
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
+from imagemill.worker.cli.output_files import check_place
 
 
 @click.command()
@@ -72,6 +73,8 @@ def certify(
     """
     from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify_model, report  # noqa: PLC0415  # loads torch
 
+    if output is not None:
+        check_place(output)
     settings = Settings.load()
     titled = certify_model(
         settings,

@@ -8,6 +8,7 @@ import click
 from imagemill.db.models.registry import load_registry
 from imagemill.db.samplers import find_sampler
 from imagemill.db.settings import Settings
+from imagemill.worker.cli.output_files import check_place
 
 
 @click.command()
@@ -53,6 +54,8 @@ def roundtrip(
     from imagemill.worker.models.loader import load_model  # noqa: PLC0415  # as above
     from imagemill.worker.reproducibility.roundtrip import round_trip  # noqa: PLC0415  # as above
 
+    if output is not None:
+        check_place(output)
     settings = Settings.load()
     entry = load_registry(settings).find(name or settings.default_model)
     original = read_picture_file(picture, max_pixels=settings.max_pixels)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import exc
@@ -17,6 +18,7 @@ from sqlalchemy import exc
 from imagemill.db.broker.wake_ups import Tokens
 from imagemill.db.database import Database
 from imagemill.db.errors import (
+    BrokerError,
     DatabaseError,
     ImagemillError,
     ModelError,
@@ -34,9 +36,10 @@ from imagemill.db.queries.reports import list_workers
 from imagemill.db.schema import check_schema, head
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
+from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.urls import without_password
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_OK, EXIT_SERVICE, EXIT_USAGE
-from imagemill.scheduler_jobs.cli.invocation import open_database
+from imagemill.scheduler_jobs.cli.invocation import open_database, sqlite_file
 
 Status = Literal["ok", "failed", "note"]
 
@@ -79,7 +82,7 @@ def check_services(settings: Settings, *, embedded: bool) -> Iterator[Check]:
         (
             "database",
             _database,
-            "start it, or correct IMAGEMILL_DATABASE_URL",
+            _mend_database(settings),
         ),
         (
             "broker",
@@ -128,6 +131,9 @@ def _run(
         found = _failed(name, error, mend)
     except ImagemillError as error:
         found = _failed(name, error, mend)
+    except OSError as error:
+        said = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        found = _failed(name, UsageError(said), "let this user read and write there")
     return _redacted(found, secrets)
 
 
@@ -136,7 +142,16 @@ def _failed(name: str, error: ImagemillError, mend: str) -> Check:
     return Check(name=name, status="failed", detail=error.message, mend=mend, exit_code=code)
 
 
+def _mend_database(settings: Settings) -> str:
+    if sqlite_file(settings) is None:
+        return "start it, or correct IMAGEMILL_DATABASE_URL"
+    return "run `imagemill migrate`, or name the right one: --home DIR or IMAGEMILL_DATABASE_URL"
+
+
 def _database(settings: Settings) -> str:
+    file = sqlite_file(settings)
+    if "database_url" not in settings.model_fields_set and file is not None and not file.exists():
+        raise _Note("none is set up; `imagemill run` makes one in its folder")
     with _opened(settings) as database:
         check_schema(database)
         return f"{database.url}, schema {head()}"
@@ -151,6 +166,12 @@ def _broker(settings: Settings) -> str:
     tokens = Tokens(settings)
     try:
         waiting = tokens.waiting(settings.route)
+    except BrokerError as error:
+        if "broker_url" in settings.model_fields_set or sqlite_file(settings) is None:
+            raise
+        raise _Note(
+            f"none is set up; `imagemill run` starts its own, other workers need one ({error})"
+        ) from None
     finally:
         tokens.close()
     url = without_password(settings.broker_url.get_secret_value())
@@ -158,7 +179,17 @@ def _broker(settings: Settings) -> str:
 
 
 def _storage(settings: Settings) -> str:
-    return open_storage(settings).probe()
+    storage = open_storage(settings)
+    folder = Path(storage.uri)
+    if isinstance(storage, FolderStorage) and not folder.exists():
+        # Trying it out would create it, wherever somebody happens to stand.
+        above = next(path for path in folder.parents if path.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise StorageDenied(
+                f"the folder {folder} is not there, and can't be created in {above}"
+            )
+        raise _Note(f"the folder {folder} is not there yet; the first picture creates it")
+    return storage.probe()
 
 
 def _models(settings: Settings) -> str:
@@ -172,6 +203,7 @@ def _models(settings: Settings) -> str:
                 raise
             absent.append(error.message)
     registry.find(settings.default_model)
+    absent += [each.problem for each in registry.adapters.values() if each.problem]
     if absent:
         raise _Note(f"{', '.join(here)}; {'; '.join(absent)}")
     return ", ".join(here)

@@ -24,6 +24,8 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, duration, plural
 from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
+from imagemill.scheduler_jobs.manifest import open_source
+from imagemill.scheduler_jobs.submit.beginning import check_beginning
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Plan, Submission
@@ -82,14 +84,14 @@ def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) ->
     Example:
       imagemill submit s3://bucket/prompts.parquet --name landscapes --samples 4
     """
+    settings, database = invocation.settings, invocation.database
     view = LoadingView()
     try:
-        submission = submit_manifest(
-            request,
-            settings=invocation.settings,
-            database=invocation.database,
-            progress=view.update,
-        )
+        with open_source(request.manifest, settings) as source:
+            check_beginning(request, source, settings)
+            submission = submit_manifest(
+                request, settings=settings, database=database, progress=view.update, source=source
+            )
     finally:
         view.close()
     if as_json:

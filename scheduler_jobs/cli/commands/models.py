@@ -36,7 +36,10 @@ def models(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
     settings = invocation.settings
     registry = load_registry(settings)
     found = [_described(entry, settings) for entry in registry.models.values()]
-    adapters = [{"name": a.name, "file": str(a.file)} for a in registry.adapters.values()]
+    adapters = [
+        {"name": a.name, "file": str(a.file), "problem": a.problem}
+        for a in registry.adapters.values()
+    ]
     if as_json:
         output.emit({"models": found, "adapters": adapters})
         return
@@ -65,9 +68,15 @@ def models(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
     if adapters:
         output.line()
         output.table(
-            (Column(title="ADAPTER"), Column(title="FILE", elastic=True)),
-            ((adapter["name"], adapter["file"]) for adapter in adapters),
+            (Column(title="ADAPTER"), Column(title="HERE"), Column(title="FILE", elastic=True)),
+            (
+                (adapter["name"], "no" if adapter["problem"] else "yes", adapter["file"])
+                for adapter in adapters
+            ),
         )
+        for adapter in adapters:
+            if adapter["problem"]:
+                output.line(adapter["problem"], error=True)
 
 
 @click.command()
