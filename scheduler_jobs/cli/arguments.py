@@ -30,6 +30,19 @@ def whole(low: int, high: int = MOST_ID) -> Callable[..., int | None]:
     return check
 
 
+def at_most(characters: int) -> Callable[..., str | None]:
+    """A callback for an option whose text a column of that length must hold."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        if value is not None and len(value) > characters:
+            raise click.BadParameter(
+                f"{len(value):,} characters; allowed: at most {characters}", ctx, param
+            )
+        return value
+
+    return check
+
+
 def _storable_reference(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> str | None:

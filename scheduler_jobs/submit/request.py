@@ -7,6 +7,9 @@ from pathlib import Path
 from imagemill.scheduler_jobs.expansion import Variants
 from imagemill.scheduler_jobs.manifest import Parameters
 
+NAME_CHARACTERS = 200
+"""Of a job's name, which its column holds; a file's name may be longer, and is cut."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubmissionRequest:

@@ -31,7 +31,7 @@ from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts, Foreig
 from imagemill.scheduler_jobs.submit.loader import Loading
 from imagemill.scheduler_jobs.submit.occurrences import Occurrences
 from imagemill.scheduler_jobs.submit.planned_rows import BadRow, Findings, Keys, chunks, settle_rows
-from imagemill.scheduler_jobs.submit.request import SubmissionRequest
+from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,6 @@ FIRST_TOKENS = 4
 SHOWN_LONG_PROMPTS = 20
 
 _LOADED = (JobState.OPEN, JobState.PAUSED, JobState.FINISHED)
-
-_NAME_CHARACTERS = 200
-"""Of a job's name, which its column holds; a file's may be longer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,7 +202,7 @@ def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> 
         identity["strict"] = True
     return NewJob(
         name=request.name
-        or PurePosixPath(source.name).name.split(".")[0][:_NAME_CHARACTERS]
+        or PurePosixPath(source.name).name.split(".")[0][:NAME_CHARACTERS]
         or "job",
         identity=sha256_of(canonical_json(identity)),
         manifest=source.name,

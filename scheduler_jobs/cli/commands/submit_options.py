@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from imagemill.db.settings import Settings
-from imagemill.scheduler_jobs.cli.arguments import whole
+from imagemill.scheduler_jobs.cli.arguments import at_most, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation
 from imagemill.scheduler_jobs.expansion import Variants
 from imagemill.scheduler_jobs.manifest import (
@@ -22,7 +22,7 @@ from imagemill.scheduler_jobs.manifest import (
 )
 from imagemill.scheduler_jobs.manifest.columns import EXTRA, check_mapping
 from imagemill.scheduler_jobs.manifest.problems import Broken
-from imagemill.scheduler_jobs.submit.request import SubmissionRequest
+from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,7 +81,12 @@ _JOB_OPTIONS = (
         type=click.Choice(FORMATS),
         help="The manifest's format; found out if left out.",
     ),
-    click.option("--name", metavar="NAME", help="The job's name; the file's if left out."),
+    click.option(
+        "--name",
+        metavar="NAME",
+        callback=at_most(NAME_CHARACTERS),
+        help="The job's name; the file's if left out.",
+    ),
     click.option(
         "--seed",
         "job_seed",

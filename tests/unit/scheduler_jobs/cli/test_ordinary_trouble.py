@@ -80,3 +80,57 @@ def test_a_file_that_is_no_database_is_one_line(imagemill, tmp_path):
     assert answer.code == 2
     assert "this file is no database" in answer.err
     assert "bug" not in answer.err
+
+
+def test_what_is_missing_hides_no_other_model(imagemill, tmp_path, monkeypatch):
+    registry = tmp_path / "models.toml"
+    registry.write_text(
+        '[models.lucky]\nsource = "gone.safetensors"\nembeddings = { "<l>" = "gone-too" }\n'
+        '[adapters]\npixel = "pixel.safetensors"\n'
+    )
+    monkeypatch.setenv("IMAGEMILL_MODELS", str(registry))
+    answer = imagemill("models", "--json")
+    assert answer.code == 0, answer.err
+    problems = {model["name"]: model["problem"] for model in answer.json["models"]}
+    assert problems["shapes64"] is None
+    assert problems["lucky"]
+    (adapter,) = answer.json["adapters"]
+    assert "pixel.safetensors is not there" in adapter["problem"]
+    lines = imagemill("models").err.splitlines()
+    assert len(lines) == 2, lines
+
+
+def test_the_doctor_of_a_folder_with_nothing_in_it(imagemill, tmp_path, monkeypatch):
+    """Nothing is set up, so nothing is missing: `run` needs no more."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IMAGEMILL_DEVICE", "cpu")
+    monkeypatch.setattr("imagemill.scheduler_jobs.cli.commands.checks._device", lambda _: "cpu")
+    answer = imagemill("doctor", "--json")
+    checks = {check["name"]: check["status"] for check in answer.json["checks"]}
+    assert answer.code == 0, answer.out
+    assert (checks["database"], checks["broker"], checks["storage"]) == ("note",) * 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_loser_of_two_submissions_ends_well(at_home, manifest, home, monkeypatch):
+    """The other one opens the job while this one still loads it."""
+    from imagemill.db.database import Database
+    from imagemill.db.queries import jobs
+    from imagemill.db.settings import Settings
+    from imagemill.scheduler_jobs.submit.loader import Loading
+
+    add = Loading.add
+
+    def late(self, chunk):
+        other = Database.from_settings(Settings.for_home(home))
+        monkeypatch.setattr(Loading, "add", add)
+        assert at_home("submit", manifest).code == 0
+        other.run(lambda session: jobs.open_job(session, self._job_id))
+        other.close()
+        add(self, chunk)
+
+    monkeypatch.setattr(Loading, "add", late)
+    answer = at_home("submit", manifest)
+    assert answer.code == 0, answer.err
+    assert "nothing added: job 1" in answer.out
+    assert [job["state"] for job in at_home("jobs", "--json").json["jobs"]] == ["open"]

@@ -1,0 +1,254 @@
+"""Every command in ordinary trouble: one clear line and its exit code, never a bug of ours.
+
+All commands of all troubles run in one process (`troubled`), because most of their time is imports.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from imagemill.db.database import Database
+from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.cli.command_table import COMMANDS
+from tests.helpers.mill import Mill
+
+ROOT = Path(__file__).parents[4]
+LONG = "n" * 300
+
+SHEET = "contact-sheet job -o {here}/sheet.png"
+READERS = (
+    *("status", "status job", "watch job", "jobs", "images job", "show 1", "errors job", SHEET),
+    "plan {here}/m.csv",
+)
+OTHERS = (
+    *("verify job", "sweep", "retry job", "pause job", "resume job", "cancel job"),
+    *("submit {here}/m.csv", "migrate", "dispatcher --once", "verify job --requeue"),
+    "sweep --delete",
+)
+"""What needs more than reading the database: the store, or to write."""
+
+NOT_HERE = {
+    "run": "test_ordinary_trouble.py has its folder",
+    "doctor": "test_cli_services.py: what it finds is its answer",
+    "reproduce": "it loads torch; it opens the database as the others do",
+    "worker": "it never ends",
+    "flower": "it never ends",
+    "samplers": "it reads nothing",
+    "models": "it reads no home",
+    "models pull": "it needs the Hub",
+    "certify": "its file is tried below",
+    "roundtrip": "its file is tried below",
+}
+
+
+def _no_permission(home: Path) -> Path:
+    for path in home.iterdir():
+        path.chmod(0)
+    return home
+
+
+def _no_permission_for_the_folder(home: Path) -> Path:
+    home.chmod(0)
+    return home
+
+
+def _a_folder_for_the_database(home: Path) -> Path:
+    (home / "imagemill.sqlite3").unlink()
+    (home / "imagemill.sqlite3").mkdir()
+    return home
+
+
+def _no_database(home: Path) -> Path:
+    (home / "imagemill.sqlite3").write_bytes(b"this is no database at all" * 100)
+    return home
+
+
+def _an_empty_file(home: Path) -> Path:
+    (home / "imagemill.sqlite3").write_bytes(b"")
+    return home
+
+
+def _a_file_for_the_store(home: Path) -> Path:
+    (home / "objects").rmdir()
+    (home / "objects").write_text("a file")
+    return home
+
+
+def _a_read_only_folder(home: Path) -> Path:
+    (home / "imagemill.sqlite3").chmod(0o444)
+    home.chmod(0o555)
+    return home
+
+
+def _a_read_only_file(home: Path) -> Path:
+    (home / "imagemill.sqlite3").chmod(0o444)
+    return home
+
+
+TROUBLES: Mapping[str, Callable[[Path], Path]] = {
+    "no permission": _no_permission,
+    "no permission for the folder": _no_permission_for_the_folder,
+    "a long name": lambda home: home / LONG,
+    "a file for the folder": lambda home: home / "imagemill.sqlite3",
+    "a file above the folder": lambda home: home / "imagemill.sqlite3" / "below",
+    "a folder for the database": _a_folder_for_the_database,
+    "no database": _no_database,
+    "missing": lambda home: home / "there",
+    "missing parent": lambda home: home / "not" / "there",
+    "an empty file": _an_empty_file,
+    "a file for the store": _a_file_for_the_store,
+    "read-only folder": _a_read_only_folder,
+    "read-only file": _a_read_only_file,
+}
+READABLE = {"read-only folder", "read-only file", "a file for the store"}
+"""Where the database is in order, and whatever only reads it works."""
+
+NOT_MADE = {"missing", "missing parent"}
+
+Told = Mapping[tuple[str, str], tuple[int, str]]
+
+
+def finished(home: Path) -> None:
+    """Leave a folder as a finished run does: one image done, one cancelled."""
+    (home / "objects").mkdir(parents=True)
+    database = Database.from_settings(Settings.for_home(home))
+    migrate(database)
+    mill = Mill(database)
+    job = mill.load("job", ["a", "b"])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift, limit=1))
+    mill.cancel(job)
+    mill.end(shift)
+    database.close()
+
+
+def answers(
+    commands: Sequence[Sequence[str]], **trouble: object
+) -> Iterator[tuple[Sequence[str], int, str]]:
+    """Each command, how it ended, and what it said on standard error; none is a bug."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.unit.scheduler_jobs.cli.troubled"],
+        cwd=ROOT,
+        input=json.dumps({"commands": commands, **trouble}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for words, (code, out, err) in zip(commands, json.loads(done.stdout), strict=True):
+        name = " ".join(words)
+        assert code != 70, f"{name}: {err}"
+        assert "bug" not in err, f"{name}: {err}"
+        assert "Traceback" not in out + err, f"{name}: {err}"
+        errors = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == (code in {2, 3}), f"{name}: code {code}, {err}"
+        yield words, code, err
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("trouble")
+    (folder / "m.csv").write_text("prompt\na red circle\n")
+    yield folder
+    for path in (*folder.glob("*"), *folder.glob("*/*")):
+        path.chmod(0o755)
+
+
+@pytest.fixture(scope="module")
+def told(here: Path) -> Told:
+    """What every command said in every trouble, by the names of both."""
+    asked: dict[tuple[str, str], list[str]] = {}
+    for trouble, make in TROUBLES.items():
+        folder = here / trouble.replace(" ", "-")
+        finished(folder)
+        home = make(folder)
+        for command in (*READERS, *OTHERS):
+            if trouble in NOT_MADE and command in {"migrate", "dispatcher --once"}:
+                continue  # `migrate` makes it
+            words = [word.replace("{here}", str(here)) for word in command.split()]
+            asked[trouble, command] = ["--home", str(home), *words]
+    found = answers(list(asked.values()), powerless=True)
+    return {key: (code, err) for key, (_, code, err) in zip(asked, found, strict=True)}
+
+
+def test_no_command_is_forgotten() -> None:
+    tried = {command.split()[0] for command in (*READERS, *OTHERS)}
+    assert tried | set(NOT_HERE) == set(COMMANDS)
+    assert not tried & set(NOT_HERE)
+
+
+@pytest.mark.parametrize("trouble", sorted(set(TROUBLES) - READABLE))
+def test_a_home_that_cannot_be_used(trouble: str, told: Told) -> None:
+    """Every command that needs the database says so; `plan` may go on without one."""
+    for (which, command), (code, err) in told.items():
+        if which == trouble and not command.startswith("plan "):
+            mended = trouble == "an empty file" and command in {"dispatcher --once", "migrate"}
+            # After `migrate` the empty file is a database without the job.
+            later = trouble == "an empty file" and command.startswith("sweep")
+            assert code in {2, 3} or mended or later, f"{command}: code {code}, {err}"
+
+
+@pytest.mark.parametrize("trouble", sorted(READABLE))
+def test_a_finished_folder_can_be_read(trouble: str, told: Told) -> None:
+    for command in READERS:
+        code, err = told[trouble, command]
+        # `watch` ends with 1 because the job was cancelled.
+        assert code == (1 if command == "watch job" else 0), f"{command}: {err}"
+
+
+@pytest.mark.parametrize("command", ["pause job", "submit {here}/m.csv", "dispatcher --once"])
+def test_a_read_only_folder_says_that_it_can_only_be_read(command: str, told: Told) -> None:
+    code, err = told["read-only folder", command]
+    assert code == 3
+    assert "it can only be read here" in err
+
+
+@pytest.mark.usefixtures("told")
+def test_nothing_is_made_beside(here: Path) -> None:
+    assert (here / "sheet.png").is_file()
+    for name in ("missing", "missing-parent", "read-only-folder", "read-only-file"):
+        found = {path.name for path in (here / name).iterdir()}
+        assert found <= {"imagemill.sqlite3", "objects"}, name
+
+
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    """A file may not grow: as a full disk, for whoever writes."""
+    ((_, code, err),) = answers([["--home", str(tmp_path / "new"), "migrate"]], most_bytes=4096)
+    assert code == 3, err
+
+
+def test_output_that_nobody_can_take(tmp_path: Path) -> None:
+    finished(tmp_path / "home")
+    command = [sys.executable, "-m", "imagemill", "--home", str(tmp_path / "home"), "jobs"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[0] == "error: No space left on device"
+
+
+def test_a_file_that_cannot_be_written_is_found_out_before_the_work(tmp_path: Path) -> None:
+    finished(tmp_path / "home")
+    picture = tmp_path / "home" / "imagemill.sqlite3"
+    commands = [
+        ["--home", str(tmp_path / "home"), *command, "--output", str(place)]
+        for command in (["contact-sheet", "job"], ["certify"], ["roundtrip", str(picture)])
+        for place in (tmp_path / "none" / "x.png", tmp_path / f"{LONG}.png", picture / "x.png")
+    ]
+    for words, code, err in answers(commands):
+        assert code == 2, words
+        assert "can't be written" in err, words
+
+
+def test_a_job_s_name_is_as_long_as_its_column(tmp_path: Path) -> None:
+    finished(tmp_path / "home")
+    long_file = tmp_path / ("n" * 240 + ".csv")
+    long_file.write_text("prompt\na\n")
+    submit = ["--home", str(tmp_path / "home"), "submit", str(long_file)]
+    (given, taken) = answers([[*submit, "--name", LONG], submit])
+    assert (given[1], taken[1]) == (2, 0)
