@@ -1,8 +1,8 @@
-"""The command line: `commands/` holds them by subject, `command_table` lists them all.
+"""The command line. `commands/` has the commands by subject, `command_table` lists them all.
 
-`group` finds commands and turns every end of a command into an exit code; `invocation` opens
-settings and database for those that need them; `output` is all that people and programs see.
-`docs/cli.md` describes every command.
+`group` finds a command and turns its end into an exit code. `invocation` opens settings and
+database for commands that need them. `output` prints everything. `docs/cli.md` describes every
+command.
 """
 
 from imagemill.scheduler_jobs.cli.group import cli

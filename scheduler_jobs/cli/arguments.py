@@ -1,4 +1,4 @@
-"""How commands name things: a job by id, name or `latest`; numbers that a database can hold."""
+"""Arguments of several commands: a job by id, name or `latest`, and numbers within bounds."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,18 +8,18 @@ import click
 from imagemill.db.errors import UnknownJob
 
 MOST_ID = 2**63 - 1
-"""What a BIGINT column holds."""
+"""The largest number that a BIGINT column holds."""
 
 
 def job_argument(*, required: bool = True) -> Callable[[Any], Any]:
-    """The JOB argument of a command: what `find_job` looks up."""
+    """The argument JOB of a command, as `find_job` takes it."""
     return click.argument("job", callback=_storable_reference, required=required)
 
 
 def whole(low: int, high: int = MOST_ID) -> Callable[..., int | None]:
     """A callback for an option of type int that must be in [low, high].
 
-    `click.IntRange` does the same, and prints 19 digits into every help text.
+    `click.IntRange` does the same, but prints the limit's 19 digits into every help text.
     """
 
     def check(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:

@@ -1,6 +1,6 @@
-"""Every command of `imagemill`: where it is and what `--help` says of it. Nothing is imported here.
+"""All commands of `imagemill`: the module of each, and its line in `--help`. Imports none of them.
 
-Commands of the GPU side are named by text, so that the control side never imports them.
+So `imagemill --help` is fast, and the control side never imports the commands of the GPU side.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CommandEntry:
-    """A command: its `module:attribute`, its section in `imagemill --help`, its line there.
+    """A command: its `module:attribute`, and its section and line in `imagemill --help`.
 
-    The line is the first of the command's own docstring; a test holds them together.
+    The line must be the first line of the command's docstring; a test checks that.
     """
 
     target: str
@@ -134,11 +134,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
         for name, target, text in entries
     }
 )
-"""By full name, in the order and sections of `--help`; `models pull` stands below `models`."""
+"""The commands by full name, in the order of `--help`. `models pull` belongs to `models`."""
 
 
 def commands_below(group: str) -> Mapping[str, CommandEntry]:
-    """The commands of a group by their own names; of the outermost for an empty name."""
+    """The commands of a group, by their own names. An empty name means the outermost group."""
     prefix = f"{group} " if group else ""
     found = {n.removeprefix(prefix): e for n, e in COMMANDS.items() if n.startswith(prefix)}
     return MappingProxyType({name: entry for name, entry in found.items() if " " not in name})

@@ -6,7 +6,7 @@
 3    a service did not answer: database, broker, storage; or the disk is full
 70   an error that nobody foresaw (EX_SOFTWARE of sysexits.h)
 130  Ctrl-C
-141  nobody reads the output any more (`| head`), as a shell reports SIGPIPE
+141  nobody reads the output any more (`| head`); a shell reports SIGPIPE like that
 """
 
 import errno
@@ -37,11 +37,11 @@ _OF_A_PATH = frozenset(
 """Of these the name that was given, or who asks."""
 
 SHOWN_PROBLEMS = 20
-"""Bad rows of a manifest that a person is shown; `--json` has all of them."""
+"""The most bad rows of a manifest that are shown; `--json` has all of them."""
 
 
 def report(error: Exception, *, as_json: bool) -> int:
-    """Print what went wrong as one line, and with `--json` as an object; the exit code."""
+    """Print an error as one line and, with `--json`, as an object; return the exit code."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return EXIT_USAGE

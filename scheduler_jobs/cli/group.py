@@ -1,7 +1,7 @@
-"""The group of all commands: found without importing them, loaded when they are named.
+"""The group of all commands. A command's module is imported only when the command is used.
 
-`imagemill --help` answers at once because one line of help per command stands in `commands`; the
-module behind it (SQLAlchemy, pyarrow, …) is imported when the command runs.
+`imagemill --help` is fast because `command_table` has a line of help for each command. The modules
+import SQLAlchemy, pyarrow and other large libraries.
 """
 
 import difflib
@@ -31,25 +31,25 @@ GLOBAL_VALUES = ("--home", "--config")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GlobalOptions:
-    """What stands before the command's name, or after it."""
+    """The options of all commands. They may come before or after the command's name."""
 
     home: Path | None = None
     verbose: bool = False
 
 
 class LazyGroup(click.Group):
-    """A group whose commands stand in a table, and are imported when they are asked for."""
+    """A group whose commands are listed in a table and imported when they are used."""
 
     def __init__(self, *args: Any, table: Mapping[str, CommandEntry], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every command's name; nothing is imported."""
+        """Every command's name. Imports nothing."""
         return sorted({*super().list_commands(ctx), *self.table})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now; one that can't be imported says so when it is run."""
+        """The command, imported now. If that fails, it is a command that says so when it runs."""
         entry = self.table.get(cmd_name)
         return super().get_command(ctx, cmd_name) if entry is None else _load(cmd_name, entry)
 
@@ -59,16 +59,16 @@ class _Unread(Exception):
 
 
 class ImagemillGroup(LazyGroup):
-    """The outermost group: lists its commands by section, and gives every ending its exit code."""
+    """The outermost group: lists its commands by section, and sets every exit code."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As click does; the options of all commands may also stand after the command's name."""
+        """Like click, but the options of all commands may also follow the command's name."""
         return super().parse_args(ctx, _global_options_first(args))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with suggestions for a mistyped name."""
+        """Like click, with suggestions for a mistyped name."""
         name = args[0]
         known = self.list_commands(ctx)
         if name not in known and not name.startswith("-"):
@@ -91,7 +91,7 @@ class ImagemillGroup(LazyGroup):
                 formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does, but for a closed pipe, which click would report as a failed command."""
+        """Like click, except for a closed pipe, which click would report as a failed command."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -113,7 +113,7 @@ class ImagemillGroup(LazyGroup):
         except (click.Abort, KeyboardInterrupt):
             sys.exit(EXIT_INTERRUPTED)
         except _Unread:
-            # Python writes what is still in its buffer when it ends, and would complain.
+            # At its end Python writes the rest of its buffer, and would report an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(EXIT_UNREAD)
         except Exception as error:
@@ -125,10 +125,10 @@ class ImagemillGroup(LazyGroup):
 
 
 def _hide_secrets() -> None:
-    """From here on, passwords and keys are not written by this process's log."""
+    """From now on, this process's log writes no passwords and keys."""
     from imagemill.db.settings import Settings  # noqa: PLC0415  # 0.1 s, which `--help` need not wait for
 
-    with suppress(ImagemillError):  # settings that can't be read are told without their values
+    with suppress(ImagemillError):  # errors of settings do not contain their values
         formatter = HumanFormatter(secrets_of(Settings.load()))
         for handler in logging.getLogger().handlers:
             if isinstance(handler.formatter, HumanFormatter):
@@ -136,7 +136,7 @@ def _hide_secrets() -> None:
 
 
 def _global_options_first(args: Sequence[str]) -> list[str]:
-    """The arguments, with the global options that stand after the command moved before it."""
+    """The arguments, with global options that follow the command moved before it."""
     first: list[str] = []
     rest: list[str] = []
     words = iter(args)
@@ -165,7 +165,7 @@ def _load(name: str, entry: CommandEntry) -> click.Command:
 
 
 def _is_here(entry: CommandEntry) -> bool:
-    """Whether a command's module is installed; it is not imported, only its packages are."""
+    """Whether a command's module is installed. Imports its packages, not the module."""
     try:
         return find_spec(entry.target.partition(":")[0]) is not None
     except ImportError:
@@ -173,7 +173,7 @@ def _is_here(entry: CommandEntry) -> bool:
 
 
 def _absent(name: str, why: str) -> click.Command:
-    """A command that says that it can't run in this installation, whatever it is given."""
+    """A command that only says that it can't run in this installation."""
 
     def refuse(arguments: tuple[str, ...]) -> None:
         del arguments
@@ -221,8 +221,8 @@ def cli(ctx: click.Context, home: Path | None, config: Path | None, verbose: boo
       imagemill run prompts.csv --out pictures
       imagemill --home pictures status latest
     """
-    # Into the environment, so that the GPU side's commands and the processes that we start see the
-    # same settings.
+    # The options go into the environment, so that the GPU side's commands and the processes that
+    # we start have the same settings.
     if config is not None:
         os.environ["IMAGEMILL_CONFIG"] = str(config.absolute())
     handler = logging.StreamHandler()

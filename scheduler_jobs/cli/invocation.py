@@ -1,4 +1,4 @@
-"""One run of a command: its settings and its database, opened when they are first asked for."""
+"""One run of a command: its settings and its database, opened at first use."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Invocation:
-    """What a command gets: everything that the options before its name decide."""
+    """The context of one command: the values of the global options, settings and database."""
 
     def __init__(self, options: GlobalOptions) -> None:
         self.home = options.home
@@ -29,12 +29,12 @@ class Invocation:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings; `--home` and `--config` have put theirs into the environment."""
+        """The settings. `--home` and `--config` have put their values into the environment."""
         return Settings.load()
 
     @cached_property
     def database(self) -> Database:
-        """The database, whose schema this version knows; a `UsageError` if it is not there."""
+        """The database. Raises `UsageError` if it does not exist or its schema is not known."""
         database = open_database(self.settings)
         click.get_current_context().call_on_close(database.close)
         check_schema(database)
@@ -53,10 +53,10 @@ class Invocation:
 
 
 def open_database(settings: Settings) -> Database:
-    """The database that is there; a `UsageError` if it is a file that is not."""
+    """The database. Raises `UsageError` if it should be a file that does not exist."""
     file = sqlite_file(settings)
     if file is not None and not file.is_file():
-        # Connecting would create an empty one, wherever somebody happens to stand.
+        # Connecting would create an empty database in the current folder.
         raise UsageError(
             f"there is no database {file}; `imagemill migrate` creates it, "
             "--home DIR or IMAGEMILL_DATABASE_URL name another"
@@ -65,11 +65,11 @@ def open_database(settings: Settings) -> Database:
 
 
 def sqlite_file(settings: Settings) -> Path | None:
-    """The file of a SQLite database, None for any other."""
+    """The file of a SQLite database; None for any other database."""
     try:
         url = make_url(settings.database_url.get_secret_value())
     except exc.ArgumentError:
-        return None  # `Database` has the words for it
+        return None  # `Database` reports this error
     if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
         return None
     return Path(url.database or "")
@@ -78,7 +78,7 @@ def sqlite_file(settings: Settings) -> Path | None:
 def pass_invocation(
     command: Callable[Concatenate[Invocation, P], T],
 ) -> Callable[P, T]:
-    """Give a command its `Invocation`, and turn a lost database into a `DatabaseError`."""
+    """Pass an `Invocation` to a command, and raise `DatabaseError` for a lost database."""
 
     def called(*args: P.args, **kwargs: P.kwargs) -> T:
         options: Any = click.get_current_context().find_object(GlobalOptions) or GlobalOptions()

@@ -1,8 +1,8 @@
-"""Everything a command prints: tables and lines for people, one JSON object for programs.
+"""Everything that commands print: tables and lines for people, one JSON object for programs.
 
-Texts from manifests are shown without control and bidi characters; JSON keeps them exact, as
-escapes. On a terminal tables have colours and fit the window; elsewhere they are plain columns,
-nothing cut and nothing coloured.
+Texts from manifests are shown without control and bidi characters; JSON has them exactly, with
+escapes. On a terminal, tables have colours and fit the window. Elsewhere they are plain columns
+without colours, and nothing is cut.
 """
 
 import json
@@ -36,7 +36,7 @@ STYLES: Mapping[str, str] = MappingProxyType(
         "truncated_prompt": "yellow",
     }
 )
-"""The colours of states and outcomes, wherever they stand in a table."""
+"""The colours of states and outcomes in tables."""
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead, as the last line."
@@ -45,7 +45,7 @@ json_option = click.option(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """A table's column. `elastic` ones are cut where the window is too narrow."""
+    """A table's column. If the window is too narrow, `elastic` columns are cut."""
 
     title: str
     right: bool = False
@@ -53,12 +53,12 @@ class Column:
 
 
 def emit(document: Mapping[str, Any]) -> None:
-    """Print a JSON object as one line; dataclasses and times become JSON, NaN is an error."""
+    """Print a JSON object as one line. Dataclasses and times become JSON; NaN is an error."""
     click.echo(json.dumps(document, default=_jsonable, allow_nan=False))
 
 
 def line(text: str = "", *, error: bool = False, style: str | None = None) -> None:
-    """Print one cleaned line, to standard error if `error`."""
+    """Print one cleaned line; with `error`, to standard error."""
     stream = sys.stderr if error else sys.stdout
     if style is not None and stream.isatty():
         _console(stream).print(Text(clean(text), style=style))
@@ -67,7 +67,7 @@ def line(text: str = "", *, error: bool = False, style: str | None = None) -> No
 
 
 def marked(mark: str, text: str, *, style: str = "") -> None:
-    """Print a line after a short mark (`ok`, `failed`), which is coloured on a terminal."""
+    """Print a short mark (`ok`, `failed`) and a line. On a terminal the mark has a colour."""
     if sys.stdout.isatty():
         row = Table.grid(padding=(0, 1))
         row.add_column(width=6)
@@ -79,7 +79,7 @@ def marked(mark: str, text: str, *, style: str = "") -> None:
 
 
 def pairs(facts: Iterable[tuple[str, object]]) -> None:
-    """Print names and values, one a line; a value that is None or empty is left out."""
+    """Print names and values, one pair on each line. None and empty values are left out."""
     shown = [(name, value) for name, value in facts if value not in (None, "")]
     width = max((len(name) for name, _ in shown), default=0)
     console = _console(sys.stdout) if sys.stdout.isatty() else None
@@ -96,7 +96,7 @@ def pairs(facts: Iterable[tuple[str, object]]) -> None:
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; None is an empty cell."""
+    """Print a table; None becomes an empty cell."""
     texts = [["" if cell is None else clean(str(cell)) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _terminal_table(columns, texts)
@@ -105,7 +105,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
 
 
 def clean(text: str) -> str:
-    """The text on one line: no control, bidi or other unprintable characters reach a terminal."""
+    """The text on one line, without control, bidi and other unprintable characters."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else " " if c in "\n\r\t" else "" for c in text)
@@ -118,12 +118,12 @@ def shortened(text: str, width: int) -> str:
 
 
 def fitted(text: str, width: int) -> str:
-    """As `shortened`, but whole on a terminal, where a table cuts it to the window."""
+    """Like `shortened`, but whole on a terminal: there the table cuts it to the window."""
     return clean(text) if sys.stdout.isatty() else shortened(text, width)
 
 
 def number(value: float) -> str:
-    """A number with thousands separators; one decimal where it is small and not whole."""
+    """A number with thousands separators; with decimals only if it is small and not whole."""
     if isinstance(value, int) or value >= 100 or value == int(value):
         return f"{round(value):,}"
     return f"{value:,.1f}" if value >= 1 else f"{value:.2f}"
@@ -182,7 +182,7 @@ def _terminal_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) ->
         shown.add_column(
             column.title,
             justify="right" if column.right else "left",
-            # Columns that may wrap are those that give way; their texts are cut, see below.
+            # Only columns that may wrap get narrower. Their texts are cut below, not wrapped.
             no_wrap=not column.elastic,
         )
     for row in rows:

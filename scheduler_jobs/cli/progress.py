@@ -1,4 +1,4 @@
-"""Progress of a job: a bar with images/s and remaining time, or a plain line now and then."""
+"""The progress of a job: a bar with images/s and remaining time, or a line every few seconds."""
 
 import sys
 import time
@@ -15,13 +15,13 @@ from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.output import duration, plural, shortened
 
 PACE_SECONDS = 60.0
-"""The window over which images/s are counted."""
+"""The time over which images/s are counted."""
 
 TITLE_CHARACTERS = 24
-"""How much of a title is shown: on a window of 80 characters, the bar needs some of them."""
+"""The most characters of a title. In a window of 80 characters the bar needs room too."""
 
 LINE_SECONDS = 5.0
-"""How often a plain line is printed where there is no terminal."""
+"""The time between two plain lines if there is no terminal."""
 
 
 class Pace:
@@ -46,7 +46,7 @@ class Pace:
 
     @property
     def images_per_second(self) -> float | None:
-        """None while too little was seen."""
+        """The pace; None as long as too little is known."""
         if len(self._seen) < 2:
             return None
         (first, before), (_, done) = self._seen[0], self._seen[-1]
@@ -56,7 +56,7 @@ class Pace:
 
 
 class ProgressView:
-    """Shows how far a job is; a context manager that leaves the last state on the screen."""
+    """Shows the progress of a job. A context manager; the last state stays on the screen."""
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -94,7 +94,7 @@ class ProgressView:
             self._line(self._counts, "")
 
     def stopping(self) -> None:
-        """Say that Ctrl-C was heard: giving back what is held takes a while."""
+        """Confirm Ctrl-C, because giving back the images takes a while."""
         text = "stopping (Ctrl-C again: at once)"
         if self._bar is not None:
             self._bar.update(self._task, facts=text)
@@ -102,7 +102,7 @@ class ProgressView:
             click.echo(text, file=self._stream)
 
     def update(self, counts: Counts, *, note: str = "") -> None:
-        """Show these counts, with a word or two (`paused`) if there is something to note."""
+        """Show these counts, and a short note (`paused`) if there is one."""
         self._pace.add(counts.done)
         self._counts = counts
         ended = counts.requested - counts.pending
@@ -142,7 +142,7 @@ class ProgressView:
 
 
 class LoadingView:
-    """Shows how many rows of a manifest were read, on standard error."""
+    """Shows on standard error how many rows of a manifest have been read."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -150,7 +150,7 @@ class LoadingView:
         self._written = False
 
     def update(self, rows: int) -> None:
-        """Show the number of rows; nothing for what takes less than a second."""
+        """Show the number of rows; nothing within the first second."""
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + (0.2 if self._terminal else LINE_SECONDS)
@@ -159,6 +159,6 @@ class LoadingView:
         self._written = True
 
     def close(self) -> None:
-        """End the line that was being rewritten."""
+        """End the line that `update` rewrites."""
         if self._written and self._terminal:
             click.echo(err=True)

@@ -1,1 +1,1 @@
-"""Pictures of pictures: contact sheets of a job."""
+"""Contact sheets: pages that show a job's pictures."""

@@ -1,7 +1,7 @@
 """A contact sheet: many pictures on one page, with their prompts under them.
 
-Pillow only. Prompts are data from anywhere: whatever they hold, a sheet comes out, in the
-characters that the fonts of this machine have.
+Prompts may contain anything. A sheet is always made, with the characters that the fonts of this
+machine have.
 """
 
 import io
@@ -31,9 +31,9 @@ SMALL_TEXT, TEXT, TITLE_TEXT = 12, 14, 24
 class Tile:
     """One place on the sheet.
 
-    `image` is the file's bytes, or None for an image that has no picture; then `note` says why.
-    `label` is the small line above the caption (which image it is), `note` stands at its right
-    end if there is a picture. `details` is the line under it: seed, sampler and the like.
+    `image` is the file's bytes, or None if the image has no picture; then `note` says why. `label`
+    is the small line above the caption that names the image. If there is a picture, `note` is at
+    the right end of that line. `details` is the line below: seed, sampler and so on.
     """
 
     image: bytes | None
@@ -63,11 +63,12 @@ def contact_sheet(
     title: str = "",
     subtitle: str = "",
 ) -> Image.Image:
-    """The tiles in reading order on one RGB picture; a sheet of no tiles says so.
+    """One RGB picture with the tiles in reading order. A sheet without tiles says so.
 
-    Pictures keep their proportions inside `tile_size` x `tile_size` pixels. Files are decoded one
-    row at a time, so `tiles` may fetch them as it goes; the sheet itself grows with their number.
-    A file that can't be decoded becomes a tile that says so.
+    Pictures keep their proportions within `tile_size` x `tile_size` pixels. Files are decoded one
+    row at a time, so `tiles` may be an iterator that fetches them. The sheet itself is in memory.
+    A file that can't be decoded becomes a tile that says so. Raises `ValueError` for less than one
+    column or tiles of less than 32 pixels.
     """
     if columns < 1 or tile_size < 32:
         raise ValueError("a contact sheet needs at least one column, and tiles of 32 pixels")
@@ -90,14 +91,14 @@ def contact_sheet(
 
 
 def row_height(tile_size: int) -> int:
-    """The most pixels that a row of tiles takes, with the gap to the next."""
+    """The greatest height of a row of tiles in pixels, with the gap to the next row."""
     small, text = Lettering.load(SMALL_TEXT), Lettering.load(TEXT)
     captions = 2 * small.line_height + CAPTION_LINES * text.line_height
     return tile_size + 10 + captions + GAP
 
 
 def head_height() -> int:
-    """The most pixels that margins, title and subtitle take."""
+    """The greatest height of margins, title and subtitle together, in pixels."""
     title, text = Lettering.load(TITLE_TEXT, bold=True), Lettering.load(TEXT)
     return 2 * MARGIN + title.line_height + 2 * text.line_height + GAP
 
@@ -130,7 +131,7 @@ def _head(page: _Page, title: str, subtitle: str) -> Image.Image:
 
 
 def _strip(page: _Page, row: list[Tile]) -> Image.Image:
-    """One row of tiles, as high as its longest caption needs."""
+    """One row of tiles; its height fits its longest caption."""
     captions = [page.text.wrap(t.caption, width=page.tile, lines=CAPTION_LINES) for t in row]
     labelled = any(tile.label or (tile.note and tile.image) for tile in row)
     text_top = page.tile + 8
@@ -156,7 +157,7 @@ def _strip(page: _Page, row: list[Tile]) -> Image.Image:
 
 
 def _picture(page: _Page, strip: Image.Image, left: int, tile: Tile) -> str:
-    """Paste the tile's picture; why there is none, or an empty text."""
+    """Paste the tile's picture. Returns the reason if there is none, else an empty text."""
     if tile.image is None:
         return tile.note or "no picture"
     try:

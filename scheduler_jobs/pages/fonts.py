@@ -1,9 +1,9 @@
-"""Text on pictures: a font that this machine has, and lines that fit.
+"""Draws text on pictures with the fonts of this machine, and breaks it into lines that fit.
 
-DejaVu or Noto where they are installed, Noto CJK and Noto Emoji for what these lack, else the
-ASCII font that Pillow brings. Every character is drawn in the first font that has it. One that no
-font has is drawn as its plainer form ("e" for "é") or as a small box, a control character or a
-bidirectional override not at all.
+The fonts are DejaVu or Noto, then Noto CJK and Noto Emoji, then the ASCII font of Pillow, as far as
+they are installed. Each character is drawn in the first font that has it. If no font has it, its
+plain form is drawn ("e" for "é") or a small box. Control characters and bidirectional overrides
+are not drawn.
 """
 
 import unicodedata
@@ -23,21 +23,21 @@ CJK_FONTS = (
 EMOJI_FONTS = ("NotoEmoji-Regular.ttf", "NotoEmoji[wght].ttf", "Symbola_hint.ttf", "Symbola.ttf")
 COLOUR_EMOJI_FONT = "NotoColorEmoji.ttf"
 _COLOUR_EMOJI_SIZE = 109
-"""The one size in which that font has its pictures."""
+"""The only size in which that font has its pictures."""
 
 ELLIPSIS = "…"
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cn", "Co", "Cs"})
 _NO_FONT_HAS = "\U0010ffff"
 _LONGEST_TEXT = 2000
-"""Characters of a text that are looked at: more fill no tile."""
+"""The most characters of a text that are used. More never fit into a tile."""
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lettering:
-    """Fonts of one size; a character is drawn in the first that has it."""
+    """Fonts of one size. Each character is drawn in the first font that has it."""
 
     fonts: tuple[Font, ...]
     line_height: int
@@ -46,7 +46,7 @@ class Lettering:
 
     @classmethod
     def load(cls, size: int, *, bold: bool = False) -> "Lettering":
-        """The fonts found on this machine, `size` pixels high."""
+        """The fonts of this machine, `size` pixels high."""
         names = (*(BOLD_FONTS if bold else ()), *FONTS, *CJK_FONTS, *EMOJI_FONTS)
         fonts: list[Font] = [font for name in names if (font := _truetype(name, size))]
         colour = _truetype(COLOUR_EMOJI_FONT, _COLOUR_EMOJI_SIZE)
@@ -63,10 +63,10 @@ class Lettering:
     def draw(
         self, draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, colour: str
     ) -> None:
-        """Draw one line, as `wrap` gives it, with its top left corner at `place`."""
+        """Draw one line, as `wrap` returns it, with its top left corner at `place`."""
         left, top = float(place[0]), place[1]
         runs = self._runs(text)
-        # On one baseline, where the fonts are several.
+        # All fonts of a line share one baseline.
         baseline = max((_ascent(font) for font, _ in runs if self._scale(font) == 1), default=0)
         for font, run in runs:
             if self._scale(font) != 1:
@@ -78,7 +78,7 @@ class Lettering:
     def _draw_scaled(
         self, draw: ImageDraw.ImageDraw, place: tuple[int, int], font: Font, text: str
     ) -> float:
-        """Draw emoji, which are pictures of one size, as high as the letters; how wide."""
+        """Draw emoji, scaled from their only size to that of the letters. Returns the width."""
         width = max(1, round(font.getlength(text)))
         drawn = Image.new("RGBA", (width, 2 * _COLOUR_EMOJI_SIZE), (0, 0, 0, 0))
         ImageDraw.Draw(drawn).text((0, 0), text, font=font, embedded_color=True)
@@ -89,7 +89,7 @@ class Lettering:
         return shown
 
     def wrap(self, text: str, *, width: int, lines: int) -> list[str]:
-        """At most `lines` lines of at most `width` pixels; what does not fit ends in "…"."""
+        """At most `lines` lines of at most `width` pixels. "…" marks a text that does not fit."""
         shown = self._shown(text)
         found: list[str] = []
         while shown and len(found) < lines:
@@ -118,7 +118,7 @@ class Lettering:
         return "□" if self._known_font("□") is not None else "?"
 
     def _first_line(self, text: str, width: int) -> str:
-        """The longest beginning that fits, cut between words where there are words."""
+        """The longest beginning that fits, cut between two words if possible."""
         fits = self._fitting(text, width)
         if fits == len(text):
             return text
@@ -130,7 +130,7 @@ class Lettering:
         return beginning.rstrip(" ,.;:") + ELLIPSIS
 
     def _fitting(self, text: str, width: int) -> int:
-        """How many characters from the start fit: bisection, since lengths only grow."""
+        """How many characters from the start fit, found by bisection: longer texts are wider."""
         low, high = 0, len(text)
         while low < high:
             middle = (low + high + 1) // 2
@@ -144,7 +144,7 @@ class Lettering:
         return next((font for font in self.fonts if self._has(font, character)), None)
 
     def _runs(self, text: str) -> list[tuple[Font, str]]:
-        """The text in pieces that are each drawn in one font; a space stays with its piece."""
+        """The text in pieces with one font each. A space belongs to the piece before it."""
         runs: list[tuple[Font, str]] = []
         for character in text:
             if runs and self._has(runs[-1][0], character) and character == " ":

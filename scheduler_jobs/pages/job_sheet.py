@@ -22,7 +22,7 @@ PAGE_IMAGES = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """One page, how many images are on it, and its place among the pages."""
+    """One page, the number of images on it, and its number among the pages."""
 
     picture: Image.Image
     images: int
@@ -32,7 +32,7 @@ class Page:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """How a page looks: images side by side, their size in pixels, and how many a page has."""
+    """The layout of a page: images side by side, their size in pixels, and images on a page."""
 
     columns: int = 6
     tile_size: int = 192
@@ -51,7 +51,8 @@ def job_pages(
 ) -> Iterator[Page]:
     """The job's first `limit` images on pages; one empty page if there are none.
 
-    `key` means the images of one row only. A missing file becomes a tile that says so.
+    With `key`, only the images of the row with that `id`. A missing file becomes a tile that says
+    so. Raises `StorageError` if the store does not answer.
     """
     layout = layout or Layout()
     with database.reading() as session:
@@ -65,7 +66,7 @@ def job_pages(
         ]
         counts = count_images(session, [job_id])[job_id]
     images = sorted(found, key=lambda image: image.id)[:limit]
-    # Of one row there are never more than fit; a job's are counted, whatever the limit.
+    # The images of one row always fit. Those of a job are counted, because `limit` may cut them.
     total = len(images) if key is not None else max(_count(counts, states), len(images))
     differing = _differing(images)
     pages = max(1, -(-len(images) // layout.page_images))
@@ -97,7 +98,7 @@ def _extent(first: int, shown: int, total: int) -> str:
 
 
 def _differing(images: Sequence[ImageReport]) -> frozenset[str]:
-    """Which of the settings that a tile can show are not the same for all images."""
+    """The settings, of those that a tile can show, that differ between the images."""
     names = ("model", "sampler", "guidance_scale", "steps", "width", "height", "sample")
     return frozenset(name for name in names if len({getattr(i, name) for i in images}) > 1)
 
@@ -125,12 +126,12 @@ def _tiles(
 
 
 def _label(image: ImageReport) -> str:
-    """Which image it is: its id, and its row's own id, or its number."""
+    """The image's name on the sheet: its id, and its row's own id or number."""
     return f"image {image.id} · " + (image.key or f"row {image.row}")
 
 
 def _details(image: ImageReport, differing: frozenset[str]) -> str:
-    """What tells an image from its neighbours."""
+    """The values by which an image differs from the others."""
     parts = {
         "model": image.model,
         "sampler": image.sampler,
