@@ -2,8 +2,8 @@
 
     open_source → lines (unpacked, UTF-8) → csv | tsv | jsonl | json | parquet | text → rows
 
-Every format's reader yields raw cells; `rows` gives them their meaning by the table in
-`columns` and the rules in `values`. What is wrong comes out as `Problem`s, in order.
+Each format has a reader that yields raw cells. `rows` interprets them with the table in `columns`
+and the rules in `values`. Errors are yielded as `Problem`s, in the order of the file.
 """
 
 from imagemill.scheduler_jobs.manifest.formats.detection import FORMATS

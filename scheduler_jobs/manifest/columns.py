@@ -1,8 +1,8 @@
-"""Which column means what: the one table of names and synonyms.
+"""The meaning of columns: the table of their names and synonyms.
 
-Names are compared without regard to case, separators and blanks of any kind, so that camel case,
-`CFG scale` and `cfg_scale` are one name. A column that is not in the table, and can't be mistaken
-for one that is, is an extra: kept as it stands, never interpreted.
+Names are compared without case, separators and blanks of any kind, so `cfgScale`, `CFG scale` and
+`cfg_scale` are one name. A column that is neither in the table nor similar to a name in it is an
+extra: it is kept unchanged and never interpreted.
 """
 
 import fnmatch
@@ -19,11 +19,11 @@ KEY = "id"
 SIZE = "size"
 SAMPLER = "sampler"
 SCHEDULE = "schedule"
-"""The noise schedule where a tool names it apart from the sampler: `karras`."""
+"""The noise schedule (`karras`), if a tool names it apart from the sampler."""
 BATCH_SIZE = "batch_size"
 BATCHES = "n_iter"
 EXTRA = "extra"
-"""What `--map column=extra` names: leave this column alone. A pattern may stand for the column."""
+"""The field in `--map column=extra`: keep this column as an extra. `column` may be a pattern."""
 
 FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -80,14 +80,14 @@ FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "refiner_start": ("refiner_switch_at", "refiner_switch", "denoising_end"),
     }
 )
-"""Every field that a column can fill, and the other names that people give it.
+"""Every field that a column can fill, and its other names.
 
-Left out on purpose: `n` and `num` (as often a running number as a count), `image` (a picture in
-Hugging Face data sets), and single letters.
+Some names are left out on purpose: `n` and `num` (a running number as often as a count), `image`
+(a picture in Hugging Face data sets), and single letters.
 """
 
 PROMPT_FALLBACKS = ("caption", "text", "positive")
-"""Names that mean the prompt only where no column is called prompt."""
+"""Names that mean the prompt only if no column is called prompt."""
 
 _LISTED_COLUMNS = 12
 
@@ -96,8 +96,9 @@ _LISTED_COLUMNS = 12
 class Layout:
     """How a row's columns are read: field to column, and the columns that are extras.
 
-    `foreign` are the extras that are another tool's settings, by that tool's name: their values
-    decide. `refused` are the columns that look like a setting, and the field that they look like.
+    `foreign` has the extras that are settings of another tool, with that tool's name for them:
+    whether they are refused depends on their values. `refused` has the columns that look like a
+    setting, with the field that they look like.
     """
 
     fields: Mapping[str, str]
@@ -119,12 +120,12 @@ _SETTINGS = MappingProxyType(
 
 
 def field_of(column: str) -> str | None:
-    """The field that a column's name means by itself, None for an extra."""
+    """The field that a column's name means without `--map`; None for an extra."""
     return _ALIASES.get(folded(column))
 
 
 def mapped(column: str, mapping: Mapping[str, str]) -> tuple[str, str] | None:
-    """What `--map` says about a column: its key there and the field; None if nothing."""
+    """The entry of `--map` for a column: its key there and the field; None if there is none."""
     if column in mapping:
         return column, mapping[column]
     for key, field in mapping.items():
@@ -134,7 +135,7 @@ def mapped(column: str, mapping: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def lay_out(columns: Sequence[str], mapping: Mapping[str, str]) -> Layout:
-    """Tell which columns are which fields; `mapping` (column to field) goes first.
+    """Find the field of each column; `mapping` (column to field) wins over the names.
 
     Raises:
         BadValue: no column is the prompt, or two columns are the same field.
@@ -165,7 +166,10 @@ def lay_out(columns: Sequence[str], mapping: Mapping[str, str]) -> Layout:
 
 
 def _part_schedule(fields: dict[str, str], column: str, mapping: Mapping[str, str]) -> bool:
-    """Whether one of two sampler columns is the `scheduler`: then it is the schedule."""
+    """Read one of two sampler columns as the schedule, if it is called `scheduler`.
+
+    Returns whether that was possible.
+    """
     pair = (fields[SAMPLER], column)
     for sampler, schedule in (pair, pair[::-1]):
         if folded(schedule) == "scheduler" != folded(sampler) and schedule not in mapping:
@@ -177,7 +181,7 @@ def _part_schedule(fields: dict[str, str], column: str, mapping: Mapping[str, st
 
 
 def refusal(refused: Mapping[str, str]) -> BadValue:
-    """Why columns that look like settings are refused, and how to go on."""
+    """The error for columns that look like settings, with the options that solve it."""
     columns = list(refused)
     listed = ", ".join(f"{shown(c)} looks like {refused[c]}" for c in columns[:_LISTED_COLUMNS])
     if len(columns) > _LISTED_COLUMNS:
@@ -196,7 +200,7 @@ def quoted(word: str) -> str:
 
 
 def _pattern(columns: Sequence[str]) -> str:
-    """The columns as one pattern, where they begin alike; else the first."""
+    """The columns as one pattern, if they begin alike; else the first column."""
     start = columns[0].partition("_")[0] + "_"
     alike = len(columns) > 1 and all(column.startswith(start) for column in columns)
     return f"{start}*" if alike else columns[0]

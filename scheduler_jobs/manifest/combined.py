@@ -1,7 +1,7 @@
-"""Columns that are read into other fields: a size, a schedule beside a sampler, batches.
+"""Columns that fill other fields: a size, a schedule beside a sampler, batches.
 
-Each function takes its column out of a row's fields, puts in what it means, and names there the
-column that it came from; a `BadValue` says why it can't.
+Each function removes its column from a row's fields and sets the fields that it means. In `named`
+it notes the column of each. It raises `BadValue` if the column can't be read.
 """
 
 from collections.abc import Callable
@@ -16,11 +16,11 @@ Fields = dict[str, Any]
 Named = dict[str, str]
 
 _PLAIN_SCHEDULES = frozenset({"", "automatic", "normal", "default", "none"})
-"""Words for the schedule that the sampler has by itself."""
+"""Words that mean the sampler's own schedule."""
 
 
 def split_size(fields: Fields, named: Named) -> None:
-    """`512x768` is a width and a height."""
+    """Read `512x768` as a width and a height."""
     size = fields.pop(SIZE)
     if "width" in fields or "height" in fields:
         raise BadValue("both size and width or height", "one of them")
@@ -29,7 +29,7 @@ def split_size(fields: Fields, named: Named) -> None:
 
 
 def join_schedule(fields: Fields, named: Named) -> None:
-    """A sampler and its schedule, named apart, are one sampler; a schedule alone is a sampler."""
+    """Join a sampler and its schedule to one sampler. A schedule alone is taken as a sampler."""
     schedule = fields.pop(SCHEDULE)
     sampler = fields.get(SAMPLER)
     if not isinstance(schedule, str):
@@ -40,7 +40,7 @@ def join_schedule(fields: Fields, named: Named) -> None:
         named[SAMPLER] = named[SCHEDULE]
     plain = find_sampler(sampler) if isinstance(sampler, str) else None
     if word in _PLAIN_SCHEDULES or plain is None:
-        return  # what is no sampler is told where samplers are read
+        return  # an unknown sampler is reported when the field is validated
     joined = plain if plain.name.endswith(f"_{word}") else find_sampler(f"{plain.name} {word}")
     if joined is None:
         raise BadValue(
@@ -51,7 +51,7 @@ def join_schedule(fields: Fields, named: Named) -> None:
 
 
 def multiply_batches(fields: Fields, named: Named) -> None:
-    """A batch size times a number of batches is the number of samples."""
+    """Multiply the batch size by the number of batches to get the number of samples."""
     present = [name for name in (BATCH_SIZE, BATCHES) if name in fields]
     samples = 1
     for name in present:

@@ -1,7 +1,8 @@
-"""Compressed manifests, unpacked as they are read: gzip, bzip2, xz and zstd, told by their bytes.
+"""Compressed manifests, unpacked while they are read: gzip, bzip2, xz and zstd.
 
-Nothing is unpacked that nobody reads, so a small file that unpacks to a terabyte takes no memory.
-xz and zstd may also ask for a large window: what asks for more than theirs is refused.
+The first bytes show the compression. Only bytes that are read are unpacked, so a small file that
+unpacks to a terabyte takes no memory. xz and zstd may ask for a large window in memory; a file that
+asks for more than the limit is refused.
 """
 
 import bz2
@@ -25,23 +26,26 @@ MAGICS: Mapping[bytes, str] = MappingProxyType(
         b"\x28\xb5\x2f\xfd": "zstd",
     }
 )
-"""How a compressed file begins, and what it is called."""
+"""The first bytes of compressed files, and the names of the compressions."""
 
 SUFFIXES = (".gz", ".gzip", ".bz2", ".xz", ".zst", ".zstd")
 
 _BUFFER_BYTES = 1 << 16
 _DAMAGE = (OSError, ValueError, zlib.error, lzma.LZMAError, pa.ArrowException, MemoryError)
 _MOST_WINDOW_BYTES = 1 << 27
-"""What `xz -9` needs, twice; zstd's own limit."""
+"""Twice the need of `xz -9`. zstd has the same limit itself."""
 
 
 def compression_of(head: bytes) -> str | None:
-    """How a file that begins with these bytes is compressed; None if it is not."""
+    """The compression of a file that begins with these bytes; None if it has none."""
     return next((name for magic, name in MAGICS.items() if head.startswith(magic)), None)
 
 
 def unpacked(stream: io.BufferedReader) -> io.BufferedReader:
-    """The stream, unpacked if it begins as a compressed one; it was read from its beginning."""
+    """The stream, unpacked if its first bytes are those of a compressed file.
+
+    It must be at its beginning.
+    """
     magic = stream.read(max(map(len, MAGICS)))
     stream.seek(0)
     name = compression_of(magic)
@@ -51,7 +55,7 @@ def unpacked(stream: io.BufferedReader) -> io.BufferedReader:
 
 
 class _Unpacked(io.RawIOBase):
-    """A raw stream whose failures are `Broken`, with everything before them readable."""
+    """An unpacked raw stream. Errors are `Broken`, and everything before them can be read."""
 
     def __init__(self, name: str, stream: io.BufferedReader) -> None:
         super().__init__()
@@ -95,7 +99,7 @@ class _Decompressor(Protocol):
 
 
 class _Frames:
-    """Reads compressed streams, one after another, at most so many bytes at a time."""
+    """Reads one or several compressed streams, with a limit of bytes for each call."""
 
     def __init__(self, stream: io.BufferedReader, make: Callable[[], _Decompressor]) -> None:
         self._stream = stream
@@ -104,10 +108,10 @@ class _Frames:
         self._waiting = b""
 
     def __call__(self, count: int) -> bytes:
-        """The next bytes, none at the end; `EOFError` if the file ends before a stream does."""
+        """The next bytes, empty at the end. Raises `EOFError` if the file ends inside a stream."""
         while True:
             if self._decompressor is None:
-                # xz fills a file up with zeros.
+                # An xz file may end with zeros as padding.
                 self._waiting = (self._waiting or self._stream.read(_BUFFER_BYTES)).lstrip(b"\0")
                 if not self._waiting:
                     if self._stream.peek(1):
@@ -142,7 +146,7 @@ def _xz(stream: io.BufferedReader) -> Callable[[int], bytes]:
 
 
 def _zstd(stream: io.BufferedReader) -> Callable[[int], bytes]:
-    # Arrow has zstd with it, follows one frame after another, and refuses a window over its own.
+    # Arrow includes zstd. It reads several frames and refuses a window over its own limit.
     read: Callable[[int], bytes] = pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd").read
     return read
 

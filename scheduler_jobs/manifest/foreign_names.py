@@ -1,7 +1,7 @@
 """Settings of other tools that imagemill does not have, and names that look like a setting.
 
-A column of either kind changes the pictures where it comes from. Read as a plain extra it would
-change nothing here, and nobody would notice; so it is refused, in one line that says how to go on.
+In the tool that it comes from, such a column changes the pictures. As a plain extra it would change
+nothing here, and nobody would notice. So it is refused, in one line that says how to go on.
 """
 
 import functools
@@ -15,7 +15,7 @@ _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\dA-Za-z_]+")
 
 
 def folded(name: str) -> str:
-    """A name as it is compared: without case, separators and blanks of any kind."""
+    """A name without case, separators and blanks of any kind, for comparing."""
     return "".join(c for c in unicodedata.normalize("NFKC", name).casefold() if c.isalnum())
 
 
@@ -125,18 +125,18 @@ FOREIGN: Mapping[str, frozenset[str]] = MappingProxyType(
         "target_size": frozenset(),
     }
 )
-"""Settings of known tools without a counterpart here, and the values that ask for nothing.
+"""Settings of known tools that imagemill does not have, and their values without an effect.
 
-Beyond these a value asks for nothing that is empty, `false`, or `none`.
+Empty values, `false` and `none` have no effect either.
 """
 
 FOREIGN_PREFIXES = ("hr_", "hires_", "hrf_", "controlnet_")
-"""How names begin that A1111, InvokeAI and SwarmUI give to whole groups of such settings."""
+"""The beginnings of names of whole groups of such settings in A1111, InvokeAI and SwarmUI."""
 
 SWITCHES: Mapping[str, str] = MappingProxyType(
     {"hr": "enable_hr", "hrf": "hrf_enabled", "subseed": "subseed_strength"}
 )
-"""The first word of a name, and the column that switches it off: then its value does nothing."""
+"""The first word of a name, and the column that can switch the setting off."""
 
 NO_SETTINGS = frozenset(
     map(
@@ -149,7 +149,7 @@ NO_SETTINGS = frozenset(
         ),
     )
 )
-"""Names that look like a setting's and describe rows or pictures in data sets."""
+"""Names that look like a setting but describe rows or pictures in data sets."""
 
 _ANY_PREFIX = frozenset(
     {
@@ -158,7 +158,7 @@ _ANY_PREFIX = frozenset(
         *("clipskip", "denoisingstrength", "cfgrescale", "guidancerescale", "samplingsteps"),
     }
 )
-"""What means a setting behind any other word: `evaluation_seed`, `teacher_guidance_scale`."""
+"""Names that mean a setting after any other word: `evaluation_seed`, `teacher_guidance_scale`."""
 
 _TOOL_PREFIXES = frozenset(
     {
@@ -189,7 +189,7 @@ _TOOL_PREFIXES = frozenset(
         *("swarmui", "pipe", "output", "base", "render", "inference"),
     }
 )
-"""Words before a setting's name that make it one even where the name alone is an everyday word."""
+"""Words that, before a setting's name, mean the setting even if the name is an everyday word."""
 
 _SIZE_PREFIXES = frozenset({"image", "img", "picture", "sdimage", "outputimage"})
 _SUFFIXES = frozenset({"px", "pixel", "pixels", "value", "used"})
@@ -199,12 +199,12 @@ _SHORT, _LONG = 4, 10
 
 @functools.lru_cache(maxsize=4096)
 def foreign_name(column: str) -> str | None:
-    """The tool's setting that a column's name means, None if it means none."""
+    """The other tool's setting that a column's name means; None if it means none."""
     name = folded(column)
     if name in _FOREIGN:
         return _FOREIGN[name]
     tokens = "_".join(_tokens(column)) + "_"
-    # `hr_scale`, not `hr`: a name of one word is an hour's, or a person's.
+    # `hr_scale` counts, `hr` does not: alone it may mean an hour or a department.
     for prefix in FOREIGN_PREFIXES:
         if tokens.startswith(prefix) and len(tokens) > len(prefix):
             return tokens.rstrip("_")
@@ -212,7 +212,7 @@ def foreign_name(column: str) -> str | None:
 
 
 def asks_for_nothing(name: str, value: Any, others: Mapping[str, Any]) -> bool:
-    """Whether a tool's setting leaves the picture as it is: by its value, or switched off.
+    """Whether a tool's setting has no effect: by its value, or because it is switched off.
 
     `others` are the row's cells by folded name.
     """
@@ -226,9 +226,9 @@ def asks_for_nothing(name: str, value: Any, others: Mapping[str, Any]) -> bool:
 
 
 def looks_like(column: str, names: Mapping[str, str]) -> str | None:
-    """The field that a column's name seems to mean, though it is no name of it.
+    """The field that a column's name seems to mean, although it is not one of its names.
 
-    `names` are the folded names of fields, and the fields.
+    `names` maps the folded names of fields to the fields.
     """
     name = folded(column)
     if not name or name in names or name in NO_SETTINGS:
@@ -260,13 +260,13 @@ def _without_affixes(column: str, names: Mapping[str, str]) -> str | None:
 
 def _misspelt(name: str, names: Mapping[str, str]) -> str | None:
     if name[-1].isdigit():
-        return None  # numbered columns (`model_0`) are a data set's own
+        return None  # data sets have numbered columns (`model_0`)
     for known, field in names.items():
-        # A first letter is seldom mistyped, and `weight` is not `height`.
+        # The first letter must agree: it is seldom mistyped, and `weight` is not `height`.
         if name[0] != known[0] or abs(len(name) - len(known)) > 2 or len(known) < _SHORT:
             continue
         if len(known) == _SHORT:
-            # `mark` is not `mask`: in short words only a letter too many, too few, or two swapped.
+            # `mark` is not `mask`: short words may only have an added, missing or swapped letter.
             close = sorted(name) == sorted(known) or (
                 len(name) != len(known) and _distance(name, known) == 1
             )
@@ -278,7 +278,10 @@ def _misspelt(name: str, names: Mapping[str, str]) -> str | None:
 
 
 def _distance(one: str, other: str) -> int:
-    """How many letters to add, drop, replace or swap with their neighbour."""
+    """The number of letters to add, drop, replace or swap with a neighbour.
+
+    This is the optimal string alignment distance (Damerau-Levenshtein, restricted).
+    """
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):

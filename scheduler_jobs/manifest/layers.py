@@ -1,4 +1,4 @@
-"""The layers under the rows: flags of the command line and a TOML file of defaults."""
+"""The layers below the rows: flags of the command line, and a TOML file of defaults."""
 
 import tomllib
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ from imagemill.scheduler_jobs.manifest.values import size
 def parameters_from_flags(
     flags: Mapping[str, Any], *, limits: Limits | None = None, name: str = "command line"
 ) -> Parameters:
-    """Parameters from names (synonyms count) and values; a None says nothing.
+    """Parameters from names (or synonyms) and values. None means that a flag is not set.
 
     Raises:
-        ManifestError: one line for each flag that won't do.
+        ManifestError: some flags are wrong; it has one line for each.
     """
     fields: dict[str, Any] = {}
     named: dict[str, str] = {}
@@ -54,7 +54,7 @@ def parameters_from_toml(path: Path, *, limits: Limits | None = None) -> Paramet
     """Parameters from a TOML file of `name = value` lines.
 
     Raises:
-        ManifestError: the file can't be read, or one line for each name that won't do.
+        ManifestError: the file can't be read, or some values are wrong; it has one line for each.
     """
     try:
         with path.open("rb") as stream:
@@ -71,7 +71,7 @@ def parameters_from_toml(path: Path, *, limits: Limits | None = None) -> Paramet
 
 
 def _given(field: str, value: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What a flag adds to the fields: itself, or the two sides of a size."""
+    """The fields that a flag sets: itself, or width and height for a size."""
     if field in {PROMPT, KEY}:
         raise BadValue("only a row has one", "in the manifest")
     given = {field: value}

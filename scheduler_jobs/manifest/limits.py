@@ -1,4 +1,4 @@
-"""How much a manifest may ask for."""
+"""The limits of a manifest."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from imagemill.db.settings import Settings
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Upper bounds of a manifest, all inclusive; every one is a setting of the same name."""
+    """Upper bounds of a manifest, all inclusive. Each is a setting with the same name."""
 
     max_pixels: int
     max_steps: int
@@ -19,7 +19,7 @@ class Limits:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Limits":
-        """The limits that the settings set."""
+        """The limits in the settings."""
         return cls(
             max_pixels=settings.max_pixels,
             max_steps=settings.max_steps,

@@ -1,7 +1,7 @@
-"""A manifest's bytes as a bounded stream of text lines.
+"""A manifest's bytes as a stream of text lines of limited length.
 
-Whatever the file holds, at most `max_line_bytes` of it lie in memory: it is unpacked as it is
-read, and a longer line is skipped, not kept.
+At most `max_line_bytes` of the file are in memory, whatever it contains. It is unpacked while it
+is read, and a longer line is skipped.
 """
 
 import io
@@ -14,14 +14,15 @@ _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _BUFFER_BYTES = 1 << 16
 _SKIP_BYTES = 1 << 26
-"""How much of an over-long line is skipped before the file is given up: what a bomb costs."""
+"""The most bytes of a long line that are skipped before the file is given up. This is the cost of a
+bomb."""
 _BLANK_LINES = 100_000
-"""How many blank lines in a row are skipped before the file is given up."""
+"""The most blank lines in a row that are skipped before the file is given up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line, without its end; `bad` (found, allowed) says why it has no usable text."""
+    """One line without its line end. `bad` (found, allowed) says why it has no usable text."""
 
     number: int
     text: str
@@ -36,22 +37,23 @@ def without_bom(head: bytes) -> bytes:
     """
     if head.startswith(_UTF16_BOMS):
         raise Broken("UTF-16 text", "UTF-8 text; save the file as UTF-8", line=1)
-    # Tools that add a mark to a file that has one write it twice.
+    # Some tools add a mark to a file that already has one.
     while head.startswith(_BOM):
         head = head.removeprefix(_BOM)
     return head
 
 
 def read_lines(stream: io.BufferedReader, *, max_line_bytes: int) -> Iterator[Line]:
-    """Every line, numbered from 1; a blank one has the text "".
+    """Every line, numbered from 1; a blank line has the text "".
 
-    Lines end with LF or CR LF. A line that is too long, is not UTF-8 or holds a NUL comes as a
+    Lines end with LF or CR LF. A line that is too long, is not UTF-8 or has a NUL is yielded as a
     bad line, and the next line is read as usual.
 
     Raises:
         Broken: UTF-16, a damaged stream, a line that seems never to end, far too many blank lines.
     """
-    # The limit is on what the line says: its end comes on top, and a byte to see the excess.
+    # The limit is for the text. The line end may have two bytes more, and one byte more shows that
+    # a line is too long.
     ask = max_line_bytes + 3
     number = offset = blanks = 0
     while raw := stream.readline(ask):
@@ -106,5 +108,5 @@ def _decoded(number: int, body: bytes, offset: int) -> Line:
 
 
 def not_utf8(byte: int, offset: int, line: int) -> tuple[str, str]:
-    """What to say where a byte is not UTF-8; `offset` counts from the file's start."""
+    """The error (found, allowed) for a byte that is not UTF-8 at `offset` in the file."""
     return f"byte 0x{byte:02x} at offset {offset:,} (line {line:,}) is not UTF-8", "UTF-8 text"

@@ -1,7 +1,7 @@
-"""A ceiling on this process's memory, for as long as a library unpacks what a file asks for.
+"""A limit on this process's memory while a library unpacks a file.
 
-A Parquet file of 800 bytes may name a page of two gigabytes, or a list of a billion zeroes; its
-own metadata may lie about either. No setting of Arrow's bounds that, but the kernel does.
+A Parquet file of 800 bytes may announce a page of two gigabytes or a list of a billion zeroes, and
+its metadata may lie about both. Arrow has no setting that limits this, but the kernel has.
 """
 
 import resource
@@ -14,10 +14,10 @@ _PAGES = Path("/proc/self/statm")
 
 @contextmanager
 def at_most_more(count: int) -> Iterator[None]:
-    """Within it, whoever allocates more than `count` bytes beyond what is mapped now is refused.
+    """Within the block, the process may allocate at most `count` bytes more than it has now.
 
-    Python raises MemoryError then, Arrow an `ArrowMemoryError`. Of the process, so of all its
-    threads. Where there is no /proc (not Linux), nothing is refused.
+    Beyond that Python raises `MemoryError`, and Arrow raises `ArrowMemoryError`. The limit applies
+    to all threads of the process. Without /proc (not on Linux) there is no limit.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     try:

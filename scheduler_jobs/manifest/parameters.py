@@ -1,4 +1,4 @@
-"""What a row, the command line or a defaults file may set about an image."""
+"""The parameters of an image that a row, the command line or a defaults file may set."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -22,7 +22,7 @@ _EXCLUSIVE: Mapping[str, tuple[str, ...]] = {
 
 
 def _reads(function: Callable[..., Any], **limits: str) -> BeforeValidator:
-    """Read a field with `function`; a keyword names the limit that is passed under that name."""
+    """Read a field with `function`. Each keyword gets the limit that its value names."""
 
     def read(value: Any, info: ValidationInfo) -> Any:
         if value is None:
@@ -34,7 +34,7 @@ def _reads(function: Callable[..., Any], **limits: str) -> BeforeValidator:
 
 
 def _limit(info: ValidationInfo, name: str) -> int | None:
-    # No limits: a value built in code, which whoever builds it answers for.
+    # Without a context there are no limits: the value comes from our own code.
     return None if info.context is None else int(getattr(_limits(info), name))
 
 
@@ -56,7 +56,7 @@ _LONG_PROMPTS = partial(values.choice, allowed=("truncate", "chunk"))
 
 
 class AdapterChoice(BaseModel):
-    """An adapter by its registry name, and how strongly it is applied."""
+    """An adapter's name in the registry, and its weight."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -65,11 +65,11 @@ class AdapterChoice(BaseModel):
 
 
 class Parameters(BaseModel):
-    """Everything about a row's images but its prompt; None means that this layer does not say.
+    """Everything about a row's images except the prompt. None means not set in this layer.
 
-    Every field is read by `values`, from text or typed data, so that a CSV cell, a JSON value, a
-    flag and a TOML default obey one rule. Upper limits hold where validation gets a `Limits` as
-    its context. `sampler` and `format` come out canonical; `seed` -1 means: derive one.
+    `values` reads every field, from text or typed data. So a CSV cell, a JSON value, a flag and a
+    TOML default follow the same rules. Upper limits are checked if validation gets a `Limits` as
+    its context. `sampler` and `format` become canonical names. `seed` -1 means: derive one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -106,11 +106,11 @@ class Parameters(BaseModel):
 
     @property
     def count(self) -> int:
-        """How many images these parameters ask for."""
+        """The number of images that these parameters ask for."""
         return len(self.seeds) if self.seeds is not None else (self.samples or 1)
 
     def check(self, limits: Limits | None = None) -> None:
-        """Raise a `BadValue` where fields contradict each other; call it again after layering."""
+        """Raise `BadValue` if fields contradict each other. Call it again after layering."""
         if self.seeds is not None and self.seed is not None:
             raise BadValue("both seed and seeds", "one of them")
         if self.seeds is not None and self.samples not in (None, len(self.seeds)):
@@ -130,9 +130,10 @@ class Parameters(BaseModel):
             )
 
     def over(self, lower: "Parameters") -> "Parameters":
-        """These parameters, and where they do not say, those of `lower`.
+        """These parameters; fields that are not set here are taken from `lower`.
 
-        What contradicts a field set here goes: `seeds` here end a `seed` or `samples` below.
+        Fields of `lower` that contradict a field here are dropped: for example, `seeds` here
+        replace a `seed` or `samples` below.
         """
         mine = self.settings()
         if not mine:
@@ -144,5 +145,5 @@ class Parameters(BaseModel):
 
     def settings(self) -> dict[str, Any]:
         """The fields that are set, by name."""
-        # Not by iterating over the model, which takes three times as long, a few times a row.
+        # Iterating over the model would take three times as long, and every row needs this.
         return {name: value for name, value in vars(self).items() if value is not None}

@@ -1,7 +1,7 @@
-"""What can be wrong with a manifest, as values.
+"""The errors of a manifest.
 
-A `Problem` is for people. `BadValue` and `Broken` are how the readers report to each other:
-neither leaves this package.
+A `Problem` is for people. The readers use `BadValue` and `Broken` among each other; neither leaves
+this package.
 """
 
 import json
@@ -17,9 +17,9 @@ _SHOWN_CHARACTERS = 80
 class Problem:
     """One finding in a manifest.
 
-    `row` is the 1-based data row (a header is not counted), `line` the 1-based physical line;
-    None where the finding is about no row, line or column. `found` says what stands there,
-    `allowed` what may.
+    `row` is the data row, counted from 1 without a header. `line` is the physical line, counted
+    from 1. Each is None if the finding is not about a row, line or column. `found` is the content,
+    `allowed` is what it may be.
     """
 
     file: str
@@ -42,7 +42,7 @@ class Problem:
 
 
 class BadValue(ValueError):
-    """One value that may not stand where it stands."""
+    """A value that is not allowed in its place."""
 
     def __init__(self, found: str, allowed: str) -> None:
         super().__init__(f"{found}; {allowed}")
@@ -64,9 +64,9 @@ class Broken(Exception):
 
 
 def shown(value: Any) -> str:
-    """A value as it is quoted in a message: JSON, cut to a readable length."""
+    """A value for a message: as JSON, cut to a readable length."""
     if isinstance(value, str):
-        # Cut before quoting: a megabyte is not worth escaping.
+        # It is cut before it is quoted, so that a megabyte need not be escaped.
         text = json.dumps(value[: _SHOWN_CHARACTERS + 1], ensure_ascii=False)
     elif isinstance(value, int) and value.bit_length() > 256:
         return "a number of more than 77 digits"

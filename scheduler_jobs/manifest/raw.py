@@ -1,4 +1,4 @@
-"""What every format's reader yields: a row's cells, not yet interpreted."""
+"""The output of every format's reader: a row's cells, not yet interpreted."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
 HeaderCheck = Callable[[tuple[str, ...], int | None], None]
-"""Called with a table's column names and its header's line; raises `Broken` if they won't do."""
+"""Called with a table's column names and its header's line. Raises `Broken` if they are wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawRow:
-    """One data row as it stands in the file.
+    """One data row of the file.
 
-    `number` counts data rows from 1, `line` is the physical line it starts on (0 in Parquet).
-    `verbatim` is its text without the line's end. `cells` holds every column in order; a None
-    says nothing, as an absent column does.
+    `number` counts data rows from 1. `line` is the physical line where it starts (0 in Parquet).
+    `verbatim` is its text without the line end. `cells` has every column in order; None means the
+    same as a missing column.
     """
 
     number: int
@@ -26,7 +26,7 @@ class RawRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BadRow:
-    """A data row that can't be taken apart; the next one can."""
+    """A data row that can't be read. The rows after it can."""
 
     number: int
     line: int

@@ -1,4 +1,4 @@
-"""Reading a manifest: from a source to its rows and problems."""
+"""Reads a manifest: from a source to its rows and problems."""
 
 import contextlib
 import io
@@ -45,17 +45,17 @@ def read_manifest(
 ) -> Iterator[ManifestRow | Problem]:
     """Every row of a manifest in order, or its problems, as a stream.
 
-    A bad row yields a problem for each of its bad columns and reading goes on. What makes the
-    rest unreadable (broken compression, a wrong header, …) is yielded last, and ends the iteration;
-    nothing but `OSError` of the source itself is raised.
+    A bad row yields a problem for each of its bad columns, and reading goes on. An error that makes
+    the rest unreadable (broken compression, a wrong header, …) is yielded last and ends the
+    iteration. Only an `OSError` of the source itself is raised.
 
     Args:
-        source: where the bytes are; opened anew by every call.
-        columns: `--map`: column to field, before the names that are known.
-        limits: what a row and the file may ask for.
-        format: `--format`, one of `FORMATS`; found out if None.
-        literal_words: whether `nan`, `None` and their like are texts, not missing ones.
-        defaults: the layers under the rows, for checks that need both (pixels, seed + samples).
+        source: the bytes; every call opens them anew.
+        columns: `--map`, column to field. It wins over the known names.
+        limits: the limits of a row and of the file.
+        format: `--format`, one of `FORMATS`; None means that the content decides.
+        literal_words: whether `nan`, `None` and similar words are texts, not missing values.
+        defaults: the layers below the rows, for checks that need both (pixels, seed + samples).
     """
     try:
         yield from _rows(
@@ -119,7 +119,7 @@ def _rows(
 
 def _head(source: Source) -> bytes:
     with source.open() as stream:
-        # read1: what can be read of a truncated file is enough to know it by.
+        # read1 returns what can be read of a truncated file, which is enough to know its format.
         head = unpacked(stream).read1(_HEAD_BYTES)
     if not head:
         raise Broken("an empty file", "at least one row")
@@ -135,14 +135,14 @@ def _opened(source: Source) -> Iterator[io.BufferedReader]:
 def _dialect(
     kind: Format, source: Source, beginning: str, mapping: Mapping[str, str], limits: Limits
 ) -> Dialect:
-    """How a table's lines are divided; what it says of other formats means nothing."""
+    """How a table's lines are divided into cells. For other formats the result is not used."""
     if kind not in {"csv", "tsv"}:
         return Dialect(delimiter=",")
     dialect = find_dialect(beginning, "\t" if kind == "tsv" else ",", mapping)
     if dialect.delimiter != "\t":
         return dialect
     with _opened(source) as stream:
-        # Quotes are a dialect's in all of the file or nowhere: every line is asked.
+        # Quotes have a meaning in the whole file or nowhere, so every line is looked at.
         quoted = has_quoted_cells(read_lines(stream, max_line_bytes=limits.max_line_bytes))
     return replace(dialect, quoted=quoted)
 

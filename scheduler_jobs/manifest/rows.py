@@ -24,10 +24,10 @@ _NEGATIVE = "negative_prompt"
 class ManifestRow:
     """One valid data row.
 
-    `number` counts data rows from 1; `line` is the physical line it starts on (0 in Parquet).
-    `verbatim` is the line as it stood (JSON text for Parquet and elements of a JSON array).
-    `key` is the `id` column's text, if there is one. `parameters` holds only what the row itself
-    sets, `extras` the unknown columns, untouched.
+    `number` counts data rows from 1. `line` is the physical line where it starts (0 in Parquet).
+    `verbatim` is the unchanged line (JSON text for Parquet and elements of a JSON array). `key` is
+    the text of the `id` column, if there is one. `parameters` has only the values that the row
+    itself sets. `extras` has the unknown columns, unchanged.
     """
 
     number: int
@@ -42,9 +42,9 @@ class ManifestRow:
 class RowReader:
     """Turns raw rows of one file into manifest rows or problems.
 
-    `blank_is_unset`: an empty cell says nothing (CSV, TSV), where in JSON an empty text is a
-    value. `nan_is_null`: a NaN in an extra is nothing (Parquet). `literal_words`: `nan` and its
-    like are texts.
+    With `blank_is_unset` (CSV, TSV), an empty cell means that the value is not set; in JSON an
+    empty text is a value. With `nan_is_null` (Parquet), a NaN in an extra becomes null. With
+    `literal_words`, `nan` and similar words are texts.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class RowReader:
         self._unmatched = set(mapping)
 
     def check_header(self, names: tuple[str, ...], line: int | None) -> None:
-        """Refuse a table whose rows can't be read; raises `Broken`."""
+        """Raise `Broken` for a table whose rows can't be read."""
         self._match(names)
         if self._unmatched:
             raise self._no_column(f"one of {', '.join(names)}", line=line, column="header")
@@ -79,17 +79,17 @@ class RowReader:
             raise Broken(bad.found, bad.allowed, line=line, column="header") from None
 
     def check_mapping(self) -> None:
-        """Refuse a `--map` or `--extra` that met no column in all rows; raises `Broken`."""
+        """Raise `Broken` if a `--map` or `--extra` named no column of any row."""
         if self._unmatched:
             raise self._no_column("a key that a row has")
 
     def layout(self, names: tuple[str, ...]) -> columns.Layout:
-        """How rows with these columns are read; a `BadValue` if they can't be."""
+        """How rows with these columns are read. Raises `BadValue` if they can't be read."""
         layout = self._layouts.get(names)
         if layout is None:
             self._match(names)
             layout = columns.lay_out(names, self._mapping)
-            # Rows of JSON Lines may all have other keys: keep a few layouts, not a million.
+            # Every row of JSON Lines may have other keys, so only some layouts are kept.
             if len(self._layouts) < _KNOWN_LAYOUTS:
                 self._layouts[names] = layout
         if layout.refused:
@@ -107,7 +107,7 @@ class RowReader:
         return Broken(f"{option} names {shown(column)}, which is no column", allowed, **where)
 
     def read(self, raw: RawRow | BadRow) -> Iterator[ManifestRow | Problem]:
-        """The row, or every problem that it has."""
+        """The row, or all of its problems."""
         if isinstance(raw, BadRow):
             yield self._problem(raw, raw.column, raw.found, raw.allowed)
             return
@@ -229,7 +229,7 @@ class RowReader:
         return extras
 
     def _check_foreign(self, raw: RawRow, layout: columns.Layout, problems: list[Problem]) -> None:
-        """Refuse another tool's settings whose values would change the picture there."""
+        """Add a problem for each setting of another tool that would change the picture there."""
         others = {folded(column): value for column, value in raw.cells.items()}
         for column, name in layout.foreign.items():
             value = raw.cells[column]
@@ -240,7 +240,7 @@ class RowReader:
 
 
 def bad_fields(error: ValidationError) -> Iterator[tuple[str, str, str]]:
-    """(field, found, allowed) for everything that `Parameters` refused; "" is the whole."""
+    """(field, found, allowed) for every error of `Parameters`. The field "" means all of them."""
     for detail in error.errors(include_url=False):
         field = str(detail["loc"][0]) if detail["loc"] else ""
         bad = detail.get("ctx", {}).get("error")

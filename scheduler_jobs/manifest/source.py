@@ -1,7 +1,7 @@
-"""Where a manifest's bytes come from: a file, standard input (`-`) or `s3://bucket/key`.
+"""The source of a manifest's bytes: a file, standard input (`-`) or `s3://bucket/key`.
 
-What can be read only once is spooled to a temporary file first, so that every source can be
-fingerprinted and opened again, and never lies whole in memory.
+A source that can be read only once is first copied to a temporary file. So every source can be
+hashed and opened again, and is never in memory as a whole.
 """
 
 import hashlib
@@ -34,10 +34,10 @@ class _Readable(Protocol):
 
 
 class Source:
-    """A manifest's raw bytes, as they lie in the file (compressed, if it is).
+    """A manifest's raw bytes, still compressed if the file is.
 
-    `name` is what messages call it, `path` where the bytes lie for now. A context manager:
-    closing removes what was spooled.
+    `name` is its name in messages, `path` is the file with the bytes. A context manager: closing
+    removes a temporary file.
     """
 
     def __init__(self, *, name: str, path: Path, spool: IO[bytes] | None = None) -> None:
@@ -47,11 +47,11 @@ class Source:
 
     @property
     def suffixes(self) -> list[str]:
-        """The name's suffixes in lower case, `['.csv', '.gz']`."""
+        """The suffixes of the name in lower case: `['.csv', '.gz']`."""
         return [suffix.lower() for suffix in Path(self.name).suffixes]
 
     def open(self) -> io.BufferedReader:
-        """The bytes from their beginning; the caller closes it."""
+        """A stream of the bytes from the beginning. The caller closes it."""
         return self.path.open("rb")
 
     def fingerprint(self) -> str:
@@ -60,7 +60,7 @@ class Source:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def close(self) -> None:
-        """Remove what was spooled; nothing happens the second time."""
+        """Remove the temporary file, if there is one. Safe to repeat."""
         if self._spool is not None:
             self._spool.close()
 
@@ -100,7 +100,7 @@ def open_source(path_or_uri: str, settings: Settings) -> Source:
 
 
 def _spooled(name: str, stream: _Readable) -> Source:
-    # Kept open for as long as the source lives: closing it deletes it.
+    # The file stays open as long as the source lives, because closing deletes it.
     spool = tempfile.NamedTemporaryFile(prefix="imagemill-manifest-")  # noqa: SIM115
     try:
         shutil.copyfileobj(cast(BinaryIO, stream), spool, _CHUNK_BYTES)
@@ -112,7 +112,7 @@ def _spooled(name: str, stream: _Readable) -> Source:
 
 
 def _from_s3(uri: str, settings: Settings) -> Source:
-    # Not urlsplit: `?` and `#` are ordinary characters in an object's key.
+    # urlsplit is not used, because `?` and `#` are ordinary characters in an object's key.
     bucket, _, key = uri.removeprefix(_S3).partition("/")
     if not bucket or not key:
         raise ManifestError(f"{uri}: not an object's address; s3://bucket/key")

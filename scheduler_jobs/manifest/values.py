@@ -1,6 +1,6 @@
-"""Reading one value: strict, from text (CSV, flags) and from typed data (JSON, Parquet, TOML).
+"""Reads one value, strictly, from text (CSV, flags) or typed data (JSON, Parquet, TOML).
 
-Every function returns the value or raises a `BadValue` that says what stood there and what may.
+Every function returns the value or raises `BadValue`, with the content and what is allowed.
 """
 
 import difflib
@@ -19,13 +19,13 @@ from imagemill.scheduler_jobs.manifest.problems import BadValue, shown
 NAME_BYTES = 255
 MISSING_WORDS = frozenset({"nan", "none", "null", "<na>", "n/a", "#n/a", "nat"})
 SIZE_STEP = 8
-"""Sizes are multiples of this: what every autoencoder in use divides by."""
+"""Sizes are multiples of this, because every autoencoder in use needs it."""
 
 _DEEPEST = 100
-"""How deep an extra may be nested: far below what ends a JSON writer's recursion."""
+"""The deepest nesting of an extra, far below the limit of a JSON writer."""
 
 _EXACT_FLOATS = 2**53
-"""Below this every whole number is a float of its own."""
+"""Below this every whole number is exact as a float."""
 _DIGITS = re.compile(r"[+-]?[0-9]{1,30}", re.ASCII)
 _WHOLE_TEXT = re.compile(r"(-?[0-9]{1,15})\.0+", re.ASCII)
 _NUMBER = re.compile(r"[+-]?([0-9]{1,30}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,4})?", re.ASCII)
@@ -46,9 +46,9 @@ Scalar = str | float | int | bool
 
 
 def whole(value: Any, *, low: int, high: int | None = None) -> int:
-    """An integer in [low, high]; `20`, `"20"` and a float without a fraction are integers.
+    """An integer in [low, high]. `20`, `"20"` and a float without a fraction are integers.
 
-    A float from 2**53 is refused, also as text: it has been rounded before it came here.
+    A float from 2**53 is refused, also as text, because another program may have rounded it.
     """
     allowed = f"a whole number {_range(low, high)}"
     number: int | None = None
@@ -66,7 +66,7 @@ def whole(value: Any, *, low: int, high: int | None = None) -> int:
 
 
 def _whole_float(value: Any) -> int | None:
-    """A float's whole number, from text as well; None if it is none."""
+    """The whole number of a float, also as text; None if it is none."""
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value)
     if not isinstance(value, float) or not math.isfinite(value) or not value.is_integer():
@@ -84,7 +84,7 @@ def number(
 ) -> float:
     """A finite float in [low, high], or in (low, high] if `above_low`.
 
-    `setting` names what sets the upper limit; None is no upper limit.
+    `high` None means no upper limit. `setting` is the name of the setting with the upper limit.
     """
     most = math.inf if high is None else high
     allowed = f"a number {'above' if above_low else 'from'} {low:g} "
@@ -120,7 +120,7 @@ def side(value: Any, *, most_pixels: int | None = None) -> int:
 
 
 def size(value: Any) -> tuple[str, str]:
-    """The two sides of `512x768`, `(512, 768)` or a list of two, as text still to be read."""
+    """The two sides of `512x768`, `(512, 768)` or a list of two, as texts that `side` reads."""
     pair = value
     if isinstance(value, list | tuple) and len(value) == 2:
         pair = f"{value[0]}x{value[1]}"
@@ -133,7 +133,7 @@ def size(value: Any) -> tuple[str, str]:
 
 
 def text(value: Any, *, most_bytes: int | None = None, empty: bool) -> str:
-    """A text; not a number, so that a shifted column can't pass for a prompt."""
+    """A text. A number is refused, so that a shifted column is not taken for a prompt."""
     if not isinstance(value, str):
         raise BadValue(shown(value), "a text")
     if not empty and not value.strip():
@@ -141,7 +141,7 @@ def text(value: Any, *, most_bytes: int | None = None, empty: bool) -> str:
             "an empty text" if not value else "only blanks", "a text that says something"
         )
     check_characters(value)
-    # Counting bytes only where the limit can be reached: four bytes a character at most.
+    # A character has at most four bytes. So the bytes are counted only if the limit is in reach.
     if most_bytes is not None and len(value) * 4 > most_bytes:
         count = len(value.encode())
         if count > most_bytes:
@@ -150,7 +150,7 @@ def text(value: Any, *, most_bytes: int | None = None, empty: bool) -> str:
 
 
 def check_not_missing(value: Any) -> None:
-    """Refuse a word that programs write where a text is missing."""
+    """Raise `BadValue` for a word that programs write if a text is missing."""
     if isinstance(value, str) and value.strip().casefold() in MISSING_WORDS:
         raise BadValue(
             f"{shown(value)}, which stands for a missing text",
@@ -159,7 +159,7 @@ def check_not_missing(value: Any) -> None:
 
 
 def check_characters(value: str) -> None:
-    """Refuse what no database stores in a text: NUL, and halves of surrogate pairs."""
+    """Raise `BadValue` for characters that no database stores: NUL and lone surrogates."""
     if "\0" in value:
         raise BadValue("a NUL character", "text without NUL characters")
     if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
@@ -167,7 +167,7 @@ def check_characters(value: str) -> None:
 
 
 def name(value: Any) -> str:
-    """A short name: a model's, an adapter's."""
+    """A short name, of a model or an adapter."""
     found = text(value, most_bytes=NAME_BYTES, empty=False).strip()
     if not found.isprintable():
         raise BadValue(shown(value), "a name of printable characters")
@@ -175,7 +175,7 @@ def name(value: Any) -> str:
 
 
 def key(value: Any) -> str | None:
-    """A row's `id` as text, None where it is missing or empty; `1.0` is `1`, as text too."""
+    """A row's `id` as text; None if it is missing or empty. `1.0` and `"1.0"` become `1`."""
     if value is None or value == "":
         return None
     if isinstance(value, float):
@@ -243,9 +243,9 @@ def image_format(value: Any) -> str:
 
 
 def input_file(value: Any) -> str:
-    """What names an init image or a mask: a hash, a path inside the inputs folder, an S3 URI.
+    """The name of an init image or a mask: a hash, a path inside the inputs folder, or an S3 URI.
 
-    Whether it exists is the planner's question. Nothing else is ever opened, and no URL fetched.
+    The planner checks whether it exists. Nothing else is ever opened, and no URL is fetched.
     """
     allowed = "a SHA-256, a path inside the inputs folder, or s3://bucket/key"
     found = text(value, most_bytes=4096, empty=False).strip()
@@ -275,7 +275,7 @@ def options(value: Any) -> dict[str, Scalar]:
 
 
 def adapters(value: Any) -> list[dict[str, Any]]:
-    """Adapters in order: objects of name and weight, or `name:weight`; without a weight it is 1."""
+    """Adapters in order: objects with name and weight, or `name:weight`. The default is 1."""
     allowed = "adapters such as sketch:0.8,lineart:0.5, or a list of {name, weight}"
     found: list[dict[str, Any]] = []
     for item in _items(value, allowed):
@@ -291,7 +291,7 @@ def adapters(value: Any) -> list[dict[str, Any]]:
 
 
 def check_storable(value: Any) -> None:
-    """Refuse what JSON or a database can't hold anywhere in an extra: NaN, infinity, NUL."""
+    """Raise `BadValue` if an extra contains NaN, infinity or NUL, which can't be stored."""
     stack = [(value, 0)]
     while stack:
         item, depth = stack.pop()

@@ -1,4 +1,4 @@
-"""OpenAI-style batches: a request for a picture a line, its options in a `body`."""
+"""OpenAI-style batches: each line is a request for a picture, with its options in a `body`."""
 
 from imagemill.scheduler_jobs.manifest.raw import JSON
 
@@ -6,9 +6,9 @@ _RENAMED = {"n": "samples"}
 
 
 def from_batch(row: dict[str, JSON]) -> dict[str, JSON]:
-    """The row that a batch's request stands for; any other row as it is.
+    """The row for a batch's request; any other row is returned unchanged.
 
-    The request's `custom_id` is the row's `id`, and what its body says is said by the row.
+    The request's `custom_id` becomes the row's `id`, and the fields of its body become columns.
     """
     body = row.get("body")
     if "custom_id" not in row or not isinstance(body, dict) or "prompt" not in body:

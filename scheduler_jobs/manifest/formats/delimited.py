@@ -1,8 +1,8 @@
 """Tables of text: CSV, TSV and their dialects.
 
-Where a dialect has quotes, cells in them may hold delimiters, doubled quotes and line breaks; a
-quote inside a cell that does not begin with one is literal, as everywhere. Where it has none a
-quote is a quote (PartiPrompts). Rows of nothing but delimiters are blank lines.
+If a dialect has quotes, a cell in quotes may contain delimiters, doubled quotes and line breaks. A
+quote inside a cell that does not begin with one is a plain character. If the dialect has no quotes
+(PartiPrompts), every quote is a plain character. Rows that have only delimiters are blank lines.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ def read_table(
 
 
 def _without_separator_line(lines: Iterable[Line]) -> Iterator[Line]:
-    """All lines but a spreadsheet's `sep=;` before the header."""
+    """All lines except a spreadsheet's `sep=;` before the header."""
     begun = False
     for line in lines:
         if not begun and line.bad is None and separator(line.text) is not None:
@@ -43,7 +43,7 @@ def _without_separator_line(lines: Iterable[Line]) -> Iterator[Line]:
 
 
 class _Record:
-    """One record: its first line, its text, and its cells or why there are none."""
+    """One record: its first line, its text, and its cells or the reason why it has none."""
 
     __slots__ = ("bad", "cells", "line", "verbatim")
 
@@ -67,7 +67,7 @@ def _rows(
     for record in records:
         bad = record.bad
         if bad is None and len(record.cells) > 1 and not any(map(str.strip, record.cells)):
-            # Spreadsheets write rows of delimiters for rows that were emptied.
+            # Spreadsheets write only delimiters for rows that have been emptied.
             continue
         number += 1
         if bad is None and len(record.cells) != len(columns):
@@ -89,7 +89,7 @@ def _rows(
 def _columns(header: _Record, check_header: HeaderCheck) -> list[str]:
     if header.bad is not None:
         raise Broken(*header.bad, line=header.line, column="header")
-    # pandas leaves the index column without a name, spreadsheets add empty columns at the end.
+    # pandas gives the index column no name, and spreadsheets add empty columns at the end.
     columns = [cell.strip() or f"column_{n}" for n, cell in enumerate(header.cells, start=1)]
     for n, column in enumerate(columns):
         if column in columns[:n]:
@@ -133,7 +133,7 @@ def _quoted_records(
 def _quoted_record(
     first: Line, stream: Iterator[Line], delimiter: str, max_line_bytes: int
 ) -> _Record:
-    """A record that has quotes, with as many more lines as its cells have line breaks."""
+    """A record with quotes. It reads further lines if its cells have line breaks."""
     text = first.text
     parts = [text]
     cells: list[str] = []
@@ -152,7 +152,7 @@ def _quoted_record(
             pieces: list[str] = []
             at = quote + 1
             while (found := _closing(text, at, pieces)) < 0:
-                # The cell goes on in the next line.
+                # The cell continues in the next line.
                 following = next(stream, None)
                 size += len(text) + 1
                 if following is None or size > max_line_bytes:
@@ -178,14 +178,14 @@ def _quoted_record(
 
 
 def _after_blanks(text: str, at: int, delimiter: str) -> int:
-    """The place after the blanks at a place; blanks round a quoted cell say nothing."""
+    """The index after any blanks at `at`. Blanks around a quoted cell have no meaning."""
     while text[at : at + 1] in {" ", "\t"} - {delimiter}:
         at += 1
     return at
 
 
 def _closing(text: str, at: int, pieces: list[str]) -> int:
-    """Read a quoted cell from `at`: the place after its closing quote, -1 if it isn't here."""
+    """Read a quoted cell from `at`; return the index after its closing quote, or -1 without one."""
     while True:
         quote = text.find('"', at)
         if quote < 0:

@@ -1,4 +1,4 @@
-"""Which format a manifest is in: by its name, else by how it begins."""
+"""Finds a manifest's format by its name and its first bytes."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -54,12 +54,12 @@ def detect(
 ) -> Format:
     """The format of a file with these first (unpacked) bytes and these suffixes.
 
-    `wanted` is what `--format` says. Parquet is known by its first bytes whatever its name.
-    Content that contradicts the suffix decides: JSON under any name, a table in a text file.
-    Without a suffix (standard input, say) what looks like nothing else is text.
+    `wanted` is the value of `--format`. Parquet is known by its first bytes, whatever its name. If
+    the content contradicts the suffix, the content decides: JSON under any name, or a table in a
+    text file. Without a suffix (standard input), content that looks like nothing else is text.
 
     Raises:
-        Broken: not a format that is read here.
+        Broken: the format is not supported.
     """
     if wanted is not None and wanted not in FORMATS:
         raise Broken(f"unknown format {shown(wanted)}", f"one of {', '.join(FORMATS)}")
@@ -96,7 +96,7 @@ def detect(
 
 
 def _by_content(text: str, mapping: Mapping[str, str], *, sure: bool) -> Format:
-    """A table, or text. Where it has to be `sure` a line of prose is no header."""
+    """The format by content: a table or text. With `sure`, a line of prose is no header."""
     lines = [line.rstrip("\r") for line in text.split("\n") if line.strip()][:2]
     if not lines:
         return "text"
@@ -119,7 +119,7 @@ def _by_content(text: str, mapping: Mapping[str, str], *, sure: bool) -> Format:
 
 
 def _is_header(cells: Sequence[str], following: Sequence[str], delimiter: str) -> bool:
-    """Whether words between delimiters are a header: named once as fields are, rows below."""
+    """Whether the cells are a header: they have names of fields, and rows follow."""
     known = sum(field_of(cell) is not None for cell in cells)
     rows = all(line.count(delimiter) >= len(cells) - 1 for line in following)
     return PROMPT in map(field_of, cells) and (known > 1 or len(cells) == 2) and rows
@@ -130,5 +130,5 @@ def _text(head: bytes) -> str:
 
 
 def _is_suffix_of_a_name(suffix: str) -> bool:
-    # "prompts.v2" or "drawbench.2024-05" have no suffix that means a format.
+    # The suffixes of "prompts.v2" and "drawbench.2024-05" are not formats.
     return any(c.isdigit() for c in suffix)

@@ -1,8 +1,8 @@
-"""Which dialect a table is in: what divides its cells, and whether quotes belong to the dialect.
+"""Finds a table's dialect: the delimiter of its cells, and whether quotes have a meaning.
 
-A spreadsheet writes semicolons where the comma is the decimal sign, may begin with a line `sep=;`,
-and quotes cells of a TSV. PartiPrompts' TSV has quotes that are text. The header and the cells
-themselves tell which it is; where they contradict each other, that is said in one line.
+A spreadsheet writes semicolons if the comma is the decimal sign. It may begin with a line `sep=;`,
+and it quotes cells of a TSV. In PartiPrompts' TSV, quotes are plain text. The header and the cells
+show the dialect. If they contradict each other, one line says so.
 """
 
 import re
@@ -24,8 +24,8 @@ _SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 class Dialect:
     """How a table's lines are divided into cells.
 
-    `quoted`: a cell in double quotes may hold delimiters, line breaks and doubled quotes.
-    `trimmed`: blanks after a delimiter say nothing.
+    With `quoted`, a cell in double quotes may contain delimiters, line breaks and doubled quotes.
+    With `trimmed`, blanks after a delimiter are ignored.
     """
 
     delimiter: str
@@ -34,12 +34,12 @@ class Dialect:
 
 
 def find_dialect(text: str, usual: str, mapping: Mapping[str, str]) -> Dialect:
-    """The dialect of a table that begins like this; `usual` is what its suffix promises.
+    """The dialect of a table that begins with `text`. `usual` is the delimiter for its suffix.
 
-    A tab divides without quotes here: `has_quoted_cells` tells whether they are the dialect's.
+    A dialect with tabs has no quotes here; `has_quoted_cells` finds out whether it has.
 
     Raises:
-        Broken: the header has a prompt column by more than one delimiter.
+        Broken: the header has a prompt column with more than one delimiter.
     """
     lines = [line.rstrip("\r") for line in text.lstrip("\ufeff").split("\n") if line.strip()][:2]
     header = lines[0] if lines else ""
@@ -62,18 +62,18 @@ def find_dialect(text: str, usual: str, mapping: Mapping[str, str]) -> Dialect:
 
 
 def separator(line: str) -> str | None:
-    """The delimiter that a spreadsheet's first line `sep=;` names, None for another line."""
+    """The delimiter that a spreadsheet's first line `sep=;` names; None for any other line."""
     match = _SEPARATOR.fullmatch(line.strip("\r\n "))
     return match[1] if match else None
 
 
 def cells_of(header: str, delimiter: str) -> list[str]:
-    """A header's names, roughly: without the blanks and quotes round them."""
+    """A header's names, without blanks and quotes around them. Quoted delimiters divide too."""
     return [cell.strip().strip('"') for cell in header.split(delimiter)]
 
 
 def has_prompt(cells: Sequence[str], mapping: Mapping[str, str], *, least: int = 1) -> bool:
-    """Whether one of these (at least `least`) names of columns means the prompt."""
+    """Whether there are at least `least` columns and one of them means the prompt."""
     if len(cells) < least:
         return False
     if any(mapping.get(cell) == PROMPT or field_of(cell) == PROMPT for cell in cells):
@@ -82,9 +82,9 @@ def has_prompt(cells: Sequence[str], mapping: Mapping[str, str], *, least: int =
 
 
 def has_quoted_cells(lines: Iterable[Line]) -> bool:
-    """Whether quotes in a table divided by tabs are a dialect's, and not text.
+    """Whether quotes in a table with tabs have a meaning, and are not plain text.
 
-    They are where every cell that has any begins and ends with one and doubles those inside.
+    They have if every cell with a quote begins and ends with one and doubles those inside.
 
     Raises:
         Broken: some cells double the quotes inside, and others have quotes as text.

@@ -40,7 +40,7 @@ _LETTER = re.compile(r"-([A-Za-z])(.*)", re.DOTALL)
 
 
 class BadOption(BadValue):
-    """An option of a line that can't be what it is."""
+    """An option of a line that is wrong."""
 
     def __init__(self, column: str | None, found: str, allowed: str) -> None:
         super().__init__(found, allowed)
@@ -48,12 +48,15 @@ class BadOption(BadValue):
 
 
 def is_invoke(text: str) -> bool:
-    """Whether a line ends with options as InvokeAI writes them."""
+    """Whether a line ends with options in InvokeAI's form."""
     return _SIGN.search(text) is not None
 
 
 def read_invoke(text: str) -> dict[str, JSON]:
-    """The cells of a line with options; a `BadOption` if one is unknown, empty or given twice."""
+    """The cells of a line with options.
+
+    Raises `BadOption` if an option is unknown, has no value or is given twice.
+    """
     first = _SIGN.search(text)
     assert first is not None
     prompt = text[: first.start()].strip()

@@ -1,6 +1,6 @@
-"""JSON Lines, one JSON array of objects or texts, and objects under keys; all as a stream.
+"""JSON Lines, one JSON array of objects or texts, and objects under keys, all read as a stream.
 
-JSON is strict here: no key twice, nothing after the value, and `values` refuses NaN.
+JSON is read strictly: no key comes twice, and nothing follows the value. `values` refuses NaN.
 """
 
 import codecs
@@ -21,22 +21,22 @@ from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
 
 _CHUNK_BYTES = 1 << 16
 _SKIP_CHARACTERS = 1 << 24
-"""How much of an over-long element is skipped before the file is given up."""
+"""The most characters of a long element that are skipped before the file is given up."""
 _DEEPEST = 10_000
-"""Open brackets at which a file is given up: ten times what Python's JSON reader follows."""
+"""The open brackets at which a file is given up: ten times the limit of Python's JSON reader."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 _LINE_BREAK = re.compile(r"[ \t]*[\r\n]+[ \t]*")
 _STRUCTURE = re.compile(r'["{}\[\],]')
 _IN_STRING = re.compile(r'["\\]')
 _FLAT = re.compile(r'(?:[^"{}\[\]]+|"[^"\\]*")*')
-"""What can be skipped at once inside an object: everything but brackets and escapes. Nothing may
-follow the repetition, or it would be tried again and again: possessive quantifiers, which say so,
-are broken before Python 3.11.5."""
+"""The part of an object that can be skipped at once: everything except brackets and escapes.
+Nothing may follow the repetition, or the expression would backtrack for a very long time. A
+possessive quantifier would prevent that, but these are broken before Python 3.11.5."""
 _DEEPEST_OBJECT = 500
-"""Nesting at which a row is refused before it is read: less than any Python's JSON reader follows,
-so that every Python says the same of it."""
+"""The nesting at which a row is refused before it is read. It is below the limit of the JSON reader
+in every Python version, so that all versions give the same result."""
 _NESTING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[{}\[\]]', re.DOTALL)
-"""A text, closed or not, or a bracket outside of one."""
+"""A string, closed or not, or a bracket outside of strings."""
 
 
 def read_json_lines(lines: Iterable[Line]) -> Iterator[RawRow | BadRow]:
@@ -54,7 +54,7 @@ def read_json_lines(lines: Iterable[Line]) -> Iterator[RawRow | BadRow]:
 
 
 def read_json_array(stream: BufferedReader, *, max_line_bytes: int) -> Iterator[RawRow | BadRow]:
-    """The elements of a JSON array of objects; an element obeys the limit that a line obeys.
+    """The elements of a JSON array of objects. Each has the same limit as a line.
 
     Raises:
         Broken: not an array of objects from `[` to the file's end, or an empty one.
@@ -64,7 +64,7 @@ def read_json_array(stream: BufferedReader, *, max_line_bytes: int) -> Iterator[
 
 
 def read_json_object(stream: BufferedReader, *, max_line_bytes: int) -> Iterator[RawRow | BadRow]:
-    """The objects under an object's keys; a key is its row's `id`.
+    """The objects under an object's keys. The key becomes the row's `id`.
 
     Raises:
         Broken: not an object of objects from `{` to the file's end, or an empty one.
@@ -73,7 +73,7 @@ def read_json_object(stream: BufferedReader, *, max_line_bytes: int) -> Iterator
 
 
 def read_one_object(stream: BufferedReader, *, max_line_bytes: int) -> Iterator[RawRow | BadRow]:
-    """The one object that a file holds, as its one row.
+    """The only object of a file, as its only row.
 
     Raises:
         Broken: it is longer than a line may be, or not UTF-8.
@@ -116,7 +116,7 @@ def _element_rows(elements: "_Elements", max_line_bytes: int) -> Iterator[RawRow
         row = _text_row(text, number, line) if texts else _row(text, number, line)
         if isinstance(row, RawRow) and elements.key is not None:
             cells = row.cells
-            # A row's own id goes before the key, which is kept beside it.
+            # If a row has an id of its own, the key is kept as an extra.
             name = KEY if KEY not in map(folded, cells) else "key"
             row = replace(row, cells={name: elements.key, **cells})
         yield row
@@ -135,7 +135,7 @@ def _text_row(text: str, number: int, line: int) -> RawRow | BadRow:
 
 
 def parse_object(text: str) -> dict[str, JSON]:
-    """A JSON object; a BadValue if the text is anything else, or has a key twice."""
+    """A JSON object. Raises `BadValue` if the text is anything else or has a key twice."""
     if _nesting(text) > _DEEPEST_OBJECT:
         raise BadValue("JSON nested too deeply", "a plain JSON object")
     try:
@@ -155,7 +155,7 @@ def parse_object(text: str) -> dict[str, JSON]:
 
 
 def _nesting(text: str) -> int:
-    """How deep the brackets of a text nest; 0 where they are too few to matter."""
+    """The depth of a text's brackets; 0 if they are too few to matter."""
     deepest = depth = 0
     if text.count("[") + text.count("{") > _DEEPEST_OBJECT:
         for part in _NESTING.finditer(text):
@@ -170,7 +170,7 @@ def _nesting(text: str) -> int:
 def _row(text: str, number: int, line: int) -> RawRow | BadRow:
     try:
         cells = from_batch(parse_object(text))
-        # In valid JSON a line break stands only between tokens: this changes no value.
+        # In valid JSON, line breaks come only between tokens. So this changes no value.
         verbatim = _LINE_BREAK.sub(" ", text) if "\n" in text or "\r" in text else text
         return RawRow(number=number, line=line, verbatim=verbatim, cells=cells)
     except BadValue as bad:
@@ -188,7 +188,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-# NaN and Infinity are read, and refused where their column is known.
+# NaN and Infinity are read here. They are refused later, when their column is known.
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
@@ -198,9 +198,10 @@ def _kind(value: Any) -> str:
 
 
 class _Elements:
-    """Splits an array's text into its elements, by brackets alone: a bad one spoils no other.
+    """Splits an array's text into its elements.
 
-    Yields each element's first line and text, None for one that is too long.
+    It looks at brackets and strings only. So an error in an element does not affect the others.
+    Yields each element's first line and its text, which is None if it is too long.
     """
 
     def __init__(self, stream: BufferedReader, max_line_bytes: int, *, keyed: bool = False) -> None:
@@ -251,7 +252,7 @@ class _Elements:
             self._broken(f"{shown(sign)} after the closing {closing}", "the end of the file")
 
     def _key(self) -> str:
-        """Take a key and the colon after it."""
+        """Read a key and the colon after it."""
         parts = []
         escaped = False
         while True:
@@ -276,7 +277,7 @@ class _Elements:
         raise Broken(found, allowed, line=self._line)
 
     def _more(self) -> bool:
-        """Replace the text, which is used up, by the next chunk; whether there was one."""
+        """Replace the text, which was read, by the next chunk; return whether there was one."""
         self._advance(len(self._text))
         self._text, self._at = "", 0
         if self._end is not None:
@@ -290,7 +291,7 @@ class _Elements:
             try:
                 self._text = self._decoder.decode(body, final=not chunk)
             except UnicodeDecodeError as error:
-                # What comes before is still read.
+                # The text before the bad byte is still read.
                 self._text = error.object[: error.start].decode()
                 line = self._line + self._text.count("\n")
                 found, allowed = not_utf8(error.object[error.start], start + error.start, line)
@@ -302,14 +303,14 @@ class _Elements:
         return bool(self._text)
 
     def _advance(self, end: int) -> str:
-        """Take the text up to `end`, counting its lines."""
+        """Consume the text up to `end`, count its lines, and return it."""
         taken = self._text[self._at : end]
         self._line += taken.count("\n")
         self._at = end
         return taken
 
     def _next_sign(self) -> str:
-        """The next character that is not white space, not consumed; "" at the end."""
+        """The next character that is not white space, without consuming it; "" at the end."""
         while True:
             match = _SPACE.match(self._text, self._at)
             assert match is not None
@@ -345,9 +346,9 @@ class _Elements:
 
 
 class _Brackets:
-    """Finds where an element ends, from one piece of text to the next.
+    """Finds the end of an element that may go on over several pieces of text.
 
-    `depth` is the number of brackets that are open.
+    `depth` is the number of open brackets.
     """
 
     def __init__(self) -> None:
@@ -356,7 +357,7 @@ class _Brackets:
         self._escaped = False
 
     def end_of_element(self, text: str, at: int) -> int | None:
-        """The place after the element in `text`, looking from `at`; None if it goes on."""
+        """The index after the element in `text`, searched from `at`; None if it goes on."""
         while at < len(text):
             if self._escaped:
                 at, self._escaped = at + 1, False
@@ -375,7 +376,7 @@ class _Brackets:
             elif sign in "{[":
                 self.depth += 1
             elif self.depth == 0:
-                # A comma or the array's own ] ends a bare value and is no part of it.
+                # A comma or the array's own ] ends a bare value and does not belong to it.
                 return match.start()
             elif sign != ",":
                 self.depth -= 1

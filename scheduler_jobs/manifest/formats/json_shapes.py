@@ -1,4 +1,4 @@
-"""What a JSON manifest holds: lines, an array, one object, or objects under keys."""
+"""The shape of a JSON manifest: lines, an array, one object, or objects under keys."""
 
 import json
 import re
@@ -17,17 +17,17 @@ _SHOWN_KEYS = 5
 
 
 def looks_like_json(text: str) -> bool:
-    """Whether a text begins as JSON does, and no prompt with brackets would."""
+    """Whether a text begins like JSON, and not like a prompt with brackets."""
     return bool(_ARRAY.match(text) or _OBJECT.match(text))
 
 
 def json_format(text: str, *, lines: bool = False) -> Literal["json", "jsonl"]:
-    """Whether JSON that begins like this is one value or a value a line.
+    """Whether JSON that begins like this is one value, or one value on each line.
 
-    `lines`: its suffix promises a value a line, which a list may be too.
+    `lines` says that its suffix means one value on each line; then a value may be a list too.
 
     Raises:
-        Broken: an object that is no row, and no rows under keys; or no JSON at all.
+        Broken: an object that is neither a row nor rows under keys, or no JSON at all.
     """
     start = text.lstrip()
     if start.startswith("["):
@@ -63,7 +63,7 @@ def is_one_row(text: str) -> bool:
 
 
 def check_shape(text: str) -> None:
-    """Refuse, in one line, an object that stands for no rows: `Broken`."""
+    """Raise `Broken`, with one line, for an object that has no rows."""
     members = list(_members(text))
     if _has_prompt(members):
         by_columns = [key for key, value in members if _is_prompt(key) and value is dict]
@@ -98,7 +98,7 @@ def _is_prompt(key: str) -> bool:
 
 
 def _members(text: str) -> Iterator[tuple[str, Any]]:
-    """The keys of an object and their values' types, as far as this beginning of it goes."""
+    """The keys of an object and the types of their values, as far as this beginning reaches."""
     at = text.find("{") + 1
     while True:
         at = _end(_BLANKS, text, at)

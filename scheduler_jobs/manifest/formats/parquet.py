@@ -28,20 +28,21 @@ _MOST_METADATA_BYTES = 1 << 26
 _MOST_UNPACKED_BYTES = 1 << 34
 _CHUNK_BYTES = 1 << 20
 _MOST_MEMORY_BYTES = 3 << 29
-"""What unpacking a batch may take. Arrow's allocator maps a gigabyte at a time, used or not, and
-honest writers' pages are of a megabyte."""
+"""The memory that unpacking a batch may take. Arrow's allocator maps a gigabyte at a time, even if
+it is not used. Pages of ordinary writers have a megabyte."""
 _BYTES_A_JSON_BYTE = 8
-"""What a value may take in Arrow for a byte of JSON: a zero is eight bytes."""
+"""The most bytes in Arrow for one byte of JSON: a zero takes eight bytes."""
 _NARROW = re.compile(r"\b(float|halffloat)\b")
-"""How Arrow writes types with floats of four or two bytes in them."""
+"""Arrow's names of types that contain floats of four or two bytes."""
 _MOST_LONG_ROWS = 1000
-"""Rows over the limit at which a file is given up: a dictionary repeats one for a byte each."""
+"""The number of too long rows at which a file is given up. With a dictionary, each of them may take
+only a byte in the file."""
 
 
 def read_parquet(
     stream: IO[bytes], *, check_header: HeaderCheck, max_line_bytes: int
 ) -> Iterator[RawRow | BadRow]:
-    """The rows of a Parquet file; a row's JSON text obeys the limit that a line obeys.
+    """The rows of a Parquet file. A row's JSON text has the same limit as a line.
 
     Raises:
         Broken: truncated, damaged or encrypted, a column twice, no rows, or a bomb.
@@ -73,22 +74,23 @@ def read_parquet(
 
 
 def _opened(stream: IO[bytes]) -> pq.ParquetFile:
-    """The file, its texts left as a dictionary where they are written as one."""
+    """The file, opened so that texts with a dictionary keep it."""
     limits = {
         "thrift_string_size_limit": _MOST_METADATA_BYTES,
         "thrift_container_size_limit": _MOST_METADATA_BYTES // 64,
     }
-    pa.allocate_buffer(1)  # the allocator's first gigabyte is mapped by now
+    pa.allocate_buffer(1)  # maps the allocator's first gigabyte before the limit is set
     with at_most_more(_MOST_MEMORY_BYTES):
         file = pq.ParquetFile(stream, **limits)
         texts = [name for name in file.schema_arrow.names if _is_dictionary(file, name)]
         stream.seek(0)
-        # Else a text that is written once and meant a million times lies in memory a million times.
+        # Without this, a text that a file has once and uses a million times would be in memory a
+        # million times.
         return pq.ParquetFile(stream, read_dictionary=texts, **limits)
 
 
 def _is_dictionary(file: pq.ParquetFile, name: str) -> bool:
-    """Whether a column of texts is written by a dictionary alone, or plain: Arrow keeps those."""
+    """Whether a column of texts has only encodings for which Arrow can keep the dictionary."""
     field = file.schema_arrow.field(name)
     if not pa.types.is_string(field.type):
         return False
@@ -109,15 +111,15 @@ def _batches(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
 
 
 def _may_be_long(values: Any, max_line_bytes: int) -> bool:
-    """Whether a value of this column may be over the limit before it is a Python object."""
+    """Whether values of this column may be over the limit, found before they are Python objects."""
     return bool(values.nbytes > _BYTES_A_JSON_BYTE * max_line_bytes)
 
 
 def spooled(stream: IO[bytes]) -> IO[bytes]:
-    """An unpacked copy of a stream that can't seek: Parquet is read from its end.
+    """An unpacked copy of a stream that can't seek, because Parquet is read from its end.
 
     Raises:
-        Broken: it unpacks to more than a Parquet file ever does.
+        Broken: the unpacked file is too large.
     """
     with contextlib.ExitStack() as stack:
         copy = stack.enter_context(tempfile.TemporaryFile(prefix="imagemill-parquet-"))
@@ -157,7 +159,7 @@ def _check_columns(names: list[str], check_header: HeaderCheck) -> None:
 
 
 def _batch_rows(metadata: Any) -> int:
-    """As many rows as fit a batch's memory, going by the largest row group."""
+    """The number of rows that fit into a batch's memory, estimated from the largest rows."""
     row_bytes = 1
     for n in range(metadata.num_row_groups):
         group = metadata.row_group(n)
@@ -190,7 +192,7 @@ def _row(
                 allowed="text, numbers, dates, lists or objects",
             )
     verbatim = json.dumps(cells, ensure_ascii=False, allow_nan=True)
-    # A character has four bytes at most; counting them costs, so only where it can matter.
+    # A character has at most four bytes. So the bytes are counted only if the limit is in reach.
     if (
         len(verbatim) * 4 > max_line_bytes
         and len(verbatim.encode(errors="replace")) > max_line_bytes
@@ -200,7 +202,7 @@ def _row(
 
 
 def _only(values: Any, at: int) -> Any:
-    """One value of a column, as an array of what it takes alone."""
+    """One value of a column as an array that has only the memory of this value."""
     one = values.slice(at, 1)
     return one.dictionary_decode() if pa.types.is_dictionary(one.type) else one
 
@@ -215,7 +217,7 @@ def _too_long(number: int, max_line_bytes: int) -> BadRow:
 
 
 def _shortened(value: Any, kind: Any) -> Any:
-    """A value whose narrow floats are what their shortest texts say: 7.3, not 7.300000190734863."""
+    """A value with the shortest form of its narrow floats: 7.3, not 7.300000190734863."""
     if pa.types.is_float32(kind) or pa.types.is_float16(kind):
         return _shortest(value, "f" if pa.types.is_float32(kind) else "e")
     if pa.types.is_dictionary(kind):
@@ -261,7 +263,7 @@ def _json(value: Any) -> JSON:
 
 
 def without_nan(value: JSON) -> JSON:
-    """An extra with NaN and infinity as null: Parquet has them where JSON has nothing."""
+    """An extra with NaN and infinity replaced by null: JSON does not have them."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, list):

@@ -13,12 +13,12 @@ _FIELDS = {"positive": "prompt", "negative": "negative_prompt"}
 
 
 def is_blocks(beginning: str) -> bool:
-    """Whether a text file is one of blocks."""
+    """Whether a text file has such blocks."""
     return _BEGIN.search(beginning) is not None
 
 
 def read_blocks(lines: Iterable[Line], *, max_line_bytes: int) -> Iterator[RawRow | BadRow]:
-    """A row for each block; a part may go on over several lines, which are kept."""
+    """A row for each block. A part may have several lines; the line breaks are kept."""
     block: list[Line] = []
     number = size = 0
     for line in lines:

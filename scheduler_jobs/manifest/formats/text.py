@@ -1,4 +1,4 @@
-"""Text manifests: one prompt a line, with the options of the tools that wrote them.
+"""Text manifests: one prompt on each line, with the options of the tools that wrote them.
 
 - A line that starts with `--` is AUTOMATIC1111's "prompts from file": shell-quoted flags.
 - A line with ` --` and a letter in it is kohya's `gen_img`: the prompt, then inline options.
@@ -7,8 +7,8 @@
   in a file with kohya's options lines that start with `#`.
 - A file with lines that start with `positive:` is the Inspire Pack's (`prompt_blocks`).
 
-These tools ignore what they don't know; here it is a finding, since an option that does nothing
-makes pictures that nobody asked for.
+These tools ignore unknown options. Here they are errors, because a picture without the option is
+not the one that was asked for.
 """
 
 import re
@@ -44,7 +44,7 @@ A1111_EXTRAS = frozenset(
         "do_not_save_grid",
     }
 )
-"""Flags about files, kept as extras: they change no picture."""
+"""Flags about files. They change no picture and are kept as extras."""
 
 A1111_INERT: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -57,7 +57,7 @@ A1111_INERT: Mapping[str, frozenset[str]] = MappingProxyType(
         "tiling": frozenset({"false"}),
     }
 )
-"""Flags for what imagemill does not do, and the values that ask for nothing."""
+"""Flags that imagemill does not support, and their values without an effect."""
 
 _COUNTS = ("batch_size", "n_iter")
 _SAMPLER_INDEX = "sampler_index"
@@ -81,7 +81,7 @@ _WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
 def read_text(
     lines: Iterable[Line], *, beginning: str = "", max_line_bytes: int = 1 << 20
 ) -> Iterator[RawRow | BadRow]:
-    """The rows of a text manifest; `beginning` is its first characters, to know its kind by."""
+    """The rows of a text manifest. Its first characters, `beginning`, show which tool wrote it."""
     if is_blocks(beginning):
         yield from read_blocks(lines, max_line_bytes=max_line_bytes)
         return
@@ -157,7 +157,7 @@ def _a1111(text: str) -> dict[str, JSON]:
 
 
 def _a1111_flags(text: str) -> dict[str, str]:
-    """Flags and values: the prompts take words up to the next flag, all others one word."""
+    """Flags and values. The prompts take all words up to the next flag, other flags one word."""
     try:
         words = shlex.split(text)
     except ValueError as error:
