@@ -169,6 +169,8 @@ def _deciding_files(entry: ModelEntry) -> dict[str, Path]:
         if index.is_file():
             files[_CLASS_FILE] = index
     for token, path in entry.embeddings.items():
+        if not path.is_file():
+            raise ModelError(f"model {entry.name}: embedding {token}: {path}: no such file")
         files[f"embeddings/{token}"] = path
     if not files:
         raise ModelError(f"model {entry.name}: {entry.source}: no {_CLASS_FILE} and no weights")

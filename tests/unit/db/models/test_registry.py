@@ -68,17 +68,20 @@ def test_a_missing_registry_file_is_one_line(tmp_path: Path) -> None:
 
 
 def test_what_is_not_here_is_told_apart(tmp_path: Path) -> None:
+    shapes64 = load_registry(Settings.load()).find("shapes64").source
     settings = _settings(
         tmp_path,
         f'[models.hub]\nsource = "x/y"\nrevision = "{REVISION}"\n'
         '[models.folder]\nsource = "./nowhere"\n'
-        '[models.file]\nsource = "./nothing.safetensors"\n',
+        '[models.file]\nsource = "./nothing.safetensors"\n'
+        f'[models.taught]\nsource = "{shapes64}"\nembeddings = {{ "<a>" = "a.safetensors" }}\n',
     )
     registry = load_registry(settings)
     for name, words in (
         ("hub", "imagemill models pull hub"),
         ("folder", "no such folder"),
         ("file", "no such file"),
+        ("taught", "embedding <a>: .*a.safetensors: no such file"),
     ):
         with pytest.raises(ModelError, match=words):
             weights_digest(registry.find(name))
