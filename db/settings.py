@@ -55,12 +55,12 @@ class Settings(BaseSettings):
     )
     s3_endpoint_url: str | None = Field(None, description="S3 endpoint, if it is not AWS")
     s3_checksums: Literal["when_supported", "when_required"] = Field(
-        "when_required", description="when boto3 adds checksums; some stores choke on them"
+        "when_required", description="when boto3 adds checksums; some stores refuse them"
     )
 
     models: Path | None = Field(None, description="the model registry file (TOML)")
     model_cache: Path | None = Field(None, description="folder for pulled models")
-    default_model: str = Field("shapes64", description="the model of rows that name none")
+    default_model: str = Field("shapes64", description="the model of rows without one")
     adapters_folder: Path | None = Field(None, description="folder of LoRA and embedding files")
     inputs_folder: Path | None = Field(None, description="folder of init images and masks")
 
@@ -69,11 +69,11 @@ class Settings(BaseSettings):
         "auto", description="auto is fp16 on a GPU, fp32 on a CPU"
     )
     slots: int | None = Field(
-        None, ge=1, le=512, description="B, the rows of one forward pass; found out if not set"
+        None, ge=1, le=512, description="B, the images of one forward pass; found if not set"
     )
     batches: Batches = Field(
         "continuous",
-        description="recorded: fixed micro-batches, kept; for devices that fail the certificate",
+        description="recorded: fixed micro-batches; for devices that fail the certificate",
     )
     attention: Literal["sdpa", "math", "flash", "efficient", "cudnn"] = Field(
         "sdpa", description="attention kernel; sdpa is torch's own choice"
@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     )
     max_solo_failures: int = Field(3, ge=1, description="failures alone before an image is dead")
     max_solo_losses: int = Field(
-        8, ge=1, description="the same where its worker was lost, which may be anybody's doing"
+        8, ge=1, description="the same if its worker was lost, which may have other causes"
     )
     retry_seconds: float = Field(5, ge=0, description="first wait before a retry; doubles")
     sweep_age_seconds: float = Field(

@@ -54,7 +54,7 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     f"{_CONTROL}.images:show",
                     "Show everything that is known about one image.",
                 ),
-                ("errors", f"{_CONTROL}.errors:errors", "Show what went wrong in a job."),
+                ("errors", f"{_CONTROL}.errors:errors", "Show the errors of a job."),
                 (
                     "contact-sheet",
                     f"{_CONTROL}.sheets:contact_sheet",
@@ -72,7 +72,7 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                 (
                     "cancel",
                     f"{_CONTROL}.job_control:cancel",
-                    "Cancel what a job has not rendered yet.",
+                    "Cancel the images of a job that are not rendered yet.",
                 ),
             ),
             "Prove": (
@@ -84,7 +84,7 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                 (
                     "certify",
                     f"{_GPU}.models:certify",
-                    "Try whether pixels depend on neighbours, slot or order on this device.",
+                    "Test whether pixels depend on neighbours, slot or order on this device.",
                 ),
                 (
                     "roundtrip",
@@ -96,7 +96,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     f"{_CONTROL}.store_check:verify",
                     "Check every file of a job against its recorded hash.",
                 ),
-                ("sweep", f"{_CONTROL}.store_check:sweep", "Find stored files that no image owns."),
+                (
+                    "sweep",
+                    f"{_CONTROL}.store_check:sweep",
+                    "Find stored files that belong to no image.",
+                ),
             ),
             "Models": (
                 ("models", f"{_CONTROL}.models:models", "List the models that manifests may name."),
@@ -112,7 +116,7 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                 ),
             ),
             "Operate": (
-                ("worker", f"{_GPU}.worker:worker", "Render what is queued, until stopped."),
+                ("worker", f"{_GPU}.worker:worker", "Render queued images until stopped."),
                 (
                     "dispatcher",
                     f"{_CONTROL}.services:dispatcher",
@@ -128,7 +132,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     f"{_CONTROL}.services:migrate",
                     "Create or upgrade the database's tables.",
                 ),
-                ("doctor", f"{_CONTROL}.doctor:doctor", "Check the set-up and say how to mend it."),
+                (
+                    "doctor",
+                    f"{_CONTROL}.doctor:doctor",
+                    "Check the set-up and say how to correct it.",
+                ),
             ),
         }.items()
         for name, target, text in entries

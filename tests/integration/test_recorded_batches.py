@@ -282,7 +282,7 @@ def test_a_file_alone_says_what_is_missing(
     samples = reproducing.collect(press.settings, what=[str(files[0])], job=None, sample=0)
     assert reproducing.report(samples, press.settings, as_json=False)
     line = capsys.readouterr().out.splitlines()[0]
-    assert "in a recorded batch, whose other images a file does not name" in line
+    assert "in a recorded batch, and the file does not name the other images" in line
     assert reproducing.report(samples, press.settings, as_json=True)
     assert json.loads(capsys.readouterr().out.splitlines()[0])["alone"] is True
 
@@ -319,7 +319,7 @@ def test_a_row_that_asks_for_another_picture_by_now_is_told(press: Press) -> Non
     press.database.run(lambda session: session.execute(edited))
     one, other = press.verdicts(first.id, follower.id)
     assert one.identical
-    assert other.error == "its row asks for another picture by now"
+    assert other.error == "its row now asks for another picture"
 
 
 def test_who_can_not_be_rendered_any_more_is_told(

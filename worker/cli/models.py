@@ -17,8 +17,8 @@ from imagemill.worker.cli.output_files import check_place
 def pull(names: tuple[str, ...], as_json: bool) -> None:
     """Fetch registered models from the Hugging Face Hub, at their pinned revisions.
 
-    Only safetensors. Gated models need HF_TOKEN. The weights' digest is written into the
-    registry file, and weights that are not it are refused from then on.
+    Only safetensors are fetched. Gated models need HF_TOKEN. The weights' digest is written into
+    the registry file; from then on, other weights are refused.
 
     Example: imagemill models pull sd15
     """
@@ -64,7 +64,7 @@ def certify(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Try whether pixels depend on neighbours, slot or order on this device.
+    """Test whether pixels depend on neighbours, slot or order on this device.
 
     Known rows are rendered in every slot, beside shuffled and NaN neighbours, with and without
     guidance. Exit code 1 if the promise does not hold.

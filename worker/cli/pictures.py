@@ -14,7 +14,9 @@ from imagemill.worker.cli.output_files import check_place
 @click.command()
 @click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--model", "name", help="The registered model (default: the default model).")
-@click.option("--sampler", help="Whose schedule the noise is of (default: the model's).")
+@click.option(
+    "--sampler", help="The sampler whose schedule gives the noise (default: the model's)."
+)
 @click.option(
     "--steps", type=click.IntRange(min=1), default=15, show_default=True, help="Denoising steps."
 )
@@ -45,8 +47,8 @@ def roundtrip(
 ) -> None:
     """Send a picture through a model's autoencoder, as it is and with noise.
 
-    Says how much of it is left (PSNR), and shows it: original, decoded, and decoded with the
-    noise that a variation starting at that step begins from.
+    Prints how much of it is left (PSNR). The output file shows the original, the decoded picture,
+    and the decoded picture with the noise of a variation that starts at --start-step.
 
     Example: imagemill roundtrip picture.png --steps 15 --start-step 10 -o strip.png
     """

@@ -27,10 +27,10 @@ from imagemill.worker.reproducibility.reproduce import Sample, Verdict, reproduc
 from imagemill.worker.shifts.limits import RenderLimits
 
 _ALONE = (
-    "it was rendered in a recorded batch, whose other images a file does not name: "
-    "give its id, or --job, and the database it is in"
+    "it was rendered in a recorded batch, and the file does not name the other images: "
+    "give its id or --job, and its database"
 )
-_NOT_CERTIFIED = f"as its certificate says: bits depend on the batch there; {HOW_TO_KEEP_BITS}"
+_NOT_CERTIFIED = f"its certificate says that bits depend on the batch; {HOW_TO_KEEP_BITS}"
 
 
 _MOST_OF_EITHER = 512

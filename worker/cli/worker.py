@@ -30,16 +30,16 @@ def _plain_name(ctx: click.Context, parameter: click.Parameter, name: str | None
 @click.option(
     "--children",
     type=click.IntRange(min=1),
-    help="Processes that render: one per GPU, on a CPU one per core, if not given.",
+    help="Processes that render (default: one for each GPU, or on a CPU for each core).",
 )
 @click.option(
     "--name", callback=_plain_name, help="The worker's name in Flower (default: the host's)."
 )
 def worker(route: str | None, children: int | None, name: str | None) -> None:
-    """Render what is queued, until stopped.
+    """Render queued images until stopped.
 
-    SIGTERM or Ctrl-C drains: stops at a step boundary and gives back what is held. A service
-    without an answer of its own: its output is its log, in JSON with IMAGEMILL_LOG_FORMAT=json.
+    SIGTERM or Ctrl-C drains the worker: it stops after the current step and gives back its images.
+    Its output is its log, in JSON with IMAGEMILL_LOG_FORMAT=json.
 
     Example: imagemill worker --children 2
     """
@@ -100,12 +100,14 @@ def _gpu_count() -> int:
     metavar="N",
     help="How many of the job's images, chosen at random.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines; the last one is the sum.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON lines; the last one has the totals."
+)
 def reproduce(what: tuple[str, ...], job: str | None, sample: int, as_json: bool) -> None:
     """Render images again and compare the pixels.
 
-    An IMAGE is an id in the database; a FILE (PNG, JPEG or WebP) needs no database. Ends with
-    exit code 1 if pixels differ although the environment is the same, or nothing came out.
+    An IMAGE is an id in the database. A FILE (PNG, JPEG or WebP) needs no database. The exit code
+    is 1 if pixels differ in the same environment, or if an image can't be rendered.
 
     \b
     Example:

@@ -145,7 +145,7 @@ def _render_batches(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdi
         for sample in wanted:
             item = results.get(sample.spec.request_key())
             if item is None:
-                yield _failed(sample, UnknownImage("its row asks for another picture by now"))
+                yield _failed(sample, UnknownImage("its row now asks for another picture"))
             else:
                 yield _verdict(sample, item, engine)
 

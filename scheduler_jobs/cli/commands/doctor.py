@@ -16,7 +16,7 @@ from imagemill.scheduler_jobs.cli.group import GlobalOptions
 @output.json_option
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Check the set-up and say how to mend it.
+    """Check the set-up and say how to correct it.
 
     Settings, database and schema, broker, storage (a test object is written and deleted),
     models, the device that workers here would use, and the workers that are alive. Shows no

@@ -41,7 +41,7 @@ def errors(
     after_row: int | None,
     as_json: bool,
 ) -> None:
-    """Show what went wrong in a job.
+    """Show the errors of a job.
 
     Dead images, counted by code and then one by one with the reason, and the rows that
     --skip-bad-rows left out. With --json `next_image` and `next_row` are what --after and

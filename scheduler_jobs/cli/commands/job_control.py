@@ -87,7 +87,7 @@ def resume(invocation: Invocation, job: str, as_json: bool) -> None:
 @job_argument()
 @output.json_option
 def cancel(invocation: Invocation, job: str, as_json: bool) -> None:
-    """Cancel what a job has not rendered yet.
+    """Cancel the images of a job that are not rendered yet.
 
     Pictures that are done stay. What a worker holds is cancelled when it lets go, within seconds.
 

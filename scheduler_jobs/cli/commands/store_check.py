@@ -66,7 +66,7 @@ def verify(
 )
 @output.json_option
 def sweep(invocation: Invocation, delete: bool, older_than: float | None, as_json: bool) -> None:
-    """Find stored files that no image owns.
+    """Find stored files that belong to no image.
 
     A worker that was killed between storing and recording leaves one, and so does the loser of a
     race. One younger than a day may still be recorded, so it is left alone.
