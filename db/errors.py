@@ -1,7 +1,7 @@
 """All errors that imagemill raises on purpose.
 
     ImagemillError
-    ├── UsageError                what was asked for can't be done as asked      exit 2
+    ├── UsageError                the request can't be fulfilled                 exit 2
     │   ├── SettingsError         a setting is missing or wrong
     │   ├── ManifestError         a manifest has bad rows; carries every problem
     │   ├── UnknownJob            no job by that id or name
@@ -21,7 +21,7 @@
         ├── OutOfMemory           the device's memory is too small for this batch
         ├── BadPixels             the model gave NaN where a picture should be
         ├── InputImageError       an init image or mask can't be used
-        ├── OverLimit             more than a worker may give, or nothing that can be drawn
+        ├── OverLimit             over this worker's limits, or not possible to draw
         └── RowMismatch           a row's request key or group is not its specification's
 
 `code` never changes: it is stored with an attempt and printed with `--json`. `retryable` says
@@ -48,7 +48,7 @@ class ImagemillError(Exception):
 
 
 class UsageError(ImagemillError):
-    """What was asked for can't be done as asked."""
+    """The request can't be fulfilled."""
 
     code = "usage"
     exit_code = 2
@@ -181,7 +181,7 @@ class InputImageError(RenderError):
 
 
 class OverLimit(RenderError):
-    """An image asks for more than this worker may give, or for nothing that can be drawn."""
+    """An image is over this worker's limits, or asks for something that can't be drawn."""
 
     code = "over_limit"
     retryable = False

@@ -262,7 +262,7 @@ def _entry(name: str, table: _ModelTable, base: Path, cache: Path) -> ModelEntry
         if part.revision is None or not _REVISION.fullmatch(part.revision):
             raise ModelError(
                 f"{where}: {part.source} needs revision = the commit's 40 hex digits, so that "
-                "what was looked at is what is loaded"
+                "the revision that you checked is the one that is loaded"
             )
     return entry
 

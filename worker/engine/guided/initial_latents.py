@@ -202,7 +202,7 @@ def _later_timesteps(scheduler: Scheduler, steps: int, strength: float) -> torch
     begin = steps - min(int(steps * strength), steps)
     if begin == steps:
         raise UsageError(
-            f"strength {strength} of {steps} steps leaves none; allowed: at least {1 / steps:.3g}"
+            f"strength {strength} leaves none of {steps} steps; allowed: at least {1 / steps:.3g}"
         )
     order = getattr(scheduler, "order", 1)
     if hasattr(scheduler, "set_begin_index"):
