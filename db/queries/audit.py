@@ -1,7 +1,7 @@
-"""Is the database as it must be? Every promise that SQL can check, counted again from scratch.
+"""Checks every promise that SQL can check, counted again from scratch.
 
-The simulation and the chaos harness call `audit` to find violations, `imagemill doctor` to say
-that there are none. The promises (I1-I8) are those of `docs/states.md`. It reads whole tables.
+The simulation, the chaos harness and other tests call `audit` to find violations; no command does.
+The promises (I1-I8) are those of `docs/states.md`. It reads whole tables.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
-"""What `doctor` checks: each check is a function that says what it found, or raises.
+"""The checks of `doctor`. Each is a function that returns what it found, or raises.
 
-Details never hold a secret: URLs come without passwords, and what a library says in an error is
-searched for the passwords that this process knows.
+Details never contain a secret: URLs come without passwords, and the passwords that this process
+knows are removed from the error messages of libraries.
 """
 
 import os
@@ -44,12 +44,12 @@ from imagemill.scheduler_jobs.cli.invocation import open_database, sqlite_file
 Status = Literal["ok", "failed", "note"]
 
 DEVICE_SECONDS = 120
-"""How long importing torch and finding the device may take."""
+"""The time that importing torch and finding the device may take."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Check:
-    """What one check found. `mend` says what to do if it failed; a note needs nothing done."""
+    """The result of one check. If it failed, `mend` says what to do. A note needs no action."""
 
     name: str
     status: Status
@@ -59,11 +59,11 @@ class Check:
 
 
 class _Note(Exception):
-    """Something worth saying that is no failure."""
+    """A result that is worth saying but is no failure."""
 
 
 def check_settings() -> tuple[Check, Settings | None]:
-    """Whether the settings can be read; nothing else can be checked where they can't."""
+    """Whether the settings can be read. If not, nothing else can be checked."""
     name = "settings"
     try:
         settings = Settings.load()
@@ -77,7 +77,7 @@ def check_settings() -> tuple[Check, Settings | None]:
 
 
 def check_services(settings: Settings, *, embedded: bool) -> Iterator[Check]:
-    """Every other check, one after the other. `embedded`: `--home`, which needs no broker."""
+    """All other checks, one after the other. `embedded` (with `--home`) needs no broker."""
     checks: Sequence[tuple[str, Callable[[Settings], str], str]] = (
         (
             "database",
@@ -109,7 +109,7 @@ def check_services(settings: Settings, *, embedded: bool) -> Iterator[Check]:
 
 
 def worst(checks: Sequence[Check]) -> int:
-    """The exit code that all checks together call for."""
+    """The exit code for all checks together."""
     return max((check.exit_code for check in checks), default=EXIT_OK)
 
 
@@ -210,7 +210,7 @@ def _models(settings: Settings) -> str:
 
 
 def _device(settings: Settings) -> str:
-    """What the worker's side says; asked in a process of its own, because it imports torch."""
+    """The device that the worker's side finds, in its own process, because that imports torch."""
     del settings
     command = [sys.executable, "-P", "-m", "imagemill.worker.models.device"]
     try:

@@ -1,4 +1,4 @@
-"""`doctor`: does the set-up work, and how to mend it."""
+"""`doctor`: checks the set-up."""
 
 import click
 
@@ -18,9 +18,9 @@ from imagemill.scheduler_jobs.cli.group import GlobalOptions
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Check the set-up and say how to correct it.
 
-    Settings, database and schema, broker, storage (a test object is written and deleted),
+    Checks settings, database and schema, broker, storage (a test object is written and deleted),
     models, the device that workers here would use, and the workers that are alive. Shows no
-    passwords. Exit code 3 if a service does not answer, 2 if something else is to be mended.
+    passwords. The exit code is 3 if a service does not answer, 2 if something else is wrong.
 
     \b
     Example:

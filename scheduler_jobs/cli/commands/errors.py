@@ -20,14 +20,14 @@ PROMPT_CHARACTERS = 40
 @click.command()
 @pass_invocation
 @job_argument()
-@click.option("--code", metavar="CODE", help="Only images that died of this.")
+@click.option("--code", metavar="CODE", help="Only images that are dead with this code.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 100_000),
     default=20,
     show_default=True,
     metavar="N",
-    help="Most images, and most rows, to list.",
+    help="The most images, and the most rows, to list.",
 )
 @click.option("--after", type=int, callback=whole(0), metavar="ID", help="Go on after this image.")
 @click.option("--after-row", type=int, callback=whole(0), metavar="N", help="Go on after this row.")
@@ -43,9 +43,9 @@ def errors(
 ) -> None:
     """Show the errors of a job.
 
-    Dead images, counted by code and then one by one with the reason, and the rows that
-    --skip-bad-rows left out. With --json `next_image` and `next_row` are what --after and
-    --after-row take for the next page.
+    Lists its dead images, counted by code and then one by one with the reason, and the rows that
+    --skip-bad-rows left out. With --json, `next_image` and `next_row` are the --after and
+    --after-row of the next page.
 
     \b
     Example:

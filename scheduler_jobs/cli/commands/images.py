@@ -1,4 +1,4 @@
-"""`images` and `show`: finding images, and everything about one."""
+"""`images` and `show`: a list of images, and everything about one image."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, moment
 
 PROMPT_CHARACTERS = 60
-"""How much of a prompt a list shows where no window says how much fits."""
+"""The most characters of a prompt in a list if there is no window that limits it."""
 
 _JOB, _KEY = Column(title="JOB", right=True), Column(title="KEY")
 _SAMPLE, _STEPS = Column(title="N", right=True), Column(title="STEPS", right=True)
@@ -77,8 +77,8 @@ def images(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
 ) -> None:
     """List and filter images.
 
-    Of one job, or of all. The table leaves out what is the same for every image; --json has all.
-    There, `next` is what --after takes for the next page, null on the last one.
+    Lists the images of one job or of all jobs. The table leaves out columns that are the same for
+    every image; --json has all. There, `next` is the --after of the next page, or null.
 
     \b
     Example:
@@ -116,8 +116,8 @@ def images(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
 def show(invocation: Invocation, image: int, as_json: bool) -> None:
     """Show everything that is known about one image.
 
-    Its row as it stood in the manifest, what decides its pixels, where its file is, what
-    rendered it, and its history. IMAGE is the id that `imagemill images` lists.
+    Shows its row in the manifest, its request, its file, the environment that rendered it, and its
+    history. IMAGE is the id that `imagemill images` lists.
 
     \b
     Example:
@@ -139,7 +139,7 @@ def _sampler(name: str) -> str:
 
 
 def _print_images(page: Sequence[ImageReport]) -> None:
-    """The images as a table, without the columns in which nothing differs."""
+    """The images as a table, without the columns that are the same for all of them."""
     listed: list[tuple[Column, list[object], bool]] = [
         (Column(title="IMAGE", right=True), [image.id for image in page], True),
         (_JOB, [image.job_id for image in page], False),
@@ -267,7 +267,7 @@ def _composition(composition: Composition | None) -> str | None:
 
 
 def _certified(certificate: Mapping[str, Any] | None) -> dict[str, str]:
-    """What pixels were found to depend on where the image was rendered."""
+    """The result of the image's certificate, in words."""
     promise = (certificate or {}).get("promise", "independence")
     question = (
         "depends on its recorded batch alone"

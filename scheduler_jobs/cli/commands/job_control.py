@@ -1,4 +1,4 @@
-"""`retry`, `pause`, `resume` and `cancel`: what an operator does to a job."""
+"""`retry`, `pause`, `resume` and `cancel`: the commands that change a job."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,13 +24,13 @@ from imagemill.scheduler_jobs.cli.output import plural
     "codes",
     multiple=True,
     metavar="CODE",
-    help="Only images that died of this; may be repeated.",
+    help="Only images that are dead with this code; may be repeated.",
 )
 @output.json_option
 def retry(invocation: Invocation, job: str, codes: Sequence[str], as_json: bool) -> None:
     """Render a job's dead images again.
 
-    Each becomes ready once more as a new generation; what happened before stays in its history.
+    Each becomes ready again, in a new generation. Its history stays.
 
     \b
     Example:
@@ -59,7 +59,7 @@ def retry(invocation: Invocation, job: str, codes: Sequence[str], as_json: bool)
 def pause(invocation: Invocation, job: str, as_json: bool) -> None:
     """Stop rendering a job until it is resumed.
 
-    Workers give back what they hold within seconds; nothing is lost.
+    Workers give back its images within seconds; nothing is lost.
 
     \b
     Example:
@@ -89,7 +89,8 @@ def resume(invocation: Invocation, job: str, as_json: bool) -> None:
 def cancel(invocation: Invocation, job: str, as_json: bool) -> None:
     """Cancel the images of a job that are not rendered yet.
 
-    Pictures that are done stay. What a worker holds is cancelled when it lets go, within seconds.
+    Finished pictures stay. Images that a worker holds are cancelled within seconds, when it gives
+    them back.
 
     \b
     Example:
@@ -101,7 +102,7 @@ def cancel(invocation: Invocation, job: str, as_json: bool) -> None:
         jobs.cancel,
         target=JobState.CANCELLED,
         as_json=as_json,
-        # Each in a transaction of its own. What is left if we are stopped, the dispatcher does.
+        # Each call has its own transaction. If we are stopped, the dispatcher does the rest.
         go_on=jobs.cancel_stragglers,
     )
 
@@ -115,13 +116,14 @@ def _move(
     as_json: bool,
     go_on: Callable[[Session, int], int] | None = None,
 ) -> None:
-    """Make one transition of a job; being there already is fine, anything else a `UsageError`.
+    """Make one transition of a job. Does nothing if the job is already in the target state.
 
-    `go_on` moves more of its images, until it says that none are left.
+    Raises `UsageError` if its state does not allow the transition. `go_on` is called until it
+    returns 0, to move more of its images.
     """
 
     with invocation.reading() as session:
-        # Looked up once: a second look for `latest`, on a retry, might find another job.
+        # The job is looked up once: on a retry, `latest` might be another job.
         found = find_job(session, reference)
     invocation.database.run(lambda session: transition(session, found.id))
     while go_on is not None and invocation.database.run(lambda session: go_on(session, found.id)):

@@ -1,4 +1,4 @@
-"""`status` and `jobs`: how far jobs are."""
+"""`status` and `jobs`: the progress of jobs."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from imagemill.scheduler_jobs.cli.output import Column, ago, duration, moment, n
 
 SHOWN_GROUPS = 10
 SHOWN_JOBS = 30
-"""Live jobs that a person is shown, those in work before those that wait; `--json` has all."""
+"""The most live jobs that are shown, those in work first. `--json` has all."""
 
 COLUMNS = (
     Column(title="JOB", right=True),
@@ -39,8 +39,8 @@ COLUMNS = (
 def status(invocation: Invocation, job: str | None, as_json: bool) -> None:
     """Show how far the live jobs are, or one job in detail.
 
-    JOB is an id, a name, or `latest`. Without it: every job that is loading, open or paused, and
-    the workers that are alive.
+    JOB is an id, a name, or `latest`. Without it, every job that is loading, open or paused is
+    shown, and the workers that are alive.
 
     \b
     Examples:
@@ -246,7 +246,7 @@ def _print_workers(workers: Sequence[WorkerReport], shifts: int) -> None:
 
 
 def _print_unserved(jobs: Sequence[JobReport], workers: Sequence[WorkerReport]) -> None:
-    """Say which routes nobody works on: their jobs wait for a worker, and not for their turn."""
+    """Name the routes without a worker: their jobs wait for a worker, not for their turn."""
     served = {worker.route for worker in workers if not worker.draining}
     waiting = Counter(job.route for job in jobs if job.state == JobState.OPEN and job.counts.ready)
     for route, count in sorted(waiting.items()):
@@ -273,7 +273,7 @@ def _cells(job: JobReport) -> tuple[object, ...]:
 
 
 def _left(job: JobReport) -> str | None:
-    """The remaining time; `starting` while a worker has images and has finished too few to tell."""
+    """The remaining time; `starting` if a worker has images but has finished too few to know."""
     if job.eta_seconds is not None:
         return duration(job.eta_seconds)
     return "starting" if job.state == JobState.OPEN and job.counts.leased else None

@@ -1,4 +1,4 @@
-"""`run`, `plan` and `submit`: what starts with a manifest."""
+"""`run`, `plan` and `submit`: the commands that read a manifest."""
 
 import signal
 from collections.abc import Iterator, Sequence
@@ -50,8 +50,8 @@ def plan(
 ) -> None:
     """Check a manifest and say what it would render.
 
-    Reads every row and changes nothing. Bad rows are listed and end the command with exit code
-    2. MANIFEST is a file (CSV, TSV, JSONL, JSON, Parquet, text, also compressed), `-` for standard
+    Reads every row and changes nothing. Bad rows are listed, and the exit code is then 2.
+    MANIFEST is a file (CSV, TSV, JSONL, JSON, Parquet, text, also compressed), `-` for standard
     input, or s3://bucket/key.
 
     \b
@@ -76,8 +76,8 @@ def plan(
 def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) -> None:
     """Queue a manifest for the workers.
 
-    Nothing is queued unless every row is good (or --skip-bad-rows). Submitting the same manifest
-    with the same options again adds nothing. MANIFEST is a file, `-` for standard input, or
+    If a row is bad, nothing is queued (except with --skip-bad-rows). The same manifest with the
+    same options adds nothing the second time. MANIFEST is a file, `-` for standard input, or
     s3://bucket/key.
 
     \b
@@ -114,7 +114,7 @@ def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) ->
 @click.option(
     "--picture-name",
     metavar="TEMPLATE",
-    help="How files in DIR/pictures are called, such as {key}-{sampler}-{seed}.",
+    help="The names of the files in DIR/pictures, such as {key}-{sampler}-{seed}.",
 )
 @submission_options
 @output.json_option
@@ -130,14 +130,14 @@ def run(
     """Render a manifest here and now, with no server.
 
     Starts a private broker and a worker, renders every image into DIR, and stops them. After
-    Ctrl-C the same command goes on where it stopped. `imagemill --home DIR …` looks at the
-    result. Ends with exit code 1 if some images could not be rendered.
+    Ctrl-C the same command goes on where it stopped. `imagemill --home DIR …` shows the result.
+    The exit code is 1 if some images could not be rendered.
 
     \b
     Example:
       imagemill run prompts.csv --out pictures
     """
-    # Starting servers is this command's alone; `plan` need not wait for their modules.
+    # Only this command starts servers, so `plan` need not wait for their modules.
     from imagemill.scheduler_jobs.local import run as embedded_run  # noqa: PLC0415  # see above
 
     out = out or invocation.home
@@ -178,10 +178,10 @@ def run(
 
 @contextmanager
 def _answering(view: ProgressView) -> Iterator[None]:
-    """Answer Ctrl-C at once, before it is passed on as usual."""
+    """Print an answer to Ctrl-C at once, before the signal is handled as usual."""
 
     def answer(number: int, frame: FrameType | None) -> None:
-        # Python refuses to write to a stream that it is just writing to; then so be it.
+        # Python refuses to write to a stream during another write. Then there is no answer.
         with suppress(RuntimeError):
             view.stopping()
         signal.default_int_handler(number, frame)
@@ -194,7 +194,7 @@ def _answering(view: ProgressView) -> Iterator[None]:
 
 
 def _note(counts: Counts) -> str:
-    # Loading a model takes long enough to look like nothing is happening.
+    # Loading a model takes so long that it looks as if nothing happens.
     return "starting the worker" if counts.pending and not counts.leased else ""
 
 
@@ -314,7 +314,7 @@ def _print_submission(submission: Submission) -> None:
 
 
 def _print_foreign(found: Sequence[ForeignRows]) -> None:
-    """Say how many rows hold another tool's syntax, a line for each kind of it."""
+    """Print how many rows have another tool's syntax, one line for each kind."""
     for each in found:
         rows = ", ".join(
             f"row {row}: {output.shortened(piece, SHOWN_PIECE_CHARACTERS)}"

@@ -1,4 +1,4 @@
-"""`dispatcher`, `flower` and `migrate`: what an installation runs."""
+"""`dispatcher`, `flower` and `migrate`: the commands of an installation."""
 
 import os
 import secrets
@@ -19,11 +19,11 @@ from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 
 BASIC_AUTH = "IMAGEMILL_FLOWER_BASIC_AUTH"
-"""user:password of Flower's page; not one of `Settings`, because nothing else may see it."""
+"""user:password of Flower's page. It is not in `Settings`, because no other part may see it."""
 
 
 TASK_COLUMNS = "name,kwargs,state,result,received,runtime,worker"
-"""What Flower's list of shifts shows: the route, and the report of what was rendered."""
+"""The columns of Flower's list of shifts: the route, and the report of the shift."""
 
 
 @click.command()
@@ -60,14 +60,14 @@ def migrate(invocation: Invocation, as_json: bool) -> None:
 def dispatcher(invocation: Invocation, once: bool, as_json: bool) -> None:
     """Keep workers busy and rescue lost images.
 
-    Wakes workers while there is work, gives back what dead workers held, finishes jobs. One is
-    enough; a second does no harm. Ends on SIGTERM or Ctrl-C.
+    Wakes workers while there is work, releases the images of dead workers, and finishes jobs. One
+    is enough; a second does no harm. Ends on SIGTERM or Ctrl-C.
 
     \b
     Example:
       imagemill dispatcher
     """
-    # Celery takes longer to import than the other commands here take to run.
+    # Importing Celery takes longer than the other commands here take to run.
     from imagemill.db.broker.wake_ups import warn_of_broker  # noqa: PLC0415  # see above
     from imagemill.scheduler_jobs.dispatcher import Dispatcher  # noqa: PLC0415  # see above
 
@@ -93,9 +93,9 @@ def dispatcher(invocation: Invocation, once: bool, as_json: bool) -> None:
 def flower(invocation: Invocation, address: str, port: int, as_json: bool) -> None:
     """Serve Flower, the web page of the Celery workers.
 
-    Asks for the user and password in IMAGEMILL_FLOWER_BASIC_AUTH (user:password); without it, a
-    password is made up and shown once. Flower leaves /metrics and /healthcheck open to whoever
-    reaches the port: bind it to loopback or put it behind a proxy.
+    Asks for the user and password in IMAGEMILL_FLOWER_BASIC_AUTH (user:password). Without it, a
+    password is generated and shown once. Flower's /metrics and /healthcheck ask for no password:
+    let it listen on loopback, or put it behind a proxy.
 
     \b
     Example:
@@ -124,7 +124,7 @@ def flower(invocation: Invocation, address: str, port: int, as_json: bool) -> No
     environment = os.environ | {"FLOWER_BASIC_AUTH": login}
     command = [sys.executable, "-P", "-m", "imagemill.db.broker.celery_app", "flower"]
     options = [f"--address={address}", f"--port={port}", f"--tasks-columns={TASK_COLUMNS}"]
-    # Else Flower would run a `flowerconfig.py` of the working folder.
+    # Without this, Flower would run a `flowerconfig.py` of the working folder.
     options.append(f"--conf={os.devnull}")
     os.execve(sys.executable, [*command, *options], environment)  # noqa: S606  # argv is ours
 

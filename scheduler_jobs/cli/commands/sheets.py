@@ -23,7 +23,7 @@ _FORMATS |= {".webp": ("WEBP", 16_383)}
 """The formats by suffix, with the longest side that a file may have."""
 
 _MOST_PIXELS = 150_000_000
-"""Of one page: half a gigabyte of memory, and less than what viewers call a bomb."""
+"""The most pixels of a page: half a gigabyte of memory, and fewer than viewers refuse as a bomb."""
 
 
 @click.command(name="contact-sheet")
@@ -76,8 +76,8 @@ def contact_sheet(  # noqa: PLR0913, PLR0917 - click passes one argument per opt
 ) -> None:
     """Put a job's pictures on one page.
 
-    With their ids, prompts and what differs between them; a dead image shows why it is dead.
-    More than 1,000 pictures make several pages.
+    Shows their ids, their prompts and the values in which they differ. A dead image shows why it is
+    dead. More than 1,000 pictures make several pages.
 
     \b
     Example:
@@ -108,7 +108,7 @@ def contact_sheet(  # noqa: PLR0913, PLR0917 - click passes one argument per opt
 
 
 def _images_a_page(file: Path, columns: int, tile: int) -> int:
-    """How many images a page may have; a `UsageError` if there can be no such page."""
+    """The number of images on a page. Raises `UsageError` if such a page is impossible."""
     if file.suffix.lower() not in _FORMATS:
         raise UsageError(f"{file}: a sheet can be written as {', '.join(_FORMATS)}")
     name, longest = _FORMATS[file.suffix.lower()]

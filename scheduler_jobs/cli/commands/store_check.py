@@ -1,4 +1,4 @@
-"""`verify` and `sweep`: the store held against the database."""
+"""`verify` and `sweep`: compare the store with the database."""
 
 from dataclasses import asdict
 
@@ -21,7 +21,7 @@ SHOWN = 20
 @pass_invocation
 @job_argument()
 @click.option(
-    "--requeue", is_flag=True, help="Remove what is damaged, and render it and the missing again."
+    "--requeue", is_flag=True, help="Remove damaged files; render damaged and missing ones again."
 )
 @output.json_option
 @click.pass_context
@@ -30,7 +30,7 @@ def verify(
 ) -> None:
     """Check every file of a job against its recorded hash.
 
-    Ends with exit code 1 if files are missing or damaged and not requeued.
+    The exit code is 1 if files are missing or damaged and not requeued.
 
     \b
     Example:
@@ -62,14 +62,14 @@ def verify(
     "--older-than",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Leave younger ones alone (default: a day, IMAGEMILL_SWEEP_AGE_SECONDS).",
+    help="Only files older than this (default: a day, IMAGEMILL_SWEEP_AGE_SECONDS).",
 )
 @output.json_option
 def sweep(invocation: Invocation, delete: bool, older_than: float | None, as_json: bool) -> None:
     """Find stored files that belong to no image.
 
-    A worker that was killed between storing and recording leaves one, and so does the loser of a
-    race. One younger than a day may still be recorded, so it is left alone.
+    A worker that was killed after storing and before recording leaves such a file, and so does
+    the slower of two workers with the same image. Files younger than a day may still be recorded.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""The options that say what to render: shared by `run`, `plan` and `submit`."""
+"""The options that `run`, `plan` and `submit` share: they say what to render."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
@@ -55,8 +55,8 @@ PARAMETER_FLAGS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "refiner_start": ("--refiner-start", "X", "Where the refiner goes on; 1 leaves it out."),
     }
 )
-"""A flag for every field of `Parameters` but `seed`: `--seed` is the job's, which rows derive
-theirs from."""
+"""A flag for every field of `Parameters` except `seed`: `--seed` is the job's seed, from which rows
+derive theirs."""
 
 _PREFIX = "parameter_"
 
@@ -79,7 +79,7 @@ _JOB_OPTIONS = (
         "--format",
         "manifest_format",
         type=click.Choice(FORMATS),
-        help="The manifest's format; found out if left out.",
+        help="The manifest's format; without it the content decides.",
     ),
     click.option(
         "--name",
@@ -109,17 +109,17 @@ _JOB_OPTIONS = (
         "--defaults",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="TOML file of parameters that neither row nor flag says.",
+        help="TOML file of parameters, for values that neither row nor flag sets.",
     ),
     click.option(
         "--literal-words",
         is_flag=True,
-        help="Take nan, None, NULL and their like as prompts, not as missing ones.",
+        help="Take nan, None, NULL and similar words as prompts, not as missing texts.",
     ),
     click.option(
         "--strict",
         is_flag=True,
-        help="Refuse rows whose prompts hold another tool's syntax, such as --ar 16:9.",
+        help="Refuse rows whose prompts have another tool's syntax, such as --ar 16:9.",
     ),
     click.option("--skip-bad-rows", is_flag=True, help="Record bad rows and render the others."),
 )
@@ -136,7 +136,7 @@ _EXPANSION_OPTIONS = (
         type=click.Choice(get_args(Variants)),
         default="off",
         show_default=True,
-        help="What is made of {a|b}, {1..5} and __wildcards__ in prompts.",
+        help="How to read {a|b}, {1..5} and __wildcards__ in prompts.",
     ),
     click.option(
         "--draws",
@@ -144,7 +144,7 @@ _EXPANSION_OPTIONS = (
         callback=whole(1),
         default=1,
         metavar="N",
-        help="Prompts drawn of each row with --variants sample.",
+        help="Prompts to draw for each row with --variants sample.",
     ),
     click.option(
         "--wildcards",
@@ -156,7 +156,7 @@ _EXPANSION_OPTIONS = (
 
 
 class ManifestCommand(click.Command):
-    """A command whose help lists the parameters of images in a section of their own."""
+    """A command whose help has a section of its own for the parameters of images."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections."""
@@ -176,7 +176,7 @@ class ManifestCommand(click.Command):
 def submission_options(
     command: Callable[Concatenate[Invocation, SubmissionRequest, P], T],
 ) -> Callable[Concatenate[Invocation, P], T]:
-    """Add the options, and hand them to the command as one `SubmissionRequest`."""
+    """Add the options to a command, and pass them to it as one `SubmissionRequest`."""
 
     def called(invocation: Invocation, *args: P.args, **kwargs: P.kwargs) -> T:
         request = _request(kwargs, invocation.settings)
@@ -190,7 +190,7 @@ def submission_options(
 
 
 def _parameter_options() -> Sequence[Callable[[Any], Any]]:
-    # Values stay text: cells, flags and files are all read by the rules of `Parameters`.
+    # Values stay text here. `Parameters` reads cells, flags and files by the same rules.
     return tuple(
         click.option(flag, _PREFIX + name, metavar=metavar, help=text)
         for name, (flag, metavar, text) in PARAMETER_FLAGS.items()
@@ -198,7 +198,7 @@ def _parameter_options() -> Sequence[Callable[[Any], Any]]:
 
 
 def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
-    """Take the shared options out of a command's, as a request."""
+    """Remove the shared options from a command's options, and return them as a request."""
     _check_expansion(options)
     flags = {name: options.pop(_PREFIX + name) for name in PARAMETER_FLAGS}
     limits = Limits.from_settings(settings)
@@ -226,7 +226,7 @@ def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
 
 
 def _check_expansion(options: Mapping[str, Any]) -> None:
-    """Refuse options of prompt variants that would have no effect."""
+    """Raise a usage error for options of variants that would have no effect."""
     if options["variants"] != "off":
         return
     for name in ("wildcards", "draws"):
@@ -236,7 +236,7 @@ def _check_expansion(options: Mapping[str, Any]) -> None:
 
 
 def _agreeing(defaults: Parameters, limits: Limits) -> Parameters:
-    """The layered parameters; a usage error where flags and file contradict each other."""
+    """The layered parameters. Raises a usage error if flags and file contradict each other."""
     try:
         defaults.check(limits)
     except ValueError as bad:
@@ -247,7 +247,7 @@ def _agreeing(defaults: Parameters, limits: Limits) -> Parameters:
 def _columns(mapping: Sequence[str], extra: Sequence[str]) -> dict[str, str]:
     columns = dict.fromkeys(extra, EXTRA)
     for text in mapping:
-        # A column's name may hold "=", a field's never does.
+        # A column's name may contain "=", a field's name never does.
         column, equals, field = text.rpartition("=")
         if not equals or not column or not field:
             raise click.BadParameter(f"{text!r}; expected COLUMN=FIELD", param_hint="--map")

@@ -1,4 +1,4 @@
-"""`watch`: following a job until it ends."""
+"""`watch`: follows a job until it ends."""
 
 import sys
 from time import sleep
@@ -38,9 +38,9 @@ def watch(
 ) -> None:
     """Follow a job until it ends.
 
-    Shows images/s and the remaining time: a bar on a terminal, else a line every few seconds,
-    with --json an object at every look, the last one final. Ctrl-C ends the watching, not the
-    job. Exit code 1 if images are dead or the job was cancelled or rejected.
+    Shows images/s and the remaining time: a bar on a terminal, otherwise a line every few seconds.
+    With --json it prints an object at every look. Ctrl-C ends the watching, not the job. The exit
+    code is 1 if images are dead or the job was cancelled or rejected.
 
     \b
     Example:
@@ -65,7 +65,7 @@ def watch(
 
 
 def warn_unserved(session: Session, route: str) -> None:
-    """Say on standard error that no live worker takes this route, if that is so."""
+    """Print a warning on standard error if no live worker takes this route."""
     if not is_served(session, route):
         output.line(
             f"no live worker takes the route {route}: nothing is rendered until "
