@@ -194,7 +194,7 @@ def test_the_same_manifest_in_continuous_batches_is_not_and_the_verdict_says_so(
     assert any(verdict.broken for verdict in press.verdicts(*backwards))
     samples = reproducing.collect(press.settings, what=backwards, job=None, sample=0)
     assert not reproducing.report(samples, press.settings, as_json=False)
-    assert "bits depend on the batch there; IMAGEMILL_BATCHES=recorded" in capsys.readouterr().out
+    assert "bits depend on the batch; IMAGEMILL_BATCHES=recorded" in capsys.readouterr().out
     environment = _environment(press, job)
     with press.database.reading() as session:
         certificate = environments.certificate(session, environment)
