@@ -11,9 +11,11 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,9 @@ TESTS = (
 
 NOT_FOR_TESTS = frozenset({"boto3-stubs", "import-linter", "mypy", "ruff", "peft"})
 """Of the packages for development: those that check the code, and what needs torch."""
+
+_building = threading.Lock()
+"""Our own package is built in the source folder: by one at a time."""
 
 _ASK = (
     "import os, sys; print(sys.implementation.name, '%d.%d.%d' % sys.version_info[:3],"
@@ -125,7 +130,8 @@ def prepare(interpreter: Interpreter, needed: Sequence[str]) -> Path:
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-compile"]
     pip += ["--disable-pip-version-check", "--constraint", ROOT / "constraints.txt"]
     subprocess.run([*pip, *needed], check=True)  # noqa: S603  # packages of our own files
-    subprocess.run([*pip, "--no-deps", "--editable", ROOT], check=True)  # noqa: S603  # ourselves
+    with _building:
+        subprocess.run([*pip, "--no-deps", "--editable", ROOT], check=True)  # noqa: S603  # ourselves
     stamp.write_text(state)
     return python
 
@@ -150,11 +156,15 @@ def main() -> None:
         if (major, minor) not in here:
             print(f"Python {major}.{minor}: skipped, there is none on this machine", flush=True)
     failed = []
-    for each in found:
+    needed = requirements()
+    # pip works on one core; two environments at a time keep a small machine busy.
+    installing = ThreadPoolExecutor(max_workers=options.processes)
+    environments = {each: installing.submit(prepare, each, needed) for each in found}
+    for each, environment in environments.items():
         started = time.monotonic()
         print(f"Python {each.name}: {each.file}", flush=True)
         try:
-            status = run_tests(prepare(each, requirements()), options.processes)
+            status = run_tests(environment.result(), options.processes)
         except subprocess.CalledProcessError as error:
             print(f"its environment could not be made: {error}", file=sys.stderr)
             status = error.returncode

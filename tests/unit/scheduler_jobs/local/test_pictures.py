@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imagemill.db.errors import UsageError
@@ -77,7 +77,7 @@ def test_a_name_that_is_no_column_is_refused():
     check_columns(PictureNames("{mood}{row}"), IMAGE.extras)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.text(), min_size=1, max_size=8), st.sampled_from(["{prompt}", "{key}", "{mood}"])
 )

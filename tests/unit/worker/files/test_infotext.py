@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from imagemill.db.specs import Adapter, ImageSpec
@@ -125,7 +125,7 @@ def writable(text: str) -> str:
     return re.sub("[\0\ud800-\udfff]", "\ufffd", text)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     prompt=st.text().filter(lambda t: "Negative prompt:" not in t),
     negative=st.text(),
@@ -147,7 +147,7 @@ def test_prompts_and_values_round_trip(prompt, negative, model):
     assert parsed.parameters["Model"] == writable(model)
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(prompt=st.text(alphabet="a😀é\n", min_size=200, max_size=400))
 def test_a_shortened_text_fits_and_keeps_its_parameters(prompt):
     text = infotext(spec(prompt=prompt), version="0.1")
