@@ -30,14 +30,14 @@ if sys.argv[2] == "hangs":
 """
 
 PARENT = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from imagemill.worker.process import drain
 file = drain.prepare_parent()
 import signal
 def told(number, frame):
     drain.tell_children()
-    print("told", file.exists(), flush=True)
+    os.write(1, f"told {file.exists()}\\n".encode())  # the main thread may be inside print
 signal.signal(signal.SIGTERM, told)
 if len(sys.argv) > 1:
     drain.watch_notice(Path(sys.argv[1]))
