@@ -56,7 +56,7 @@ def insert(mill: Mill, images: int) -> dict[str, float]:
         ]
         specs = [spec(f"a red circle, number {row.number}") for row in rows]
         started = time.perf_counter()
-        ids = job_rows.insert_rows(session, job, rows, [0] * CHUNK)
+        ids = job_rows.insert_rows(session, job, rows)
         between = time.perf_counter()
         job_rows.insert_images(
             session, job, [(row_id, 0, each) for row_id, each in zip(ids, specs, strict=True)]

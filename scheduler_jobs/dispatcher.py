@@ -84,7 +84,7 @@ class Dispatcher:
         A `DatabaseError` if the database stays away; a broker's absence is logged.
         """
         rescued = self._database.run(lambda session: shifts.rescue(session, policy=self._policy))
-        cancelled, finished = self._database.run(_settle)
+        cancelled, finished = self._database.run(_finish)
         folded = self._database.run(tallies.fold)
         done = Round(
             rescued=rescued,
@@ -119,7 +119,7 @@ class Dispatcher:
         return published
 
 
-def _settle(session: Session) -> tuple[int, int]:
+def _finish(session: Session) -> tuple[int, int]:
     return jobs.cancel_stragglers(session), jobs.finish_jobs(session)
 
 

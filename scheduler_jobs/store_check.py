@@ -11,9 +11,10 @@ from itertools import islice
 from imagemill.db.database import Database
 from imagemill.db.errors import ObjectMissing
 from imagemill.db.queries import jobs
-from imagemill.db.queries.objects import RecordedObject, known_keys, objects_of_job
+from imagemill.db.queries.objects import known_keys, objects_of_job
 from imagemill.db.storage import Storage, StoredObject
 from imagemill.db.storage.inputs import INPUTS
+from imagemill.db.tables import Object
 
 PAGE = 500
 """Objects asked of the database at a time."""
@@ -115,18 +116,18 @@ def _ours(item: StoredObject) -> bool:
     return not item.key.startswith(f"{INPUTS}/")
 
 
-def _pages(database: Database, job_id: int) -> Iterator[list[RecordedObject]]:
+def _pages(database: Database, job_id: int) -> Iterator[list[Object]]:
     after = 0
     while True:
         with database.reading() as session:
             page = objects_of_job(session, job_id, limit=PAGE, after=after)
         if not page:
             return
-        yield page
-        after = page[-1].image_id
+        yield [stored for _, stored in page]
+        after, _ = page[-1]
 
 
-def _damage(storage: Storage, item: RecordedObject) -> Damage | None:
+def _damage(storage: Storage, item: Object) -> Damage | None:
     try:
         body = storage.get(item.object_key)
     except ObjectMissing:

@@ -50,7 +50,6 @@ class Claimed:
     job_id: int
     group_id: int
     request_key: str
-    generation: int
     solo: bool
     spec: ImageSpec
     problem: str | None = None
@@ -279,7 +278,6 @@ def _claim_from(
             Image.job_id,
             Image.group_id,
             Image.request_key,
-            Image.generation,
             Image.suspect,
             Image.options,
             *SPEC_COLUMNS,
@@ -302,7 +300,6 @@ def _claimed(row: Any, digest: str) -> Claimed:
         job_id=row.job_id,
         group_id=row.group_id,
         request_key=row.request_key,
-        generation=row.generation,
         solo=row.suspect,
         spec=spec,
         problem=problem,

@@ -92,7 +92,7 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoredFile:
+class ObjectReport:
     """An image's file: where it is, its hashes, and what rendered it (in `seconds`).
 
     `composition` is the micro-batch that it was rendered in, where that was recorded.
@@ -134,7 +134,7 @@ class ImageDetail:
     template: str | None
     extras: dict[str, Any]
     verbatim: str
-    file: StoredFile | None
+    file: ObjectReport | None
     history: tuple[Event, ...] = field(default=())
 
 
@@ -256,7 +256,7 @@ def _report(
     )
 
 
-def _stored_file(session: Session, object_id: int) -> StoredFile:
+def _stored_file(session: Session, object_id: int) -> ObjectReport:
     stored, environment, batch = session.execute(
         select(Object, Environment, CompositionRow)
         .join(Environment, Environment.id == Object.environment_id)
@@ -270,7 +270,7 @@ def _stored_file(session: Session, object_id: int) -> StoredFile:
             request_keys=tuple(batch.request_keys),
             image_ids=tuple(batch.image_ids),
         )
-    return StoredFile(
+    return ObjectReport(
         object_key=stored.object_key,
         uri=object_uri(store_address(session), stored),
         sha256=stored.sha256,

@@ -20,13 +20,17 @@ from imagemill.db.tables import Group, Image, Job, Model, Row
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewRow:
-    """A manifest row to insert. A bad one has a `problem`, and neither key nor images."""
+    """A manifest row to insert. A bad one has a `problem`, and neither key nor images.
+
+    `key_occurrence` counts the rows of the job with the same key base that come before.
+    """
 
     number: int
     line: int
     verbatim: str
     extras: Mapping[str, Any]
     key_base: str | None
+    key_occurrence: int = 0
     template: str | None = None
     problem: str | None = None
 
@@ -50,10 +54,8 @@ def count_key_bases(session: Session, job_id: int, bases: Collection[str]) -> Co
     return Counter({base: count for base, count in rows if base is not None})
 
 
-def insert_rows(
-    session: Session, job: Job, rows: Sequence[NewRow], occurrences: Sequence[int]
-) -> list[int]:
-    """Insert manifest rows, each with the occurrence of its key base; their ids, in order."""
+def insert_rows(session: Session, job: Job, rows: Sequence[NewRow]) -> list[int]:
+    """Insert manifest rows; their ids, in order."""
     if not rows:
         return []
     values = [
@@ -62,13 +64,13 @@ def insert_rows(
             "number": row.number,
             "line": row.line,
             "key_base": row.key_base,
-            "key_occurrence": occurrence,
+            "key_occurrence": row.key_occurrence,
             "verbatim": row.verbatim,
             "extras": dict(row.extras),
             "template": row.template,
             "problem": row.problem,
         }
-        for row, occurrence in zip(rows, occurrences, strict=True)
+        for row in rows
     ]
     insert_many(session, Row, values)
     numbers = [row.number for row in rows]
@@ -93,8 +95,8 @@ def insert_images(
     added: Counter[tuple[int, int, ImageState]] = Counter()
     values = []
     for key, group_key, (row_id, sample_index, spec) in zip(keys, group_keys, images, strict=True):
-        known = objects.get(key)
-        state = ImageState.READY if known is None else ImageState.DONE
+        object_id, outcome = objects.get(key, (None, None))
+        state = ImageState.READY if object_id is None else ImageState.DONE
         group_id = groups[group_key]
         added[job.id, group_id, state] += 1
         values.append(
@@ -106,8 +108,8 @@ def insert_images(
                 "group_id": group_id,
                 "request_key": key,
                 "state": state.value,
-                "object_id": None if known is None else known.id,
-                "outcome": None if known is None else known.outcome,
+                "object_id": object_id,
+                "outcome": outcome,
             }
         )
     insert_many(session, Image, values)

@@ -21,8 +21,8 @@ _FINISHABLE = (JobState.OPEN, JobState.PAUSED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StoredImage:
-    """A file that is in storage now, to be recorded. Sizes in pixels and bytes.
+class NewObject:
+    """An object to record: its file is in storage now. Sizes in pixels and bytes.
 
     `composition` is the recorded micro-batch that it was rendered in, if it was.
     """
@@ -42,30 +42,8 @@ class StoredImage:
     composition: Composition | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KnownObject:
-    """An object that exists, as the images that ask for it refer to it."""
-
-    id: int
-    outcome: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RecordedObject:
-    """An object's row: what the store should hold. `size_bytes` is the file's length.
-
-    `image_id` is the first image of the job that asked which has it.
-    """
-
-    id: int
-    image_id: int
-    object_key: str
-    sha256: str
-    size_bytes: int
-
-
 def complete(
-    session: Session, *, shift_id: int, environment_id: int, stored: Collection[StoredImage]
+    session: Session, *, shift_id: int, environment_id: int, stored: Collection[NewObject]
 ) -> int:
     """Make every image done that waits for one of these files; how many became done.
 
@@ -95,9 +73,9 @@ def finish_known(session: Session, *, shift_id: int, request_keys: Collection[st
     return _finish(session, shift_id=shift_id, keys=sorted(known))
 
 
-def find_objects(session: Session, request_keys: Collection[str]) -> dict[str, KnownObject]:
-    """The objects that exist already, by request key."""
-    found: dict[str, KnownObject] = {}
+def find_objects(session: Session, request_keys: Collection[str]) -> dict[str, tuple[int, str]]:
+    """The id and the outcome of the objects that exist already, by request key."""
+    found: dict[str, tuple[int, str]] = {}
     keys = list(request_keys)
     for start in range(0, len(keys), _KEYS_A_QUERY):
         wanted = keys[start : start + _KEYS_A_QUERY]
@@ -106,17 +84,17 @@ def find_objects(session: Session, request_keys: Collection[str]) -> dict[str, K
                 among(session, Object.request_key, wanted)
             )
         )
-        found |= {row.request_key: KnownObject(id=row.id, outcome=row.outcome) for row in rows}
+        found |= {key: (object_id, outcome) for key, object_id, outcome in rows}
     return found
 
 
 def objects_of_job(
     session: Session, job_id: int, *, limit: int, after: int = 0
-) -> list[RecordedObject]:
+) -> list[tuple[int, Object]]:
     """The objects of a job's done images, in the order of these, from the image after `after`.
 
-    Each object once: with the first of the job's images that share it. So a page costs the same
-    however far in, and a job of any size is read once.
+    Each object stands once, with the id of the first of the job's images that share it. So a page
+    costs the same however far in, and a job of any size is read once.
     """
     twin = aliased(Image)
     shared = exists().where(
@@ -129,16 +107,7 @@ def objects_of_job(
         .order_by(Image.id)
         .limit(limit)
     )
-    return [
-        RecordedObject(
-            id=stored.id,
-            image_id=image_id,
-            object_key=stored.object_key,
-            sha256=stored.sha256,
-            size_bytes=stored.size_bytes,
-        )
-        for image_id, stored in rows
-    ]
+    return [(image_id, stored) for image_id, stored in rows]
 
 
 def known_keys(session: Session, object_keys: Collection[str]) -> set[str]:
@@ -149,7 +118,7 @@ def known_keys(session: Session, object_keys: Collection[str]) -> set[str]:
 
 
 def _record_compositions(
-    session: Session, stored: Collection[StoredImage]
+    session: Session, stored: Collection[NewObject]
 ) -> dict[Composition | None, int | None]:
     """The ids of the compositions of these files, each recorded once; None for none."""
     digests = {

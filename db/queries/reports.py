@@ -89,7 +89,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BadRow:
+class BadRowReport:
     """A manifest row that asked for nothing that could be rendered."""
 
     number: int
@@ -268,14 +268,14 @@ def count_waiting(session: Session, job_id: int) -> Waiting | None:
 
 def list_bad_rows(
     session: Session, job_id: int, *, limit: int, after: int | None = None
-) -> list[BadRow]:
+) -> list[BadRowReport]:
     """A job's bad rows by number, from the one after `after`."""
     query = select(Row.number, Row.line, Row.problem, Row.verbatim).where(
         Row.job_id == job_id, Row.problem.is_not(None), Row.number > (after or 0)
     )
     rows = session.execute(query.order_by(Row.number).limit(limit))
     return [
-        BadRow(number=number, line=line, problem=problem or "", verbatim=verbatim)
+        BadRowReport(number=number, line=line, problem=problem or "", verbatim=verbatim)
         for number, line, problem, verbatim in rows
     ]
 

@@ -20,40 +20,14 @@ Variants = Literal["off", "all", "sample"]
 
 __all__ = [
     "NO_GRID",
-    "ExpandedRow",
     "Expansion",
     "Grid",
     "Templates",
     "Variants",
     "expand",
     "parse_grid",
+    "seed_base",
 ]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExpandedRow:
-    """One cell of a row: the row with a resolved prompt and the parameters of one grid cell.
-
-    `template` is the prompt as the manifest has it, None where it is the prompt. `variant`
-    counts the row's prompts from 0, `cell` the grid's cells.
-    """
-
-    row: ManifestRow
-    template: str | None
-    variant: int
-    cell: int
-
-    @property
-    def seed_base(self) -> str:
-        """What seeds are derived from: the row's `id`, and the prompt where that alone differs.
-
-        The cells of a grid share it, and so their seeds. Two prompts of one row do not, and a
-        further option in a template changes no other prompt's seed.
-        """
-        by_prompt = f"prompt:{prompt_hash(self.row.prompt)}"
-        if self.row.key is None:
-            return by_prompt
-        return f"id:{self.row.key}" if self.template is None else f"id:{self.row.key}:{by_prompt}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,9 +48,10 @@ class Expansion:
 
 def expand(
     row: ManifestRow, expansion: Expansion, *, file: str, limits: Limits, occurrence: int = 0
-) -> Iterator[ExpandedRow | Problem]:
+) -> Iterator[ManifestRow | Problem]:
     """The row's cells, prompts outermost; or the problem that it has.
 
+    A cell is the row with one resolved prompt and the parameters of one cell of the grid.
     `limits.max_samples` bounds the cells of a row and `max_prompt_bytes` each prompt; `file` is
     what a problem calls the manifest; `occurrence` counts equal prompts that came before.
     """
@@ -93,15 +68,25 @@ def expand(
             allowed=bad.allowed,
         )
         return
-    for variant, prompt in enumerate(prompts):
-        for cell, parameters in enumerate(grid):
-            same = prompt == row.prompt and parameters is row.parameters
-            yield ExpandedRow(
-                row=row if same else replace(row, prompt=prompt, parameters=parameters),
-                template=row.prompt if prompt != row.prompt else None,
-                variant=variant,
-                cell=cell,
-            )
+    for prompt in prompts:
+        for parameters in grid:
+            if prompt == row.prompt and parameters is row.parameters:
+                yield row
+            else:
+                template = row.prompt if prompt != row.prompt else None
+                yield replace(row, prompt=prompt, parameters=parameters, template=template)
+
+
+def seed_base(row: ManifestRow) -> str:
+    """What a cell's seeds come from: the row's `id`, and the prompt where that alone differs.
+
+    The cells of a grid share it, and so their seeds. Two prompts of one row do not, and a
+    further option in a template changes no other prompt's seed.
+    """
+    by_prompt = f"prompt:{prompt_hash(row.prompt)}"
+    if row.key is None:
+        return by_prompt
+    return f"id:{row.key}" if row.template is None else f"id:{row.key}:{by_prompt}"
 
 
 def _prompts(row: ManifestRow, expansion: Expansion, limits: Limits, occurrence: int) -> list[str]:

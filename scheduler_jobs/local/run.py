@@ -42,7 +42,7 @@ from imagemill.scheduler_jobs.local.pictures import NamedPictures, name_pictures
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
 from imagemill.scheduler_jobs.manifest import Source, open_source
 from imagemill.scheduler_jobs.pages.job_sheet import job_pages
-from imagemill.scheduler_jobs.submit.beginning import check_beginning
+from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Submission, submit
@@ -103,13 +103,13 @@ def run(
     """Render a manifest into `out`; `progress` hears the job's counts several times a second.
 
     A `ManifestError` if rows are bad, a `ServiceError` if the worker can't be kept running, a
-    `UsageError` if there can be no such folder. Nothing is created before the beginning of the
+    `UsageError` if there can be no such folder. Nothing is created before the first rows of the
     manifest, the model and the names of the pictures were found good.
     Ctrl-C drains the worker and returns with `interrupted`.
     """
     out = out.absolute()
     with open_source(request.manifest, settings) as source:
-        columns = check_beginning(request, source, settings)
+        columns = check_first_rows(request, source, settings)
         check_columns(PictureNames(picture_name), columns)
         make_folder(out)
         database = Database.from_settings(settings)

@@ -28,6 +28,7 @@ class ManifestRow:
     `verbatim` is the unchanged line (JSON text for Parquet and elements of a JSON array). `key` is
     the text of the `id` column, if there is one. `parameters` has only the values that the row
     itself sets. `extras` has the unknown columns, unchanged.
+    `template` is the prompt as the manifest has it, if the row was expanded; else it is None.
     """
 
     number: int
@@ -37,6 +38,7 @@ class ManifestRow:
     prompt: str
     parameters: Parameters
     extras: Mapping[str, JSON]
+    template: str | None = None
 
 
 class RowReader:

@@ -8,9 +8,8 @@ from sqlalchemy.orm import Session
 from imagemill.db.database import Database
 from imagemill.db.errors import ManifestError
 from imagemill.db.queries import job_rows, jobs
-from imagemill.db.queries.job_rows import NewRow
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts
-from imagemill.scheduler_jobs.submit.planned_rows import BadRow, Findings, Keys, SettledRow
+from imagemill.scheduler_jobs.submit.planned_rows import Findings, Keys, PlannedRow, RefusedRow
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 
@@ -28,15 +27,15 @@ class Loading:
         self._database = database
         self._file = file
 
-    def add(self, chunk: list[SettledRow | BadRow]) -> None:
+    def add(self, chunk: list[PlannedRow | RefusedRow]) -> None:
         """Insert a chunk's rows that are not in the database yet."""
         if self.hopeless:
-            for settled in chunk:
-                self._note(settled)
+            for row in chunk:
+                self._note(row)
             return
         checked = self._database.run(lambda session: self._insert(session, chunk))
-        for settled in checked:
-            self._note(settled)
+        for row in checked:
+            self._note(row)
 
     @property
     def hopeless(self) -> bool:
@@ -57,48 +56,43 @@ class Loading:
         self._database.run(lambda session: jobs.reject(session, self._job_id, message=message))
         raise ManifestError(message, problems=tuple(self.findings.problems))
 
-    def _note(self, settled: SettledRow | BadRow) -> None:
+    def _note(self, row: PlannedRow | RefusedRow) -> None:
         self.rows += 1
-        if isinstance(settled, BadRow):
-            self.findings.add(settled)
-        elif settled.foreign:
-            self.foreign.add(settled.number, settled.foreign)
+        if isinstance(row, RefusedRow):
+            self.findings.add(row)
+        elif row.foreign:
+            self.foreign.add(row.number, row.foreign)
 
     def _insert(
-        self, session: Session, chunk: list[SettledRow | BadRow]
-    ) -> list[SettledRow | BadRow]:
+        self, session: Session, chunk: list[PlannedRow | RefusedRow]
+    ) -> list[PlannedRow | RefusedRow]:
         job = job_rows.lock_loading(session, self._job_id)
-        known = [row for row in chunk if (row.number or 0) <= job.rows_loaded]
+        known = [row for row in chunk if row.number <= job.rows_loaded]
         chunk = chunk[len(known) :]
-        bases = {row.key_base for row in chunk if isinstance(row, SettledRow)}
+        bases = {row.key_base for row in chunk if row.key_base is not None}
         keys = Keys.after(job_rows.count_key_bases(session, job.id, bases))
         checked = list(keys.checked(chunk, self._file))
-        bad = [row for row in checked if isinstance(row, BadRow)]
+        bad = [row for row in checked if isinstance(row, RefusedRow)]
         if bad and not self._request.skip_bad_rows:
             return [*known, *checked]
-        ids = job_rows.insert_rows(
-            session,
-            job,
-            [_new_row(row) for row in checked],
-            [row.occurrence if isinstance(row, SettledRow) else 0 for row in checked],
-        )
+        ids = job_rows.insert_rows(session, job, checked)
         self._register_models(session, checked)
         images = [
             (row_id, sample, spec)
             for row_id, row in zip(ids, checked, strict=True)
-            if isinstance(row, SettledRow)
+            if isinstance(row, PlannedRow)
             for sample, spec in enumerate(row.specs(self._request.seed))
         ]
         job_rows.insert_images(session, job, images)
-        job.rows_loaded = max((row.number or 0 for row in checked), default=job.rows_loaded)
+        job.rows_loaded = max((row.number for row in checked), default=job.rows_loaded)
         job.bad_rows += len(bad)
         return [*known, *checked]
 
-    def _register_models(self, session: Session, rows: Iterable[SettledRow | BadRow]) -> None:
+    def _register_models(self, session: Session, rows: Iterable[PlannedRow | RefusedRow]) -> None:
         models = {
             cell.model.weights_digest: cell.model
             for row in rows
-            if isinstance(row, SettledRow)
+            if isinstance(row, PlannedRow)
             for cell in row.cells
         }
         for _, model in sorted(models.items()):
@@ -109,24 +103,3 @@ class Loading:
                 source=model.entry.source or model.entry.name,
                 document={"defaults": dict(model.entry.defaults)},
             )
-
-
-def _new_row(row: SettledRow | BadRow) -> NewRow:
-    if isinstance(row, BadRow):
-        return NewRow(
-            number=row.number or 0,
-            line=row.line or 0,
-            verbatim="",
-            extras={},
-            key_base=None,
-            problem="\n".join(str(problem) for problem in row.problems),
-        )
-    given = row.row
-    return NewRow(
-        number=given.number,
-        line=given.line,
-        verbatim=given.verbatim,
-        extras=given.extras,
-        key_base=row.key_base,
-        template=row.template,
-    )

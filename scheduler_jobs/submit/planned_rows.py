@@ -1,16 +1,17 @@
-"""Settling rows: read, expanded, planned, and counted among the rows of the same key."""
+"""Planned rows: read, expanded, planned, and counted among the rows of the same key."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 
 from imagemill.db.models.registry import load_registry
+from imagemill.db.queries.job_rows import NewRow
 from imagemill.db.seeds import prompt_hash
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
-from imagemill.scheduler_jobs.expansion import ExpandedRow, Expansion, Templates, expand, parse_grid
+from imagemill.scheduler_jobs.expansion import Expansion, Templates, expand, parse_grid
 from imagemill.scheduler_jobs.manifest import Limits, ManifestRow, Problem, Source, read_manifest
 from imagemill.scheduler_jobs.manifest.problems import shown
 from imagemill.scheduler_jobs.submit.foreign_syntax import (
@@ -34,42 +35,61 @@ MAX_PROBLEMS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BadRow:
-    """A row that asks for nothing, with everything that is wrong with it."""
+class RefusedRow(NewRow):
+    """A row that asks for nothing, with everything that is wrong with it.
 
-    number: int | None
-    line: int | None
+    `fatal` says that the file itself is damaged: nothing after this place was seen.
+    """
+
     problems: tuple[Problem, ...]
+    fatal: bool = False
+
+    @classmethod
+    def because_of(
+        cls, problems: Iterable[Problem], *, number: int | None, line: int | None
+    ) -> "RefusedRow":
+        """A row with these problems. Without a number it stands for damage to the file itself."""
+        problems = tuple(problems)
+        return cls(
+            number=number or 0,
+            line=line or 0,
+            verbatim="",
+            extras={},
+            key_base=None,
+            problem="\n".join(str(problem) for problem in problems),
+            problems=problems,
+            fatal=number is None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SettledRow:
+class PlannedRow(NewRow):
     """A good row, expanded and planned, with its place among the rows of the same key base."""
 
-    row: ManifestRow
+    key: str | None
     cells: tuple[PlannedCell, ...]
     """What the row was expanded to; one cell, where nothing was."""
-    occurrence: int = 0
     foreign: tuple[ForeignSyntax, ...] = ()
     """What its prompts hold of other tools' syntax."""
 
-    @property
-    def number(self) -> int:
-        """The row's 1-based number in the manifest."""
-        return self.row.number
-
-    @property
-    def key_base(self) -> str:
-        """What the row's key starts with: its `id`, else its prompt's hash."""
-        if self.row.key is not None:
-            return f"id:{self.row.key}"
-        return f"prompt:{prompt_hash(self.row.prompt)}"
-
-    @property
-    def template(self) -> str | None:
-        """The prompt as it stood, where it was expanded."""
-        expanded = any(cell.row.prompt != self.row.prompt for cell in self.cells)
-        return self.row.prompt if expanded else None
+    @classmethod
+    def of(
+        cls, row: ManifestRow, cells: Iterable[PlannedCell], *, foreign: tuple[ForeignSyntax, ...]
+    ) -> "PlannedRow":
+        """A row of the manifest with what it was expanded to."""
+        cells = tuple(cells)
+        expanded = any(cell.row.prompt != row.prompt for cell in cells)
+        return cls(
+            number=row.number,
+            line=row.line,
+            verbatim=row.verbatim,
+            extras=row.extras,
+            key_base=f"prompt:{prompt_hash(row.prompt)}" if row.key is None else f"id:{row.key}",
+            template=row.prompt if expanded else None,
+            key=row.key,
+            cells=cells,
+            foreign=foreign,
+        )
 
     @property
     def images(self) -> int:
@@ -79,7 +99,7 @@ class SettledRow:
     def specs(self, job_seed: int) -> Iterator[ImageSpec]:
         """The row's images: cell after cell, each in the order of its samples."""
         for cell in self.cells:
-            yield from cell.specs(job_seed=job_seed, occurrence=self.occurrence)
+            yield from cell.specs(job_seed=job_seed, occurrence=self.key_occurrence)
 
 
 class Findings:
@@ -90,11 +110,11 @@ class Findings:
         self.bad_rows = 0
         self.fatal = False
 
-    def add(self, bad: BadRow) -> None:
+    def add(self, bad: RefusedRow) -> None:
         """Note a bad row."""
         self.bad_rows += 1
-        # Damage to the file itself: what follows it was never seen, so it can't be skipped.
-        self.fatal = self.fatal or bad.number is None
+        # What follows damage to the file was never seen, so it can't be skipped.
+        self.fatal = self.fatal or bad.fatal
         if len(self.problems) < MAX_PROBLEMS:
             self.problems += bad.problems
 
@@ -108,17 +128,17 @@ class Keys:
     def __init__(self, count: Callable[[str], int]) -> None:
         self._count = count
 
-    def checked(self, chunk: list[SettledRow | BadRow], file: str) -> Iterator[SettledRow | BadRow]:
+    def checked(
+        self, chunk: list[PlannedRow | RefusedRow], file: str
+    ) -> Iterator[PlannedRow | RefusedRow]:
         """The chunk with each row's occurrence; a repeated `id` makes a row bad."""
-        for settled in chunk:
-            if isinstance(settled, BadRow):
-                yield settled
+        for row in chunk:
+            if isinstance(row, RefusedRow) or row.key_base is None:
+                yield row
                 continue
-            base = settled.key_base
-            occurrence = self._count(base)
-            row = settled.row
+            occurrence = self._count(row.key_base)
             if row.key is None or occurrence == 0:
-                yield replace(settled, occurrence=occurrence)
+                yield replace(row, key_occurrence=occurrence)
                 continue
             problem = Problem(
                 file=file,
@@ -128,7 +148,7 @@ class Keys:
                 found=f"{row.key!r}, which an earlier row has",
                 allowed="an id of its own for every row",
             )
-            yield BadRow(number=row.number, line=row.line, problems=(problem,))
+            yield RefusedRow.because_of([problem], number=row.number, line=row.line)
 
     @classmethod
     def after(cls, stored: Counter[str]) -> "Keys":
@@ -141,19 +161,19 @@ class Keys:
         return cls(count)
 
 
-def settle_rows(
+def plan_rows(
     request: SubmissionRequest, source: Source, settings: Settings, *, keep_inputs: bool = False
-) -> Iterator[SettledRow | BadRow]:
-    """Every row of the manifest, in order, settled or with all its problems.
+) -> Iterator[PlannedRow | RefusedRow]:
+    """Every row of the manifest, in order, planned or with all its problems.
 
     `keep_inputs` puts init images and masks into the store.
     """
     limits = Limits.from_settings(settings)
     with closing(Occurrences()) as drawn:
-        yield from _settled(request, source, settings, limits, drawn, keep_inputs=keep_inputs)
+        yield from _planned(request, source, settings, limits, drawn, keep_inputs=keep_inputs)
 
 
-def _settled(
+def _planned(
     request: SubmissionRequest,
     source: Source,
     settings: Settings,
@@ -161,8 +181,8 @@ def _settled(
     drawn: Occurrences,
     *,
     keep_inputs: bool,
-) -> Iterator[SettledRow | BadRow]:
-    settler = _Settler(
+) -> Iterator[PlannedRow | RefusedRow]:
+    row_planner = _RowPlanner(
         planner=Planner(
             registry=load_registry(settings),
             settings=settings,
@@ -193,16 +213,16 @@ def _settled(
     for (number, line), items in groupby(found, key=_place):
         problems: list[Problem] = []
         for item in items:
-            settled = settler.settle(item) if isinstance(item, ManifestRow) else [item]
-            if isinstance(settled, SettledRow):
-                yield settled
+            planned = row_planner.plan(item) if isinstance(item, ManifestRow) else [item]
+            if isinstance(planned, PlannedRow):
+                yield planned
             else:
-                problems += settled
+                problems += planned
         if problems:
-            yield BadRow(number=number, line=line, problems=tuple(problems))
+            yield RefusedRow.because_of(problems, number=number, line=line)
 
 
-class _Settler:
+class _RowPlanner:
     """Expands a row and plans every cell of it."""
 
     def __init__(
@@ -222,11 +242,11 @@ class _Settler:
         self._limits = limits
         self._drawn = drawn
 
-    def settle(self, row: ManifestRow) -> SettledRow | list[Problem]:
+    def plan(self, row: ManifestRow) -> PlannedRow | list[Problem]:
         cells: list[PlannedCell] = []
         problems: dict[str, Problem] = {}
-        for expanded in self._expanded(row):
-            planned = expanded if isinstance(expanded, Problem) else self._planner.plan(expanded)
+        for cell in self._expanded(row):
+            planned = cell if isinstance(cell, Problem) else self._planner.plan(cell)
             if isinstance(planned, Problem):
                 # The cells of a row often share what is wrong with them.
                 problems[str(planned)] = planned
@@ -237,7 +257,7 @@ class _Settler:
         foreign = tuple(self._foreign(row, cells))
         if foreign and self._strict:
             return [self._refused(row, each) for each in foreign]
-        return SettledRow(row=row, cells=tuple(cells), foreign=foreign)
+        return PlannedRow.of(row, cells, foreign=foreign)
 
     def _foreign(self, row: ManifestRow, cells: list[PlannedCell]) -> Iterator[ForeignSyntax]:
         """What the prompts of a row hold of other tools' syntax, each kind once."""
@@ -266,7 +286,7 @@ class _Settler:
             allowed=WAYS_OUT[foreign.kind],
         )
 
-    def _expanded(self, row: ManifestRow) -> Iterator[ExpandedRow | Problem]:
+    def _expanded(self, row: ManifestRow) -> Iterator[ManifestRow | Problem]:
         occurrence = 0
         if self._expansion.variants == "sample":
             # Equal templates draw different prompts.
@@ -280,13 +300,13 @@ def _place(item: ManifestRow | Problem) -> tuple[int | None, int | None]:
     return (item.number if isinstance(item, ManifestRow) else item.row), item.line
 
 
-def chunks(rows: Iterator[SettledRow | BadRow]) -> Iterator[list[SettledRow | BadRow]]:
+def chunks(rows: Iterator[PlannedRow | RefusedRow]) -> Iterator[list[PlannedRow | RefusedRow]]:
     """Rows by the thousand, less where they ask for many images each."""
-    chunk: list[SettledRow | BadRow] = []
+    chunk: list[PlannedRow | RefusedRow] = []
     images = 0
     for row in rows:
         chunk.append(row)
-        images += 1 if isinstance(row, BadRow) else row.images
+        images += 1 if isinstance(row, RefusedRow) else row.images
         if len(chunk) >= CHUNK_ROWS or images >= CHUNK_IMAGES:
             yield chunk
             chunk, images = [], 0

@@ -17,7 +17,7 @@ from imagemill.db.samplers import BY_NAME, OWN, strength_for
 from imagemill.db.seeds import DERIVE, derive_seed, row_key
 from imagemill.db.settings import Settings
 from imagemill.db.specs import Adapter, ImageSpec
-from imagemill.scheduler_jobs.expansion import ExpandedRow
+from imagemill.scheduler_jobs.expansion import seed_base
 from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters, Problem
 from imagemill.scheduler_jobs.manifest.problems import BadValue
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
@@ -46,11 +46,9 @@ class PlannedModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlannedCell:
-    """One cell of a row, with every parameter settled: ready to become images."""
+    """One cell of a row in which every parameter has its value: ready to become images."""
 
     row: ManifestRow
-    seed_base: str
-    """What its seeds derive from; shared by the cells of a grid."""
     model: PlannedModel
     parameters: Parameters
     width: int
@@ -64,7 +62,7 @@ class PlannedCell:
 
     def specs(self, *, job_seed: int, occurrence: int) -> Iterator[ImageSpec]:
         """The row's images, in the order of their samples."""
-        key = row_key(self.seed_base, occurrence)
+        key = row_key(seed_base(self.row), occurrence)
         for sample in range(self.parameters.count):
             yield self._spec(self._seed(sample, job_seed=job_seed, key=key))
 
@@ -150,7 +148,7 @@ class Planner:
         self._inputs = inputs
         self._file = source_name
         self._models: dict[str, PlannedModel | ModelError] = {}
-        self._settled: dict[str, Parameters] = {}
+        self._unsaid: dict[str, Parameters] = {}
         """By model: what rows get that say nothing but their prompt, as most rows do."""
 
     def model(self, name: str) -> PlannedModel:
@@ -165,11 +163,10 @@ class Planner:
             raise found
         return found
 
-    def plan(self, expanded: ExpandedRow) -> PlannedCell | Problem:
-        """Settle the parameters of one cell of a row."""
-        row = expanded.row
+    def plan(self, row: ManifestRow) -> PlannedCell | Problem:
+        """Give every parameter of one cell of a row its value."""
         try:
-            return self._settle(expanded)
+            return self._plan(row)
         except _Refused as refused:
             return Problem(
                 file=self._file,
@@ -180,8 +177,7 @@ class Planner:
                 allowed=refused.allowed,
             )
 
-    def _settle(self, expanded: ExpandedRow) -> PlannedCell:
-        row = expanded.row
+    def _plan(self, row: ManifestRow) -> PlannedCell:
         given = row.parameters.over(self._defaults)
         name = given.model or self._settings.default_model
         try:
@@ -200,7 +196,6 @@ class Planner:
         truncates = model.window is not None and parameters.long_prompts != "chunk"
         return PlannedCell(
             row=row,
-            seed_base=expanded.seed_base,
             model=model,
             parameters=parameters,
             width=width,
@@ -213,15 +208,15 @@ class Planner:
 
     def _layered(self, given: Parameters, model: PlannedModel) -> Parameters:
         """What row and job say, over the model's defaults, over what is left to say."""
-        if given is self._defaults and model.entry.name in self._settled:
-            return self._settled[model.entry.name]
+        if given is self._defaults and model.entry.name in self._unsaid:
+            return self._unsaid[model.entry.name]
         fallback = FALLBACK
         if model.entry.kind == "generic":
             fallback = FALLBACK.model_copy(update={"sampler": OWN.name})
-        settled = given.over(model.defaults).over(fallback)
+        layered = given.over(model.defaults).over(fallback)
         if given is self._defaults:
-            self._settled[model.entry.name] = settled
-        return settled
+            self._unsaid[model.entry.name] = layered
+        return layered
 
     def _input(self, column: str, name: str | None) -> str | None:
         """The content hash of an input file."""
@@ -261,7 +256,7 @@ class Planner:
 
 
 class _Refused(Exception):
-    """A settled value that can't be rendered."""
+    """A parameter's value that can't be rendered."""
 
     def __init__(self, column: str, found: str, allowed: str) -> None:
         super().__init__(f"{column}: {found}; {allowed}")

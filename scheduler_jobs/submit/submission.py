@@ -30,7 +30,13 @@ from imagemill.scheduler_jobs.manifest import Problem, Source, open_source
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts, ForeignRows
 from imagemill.scheduler_jobs.submit.loader import Loading
 from imagemill.scheduler_jobs.submit.occurrences import Occurrences
-from imagemill.scheduler_jobs.submit.planned_rows import BadRow, Findings, Keys, chunks, settle_rows
+from imagemill.scheduler_jobs.submit.planned_rows import (
+    Findings,
+    Keys,
+    RefusedRow,
+    chunks,
+    plan_rows,
+)
 from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
 
 log = logging.getLogger(__name__)
@@ -88,7 +94,7 @@ class Submission:
 
 
 def plan(request: SubmissionRequest, *, settings: Settings, database: Database | None) -> Plan:
-    """Read and settle every row, and change nothing.
+    """Read and plan every row, and change nothing.
 
     With a database, also count the images whose files are there already.
     """
@@ -99,21 +105,21 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     rows = long_prompts = reused = 0
     with open_source(request.manifest, settings) as source, closing(Occurrences()) as seen:
         keys = Keys(seen.add)
-        for chunk in chunks(settle_rows(request, source, settings)):
+        for chunk in chunks(plan_rows(request, source, settings)):
             requests: list[str] = []
-            for settled in keys.checked(chunk, source.name):
-                if isinstance(settled, BadRow):
-                    findings.add(settled)
+            for row in keys.checked(chunk, source.name):
+                if isinstance(row, RefusedRow):
+                    findings.add(row)
                     continue
                 rows += 1
-                foreign.add(settled.number, settled.foreign)
-                for cell in settled.cells:
+                foreign.add(row.number, row.foreign)
+                for cell in row.cells:
                     if cell.cut is None:
                         continue
                     long_prompts += cell.parameters.count
                     if len(long_rows) < SHOWN_LONG_PROMPTS:
-                        long_rows.append((settled.number, cell.cut))
-                for spec in settled.specs(request.seed):
+                        long_rows.append((row.number, cell.cut))
+                for spec in row.specs(request.seed):
                     groups[spec.model, spec.width, spec.height, spec.guided] += 1
                     requests.append(spec.request_key())
             if database is not None:
@@ -159,7 +165,7 @@ def submit(
         loading = Loading(job.id, request, database, source.name)
         if job.state == JobState.LOADING:
             try:
-                for chunk in chunks(settle_rows(request, source, settings, keep_inputs=True)):
+                for chunk in chunks(plan_rows(request, source, settings, keep_inputs=True)):
                     loading.add(chunk)
                     if progress is not None:
                         progress(loading.rows)

@@ -50,17 +50,17 @@ def test_an_idle_worker_is_seen_before_its_first_shift_and_stays(mill, presence)
 
 def test_a_worker_that_gives_no_more_signs_is_forgotten(mill, settings):
     silent = Presence(settings, seconds=0.05)
-    silent.settle("cpu")
+    silent.register("cpu")
     assert len(mine(mill)) == 1
     forget(mill)
     assert mine(mill) == []
     silent.close()
 
 
-def test_the_first_shift_settles_the_device_of_the_same_row(mill, presence):
+def test_the_first_shift_registers_the_device_of_the_same_row(mill, presence):
     presence.start()
     assert eventually(lambda: mine(mill), 10)
-    worker_id = presence.settle("cuda:1")
+    worker_id = presence.register("cuda:1")
     [worker] = mine(mill)
     assert worker.device == "cuda:1"
     with mill.database.reading() as session:

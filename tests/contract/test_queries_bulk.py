@@ -54,7 +54,7 @@ def job(mill):
 def insert(mill: Mill, job_id: int, rows: list[NewRow]) -> list[int]:
     def work(session):
         job = job_rows.lock_loading(session, job_id)
-        return job_rows.insert_rows(session, job, rows, [0] * len(rows))
+        return job_rows.insert_rows(session, job, rows)
 
     return mill.database.run(work)
 
@@ -118,12 +118,12 @@ def test_a_connection_lost_before_a_copy_is_opened_again(postgres_database: Data
     def work(session):
         job = job_rows.lock_loading(session, job_id)
         attempts.append(job.id)
-        job_rows.insert_rows(session, job, rows_of(1, ["first"]), [0])
+        job_rows.insert_rows(session, job, rows_of(1, ["first"]))
         if len(attempts) == 1:
             pid = session.scalar(text("SELECT pg_backend_pid()"))
             with mill.database.writing() as other:
                 other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
-        job_rows.insert_rows(session, job, rows_of(2, ["second"]), [0])
+        job_rows.insert_rows(session, job, rows_of(2, ["second"]))
 
     mill.database.run(work)
     assert len(attempts) == 2

@@ -18,7 +18,7 @@ from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Image, Row
 from imagemill.scheduler_jobs.manifest import Parameters
 from imagemill.scheduler_jobs.submit import loader as loading
-from imagemill.scheduler_jobs.submit import planned_rows as settling
+from imagemill.scheduler_jobs.submit import planned_rows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import plan, submit
 from tests.helpers.mill import Mill
@@ -96,7 +96,7 @@ def test_seeds_are_derived_from_the_row_and_not_from_its_place(send, database):
 
 
 def test_equal_prompts_get_different_seeds_also_across_chunks(send, database, monkeypatch):
-    monkeypatch.setattr(settling, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
     recorded = images(database, send(["a"] * 5).job_id)
     assert len({image.seed for image in recorded}) == 5
 
@@ -202,7 +202,7 @@ def test_bad_rows_can_be_skipped_and_are_recorded(send, database):
 
 
 def test_a_repeated_id_is_a_bad_row_also_across_chunks(send, monkeypatch):
-    monkeypatch.setattr(settling, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 1)
     rows = [{"prompt": "a", "id": "x"}, {"prompt": "b", "id": "y"}, {"prompt": "c", "id": "x"}]
     with pytest.raises(ManifestError, match="1 bad row") as caught:
         send(rows)
@@ -210,7 +210,7 @@ def test_a_repeated_id_is_a_bad_row_also_across_chunks(send, monkeypatch):
 
 
 def test_a_killed_producer_goes_on_where_it_stopped(send, database, monkeypatch):
-    monkeypatch.setattr(settling, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
     rows = [f"prompt {n % 3}" for n in range(9)]
     insert = loading.Loading._insert
     chunks = []

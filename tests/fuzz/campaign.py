@@ -26,11 +26,11 @@ from imagemill.db.errors import UsageError
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest import open_source
 from imagemill.scheduler_jobs.submit.planned_rows import (
-    BadRow,
     Keys,
-    SettledRow,
+    PlannedRow,
+    RefusedRow,
     chunks,
-    settle_rows,
+    plan_rows,
 )
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from tests.fuzz.inputs import FuzzedFile, fuzzed_file
@@ -66,7 +66,7 @@ class Result:
 
     @property
     def rows(self) -> int:
-        """Rows that were read: settled, or refused with a problem."""
+        """Rows that were read: planned, or refused with a problem."""
         return self.good_rows + self.bad_rows
 
     @property
@@ -151,29 +151,29 @@ def _submit(file: FuzzedFile, folder: Path, settings: Settings, wildcards: Path)
     keys = Keys.after(Counter())
     try:
         with open_source(str(path), settings) as source:
-            for chunk in chunks(settle_rows(request, source, settings)):
-                for settled in keys.checked(chunk, source.name):
-                    if isinstance(settled, BadRow):
+            for chunk in chunks(plan_rows(request, source, settings)):
+                for row in keys.checked(chunk, source.name):
+                    if isinstance(row, RefusedRow):
                         bad += 1
-                        for problem in settled.problems:
+                        for problem in row.problems:
                             assert str(problem).isprintable(), "a problem that can't be printed"
                     else:
                         good += 1
-                        _check(settled)
+                        _check(row)
     except UsageError:  # a grid or an option that is refused as a whole
         bad += 1
     assert good + bad, "a file says something, or what is wrong with it is said"
     return good, bad
 
 
-def _check(settled: SettledRow) -> None:
+def _check(row: PlannedRow) -> None:
     """What a database and a worker rely on, of a row that was accepted."""
-    row = settled.row
     document: dict[str, Any] = dict(row.extras)
-    stored = json.dumps(document, allow_nan=False) + row.verbatim + (row.key or "") + row.prompt
+    prompts = "".join(cell.row.prompt + (cell.row.template or "") for cell in row.cells)
+    stored = json.dumps(document, allow_nan=False) + row.verbatim + (row.key or "") + prompts
     assert "\0" not in stored
     stored.encode()
-    for spec in islice(settled.specs(0), _MOST_SPECS):
+    for spec in islice(row.specs(0), _MOST_SPECS):
         assert len(spec.request_key()) == 64
         assert 0 <= spec.seed < 2**63
         assert spec.width * spec.height <= 4096 * 4096

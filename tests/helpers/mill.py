@@ -20,7 +20,7 @@ from imagemill.db.queries.claims import Claimed, RetryPolicy
 from imagemill.db.queries.images import Failure
 from imagemill.db.queries.job_rows import NewRow
 from imagemill.db.queries.jobs import NewJob
-from imagemill.db.queries.objects import StoredImage
+from imagemill.db.queries.objects import NewObject
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Attempt, Group, Image, Job, Model, Shift
@@ -50,10 +50,10 @@ def sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def stored(request_key: str, *, content: str = "") -> StoredImage:
+def stored(request_key: str, *, content: str = "") -> NewObject:
     """A file for a request; another `content` is another file for the same request."""
     digest = sha(request_key + content)
-    return StoredImage(
+    return NewObject(
         request_key=request_key,
         object_key=f"{request_key}-{digest}.png",
         uri=f"file:///{request_key}-{digest}.png",
@@ -133,7 +133,7 @@ class Mill:
                 NewRow(number=n, line=n + 1, verbatim=each.prompt, extras={}, key_base=f"id:{n}")
                 for n, each in enumerate(specs, first)
             ]
-            ids = job_rows.insert_rows(session, job, rows, [0] * len(rows))
+            ids = job_rows.insert_rows(session, job, rows)
             images = [
                 (row_id, sample, each if samples == 1 else _sample(each, sample))
                 for row_id, each in zip(ids, specs, strict=True)

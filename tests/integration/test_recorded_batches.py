@@ -30,7 +30,7 @@ from imagemill.db.tables import CompositionRow, Image, Object
 from imagemill.worker.cli import reproduce as reproducing
 from imagemill.worker.engine import Engine
 from imagemill.worker.models.device import prepare_process
-from imagemill.worker.reproducibility.reproduce import Verdict, reproduce
+from imagemill.worker.reproducibility.reproduce import Reproduction, reproduce
 from imagemill.worker.shifts.batch_sizes import Agreements
 from imagemill.worker.shifts.engines import ModelShelf
 from imagemill.worker.shifts.group_run import GroupRun
@@ -114,7 +114,7 @@ class Press:
         self.mill.end(lease.shift_id)
         return engine
 
-    def verdicts(self, *what: object) -> list[Verdict]:
+    def verdicts(self, *what: object) -> list[Reproduction]:
         samples = reproducing.collect(
             self.settings, what=[str(each) for each in what], job=None, sample=0
         )

@@ -16,7 +16,7 @@ from imagemill.worker.cli import reproduce as reproducing
 from imagemill.worker.engine.inputs import read_picture_file
 from imagemill.worker.files.encoder import encode
 from imagemill.worker.files.records import ImageRecord, pixels_sha256
-from imagemill.worker.reproducibility.reproduce import Verdict
+from imagemill.worker.reproducibility.reproduce import Reproduction
 from tests.helpers.mill import spec
 from tests.security.conftest import BIDI_AND_CONTROLS
 
@@ -76,8 +76,8 @@ def test_what_a_record_says_reaches_no_terminal_raw(
     changed = {BIDI_AND_CONTROLS: (BIDI_AND_CONTROLS * 1000, None)}
     facts: dict[str, Any] = {"name": BIDI_AND_CONTROLS, "identical": False, "psnr": 20.0}
     verdicts = [
-        Verdict(**facts, changed=changed),
-        Verdict(**facts, changed={}, error=f"failed on {BIDI_AND_CONTROLS}"),
+        Reproduction(**facts, changed=changed),
+        Reproduction(**facts, changed={}, error=f"failed on {BIDI_AND_CONTROLS}"),
     ]
     monkeypatch.setattr(reproducing, "reproduce", lambda *_, **__: iter(verdicts))
     reproducing.report([], Settings.load(), as_json=as_json)

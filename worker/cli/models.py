@@ -86,14 +86,14 @@ def certify(
     )
     if output is not None:
         output.write_text(report(titled), encoding="utf-8")
-    holds = all(verdict.holds for _, verdict in titled)
+    holds = all(certificate.holds for _, certificate in titled)
     if as_json:
-        documents = [{"title": title, **verdict.document()} for title, verdict in titled]
+        documents = [{"title": title, **certificate.document()} for title, certificate in titled]
         click.echo(json.dumps({"holds": holds, "verdicts": documents}))
     else:
-        for title, verdict in titled:
-            compared = sum(check.compared for check in verdict.checks)
-            different = sum(check.different for check in verdict.checks)
+        for title, certificate in titled:
+            compared = sum(check.compared for check in certificate.checks)
+            different = sum(check.different for check in certificate.checks)
             click.echo(f"{title}: {different} of {compared} images differ")
         if any(not v.holds and v.promise == "independence" for _, v in titled):
             click.echo(HOW_TO_KEEP_BITS)

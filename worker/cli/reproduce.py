@@ -23,7 +23,7 @@ from imagemill.worker.files.encoder import read_record
 from imagemill.worker.files.records import Pixels
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS
-from imagemill.worker.reproducibility.reproduce import Sample, Verdict, reproduce
+from imagemill.worker.reproducibility.reproduce import Reproduction, Sample, reproduce
 from imagemill.worker.shifts.limits import RenderLimits
 
 _ALONE = (
@@ -62,22 +62,24 @@ def collect(
 def report(samples: Sequence[Sample], settings: Settings, *, as_json: bool) -> bool:
     """Render and compare the samples, print each result; return whether every promise was kept."""
     prepare_process(settings)
-    verdicts = []
+    reproductions = []
     inputs = partial(fetch_input, open_storage(settings))
-    for verdict in reproduce(samples, settings, inputs=inputs):
-        verdicts.append(verdict)
-        click.echo(json.dumps(_document(verdict)) if as_json else printable(_line(verdict)))
-    identical = sum(verdict.identical for verdict in verdicts)
+    for reproduction in reproduce(samples, settings, inputs=inputs):
+        reproductions.append(reproduction)
+        click.echo(
+            json.dumps(_document(reproduction)) if as_json else printable(_line(reproduction))
+        )
+    identical = sum(reproduction.identical for reproduction in reproductions)
     total = {
-        "checked": len(verdicts),
+        "checked": len(reproductions),
         "identical": identical,
-        "different": len(verdicts) - identical,
+        "different": len(reproductions) - identical,
     }
     if as_json:
         click.echo(json.dumps(total))
     else:
-        click.echo(f"{identical} of {len(verdicts)} identical")
-    return not any(verdict.broken for verdict in verdicts)
+        click.echo(f"{identical} of {len(reproductions)} identical")
+    return not any(reproduction.broken for reproduction in reproductions)
 
 
 def _from_file(path: Path, settings: Settings) -> Sample:
@@ -133,35 +135,37 @@ def _short(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def _document(verdict: Verdict) -> dict[str, object]:
+def _document(reproduction: Reproduction) -> dict[str, object]:
     return {
-        "image": verdict.name,
-        "identical": verdict.identical,
-        "psnr": None if verdict.psnr is None or math.isinf(verdict.psnr) else verdict.psnr,
-        "same_environment": verdict.same_environment,
-        "alone": verdict.alone,
-        "certified": verdict.certified,
-        "changed": {name: list(values) for name, values in verdict.changed.items()},
-        "error": verdict.error,
+        "image": reproduction.name,
+        "identical": reproduction.identical,
+        "psnr": None
+        if reproduction.psnr is None or math.isinf(reproduction.psnr)
+        else reproduction.psnr,
+        "same_environment": reproduction.same_environment,
+        "alone": reproduction.alone,
+        "certified": reproduction.certified,
+        "changed": {name: list(values) for name, values in reproduction.changed.items()},
+        "error": reproduction.error,
     }
 
 
-def _line(verdict: Verdict) -> str:
-    if verdict.error is not None:
-        return f"{verdict.name}: not rendered: {verdict.error}"
-    if verdict.identical:
-        return f"{verdict.name}: identical"
+def _line(reproduction: Reproduction) -> str:
+    if reproduction.error is not None:
+        return f"{reproduction.name}: not rendered: {reproduction.error}"
+    if reproduction.identical:
+        return f"{reproduction.name}: identical"
     where = (
         "in the same environment"
-        if verdict.same_environment
+        if reproduction.same_environment
         else ", ".join(
             f"{_short(name)} was {_short(then)}, is {_short(now)}"
-            for name, (then, now) in verdict.changed.items()
+            for name, (then, now) in reproduction.changed.items()
         )
     )
-    line = f"{verdict.name}: different, PSNR {verdict.psnr:.1f} dB ({where})"
-    if verdict.alone:
+    line = f"{reproduction.name}: different, PSNR {reproduction.psnr:.1f} dB ({where})"
+    if reproduction.alone:
         return f"{line}; {_ALONE}"
-    if verdict.broken and verdict.certified is False:
+    if reproduction.broken and reproduction.certified is False:
         return f"{line}; {_NOT_CERTIFIED}"
     return line

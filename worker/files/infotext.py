@@ -8,8 +8,7 @@ are in the record (`records`). The layout and the quoting follow AUTOMATIC1111's
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from imagemill.db.samplers import BY_NAME
 from imagemill.db.specs import ImageSpec
@@ -18,20 +17,6 @@ SHORT_HASH = 10
 """The number of hex digits of a SHA-256 in this format."""
 
 NEGATIVE = "Negative prompt:"
-
-PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
-"""The pattern that readers match repeatedly on the last line. They want at least 3 matches."""
-
-LEAST_PARAMETERS = 3
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ParsedInfotext:
-    """The contents of an infotext; `parameters` are unquoted strings in the order of the file."""
-
-    prompt: str
-    negative_prompt: str
-    parameters: Mapping[str, str]
 
 
 def infotext(spec: ImageSpec, *, version: str) -> str:
@@ -45,25 +30,6 @@ def infotext(spec: ImageSpec, *, version: str) -> str:
     found = _parameters(spec, version)
     parameters = ", ".join(f"{key}: {_quoted(_encodable(value))}" for key, value in found)
     return "\n".join((*map(_encodable, lines), parameters))
-
-
-def parse_infotext(text: str) -> ParsedInfotext:
-    """Read an infotext as A1111 does, but keep the whitespace of the prompts.
-
-    The first line that starts with `Negative prompt:` ends the prompt. A last line with fewer
-    than three parameters belongs to the prompts.
-    """
-    *lines, last = text.split("\n")
-    matches = PARAMETER.findall(last)
-    if len(matches) < LEAST_PARAMETERS:
-        lines, matches = [*lines, last], []
-    begins = next((i for i, line in enumerate(lines) if line.startswith(NEGATIVE)), len(lines))
-    negative = "\n".join(lines[begins:]).removeprefix(NEGATIVE).removeprefix(" ")
-    return ParsedInfotext(
-        prompt="\n".join(lines[:begins]),
-        negative_prompt=negative,
-        parameters={key: _unquoted(value) for key, value in matches},
-    )
 
 
 def shortened(text: str, *, units: int) -> str:
@@ -129,15 +95,6 @@ def _quoted(value: str) -> str:
     if plain and not value.startswith('"'):
         return value
     return json.dumps(value, ensure_ascii=False)
-
-
-def _unquoted(value: str) -> str:
-    if not (value.startswith('"') and value.endswith('"')):
-        return value
-    try:
-        return str(json.loads(value))
-    except ValueError:
-        return value
 
 
 def _encodable(text: str) -> str:

@@ -56,7 +56,7 @@ class Child:
         self._memory = MemoryLimit(settings.max_worker_memory)
         self.drain = DrainSignal(seconds=settings.drain_seconds)
         self.drain.install()
-        self._worker_id = presence.settle(device)
+        self._worker_id = presence.register(device)
 
     def work(self, route: str) -> str:
         """One shift; its report, readable in Flower. Publishes the next token while work is left.

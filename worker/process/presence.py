@@ -43,7 +43,7 @@ class Presence:
         """Register, and give signs of life from now on; in a thread, so nothing waits for it."""
         threading.Thread(target=self._keep, name="presence", daemon=True).start()
 
-    def settle(self, device: str) -> int:
+    def register(self, device: str) -> int:
         """The id of this process's row, which names the device that it has found.
 
         A `DatabaseError` if the database stays away.

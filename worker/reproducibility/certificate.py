@@ -58,7 +58,7 @@ HOW_TO_KEEP_BITS = "IMAGEMILL_BATCHES=recorded keeps every picture reproducible 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
+class Comparison:
     """One kind of comparison: how many images were compared, and how many were different."""
 
     name: str
@@ -67,7 +67,7 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class Certificate:
     """Whether the promise holds in an environment, and what was tried.
 
     `environment` is a fingerprint. `promise` says what was promised: pixels are independent of the
@@ -77,18 +77,18 @@ class Verdict:
     environment: str
     promise: Promise
     holds: bool
-    checks: tuple[Check, ...]
+    checks: tuple[Comparison, ...]
     slots: int
     seconds: float
 
     def document(self) -> dict[str, Any]:
-        """The verdict as JSON values."""
+        """The certificate as JSON values."""
         return asdict(self) | {"checks": [asdict(check) for check in self.checks]}
 
 
 def certify(
     engine: Engine, group: Mapping[str, Any], *, model_name: str, rows: int = 1, rounds: int = 1
-) -> Verdict:
+) -> Certificate:
     """Test an idle engine of `group` with `rows` known rows and `rounds` shuffles of neighbours.
 
     The short form is one row and one round. Errors of the engine are raised. A generic pipeline is
@@ -115,7 +115,7 @@ def certify(
         checks = _same_composition(engine, known, rounds=rounds, samplers=samplers)
     else:
         checks = _same_alone(engine, known, rounds=rounds, samplers=samplers)
-    return Verdict(
+    return Certificate(
         environment=engine.environment.fingerprint(),
         promise=promise,
         holds=all(check.different == 0 for check in checks),
@@ -133,7 +133,7 @@ def certify_model(
     slots: int | None,
     rows: int,
     rounds: int,
-) -> list[tuple[str, Verdict]]:
+) -> list[tuple[str, Certificate]]:
     """Load a registered model and certify it: with guidance, if it has that, and without."""
     prepare_process(settings)
     model = load_model(load_registry(settings).find(name), settings=settings)
@@ -148,9 +148,9 @@ def certify_model(
             "adapters": [],
         }
         engine = open_engine(model, group, settings, slots)
-        verdict = certify(engine, group, model_name=name, rows=rows, rounds=rounds)
+        certificate = certify(engine, group, model_name=name, rows=rows, rounds=rounds)
         title = f"{name}, {width}x{height}, {'with' if guided else 'without'} guidance"
-        found.append((title, verdict))
+        found.append((title, certificate))
     return found
 
 
@@ -178,10 +178,10 @@ def known_rows(
 
 def _same_alone(
     engine: Engine, known: Sequence[ImageSpec], *, rounds: int, samplers: Sequence[str]
-) -> tuple[Check, ...]:
+) -> tuple[Comparison, ...]:
     """Compare the known rows beside others with each of them rendered alone."""
     expected = [_digest(_render(engine, [row])[0]) for row in known]
-    checks: tuple[Check, ...] = (
+    checks: tuple[Comparison, ...] = (
         _every_slot(engine, known, expected),
         _shuffled(engine, known, expected, rounds=rounds, samplers=samplers),
     )
@@ -192,7 +192,7 @@ def _same_alone(
 
 def _same_composition(
     engine: Engine, known: Sequence[ImageSpec], *, rounds: int, samplers: Sequence[str]
-) -> tuple[Check, ...]:
+) -> tuple[Comparison, ...]:
     """Render one micro-batch again, then after another one, then with its last image cancelled."""
     others = _others(known, samplers, count=engine.slots)
     if not isinstance(engine, GenericEngine):
@@ -208,20 +208,20 @@ def _same_composition(
         beside += _count_different(kept, expected[:-1])
     compared = rounds * len(batch)
     return (
-        Check(name="same composition", compared=compared, different=again),
-        Check(name="after another one", compared=compared, different=after),
-        Check(name="beside a cancelled image", compared=compared - rounds, different=beside),
+        Comparison(name="same composition", compared=compared, different=again),
+        Comparison(name="after another one", compared=compared, different=after),
+        Comparison(name="beside a cancelled image", compared=compared - rounds, different=beside),
     )
 
 
-def _every_slot(engine: Engine, known: Sequence[ImageSpec], expected: Sequence[str]) -> Check:
+def _every_slot(engine: Engine, known: Sequence[ImageSpec], expected: Sequence[str]) -> Comparison:
     """Each known row in all slots at once."""
     compared = different = 0
     for row, digest in zip(known, expected, strict=True):
         results = _render(engine, [row] * engine.slots)
         compared += len(results)
         different += sum(_digest(result) != digest for result in results)
-    return Check(name="every slot", compared=compared, different=different)
+    return Comparison(name="every slot", compared=compared, different=different)
 
 
 def _shuffled(
@@ -231,7 +231,7 @@ def _shuffled(
     *,
     rounds: int,
     samplers: Sequence[str],
-) -> Check:
+) -> Comparison:
     """Render the known rows among others, in a new order each round."""
     rows = [*known, *_others(known, samplers, count=max(engine.slots, len(known)))]
     compared = different = 0
@@ -243,7 +243,7 @@ def _shuffled(
             if place < len(known):
                 compared += 1
                 different += _digest(result) != expected[place]
-    return Check(name="shuffled neighbours", compared=compared, different=different)
+    return Comparison(name="shuffled neighbours", compared=compared, different=different)
 
 
 def _others(known: Sequence[ImageSpec], samplers: Sequence[str], *, count: int) -> list[ImageSpec]:
@@ -261,7 +261,9 @@ def _others(known: Sequence[ImageSpec], samplers: Sequence[str], *, count: int) 
     ]
 
 
-def _nan_neighbours(engine: Engine, known: Sequence[ImageSpec], expected: Sequence[str]) -> Check:
+def _nan_neighbours(
+    engine: Engine, known: Sequence[ImageSpec], expected: Sequence[str]
+) -> Comparison:
     """Render each known row in the last slot while every other slot is NaN."""
     different = 0
     for row, digest in zip(known, expected, strict=True):
@@ -270,7 +272,7 @@ def _nan_neighbours(engine: Engine, known: Sequence[ImageSpec], expected: Sequen
         if any(result.outcome is not Outcome.NAN for result in results[:-1]):
             raise RenderError("the rows that should be NaN are not: nothing was tried")
         different += _digest(results[-1]) != digest
-    return Check(name="NaN neighbours", compared=len(known), different=different)
+    return Comparison(name="NaN neighbours", compared=len(known), different=different)
 
 
 def _render(
@@ -309,20 +311,22 @@ def _digest(result: Rendered) -> str:
     return hashlib.sha256(result.pixels.tobytes()).hexdigest()
 
 
-def report(verdicts: Iterable[tuple[str, Verdict]]) -> str:
-    """Verdicts by title, as Markdown."""
+def report(certificates: Iterable[tuple[str, Certificate]]) -> str:
+    """Certificates by title, as Markdown."""
     by_name: dict[str, list[str]] = defaultdict(list)
-    for title, verdict in verdicts:
-        word = "holds" if verdict.holds else "**does not hold**"
+    for title, certificate in certificates:
+        word = "holds" if certificate.holds else "**does not hold**"
         by_name[title].append(
-            f"{_TITLES[verdict.promise]} {word} in environment `{verdict.environment[:16]}…`, B = "
-            f"{verdict.slots}, {verdict.seconds:.1f} s."
+            f"{_TITLES[certificate.promise]} {word} in environment "
+            f"`{certificate.environment[:16]}…`, B = {certificate.slots}, "
+            f"{certificate.seconds:.1f} s."
         )
-        if not verdict.holds and verdict.promise == "independence":
+        if not certificate.holds and certificate.promise == "independence":
             by_name[title] += ["", f"{HOW_TO_KEEP_BITS}."]
         by_name[title] += ["", "| check | images | different |", "| --- | --- | --- |"]
         by_name[title] += [
-            f"| {check.name} | {check.compared} | {check.different} |" for check in verdict.checks
+            f"| {check.name} | {check.compared} | {check.different} |"
+            for check in certificate.checks
         ]
     sections = ["\n".join([f"## {title}", "", *lines]) for title, lines in by_name.items()]
     return "\n\n".join(["# Certificate of batch independence", *sections]) + "\n"

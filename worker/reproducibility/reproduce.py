@@ -56,7 +56,7 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Verdict:
+class Reproduction:
     """The result for one sample.
 
     `psnr` is in dB against the stored picture, inf if they are equal. `changed` has the fields of
@@ -87,7 +87,7 @@ class Verdict:
 
 def reproduce(
     samples: Sequence[Sample], settings: Settings, *, inputs: Inputs | None = None
-) -> Iterator[Verdict]:
+) -> Iterator[Reproduction]:
     """Render every sample again. Samples that can share forward passes are rendered together."""
     registry = load_registry(settings)
     models = WarmModels(settings)
@@ -119,7 +119,7 @@ def _shape(environment: Mapping[str, Any], settings: Settings) -> tuple[int | No
     return shapes.get("slots", settings.slots), environment.get("threads") or settings.threads
 
 
-def _render(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdict]:
+def _render(engine: Engine, samples: Sequence[Sample]) -> Iterator[Reproduction]:
     waiting = list(enumerate(samples))
     while waiting or engine.busy:
         room = engine.room()
@@ -127,10 +127,10 @@ def _render(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdict]:
             engine.admit([(ticket, sample.spec) for ticket, sample in waiting[:room]])
             waiting = waiting[room:]
         for item in engine.step():
-            yield _verdict(samples[item.ticket], item, engine)
+            yield _reproduction(samples[item.ticket], item, engine)
 
 
-def _render_batches(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdict]:
+def _render_batches(engine: Engine, samples: Sequence[Sample]) -> Iterator[Reproduction]:
     """Render each recorded micro-batch once, for all samples that belong to it."""
     by_batch: dict[tuple[Member, ...], list[Sample]] = {}
     for sample in samples:
@@ -147,7 +147,7 @@ def _render_batches(engine: Engine, samples: Sequence[Sample]) -> Iterator[Verdi
             if item is None:
                 yield _failed(sample, UnknownImage("its row now asks for another picture"))
             else:
-                yield _verdict(sample, item, engine)
+                yield _reproduction(sample, item, engine)
 
 
 def _render_together(engine: Engine, batch: Sequence[Member]) -> dict[str, Rendered | Failed]:
@@ -178,13 +178,13 @@ def _render_together(engine: Engine, batch: Sequence[Member]) -> dict[str, Rende
     return {together.request_keys[item.ticket]: item for item in results}
 
 
-def _verdict(sample: Sample, item: Rendered | Failed, engine: Engine) -> Verdict:
+def _reproduction(sample: Sample, item: Rendered | Failed, engine: Engine) -> Reproduction:
     if isinstance(item, Failed):
         return _failed(sample, item.error)
     return _compare(sample, item, engine)
 
 
-def _compare(sample: Sample, rendered: Rendered, engine: Engine) -> Verdict:
+def _compare(sample: Sample, rendered: Rendered, engine: Engine) -> Reproduction:
     now = (rendered.environment or engine.environment).document()
     changed = _changed_fields(sample.environment, now)
     alone = sample.batches == "recorded" and not sample.together
@@ -196,7 +196,7 @@ def _compare(sample: Sample, rendered: Rendered, engine: Engine) -> Verdict:
             psnr = peak_signal_to_noise(sample.read(), rendered.pixels)
         except ImagemillError as unreadable:
             psnr, error = None, unreadable.message
-    return Verdict(
+    return Reproduction(
         name=sample.name,
         identical=identical,
         psnr=psnr,
@@ -207,8 +207,10 @@ def _compare(sample: Sample, rendered: Rendered, engine: Engine) -> Verdict:
     )
 
 
-def _failed(sample: Sample, error: ImagemillError) -> Verdict:
-    return Verdict(name=sample.name, identical=False, psnr=None, changed={}, error=error.message)
+def _failed(sample: Sample, error: ImagemillError) -> Reproduction:
+    return Reproduction(
+        name=sample.name, identical=False, psnr=None, changed={}, error=error.message
+    )
 
 
 def _changed_fields(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

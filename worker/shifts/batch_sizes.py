@@ -38,7 +38,7 @@ class Agreements:
             )
         )
 
-    def settle(self, group_id: int, slots: int) -> int:
+    def agree(self, group_id: int, slots: int) -> int:
         """The B that counts, where this worker's engine came out with `slots`."""
         if self._settings.slots is not None or group_id in self._shrunk:
             return slots
@@ -72,12 +72,12 @@ class Agreements:
             if environments.certificate(session, known) is not None:
                 return
         try:
-            verdict = certify(engine, choice.document, model_name=choice.model_name)
+            certificate = certify(engine, choice.document, model_name=choice.model_name)
         except ImagemillError as error:
             # A model that can't render the known rows (it wants an init image, say).
             log.info("%s can't be certified: %s", choice.model_name, error)
             return
-        if not verdict.holds:
+        if not certificate.holds:
             found = {
                 "independence": f"depend on the batch; {HOW_TO_KEEP_BITS}",
                 "composition": "change even where the batch is the same",
@@ -85,9 +85,9 @@ class Agreements:
             log.warning(
                 "on this device the pixels of %s %s (`imagemill certify --model %s` says where)",
                 choice.model_name,
-                found[verdict.promise],
+                found[certificate.promise],
                 choice.model_name,
             )
         self._database.run(
-            lambda session: environments.record_certificate(session, known, verdict.document())
+            lambda session: environments.record_certificate(session, known, certificate.document())
         )

@@ -53,7 +53,7 @@ class ModelShelf:
             return self._engine[1]
         self._engine = None
         engine = self._open(choice, self._agreements.slots(choice.id))
-        agreed = self._agreements.settle(choice.id, engine.slots)
+        agreed = self._agreements.agree(choice.id, engine.slots)
         if agreed != engine.slots:
             engine = self._open(choice, agreed)
         self._agreements.certify(choice, engine)

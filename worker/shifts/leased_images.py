@@ -16,7 +16,7 @@ from imagemill.db.errors import ImagemillError, RenderError
 from imagemill.db.queries import claims, environments, objects, shifts
 from imagemill.db.queries.claims import Claimed, GroupChoice, RetryPolicy
 from imagemill.db.queries.images import Failure
-from imagemill.db.queries.objects import StoredImage
+from imagemill.db.queries.objects import NewObject
 from imagemill.db.states import ImageState
 from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.limits import RenderLimits
@@ -152,7 +152,7 @@ class Holdings:
             lambda session: claims.give_back(session, shift_id=self._shift_id, image_ids=image_ids)
         )
 
-    def complete(self, stored: Collection[StoredImage], environment: "Environment") -> int:
+    def complete(self, stored: Collection[NewObject], environment: "Environment") -> int:
         """Make every image done that waits for one of these files; how many became done."""
 
         def work(session: Session) -> int:

@@ -12,7 +12,6 @@ import random
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from imagemill.db.errors import (
 )
 from imagemill.db.logs import log_fields
 from imagemill.db.queries.claims import Claimed
-from imagemill.db.queries.objects import StoredImage
+from imagemill.db.queries.objects import NewObject
 from imagemill.db.specs import FILE_SUFFIXES
 from imagemill.db.storage import Storage
 from imagemill.db.storage.keys import object_key
@@ -50,10 +49,8 @@ _LAST_COMMIT_SECONDS = 5.0
 """How long a shift that must end waits for a commit that the database does not answer."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Ready:
-    stored: StoredImage
-    environment: "Environment"
+_Stored = tuple[NewObject, "Environment"]
+"""An object whose file is in the store, and the environment that it was rendered in."""
 
 
 class Recorder:
@@ -77,7 +74,7 @@ class Recorder:
         self._storage = storage
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._committer = threading.Thread(target=self._commit_all, name="commit", daemon=True)
-        self._stored: queue.SimpleQueue[_Ready | None] = queue.SimpleQueue()
+        self._stored: queue.SimpleQueue[_Stored | None] = queue.SimpleQueue()
         self._changed = threading.Condition()
         self._pending = 0
         self._failure: BaseException | None = None
@@ -128,7 +125,7 @@ class Recorder:
         if self._failure is not None:
             raise self._failure
 
-    def _on_stored(self, future: Future[_Ready | None]) -> None:
+    def _on_stored(self, future: Future[_Stored | None]) -> None:
         if future.cancelled():
             return
         error = future.exception()
@@ -153,7 +150,7 @@ class Recorder:
     def _commit_all(self) -> None:
         ended = False
         while not ended:
-            batch: list[_Ready] = []
+            batch: list[_Stored] = []
             deadline: float | None = None
             while len(batch) < COMMIT_IMAGES:
                 timeout = None if deadline is None else max(deadline - time.monotonic(), 0.001)
@@ -172,19 +169,20 @@ class Recorder:
                 self._fail(error)
                 return
 
-    def _commit(self, batch: list[_Ready]) -> None:
-        by_environment: dict[str, list[_Ready]] = {}
+    def _commit(self, batch: list[_Stored]) -> None:
+        by_environment: dict[str, list[_Stored]] = {}
         for item in batch:
-            by_environment.setdefault(item.environment.fingerprint(), []).append(item)
+            by_environment.setdefault(item[1].fingerprint(), []).append(item)
         for items in by_environment.values():
-            stored = [item.stored for item in items]
-            self.done += self._holdings.complete(stored, items[0].environment)
+            _, environment = items[0]
+            stored = [new for new, _ in items]
+            self.done += self._holdings.complete(stored, environment)
         if batch:
             self._count_recorded(len(batch))
 
     def _store_named(
         self, image: Claimed, rendered: Rendered, environment: "Environment"
-    ) -> _Ready | None:
+    ) -> _Stored | None:
         """As `_store`; every line that it logs says which image it is about."""
         shift_id = self._holdings.lease.shift_id
         with log_fields(shift=shift_id, job=image.job_id, image=image.id):
@@ -192,7 +190,7 @@ class Recorder:
 
     def _store(
         self, image: Claimed, rendered: Rendered, environment: "Environment"
-    ) -> _Ready | None:
+    ) -> _Stored | None:
         """Make a file and store it; None if the image can't become one, which it then says."""
         try:
             encoded = _encoded(image, rendered, environment)
@@ -202,7 +200,7 @@ class Recorder:
             # This image's own fault: without a charge, it would end shift after shift.
             self.failed += self._holdings.fail(image, error)
             return None
-        stored = StoredImage(
+        stored = NewObject(
             request_key=image.request_key,
             object_key=key,
             uri=self._storage.object_uri(key),
@@ -218,7 +216,7 @@ class Recorder:
             composition=rendered.composition,
         )
         self._holdings.lease.got_on()
-        return _Ready(stored=stored, environment=environment)
+        return stored, environment
 
     def _put(self, image: Claimed, key: str, encoded: EncodedImage) -> None:
         pause = _FIRST_PAUSE_SECONDS

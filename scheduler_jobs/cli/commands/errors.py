@@ -5,7 +5,7 @@ import click
 from imagemill.db.queries import reports
 from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.db.queries.jobs import find_job, shown_state
-from imagemill.db.queries.reports import BadRow, CodeReport
+from imagemill.db.queries.reports import BadRowReport, CodeReport
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Job
@@ -119,7 +119,7 @@ def _print_dead(
     )
 
 
-def _print_rows(job: Job, rows: list[BadRow], next_row: int | None) -> None:
+def _print_rows(job: Job, rows: list[BadRowReport], next_row: int | None) -> None:
     if not rows:
         return
     output.line()

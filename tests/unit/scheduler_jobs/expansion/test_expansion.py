@@ -10,7 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagemill.db.errors import ManifestError
-from imagemill.scheduler_jobs.expansion import ExpandedRow, Expansion, Templates, expand, parse_grid
+from imagemill.scheduler_jobs.expansion import (
+    Expansion,
+    Templates,
+    expand,
+    parse_grid,
+    seed_base,
+)
 from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters, Problem
 from tests.unit.manifests import DATA, LIMITS
 
@@ -28,17 +34,17 @@ def row(prompt: str, **parameters: Any) -> ManifestRow:
     )
 
 
-def cells(given_row: ManifestRow, occurrence: int = 0, **options: Any) -> list[ExpandedRow]:
+def cells(given_row: ManifestRow, occurrence: int = 0, **options: Any) -> list[ManifestRow]:
     found = list(
         expand(given_row, Expansion(**options), file="f", limits=LIMITS, occurrence=occurrence)
     )
-    assert all(isinstance(item, ExpandedRow) for item in found), str(found)
-    return [item for item in found if isinstance(item, ExpandedRow)]
+    assert all(isinstance(item, ManifestRow) for item in found), str(found)
+    return [item for item in found if isinstance(item, ManifestRow)]
 
 
 def prompts(template: str, folder: Path | None = None) -> list[str]:
     found = cells(row(template), variants="all", templates=Templates(folder))
-    return [cell.row.prompt for cell in found]
+    return [cell.prompt for cell in found]
 
 
 def problem(template: str, folder: Path | None = None, **options: Any) -> str:
@@ -72,21 +78,21 @@ def test_all_variants(template: str, made: list[str]) -> None:
 
 def test_without_variants_a_brace_is_a_brace() -> None:
     (cell,) = cells(row("a {red|blue} __cat__"))
-    assert cell.row == row("a {red|blue} __cat__")
+    assert cell == row("a {red|blue} __cat__")
     assert cell.template is None
 
 
 def test_template_and_resolved_prompt_are_both_kept() -> None:
     found = cells(row("a {red|blue} cat", steps=5, key="k"), variants="all")
-    assert [(cell.template, cell.row.prompt, cell.variant) for cell in found] == [
-        ("a {red|blue} cat", "a red cat", 0),
-        ("a {red|blue} cat", "a blue cat", 1),
+    assert [(cell.template, cell.prompt) for cell in found] == [
+        ("a {red|blue} cat", "a red cat"),
+        ("a {red|blue} cat", "a blue cat"),
     ]
     for cell in found:
-        assert cell.row.verbatim == "a {red|blue} cat"
-        assert (cell.row.number, cell.row.line, cell.row.key) == (3, 4, "k")
-        assert cell.row.extras == {"note": "x"}
-        assert cell.row.parameters == Parameters(steps=5)
+        assert cell.verbatim == "a {red|blue} cat"
+        assert (cell.number, cell.line, cell.key) == (3, 4, "k")
+        assert cell.extras == {"note": "x"}
+        assert cell.parameters == Parameters(steps=5)
 
 
 def test_wildcards(tmp_path: Path) -> None:
@@ -159,14 +165,14 @@ def test_a_billion_laughs_are_refused_at_once(tmp_path: Path) -> None:
 def test_draws_depend_on_the_jobs_seed_and_the_row_alone() -> None:
     def draw(seed: int, text: str = "{1..1000}", **more: Any) -> list[str]:
         found = cells(row(text, **more), variants="sample", draws=4, job_seed=seed)
-        return [cell.row.prompt for cell in found]
+        return [cell.prompt for cell in found]
 
     assert draw(1) == draw(1)
     assert len(draw(1)) == 4
     assert draw(1) != draw(2)
     assert draw(1, key="a") != draw(1, key="b")
     again = cells(row("{1..1000}"), 1, variants="sample", draws=4, job_seed=1)
-    assert [cell.row.prompt for cell in again] != draw(1)
+    assert [cell.prompt for cell in again] != draw(1)
     assert draw(0, "{1..1000} {a|b}")[0] == "735 b", "pinned: a draw is the same in every version"
 
 
@@ -174,14 +180,14 @@ def test_weights_are_shares_of_what_is_drawn() -> None:
     found: Counter[str] = Counter()
     for seed in range(2000):
         (cell,) = cells(row("{3::a|b|0::c}"), variants="sample", job_seed=seed)
-        found[cell.row.prompt] += 1
+        found[cell.prompt] += 1
     assert set(found) == {"a", "b"}
     assert 1400 < found["a"] < 1600
 
 
 def test_a_range_weighs_as_much_as_any_other_option() -> None:
     drawn = Counter(
-        cells(row("{1..100|x}"), variants="sample", job_seed=seed)[0].row.prompt == "x"
+        cells(row("{1..100|x}"), variants="sample", job_seed=seed)[0].prompt == "x"
         for seed in range(600)
     )
     assert 240 < drawn[True] < 360
@@ -229,20 +235,20 @@ def test_axes_that_contradict_each_other_and_grids_too_large() -> None:
 def test_a_grid_goes_before_the_row_and_its_cells_share_the_seed() -> None:
     grid = parse_grid(["cfg=3,5"], limits=LIMITS)
     found = cells(row("a {red|blue} cat", guidance_scale=9, steps=5), variants="all", grid=grid)
-    assert [(cell.variant, cell.cell) for cell in found] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-    assert [cell.row.parameters.guidance_scale for cell in found] == [3, 5, 3, 5]
-    assert all(cell.row.parameters.steps == 5 for cell in found)
-    keys = [cell.seed_base for cell in found]
+    assert [cell.prompt for cell in found] == ["a red cat"] * 2 + ["a blue cat"] * 2
+    assert [cell.parameters.guidance_scale for cell in found] == [3, 5, 3, 5]
+    assert all(cell.parameters.steps == 5 for cell in found)
+    keys = [seed_base(cell) for cell in found]
     assert keys[0] == keys[1] != keys[2] == keys[3]
 
 
 def test_keys_name_the_row_and_the_prompt_and_nothing_else() -> None:
     (plain,) = cells(row("a cat", key="k"), variants="all")
-    assert plain.seed_base == "id:k"
+    assert seed_base(plain) == "id:k"
     two = cells(row("{a|b}", key="k"), variants="all")
     three = cells(row("{c|b|a}", key="k"), variants="all")
-    assert {cell.seed_base for cell in two} < {cell.seed_base for cell in three}
-    assert all(cell.seed_base.startswith("id:k:prompt:") for cell in two)
+    assert {seed_base(cell) for cell in two} < {seed_base(cell) for cell in three}
+    assert all(seed_base(cell).startswith("id:k:prompt:") for cell in two)
 
 
 def test_a_grid_that_contradicts_the_row_is_a_problem() -> None:
@@ -264,7 +270,7 @@ def test_any_text_expands_or_is_one_problem(text: str, variants: str) -> None:
         assert len(found) == 1
         assert str(found[0]).isprintable()
     else:
-        assert all(isinstance(cell, ExpandedRow) and cell.row.prompt.strip() for cell in found)
+        assert all(isinstance(cell, ManifestRow) and cell.prompt.strip() for cell in found)
 
 
 def test_the_examples_of_the_documentation_are_valid(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from imagemill.scheduler_jobs.cli import cli
-from imagemill.scheduler_jobs.expansion import ExpandedRow, Expansion, Templates, expand
+from imagemill.scheduler_jobs.expansion import Expansion, Templates, expand
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
-from imagemill.scheduler_jobs.manifest import BadValue
+from imagemill.scheduler_jobs.manifest import BadValue, ManifestRow
 from tests.unit.manifests import DATA, LIMITS, good_rows
 
 CASES = DATA / "cases"
@@ -29,8 +29,8 @@ def test_no_resolved_prompt_holds_an_operator() -> None:
     found = []
     for row in good_rows(CASES / "templates.csv"):
         cells = list(expand(row, expansion, file="f", limits=LIMITS))
-        assert all(isinstance(cell, ExpandedRow) for cell in cells)
-        found.append([cell.row.prompt for cell in cells if isinstance(cell, ExpandedRow)])
+        assert all(isinstance(cell, ManifestRow) for cell in cells)
+        found.append([cell.prompt for cell in cells if isinstance(cell, ManifestRow)])
     assert found == EXPECTED
     assert not any(re.search(r"[#$@~_{}]|::", prompt) for row in found for prompt in row)
 

@@ -13,7 +13,7 @@ from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest import open_source
 from imagemill.scheduler_jobs.submit import occurrences
 from imagemill.scheduler_jobs.submit.occurrences import CACHE_KB, Occurrences
-from imagemill.scheduler_jobs.submit.planned_rows import Keys, settle_rows
+from imagemill.scheduler_jobs.submit.planned_rows import Keys, plan_rows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 KEYS = ["a", "A", "a ", "", "id:1", "id:01", "żółć", "z\u0301", "\x00", "\ud800", "🦊"]
@@ -73,7 +73,7 @@ def test_where_they_are_counted_changes_no_seed_and_no_prompt(monkeypatch, tmp_p
     def asked_for() -> list[str]:
         settings = Settings()
         with open_source(request.manifest, settings) as source, closing(Occurrences()) as seen:
-            settled = list(settle_rows(request, source, settings))
+            settled = list(plan_rows(request, source, settings))
             good = list(Keys(seen.add).checked(settled, source.name))
             return [spec.request_key() for row in good for spec in row.specs(request.seed)]
 

@@ -18,9 +18,10 @@ from imagemill.db.specs import ImageSpec
 from imagemill.db.states import Outcome
 from imagemill.worker.files import xmp
 from imagemill.worker.files.encoder import encode, read_record
-from imagemill.worker.files.infotext import infotext, parse_infotext
+from imagemill.worker.files.infotext import infotext
 from imagemill.worker.files.png import write_png
 from imagemill.worker.files.records import ImageRecord, pixels_sha256
+from tests.helpers.infotext import parse_infotext
 
 FILES = [("png", None), ("jpeg", None), ("jpeg", 60), ("webp", None), ("webp", 80)]
 LOSSLESS = [("png", None), ("webp", None)]

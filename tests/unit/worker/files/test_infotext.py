@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from imagemill.db.specs import Adapter, ImageSpec
-from imagemill.worker.files.infotext import infotext, parse_infotext, shortened
+from imagemill.worker.files.infotext import infotext, shortened
+from tests.helpers.infotext import parse_infotext
 
 # As A1111, Civitai and the ComfyUI loaders have it; a copy, so that ours can't drift unseen.
 READERS = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')

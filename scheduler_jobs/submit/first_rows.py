@@ -1,4 +1,4 @@
-"""Looking at the beginning of a manifest before anything is created for it."""
+"""The first rows of a manifest, checked before anything is created for it."""
 
 from collections.abc import Mapping
 from itertools import islice
@@ -9,14 +9,14 @@ from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest import Source
-from imagemill.scheduler_jobs.submit.planned_rows import BadRow, Findings, settle_rows
+from imagemill.scheduler_jobs.submit.planned_rows import Findings, RefusedRow, plan_rows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 LOOKED_AT = 200
 """Rows that are looked at."""
 
 
-def check_beginning(
+def check_first_rows(
     request: SubmissionRequest, source: Source, settings: Settings
 ) -> Mapping[str, Any]:
     """The extra columns of the first rows, once header, options and model are known to be right.
@@ -29,21 +29,21 @@ def check_beginning(
     weights_digest(model)
     findings, good, seen = Findings(), 0, 0
     extras: dict[str, Any] = {}
-    rows = settle_rows(request, source, settings)
-    for settled in islice(rows, LOOKED_AT):
+    rows = plan_rows(request, source, settings)
+    for row in islice(rows, LOOKED_AT):
         seen += 1
-        if isinstance(settled, BadRow):
-            findings.add(settled)
+        if isinstance(row, RefusedRow):
+            findings.add(row)
         else:
             good += 1
-            extras |= settled.row.extras
+            extras |= row.extras
     if not findings.problems:
         return extras
     if request.skip_bad_rows and not findings.fatal and (good or seen == LOOKED_AT):
         return extras
-    for settled in rows:
-        if isinstance(settled, BadRow):
-            findings.add(settled)
+    for row in rows:
+        if isinstance(row, RefusedRow):
+            findings.add(row)
     count = findings.bad_rows
     raise ManifestError(
         f"{source.name}: {count} bad {'row' if count == 1 else 'rows'}",
