@@ -1,5 +1,6 @@
 """Pulling from a Hub: only what is loaded, at the pinned revision, with one line for what fails."""
 
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +173,44 @@ def test_weights_that_are_not_what_was_recorded_are_refused(hub: Hub, settings: 
     assert not record_digest(settings.models, "small", "0" * 64)
     with pytest.raises(ModelError, match="pull it again, or correct the registry"):
         weights_digest(replace(recorded, digest="0" * 64))
+
+
+def test_a_digest_is_the_first_line_of_its_table_and_nothing_else_changes(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    before = """# Our models
+[models.small]   # the first
+source = 'x'
+
+# About the other one
+[models."a.b"]
+source = "y"  # where it comes from
+
+[adapters.style]
+path = "z"
+
+[models.last]
+[[models.last.embeddings]]
+name = "e"
+"""
+    file.write_text(before)
+    for name in ("small", "a.b", "last"):
+        assert record_digest(file, name, "1" * 64)
+        assert tomllib.loads(file.read_text())["models"][name]["digest"] == "1" * 64
+    line = f'digest = "{"1" * 64}"\n'
+    assert file.read_text().replace(line, "") == before
+    assert f"# the first\n{line}source" in file.read_text()
+    assert not record_digest(file, "small", "2" * 64)
+    assert not record_digest(file, "none", "2" * 64)
+
+
+def test_a_model_with_dotted_keys_is_left_to_the_reader_or_gets_its_digest(tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    before = "[models]\nsmall.source = 'x'\nsmall.dtype = 'fp32'\n"
+    file.write_text(before)
+    recorded = record_digest(file, "small", "0" * 64)
+    found = tomllib.loads(file.read_text())["models"]["small"]
+    assert found.get("digest") == ("0" * 64 if recorded else None)
+    assert (found["source"], found["dtype"]) == ("x", "fp32")
 
 
 def test_a_model_without_its_own_table_is_left_to_the_reader(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ may consist of parts from several repositories.
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from cachetools import LRUCache
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 from safetensors import SafetensorError
 
@@ -111,17 +111,16 @@ class WarmModels:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._warm: OrderedDict[str, Model] = OrderedDict()
+        self._warm: LRUCache[str, Model] = LRUCache(settings.warm_models)
 
     def get(self, entry: ModelEntry) -> Model:
         """The entry's model; it is loaded first if necessary. Raises what `load_model` raises."""
         digest = weights_digest(entry)
         if digest in self._warm:
-            self._warm.move_to_end(digest)
             return self._warm[digest]
         # The old model goes before the new one is loaded: both together may not fit.
-        while len(self._warm) >= self._settings.warm_models:
-            self._warm.popitem(last=False)
+        while len(self._warm) >= self._warm.maxsize:
+            self._warm.popitem()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
         model = load_model(entry, settings=self._settings)
@@ -130,7 +129,7 @@ class WarmModels:
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """The weights digests of the loaded models; the last used one comes last."""
+        """The weights digests of the loaded models, in the order in which they were loaded."""
         return tuple(self._warm)
 
 

@@ -5,12 +5,12 @@ From then on the weights digest identifies the model.
 """
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import tomlkit
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from tomlkit.items import Table
 
 from imagemill.db.errors import ModelError, first_line
 from imagemill.db.models.components import NO_PIXELS, weights_digest
@@ -26,7 +27,6 @@ from imagemill.db.models.weights import choose_files
 from imagemill.db.settings import Settings
 
 _INDEX = "model_index.json"
-_DIGEST_LINE = re.compile(r"^digest\s*=", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,18 +81,17 @@ def record_digest(registry_file: Path, name: str, digest: str) -> bool:
     Returns whether the file has this digest now. It is False if the file has no table
     `[models.NAME]` to write into.
     """
-    text = registry_file.read_text("utf-8")
-    header = re.search(
-        rf'^\[models\.(?:"{re.escape(name)}"|{re.escape(name)})\][^\n]*\n', text, re.M
-    )
-    if header is None:
+    document = tomlkit.parse(registry_file.read_text("utf-8"))
+    table = document.get("models", {}).get(name)
+    if not isinstance(table, Table):
         return False
-    following = re.search(r"^\s*\[", text[header.end() :], re.M)
-    end = len(text) if following is None else header.end() + following.start()
-    table = text[header.end() : end]
-    if _DIGEST_LINE.search(table):
-        return digest in table
-    written = text[: header.end()] + f'digest = "{digest}"\n' + text[header.end() :]
+    if "digest" in table:
+        return bool(table["digest"] == digest)
+    # First in its table: at the end it would stand behind the comment on the next table.
+    table.value.body.insert(0, (tomlkit.key("digest"), tomlkit.string(digest)))
+    written = tomlkit.dumps(document)
+    if tomlkit.parse(written)["models"][name].get("digest") != digest:
+        return False
     registry_file.write_text(written, "utf-8")
     return True
 

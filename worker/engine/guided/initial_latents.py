@@ -4,11 +4,11 @@ The image's generator is used in the same order as in diffusers' pipelines. Ever
 generator on, so only then does a seed give the same picture there and here.
 """
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from cachetools import LRUCache
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
 
@@ -73,7 +73,7 @@ class Starts:
             do_binarize=True,
             do_convert_grayscale=True,
         )
-        self._encodings: OrderedDict[str, Any] = OrderedDict()
+        self._encodings: LRUCache[str, Any] = LRUCache(_KEPT_ENCODINGS)
 
     def start(self, spec: ImageSpec, scheduler: Scheduler, generator: torch.Generator) -> Start:
         """The start of an image.
@@ -145,12 +145,8 @@ class Starts:
 
         The VAE's distribution is cached by digest; only the sampling depends on the seed.
         """
-        if digest in self._encodings:
-            self._encodings.move_to_end(digest)
-        else:
+        if digest not in self._encodings:
             self._encodings[digest] = self._encode(self.picture(digest))
-            if len(self._encodings) > _KEPT_ENCODINGS:
-                self._encodings.popitem(last=False)
         return self._sampled(self._encodings[digest], generator)
 
     def _encode(self, picture: torch.Tensor) -> Any:
