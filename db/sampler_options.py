@@ -65,6 +65,9 @@ _THRESHOLD = frozenset({"thresholding", "dynamic_thresholding_ratio", "sample_ma
 _CLIP = frozenset({"clip_sample", "clip_sample_range"})
 _SOLVER = frozenset({"solver_order", "solver_type", "lower_order_final"})
 _FLOW = frozenset({"flow_shift", "use_dynamic_shifting", "time_shift_type"})
+_DISTILLED = frozenset(
+    {"original_inference_steps", "rescale_betas_zero_snr", "set_alpha_to_one", "timestep_scaling"}
+)
 
 TAKEN: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -135,26 +138,8 @@ TAKEN: Mapping[str, frozenset[str]] = MappingProxyType(
             "predictor_order",
             "variance_type",
         },
-        "LCMScheduler": _SCHEDULE
-        | _SPACING
-        | _THRESHOLD
-        | _CLIP
-        | {
-            "original_inference_steps",
-            "rescale_betas_zero_snr",
-            "set_alpha_to_one",
-            "timestep_scaling",
-        },
-        "TCDScheduler": _SCHEDULE
-        | _SPACING
-        | _THRESHOLD
-        | _CLIP
-        | {
-            "original_inference_steps",
-            "rescale_betas_zero_snr",
-            "set_alpha_to_one",
-            "timestep_scaling",
-        },
+        "LCMScheduler": _SCHEDULE | _SPACING | _THRESHOLD | _CLIP | _DISTILLED,
+        "TCDScheduler": _SCHEDULE | _SPACING | _THRESHOLD | _CLIP | _DISTILLED,
         "FlowMatchEulerDiscreteScheduler": _SIGMAS
         | {
             "base_shift",

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections import deque
-from types import TracebackType
 from typing import Self, TextIO
 
 import click
@@ -82,12 +81,7 @@ class ProgressView:
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
         elif self._counts is not None:

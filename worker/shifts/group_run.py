@@ -8,7 +8,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from types import TracebackType
 
 from imagemill.db.errors import (
     ImagemillError,
@@ -70,12 +69,7 @@ class GroupRun:
         self._holdings.lease.follow(self._engine)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         """Empty the engine, and give back, uncharged, what is not finished.
 
         After an error of a service nothing is given back here: the shift ends, and does it.

@@ -12,7 +12,6 @@ import random
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from imagemill.db.errors import (
@@ -84,12 +83,7 @@ class Recorder:
         self._committer.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Commit what is stored, drop what is not, and end the threads.
 
         A request that hangs in a thread is left alone: what it may still bring about is a file

@@ -33,6 +33,7 @@ from imagemill.worker.engine.generic.cut_prompts import Reading
 from imagemill.worker.engine.generic.fp32_retry import Mending
 from imagemill.worker.engine.generic.stepwise import Stepwise
 from imagemill.worker.engine.pictures import Picture
+from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room, check_weights
 from imagemill.worker.engine.shapes import choose_shapes
 from imagemill.worker.models.environment import Environment, Shapes, describe_environment
 from imagemill.worker.models.model import Model
@@ -54,7 +55,7 @@ class _Batch:
     seconds: float = 0.0
 
 
-class GenericEngine:
+class GenericEngine(ShapedEngine):
     """An `Engine` around a diffusers pipeline of any family."""
 
     def __init__(
@@ -66,36 +67,16 @@ class GenericEngine:
         environment: Environment,
         batches: Batches = "continuous",
     ) -> None:
+        super().__init__(model, shapes=shapes, guided=guided, environment=environment)
         self._recorded = batches == "recorded"
-        self._model = model
-        self._shapes = shapes
-        self._guided = guided
-        self._environment = environment
         self._calls = PipelineCalls(model.pipeline)
         self._waiting: list[Admitted] = []
         self._batch: _Batch | None = None
-        self._failed: list[Failed] = []
-        self._steps = 0
-
-    @property
-    def environment(self) -> Environment:
-        """What this engine's pixels depend on."""
-        return self._environment
-
-    @property
-    def slots(self) -> int:
-        """B, the number of rows in one call."""
-        return self._shapes.slots
 
     @property
     def refined(self) -> bool:
         """Always False: a refiner would have to continue the pipeline's own loop."""
         return False
-
-    @property
-    def steps(self) -> int:
-        """Denoiser calls so far; a pipeline may make several for one sampling step."""
-        return self._steps
 
     @property
     def busy(self) -> bool:
@@ -109,8 +90,7 @@ class GenericEngine:
 
     def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
         """Queue images for the next call; see `Engine`."""
-        if len(images) > self.room():
-            raise ValueError(f"{len(images)} images for {self.room()} free slots")
+        check_room(images, self.room())
         for ticket, spec in images:
             try:
                 self._check(spec)
@@ -146,9 +126,8 @@ class GenericEngine:
         """Drop these images if they are here."""
         wanted = set(tickets)
         dropped = [ticket for ticket, _ in self._waiting if ticket in wanted]
-        dropped += [failure.ticket for failure in self._failed if failure.ticket in wanted]
+        dropped += self._drop_failed(wanted)
         self._waiting = [image for image in self._waiting if image[0] not in wanted]
-        self._failed = [failure for failure in self._failed if failure.ticket not in wanted]
         if self._batch is not None:
             dropped += sorted(self._batch.tickets & wanted)
             self._batch.tickets -= wanted
@@ -219,11 +198,6 @@ class GenericEngine:
             self._waiting
         )
 
-    def _take_failed(self) -> list[Rendered | Failed]:
-        failed: list[Rendered | Failed] = list(self._failed)
-        self._failed.clear()
-        return failed
-
     def _rendered(self, batch: _Batch) -> list[Rendered | Failed]:
         images = getattr(batch.call.result, "images", None)
         found: list[Rendered | Failed] = []
@@ -266,11 +240,7 @@ def open_generic_engine(
     model: Model, group: Mapping[str, Any], settings: Settings, slots: int | None
 ) -> GenericEngine:
     """See `imagemill.worker.engine.factory.open_engine`."""
-    if group["weights_digest"] != model.weights_digest:
-        raise ModelError(
-            f"the group's weights are {group['weights_digest'][:10]}…, model {model.name} is "
-            f"{model.weights_digest[:10]}…"
-        )
+    check_weights(model, group)
     if group["adapters"]:
         raise ModelError(f"model {model.name}: a generic pipeline takes no adapters")
     shapes = choose_shapes(device=model.device, group=group, settings=settings, slots=slots)

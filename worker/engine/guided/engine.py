@@ -24,12 +24,13 @@ from imagemill.worker.engine.guided.denoiser import Denoiser
 from imagemill.worker.engine.guided.initial_latents import Starts
 from imagemill.worker.engine.guided.slot import Slot, begin
 from imagemill.worker.engine.pictures import Decoder, Picture
+from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room
 from imagemill.worker.models.adapters import WornAdapter, wear
 from imagemill.worker.models.environment import Environment, Shapes
 from imagemill.worker.models.model import Model
 
 
-class GuidedEngine:
+class GuidedEngine(ShapedEngine):
     """The `Engine` of models with a U-Net, conditioned on text (SD, SDXL) or on nothing.
 
     `guided` comes from the group; a model without guidance ignores it.
@@ -45,10 +46,7 @@ class GuidedEngine:
         starts: Starts,
         adapters: tuple[WornAdapter, ...],
     ) -> None:
-        self._model = model
-        self._shapes = shapes
-        self._guided = guided
-        self._environment = environment
+        super().__init__(model, shapes=shapes, guided=guided, environment=environment)
         self._starts = starts
         self._adapters = adapters
         self._conditioner: Conditioner | NoText = NoText()
@@ -61,28 +59,11 @@ class GuidedEngine:
             self._refiner = self._denoiser_of(model.refiner, empty)
         self._decoder = Decoder(model, rows=shapes.pictures)
         self._slots: list[Slot | None] = [None] * shapes.slots
-        self._failed: list[Failed] = []
-        self._steps = 0
-
-    @property
-    def environment(self) -> Environment:
-        """What this engine's pixels depend on."""
-        return self._environment
-
-    @property
-    def slots(self) -> int:
-        """B, the number of images in one denoiser call."""
-        return self._shapes.slots
 
     @property
     def refined(self) -> bool:
         """Whether the model has a refiner."""
         return self._refiner is not None
-
-    @property
-    def steps(self) -> int:
-        """Denoiser calls so far."""
-        return self._steps
 
     @property
     def busy(self) -> bool:
@@ -101,8 +82,7 @@ class GuidedEngine:
     @torch.inference_mode()
     def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
         """Put images into free slots; see `Engine`."""
-        if len(images) > self.room():
-            raise ValueError(f"{len(images)} images for {self.room()} free slots")
+        check_room(images, self.room())
         started = time.perf_counter()
         wear(self._model, self._adapters)
         try:
@@ -146,14 +126,7 @@ class GuidedEngine:
             if slot is not None and slot.ticket in tickets:
                 dropped.append(slot.ticket)
                 self._slots[row] = None
-        kept = []
-        for failure in self._failed:
-            if failure.ticket in tickets:
-                dropped.append(failure.ticket)
-            else:
-                kept.append(failure)
-        self._failed = kept
-        return dropped
+        return dropped + self._drop_failed(tickets)
 
     def abandon(self) -> list[int]:
         """Drop every image."""
@@ -251,11 +224,6 @@ class GuidedEngine:
             except Exception as error:  # as in `_place`
                 self._slots[row] = None
                 self._failed.append(Failed(ticket=slot.ticket, error=_readable(error)))
-
-    def _take_failed(self) -> list[Rendered | Failed]:
-        failed: list[Rendered | Failed] = list(self._failed)
-        self._failed.clear()
-        return failed
 
     def _charge(self, seconds: float) -> None:
         under_way = [slot for slot in self._slots if slot is not None]

@@ -15,6 +15,7 @@ from imagemill.worker.engine.guided.engine import GuidedEngine
 from imagemill.worker.engine.guided.initial_latents import Starts
 from imagemill.worker.engine.inputs import Inputs, no_inputs
 from imagemill.worker.engine.recorded import RecordedEngine
+from imagemill.worker.engine.shaped_engine import check_weights
 from imagemill.worker.engine.shapes import choose_shapes, find_slots
 from imagemill.worker.models.adapters import WornAdapter, find_adapters, wear
 from imagemill.worker.models.environment import describe_environment
@@ -32,11 +33,7 @@ def open_guided_engine(
     inputs: Inputs | None,
 ) -> GuidedEngine | RecordedEngine:
     """See `engine.factory.open_engine`. On a GPU, B is found by trying if nobody has set it."""
-    if group["weights_digest"] != model.weights_digest:
-        raise ModelError(
-            f"the group's weights are {group['weights_digest'][:10]}…, model {model.name} is "
-            f"{model.weights_digest[:10]}…"
-        )
+    check_weights(model, group)
     width, height = group["width"], group["height"]
     multiple = model.facts.size_multiple
     if width % multiple or height % multiple:
