@@ -16,7 +16,7 @@ from imagemill.db.states import TERMINAL, ImageState, JobState
 from imagemill.db.tables import Attempt, Image, Job, Object, Row, Shift, Tally
 
 AT_MOST = 100
-"""Violations of one kind that are listed."""
+"""How many violations of one kind are listed."""
 
 Query: TypeAlias = "Select[*tuple[Any, ...]]"
 
@@ -147,9 +147,9 @@ def _leased_too_early() -> Query:
 
 
 def _terminal_events() -> Query:
-    """A terminal image has its own terminal event, once, and any other has none.
+    """A terminal image has its terminal event exactly once; any other image has none.
 
-    One that was done when it was inserted has none either; `_unearned` looks at those.
+    An image that was done when it was inserted has none either. `_unearned` checks those.
     """
     events = func.count(Attempt.id)
     fitting = func.coalesce(func.sum(case((Attempt.event == Image.state, 1), else_=0)), 0)

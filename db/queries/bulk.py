@@ -1,8 +1,8 @@
-"""Many rows at once, by the way that each database is fastest at.
+"""Many rows at once, in the way that is fastest for each database.
 
-On PostgreSQL `COPY` in place of an INSERT with tens of thousands of parameters, and one array in
-place of a list of a thousand placeholders: most of what those cost is spent on this side, writing
-and taking apart the statement's text. SQLite has no such way, and needs none.
+PostgreSQL gets `COPY` instead of an INSERT with tens of thousands of parameters, and one array
+instead of a list of a thousand placeholders. Most of the time of those goes into writing and
+parsing the statement's text. SQLite has no such way and needs none.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 def insert_many(session: Session, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows that all have the same columns into a mapped class's table.
 
-    In the session's transaction. Columns that are left out get their defaults.
+    It belongs to the session's transaction. Columns that are left out get their defaults.
     """
     if not rows:
         return
@@ -42,8 +42,8 @@ def among(
 def insert_new(session: Session, table: type[Any], values: Any) -> Any:
     """`INSERT … ON CONFLICT DO NOTHING` of a row's values, or of several rows', in one statement.
 
-    No conflict target: on Postgres, a unique index that is not one raises when two transactions
-    insert the same row at once.
+    It names no conflict target. If it named one, Postgres would raise an error when two
+    transactions insert the same row at once and another unique index notices first.
     """
     postgres = session.get_bind().dialect.name == "postgresql"
     insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
@@ -53,7 +53,7 @@ def insert_new(session: Session, table: type[Any], values: Any) -> Any:
 def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     dialect: Any = connection.dialect
     given = [column for column in table.columns if column.name in rows[0]]
-    # Those that Python knows; the database's own come by themselves.
+    # The defaults that Python knows. The database adds its own.
     constants = {
         column: getattr(column.default, "arg", None)
         for column in table.columns
@@ -77,7 +77,8 @@ def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]
                     ]
                 )
     except psycopg.Error as error:
-        # As from any other statement, so that `Database.run` knows what it may do again.
+        # The same error as from any other statement, so that `Database.run` knows whether it may
+        # try again.
         lost = dialect.is_disconnect(error, driver, None)
         if lost:
             connection.invalidate(error)

@@ -1,4 +1,4 @@
-"""Claiming images and moving them on: the statements that every shift lives by."""
+"""Claiming images and moving them on: the statements that every shift makes."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -41,9 +41,10 @@ from imagemill.db.tables import Group, Image, Job, Model, Tally
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claimed:
-    """An image that this shift holds now. `solo` ones must be rendered with no neighbour.
+    """An image that this shift holds now. A `solo` image must be rendered without neighbours.
 
-    `problem` says why its row is no specification; `spec` then holds the columns alone.
+    `problem` says why its row can't be read as a specification; `spec` then has only what stands
+    in the columns.
     """
 
     id: int
@@ -66,11 +67,12 @@ class GroupChoice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryPolicy:
-    """When an image that was alone is dead, and the first wait before a retry, which then doubles.
+    """After how many failures an image is dead, and how long it waits before a retry.
 
-    An error is the image's own doing, and `max_failures` are enough. A worker that was lost may
-    have been killed by anybody: an image goes only after `max_losses`, so that no innocent one
-    does where machines come and go.
+    Only failures of an image that was rendered alone count. An error is the image's own fault, so
+    `max_failures` may be small. A lost worker may have been killed by anybody, so `max_losses` is
+    larger: otherwise innocent images would die where machines come and go. The first wait is
+    `retry_seconds`; each further one is twice as long.
     """
 
     max_failures: int
@@ -90,11 +92,11 @@ class RetryPolicy:
 def choose_group(
     session: Session, *, route: str, loaded: Collection[str] = (), busy: Collection[int] = ()
 ) -> GroupChoice | None:
-    """The group that a shift should render next, None if nothing is ready on its route.
+    """The group that a shift should render next; None if nothing is ready on its route.
 
-    Highest priority first, then models that are loaded (by weights digest), then the job with
-    the fewest images in work, then the oldest. Groups in `busy` are left out: the caller has
-    just found nothing to claim there.
+    The order is: the highest priority, then models that are loaded (by weights digest), then the
+    job with the fewest images in work, then the oldest job. Groups in `busy` are left out,
+    because the caller has just found nothing to claim there.
     """
     in_work = (
         select(Tally.job_id, func.sum(Tally.delta).label("leased"))
@@ -131,7 +133,7 @@ def choose_group(
     if found is None:
         return None
     group_id, model_name, document = found
-    # A JSON column may hold anything; a group that is no object is one that nobody can open.
+    # A JSON column may hold anything. A group whose document is no JSON object can't be opened.
     known = document if isinstance(document, dict) else {}
     return GroupChoice(id=group_id, model_name=model_name, document=known)
 
@@ -141,9 +143,9 @@ def claim(
 ) -> list[Claimed]:
     """Lease up to `limit` ready images of a group to this shift.
 
-    Jobs in order of priority, then of the fewest images in work. Suspects (they were in a
-    forward pass that failed) come alone, and after the other images of their job. Nothing is
-    claimed by a shift whose lease is over.
+    Jobs come in the order of their priority, then of the fewest images in work. A suspect (an
+    image that was in a forward pass that failed) comes alone, and after the other images of its
+    job. A shift whose lease is over gets nothing.
     """
     if not hold(session, shift_id):
         return []
@@ -161,7 +163,7 @@ def claim(
 
 
 def begin(session: Session, *, shift_id: int, image_ids: Collection[int]) -> set[int]:
-    """Record that rendering of these images begins; the ids that are still this shift's."""
+    """Record that rendering of these images begins; returns the ids that this shift still holds."""
     return set(
         session.scalars(
             update(Image)
@@ -173,7 +175,7 @@ def begin(session: Session, *, shift_id: int, image_ids: Collection[int]) -> set
 
 
 def end_rendering(session: Session, *, shift_id: int, image_id: int) -> None:
-    """Record that an image is rendered: if its worker is lost now, that is not its doing."""
+    """Record that an image is rendered. If its worker is lost now, the image is not charged."""
     session.execute(
         update(Image)
         .where(Image.id == image_id, held_by(shift_id), Image.begun_at.is_not(None))
@@ -184,10 +186,10 @@ def end_rendering(session: Session, *, shift_id: int, image_id: int) -> None:
 def fail(
     session: Session, *, shift_id: int, image_id: int, failure: Failure, policy: RetryPolicy
 ) -> ImageState | None:
-    """Charge a failure; the image's new state, or None if it was no longer this shift's.
+    """Charge a failure to an image; returns its new state, or None if the shift lost it meanwhile.
 
-    A failure among neighbours only makes it a suspect. After `max_failures` alone, or at once if
-    a retry can't help, it is dead.
+    A failure among neighbours only makes the image a suspect. It is dead after `max_failures`
+    failures alone, or at once if a retry can't help.
     """
     charge = 1 if failure.solo else 0
     dead = or_(literal(not failure.retryable), Image.failures + charge >= policy.max_failures)
@@ -213,7 +215,7 @@ def fail(
 
 
 def give_back(session: Session, *, shift_id: int, image_ids: Collection[int] | None = None) -> int:
-    """Return this shift's images (all, or these), uncharged: drained, paused or not begun."""
+    """Return this shift's images (all, or these) without a charge; how many there were."""
     which = held_by(shift_id)
     if image_ids is not None:
         which = and_(which, Image.id.in_(list(image_ids)))
@@ -223,7 +225,8 @@ def give_back(session: Session, *, shift_id: int, image_ids: Collection[int] | N
 def _jobs_with_work(session: Session, *, group_id: int, route: str) -> list[int]:
     ready = func.sum(case((Tally.state == ImageState.READY, Tally.delta), else_=0))
     leased = func.sum(case((Tally.state == ImageState.LEASED, Tally.delta), else_=0))
-    # The states that count are named, so that the index on (state, job, group) serves.
+    # Both states are named, although the sums would ignore the others. Only so can the planner
+    # use the index that begins with the state.
     counted = Tally.state.in_((ImageState.READY, ImageState.LEASED))
     return list(
         session.scalars(
@@ -261,8 +264,9 @@ def _claim_from(
             Image.suspect.is_(suspect),
             or_(Image.not_before.is_(None), Image.not_before <= now()),
         )
-        # Led by `not_before`, so that only the partial index gives this order: in that of the
-        # primary key, Postgres might step over millions of done images to the first ready one.
+        # The order begins with `not_before`, which only the partial index on ready images gives.
+        # Ordered by the primary key alone, Postgres might instead walk that key, over millions of
+        # done images, to the first ready one.
         .order_by(Image.not_before, Image.id)
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -287,7 +291,7 @@ def _claim_from(
 
 
 def _claimed(row: Any, digest: str) -> Claimed:
-    """The image in a claimed row; one that can't be read must not keep others from rendering."""
+    """The image in a claimed row. A row that can't be read must not stop the other images."""
     problem = None
     try:
         spec = spec_of(row, digest)

@@ -1,4 +1,4 @@
-"""What workers find out about their devices and share: certificates, and B."""
+"""What workers find out about their devices and share: certificates, and B for each group."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def environment_id(session: Session, *, fingerprint: str, document: dict[str, An
 
 
 def certificate(session: Session, environment_id: int) -> dict[str, Any] | None:
-    """Whether pixels are independent of the batch in an environment; None if nobody tried."""
+    """The certificate of an environment; None if nobody has tested it."""
     found: dict[str, Any] | None = session.scalars(
         select(Environment.certificate).where(Environment.id == environment_id)
     ).one()
@@ -29,21 +29,21 @@ def certificate(session: Session, environment_id: int) -> dict[str, Any] | None:
 
 
 def record_certificate(session: Session, environment_id: int, document: dict[str, Any]) -> None:
-    """Keep the verdict on an environment; the newest one counts."""
+    """Keep an environment's certificate; the newest one counts."""
     session.execute(
         update(Environment).where(Environment.id == environment_id).values(certificate=document)
     )
 
 
 def batch_size(session: Session, *, device: str, group_id: int) -> int | None:
-    """B for a group on a class of device, as the workers agreed on it; None if none did yet."""
+    """B for a group on a class of device, as the workers agreed; None if they have not yet."""
     return session.scalars(
         select(BatchSize.slots).where(BatchSize.device == device, BatchSize.group_id == group_id)
     ).first()
 
 
 def agree_on_batch_size(session: Session, *, device: str, group_id: int, slots: int) -> int:
-    """Propose B for a group on a class of device; the one that counts: the first proposed."""
+    """Propose B for a group on a class of device. Returns what counts: the first proposal."""
     values = {"device": device, "group_id": group_id, "slots": slots}
     session.execute(insert_new(session, BatchSize, [values]))
     agreed = batch_size(session, device=device, group_id=group_id)
@@ -52,7 +52,7 @@ def agree_on_batch_size(session: Session, *, device: str, group_id: int, slots: 
 
 
 def shrink_batch_size(session: Session, *, device: str, group_id: int, slots: int) -> int:
-    """Lower B after running out of memory, unless somebody lowered it further; what counts now."""
+    """Lower B after running out of memory, unless it is lower already. Returns what counts now."""
     agree_on_batch_size(session, device=device, group_id=group_id, slots=slots)
     session.execute(
         update(BatchSize)

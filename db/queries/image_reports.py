@@ -26,12 +26,12 @@ from imagemill.db.tables import (
 )
 
 _OWN = "id:"
-"""How the `key_base` of a row begins that has an `id` in its manifest."""
+"""The beginning of `key_base` for a row with an `id` in its manifest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFilter:
-    """Which images: every condition that is not None must hold. `key` is a row's own `id`."""
+    """Selects images: every condition that is not None must hold. `key` is a row's own `id`."""
 
     job_id: int | None = None
     state: ImageState | None = None
@@ -141,7 +141,11 @@ class ImageDetail:
 def list_images(
     session: Session, which: ImageFilter, *, limit: int, after: int | None = None
 ) -> list[ImageReport]:
-    """Images by id, from the one after `after`: each page costs the same, however far in."""
+    """Images in the order of their ids, from the one after `after`.
+
+    A page begins behind an id instead of skipping rows. So each page costs the same, however far
+    in it is, and images that change meanwhile move no page's limits.
+    """
     query = (
         select(Image, Row.number, Row.key_base, Row.extras, Object)
         .join(Row, Row.id == Image.row_id)
@@ -203,13 +207,13 @@ def _conditions(which: ImageFilter) -> list[ColumnElement[bool]]:
         Image.seed: which.seed,
     }
     conditions = [column == value for column, value in wanted.items() if value is not None]
-    # What the partial indexes say of themselves, in words that a planner recognises.
+    # The same conditions as those of the partial indexes, so that the planner can use them.
     if which.state is not None:
         conditions.append(in_state(which.state))
     if which.outcome is not None and which.outcome is not Outcome.OK:
         conditions.append(flawed())
     if (which.row is not None or which.key is not None) and which.job_id is not None:
-        # Said of both tables, so that the rows' unique index finds the one row.
+        # The job is named for both tables, so that the unique index on rows finds the one row.
         conditions.append(Row.job_id == which.job_id)
     return conditions
 

@@ -1,4 +1,4 @@
-"""What every statement on images shares: their specification, who holds them, their history."""
+"""What all statements on images share: their specification, who holds them, their history."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,33 +69,42 @@ def weights_digest_of(session: Session, group_id: int) -> str:
 
 
 def in_state(state: ImageState) -> ColumnElement[bool]:
-    """`images.state = '…'`, written out: a planner can't match a parameter to a partial index."""
+    """`images.state = '…'`, with the state as a literal.
+
+    A planner uses a partial index only if it can see that the condition implies the index's own.
+    It can't see that of a parameter.
+    """
     return Image.state == literal_column(f"'{state}'")
 
 
 def flawed() -> ColumnElement[bool]:
-    """The image is done and its picture is not ok; written out, as in `in_state`."""
+    """The image is done and its picture is not ok; with a literal, as in `in_state`."""
     return Image.outcome != literal_column(f"'{Outcome.OK}'")
 
 
 def hold(session: Session, shift_id: int) -> bool:
-    """Whether the shift's lease is live; if so, nobody ends the shift before this transaction.
+    """Whether the shift's lease is live. If so, the shift can't be ended before this transaction.
 
-    Without this lock an image could be leased to a shift that the rescuer, who does not see the
-    uncommitted lease, has just emptied; nobody would ever look at it again.
+    The lock on the shift's row is what prevents it. Without it, a rescuer could end and empty the
+    shift while we lease an image to it: the rescuer does not see our uncommitted lease, and the
+    image would belong for ever to a shift that is over.
     """
     found = session.scalar(select(Shift.id).where(_live(shift_id)).with_for_update(read=True))
     return found is not None
 
 
 def held_by(shift_id: int) -> ColumnElement[bool]:
-    """The fence: the image is leased by this shift, whose lease is still live."""
+    """The fence: the image is leased by this shift, and the shift's lease is still live.
+
+    Every statement of a shift carries it. So a worker that was frozen, and whose images went to
+    somebody else meanwhile, changes nothing when it comes back.
+    """
     live = exists().where(_live(shift_id))
     return and_(in_state(ImageState.LEASED), Image.shift_id == shift_id, live)
 
 
 def release(session: Session, which: ColumnElement[bool], *, shift_id: int) -> int:
-    """Return the leased images that `which` selects, uncharged; how many."""
+    """Return the leased images that `which` selects, without a charge; how many there were."""
     rows = session.execute(
         update(Image)
         .where(in_state(ImageState.LEASED), which)
@@ -120,9 +129,10 @@ def record_release(
     event: str | None = None,
     failure: Failure | None = None,
 ) -> None:
-    """Count `RELEASED` rows of images that their shift let go of, and append to their history.
+    """Count images that their shift let go of, and append to their history.
 
-    `event` happened to all of them, if given; a dead image's says `dead` instead.
+    `rows` are what a statement that ends in `RELEASED` returned. If `event` is given, it happened
+    to all of them; the history of a dead image says `dead` instead.
     """
     for state in (ImageState.READY, ImageState.DEAD, ImageState.CANCELLED):
         gone = [row for row in rows if row.state == state]

@@ -36,7 +36,7 @@ class NewRow:
 
 
 def lock_loading(session: Session, job_id: int) -> Job:
-    """The job, locked against other producers; a `UsageError` if it is not loading any more."""
+    """The job, locked against other producers. Raises `UsageError` if it is no longer loading."""
     locked = select(Job).where(Job.id == job_id).with_for_update(key_share=True)
     job = session.scalars(locked.execution_options(populate_existing=True)).one()
     if job.state != JobState.LOADING:
@@ -55,7 +55,7 @@ def count_key_bases(session: Session, job_id: int, bases: Collection[str]) -> Co
 
 
 def insert_rows(session: Session, job: Job, rows: Sequence[NewRow]) -> list[int]:
-    """Insert manifest rows; their ids, in order."""
+    """Insert manifest rows; returns their ids in the same order."""
     if not rows:
         return []
     values = [
@@ -83,7 +83,7 @@ def insert_rows(session: Session, job: Job, rows: Sequence[NewRow]) -> list[int]
 def insert_images(
     session: Session, job: Job, images: Sequence[tuple[int, int, ImageSpec]]
 ) -> Counter[ImageState]:
-    """Insert images given as (row id, sample index, spec); how many ready, how many done.
+    """Insert images given as (row id, sample index, spec); how many became ready and how many done.
 
     An image whose request has an object already is done at once.
     """
@@ -123,7 +123,7 @@ def insert_images(
 def register_model(
     session: Session, *, name: str, weights_digest: str, source: str, document: dict[str, Any]
 ) -> int:
-    """The id of a model, recorded once per weights digest."""
+    """The id of a model. A model is recorded once for each weights digest."""
     known = select(Model.id).where(Model.weights_digest == weights_digest)
     found = session.scalar(known)
     if found is not None:
@@ -139,7 +139,10 @@ def register_model(
 
 
 def _group_ids(session: Session, wanted: Mapping[str, ImageSpec]) -> dict[str, int]:
-    """The ids of groups, given an image's specification for each key; new ones are recorded."""
+    """The ids of groups by key; `wanted` has one image's specification for each.
+
+    New groups are recorded.
+    """
     rows = session.execute(select(Group.key, Group.id).where(Group.key.in_(list(wanted))))
     found = {row.key: row.id for row in rows}
     for key, spec in sorted(wanted.items()):

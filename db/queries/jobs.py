@@ -18,15 +18,15 @@ from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Image, Job, Object, Row, Tally
 
 MATCHED = (JobState.LOADING, JobState.OPEN, JobState.PAUSED, JobState.FINISHED)
-"""Jobs that an equal submission finds again; the index on identities speaks of the same ones."""
+"""Jobs that an equal submission finds again. The unique index on identities has the same states."""
 
 _ID = re.compile(r"[0-9]{1,18}")
 
 _IMAGES_A_STATEMENT = 5_000
-"""How many images one statement cancels or retries: a job may have millions."""
+"""How many images one statement cancels or retries. A job may have millions."""
 
 CANCELLED_AT_ONCE = 20_000
-"""How many images one transaction cancels: seconds, in which nobody waits for long."""
+"""How many images one transaction cancels. It takes seconds, so nobody waits for long."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +50,7 @@ def find_or_create(session: Session, new: NewJob) -> tuple[Job, bool]:
     if job is not None:
         return job, False
     values = {**asdict(new), "defaults": dict(new.defaults), "state": JobState.LOADING}
-    # Of two submissions at the same moment one inserts, the other finds it.
+    # If two submissions come at the same moment, one inserts the job and the other finds it.
     created = session.execute(insert_new(session, Job, values).returning(Job.id)).first()
     return session.scalars(live).one(), created is not None
 
@@ -84,10 +84,11 @@ def resume(session: Session, job_id: int) -> bool:
 
 
 def cancel(session: Session, job_id: int) -> bool:
-    """Cancel a job: nothing of it is claimed any more, and what is leased goes when it is let go.
+    """Cancel a job; False if it was over already.
 
-    Of its ready images, so many become cancelled in this transaction that nobody has to wait
-    for it; `cancel_stragglers` sees to the others, as often as it finds some.
+    Nothing of it is claimed any more, and leased images become cancelled when their shift lets go
+    of them. Of the ready images, this transaction cancels as many as it can without making others
+    wait. `cancel_stragglers` cancels the rest, call by call.
     """
     sources = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
     if not _move_job(
@@ -101,7 +102,7 @@ def cancel(session: Session, job_id: int) -> bool:
 def cancel_stragglers(session: Session, job_id: int | None = None) -> int:
     """Cancel ready images of cancelled jobs (of one, or of all), `CANCELLED_AT_ONCE` at most.
 
-    How many; 0 when there are no more, or somebody else is moving them.
+    Returns how many. That is 0 if there are no more, or if somebody else is moving them.
     """
     jobs = (
         select(Tally.job_id)
@@ -130,12 +131,12 @@ def cancel_stragglers(session: Session, job_id: int | None = None) -> int:
 
 
 def retry(session: Session, job_id: int, *, codes: Collection[str] = ()) -> int:
-    """Make a job's dead images ready again, as a new generation; how many.
+    """Make a job's dead images ready again, as a new generation; how many there were.
 
-    With `codes`, only those that died of one of them. A finished job is open again; in a
-    cancelled one nothing is tried again.
+    With `codes`, only images that died of one of these codes. A finished job is open again. In a
+    cancelled job nothing is tried again.
     """
-    # Locked, so that `finish_jobs` can't finish the job on counts from before.
+    # The job is locked, so that `finish_jobs` can't finish it by counts from before.
     state = session.scalar(
         select(Job.state).where(Job.id == job_id).with_for_update(key_share=True)
     )
@@ -167,13 +168,14 @@ def retry(session: Session, job_id: int, *, codes: Collection[str] = ()) -> int:
 
 
 def requeue(session: Session, object_ids: Collection[int]) -> int:
-    """Render again what these objects hold, as a new generation; how many images.
+    """Render again what these objects hold, as a new generation; how many images that are.
 
-    For objects that are missing or damaged in the store. Their rows go, so that the new file can
-    take their place; images of every job that shared them are ready again, and finished jobs open.
+    It is for objects that are missing or damaged in the store. Their rows are deleted, so that the
+    new file can take their place. Images of every job that shared them are ready again, and
+    finished jobs are open again.
     """
-    # Locked, so that nobody finishes an image with what is going away, and so that
-    # `finish_jobs` can't finish a job on counts from before.
+    # The objects are locked, so that nobody gives an image one of them meanwhile. The jobs are
+    # locked, so that `finish_jobs` can't finish one by counts from before.
     gone = select(Object.id).where(Object.id.in_(list(object_ids))).order_by(Object.id)
     session.execute(gone.with_for_update())
     which = and_(Image.object_id.in_(list(object_ids)), in_state(ImageState.DONE))
@@ -188,7 +190,7 @@ def requeue(session: Session, object_ids: Collection[int]) -> int:
         event="requeued",
         values=values | {"generation": Image.generation + 1},
     )
-    # A job that may yet be rejected, and taken away again with all its images, has no history.
+    # A loading job may still be rejected and deleted with all its images, so it has no history.
     moved += move(and_(which, Image.job_id.in_(loading)), event=None, values=values)
     session.execute(delete(Object).where(Object.id.in_(list(object_ids))))
     for job_id, _ in locked:
@@ -212,16 +214,19 @@ def over() -> ColumnElement[bool]:
 
 
 def shown_state(job: Job, counts: Counts) -> JobState:
-    """The state that people are told: a job that is over is finished, dispatcher or not."""
+    """The state that people are told.
+
+    A job with nothing left to do is finished, even if no dispatcher has recorded that yet.
+    """
     if job.state == JobState.OPEN and counts.pending == 0:
         return JobState.FINISHED
     return JobState(job.state)
 
 
 def finish_jobs(session: Session) -> int:
-    """Finish every open job with no image ready or leased; how many."""
+    """Finish every open job without ready or leased images; how many there were."""
     idle = select(Job.id).where(over()).order_by(Job.id)
-    # Lock first, then look again: a `retry` may have committed since these counts were taken.
+    # Lock first, then count again: a `retry` may have committed since the first count.
     locked = session.scalars(idle.with_for_update(key_share=True, skip_locked=True)).all()
     if not locked:
         return 0
@@ -237,8 +242,8 @@ def finish_jobs(session: Session) -> int:
 def due_images(session: Session) -> dict[str, int]:
     """How many images are ready in open jobs, by route, without those that nobody can claim yet.
 
-    A group in which every image waits for its next try does not count. Each group of the backlog
-    costs a look into the index of ready images.
+    A group in which every image waits for its next try does not count. To find that out costs one
+    look into the index of ready images for each group.
     """
     ready = func.sum(Tally.delta)
     backlog = (
@@ -249,9 +254,11 @@ def due_images(session: Session) -> dict[str, int]:
         .having(ready > 0)
         .subquery()
     )
-    # Asked once: with a clock that moves on, Postgres would compare every image that waits.
+    # The time is asked for once. If the clock moved on within the statement, Postgres could not
+    # use it as a bound of the index, and would compare every image that waits.
     moment = select(now()).scalar_subquery()
-    # One look for each beginning of the index, so that none of them reads what waits.
+    # The index has four places where a claimable image may stand first. Each gets a look of its
+    # own, so that no look reads through the images that wait.
     looks = [
         select(Image.id)
         .where(
@@ -276,7 +283,10 @@ def due_images(session: Session) -> dict[str, int]:
 
 
 def find_job(session: Session, reference: str) -> Job:
-    """The job that an id, else a name (its newest), or `latest` names; or `UnknownJob`."""
+    """The job with this id, else the newest with this name; `latest` is the newest of all.
+
+    Raises `UnknownJob` if there is none.
+    """
     newest = select(Job).order_by(Job.id.desc()).limit(1)
     if reference == "latest":
         job = session.scalars(newest).first()
@@ -317,8 +327,8 @@ def _move_images(
 ) -> int:
     """Move all images that `which` selects (or `at_most`), a few thousand at a time; how many.
 
-    They are all in the state `source`. Those that somebody else is moving at this moment are left
-    to them.
+    All of them are in the state `source`. Images that somebody else is moving at this moment are
+    skipped. Each statement begins behind the last id of the one before, so none reads twice.
     """
     moved = last = 0
     while at_most is None or moved < at_most:

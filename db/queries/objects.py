@@ -1,4 +1,4 @@
-"""Objects: recording one for each request that was rendered, and finding those that are there."""
+"""Objects: one is recorded for each request that was rendered, and found by its request key."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from imagemill.db.states import ImageState, JobState, Outcome
 from imagemill.db.tables import CompositionRow, Image, Job, Object
 
 _KEYS_A_QUERY = 5_000
-"""Below what Postgres and SQLite accept as parameters of one statement."""
+"""Fewer than the parameters that Postgres and SQLite accept in one statement."""
 
 _FINISHABLE = (JobState.OPEN, JobState.PAUSED)
 """Jobs whose ready images become done when somebody else renders the same request."""
@@ -22,9 +22,9 @@ _FINISHABLE = (JobState.OPEN, JobState.PAUSED)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewObject:
-    """An object to record: its file is in storage now. Sizes in pixels and bytes.
+    """An object to record: its file is in storage now. Sizes are in pixels and bytes.
 
-    `composition` is the recorded micro-batch that it was rendered in, if it was.
+    `composition` is the recorded micro-batch that it was rendered in, if there was one.
     """
 
     request_key: str
@@ -47,13 +47,14 @@ def complete(
 ) -> int:
     """Make every image done that waits for one of these files; how many became done.
 
-    The first object of a request wins. The shift's own images are moved under the fence, and
-    with them any ready image (also of other jobs) that asks for the same file. A shift whose
-    lease is over records nothing.
+    The first object of a request wins. The shift's own images are moved under the fence. With
+    them go all ready images, also of other jobs, that ask for the same file. A shift whose lease
+    is over records nothing.
     """
     if not stored or not hold(session, shift_id):
         return 0
-    # In one order everywhere, so that two shifts recording the same requests can't deadlock.
+    # Every shift inserts in this order. So two shifts that record the same requests wait for each
+    # other, and can't deadlock.
     ordered = sorted(stored, key=lambda image: image.request_key)
     compositions = _record_compositions(session, ordered)
     rows = []
@@ -66,7 +67,7 @@ def complete(
 
 
 def finish_known(session: Session, *, shift_id: int, request_keys: Collection[str]) -> int:
-    """Make images done whose request has an object already: the shift's, and ready ones."""
+    """Make the shift's images, and ready ones, done if their request has an object already."""
     known = find_objects(session, request_keys)
     if not known or not hold(session, shift_id):
         return 0
@@ -91,10 +92,11 @@ def find_objects(session: Session, request_keys: Collection[str]) -> dict[str, t
 def objects_of_job(
     session: Session, job_id: int, *, limit: int, after: int = 0
 ) -> list[tuple[int, Object]]:
-    """The objects of a job's done images, in the order of these, from the image after `after`.
+    """The objects of a job's done images, in the order of the images, from the one after `after`.
 
-    Each object stands once, with the id of the first of the job's images that share it. So a page
-    costs the same however far in, and a job of any size is read once.
+    Each object comes once, with the id of the first of the job's images that share it. A page
+    begins behind an id instead of skipping rows, so every page costs the same, and a job of any
+    size can be read page by page.
     """
     twin = aliased(Image)
     shared = exists().where(
@@ -146,13 +148,13 @@ def _record_compositions(
 
 
 def _finish(session: Session, *, shift_id: int, keys: Sequence[str]) -> int:
-    # Locked, so that `requeue` does not delete what an image is being given.
+    # The objects are locked, so that `requeue` can't delete one while an image gets it.
     there = select(Object.request_key).where(Object.request_key.in_(list(keys)))
     there = there.order_by(Object.request_key).with_for_update(read=True, key_share=True)
     asked = Image.request_key.in_(session.scalars(there).all())
     mine = and_(asked, held_by(shift_id))
-    # One that somebody is claiming, finishing or cancelling just now is theirs: nobody waits.
-    # A loading job may yet be rejected, and a cancelled one wants no more.
+    # An image that somebody is claiming, finishing or cancelling at this moment is left to them:
+    # nobody waits here. A loading job may still be rejected, and a cancelled one wants no images.
     waiting = (
         select(Image.id)
         .where(

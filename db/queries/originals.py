@@ -14,12 +14,12 @@ from imagemill.db.states import ImageState
 from imagemill.db.tables import CompositionRow, Environment, Group, Image, Model, Object
 
 _IDS_A_QUERY = 5_000
-"""Below what Postgres and SQLite accept as parameters of one statement."""
+"""Fewer than the parameters that Postgres and SQLite accept in one statement."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """An image of a composition; `spec` is None where the database has no such request (left)."""
+    """An image of a composition; `spec` is None if the database no longer has its request."""
 
     image_id: int
     spec: ImageSpec | None
@@ -29,9 +29,8 @@ class Member:
 class Original:
     """An image as it was rendered; `environment` is the whole fingerprint document.
 
-    `certified` says whether the environment was found to keep what it promises of batches (None:
-    nobody tried). `together` is the image's micro-batch by slot, itself included; empty where
-    none was recorded.
+    `certified` says whether the environment's certificate holds; None if there is none. `together`
+    is the image's micro-batch by slot, itself included; it is empty if none was recorded.
     """
 
     image_id: int
@@ -45,7 +44,7 @@ class Original:
 
 
 def find_originals(session: Session, image_ids: Collection[int]) -> list[Original]:
-    """These images; an `UnknownImage` names one that is not there or not done."""
+    """These images. Raises `UnknownImage` for one that does not exist or is not done."""
     found = {
         original.image_id: original
         for original in _originals(session, _done().where(Image.id.in_(list(image_ids))))
@@ -58,7 +57,7 @@ def find_originals(session: Session, image_ids: Collection[int]) -> list[Origina
 
 def sample_originals(session: Session, job_id: int, count: int) -> list[Original]:
     """Up to `count` done images of a job, chosen at random."""
-    # Only ids are shuffled: whole images of a large job would fill the disk with their sorting.
+    # Only ids are shuffled. Sorting whole images of a large job would fill the disk.
     chosen = (
         select(Image.id)
         .where(Image.job_id == job_id, Image.object_id.is_not(None))
@@ -105,7 +104,7 @@ def _originals(session: Session, query: Found) -> list[Original]:
 
 
 def _specs(session: Session, image_ids: Collection[int]) -> dict[int, ImageSpec]:
-    """What these images asked for, by id, in whatever state they are; those that are there."""
+    """The specifications of these images by id, whatever their state; missing ones are left out."""
     specs: dict[int, ImageSpec] = {}
     ids = sorted(image_ids)
     for start in range(0, len(ids), _IDS_A_QUERY):

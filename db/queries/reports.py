@@ -25,13 +25,13 @@ SLOW_RATE_SECONDS = 3600.0
 """The window for a job that finishes an image in more than half a minute."""
 
 ONE_BATCH_SECONDS = 1.0
-"""Images that become done within so long after the first were rendered together with it."""
+"""Images that become done so soon after the first one were rendered together with it."""
 
 RATE_EVENTS = 10_000
-"""Newest events looked at for it; where they reach less far back, the window is theirs."""
+"""How many of the newest events are read for it. If they begin later, so does the window."""
 
 ALIVE_SECONDS = 120.0
-"""A worker that was not seen for so long is not shown as alive."""
+"""A worker that was not seen for this long is not shown as alive."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +73,7 @@ class GroupReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CodeReport:
-    """How many of a job's images died of one code; one of the messages."""
+    """How many of a job's images died of one code, with one of their messages."""
 
     code: str
     images: int
@@ -82,7 +82,7 @@ class CodeReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Waiting:
-    """Ready images that failed and wait out a retry, and in how many seconds the first is due."""
+    """Ready images that failed and wait for their retry; `seconds` until the first one is due."""
 
     images: int
     seconds: float
@@ -120,7 +120,7 @@ def list_jobs(
     limit: int = 50,
     before: int | None = None,
 ) -> list[JobReport]:
-    """Jobs in these states (in any, if none is named), newest first, with ids below `before`.
+    """Jobs in these states (in any if none is named), newest first, with ids below `before`.
 
     An open job with nothing left to render counts as finished.
     """
@@ -144,9 +144,9 @@ def report_jobs(session: Session, jobs: Sequence[Job]) -> list[JobReport]:
 def rendering_rates(session: Session, job_ids: Collection[int]) -> dict[int, float]:
     """Images per second that became done over the last minute, by job.
 
-    Loading a model is no rendering: where a job's first image became done within the window, time
-    counts from that image on, and it and what was rendered together with it do not count. A job
-    without a later image has no rate.
+    Loading a model does not count as rendering. So if a job's first image became done within the
+    window, the time counts from that image on, and neither it nor the images that were rendered
+    together with it count. A job without a later image has no rate.
     """
     if not job_ids:
         return {}
@@ -176,7 +176,7 @@ def rendering_rates(session: Session, job_ids: Collection[int]) -> dict[int, flo
 def _rate(moments: Sequence[datetime], at: datetime, horizon: datetime | None) -> float | None:
     """Images per second from the moments at which images became done, the oldest first.
 
-    Nothing is known of what was before the `horizon`.
+    Nothing is known of the time before `horizon`.
     """
     for reach, least in ((RATE_SECONDS, 2), (SLOW_RATE_SECONDS, 1)):
         window = timedelta(seconds=reach)
@@ -201,7 +201,8 @@ def _rate(moments: Sequence[datetime], at: datetime, horizon: datetime | None) -
 def count_outcomes(session: Session, job_id: int) -> dict[str, int]:
     """How many of a job's done images have each outcome, `ok` first.
 
-    Reads the images that are not ok, by their index; the others are what is left of the tallies.
+    It reads only the images that are not ok, by their index. The others are what is left of the
+    tallies.
     """
     rows = session.execute(
         select(Image.outcome, func.count())
@@ -254,7 +255,7 @@ def count_dead(session: Session, job_id: int) -> list[CodeReport]:
 
 
 def count_waiting(session: Session, job_id: int) -> Waiting | None:
-    """A job's images that wait out a retry; None if none does. Reads those that have failed."""
+    """A job's images that wait for a retry; None if there are none. It reads only failed images."""
     first, images, at = session.execute(
         select(func.min(Image.not_before), func.count(), now()).where(
             Image.job_id == job_id,
@@ -309,7 +310,7 @@ def list_workers(session: Session) -> list[WorkerReport]:
 
 
 def is_served(session: Session, route: str) -> bool:
-    """Whether a worker that is alive, and does not drain, takes this route."""
+    """Whether a worker that is alive and not draining takes this route."""
     return any(each.route == route and not each.draining for each in list_workers(session))
 
 

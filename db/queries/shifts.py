@@ -1,4 +1,4 @@
-"""Workers and shifts: leases, their renewal, and the rescue of what a dead shift held."""
+"""Workers and shifts: leases, their renewal, and the rescue of what a lost shift held."""
 
 from dataclasses import dataclass, replace
 
@@ -28,7 +28,7 @@ LOST = Failure(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Orders:
-    """What a heartbeat brings back: whether to stop, and whose images to let go of."""
+    """What a heartbeat brings back: whether to stop, and which jobs' images to let go of."""
 
     draining: bool
     stopped_jobs: frozenset[int]
@@ -38,7 +38,7 @@ class Orders:
 def register_worker(
     session: Session, *, name: str, host: str, pid: int, device: str, route: str
 ) -> int:
-    """Record a worker child that has just started; its id."""
+    """Record a worker child that has just started; returns its id."""
     return session.scalars(
         insert(Worker)
         .values(name=name, host=host, pid=pid, device=device, route=route)
@@ -58,7 +58,7 @@ def stop_worker(session: Session, worker_id: int) -> None:
 
 
 def start_shift(session: Session, *, worker_id: int, lease_seconds: float) -> int:
-    """Open a shift with a lease; its id, which is the fence of everything it changes."""
+    """Open a shift with a lease. Its id is the fence of everything that the shift changes."""
     return session.scalars(
         insert(Shift)
         .values(worker_id=worker_id, lease_until=seconds_from_now(lease_seconds))
@@ -67,7 +67,7 @@ def start_shift(session: Session, *, worker_id: int, lease_seconds: float) -> in
 
 
 def renew(session: Session, *, shift_id: int, lease_seconds: float) -> Orders | None:
-    """Renew the lease; None if it was already over: the shift must stop and discard."""
+    """Renew the lease. None if it was over already: the shift must stop and discard its work."""
     worker_id = session.scalar(
         update(Shift)
         .where(Shift.id == shift_id, Shift.ended_at.is_(None), Shift.lease_until > now())
@@ -96,9 +96,9 @@ def renew(session: Session, *, shift_id: int, lease_seconds: float) -> Orders | 
 
 
 def end_shift(session: Session, *, shift_id: int, reason: str) -> bool:
-    """Close a shift and give back, uncharged, what it still holds.
+    """Close a shift and give back, without a charge, what it still holds.
 
-    False if its lease was over or it had been ended already: then the rescuer sees to it.
+    False if its lease was over or it had been ended already. Then the rescuer releases its images.
     """
     ended = session.scalar(
         update(Shift)
@@ -113,15 +113,17 @@ def end_shift(session: Session, *, shift_id: int, reason: str) -> bool:
 
 
 def rescue(session: Session, *, policy: RetryPolicy, everything: bool = False) -> int:
-    """End every shift whose lease is over and release its images; how many images.
+    """End every shift whose lease is over and release its images; how many images there were.
 
-    `everything` takes live leases as over too: for who knows that no worker is running.
+    With `everything`, live leases count as over too. Only a caller who knows that no worker is
+    running may ask for that.
 
-    Images that had begun become suspects and are charged if they were alone; the others are
-    given back uncharged. Ending the shift is the fence: one rescuer wins, and whatever the old
-    shift does later changes nothing.
+    Images that had begun become suspects, and are charged if they were alone. The others are
+    given back without a charge. Ending the shift is the fence: of several rescuers one ends it,
+    and whatever the old shift does later changes nothing.
     """
-    # A shift in the middle of a transaction is skipped: were its process frozen, we would be too.
+    # A shift that is in a transaction at this moment is skipped until the next round. Waiting for
+    # its lock would hang the rescuer if the shift's process was frozen in that transaction.
     over = (
         select(Shift.id)
         .where(Shift.ended_at.is_(None), or_(literal(everything), Shift.lease_until <= now()))

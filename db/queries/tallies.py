@@ -1,4 +1,9 @@
-"""Counting images without contention: append signed deltas, sum them up, fold them now and then."""
+"""Exact counts of images, without a row that everybody has to update.
+
+Each transition appends signed numbers, and a count is their sum. A counter in one row would make
+all workers of a job wait for each other; rows that are only added never do. `fold` replaces many
+rows by their sum now and then, so that there stay few.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -69,10 +74,10 @@ def count_images(session: Session, job_ids: Iterable[int]) -> dict[int, Counts]:
 
 
 def fold(session: Session, *, at_most: int = FOLD_AT_MOST) -> int:
-    """Replace tallies that can be added up by their sums; how many rows that saved.
+    """Replace tallies of the same job, group and state by their sum; how many rows that saved.
 
-    Two folding at once are safe: a row is deleted by one of them, and its delta is in the sum of
-    the one that deleted it.
+    Two processes may fold at once. Each row is deleted by one of them only, and its number goes
+    into the sum that this one writes in the same transaction.
     """
     other = aliased(Tally)
     addable = (

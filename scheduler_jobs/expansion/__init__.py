@@ -1,7 +1,7 @@
 """From one manifest row to many: prompt variants, wildcards and grids over parameters.
 
-Opt-in: without it a `{` is a `{`. Nothing here depends on where a row stands in its manifest, so
-inserting a row changes no other row's pictures.
+It must be asked for: without it, a `{` is only a character. Nothing here depends on a row's place
+in its manifest, so inserting a row changes no other row's pictures.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from imagemill.scheduler_jobs.expansion.templates import Templates
 from imagemill.scheduler_jobs.manifest import BadValue, Limits, ManifestRow, Parameters, Problem
 
 _COUNTED = 10**15
-"""From here on a number of prompts is not worth its digits."""
+"""From here on, a number of prompts is not written out."""
 
 Variants = Literal["off", "all", "sample"]
 
@@ -32,11 +32,11 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Expansion:
-    """What is made of every row of a job.
+    """How every row of a job is expanded.
 
-    `variants`: `off` takes a prompt as it stands, `all` makes every prompt of a template once,
-    `sample` draws `draws` of them (the same one drawn twice counts once) by the job's seed.
-    `grid`: cells whose settings go before the row's own.
+    `variants`: `off` takes a prompt as it is written, `all` makes every prompt of a template once,
+    `sample` draws `draws` of them by the job's seed; a prompt that is drawn twice counts once.
+    `grid`: the cells of the grid. Their settings come before the row's own.
     """
 
     variants: Variants = "off"

@@ -29,11 +29,11 @@ NO_GRID: Grid = (Parameters(),)
 def parse_grid(axes: Iterable[str], *, limits: Limits) -> Grid:
     """The cells of the grid that these axes span, each `name=value,value,…`.
 
-    A value may be a range; values that hold commas are given as a JSON list. Synonyms of the
-    names count, and `size=512x512,768x512` is an axis of both sides.
+    A value may be a range. Values with commas are given as a JSON list. Synonyms of the names are
+    known, and `size=512x512,768x512` is one axis for width and height.
 
     Raises:
-        ManifestError: one line for each axis or value that won't do.
+        ManifestError: one line for each axis or value that can't be used.
     """
     spans: dict[str, list[Parameters]] = {}
     problems: list[Problem] = []

@@ -1,4 +1,4 @@
-"""Ranges of numbers: `1..5`, `10..30..10`, `0.5..1.5..0.25`; both ends belong to them."""
+"""Ranges of numbers: `1..5`, `10..30..10`, `0.5..1.5..0.25`. Both ends are included."""
 
 import re
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from imagemill.scheduler_jobs.manifest import BadValue
 from imagemill.scheduler_jobs.manifest.problems import shown
 
 LONGEST = 10_000
-"""Numbers in one range."""
+"""The most numbers in one range."""
 
 _NUMBER = r"-?[0-9]{1,18}(?:\.[0-9]{1,9})?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?:\.\.({_NUMBER}))?", re.ASCII)
@@ -18,7 +18,7 @@ _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?:\.\.({_NUMBER}))?", re.ASCII
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
-    """`count` numbers from `start` on. Decimal: 0.1..0.3..0.1 ends at 0.3."""
+    """`count` numbers from `start` on. They are decimal, so 0.1..0.3..0.1 ends at exactly 0.3."""
 
     start: Decimal
     step: Decimal
@@ -26,8 +26,9 @@ class Range:
 
     @property
     def longest(self) -> int:
-        """The most UTF-8 bytes a number of it has."""
-        # Digits grow with the distance from 0, so an end is longest; a sign or point may add two.
+        """An upper bound for the UTF-8 bytes of one of its numbers."""
+        # The digits grow with the distance from 0, so one of the ends has the most. A sign and a
+        # point may add two.
         return max(len(self._text(0)), len(self._text(self.count - 1))) + 2
 
     def texts(self) -> Iterator[str]:
@@ -35,7 +36,7 @@ class Range:
         return (self._text(n) for n in range(self.count))
 
     def draw(self, key: str) -> str:
-        """One of them, each as likely."""
+        """One of the numbers. All are equally likely."""
         return self._text(int(share(key) * self.count))
 
     def _text(self, n: int) -> str:
@@ -43,12 +44,12 @@ class Range:
 
 
 def read_range(text: str) -> Range | None:
-    """The range that a text is, None if it is none.
+    """The range that a text describes; None if it is no range.
 
-    Without a step it counts by one, downwards where the end is the smaller number.
+    Without a step it counts by one, downwards if the end is the smaller number.
 
     Raises:
-        BadValue: a step that leads away from the end or nowhere, or too many numbers.
+        BadValue: the step does not lead to the end, or there are too many numbers.
     """
     match = _RANGE.fullmatch(text)
     if match is None:

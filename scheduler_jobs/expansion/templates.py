@@ -23,7 +23,7 @@ from imagemill.scheduler_jobs.manifest import BadValue
 from imagemill.scheduler_jobs.manifest.problems import shown
 
 DEEPEST = 20
-"""How deep variants and wildcards may be nested."""
+"""The deepest nesting of variants and wildcards."""
 
 _SIGN = re.compile(rf"\\[{{}}|_]|[{{}}|]|{WILDCARD.pattern}")
 _WEIGHT = re.compile(r"\s*([0-9]{1,6}(?:\.[0-9]{1,6})?|\.[0-9]{1,6})::", re.ASCII)
@@ -33,7 +33,7 @@ _SEVERAL = re.compile(r"\s*[0-9-]*\$\$")
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several texts. Weights count where one is drawn, not where all are made."""
+    """One of several texts. The weights matter only when one of them is drawn."""
 
     options: tuple["Template", ...]
     weights: tuple[float, ...]
@@ -45,7 +45,7 @@ class Choice:
 
     @cached_property
     def longest(self) -> int:
-        """The most UTF-8 bytes this can become."""
+        """The most UTF-8 bytes that this can become."""
         return max(option.longest for option in self.options)
 
     def draw(self, key: str) -> str:
@@ -61,32 +61,32 @@ class Choice:
 class Template:
     """Texts, choices and ranges, one after another.
 
-    Ask `count` before making all texts and `longest` before making any: a short template may
-    stand for very many and very long ones.
+    Ask `count` before making all texts, and `longest` before making any: a short template may stand
+    for very many texts, and for very long ones.
     """
 
     parts: tuple["Part", ...]
 
     @cached_property
     def count(self) -> int:
-        """How many texts this can become, equal ones counted apart."""
+        """How many texts this can become; equal texts are counted separately."""
         return math.prod(part.count for part in self.parts if not isinstance(part, str))
 
     @cached_property
     def longest(self) -> int:
-        """The most UTF-8 bytes this can become."""
+        """The most UTF-8 bytes that this can become."""
         return sum(
             len(part.encode()) if isinstance(part, str) else part.longest for part in self.parts
         )
 
     def texts(self) -> Iterator[str]:
-        """All of them; the last choice changes fastest."""
+        """All texts; the last choice changes fastest."""
         pools = [(p,) if isinstance(p, str) else tuple(p.texts()) for p in self.parts]
         for combination in itertools.product(*pools):
             yield "".join(combination)
 
     def draw(self, key: str) -> str:
-        """One of them. The same key draws the same in every process and version."""
+        """One of the texts. The same key draws the same in every process and version."""
         drawn = []
         for n, part in enumerate(self.parts):
             if isinstance(part, str):
@@ -101,21 +101,21 @@ Part = str | Choice | Range
 
 
 class Templates:
-    """Reads templates, and the wildcard files that they name, each once."""
+    """Reads templates and the wildcard files that they name. Each file is read once."""
 
     def __init__(self, wildcards: Path | None = None) -> None:
         self._files = None if wildcards is None else Wildcards(wildcards)
         self._choices: dict[str, Choice] = {}
 
     def read(self, text: str, *, inside: tuple[str, ...] = ()) -> Template:
-        """Take a template apart; `inside` are the wildcards that it is a line of.
+        """Parse a template. `inside` are the wildcards in whose lines it stands.
 
         Raises:
-            BadValue: a brace without its other, no such wildcard, a wildcard inside itself, …
+            BadValue: an unpaired brace, an unknown wildcard, a wildcard inside itself, …
         """
         if not inside:
             text = _without_variables(text)
-        # One entry for every open brace, and the bottom: the parts of its option so far.
+        # One entry for every open brace, and one at the bottom: the parts of its option so far.
         parts: list[list[Part]] = [[]]
         choices: list[tuple[list[Template], list[float]]] = []
         at = 0
@@ -176,7 +176,7 @@ class Templates:
 
 
 def _without_variables(text: str) -> str:
-    """The template with every `${name}` replaced by what `${name=value}` before it says."""
+    """The template in which every `${name}` has the value of the `${name=value}` before it."""
     known: dict[str, str] = {}
 
     def replaced(match: re.Match[str]) -> str:
@@ -201,7 +201,7 @@ def _begin_option(
     choices: list[tuple[list[Template], list[float]]],
 ) -> int:
     if text[at : at + 1] in {"~", "@"}:
-        # How another tool samples, which the job says here.
+        # Another tool says here how to sample. In imagemill the job says it.
         at += 1
     weight, at = _weight(text, at)
     choices[-1][1].append(weight)
@@ -228,6 +228,6 @@ def _choice(options: list[Template], weights: list[float]) -> Choice:
 
 
 def _weight(text: str, at: int) -> tuple[float, int]:
-    """The weight that stands at a place, 1 if none does, and the place after it."""
+    """The weight at a place (1 if there is none), and the place after it."""
     match = _WEIGHT.match(text, at)
     return (float(match[1]), match.end()) if match else (1.0, at)

@@ -1,9 +1,9 @@
-"""A child process that cannot outlive us, not even when we are killed with SIGKILL.
+"""A child process that can't outlive this one, even if this one is killed with SIGKILL.
 
-Linux sends a signal of the child's choice when its parent *thread* ends (prctl(2),
-PR_SET_PDEATHSIG). So every child gets a thread of its own that starts it and stays until it is
-gone, and a short launcher asks for the signal before it becomes the program: asking between
-fork and exec instead (`preexec_fn`) can deadlock in a process with threads.
+Linux sends a child a signal of its choice when its parent *thread* ends (prctl(2),
+PR_SET_PDEATHSIG). So every child gets a thread of its own, which starts it and stays until it has
+ended. A short launcher asks for the signal and then becomes the program. To ask between fork and
+exec instead (`preexec_fn`) can deadlock in a process with threads.
 """
 
 import os
@@ -33,10 +33,10 @@ os.execv(sys.argv[4], sys.argv[4:])
 class TetheredProcess:
     """A running program; `argv[0]` is the path of its file.
 
-    It leads its own session, so Ctrl-C in our terminal reaches us and not it. It gets
-    `death_signal` when this process ends in any way. `user` is the user and group id to run as,
-    for root only. `log` collects its output (default: nowhere); `inherit` are file descriptors
-    it keeps, a lock for example.
+    It has its own session, so Ctrl-C in the terminal reaches this process only. It gets
+    `death_signal` when this process ends in any way. `user` is the user and group id that it runs
+    as; only root may set it. `log` is the file for its output (default: none). `inherit` are file
+    descriptors that it keeps, such as a lock.
     """
 
     def __init__(
@@ -83,30 +83,30 @@ class TetheredProcess:
 
     @property
     def pid(self) -> int:
-        """The process id; the launcher keeps it when it becomes the program."""
+        """The process id. It stays the same when the launcher becomes the program."""
         return self._popen.pid
 
     def poll(self) -> int | None:
-        """The exit status as `Popen.poll` gives it, None while it runs."""
+        """The exit status as `Popen.poll` gives it; None while the program runs."""
         return self._noted(self._popen.poll())
 
     def wait(self, seconds: float | None = None) -> int:
-        """The exit status, once it ended; `subprocess.TimeoutExpired` if it takes longer."""
+        """Wait for the end; returns the exit status. Raises `subprocess.TimeoutExpired`."""
         status = self._popen.wait(seconds)
         self._noted(status)
         return status
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal; nothing happens if it has ended."""
+        """Send a signal. Nothing happens if the program has ended."""
         self._popen.send_signal(number)
 
     def kill(self) -> None:
-        """SIGKILL it and wait until it is gone."""
+        """Send SIGKILL and wait until the program has ended."""
         self.send(signal.SIGKILL)
         self.wait()
 
     def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 10) -> None:
-        """Ask it to end with a signal; SIGKILL if it is still there after `seconds`."""
+        """Ask the program to end by a signal. SIGKILL it if it still runs after `seconds`."""
         self.send(number)
         try:
             self.wait(seconds)

@@ -1,4 +1,4 @@
-"""The folder of `imagemill run`: made, or refused in one line before anything else is done."""
+"""The folder of `imagemill run`. It is made, or refused in one line, before anything else."""
 
 import os
 import tempfile
@@ -12,9 +12,9 @@ _FILES = (DATABASE_FILE, "contact-sheet.png", "worker.log")
 
 
 def make_folder(out: Path) -> None:
-    """Create the folder and find out whether files can be made in it.
+    """Create the folder and test whether files can be made in it.
 
-    A `UsageError` says why it can't be used, and names what stands in the way.
+    Raises `UsageError` if it can't be used; the error names what is in the way.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Readable names for pictures: a template over the row's columns, safe on every file system.
 
-A name is made of what the database says and of nothing else, so the same job gets the same names
-in every run. Values become letters, digits and a few marks; two images never get one name, also
-where the file system takes `A` and `a` for the same.
+A name depends only on what the database says, so the same job gets the same names in every run.
+Values become letters, digits and a few marks. Two images never get the same name, even on a file
+system that does not tell `A` from `a`.
 """
 
 import re
@@ -20,14 +20,14 @@ DEFAULT_TEMPLATE = "{row}-{prompt}-s{sample}"
 _PROMPT_CHARACTERS = 48
 _VALUE_CHARACTERS = 80
 _MOST_BYTES = 140
-"""Of one part of a name: encrypted home folders take 143, and a number may be added."""
+"""The most bytes of one part of a name. Encrypted folders allow 143, and a number may follow."""
 
 _MOST_PARTS = 8
 _MARKS = "_.,=+-"
 _ROW, _ROW_DIGITS = "row", 4
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
-"""What Windows takes for a device, with any suffix."""
+"""Names that Windows takes for a device, with any suffix."""
 
 
 def _suffix(image: ImageReport) -> str:
@@ -61,9 +61,9 @@ class PictureNames:
     """Names the images of one job. Ask for all of them, in the order of their ids."""
 
     def __init__(self, template: str = DEFAULT_TEMPLATE, *, rows: int = 0) -> None:
-        """`rows` is how many there may be: their numbers get as many digits.
+        """`rows` is the most rows there may be; row numbers get as many digits as that needs.
 
-        A `UsageError` says what is wrong with the template.
+        Raises `UsageError` if the template can't be used.
         """
         self._digits = max(_ROW_DIGITS, len(str(rows)))
         self._parts = [_pieces(part, template) for part in template.split("/")]
@@ -73,12 +73,12 @@ class PictureNames:
 
     @property
     def columns(self) -> Collection[str]:
-        """The names in the template that must be columns of the manifest."""
+        """The names in the template that have to be columns of the manifest."""
         names = {name for part in self._parts for _, name in part if name is not None}
         return names - {_ROW, *_FIELDS}
 
     def name(self, image: ImageReport) -> str:
-        """The image's name with its suffix, relative to the folder of pictures, `/` between."""
+        """The image's path with its suffix, relative to the folder of pictures, with `/`."""
         parts = [_safe(self._filled(part, image)) for part in self._parts]
         suffix = f".{_suffix(image)}"
         stem = "/".join(parts).removesuffix(suffix)
@@ -107,7 +107,7 @@ class PictureNames:
 
 
 def check_columns(names: PictureNames, extras: Mapping[str, Any]) -> None:
-    """A `UsageError` if the template names something that no row has."""
+    """Raise `UsageError` if the template names a column that no row has."""
     for name in sorted(set(names.columns) - set(extras)):
         known = ", ".join([_ROW, *_FIELDS, *sorted(extras)])
         raise UsageError(f"--picture-name: nothing is called {{{name}}}; there are {known}")
@@ -131,7 +131,7 @@ def _pieces(part: str, template: str) -> list[tuple[str, str | None]]:
 
 
 def _slug(text: str, length: int) -> str:
-    """A text in small letters, its words joined by `-`, cut between words."""
+    """A text in lower case, with `-` between its words, cut at the end of a word."""
     words = _only_letters(unicodedata.normalize("NFKC", text).lower(), "").strip("-")
     if len(words) <= length:
         return words or "untitled"
@@ -139,12 +139,12 @@ def _slug(text: str, length: int) -> str:
 
 
 def _plain(value: str) -> str:
-    """A value with a `-` for whatever a name should not hold."""
+    """A value in which `-` replaces every character that a name should not have."""
     return _only_letters(unicodedata.normalize("NFC", value), _MARKS)[:_VALUE_CHARACTERS]
 
 
 def _safe(part: str) -> str:
-    """A part of a name that every file system takes: no marks at its ends, not too long."""
+    """A part of a name that every file system accepts: no marks at its ends, not too long."""
     text = _only_letters(unicodedata.normalize("NFC", part), _MARKS + " ")
     while len(text.encode("utf-8")) > _MOST_BYTES:
         text = text[:-1]
@@ -153,7 +153,7 @@ def _safe(part: str) -> str:
 
 
 def _only_letters(text: str, marks: str) -> str:
-    """The text with one `-` for every run of what is no letter, digit or one of the marks."""
+    """The text with one `-` for each run of characters that are no letter, digit or mark."""
     kept = (c if c in marks or unicodedata.category(c)[0] in "LNM" else "-" for c in text)
     return re.sub("--+", "-", "".join(kept))
 

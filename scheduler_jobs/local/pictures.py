@@ -1,7 +1,7 @@
 """The folder of readable names that `imagemill run` leaves beside the store.
 
-Each name is a hard link to the stored file, or a copy where links can't be made. The store stays
-the truth: nothing reads these names, and a run makes those that are missing.
+Each name is a hard link to the stored file, or a copy if links can't be made. The store stays the
+truth: no code reads these names, and a run makes those that are missing.
 """
 
 import filecmp
@@ -32,20 +32,21 @@ class NamedPictures:
 def name_pictures(
     database: Database, job_id: int, *, store: Path, folder: Path, names: PictureNames
 ) -> NamedPictures:
-    """Give every done image of a job its name below `folder`; names that are there stay.
+    """Give every done image of a job its name below `folder`. Names that exist stay.
 
-    A name that holds another file is left alone and counted: it may be somebody's own work.
+    A name that belongs to another file is left alone and counted, because it may be somebody's
+    own work.
     """
     named = taken = 0
     for image in _images(database, job_id):
-        place = folder / names.name(image)  # also of those not done: names must not depend on it
+        place = folder / names.name(image)  # for all images: names must not depend on states
         if image.object_key is None:
             continue
         source = store / image.object_key
         try:
             mine = _place(source, place)
         except FileNotFoundError:
-            continue  # a stored file that is lost is a matter of `verify`
+            continue  # `verify` finds stored files that are lost
         except OSError as error:
             raise StorageError(f"{place}: can't be written: {error.strerror}") from error
         named += mine
@@ -86,8 +87,8 @@ def _link_or_copy(source: Path, place: Path) -> None:
     except FileNotFoundError:
         raise
     except OSError:
-        # No links here (exFAT, another disk, too many of them). A copy that was cut short must
-        # not look like a picture.
+        # Links can't be made here (exFAT, another disk, too many links). The copy gets its name
+        # only when it is complete, so that one that was cut short does not look like a picture.
         unfinished = place.with_name(f".{os.getpid()}.{place.name}"[:200])
         try:
             shutil.copyfile(source, unfinished)

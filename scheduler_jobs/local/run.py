@@ -1,8 +1,8 @@
-"""`imagemill run`: the whole system in one folder, with no server and no set-up.
+"""`imagemill run`: the whole system in one folder, without a server and without any set-up.
 
-SQLite, a folder, a private Valkey and a real Celery worker: the code path of production. What is
-left in the folder is addressed by `imagemill --home DIR …`, and the same command goes on where a
-stopped one was.
+It uses SQLite, a folder, a private Valkey and a real Celery worker, so it runs the same code as
+production. `imagemill --home DIR …` works on the folder afterwards. The same command again goes on
+where a run was stopped.
 """
 
 import logging
@@ -57,22 +57,22 @@ SHEET_IMAGES = 60
 
 _LOOK_SECONDS = 0.25
 _MOST_RESTARTS = 3
-"""How often a worker that ends by itself is started again before the run gives up."""
+"""How often a worker that has ended is started again before the run gives up."""
 
 _STALLED_SECONDS = 180.0
-"""How long nothing may move, with no shift at work, before the run gives up."""
+"""How long nothing may happen, without a live shift, before the run gives up."""
 
 _ERROR_MARKS = (" ERROR ", " CRITICAL ", '"level": "ERROR"', '"level": "CRITICAL"')
-"""What an error's line holds, in either of the log formats."""
+"""The marks of a line with an error, in both log formats."""
 
 _STILL_OPEN = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunResult:
-    """What a run did. `rendered` and `seconds` are this run's, the counts are the job's.
+    """What a run did. `rendered` and `seconds` are of this run; the counts are of the job.
 
-    `images_per_second` counts from the first finished image on; None where no other followed.
+    `images_per_second` counts from the first finished image on. It is None if no other followed.
     """
 
     job_id: int
@@ -100,12 +100,12 @@ def run(
     progress: Callable[[Counts], None],
     picture_name: str = DEFAULT_TEMPLATE,
 ) -> RunResult:
-    """Render a manifest into `out`; `progress` hears the job's counts several times a second.
+    """Render a manifest into `out`. `progress` gets the job's counts several times a second.
 
-    A `ManifestError` if rows are bad, a `ServiceError` if the worker can't be kept running, a
-    `UsageError` if there can be no such folder. Nothing is created before the first rows of the
-    manifest, the model and the names of the pictures were found good.
-    Ctrl-C drains the worker and returns with `interrupted`.
+    Raises `ManifestError` if rows are bad, `ServiceError` if the worker keeps ending, and
+    `UsageError` if the folder can't be used. Nothing is created before the first rows of the
+    manifest, the model and the template of the names were found good. Ctrl-C drains the worker and
+    returns with `interrupted`.
     """
     out = out.absolute()
     with open_source(request.manifest, settings) as source:
@@ -178,14 +178,14 @@ def _run(
 
 
 def _suffix(database: Database, job_id: int) -> str:
-    """What keeps the sheets and pictures of a folder's jobs apart: nothing for its first job."""
+    """The suffix that separates the sheets and pictures of a folder's jobs; the first has none."""
     first = select(func.min(Job.id)).where(Job.state != JobState.REJECTED)
     with database.reading() as session:
         return "" if session.scalar(first) == job_id else f"-{job_id}"
 
 
 class _Pace:
-    """Images per second from the first finished image on: loading a model is no rendering."""
+    """Images per second from the first finished image on: loading a model does not count."""
 
     def __init__(self, done: int) -> None:
         self._done = done
@@ -202,14 +202,14 @@ class _Pace:
 
     @property
     def images_per_second(self) -> float | None:
-        """None until images finished after the first ones."""
+        """The rate; None until images have finished after the first ones."""
         if self._first is None or self._last[1] <= self._first[1]:
             return None
         return (self._last[1] - self._first[1]) / (self._last[0] - self._first[0])
 
 
 class _Worker:
-    """The worker process: ends with us, is started again if it ends by itself."""
+    """The worker process. It ends with this process, and is started again if it ends by itself."""
 
     def __init__(self, settings: Settings, log_file: Path) -> None:
         self._settings = settings
@@ -228,7 +228,7 @@ class _Worker:
         self._process.kill()
 
     def check(self) -> None:
-        """Start the worker again if it ended; a `ServiceError` if it keeps ending."""
+        """Start the worker again if it has ended. Raises `ServiceError` if it keeps ending."""
         with suppress(TimeoutExpired):
             status = self._process.wait(0)
             if self._restarts >= _MOST_RESTARTS:
@@ -294,7 +294,7 @@ def _watch(
 
 
 def _release_leftovers(database: Database, settings: Settings) -> None:
-    """Release what a killed run held: the folder is ours now, so nobody else's shift is alive."""
+    """Release what a killed run held. This run has locked the folder, so no shift is alive."""
     policy = RetryPolicy.from_settings(settings)
     database.run(lambda session: shifts.rescue(session, policy=policy, everything=True))
 

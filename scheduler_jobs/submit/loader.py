@@ -1,4 +1,4 @@
-"""Loading a job: its rows and images, chunk by chunk, each chunk in one transaction."""
+"""Loads a job's rows and images, chunk by chunk. Each chunk is one transaction."""
 
 from collections.abc import Iterable
 from typing import NoReturn
@@ -14,7 +14,10 @@ from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 
 class Loading:
-    """Loading a job: chunk by chunk, each in one transaction, models registered as they appear."""
+    """Loads one job chunk by chunk, and registers models when they first appear.
+
+    A chunk that is in the database already, from a producer that was killed, is only checked.
+    """
 
     def __init__(
         self, job_id: int, request: SubmissionRequest, database: Database, file: str
@@ -39,18 +42,18 @@ class Loading:
 
     @property
     def hopeless(self) -> bool:
-        """Whether the job will be rejected: then rows are only read for their problems."""
+        """Whether the job will be rejected. Then the rest is only read for its problems."""
         return bool(self.findings.problems) and (
             self.findings.fatal or not self._request.skip_bad_rows
         )
 
     @property
     def empty(self) -> bool:
-        """Whether every row was bad: then there is nothing that a job could render."""
+        """Whether every row was bad, so that the job has nothing to render."""
         return 0 < self.rows == self.findings.bad_rows
 
     def reject(self) -> NoReturn:
-        """Drop what was loaded, and raise the `ManifestError` that says why."""
+        """Delete what was loaded, and raise the `ManifestError` that says why."""
         count = self.findings.bad_rows
         message = f"{self._file}: {count} bad {'row' if count == 1 else 'rows'}"
         self._database.run(lambda session: jobs.reject(session, self._job_id, message=message))

@@ -1,9 +1,9 @@
 """How often each key came before, for any number of keys in little memory.
 
-What makes equal rows different (`db.seeds.row_key`) is how many equal ones came before, and a
-manifest may have ten million prompts, no two of them equal. So only the first keys are counted in
-memory, and the others in a temporary SQLite file, which the system deletes as soon as it is
-opened. A key is in one of the two, and compared whole: the counts are exact.
+Equal rows differ by how many equal ones came before them (`db.seeds.row_key`), and a manifest may
+have ten million different prompts. So only the first keys are counted in memory. The others are
+counted in a temporary SQLite file, which the system deletes as soon as it is opened. Each key is in
+one of the two places and is compared as a whole, so the counts are exact.
 """
 
 import sqlite3
@@ -12,7 +12,7 @@ from imagemill.db.errors import DatabaseError
 
 KEYS_IN_MEMORY = 50_000
 CACHE_KB = 16 * 1024
-"""What SQLite keeps in memory of its file; beyond, the file system's cache serves."""
+"""How much of its file SQLite keeps in memory. The file system caches the rest."""
 
 _COUNT = """
 INSERT INTO seen (key, times) VALUES (?, 1)
@@ -21,14 +21,14 @@ ON CONFLICT (key) DO UPDATE SET times = times + 1 RETURNING times
 
 
 class Occurrences:
-    """Counts keys; close it when done."""
+    """Counts keys. Close it in the end."""
 
     def __init__(self) -> None:
         self._first: dict[str, int] = {}
         self._file: sqlite3.Connection | None = None
 
     def add(self, key: str) -> int:
-        """Count a key; how often it came before. A `DatabaseError` if the disk is full."""
+        """Count a key; returns how often it came before. `DatabaseError` if the disk is full."""
         before = self._first.get(key, 0)
         if before == 0 and len(self._first) >= KEYS_IN_MEMORY:
             return self._add_to_file(key)
@@ -56,9 +56,9 @@ class Occurrences:
 
 
 def _temporary_file() -> sqlite3.Connection:
-    # An empty name is a file that nobody else sees, in SQLITE_TMPDIR, TMPDIR or /var/tmp.
+    # With an empty name, SQLite makes a private file in SQLITE_TMPDIR, TMPDIR or /var/tmp.
     file = sqlite3.connect("", isolation_level=None)
-    # It dies with us, so nothing of it needs to be safe from a crash.
+    # The file ends with this process, so it need not survive a crash.
     for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{CACHE_KB}"):
         file.execute(f"PRAGMA {pragma}")
     file.execute("CREATE TABLE seen (key BLOB PRIMARY KEY, times INTEGER NOT NULL) WITHOUT ROWID")

@@ -25,13 +25,13 @@ from imagemill.scheduler_jobs.submit.planner import PlannedCell, Planner
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 CHUNK_ROWS = 1000
-"""Rows inserted in one transaction."""
+"""How many rows one transaction inserts."""
 
 CHUNK_IMAGES = 5000
 """A chunk ends early when its rows ask for this many images."""
 
 MAX_PROBLEMS = 100_000
-"""Problems kept in memory; beyond, bad rows are only counted."""
+"""How many problems are kept in memory. Further bad rows are only counted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,7 +103,7 @@ class PlannedRow(NewRow):
 
 
 class Findings:
-    """Problems so far: all of them, up to a bound on memory."""
+    """The problems so far: all of them, up to `MAX_PROBLEMS`."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
@@ -120,9 +120,9 @@ class Findings:
 
 
 class Keys:
-    """Gives rows their place among those of the same key base.
+    """Gives each row its number among the rows with the same key base.
 
-    `count` counts a key base and says how often it came before, also in earlier chunks.
+    `count` counts a key base and returns how often it came before, also in earlier chunks.
     """
 
     def __init__(self, count: Callable[[str], int]) -> None:
@@ -131,7 +131,7 @@ class Keys:
     def checked(
         self, chunk: list[PlannedRow | RefusedRow], file: str
     ) -> Iterator[PlannedRow | RefusedRow]:
-        """The chunk with each row's occurrence; a repeated `id` makes a row bad."""
+        """The chunk, in which each row has its occurrence. A repeated `id` makes a row bad."""
         for row in chunk:
             if isinstance(row, RefusedRow) or row.key_base is None:
                 yield row
@@ -248,7 +248,7 @@ class _RowPlanner:
         for cell in self._expanded(row):
             planned = cell if isinstance(cell, Problem) else self._planner.plan(cell)
             if isinstance(planned, Problem):
-                # The cells of a row often share what is wrong with them.
+                # The cells of a row often have the same problem: it is said once.
                 problems[str(planned)] = planned
             else:
                 cells.append(planned)
@@ -301,7 +301,7 @@ def _place(item: ManifestRow | Problem) -> tuple[int | None, int | None]:
 
 
 def chunks(rows: Iterator[PlannedRow | RefusedRow]) -> Iterator[list[PlannedRow | RefusedRow]]:
-    """Rows by the thousand, less where they ask for many images each."""
+    """The rows in chunks of a thousand, or fewer if they ask for many images each."""
     chunk: list[PlannedRow | RefusedRow] = []
     images = 0
     for row in rows:

@@ -1,8 +1,8 @@
 """Planning: what a manifest row, under a job's defaults, asks for.
 
-Layers, first one wins: the row, the job's defaults, the model's defaults, and what is left to
-say for any model. Everything that can be known to be wrong is found here, before anything is
-queued. No I/O but reading a model's configuration files, once a model.
+There are four layers, and the first one that has a value wins: the row, the job's defaults, the
+model's defaults, and the fallback for any model. Everything that can be known to be wrong is found
+here, before anything is queued. The only I/O is to read each model's configuration files once.
 """
 
 from collections.abc import Iterator
@@ -24,13 +24,13 @@ from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
 
 FALLBACK = Parameters(steps=25, guidance_scale=7.5, sampler="dpmpp_2m", samples=1, format="png")
-"""For what neither row, job nor model says."""
+"""The values that neither row, job nor model gives."""
 
 REFINER_START = 0.8
-"""Where the refiner of a model that has one takes over: as its makers recommend."""
+"""Where a model's refiner takes over, as its makers recommend."""
 
 MAX_WINDOWS = 8
-"""Attention over the prompt grows with it; what is beyond is cut, and the image says so."""
+"""The most windows of a prompt. Attention grows with them; the rest is cut, as the image says."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,10 +149,10 @@ class Planner:
         self._file = source_name
         self._models: dict[str, PlannedModel | ModelError] = {}
         self._unsaid: dict[str, Parameters] = {}
-        """By model: what rows get that say nothing but their prompt, as most rows do."""
+        """By model: the parameters of rows that give only a prompt, as most rows do."""
 
     def model(self, name: str) -> PlannedModel:
-        """A model's facts, read once; a `ModelError` if it is not there."""
+        """A model's facts, read once. Raises `ModelError` if the model is not there."""
         if name not in self._models:
             try:
                 self._models[name] = self._load(name)
@@ -207,7 +207,7 @@ class Planner:
         )
 
     def _layered(self, given: Parameters, model: PlannedModel) -> Parameters:
-        """What row and job say, over the model's defaults, over what is left to say."""
+        """The values of row and job, completed by the model's defaults and the fallback."""
         if given is self._defaults and model.entry.name in self._unsaid:
             return self._unsaid[model.entry.name]
         fallback = FALLBACK

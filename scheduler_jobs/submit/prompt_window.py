@@ -1,7 +1,7 @@
-"""What a text encoder will not see of a prompt.
+"""The part of a prompt that a text encoder will not see.
 
-Counts tokens as the model's own tokenizer does, on the `tokenizers` library alone: planning a
-million prompts needs neither torch nor transformers.
+It counts tokens as the model's own tokenizer does, with the `tokenizers` library alone. So
+planning a million prompts needs neither torch nor transformers.
 """
 
 import json
@@ -28,10 +28,10 @@ _CLIP_WORDS = (
 
 
 class PromptWindow:
-    """The window of one text encoder: `max_length` tokens, its begin and end marks included."""
+    """The window of one text encoder: `max_length` tokens, including its begin and end marks."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int) -> None:
-        # A saved tokenizer may carry the truncation that would hide what we look for.
+        # A saved tokenizer may truncate by itself, which would hide what we look for.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
@@ -60,9 +60,9 @@ class PromptWindow:
         return cls(tokenizer, max_length)
 
     def cut(self, prompt: str) -> str | None:
-        """The end of `prompt` that is beyond the window, as it stands there; None if it fits."""
-        # A token is a byte at least, so most prompts need no tokenizing. Only ASCII is sure not
-        # to grow when it is normalized, and a tokenizer may put one mark before the first word.
+        """The end of `prompt` that is beyond the window, as it is written; None if it fits."""
+        # A token is at least one byte long, so most prompts fit without counting tokens. Only ASCII
+        # can't grow when it is normalized. A tokenizer may put one mark before the first word.
         if prompt.isascii() and len(prompt) < self._room:
             return None
         encoded = self._tokenizer.encode(prompt, add_special_tokens=False)

@@ -1,8 +1,8 @@
-"""Submitting a manifest: read as a stream, loaded in chunks, opened with one statement.
+"""Submitting a manifest: it is read as a stream, loaded in chunks, and opened by one statement.
 
-Nothing of a job can be claimed before every row of it was read and found good, so a bad row on
-line 900,000 queues nothing. A killed producer goes on where it stopped when the same manifest is
-submitted again, because equal submissions are the same job.
+Nothing of a job can be claimed before all its rows were read and found good. So a bad row on line
+900,000 means that nothing is queued. Equal submissions are the same job: a producer that was killed
+goes on where it stopped when the same manifest is submitted again.
 """
 
 import logging
@@ -42,7 +42,7 @@ from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionR
 log = logging.getLogger(__name__)
 
 FIRST_TOKENS = 4
-"""Tokens a submit publishes; the dispatcher tops up."""
+"""How many tokens a submit publishes. The dispatcher publishes more as needed."""
 
 SHOWN_LONG_PROMPTS = 20
 

@@ -50,7 +50,7 @@ def test_an_idle_worker_is_seen_before_its_first_shift_and_stays(mill, presence)
 
 def test_a_worker_that_gives_no_more_signs_is_forgotten(mill, settings):
     silent = Presence(settings, seconds=0.05)
-    silent.register("cpu")
+    silent.worker_id("cpu")
     assert len(mine(mill)) == 1
     forget(mill)
     assert mine(mill) == []
@@ -60,7 +60,7 @@ def test_a_worker_that_gives_no_more_signs_is_forgotten(mill, settings):
 def test_the_first_shift_registers_the_device_of_the_same_row(mill, presence):
     presence.start()
     assert eventually(lambda: mine(mill), 10)
-    worker_id = presence.register("cuda:1")
+    worker_id = presence.worker_id("cuda:1")
     [worker] = mine(mill)
     assert worker.device == "cuda:1"
     with mill.database.reading() as session:

@@ -29,7 +29,7 @@ from imagemill.worker.shifts.shift import Refusals, Shift, ShiftReport
 log = logging.getLogger(__name__)
 
 _AFTER_FAULT_SECONDS = 5.0
-"""How long a child waits after a shift that a service ended: it never spins."""
+"""How long a child waits after a shift that a service ended, so that it never spins."""
 
 
 class Child:
@@ -47,7 +47,7 @@ class Child:
         self._database = Database.from_settings(settings)
         check_schema(self._database)
         self._storage = open_storage(settings)
-        # Each process finds out for itself whether the store honours conditional PUT.
+        # Each process has to find out for itself whether the store honours conditional PUT.
         log.info("%s", self._storage.probe())
         record_store(self._database, self._storage)
         self._shelf = open_shelf(self._storage)
@@ -56,14 +56,14 @@ class Child:
         self._memory = MemoryLimit(settings.max_worker_memory)
         self.drain = DrainSignal(seconds=settings.drain_seconds)
         self.drain.install()
-        self._worker_id = presence.register(device)
+        self._worker_id = presence.worker_id(device)
 
     def work(self, route: str) -> str:
-        """One shift; its report, readable in Flower. Publishes the next token while work is left.
+        """Do one shift; returns its report, as Flower shows it. If work is left, publish a token.
 
-        A `ServiceError` ends the shift, not the process; what was held is given back, or is
-        released when the lease is over. A token for another route than this worker's is refused:
-        whoever can publish messages must not choose what a worker renders.
+        A `ServiceError` ends the shift and not the process. What was held is given back, or
+        released when the lease is over. A token for another route than this worker's is refused,
+        because somebody who can publish messages must not choose what a worker renders.
         """
         if route != self._settings.route:
             log.warning("a token for another route than %s was refused", self._settings.route)
@@ -103,7 +103,7 @@ class Child:
 
 def open_child(settings: Settings, presence: Presence) -> Child:
     """A child with its own device and the registered models."""
-    # Here and not above: the parent, which only supervises, never loads torch.
+    # Imported here: the parent only supervises, and must never load torch.
     from imagemill.worker.models.device import device_class, prepare_process, resolve_device  # noqa: PLC0415  # see above
     from imagemill.worker.models.tuning import check_compiler  # noqa: PLC0415  # see above
 
@@ -138,7 +138,7 @@ def announce_child() -> None:
 
 
 def work_shift(route: str) -> str:
-    """One shift of this process. What went wrong outside of it is one line, and a pause."""
+    """Do one shift of this process. An error outside of the shift is one line and a pause."""
     pause: Callable[[float], object] = time.sleep
     try:
         child = this_child()
@@ -159,7 +159,7 @@ def close_child() -> None:
 
 
 def _with_own_device(settings: Settings) -> Settings:
-    """One GPU a child: the pool's first child takes the first of `CUDA_VISIBLE_DEVICES`, …"""
+    """Give each child one GPU: the first child takes the first of `CUDA_VISIBLE_DEVICES`, …"""
     if settings.device not in {"auto", "cuda"}:
         return settings
     index = getattr(current_process(), "index", 0) or 0

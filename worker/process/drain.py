@@ -1,9 +1,9 @@
 """Telling the children of a Celery worker to stop.
 
-Celery's own warm shutdown only waits for running tasks, and a SIGTERM to the whole process group
-would end its children at once. So the parent leaves a file where the children look every few
-hundred milliseconds, and a child that is signalled itself drains as well; a second signal, or the
-end of the drain's time, ends it.
+Celery's own warm shutdown only waits for running tasks, and a shift may run for an hour. A SIGTERM
+to the whole process group would end the children at once. So the parent creates a file that the
+children look for several times a second. A child that gets a signal itself drains too. A second
+signal, or the end of the drain's time, ends it.
 """
 
 import logging
@@ -28,14 +28,14 @@ _EXIT_ORPHAN = 70  # EX_SOFTWARE
 
 
 def prepare_parent() -> Path:
-    """Choose the drain file and hand it to the children to come; in the worker's parent."""
+    """Choose the drain file and tell its path to the children to come. Call it in the parent."""
     folder = Path(tempfile.mkdtemp(prefix="imagemill-drain-"))
     os.environ[DRAIN_FILE] = str(folder / "drain")
     return folder / "drain"
 
 
 def tell_children() -> None:
-    """Ask the children to drain; from now on a further signal ends parent and children at once."""
+    """Ask the children to drain. From now on, another signal ends parent and children at once."""
     if DRAIN_FILE in os.environ:
         Path(os.environ[DRAIN_FILE]).touch()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -52,7 +52,7 @@ def forget_file() -> None:
 
 
 def watch_notice(file: Path) -> None:
-    """Drain this worker as SIGTERM does when `file` appears; in the worker's parent."""
+    """Drain this worker, as SIGTERM does, when `file` appears. Call it in the parent."""
 
     def watch() -> None:
         while not file.exists():
@@ -64,10 +64,10 @@ def watch_notice(file: Path) -> None:
 
 
 class DrainSignal:
-    """Whether this child was told to stop; after `seconds` of that the process ends itself.
+    """Says whether this child was told to stop. `seconds` later the process ends itself.
 
-    It also ends at once when its parent is gone: a child that nobody supervises would go on
-    until its shift is over.
+    The process also ends at once when its parent is gone. Otherwise a child that nobody supervises
+    would go on until its shift is over.
     """
 
     def __init__(self, *, seconds: float) -> None:
@@ -79,7 +79,7 @@ class DrainSignal:
         self._parent = os.getppid()
 
     def install(self) -> None:
-        """Start to listen; call it in the main thread, after Celery has reset the signals."""
+        """Start to listen. Call it in the main thread, after Celery has reset the signals."""
         signal.signal(signal.SIGTERM, self._on_signal)
         threading.Thread(target=self._watch, name="drain", daemon=True).start()
 
@@ -89,7 +89,7 @@ class DrainSignal:
         return self._since
 
     def wait(self, seconds: float) -> bool:
-        """Sleep, but not longer than until we are told to stop; whether we are."""
+        """Sleep until the time is over or this child is told to stop; returns whether it is."""
         return self._told.wait(seconds)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
@@ -103,7 +103,7 @@ class DrainSignal:
         self._told.set()
 
     def _watch(self) -> None:
-        """In a thread, so that it also counts while the main thread hangs."""
+        """Run in a thread, so that the deadline also holds while the main thread hangs."""
         deadline: float | None = None
         while deadline is None or time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
@@ -118,6 +118,6 @@ class DrainSignal:
 
 
 def _end_now(_number: int, _frame: FrameType | None) -> None:
-    """End the parent; the kernel ends its children with it (Celery asks for that)."""
+    """End the parent. The kernel ends its children with it, as Celery has asked it to."""
     forget_file()
     os._exit(_EXIT_FORCED)

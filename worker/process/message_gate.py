@@ -1,8 +1,8 @@
 """What a worker takes from the broker: tokens of its own route, exactly as we publish them.
 
-Celery's own consumer acts on much more than that: headers that set time limits or call other
-tasks, bodies that it can't take apart (which end the worker, and then the next one that gets the
-same message), whole messages copied into the log. Whoever can publish into a queue could use it.
+Celery's own consumer acts on much more. Headers may set time limits or call other tasks. A body
+that it can't decode ends the worker, and then the next worker that gets the same message. Whole
+messages are copied into the log. Anybody who can publish into a queue could use that.
 """
 
 import logging
@@ -20,18 +20,18 @@ log = logging.getLogger(__name__)
 
 _IDENTITY = re.compile(r"[0-9a-f-]{36}")
 _MOST_BYTES = 4096
-"""A token has about 150."""
+"""A token has about 150 bytes."""
 
 
 class TokenConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
-    """Celery's consumer behind a gate: what is not a token is dropped with one line."""
+    """Celery's consumer behind a gate: a message that is no token is dropped with one line."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.loop: Callable[..., None] = partial(_outlive_garbage, vars(self)["loop"])
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
-        """The function that every message goes to."""
+        """The function that gets every message."""
         handle = super().create_task_handler(*arguments, **options)
         route = Settings.load().route
 
@@ -50,7 +50,7 @@ class TokenConsumer(Consumer):  # type: ignore[misc]  # Celery has no types
 def refusal(message: Any, route: str) -> str | None:
     """Why a message (kombu's) is not a token of this route; None if it is one.
 
-    The reason quotes nothing of the message: it may hold anything.
+    The reason quotes nothing of the message, because a message may hold anything.
     """
     if message.content_type != "application/json":
         return "it is not JSON"
@@ -71,7 +71,7 @@ def _wrong_body(message: Any, route: str) -> str | None:
     try:
         arguments, named, embedded = message.decode()
         steered = any(value is not None for value in embedded.values())
-    except Exception:  # it is whatever somebody sent
+    except Exception:  # a foreign body may raise anything
         return "its body is not a task's"
     if arguments != [] or named != {"route": route}:
         return f"its argument is not the route {route}"
@@ -79,7 +79,7 @@ def _wrong_body(message: Any, route: str) -> str | None:
 
 
 def _strip(message: Any, route: str) -> None:
-    """Leave only the headers that say what the task is: no time limits, names or texts."""
+    """Keep only the headers that say what the task is: no time limits, names or texts."""
     message.headers = {
         "lang": "py",
         "task": SHIFT_TASK,
@@ -92,7 +92,7 @@ def _strip(message: Any, route: str) -> None:
 
 
 def _outlive_garbage(loop: Callable[..., None], *arguments: Any) -> None:
-    """Celery's event loop; bytes in the queue that are no message only cost a new connection."""
+    """Run Celery's event loop. Bytes in the queue that are no message cost a new connection."""
     connection = arguments[1]
     try:
         loop(*arguments)

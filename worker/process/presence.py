@@ -1,8 +1,8 @@
-"""Being seen: a process's row in `workers`, kept fresh for as long as the process lives.
+"""A process's row in `workers`, which is kept fresh for as long as the process lives.
 
-A lease says that work gets on; this says that somebody is there to be given work. A row is made
-when Celery starts the process, before its first shift, and confirmed now and then by a thread, so
-that an idle worker stays visible and one that was killed is forgotten (`ALIVE_SECONDS`).
+A lease says that work gets on; the row says that a worker is there to take work. The row is made
+when Celery starts the process, before its first shift. A thread confirms it now and then, so an
+idle worker stays visible, and a worker that was killed is forgotten after `ALIVE_SECONDS`.
 """
 
 import logging
@@ -20,7 +20,7 @@ from imagemill.db.settings import Settings
 log = logging.getLogger(__name__)
 
 SEEN_SECONDS = ALIVE_SECONDS / 4
-"""The pause between two signs of life: three may be lost."""
+"""The pause between two signs of life. Three of them may be lost."""
 
 _PATIENCE_SECONDS = 5.0
 """How long a sign of life or a farewell waits for a database that does not answer."""
@@ -33,20 +33,21 @@ class Presence:
         self._route = settings.route
         self._device = settings.device
         self._seconds = seconds
-        # No connection is kept between two signs of life: a machine may have many idle children.
+        # No connection is kept open between two signs of life, because a machine may have many idle
+        # children.
         self._database = Database.from_settings(settings)
         self._worker_id: int | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Register, and give signs of life from now on; in a thread, so nothing waits for it."""
+        """Register, and give signs of life from now on, in a thread that nobody waits for."""
         threading.Thread(target=self._keep, name="presence", daemon=True).start()
 
-    def register(self, device: str) -> int:
-        """The id of this process's row, which names the device that it has found.
+    def worker_id(self, device: str) -> int:
+        """The id of this process's row, after the row was given the device that it has found.
 
-        A `DatabaseError` if the database stays away.
+        Raises `DatabaseError` if the database does not answer.
         """
         with self._lock:
             self._device = device
@@ -59,7 +60,7 @@ class Presence:
             return known
 
     def close(self) -> None:
-        """Say that this process has stopped in good order; a database that is away is not told."""
+        """Say that this process has stopped in good order, unless the database does not answer."""
         self._ended.set()
         with self._lock:
             known = self._worker_id
@@ -79,7 +80,7 @@ class Presence:
                 self._give_sign()
             except DatabaseError as error:
                 log.warning("could not say that this worker is alive: %s", error)
-            # Not all at once: the children of a machine start in the same second.
+            # The pause varies, because the children of a machine start in the same second.
             self._ended.wait(self._seconds * random.uniform(0.8, 1.0))  # noqa: S311 - no secret
 
     def _give_sign(self) -> None:

@@ -1,7 +1,7 @@
 """What workers of one kind agree on through the database: B of each group, and certificates.
 
-B is one value per class of device and group, because another B is another environment; whether
-pixels are independent of the batch is tried once per environment, by whoever meets it first.
+There is one B for each class of device and group, because another B is another environment. The
+first worker in an environment tests whether pixels are independent of the batch there.
 """
 
 import logging
@@ -39,7 +39,7 @@ class Agreements:
         )
 
     def agree(self, group_id: int, slots: int) -> int:
-        """The B that counts, where this worker's engine came out with `slots`."""
+        """The B that counts, after this worker's engine came out with `slots`."""
         if self._settings.slots is not None or group_id in self._shrunk:
             return slots
         return self._database.run(
@@ -49,7 +49,7 @@ class Agreements:
         )
 
     def shrink(self, group_id: int, slots: int) -> None:
-        """After running out of memory: `slots` at the most from now on, for all of this class."""
+        """After running out of memory, use at most `slots`, on all devices of the class."""
         self._shrunk[group_id] = slots
         if self._settings.slots is None:
             self._shrunk[group_id] = self._database.run(
@@ -59,7 +59,7 @@ class Agreements:
             )
 
     def certify(self, choice: GroupChoice, engine: Engine) -> None:
-        """Try whether pixels are independent of the batch, unless somebody did, and record it."""
+        """Test whether pixels are independent of the batch, unless that is known, and record it."""
         from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify  # noqa: PLC0415  # loads torch
 
         environment = engine.environment
@@ -74,7 +74,7 @@ class Agreements:
         try:
             certificate = certify(engine, choice.document, model_name=choice.model_name)
         except ImagemillError as error:
-            # A model that can't render the known rows (it wants an init image, say).
+            # Some models can't render the known rows: an inpainting model needs an init image.
             log.info("%s can't be certified: %s", choice.model_name, error)
             return
         if not certificate.holds:

@@ -1,4 +1,4 @@
-"""The shelf: warm models and the engine of the group in work, for one worker process."""
+"""The shelf of one worker process: its warm models, and the engine of the group in work."""
 
 from functools import partial
 from typing import Protocol
@@ -22,17 +22,17 @@ class Shelf(Protocol):
         """The weights digests of the models that need no loading."""
 
     def engine(self, choice: GroupChoice) -> Engine:
-        """An idle engine for a group; a `ModelError` if this worker can't serve it."""
+        """An idle engine for a group. Raises `ModelError` if this worker can't serve the group."""
 
     def shrink(self, choice: GroupChoice) -> bool:
-        """Give the group half the slots from now on; False if it has the fewest already."""
+        """Give the group half as many slots from now on; False if it has only one already."""
 
 
 class ModelShelf:
     """Engines of registered models. One engine is kept: that of the group last rendered."""
 
     def __init__(self, settings: Settings, agreements: Agreements, storage: Storage) -> None:
-        # Here and not above: who only wants the protocol must not load torch.
+        # Imported here: a module that only needs the protocol must not load torch.
         from imagemill.worker.models.loader import WarmModels  # noqa: PLC0415  # see above
 
         self._settings = settings
@@ -61,7 +61,7 @@ class ModelShelf:
         return engine
 
     def shrink(self, choice: GroupChoice) -> bool:
-        """Forget the group's engine; the next has half its slots, if that had more than one."""
+        """Forget the group's engine. The next one has half as many slots, but at least one."""
         if self._engine is None or self._engine[0] != choice.id:
             return False
         slots = self._engine[1].slots

@@ -1,7 +1,7 @@
 """Rendering one group: fill the slots, step, hand over what is finished, until nothing is left.
 
 Images of a forward pass that raised, or of a process that died, come back one at a time and are
-rendered with no neighbour, so that the one that did it is found and takes no other with it.
+rendered without neighbours. So the image that is at fault is found, and no other dies with it.
 """
 
 import logging
@@ -40,11 +40,12 @@ _GROUP_SECONDS = 120.0
 class GroupRun:
     """One engine's work on one group, within a shift.
 
-    It holds at most what is in the slots, B waiting for one, and images whose request is among
-    those: their followers, which become done together with it. A context manager: the shift calls
-    `advance` until it says that nothing is left, or until the shift must stop. `claimed` counts
-    images that were claimed, `rendered` those that were handed to the recorder, `failed` those
-    that were charged a failure.
+    It holds at most what is in the slots, B images that wait for a slot, and their followers.
+    Followers ask for the same request as one of those, and become done together with it.
+
+    A context manager: the shift calls `advance` until it says that nothing is left, or until the
+    shift must stop. `claimed` counts images that were claimed, `rendered` those that were handed
+    to the recorder, `failed` those that were charged a failure.
     """
 
     def __init__(
@@ -111,13 +112,14 @@ class GroupRun:
         while (free := room - len(self._waiting)) > 0:
             count = self._claim_some(free)
             claimed += count
-            # Fewer than asked for: there are no more. None that waits: they all follow others.
+            # Fewer than asked for: there are no more. No more room than before: all of them follow
+            # others.
             if count < free or room - len(self._waiting) == free:
                 break
         return claimed
 
     def _claim_some(self, limit: int) -> int:
-        """Claim up to so many: those to be rendered wait, the others follow them."""
+        """Claim up to `limit` images. Those to be rendered wait; the others follow them."""
         claim = self._holdings.claim(self._choice, limit=limit)
         self._holdings.lease.got_on()
         self.failed += claim.refused
@@ -181,7 +183,7 @@ class GroupRun:
                 self._fail(image, _charged(item.error))
 
     def _guarded(self, call: Callable[[], None]) -> None:
-        """Call into the engine; whatever it raises is a failure of the images in it."""
+        """Call into the engine. Whatever it raises is charged to the images in it."""
         try:
             call()
         except OutOfMemory:
@@ -193,7 +195,7 @@ class GroupRun:
             self._fail_all(RenderError(f"{type(error).__name__}: {first_line(error)}"))
 
     def _fail_all(self, error: ImagemillError) -> None:
-        """The forward pass itself failed: every image in it is a suspect now."""
+        """Handle a forward pass that failed: every image in it is a suspect now."""
         images = list(self._rendering.values())
         log.warning("a forward pass of %s images failed: %s", len(images), error)
         self._engine.abandon()
@@ -208,7 +210,7 @@ class GroupRun:
     def _drop_stopped_jobs(self) -> None:
         """Let go of images whose job was paused or cancelled, once for every heartbeat.
 
-        Only once: what is claimed later belongs to a job that was running by then.
+        Only once, because what is claimed after the heartbeat belongs to a job that runs again.
         """
         orders = self._holdings.lease.orders
         if orders is self._applied:
@@ -235,7 +237,7 @@ class GroupRun:
         return (image for followers in self._followers.values() for image in followers)
 
     def _let_go(self) -> None:
-        """Give back what is not finished; followers of rendered images are not held any more."""
+        """Give back what is not finished. Followers of rendered images are no longer held."""
         if self._holdings.lease.lost:
             return
         self._give_back([*self._rendering.values(), *self._waiting, *self._following()])
@@ -247,7 +249,7 @@ class GroupRun:
 
 
 def _charged(error: ImagemillError) -> ImagemillError:
-    """The error, if it is an image's; one of a service (fetching an input) is raised instead."""
+    """The error if it is an image's own. An error of a service (fetching an input) is raised."""
     if isinstance(error, StorageDenied) or (isinstance(error, ServiceError) and error.retryable):
         raise error
     return error

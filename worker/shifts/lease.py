@@ -1,7 +1,8 @@
-"""A shift's lease: renewed by a thread, but only while the shift gets on.
+"""A shift's lease: a thread renews it, but only while the shift gets on.
 
-A hung forward pass stops the renewals, so the database gives the images to somebody else; a
-shift that could not renew learns here, before its lease is over, that it must stop and discard.
+A forward pass that hangs stops the renewals, so the images go to somebody else when the lease is
+over. A shift that could not renew in time learns it here a little before that, by its own clock:
+it must stop and discard its work.
 """
 
 import logging
@@ -21,10 +22,10 @@ log = logging.getLogger(__name__)
 
 _LONGEST_TICK_SECONDS = 0.25
 _MARGIN = 0.1
-"""The part of a lease's length before its end at which the shift counts it as lost."""
+"""The last part of a lease, in which the shift already counts it as lost."""
 
 _EXIT_HUNG = 70
-"""EX_SOFTWARE: what a child ends with when it hangs beyond its lease."""
+"""EX_SOFTWARE: the exit status of a child that hangs beyond its lease."""
 
 
 class Stepping(Protocol):
@@ -90,7 +91,7 @@ class Lease:
 
     @property
     def orders(self) -> shifts.Orders:
-        """What the last heartbeat brought; another object after every heartbeat."""
+        """What the last heartbeat brought: a new object after every heartbeat."""
         return self._orders
 
     @property
@@ -113,7 +114,7 @@ class Lease:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts as getting on, however long it takes: loading a model."""
+        """Count the time inside as getting on, however long it takes: loading a model."""
         self._waiting += 1
         try:
             yield

@@ -1,7 +1,7 @@
-"""What a shift may do with the images it holds: each method is one fenced transaction.
+"""What a shift may do with the images that it holds. Each method is one fenced transaction.
 
-Whatever is asked after the lease is over changes nothing, so nobody waits for the database any
-longer than the lease lasts.
+After the end of the lease a call changes nothing. So no call waits for the database longer than
+the lease lasts.
 """
 
 import logging
@@ -31,9 +31,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """What a claim brought: the images that are to be rendered.
+    """What a claim brought: the images to be rendered.
 
-    `reused` images were done at once, because their request has a file by now; `refused` ones
+    `reused` images were done at once, because their request has a file already. `refused` images
     are dead, because they are beyond this worker's limits.
     """
 
@@ -67,7 +67,7 @@ class Holdings:
         self._limits = limits
 
     def claim(self, choice: GroupChoice, *, limit: int) -> Claim:
-        """Claim images, and finish at once those whose request has a file by now.
+        """Claim images, and finish at once those whose request has a file already.
 
         An image beyond the limits is dead in the same transaction, before anything is done by
         its request key: nobody must be given a file by a key that is not its own.
@@ -104,7 +104,7 @@ class Holdings:
         return Claim(images=unknown, reused=len(images) - len(unknown), refused=len(refusals))
 
     def begin(self, images: Sequence[Claimed]) -> list[Claimed]:
-        """Record that rendering begins; those of the images that are still ours."""
+        """Record that rendering begins; returns the images that are still ours."""
         ids = [image.id for image in images]
         mine = self._run(
             lambda session: claims.begin(session, shift_id=self._shift_id, image_ids=ids)
@@ -112,7 +112,7 @@ class Holdings:
         return [image for image in images if image.id in mine]
 
     def end_rendering(self, image: Claimed) -> None:
-        """Record that an image is rendered, and only has to be stored."""
+        """Record that an image is rendered and only has to be stored."""
         self._run(
             lambda session: claims.end_rendering(
                 session, shift_id=self._shift_id, image_id=image.id
@@ -127,10 +127,10 @@ class Holdings:
         neighbours: bool = False,
         final: bool = False,
     ) -> bool:
-        """Charge a failure to an image; whether it was still ours.
+        """Charge a failure to an image; returns whether the image was still ours.
 
-        With `neighbours` in the forward pass the error says nothing about this image: it only
-        becomes a suspect. `final`: no retry here can help, so it is dead at once.
+        With `neighbours` in the forward pass the error says nothing about this image, so it only
+        becomes a suspect. `final` says that no retry here can help: the image is dead at once.
         """
         retryable = neighbours or (error.retryable and not final)
         failure = _failure(image, error, retryable=retryable)
@@ -147,7 +147,7 @@ class Holdings:
         return state is not None
 
     def give_back(self, image_ids: Collection[int] | None = None) -> int:
-        """Give back these images, or all, uncharged; how many there were."""
+        """Give back these images, or all, without a charge; how many there were."""
         return self._run(
             lambda session: claims.give_back(session, shift_id=self._shift_id, image_ids=image_ids)
         )
@@ -171,7 +171,7 @@ class Holdings:
         return self._run(work)
 
     def end(self, reason: str) -> int:
-        """Give back everything, uncharged, and close the shift; how many images that were."""
+        """Give back everything without a charge and close the shift; how many images there were."""
 
         def work(session: Session) -> int:
             count = claims.give_back(session, shift_id=self._shift_id)

@@ -1,9 +1,9 @@
 """What this worker is willing to render: the producer's limits, enforced a second time.
 
-A row may reach the database past every check of `submit`: by another program, an older version,
-or somebody who has the producer's role; or a disk may change it there. Such a row must end as
-that image's failure with a readable reason, and never as a worker that is out of memory or busy
-for a month, nor as a picture that is stored where another one was asked for.
+A row may reach the database past every check of `submit`: from another program, an older version,
+or somebody with the producer's role. A disk may also change it there. Such a row must end as a
+failure of that image, with a readable reason. It must not put a worker out of memory or keep it
+busy for a month, and no picture may be stored under a key that asks for another one.
 """
 
 import json
@@ -27,7 +27,7 @@ _SHAPE = TypeAdapter(ImageSpec)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RenderLimits:
-    """Upper bounds of one image, all inclusive; every one is a setting of the same name."""
+    """Upper bounds for one image, all inclusive. Each is the setting of the same name."""
 
     max_pixels: int
     max_steps: int
@@ -35,7 +35,7 @@ class RenderLimits:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "RenderLimits":
-        """The limits that the settings set."""
+        """The limits of these settings."""
         return cls(
             max_pixels=settings.max_pixels,
             max_steps=settings.max_steps,
@@ -52,8 +52,8 @@ class RenderLimits:
     def check(self, image: Claimed, group: Mapping[str, Any]) -> None:
         """Refuse an image that must not reach the engine of this group.
 
-        An `OverLimit` or a `RowMismatch` with the reason. Whoever passes is what its request key
-        says, so its pixels may be stored under that key and given to all who ask for it.
+        Raises `OverLimit` or `RowMismatch` with the reason. An image that passes is what its
+        request key says, so its file may be stored under that key and given to all who ask for it.
         """
         if image.problem is not None:
             raise OverLimit(f"the row is no specification that this version knows: {image.problem}")
@@ -63,7 +63,7 @@ class RenderLimits:
         _check_identity(image, group)
 
     def check_spec(self, spec: ImageSpec) -> None:
-        """Refuse a specification of whatever origin: an `OverLimit` with the reason."""
+        """Refuse a specification of any origin that is over a limit: an `OverLimit` says why."""
         _check_types(spec)
         self._check_size(spec.width, spec.height)
         if not 1 <= spec.steps <= self.max_steps:
@@ -89,13 +89,13 @@ class RenderLimits:
             raise _over(size, width * height, self.max_pixels, "IMAGEMILL_MAX_PIXELS")
 
     def _check_windows(self, windows: object, prompt_bytes: int) -> None:
-        """Every window of a text encoder holds at least a byte of the prompt, or it is the one."""
+        """Each window of a text encoder but the first must hold at least one byte of the prompt."""
         if not isinstance(windows, int) or not 1 <= windows <= 1 + prompt_bytes:
             raise OverLimit(f"{windows} windows for prompts of {prompt_bytes:,} bytes")
 
 
 def _check_types(spec: ImageSpec) -> None:
-    """A database's JSON column promises nothing about the types in it."""
+    """Check the types: a JSON column of a database promises nothing about them."""
     try:
         text = json.dumps(asdict(spec), allow_nan=False)
     except ValueError:
@@ -114,7 +114,7 @@ def _check_types(spec: ImageSpec) -> None:
 
 
 def _check_identity(image: Claimed, group: Mapping[str, Any]) -> None:
-    """A row says three times what is asked for: in its columns, its key and its group."""
+    """Check that a row's columns, its request key and its group all ask for the same."""
     if not image.spec.is_named(image.request_key):
         raise RowMismatch(
             f"the request key {image.request_key[:10]}… is not that of the row's specification: "

@@ -1,8 +1,8 @@
-"""Behind the denoiser: encode, hash, upload and commit in threads, so that the GPU never waits.
+"""After the denoiser: encode, hash, upload and commit in threads, so that the GPU never waits.
 
-Order is what makes the effect exactly-once: the file is in storage, verified, before the
-transaction that makes its images done. A crash in between leaves a file without a row, which the
-next attempt finds and adopts, or `sweep` removes.
+The order makes the effect exactly-once: the file is in storage and verified before the transaction
+that makes its images done. A crash in between leaves a file without a row. The next attempt finds
+and adopts it, or `sweep` removes it.
 """
 
 import itertools
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 
 COMMIT_IMAGES = 64
 COMMIT_SECONDS = 0.2
-"""A commit takes what is stored by then: at most so many images, waiting at most so long."""
+"""The most images of one commit, and the longest time that it waits for more of them."""
 
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -86,8 +86,8 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         """Commit what is stored, drop what is not, and end the threads.
 
-        A request that hangs in a thread is left alone: what it may still bring about is a file
-        without a row.
+        A request that hangs in a thread is left alone. The worst that it can do later is to leave
+        a file without a row.
         """
         self._stopping.set()
         self._pool.shutdown(wait=self._pending == 0, cancel_futures=True)
@@ -95,7 +95,7 @@ class Recorder:
         self._committer.join(timeout=_LAST_COMMIT_SECONDS)
 
     def add(self, image: Claimed, rendered: Rendered, environment: "Environment") -> None:
-        """Hand over a rendered image; returns at once."""
+        """Take over a rendered image; returns at once."""
         self._raise_failure()
         with self._changed:
             self._pending += 1
@@ -177,7 +177,7 @@ class Recorder:
     def _store_named(
         self, image: Claimed, rendered: Rendered, environment: "Environment"
     ) -> _Stored | None:
-        """As `_store`; every line that it logs says which image it is about."""
+        """Do `_store`; every line that it logs names the image."""
         shift_id = self._holdings.lease.shift_id
         with log_fields(shift=shift_id, job=image.job_id, image=image.id):
             return self._store(image, rendered, environment)
@@ -185,13 +185,13 @@ class Recorder:
     def _store(
         self, image: Claimed, rendered: Rendered, environment: "Environment"
     ) -> _Stored | None:
-        """Make a file and store it; None if the image can't become one, which it then says."""
+        """Make a file and store it. None if no file can be made; the image is charged with that."""
         try:
             encoded = _encoded(image, rendered, environment)
             key = object_key(image.request_key, encoded.sha256, FILE_SUFFIXES[image.spec.format])
             self._put(image, key, encoded)
         except (RenderError, ObjectConflict) as error:
-            # This image's own fault: without a charge, it would end shift after shift.
+            # The image's own fault. Without a charge it would end one shift after another.
             self.failed += self._holdings.fail(image, error)
             return None
         stored = NewObject(
@@ -222,8 +222,9 @@ class Recorder:
                     raise
                 log.warning("waiting for the store %s: %s", self._storage.uri, error)
                 if attempt == 0:
-                    # A worker may be lost while it waits, and the store's fault is not the image's.
-                    # Not before: what ends its process by being stored must be charged for it.
+                    # From here on only the store is waited for, so a lost worker is not the
+                    # image's fault. Before the first try it might be: an image whose storing
+                    # kills the process must be charged, or it would kill one after another.
                     self._holdings.end_rendering(image)
             else:
                 return

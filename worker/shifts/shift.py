@@ -1,7 +1,7 @@
-"""A shift: one Celery task's work. Groups are rendered one after another on one lease.
+"""A shift: the work of one Celery task. It renders one group after another on one lease.
 
-The loop is written against `Shelf` and `Engine`, so the same code runs under a GPU, a CPU and
-the fault-injection tests.
+The loop knows only the protocols `Shelf` and `Engine`. So the same code runs on a GPU, on a CPU and
+in the tests that inject faults.
 """
 
 import logging
@@ -36,21 +36,21 @@ from imagemill.worker.shifts.stop_reason import Drain, Memory, NoDrain, NoLimit,
 log = logging.getLogger(__name__)
 
 _REFUSED_IMAGES = 8
-"""Images that die with the reason when this worker can't load their model.
+"""How many images die with the reason when this worker can't load their model.
 
-Few at a time: a worker that is wrongly set up must not use up a job that others can render.
+They are few, because a worker that is wrongly set up must not use up a job that others can render.
 """
 
 _REFUSED_SECONDS = 60.0
-"""How long a worker leaves a group alone that it could not load."""
+"""How long a worker leaves a group alone whose model it could not load."""
 
 _REASON_LENGTH = 32
-"""What `shifts.end_reason` holds."""
+"""The longest text that `shifts.end_reason` holds."""
 
 
 @dataclass(kw_only=True, slots=True)
 class ShiftReport:
-    """What a shift did; its text is what Flower shows as the task's result."""
+    """What a shift did. Flower shows its text as the result of the task."""
 
     done: int = 0
     failed: int = 0
@@ -72,7 +72,7 @@ class ShiftReport:
 
 
 class Refusals:
-    """Groups that this process could not load lately; outlives a shift."""
+    """Groups whose model this process could not load lately. It outlives a shift."""
 
     def __init__(self) -> None:
         self._until: dict[int, float] = {}
@@ -89,7 +89,7 @@ class Refusals:
 
 
 class Shift:
-    """Renders for one worker until the time is over, nothing is left, or somebody says stop.
+    """Renders for one worker until the time is over, nothing is left, or it is told to stop.
 
     More than seven parameters: they are what a worker process owns and its shifts share.
     """
@@ -121,7 +121,7 @@ class Shift:
         self._rule = StopRule.from_settings(settings, started=time.monotonic())
 
     def work(self, *, memory: Memory | None = None) -> ShiftReport:
-        """Do the shift. A `ServiceError` is raised after everything held was given back.
+        """Do the shift. A `ServiceError` is raised after all images were given back.
 
         `memory` says whether this process should end because of the memory that it holds.
         """
@@ -240,7 +240,7 @@ class Shift:
         )
 
     def _open(self, holdings: Holdings, choice: GroupChoice) -> Engine | None:
-        """The group's engine; None if this worker can't serve it, which its images then say."""
+        """The group's engine. None if this worker can't serve it; then its images say why."""
         try:
             self._limits.check_group(choice.document)
             with holdings.lease.waiting():
@@ -256,7 +256,7 @@ class Shift:
         return None
 
     def _refuse(self, holdings: Holdings, choice: GroupChoice, error: ImagemillError) -> None:
-        """Let a few images of the group die with the reason, and leave it alone for a while."""
+        """Let a few images of the group die with the reason, and avoid the group for a while."""
         log.warning("can't render %s: %s", _group_name(choice), error)
         self._refusals.add(choice.id)
         claim = holdings.claim(choice, limit=_REFUSED_IMAGES)
@@ -274,7 +274,7 @@ class Shift:
 
     def _end(self, holdings: Holdings) -> None:
         if holdings.lease.lost:
-            return  # nothing that we say counts; the rescuer releases the images
+            return  # nothing that we say counts any more; the rescuer releases the images
         with holdings.lease.waiting():
             self._report.given_back += holdings.end(self._report.reason[:_REASON_LENGTH])
 

@@ -25,7 +25,7 @@ from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, duration, plural
 from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
 from imagemill.scheduler_jobs.manifest import open_source
-from imagemill.scheduler_jobs.submit.beginning import check_beginning
+from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Plan, Submission
@@ -88,7 +88,7 @@ def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) ->
     view = LoadingView()
     try:
         with open_source(request.manifest, settings) as source:
-            check_beginning(request, source, settings)
+            check_first_rows(request, source, settings)
             submission = submit_manifest(
                 request, settings=settings, database=database, progress=view.update, source=source
             )
