@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 # One install per state of the pins: the stamp is older than what it was made from, or is remade.
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-fast pythons check format parity independence chaos fuzz hashes audit clean
+.PHONY: help run test test-fast pythons check format parity independence chaos fuzz hashes audit
+.PHONY: clean
 
 run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pictures
 	$(BIN)/imagemill run examples/shapes.csv --out out
@@ -62,6 +63,9 @@ chaos: $(STAMP)  ## break everything, count what was promised; see docs/reliabil
 		--freezes $(FREEZES) --histories $(HISTORIES) --seed $(SEED) --out out/chaos \
 		--real-engine-kills $(REAL_ENGINE_KILLS) --real-engine-freezes $(REAL_ENGINE_FREEZES) \
 		$(if $(REPORT),--report $(REPORT))
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -169,6 +169,17 @@ class Database:
         return error
 
 
+def sqlite_file(url: str) -> Path | None:
+    """The file of a SQLite database by its URL, None for any other."""
+    try:
+        found = make_url(url)
+    except exc.ArgumentError:
+        return None  # `Database` has the words for it
+    if found.get_backend_name() != "sqlite" or found.database in (None, "", ":memory:"):
+        return None
+    return Path(found.database or "")
+
+
 def _json(text: str | bytes) -> Any:
     """A JSON column's value. Text that Python can't read becomes a marker, not an exception.
 

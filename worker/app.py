@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 from celery.signals import (
+    celeryd_init,
     setup_logging,
     worker_process_init,
     worker_process_shutdown,
@@ -21,6 +22,7 @@ from imagemill.db.logs import configure_logging
 from imagemill.db.settings import Settings
 from imagemill.worker.process import drain
 from imagemill.worker.process.child import announce_child, close_child, work_shift
+from imagemill.worker.process.presence import belong_to
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,11 @@ def shift(route: str) -> str:
 @setup_logging.connect
 def _log_our_way(**_: Any) -> None:
     configure_logging(_settings)
+
+
+@celeryd_init.connect
+def _take_name(sender: str = "", **_: Any) -> None:
+    belong_to(sender)
 
 
 @worker_ready.connect

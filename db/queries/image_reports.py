@@ -9,8 +9,15 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from imagemill.db.compositions import Composition
+from imagemill.db.documents import JSON
 from imagemill.db.errors import UnknownImage
-from imagemill.db.queries.images import flawed, in_state, spec_of, weights_digest_of
+from imagemill.db.queries.images import (
+    OWN_KEY,
+    flawed,
+    in_state,
+    spec_of,
+    weights_digest_of,
+)
 from imagemill.db.queries.store_address import object_uri, store_address
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import (
@@ -24,9 +31,6 @@ from imagemill.db.tables import (
     Shift,
     Worker,
 )
-
-_OWN = "id:"
-"""The beginning of `key_base` for a row with an `id` in its manifest."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,11 +56,11 @@ class ImageReport:
     `key` is the row's own `id`, where the manifest gives it one; `extras` are its other columns.
     """
 
-    id: int
+    id: int = field(metadata={JSON: "image_id"})
     job_id: int
-    row: int
-    key: str | None
-    sample: int
+    row: int = field(metadata={JSON: "row_number"})
+    key: str | None = field(metadata={JSON: "row_key"})
+    sample: int = field(metadata={JSON: "sample_index"})
     state: str
     outcome: str | None
     model: str
@@ -117,13 +121,13 @@ class ObjectReport:
 class ImageDetail:
     """Everything about one image. `specification` is what decides its pixels and file."""
 
-    id: int
+    id: int = field(metadata={JSON: "image_id"})
     job_id: int
     job_name: str
-    row: int
-    key: str | None
+    row: int = field(metadata={JSON: "row_number"})
+    key: str | None = field(metadata={JSON: "row_key"})
     line: int
-    sample: int
+    sample: int = field(metadata={JSON: "sample_index"})
     state: str
     generation: int
     failures: int
@@ -201,7 +205,7 @@ def _conditions(which: ImageFilter) -> list[ColumnElement[bool]]:
         Image.error_code: which.code,
         Image.outcome: which.outcome,
         Row.number: which.row,
-        Row.key_base: None if which.key is None else f"{_OWN}{which.key}",
+        Row.key_base: None if which.key is None else f"{OWN_KEY}{which.key}",
         Image.sampler: which.sampler,
         Image.guidance_scale: which.guidance_scale,
         Image.seed: which.seed,
@@ -220,9 +224,9 @@ def _conditions(which: ImageFilter) -> list[ColumnElement[bool]]:
 
 def _own_key(key_base: str | None) -> str | None:
     """The `id` that a row has in its manifest."""
-    if key_base is None or not key_base.startswith(_OWN):
+    if key_base is None or not key_base.startswith(OWN_KEY):
         return None
-    return key_base.removeprefix(_OWN)
+    return key_base.removeprefix(OWN_KEY)
 
 
 def _report(

@@ -11,7 +11,7 @@ from imagemill.db.clock import now
 from imagemill.db.queries.tallies import move_images
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, JobState, Outcome
-from imagemill.db.tables import Attempt, Group, Image, Job, Model, Shift
+from imagemill.db.tables import Attempt, Group, Image, Job, Model, Row, Shift
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +39,14 @@ SPEC_COLUMNS = (
 
 RELEASED = (Image.id, Image.job_id, Image.group_id, Image.state, Image.generation, Image.failures)
 """What a transition out of `leased` returns for `record_release`."""
+
+OWN_KEY = "id:"
+"""How the `key_base` of a row begins that has an `id` in its manifest."""
+
+
+def of_row(job_id: int, key: str) -> tuple[ColumnElement[bool], ...]:
+    """The conditions on `Row` that name the row of a job that has this `id` in its manifest."""
+    return Row.job_id == job_id, Row.key_base == f"{OWN_KEY}{key}"
 
 
 def spec_values(spec: ImageSpec) -> dict[str, Any]:

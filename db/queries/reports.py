@@ -1,7 +1,7 @@
 """What people ask about jobs and workers. Reads only; nothing here is on a hot path."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,7 +9,8 @@ from sqlalchemy import and_, func, not_, or_, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now, seconds_from_now
-from imagemill.db.queries.images import flawed, in_state
+from imagemill.db.documents import JSON
+from imagemill.db.queries.images import flawed, in_state, of_row
 from imagemill.db.queries.jobs import over, shown_state
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import ImageState, JobState, Outcome
@@ -41,8 +42,8 @@ class JobReport:
     `images_per_second` and `eta_seconds` are None until images became done after the first ones.
     """
 
-    id: int
-    name: str
+    id: int = field(metadata={JSON: "job_id"})
+    name: str = field(metadata={JSON: "job_name"})
     state: str
     priority: int
     route: str
@@ -92,7 +93,7 @@ class Waiting:
 class BadRowReport:
     """A manifest row that asked for nothing that could be rendered."""
 
-    number: int
+    number: int = field(metadata={JSON: "row_number"})
     line: int
     problem: str
     verbatim: str
@@ -102,7 +103,7 @@ class BadRowReport:
 class WorkerReport:
     """A worker child that is alive, and whether it holds a live lease."""
 
-    name: str
+    name: str = field(metadata={JSON: "worker"})
     host: str
     pid: int
     device: str
@@ -243,14 +244,17 @@ def list_groups(session: Session, job_id: int) -> list[GroupReport]:
     return sorted(groups, key=lambda group: -group.counts.requested)
 
 
-def count_dead(session: Session, job_id: int) -> list[CodeReport]:
-    """A job's dead images by code, the most frequent first."""
-    rows = session.execute(
+def count_dead(session: Session, job_id: int, *, key: str | None = None) -> list[CodeReport]:
+    """A job's dead images by code, the most frequent first; with `key`, those of one row."""
+    query = (
         select(Image.error_code, func.count(), func.min(Image.error_message))
         .where(Image.job_id == job_id, in_state(ImageState.DEAD))
         .group_by(Image.error_code)
         .order_by(func.count().desc(), Image.error_code)
     )
+    if key is not None:
+        query = query.join(Row, Row.id == Image.row_id).where(*of_row(job_id, key))
+    rows = session.execute(query)
     return [CodeReport(code=code or "", images=count, message=text) for code, count, text in rows]
 
 

@@ -5,17 +5,19 @@ Keys are relative; `/` separates their parts and is never first or last. An obje
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
+
+from imagemill.db.documents import JSON
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredObject:
     """One object in the store: `size` is in bytes, `modified` in UTC by the store's clock."""
 
-    key: str
-    size: int
+    key: str = field(metadata={JSON: "object_key"})
+    size: int = field(metadata={JSON: "size_bytes"})
     modified: datetime
 
 

@@ -110,6 +110,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     "Fetch registered models from the Hugging Face Hub, at their pinned revisions.",
                 ),
                 (
+                    "tokens",
+                    f"{_CONTROL}.tokens:tokens",
+                    "Show how a model's tokenizer reads a prompt.",
+                ),
+                (
                     "samplers",
                     f"{_CONTROL}.models:samplers",
                     "List the samplers and all their names.",

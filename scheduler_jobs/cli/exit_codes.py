@@ -12,11 +12,11 @@
 import errno
 import json
 import os
-from dataclasses import asdict
 from typing import Any
 
 import click
 
+from imagemill.db.documents import document as document_of
 from imagemill.db.errors import ImagemillError, ManifestError
 
 EXIT_OK = 0
@@ -68,7 +68,7 @@ def _described(error: Exception) -> tuple[int, dict[str, Any]]:
         document: dict[str, Any] = {"code": error.code, "message": error.message}
         problems = getattr(error, "problems", ())
         if problems:
-            document["problems"] = [asdict(problem) for problem in problems]
+            document["problems"] = [document_of(problem) for problem in problems]
         return error.exit_code, document
     if isinstance(error, OSError) and error.errno in _OF_A_DISK | _OF_A_PATH:
         # The machine's trouble, wherever it was met: no bug of ours, and its own words say it.

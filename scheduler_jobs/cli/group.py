@@ -17,13 +17,18 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import CompletionItem, shell_complete
 
 from imagemill.db.errors import ImagemillError, UsageError, first_line
 from imagemill.db.logs import HumanFormatter, secrets_of
 from imagemill.scheduler_jobs.cli.command_table import CommandEntry, commands_below
+from imagemill.scheduler_jobs.cli.completion import offer_values
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNREAD, report
 
 NOT_HERE = "Not available in this installation."
+
+COMPLETE = "_IMAGEMILL_COMPLETE"
+"""The variable in which a shell says that it asks for completions."""
 
 GLOBAL_FLAGS = ("--verbose",)
 GLOBAL_VALUES = ("--home", "--config")
@@ -52,6 +57,16 @@ class LazyGroup(click.Group):
         """The command, imported now. If that fails, it is a command that says so when it runs."""
         entry = self.table.get(cmd_name)
         return super().get_command(ctx, cmd_name) if entry is None else _load(cmd_name, entry)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names of commands as a shell completes them; nothing is imported."""
+        if incomplete[:1] == "-":
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(name, help=entry.help)
+            for name, entry in self.table.items()
+            if name.startswith(incomplete) and " " not in name
+        ]
 
 
 class _Unread(Exception):
@@ -106,6 +121,8 @@ class ImagemillGroup(LazyGroup):
         **extra: Any,
     ) -> NoReturn:
         """Run a command and exit with its code, never with a traceback unless `--verbose`."""
+        if COMPLETE in os.environ:
+            _complete(self, prog_name or "imagemill")
         arguments = list(sys.argv[1:] if args is None else args)
         extra.pop("standalone_mode", None)
         try:
@@ -122,6 +139,19 @@ class ImagemillGroup(LazyGroup):
                 logging.getLogger(__name__).exception("the command failed")
             sys.exit(report(error, as_json="--json" in arguments))
         sys.exit(result if isinstance(result, int) else EXIT_OK)
+
+
+def _complete(group: click.Group, prog_name: str) -> NoReturn:
+    """Answer a shell that asks what to offer: with nothing, rather than with an error."""
+    # A shell would print it into the middle of the line that is being typed.
+    sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - until the end
+    try:
+        status = shell_complete(group, {}, prog_name, COMPLETE, os.environ[COMPLETE])
+    except Exception:  # see above
+        status = 1
+    sys.stdout.flush()
+    # A thread that still waits for a server is not waited for.
+    os._exit(status)
 
 
 def _hide_secrets() -> None:
@@ -161,6 +191,7 @@ def _load(name: str, entry: CommandEntry) -> click.Command:
         return _absent(name, first_line(error))
     if not isinstance(command, click.Command):
         return _absent(name, f"{entry.target} is not a click command")
+    offer_values(command)
     return command
 
 

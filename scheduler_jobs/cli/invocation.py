@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import click
-from sqlalchemy import exc, make_url
+from sqlalchemy import exc
 from sqlalchemy.orm import Session
 
-from imagemill.db.database import Database
+from imagemill.db.database import Database, sqlite_file
 from imagemill.db.errors import DatabaseError, UsageError, first_line
 from imagemill.db.schema import check_schema
 from imagemill.db.settings import Settings
@@ -43,7 +43,7 @@ class Invocation:
     @property
     def database_file(self) -> Path | None:
         """The file of a SQLite database."""
-        return sqlite_file(self.settings)
+        return sqlite_file(self.settings.database_url.get_secret_value())
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -54,7 +54,7 @@ class Invocation:
 
 def open_database(settings: Settings) -> Database:
     """The database. Raises `UsageError` if it should be a file that does not exist."""
-    file = sqlite_file(settings)
+    file = sqlite_file(settings.database_url.get_secret_value())
     if file is not None and not file.is_file():
         # Connecting would create an empty database in the current folder.
         raise UsageError(
@@ -62,17 +62,6 @@ def open_database(settings: Settings) -> Database:
             "--home DIR or IMAGEMILL_DATABASE_URL name another"
         )
     return Database.from_settings(settings)
-
-
-def sqlite_file(settings: Settings) -> Path | None:
-    """The file of a SQLite database; None for any other database."""
-    try:
-        url = make_url(settings.database_url.get_secret_value())
-    except exc.ArgumentError:
-        return None  # `Database` reports this error
-    if url.get_backend_name() != "sqlite" or url.database in (None, "", ":memory:"):
-        return None
-    return Path(url.database or "")
 
 
 def pass_invocation(

@@ -8,15 +8,18 @@ without colours, and nothing is cut.
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, TextIO
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from imagemill.db.documents import document as document_of
 
 STYLES: Mapping[str, str] = MappingProxyType(
     {
@@ -45,11 +48,16 @@ json_option = click.option(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
-    """A table's column. If the window is too narrow, `elastic` columns are cut."""
+    """A table's column. If the window is too narrow, `elastic` columns are cut.
+
+    Columns of names that a person may copy are `whole`: if they do not fit beside each other, each
+    row of the table becomes a few lines.
+    """
 
     title: str
     right: bool = False
     elastic: bool = False
+    whole: bool = False
 
 
 def emit(document: Mapping[str, Any]) -> None:
@@ -118,8 +126,8 @@ def shortened(text: str, width: int) -> str:
 
 
 def fitted(text: str, width: int) -> str:
-    """Like `shortened`, but whole on a terminal: there the table cuts it to the window."""
-    return clean(text) if sys.stdout.isatty() else shortened(text, width)
+    """Like `shortened` on a terminal; whole if a file or a program reads it."""
+    return shortened(text, width) if sys.stdout.isatty() else clean(text)
 
 
 def number(value: float) -> str:
@@ -177,6 +185,9 @@ def plural(count: int, noun: str, nouns: str | None = None) -> str:
 
 def _terminal_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     console = _console(sys.stdout)
+    if any(column.whole for column in columns) and _width(columns, rows) > console.width:
+        _paragraphs(console, columns, rows)
+        return
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
         shown.add_column(
@@ -193,6 +204,31 @@ def _terminal_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) ->
             )
         )
     console.print(shown)
+
+
+def _width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
+    """The cells that a table takes of which nothing that is whole is cut."""
+    gaps = 2 * (len(columns) - 1)
+    return gaps + sum(
+        max(cell_len(text) for text in (column.title, *(row[place] for row in rows)))
+        for place, column in enumerate(columns)
+        if not column.elastic
+    )
+
+
+def _paragraphs(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+    """Each row as its first cell, and under it the others that say something, wrapped."""
+    titles = max(len(column.title) for column in columns[1:])
+    for row in rows:
+        console.print(Text(row[0], style="bold"))
+        for column, cell in zip(columns[1:], row[1:], strict=True):
+            if not cell:
+                continue
+            shown = Table.grid(padding=(0, 2, 0, 0))
+            shown.add_column(width=titles + 2)
+            shown.add_column(overflow="fold")
+            shown.add_row(Text(f"  {column.title.lower()}", style="dim"), Text(cell))
+            console.print(shown)
 
 
 def _plain_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
@@ -212,7 +248,7 @@ def _console(stream: TextIO) -> Console:
 
 def _jsonable(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        return document_of(value)
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     if isinstance(value, Mapping):

@@ -59,13 +59,14 @@ class ProgressView:
 
     def __init__(self, title: str, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._title = shortened(title, TITLE_CHARACTERS)
+        terminal = self._stream.isatty()
+        self._title = shortened(title, TITLE_CHARACTERS) if terminal else output.clean(title)
         self._pace = Pace()
         self._next_line = 0.0
         self._shown = ""
         self._counts: Counts | None = None
         self._bar: Progress | None = None
-        if self._stream.isatty():
+        if terminal:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),

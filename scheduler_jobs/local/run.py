@@ -40,7 +40,7 @@ from imagemill.scheduler_jobs.local.picture_names import (
 )
 from imagemill.scheduler_jobs.local.pictures import NamedPictures, name_pictures
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
-from imagemill.scheduler_jobs.manifest import Source, open_source
+from imagemill.scheduler_jobs.manifest import Source
 from imagemill.scheduler_jobs.pages.job_sheet import job_pages
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
@@ -73,6 +73,7 @@ class RunResult:
     """What a run did. `rendered` and `seconds` are of this run; the counts are of the job.
 
     `images_per_second` counts from the first finished image on. It is None if no other followed.
+    `undrawn` has the characters of the sheet's prompts that no font here has.
     """
 
     job_id: int
@@ -87,6 +88,7 @@ class RunResult:
     database: str
     output: Path
     contact_sheet: Path | None
+    undrawn: frozenset[str] = frozenset()
     pictures: NamedPictures
     foreign_syntax: tuple[ForeignRows, ...]
     interrupted: bool
@@ -108,7 +110,7 @@ def run(
     returns with `interrupted`.
     """
     out = out.absolute()
-    with open_source(request.manifest, settings) as source:
+    with request.open(settings) as source:
         columns = check_first_rows(request, source, settings)
         check_columns(PictureNames(picture_name), columns)
         make_folder(out)
@@ -146,9 +148,11 @@ def _run(
                 interrupted = True
         seconds = time.monotonic() - started
     suffix = _suffix(database, submission.job_id)
-    sheet = None
+    sheet, undrawn = None, frozenset[str]()
     if not interrupted:
-        sheet = _write_sheet(database, settings, submission, out / f"{CONTACT_SHEET}{suffix}.png")
+        sheet, undrawn = _write_sheet(
+            database, settings, submission, out / f"{CONTACT_SHEET}{suffix}.png"
+        )
     pictures = name_pictures(
         database,
         submission.job_id,
@@ -171,6 +175,7 @@ def _run(
         database=settings.database_url.get_secret_value(),
         output=out,
         contact_sheet=sheet,
+        undrawn=undrawn,
         pictures=pictures,
         foreign_syntax=submission.foreign_syntax,
         interrupted=interrupted,
@@ -306,11 +311,12 @@ def _counts(database: Database, job_id: int) -> Counts:
 
 def _write_sheet(
     database: Database, settings: Settings, submission: Submission, file: Path
-) -> Path | None:
+) -> tuple[Path | None, frozenset[str]]:
+    """The sheet, and the characters that no font here has."""
     pages = job_pages(database, open_storage(settings), submission.job_id, limit=SHEET_IMAGES)
     for page in pages:
         if page.images == 0:
-            return None
+            break
         page.picture.save(file)
-        return file
-    return None
+        return file, page.undrawn
+    return None, frozenset()

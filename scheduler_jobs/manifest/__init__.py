@@ -14,11 +14,17 @@ from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem
 from imagemill.scheduler_jobs.manifest.raw import JSON
 from imagemill.scheduler_jobs.manifest.reader import read_manifest
 from imagemill.scheduler_jobs.manifest.rows import ManifestRow
-from imagemill.scheduler_jobs.manifest.source import Source, open_source
+from imagemill.scheduler_jobs.manifest.source import (
+    PROMPTS,
+    Source,
+    open_source,
+    prompts_source,
+)
 
 __all__ = [
     "FORMATS",
     "JSON",
+    "PROMPTS",
     "AdapterChoice",
     "BadValue",
     "Limits",
@@ -29,5 +35,6 @@ __all__ = [
     "open_source",
     "parameters_from_flags",
     "parameters_from_toml",
+    "prompts_source",
     "read_manifest",
 ]

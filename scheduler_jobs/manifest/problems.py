@@ -5,9 +5,10 @@ this package.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from imagemill.db.documents import JSON
 from imagemill.db.logs import printable
 
 _SHOWN_CHARACTERS = 80
@@ -23,7 +24,7 @@ class Problem:
     """
 
     file: str
-    row: int | None = None
+    row: int | None = field(default=None, metadata={JSON: "row_number"})
     line: int | None = None
     column: str | None = None
     found: str

@@ -6,9 +6,11 @@ hashed and opened again, and is never in memory as a whole.
 
 import hashlib
 import io
+import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, BinaryIO, Protocol, cast
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 STDIN = "-"
+PROMPTS = "prompts"
+"""What prompts of a command line are called, as the manifest that they are."""
+
 _S3 = "s3://"
 _NOTHING_THERE = {"NoSuchKey": "no such object", "NoSuchBucket": "no such bucket"}
 _CHUNK_BYTES = 1 << 20
@@ -97,6 +102,12 @@ def open_source(path_or_uri: str, settings: Settings) -> Source:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ManifestError(f"{path_or_uri}: can't be read: {reason}") from None
+
+
+def prompts_source(prompts: Sequence[str]) -> Source:
+    """Prompts of a command line as a manifest in JSON lines: they may hold any character."""
+    lines = "".join(f"{json.dumps({'prompt': prompt})}\n" for prompt in prompts)
+    return _spooled(PROMPTS, io.BytesIO(lines.encode()))
 
 
 def _spooled(name: str, stream: _Readable) -> Source:

@@ -1,13 +1,16 @@
 """Draws text on pictures with the fonts of this machine, and breaks it into lines that fit.
 
-The fonts are DejaVu or Noto, then Noto CJK and Noto Emoji, then the ASCII font of Pillow, as far as
-they are installed. Each character is drawn in the first font that has it. If no font has it, its
-plain form is drawn ("e" for "é") or a small box. Control characters and bidirectional overrides
-are not drawn.
+The fonts are DejaVu or Noto, then Noto CJK and Noto Emoji (of the system, or of the packages of
+`imagemill[fonts]`), then the ASCII font of Pillow, as far as they are installed. Each character is
+drawn in the first font that has it. If no font has it, its plain form is drawn ("e" for "é") or a
+small box. Control characters and bidirectional overrides are not drawn.
 """
 
 import unicodedata
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -32,6 +35,14 @@ _NO_FONT_HAS = "\U0010ffff"
 _LONGEST_TEXT = 2000
 """The most characters of a text that are used. More never fit into a tile."""
 
+WHEELS = (
+    ("noto_cjk_sans_otc", "NotoSansCJK-Regular.ttc"),
+    ("manimgx_fonts", "NotoSans[wght].ttf"),
+    ("manimgx_fonts", "NotoSansSymbols[wght].ttf"),
+    ("manimgx_fonts", "NotoEmoji[wght].ttf"),
+)
+"""Packages of `imagemill[fonts]` with the files in them: a package is data, and not imported."""
+
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
@@ -49,6 +60,7 @@ class Lettering:
         """The fonts of this machine, `size` pixels high."""
         names = (*(BOLD_FONTS if bold else ()), *FONTS, *CJK_FONTS, *EMOJI_FONTS)
         fonts: list[Font] = [font for name in names if (font := _truetype(name, size))]
+        fonts += [font for name in packaged() if (font := _truetype(name, size))]
         colour = _truetype(COLOUR_EMOJI_FONT, _COLOUR_EMOJI_SIZE)
         if colour is not None:
             fonts.append(colour)
@@ -66,8 +78,8 @@ class Lettering:
         """Draw one line, as `wrap` returns it, with its top left corner at `place`."""
         left, top = float(place[0]), place[1]
         runs = self._runs(text)
-        # All fonts of a line share one baseline.
-        baseline = max((_ascent(font) for font, _ in runs if self._scale(font) == 1), default=0)
+        # All fonts of a line share the baseline of the first, so neighbouring captions are level.
+        baseline = _ascent(self.fonts[0])
         for font, run in runs:
             if self._scale(font) != 1:
                 left += self._draw_scaled(draw, (round(left), top), font, run)
@@ -87,6 +99,11 @@ class Lettering:
         small = drawn.crop((0, box[1], width, box[3])).resize((shown, self.size))
         draw._image.paste(small, place, small)
         return shown
+
+    def lacking(self, text: str) -> frozenset[str]:
+        """The characters of the text that are drawn as boxes, because no font has them."""
+        visible = {c for c in text if _is_visible(c) and not c.isspace()}
+        return frozenset(c for c in visible if c not in "□?" and self._spelled(c) in {"□", "?"})
 
     def wrap(self, text: str, *, width: int, lines: int) -> list[str]:
         """At most `lines` lines of at most `width` pixels. "…" marks a text that does not fit."""
@@ -144,13 +161,10 @@ class Lettering:
         return next((font for font in self.fonts if self._has(font, character)), None)
 
     def _runs(self, text: str) -> list[tuple[Font, str]]:
-        """The text in pieces with one font each. A space belongs to the piece before it."""
+        """The text in pieces with one font each. A space belongs to the first font."""
         runs: list[tuple[Font, str]] = []
         for character in text:
-            if runs and self._has(runs[-1][0], character) and character == " ":
-                font = runs[-1][0]
-            else:
-                font = self._known_font(character) or self.fonts[-1]
+            font = self._known_font(character) or self.fonts[-1]
             if runs and runs[-1][0] is font:
                 runs[-1] = font, runs[-1][1] + character
             else:
@@ -168,6 +182,19 @@ class Lettering:
                 font, _NO_FONT_HAS
             )
         return self._known[key]
+
+
+@cache
+def packaged() -> tuple[str, ...]:
+    """The paths of the fonts that are installed as packages."""
+    found = []
+    for package, file in WHEELS:
+        spec = find_spec(package)
+        for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+            path = Path(folder) / file
+            if path.is_file():
+                found.append(str(path))
+    return tuple(found)
 
 
 def _ascent(font: Font) -> int:

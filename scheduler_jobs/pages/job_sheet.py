@@ -12,7 +12,8 @@ from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import ImageState
 from imagemill.db.storage import Storage
 from imagemill.db.tables import Job
-from imagemill.scheduler_jobs.pages.contact_sheet import Tile, contact_sheet
+from imagemill.scheduler_jobs.pages.contact_sheet import TEXT, Tile, contact_sheet
+from imagemill.scheduler_jobs.pages.fonts import Lettering
 
 SETTLED = (ImageState.DONE, ImageState.DEAD)
 
@@ -22,12 +23,16 @@ PAGE_IMAGES = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """One page, the number of images on it, and its number among the pages."""
+    """One page, the number of images on it, and its number among the pages.
+
+    `undrawn` has the characters of its prompts that no font of this machine has.
+    """
 
     picture: Image.Image
     images: int
     number: int
     pages: int
+    undrawn: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +74,7 @@ def job_pages(
     # The images of one row always fit. Those of a job are counted, because `limit` may cut them.
     total = len(images) if key is not None else max(_count(counts, states), len(images))
     differing = _differing(images)
+    lettering = Lettering.load(TEXT)
     pages = max(1, -(-len(images) // layout.page_images))
     for number in range(pages):
         first = number * layout.page_images
@@ -81,7 +87,14 @@ def job_pages(
             subtitle=f"job {job_id}, {_extent(first, len(shown), total)}"
             + (f", page {number + 1} of {pages}" if pages > 1 else ""),
         )
-        yield Page(picture=picture, images=len(shown), number=number + 1, pages=pages)
+        undrawn = lettering.lacking("".join(image.prompt for image in shown))
+        yield Page(
+            picture=picture,
+            images=len(shown),
+            number=number + 1,
+            pages=pages,
+            undrawn=undrawn,
+        )
 
 
 def _count(counts: Counts, states: Collection[ImageState]) -> int:

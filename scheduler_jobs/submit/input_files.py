@@ -8,6 +8,7 @@ in the store by their hash.
 import hashlib
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 from imagemill.db.errors import ObjectMissing
@@ -21,12 +22,18 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class InputFiles:
-    """Resolves names to hashes. With `keep`, also puts the files into the store."""
+    """Resolves names to hashes. With `keep`, also puts the files into the store.
 
-    def __init__(self, settings: Settings, *, keep: bool) -> None:
+    `given` are files that flags name, by their hashes: they need not be in the store yet.
+    """
+
+    def __init__(
+        self, settings: Settings, *, keep: bool, given: Mapping[str, bytes] | None = None
+    ) -> None:
         self._folder = settings.inputs_folder
         self._settings = settings
         self._keep = keep
+        self._given = given or {}
         self._opened: Storage | None = None
         self._digests: dict[str, str] = {}
 
@@ -43,6 +50,8 @@ class InputFiles:
         return self._opened
 
     def _resolve(self, name: str) -> str:
+        if name in self._given:
+            return store_input(self._storage, self._given[name]) if self._keep else name
         if _SHA256.fullmatch(name):
             if self._storage.stat(input_key(name)) is None:
                 raise BadValue(f"{name[:10]}…, which is not in the store", "a hash of a kept input")

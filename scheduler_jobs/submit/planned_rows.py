@@ -187,7 +187,7 @@ def _planned(
             registry=load_registry(settings),
             settings=settings,
             defaults=request.defaults,
-            inputs=InputFiles(settings, keep=keep_inputs),
+            inputs=InputFiles(settings, keep=keep_inputs, given=request.inputs),
             source_name=source.name,
         ),
         expansion=Expansion(

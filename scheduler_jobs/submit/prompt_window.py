@@ -5,6 +5,7 @@ planning a million prompts needs neither torch nor transformers.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
 _CLIP_WORDS = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Token:
+    """One token of a prompt: the vocabulary's piece, the prompt's text, and whether it is cut."""
+
+    token_id: int
+    piece: str
+    text: str
+    cut: bool
 
 
 class PromptWindow:
@@ -70,6 +81,21 @@ class PromptWindow:
             return None
         start: int = encoded.offsets[self._room][0]
         return prompt[start:]
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a prompt the window takes, without its begin and end marks."""
+        return self._room
+
+    def tokens(self, prompt: str) -> list[Token]:
+        """Every token of the prompt in order, without the marks."""
+        encoded = self._tokenizer.encode(prompt, add_special_tokens=False)
+        return [
+            Token(token_id=number, piece=piece, text=prompt[start:end], cut=place >= self._room)
+            for place, (number, piece, (start, end)) in enumerate(
+                zip(encoded.ids, encoded.tokens, encoded.offsets, strict=True)
+            )
+        ]
 
     def windows(self, prompt: str) -> int:
         """How many windows a prompt fills, one after another: at least one."""

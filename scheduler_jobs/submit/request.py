@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.expansion import Variants
-from imagemill.scheduler_jobs.manifest import Parameters
+from imagemill.scheduler_jobs.manifest import Parameters, Source, open_source, prompts_source
 
 NAME_CHARACTERS = 200
 """Of a job's name, which its column holds; a file's name may be longer, and is cut."""
@@ -16,7 +17,11 @@ class SubmissionRequest:
     """What a person asks for: a manifest (path, `-` or `s3://…`) and how to read it."""
 
     manifest: str
+    prompts: tuple[str, ...] = ()
+    """Prompts in the place of a manifest, a row each."""
     name: str | None = None
+    inputs: Mapping[str, bytes] = field(default_factory=dict)
+    """Init image and mask that flags name, by the SHA-256 under which `defaults` have them."""
     defaults: Parameters = field(default_factory=Parameters)
     seed: int = 0
     priority: int = 0
@@ -35,3 +40,9 @@ class SubmissionRequest:
     """Axes, each `parameter=value,value,…`."""
     wildcards: Path | None = None
     """The folder of the wildcard files."""
+
+    def open(self, settings: Settings) -> Source:
+        """The manifest, or the prompts as one; as `open_source` raises."""
+        if self.prompts:
+            return prompts_source(self.prompts)
+        return open_source(self.manifest, settings)

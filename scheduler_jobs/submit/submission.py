@@ -10,11 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from imagemill.db.broker.wake_ups import Tokens
 from imagemill.db.database import Database
+from imagemill.db.documents import JSON
 from imagemill.db.errors import BrokerError, UsageError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
@@ -26,7 +27,7 @@ from imagemill.db.specs import canonical_json, sha256_of
 from imagemill.db.states import JobState
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
-from imagemill.scheduler_jobs.manifest import Problem, Source, open_source
+from imagemill.scheduler_jobs.manifest import Problem, Source
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts, ForeignRows
 from imagemill.scheduler_jobs.submit.loader import Loading
 from imagemill.scheduler_jobs.submit.occurrences import Occurrences
@@ -65,7 +66,7 @@ class Plan:
     """What submitting would do. `reused` is None where no database was asked."""
 
     rows: int
-    images: int
+    images: int = field(metadata={JSON: "requested"})
     bad_rows: int
     problems: tuple[Problem, ...]
     groups: tuple[PlannedGroup, ...]
@@ -103,7 +104,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     findings, foreign = Findings(), ForeignCounts()
     long_rows: list[tuple[int, str]] = []
     rows = long_prompts = reused = 0
-    with open_source(request.manifest, settings) as source, closing(Occurrences()) as seen:
+    with request.open(settings) as source, closing(Occurrences()) as seen:
         keys = Keys(seen.add)
         for chunk in chunks(plan_rows(request, source, settings)):
             requests: list[str] = []
@@ -159,7 +160,7 @@ def submit(
     """
     with ExitStack() as opened:
         if source is None:
-            source = opened.enter_context(open_source(request.manifest, settings))
+            source = opened.enter_context(request.open(settings))
         new = _new_job(request, source, settings)
         job, created = database.run(lambda session: jobs.find_or_create(session, new))
         loading = Loading(job.id, request, database, source.name)

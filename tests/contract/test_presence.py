@@ -9,7 +9,7 @@ from imagemill.db.clock import seconds_from_now
 from imagemill.db.queries import reports
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Worker
-from imagemill.worker.process.presence import SEEN_SECONDS, Presence
+from imagemill.worker.process.presence import SEEN_SECONDS, Presence, belong_to
 from tests.helpers.mill import Mill
 from tests.integration.workers import eventually
 
@@ -46,6 +46,15 @@ def test_an_idle_worker_is_seen_before_its_first_shift_and_stays(mill, presence)
     assert eventually(lambda: mine(mill), 10)
     [worker] = mine(mill)
     assert (worker.device, worker.working) == ("auto", False)
+
+
+def test_a_process_has_the_name_of_its_worker_as_flower_shows_it(mill, settings, monkeypatch):
+    monkeypatch.setenv("_IMAGEMILL_NODE", "")
+    belong_to("gpu-7@host")
+    named = Presence(settings)
+    named.settle("cpu")
+    assert [each.name for each in mine(mill)] == [f"gpu-7@host:{os.getpid()}"]
+    named.close()
 
 
 def test_a_worker_that_gives_no_more_signs_is_forgotten(mill, settings):

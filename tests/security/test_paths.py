@@ -217,7 +217,7 @@ def test_the_manifest_s_own_words_name_no_file(
     answer = imagemill("plan", manifest, "--json")
     assert answer.code == 2
     assert "root:" not in answer.out + answer.err
-    assert {p["row"] for p in answer.json["problems"]} == set(range(1, 21))
+    assert {p["row_number"] for p in answer.json["problems"]} == set(range(1, 21))
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/x.csv", "ftp://x/y.csv", "/dev/null/x"])

@@ -88,8 +88,9 @@ def certify(
         output.write_text(report(titled), encoding="utf-8")
     holds = all(certificate.holds for _, certificate in titled)
     if as_json:
+        written = None if output is None else str(output)
         documents = [{"title": title, **certificate.document()} for title, certificate in titled]
-        click.echo(json.dumps({"holds": holds, "verdicts": documents}))
+        click.echo(json.dumps({"holds": holds, "verdicts": documents, "output": written}))
     else:
         for title, certificate in titled:
             compared = sum(check.compared for check in certificate.checks)

@@ -137,7 +137,8 @@ def _short(value: object) -> str:
 
 def _document(reproduction: Reproduction) -> dict[str, object]:
     return {
-        "image": reproduction.name,
+        "image_id": int(reproduction.name) if reproduction.name.isdecimal() else None,
+        "file": None if reproduction.name.isdecimal() else reproduction.name,
         "identical": reproduction.identical,
         "psnr": None
         if reproduction.psnr is None or math.isinf(reproduction.psnr)

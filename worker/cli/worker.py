@@ -1,5 +1,6 @@
 """The worker's commands. torch is imported only by the children and by `reproduce`."""
 
+import json
 import os
 import re
 import sys
@@ -35,14 +36,20 @@ def _plain_name(ctx: click.Context, parameter: click.Parameter, name: str | None
 @click.option(
     "--name", callback=_plain_name, help="The worker's name in Flower (default: the host's)."
 )
-def worker(route: str | None, children: int | None, name: str | None) -> None:
+@click.option(
+    "--json", "as_json", is_flag=True, help="Write the log as JSON, and one object at the end."
+)
+def worker(route: str | None, children: int | None, name: str | None, as_json: bool) -> None:
     """Render queued images until stopped.
 
     SIGTERM or Ctrl-C drains the worker: it stops after the current step and gives back its images.
-    Its output is its log, in JSON with IMAGEMILL_LOG_FORMAT=json.
+    Its output is its log. With --json each line of the log is one JSON object, and standard output
+    ends with one.
 
     Example: imagemill worker --children 2
     """
+    if as_json:
+        os.environ["IMAGEMILL_LOG_FORMAT"] = "json"  # for the children too
     settings = Settings.load()
     configure_logging(settings)  # before Celery, which logs warnings before it sets up logging
     warn_of_broker(settings)
@@ -66,6 +73,8 @@ def worker(route: str | None, children: int | None, name: str | None) -> None:
             "--without-mingle",
         ]
     )
+    if as_json:
+        click.echo(json.dumps({"stopped": True}))
     sys.exit(exit_status())
 
 

@@ -26,6 +26,16 @@ _PATIENCE_SECONDS = 5.0
 """How long a sign of life or a farewell waits for a database that does not answer."""
 
 
+_NODE = "_IMAGEMILL_NODE"
+"""The variable that tells a child which Celery worker started it: children are spawned, so they
+share nothing else with it."""
+
+
+def belong_to(node: str) -> None:
+    """Name the Celery worker (`name@host`) that the processes started from here on belong to."""
+    os.environ[_NODE] = node
+
+
 class Presence:
     """A worker process as the database knows it. `start` and `close` are each called once."""
 
@@ -101,7 +111,7 @@ class Presence:
         self._worker_id = self._database.run(
             lambda session: shifts.register_worker(
                 session,
-                name=f"{host}:{pid}",
+                name=f"{os.environ.get(_NODE) or host}:{pid}",  # begins as in Flower and in logs
                 host=host,
                 pid=pid,
                 device=self._device,

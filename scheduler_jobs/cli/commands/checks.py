@@ -16,7 +16,7 @@ from typing import Literal
 from sqlalchemy import exc
 
 from imagemill.db.broker.wake_ups import Tokens
-from imagemill.db.database import Database
+from imagemill.db.database import Database, sqlite_file
 from imagemill.db.errors import (
     BrokerError,
     DatabaseError,
@@ -39,7 +39,7 @@ from imagemill.db.storage.factory import open_storage
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.urls import without_password
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_OK, EXIT_SERVICE, EXIT_USAGE
-from imagemill.scheduler_jobs.cli.invocation import open_database, sqlite_file
+from imagemill.scheduler_jobs.cli.invocation import open_database
 
 Status = Literal["ok", "failed", "note"]
 
@@ -143,13 +143,13 @@ def _failed(name: str, error: ImagemillError, mend: str) -> Check:
 
 
 def _mend_database(settings: Settings) -> str:
-    if sqlite_file(settings) is None:
+    if sqlite_file(settings.database_url.get_secret_value()) is None:
         return "start it, or correct IMAGEMILL_DATABASE_URL"
     return "run `imagemill migrate`, or name the right one: --home DIR or IMAGEMILL_DATABASE_URL"
 
 
 def _database(settings: Settings) -> str:
-    file = sqlite_file(settings)
+    file = sqlite_file(settings.database_url.get_secret_value())
     if "database_url" not in settings.model_fields_set and file is not None and not file.exists():
         raise _Note("none is set up; `imagemill run` makes one in its folder")
     with _opened(settings) as database:
@@ -167,7 +167,10 @@ def _broker(settings: Settings) -> str:
     try:
         waiting = tokens.waiting(settings.route)
     except BrokerError as error:
-        if "broker_url" in settings.model_fields_set or sqlite_file(settings) is None:
+        if (
+            "broker_url" in settings.model_fields_set
+            or sqlite_file(settings.database_url.get_secret_value()) is None
+        ):
             raise
         raise _Note(
             f"none is set up; `imagemill run` starts its own, other workers need one ({error})"

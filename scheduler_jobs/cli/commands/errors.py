@@ -14,13 +14,12 @@ from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, plural
 
-PROMPT_CHARACTERS = 40
-
 
 @click.command()
 @pass_invocation
 @job_argument()
 @click.option("--code", metavar="CODE", help="Only images that are dead with this code.")
+@click.option("--key", metavar="ID", help="Only the row that has this id in the manifest.")
 @click.option(
     "--limit",
     type=click.IntRange(1, 100_000),
@@ -36,6 +35,7 @@ def errors(
     invocation: Invocation,
     job: str,
     code: str | None,
+    key: str | None,
     limit: int,
     after: int | None,
     after_row: int | None,
@@ -53,18 +53,21 @@ def errors(
     """
     with invocation.reading() as session:
         found = find_job(session, job)
-        which = ImageFilter(job_id=found.id, state=ImageState.DEAD, code=code)
+        which = ImageFilter(job_id=found.id, state=ImageState.DEAD, code=code, key=key)
         state = shown_state(found, count_images(session, [found.id])[found.id])
-        codes = reports.count_dead(session, found.id)
+        codes = reports.count_dead(session, found.id, key=key)
         dead = list_images(session, which, limit=limit + 1, after=after)
-        rows = reports.list_bad_rows(session, found.id, limit=limit + 1, after=after_row)
+        rows = []
+        if key is None:  # of a bad row nothing was kept but its text
+            rows = reports.list_bad_rows(session, found.id, limit=limit + 1, after=after_row)
     next_image = dead[limit - 1].id if len(dead) > limit else None
     next_row = rows[limit - 1].number if len(rows) > limit else None
     dead, rows = dead[:limit], rows[:limit]
     if as_json:
         output.emit(
             {
-                "job": found.id,
+                "job_id": found.id,
+                "job_name": found.name,
                 "state": state,
                 "message": found.message,
                 "codes": codes,
@@ -78,7 +81,8 @@ def errors(
     if found.message:
         output.line(f"job {found.id} ({found.name}) is {found.state}: {found.message}")
     elif not codes and not rows:
-        output.line(f"job {found.id} ({found.name}) has no dead images and no bad rows")
+        of_row = "" if key is None else f" of the row {key}"
+        output.line(f"job {found.id} ({found.name}) has no dead images{of_row} and no bad rows")
     _print_dead(found, codes, dead, next_image)
     _print_rows(found, rows, next_row)
 
@@ -97,6 +101,7 @@ def _print_dead(
         (
             Column(title="IMAGE", right=True),
             Column(title="ROW", right=True),
+            Column(title="KEY"),
             Column(title="CODE"),
             Column(title="PROMPT", elastic=True),
             Column(title="WHY", elastic=True),
@@ -105,8 +110,9 @@ def _print_dead(
             (
                 image.id,
                 image.row,
+                image.key,
                 image.error_code,
-                output.fitted(image.prompt, PROMPT_CHARACTERS),
+                image.prompt,
                 image.error_message,
             )
             for image in dead

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from imagemill.db.compositions import Composition
-from imagemill.db.errors import UsageError
+from imagemill.db.errors import UnknownImage, UsageError
 from imagemill.db.queries.image_reports import (
     Event,
     ImageDetail,
@@ -24,8 +24,8 @@ from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, moment
 
-PROMPT_CHARACTERS = 60
-"""The most characters of a prompt in a list if there is no window that limits it."""
+MOST_SHOWN = 100
+"""Images of a row that `show --key` shows."""
 
 _JOB, _KEY = Column(title="JOB", right=True), Column(title="KEY")
 _SAMPLE, _STEPS = Column(title="N", right=True), Column(title="STEPS", right=True)
@@ -111,24 +111,54 @@ def images(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
 
 @click.command()
 @pass_invocation
-@click.argument("image", type=int, callback=whole(1))
+@click.argument("image", type=int, callback=whole(1), required=False)
+@click.option("--key", metavar="ID", help="The images of the row that has this id in the manifest.")
+@click.option(
+    "--job", default="latest", show_default=True, metavar="JOB", help="The job that --key is of."
+)
 @output.json_option
-def show(invocation: Invocation, image: int, as_json: bool) -> None:
+def show(
+    invocation: Invocation, image: int | None, key: str | None, job: str, as_json: bool
+) -> None:
     """Show everything that is known about one image.
 
     Shows its row in the manifest, its request, its file, the environment that rendered it, and its
-    history. IMAGE is the id that `imagemill images` lists.
+    history. IMAGE is the id that `imagemill images` lists. --key shows the images of one row
+    instead, at most a hundred.
 
     \b
-    Example:
+    Examples:
       imagemill show 1234
+      imagemill show --key p003
     """
-    with invocation.reading() as session:
-        detail = find_image(session, image)
+    if (image is None) == (key is None):
+        raise click.UsageError("name an IMAGE by its id, or a row by --key")
+    if image is not None:
+        with invocation.reading() as session:
+            detail = find_image(session, image)
+        if as_json:
+            output.emit({"image": detail})
+        else:
+            _print_detail(detail)
+        return
+    details = _images_of_row(invocation, job, str(key))
     if as_json:
-        output.emit({"image": detail})
-    else:
+        output.emit({"images": details})
+        return
+    for place, detail in enumerate(details):
+        if place:
+            output.line()
         _print_detail(detail)
+
+
+def _images_of_row(invocation: Invocation, reference: str, key: str) -> list[ImageDetail]:
+    """The first images of a job's row; an `UnknownImage` if no row has this id."""
+    with invocation.reading() as session:
+        found = find_job(session, reference)
+        listed = list_images(session, ImageFilter(job_id=found.id, key=key), limit=MOST_SHOWN)
+        if not listed:
+            raise UnknownImage(f"job {found.id} ({found.name}) has no row with the id {key}")
+        return [find_image(session, each.id) for each in listed]
 
 
 def _sampler(name: str) -> str:
@@ -160,7 +190,7 @@ def _print_images(page: Sequence[ImageReport]) -> None:
         (Column(title="SEED", right=True), [image.seed for image in page], True),
         (
             Column(title="PROMPT", elastic=True),
-            [output.fitted(image.prompt, PROMPT_CHARACTERS) for image in page],
+            [image.prompt for image in page],
             True,
         ),
     ]

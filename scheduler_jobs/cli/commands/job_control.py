@@ -45,7 +45,7 @@ def retry(invocation: Invocation, job: str, codes: Sequence[str], as_json: bool)
 
     job_id, name, count = invocation.database.run(work)
     if as_json:
-        output.emit({"job": job_id, "retried": count})
+        output.emit({"job_id": job_id, "job_name": name, "retried": count})
     elif count:
         output.line(f"job {job_id} ({name}): {plural(count, 'dead image')} ready again")
     else:
@@ -134,7 +134,7 @@ def _move(
     if state != target:
         raise UsageError(f"job {found.id} ({found.name}) is {state}: it can't become {target}")
     if as_json:
-        output.emit({"job": found.id, "state": state, "counts": counts})
+        output.emit({"job_id": found.id, "job_name": found.name, "state": state, "counts": counts})
         return
     already = "already " if found.state == target else ""
     output.line(

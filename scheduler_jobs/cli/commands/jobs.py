@@ -129,7 +129,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
                 "waiting": waiting,
                 "outcomes": outcomes,
                 "groups": groups,
-                "errors": dead,
+                "codes": dead,
                 "workers": workers,
                 "live_shifts": shifts,
             }
@@ -224,8 +224,7 @@ def _print_workers(workers: Sequence[WorkerReport], shifts: int) -> None:
     output.line(f"{plural(len(workers), 'worker')} alive, {plural(shifts, 'shift')} at work")
     output.table(
         (
-            Column(title="WORKER", elastic=True),
-            Column(title="HOST", elastic=True),
+            Column(title="WORKER", whole=True),
             Column(title="DEVICE"),
             Column(title="ROUTE"),
             Column(title="DOES"),
@@ -234,7 +233,6 @@ def _print_workers(workers: Sequence[WorkerReport], shifts: int) -> None:
         (
             (
                 worker.name,
-                worker.host,
                 worker.device,
                 worker.route,
                 "drains" if worker.draining else "renders" if worker.working else "waits",

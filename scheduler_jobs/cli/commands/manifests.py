@@ -3,16 +3,17 @@
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
+from imagemill.db.documents import document
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.commands.sheets import warn_undrawn
 from imagemill.scheduler_jobs.cli.commands.submit_options import ManifestCommand, submission_options
 from imagemill.scheduler_jobs.cli.commands.watch import warn_unserved
 from imagemill.scheduler_jobs.cli.exit_codes import (
@@ -24,7 +25,6 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, duration, plural
 from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
-from imagemill.scheduler_jobs.manifest import open_source
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
@@ -62,7 +62,7 @@ def plan(
     database = None if file is not None and not file.is_file() else invocation.database
     planned = make_plan(request, settings=invocation.settings, database=database)
     if as_json:
-        output.emit(asdict(planned))
+        output.emit(document(planned))
     else:
         _print_plan(planned, request)
     if planned.problems and not request.skip_bad_rows:
@@ -87,7 +87,7 @@ def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) ->
     settings, database = invocation.settings, invocation.database
     view = LoadingView()
     try:
-        with open_source(request.manifest, settings) as source:
+        with request.open(settings) as source:
             check_first_rows(request, source, settings)
             submission = submit_manifest(
                 request, settings=settings, database=database, progress=view.update, source=source
@@ -95,7 +95,7 @@ def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) ->
     finally:
         view.close()
     if as_json:
-        output.emit(asdict(submission))
+        output.emit(document(submission))
     else:
         _print_submission(submission)
     if submission.ready:
@@ -154,7 +154,8 @@ def run(
     if as_json:
         output.emit(
             {
-                "job": result.job_id,
+                "job_id": result.job_id,
+                "job_name": result.job_name,
                 "requested": result.requested,
                 "rendered": result.rendered,
                 "reused": result.reused,
@@ -218,6 +219,7 @@ def _print_run(result: "RunResult", out: Path) -> None:
             ("database", result.database),
         )
     )
+    warn_undrawn(result.undrawn)
     _print_foreign(result.foreign_syntax)
     if result.pictures.taken:
         output.line(
@@ -277,7 +279,7 @@ def _print_plan(planned: Plan, request: SubmissionRequest) -> None:
             "this part is cut:"
         )
         for row, cut in planned.long_prompt_rows:
-            output.line(f"  row {row}: …{output.shortened(cut, SHOWN_CUT_CHARACTERS)}")
+            output.line(f"  row {row}: …{output.fitted(cut, SHOWN_CUT_CHARACTERS)}")
     _print_foreign(planned.foreign_syntax)
     if planned.bad_rows and not request.skip_bad_rows:
         output.line(
@@ -317,7 +319,7 @@ def _print_foreign(found: Sequence[ForeignRows]) -> None:
     """Print how many rows have another tool's syntax, one line for each kind."""
     for each in found:
         rows = ", ".join(
-            f"row {row}: {output.shortened(piece, SHOWN_PIECE_CHARACTERS)}"
+            f"row {row}: {output.fitted(piece, SHOWN_PIECE_CHARACTERS)}"
             for row, piece in each.examples
         )
         more = ", …" if each.rows > len(each.examples) else ""

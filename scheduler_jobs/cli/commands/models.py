@@ -14,7 +14,7 @@ from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.command_table import commands_below
 from imagemill.scheduler_jobs.cli.group import LazyGroup
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, shortened
+from imagemill.scheduler_jobs.cli.output import Column
 
 
 @click.group(cls=LazyGroup, table=commands_below("models"), invoke_without_command=True)
@@ -37,7 +37,7 @@ def models(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
     registry = load_registry(settings)
     found = [_described(entry, settings) for entry in registry.models.values()]
     adapters = [
-        {"name": a.name, "file": str(a.file), "problem": a.problem}
+        {"adapter": a.name, "file": str(a.file), "problem": a.problem}
         for a in registry.adapters.values()
     ]
     if as_json:
@@ -45,15 +45,15 @@ def models(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
         return
     output.table(
         (
-            Column(title="MODEL"),
+            Column(title="MODEL", whole=True),
             Column(title="HERE"),
             Column(title="DIGEST"),
             Column(title="DEFAULTS", elastic=True),
-            Column(title="SOURCE", elastic=True),
+            Column(title="SOURCE", whole=True),
         ),
         (
             (
-                model["name"] + (" (default)" if model["default"] else ""),
+                model["model"] + (" (default)" if model["default"] else ""),
                 "no" if model["problem"] else "yes",
                 (model["digest"] or "")[:10],
                 _defaults(model["defaults"]),
@@ -68,9 +68,13 @@ def models(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
     if adapters:
         output.line()
         output.table(
-            (Column(title="ADAPTER"), Column(title="HERE"), Column(title="FILE", elastic=True)),
             (
-                (adapter["name"], "no" if adapter["problem"] else "yes", adapter["file"])
+                Column(title="ADAPTER", whole=True),
+                Column(title="HERE"),
+                Column(title="FILE", whole=True),
+            ),
+            (
+                (adapter["adapter"], "no" if adapter["problem"] else "yes", adapter["file"])
                 for adapter in adapters
             ),
         )
@@ -94,7 +98,7 @@ def samplers(as_json: bool) -> None:
     if as_json:
         listed = [
             {
-                "name": sampler.name,
+                "sampler": sampler.name,
                 "display": sampler.display,
                 "aliases": sampler.aliases,
                 "diffusers_class": sampler.diffusers_class,
@@ -107,10 +111,10 @@ def samplers(as_json: bool) -> None:
         return
     output.table(
         (
-            Column(title="SAMPLER"),
-            Column(title="DISPLAYED AS"),
-            Column(title="ALSO"),
-            Column(title="DIFFUSERS CLASS"),
+            Column(title="SAMPLER", whole=True),
+            Column(title="DISPLAYED AS", whole=True),
+            Column(title="ALSO", whole=True),
+            Column(title="DIFFUSERS CLASS", whole=True),
         ),
         (
             (sampler.name, sampler.display, ", ".join(sampler.aliases), sampler.diffusers_class)
@@ -127,7 +131,7 @@ def _described(entry: ModelEntry, settings: Settings) -> dict[str, Any]:
     except ModelError as error:
         problem = error.message
     return {
-        "name": entry.name,
+        "model": entry.name,
         "default": entry.name == settings.default_model,
         "source": entry.source or ", ".join(part.source for part in entry.parts.values()),
         "revision": entry.revision,
@@ -140,4 +144,4 @@ def _described(entry: ModelEntry, settings: Settings) -> dict[str, Any]:
 
 
 def _defaults(defaults: Mapping[str, Any]) -> str:
-    return shortened(", ".join(f"{name} {value}" for name, value in defaults.items()), 80)
+    return ", ".join(f"{name} {value}" for name, value in defaults.items())

@@ -1,6 +1,6 @@
 """`contact-sheet`: a job's pictures on pages."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import click
@@ -18,6 +18,9 @@ from imagemill.scheduler_jobs.pages.job_sheet import PAGE_IMAGES, SETTLED, Layou
 
 MOST_TILES = 100_000
 
+SHOWN_CHARACTERS = 20
+"""Characters without a font that are named."""
+
 _FORMATS = {".png": ("PNG", 1 << 20), ".jpg": ("JPEG", 65_500), ".jpeg": ("JPEG", 65_500)}
 _FORMATS |= {".webp": ("WEBP", 16_383)}
 """The formats by suffix, with the longest side that a file may have."""
@@ -34,10 +37,8 @@ _MOST_PIXELS = 150_000_000
     "--output",
     "file",
     type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("contact-sheet.png"),
-    show_default=True,
     metavar="FILE",
-    help="Where to write it: .png, .jpg or .webp.",
+    help="Where to write it: .png, .jpg or .webp; contact-sheet-JOB.png if left out.",
 )
 @click.option("--columns", type=click.IntRange(1, 100), default=6, show_default=True, metavar="N")
 @click.option(
@@ -66,7 +67,7 @@ _MOST_PIXELS = 150_000_000
 def contact_sheet(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by name
     invocation: Invocation,
     job: str,
-    file: Path,
+    file: Path | None,
     columns: int,
     tile: int,
     limit: int,
@@ -83,9 +84,12 @@ def contact_sheet(  # noqa: PLR0913, PLR0917 - click passes one argument per opt
     Example:
       imagemill contact-sheet latest -o sheet.png --columns 8 --limit 100
     """
-    page_images = _images_a_page(file, columns, tile)
+    if file is not None:
+        _images_a_page(file, columns, tile)  # refused before anything is looked up
     with invocation.reading() as session:
         found = find_job(session, job)
+    file = file or Path(f"contact-sheet-{found.id}.png")
+    page_images = _images_a_page(file, columns, tile)
     pages = job_pages(
         invocation.database,
         open_storage(invocation.settings),
@@ -96,15 +100,39 @@ def contact_sheet(  # noqa: PLR0913, PLR0917 - click passes one argument per opt
         key=key,
     )
     written, count = [], 0
+    undrawn: set[str] = set()
     for place, page in _placed(pages, file):
         _save(page, place)
         written.append(place)
         count += page.images
+        undrawn |= page.undrawn
         if not as_json:
             output.line(f"{place}: {plural(page.images, 'image')} of job {found.id} ({found.name})")
+    warn_undrawn(undrawn)
     if as_json:
         files = [str(place.absolute()) for place in written]
-        output.emit({"job": found.id, "images": count, "file": files[0], "files": files})
+        output.emit(
+            {
+                "job_id": found.id,
+                "job_name": found.name,
+                "images": count,
+                "output": files[0],
+                "outputs": files,
+            }
+        )
+
+
+def warn_undrawn(characters: Collection[str]) -> None:
+    """Say on standard error which characters stand as boxes on a sheet, if any do."""
+    if characters:
+        shown = " ".join(sorted(characters)[:SHOWN_CHARACTERS])
+        more = len(characters) - SHOWN_CHARACTERS
+        output.line(
+            f"no font here draws {shown}{f' and {more:,} more' if more > 0 else ''}: they are "
+            "boxes on the sheet; `pip install 'imagemill[fonts]'` adds Chinese, Japanese, Korean "
+            "and emoji",
+            error=True,
+        )
 
 
 def _images_a_page(file: Path, columns: int, tile: int) -> int:

@@ -1,9 +1,8 @@
 """`verify` and `sweep`: compare the store with the database."""
 
-from dataclasses import asdict
-
 import click
 
+from imagemill.db.documents import document
 from imagemill.db.errors import UsageError
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.storage.factory import open_storage
@@ -41,7 +40,7 @@ def verify(
     storage = open_storage(invocation.settings)
     result = upkeep.verify(invocation.database, storage, found.id, requeue=requeue)
     if as_json:
-        output.emit({"job": found.id, **asdict(result)})
+        output.emit({"job_id": found.id, "job_name": found.name, **document(result)})
     else:
         for finding in result.findings[:SHOWN]:
             output.line(f"{finding.damage}: {storage.object_uri(finding.object_key)}")
@@ -85,7 +84,7 @@ def sweep(invocation: Invocation, delete: bool, older_than: float | None, as_jso
     storage = open_storage(settings)
     result = upkeep.sweep(invocation.database, storage, older_than_seconds=age, delete=delete)
     if as_json:
-        output.emit(asdict(result))
+        output.emit(document(result))
         return
     for item in (*result.strays, *result.leftovers)[:SHOWN]:
         output.line(f"{storage.object_uri(item.key)}  {output.size(item.size)}")

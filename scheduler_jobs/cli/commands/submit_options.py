@@ -15,6 +15,7 @@ from imagemill.scheduler_jobs.cli.invocation import Invocation
 from imagemill.scheduler_jobs.expansion import Variants
 from imagemill.scheduler_jobs.manifest import (
     FORMATS,
+    PROMPTS,
     Limits,
     Parameters,
     parameters_from_flags,
@@ -22,6 +23,7 @@ from imagemill.scheduler_jobs.manifest import (
 )
 from imagemill.scheduler_jobs.manifest.columns import EXTRA, check_mapping
 from imagemill.scheduler_jobs.manifest.problems import Broken
+from imagemill.scheduler_jobs.submit.given_inputs import take_input
 from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
 
 P = ParamSpec("P")
@@ -41,7 +43,7 @@ PARAMETER_FLAGS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
         "negative_prompt": ("--negative-prompt", "TEXT", "What not to draw."),
         "format": ("--image-format", "FORMAT", "png, jpeg or webp."),
         "quality": ("--quality", "N", "1 to 100, for jpeg and webp."),
-        "init_image": ("--init-image", "FILE", "Start from this picture."),
+        "init_image": ("--init-image", "FILE", "Start from this picture: a file, or image:37."),
         "mask": ("--mask", "FILE", "Paint only where this picture is white."),
         "strength": ("--strength", "X", "How much of the start picture to replace, 0 to 1."),
         "start_step": ("--start-step", "N", "Start at this step instead of a strength."),
@@ -61,6 +63,13 @@ derive theirs."""
 _PREFIX = "parameter_"
 
 _JOB_OPTIONS = (
+    click.option(
+        "--prompt",
+        "prompts",
+        multiple=True,
+        metavar="TEXT",
+        help="Render this prompt, without a manifest; may be repeated.",
+    ),
     click.option(
         "--map",
         "mapping",
@@ -179,13 +188,17 @@ def submission_options(
     """Add the options to a command, and pass them to it as one `SubmissionRequest`."""
 
     def called(invocation: Invocation, *args: P.args, **kwargs: P.kwargs) -> T:
-        request = _request(kwargs, invocation.settings)
+        out = kwargs.get("out")
+        settings = Settings.for_home(out) if isinstance(out, Path) else invocation.settings
+        request = _request(kwargs, settings)
         return command(invocation, request, *args, **kwargs)
 
     decorated: Any = update_wrapper(called, command)
     for option in reversed((*_JOB_OPTIONS, *_EXPANSION_OPTIONS, *_parameter_options())):
         decorated = option(decorated)
-    result: Callable[Concatenate[Invocation, P], T] = click.argument("manifest")(decorated)
+    result: Callable[Concatenate[Invocation, P], T] = click.argument("manifest", required=False)(
+        decorated
+    )
     return result
 
 
@@ -200,21 +213,25 @@ def _parameter_options() -> Sequence[Callable[[Any], Any]]:
 def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
     """Remove the shared options from a command's options, and return them as a request."""
     _check_expansion(options)
+    prompts = _prompts(options)
     flags = {name: options.pop(_PREFIX + name) for name in PARAMETER_FLAGS}
+    inputs = _inputs(flags, settings)
     limits = Limits.from_settings(settings)
     defaults = parameters_from_flags(flags, limits=limits)
     file: Path | None = options.pop("defaults")
     if file is not None:
         defaults = defaults.over(parameters_from_toml(file, limits=limits))
     return SubmissionRequest(
-        manifest=options.pop("manifest"),
+        manifest=options.pop("manifest") or PROMPTS,
+        prompts=prompts,
+        inputs=inputs,
         name=options.pop("name"),
         defaults=_agreeing(defaults, limits),
         seed=options.pop("job_seed"),
         priority=options.pop("priority"),
         route=options.pop("route") or settings.route,
         columns=_columns(options.pop("mapping"), options.pop("extra")),
-        format=options.pop("manifest_format"),
+        format=options.pop("manifest_format") or ("jsonl" if prompts else None),
         skip_bad_rows=options.pop("skip_bad_rows"),
         literal_words=options.pop("literal_words"),
         strict=options.pop("strict"),
@@ -223,6 +240,32 @@ def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
         draws=options.pop("draws"),
         wildcards=options.pop("wildcards"),
     )
+
+
+def _inputs(flags: dict[str, Any], settings: Settings) -> dict[str, bytes]:
+    """The files that flags name, by their hashes, which take the place of the names in `flags`."""
+    inputs: dict[str, bytes] = {}
+    for name in ("init_image", "mask"):
+        if flags[name]:
+            flags[name], body = take_input(PARAMETER_FLAGS[name][0], flags[name], settings)
+            if body is not None:
+                inputs[flags[name]] = body
+    return inputs
+
+
+def _prompts(options: dict[str, Any]) -> tuple[str, ...]:
+    """The prompts in the place of a manifest; a usage error if there are both, or neither."""
+    prompts: tuple[str, ...] = options.pop("prompts")
+    if not prompts:
+        if options["manifest"] is None:
+            raise click.UsageError("Missing argument 'MANIFEST' (or --prompt TEXT).")
+        return ()
+    if options["manifest"] is not None:
+        raise click.UsageError("give a MANIFEST or --prompt, not both")
+    for name, flag in (("mapping", "--map"), ("extra", "--extra"), ("manifest_format", "--format")):
+        if options[name]:
+            raise click.UsageError(f"{flag} has no effect with --prompt, which is no file")
+    return prompts
 
 
 def _check_expansion(options: Mapping[str, Any]) -> None:

@@ -51,7 +51,7 @@ def watch(
         if shown_state(found, count_images(session, [found.id])[found.id]) in UNFINISHED:
             warn_unserved(session, found.route)
     if as_json:
-        state, counts = _follow_as_json(invocation, found.id, every)
+        state, counts = _follow_as_json(invocation, found.id, found.name, every)
     else:
         state, counts = _follow(invocation, found.id, found.name, every)
         output.line(
@@ -86,13 +86,16 @@ def _follow(
             sleep(every)
 
 
-def _follow_as_json(invocation: Invocation, job_id: int, every: float) -> tuple[JobState, Counts]:
+def _follow_as_json(
+    invocation: Invocation, job_id: int, name: str, every: float
+) -> tuple[JobState, Counts]:
     while True:
         state, counts = _look(invocation, job_id)
         ended = _ended(state, counts)
         output.emit(
             {
-                "job": job_id,
+                "job_id": job_id,
+                "job_name": name,
                 "state": state,
                 "requested": counts.requested,
                 "counts": counts,

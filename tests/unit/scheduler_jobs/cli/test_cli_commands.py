@@ -46,7 +46,7 @@ def test_every_command_has_help_with_an_example_and_json(name):
     command = COMMANDS[name]
     assert command.help
     assert f"imagemill {name}" in command.help
-    assert any("--json" in param.opts for param in command.params) or name == "worker"
+    assert any("--json" in param.opts for param in command.params)
     for param in command.params:
         if isinstance(param, click.Option):
             said = param.help or param.show_default or param.metavar

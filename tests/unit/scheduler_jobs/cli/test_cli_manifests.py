@@ -55,7 +55,7 @@ def bad_manifest(tmp_path):
 
 def test_plan_counts_and_changes_nothing(at_home, mill, manifest):
     planned = at_home("plan", manifest, "--samples", 3, "--json").json
-    assert (planned["rows"], planned["images"], planned["bad_rows"]) == (2, 6, 0)
+    assert (planned["rows"], planned["requested"], planned["bad_rows"]) == (2, 6, 0)
     assert planned["reused"] == 0
     assert planned["groups"] == [
         {"model": "shapes64", "width": 64, "height": 64, "guided": True, "images": 6}
@@ -134,7 +134,7 @@ def test_bad_rows_are_told_in_lines_and_queue_nothing(at_home, bad_manifest, com
     assert lines[-1].startswith("error: ")
     document = at_home(command, bad_manifest, "--json").json
     problems = document["problems"] if command == "plan" else document["error"]["problems"]
-    assert [(problem["row"], problem["column"]) for problem in problems] == [
+    assert [(problem["row_number"], problem["column"]) for problem in problems] == [
         (1, "prompt"),
         (2, "steps"),
     ]
@@ -158,7 +158,7 @@ def test_bad_rows_may_be_skipped(at_home, bad_manifest):
     assert answer.code == 0
     assert "2 bad rows skipped" in answer.out
     rows = at_home("errors", "latest", "--json").json["bad_rows"]
-    assert [row["number"] for row in rows] == [1, 2]
+    assert [row["row_number"] for row in rows] == [1, 2]
     assert "many" in at_home("errors", "latest").out
     assert (
         at_home("errors", "latest", "--limit", 1, "--after-row", 1, "--json").json["next_row"]
@@ -198,6 +198,43 @@ def test_submit_says_where_no_live_worker_is_there(at_home, mill, manifest):
     assert answer.err.count("\n") == 1
     assert "no live worker takes the route default" in answer.err
     assert answer.json["ready"] == 2
+
+
+def test_prompts_need_no_manifest(at_home, mill, tmp_path):
+    words = 'a red circle, "quoted"; it\'s\tone row\nand no other'
+    told = at_home("submit", "--prompt", words, "--prompt", "a ring", "--samples", 2, "--json").json
+    assert (told["job_name"], told["rows"], told["requested"]) == ("prompts", 2, 4)
+    found = at_home("images", "latest", "--json").json["images"]
+    assert [image["prompt"] for image in found[::2]] == [words, "a ring"]
+    again = at_home("submit", "--prompt", words, "--prompt", "a ring", "--samples", 2, "--json")
+    assert again.json["nothing_to_do"] is False
+    assert again.json["created"] is False, "the same prompts are the same job"
+    planned = at_home("plan", "--prompt", "{a|b} ring", "--variants", "all", "--json").json
+    assert planned["requested"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "Missing argument 'MANIFEST' (or --prompt TEXT)"),
+        (["m.csv", "--prompt", "a"], "not both"),
+        (["--prompt", "a", "--format", "csv"], "--format has no effect"),
+        (["--prompt", "a", "--map", "x=prompt"], "--map has no effect"),
+        (["--prompt", ""], "prompt"),
+    ],
+)
+def test_prompts_and_a_manifest_exclude_each_other(at_home, arguments, complaint):
+    for command in ("plan", "submit"):
+        answer = at_home(command, *arguments)
+        assert answer.code == 2
+        assert complaint in answer.err
+    assert {job["state"] for job in at_home("jobs", "--json").json["jobs"]} <= {"rejected"}
+
+
+def test_run_takes_prompts(imagemill, tmp_path, pretended_run):
+    seen = pretended_run()
+    assert imagemill("run", "--prompt", "a ring", "--out", tmp_path / "out").code == 0
+    assert seen[0][0].prompts == ("a ring",)
 
 
 def a_result(out: Path, **changes) -> RunResult:
@@ -245,7 +282,7 @@ def test_run_ends_with_one_object_of_exactly_these_keys(
     answer = imagemill("run", manifest, "--out", out, "--samples", 2, "--json")
     assert answer.code == 0
     assert list(json.loads(answer.out)) == [
-        *("job", "requested", "rendered", "reused", "done", "dead"),
+        *("job_id", "job_name", "requested", "rendered", "reused", "done", "dead"),
         *("seconds", "images_per_second", "database", "output", "pictures", "foreign_syntax"),
     ]
     request, settings, where = seen[0]

@@ -63,14 +63,40 @@ def test_a_job_with_nothing_left_is_shown_as_finished(at_home, mill):
 
 def test_status_of_one_job_has_outcomes_groups_errors_and_workers(at_home, worked):
     document = at_home("status", "shapes", "--json").json
-    assert document["job"]["id"] == worked
+    assert document["job"]["job_id"] == worked
     assert document["outcomes"] == {"ok": 1}
     assert [group["counts"]["done"] for group in document["groups"]] == [1]
-    assert document["errors"] == [
+    assert document["codes"] == [
         {"code": "input_image", "images": 1, "message": "it is no picture"}
     ]
     assert [worker["working"] for worker in document["workers"]] == [True]
     assert document["live_shifts"] == 1
+
+
+def test_a_row_s_images_are_found_by_its_key(at_home, mill, worked):
+    mill.load("later", ["a ring"])
+    found = at_home("show", "--key", "2", "--job", "shapes", "--json").json["images"]
+    assert [(image["row_number"], image["row_key"]) for image in found] == [(2, "2")]
+    text = at_home("show", "--key", "1", "--job", "shapes").out
+    assert re.search(r"^image +1$", text, re.MULTILINE)
+    assert at_home("show", "--key", "1", "--json").json["images"][0]["job_name"] == "later"
+    for arguments, complaint in (
+        (["--key", "none"], "no row with the id none"),
+        ([], "name an IMAGE"),
+        (["1", "--key", "1"], "name an IMAGE"),
+    ):
+        answer = at_home("show", *arguments)
+        assert answer.code == 2
+        assert complaint in answer.err
+
+
+def test_errors_of_one_row(at_home, mill, worked):
+    told = at_home("errors", "shapes", "--key", "2", "--json").json
+    assert [image["row_number"] for image in told["images"]] == [2]
+    assert [code["images"] for code in told["codes"]] == [1]
+    none = at_home("errors", "shapes", "--key", "1", "--json").json
+    assert (none["images"], none["codes"], none["bad_rows"]) == ([], [], [])
+    assert "no dead images of the row 1" in at_home("errors", "shapes", "--key", "1").out
 
 
 def test_status_for_people(at_home, worked):
@@ -93,9 +119,9 @@ def test_jobs_are_paged_newest_first(at_home, mill):
     for name in ("one", "two", "three"):
         mill.load(name, ["a circle"])
     first = at_home("jobs", "--limit", 2, "--json").json
-    assert [job["name"] for job in first["jobs"]] == ["three", "two"]
+    assert [job["job_name"] for job in first["jobs"]] == ["three", "two"]
     second = at_home("jobs", "--limit", 2, "--before", first["next"], "--json").json
-    assert [job["name"] for job in second["jobs"]] == ["one"]
+    assert [job["job_name"] for job in second["jobs"]] == ["one"]
     assert second["next"] is None
 
 
@@ -103,7 +129,7 @@ def test_jobs_by_state(at_home, mill):
     mill.load("one", ["a circle"])
     mill.pause(mill.load("two", ["a square"]))
     paused = at_home("jobs", "--state", "paused", "--json").json["jobs"]
-    assert [job["name"] for job in paused] == ["two"]
+    assert [job["job_name"] for job in paused] == ["two"]
 
 
 def test_images_are_paged_by_id(at_home, mill):
@@ -111,7 +137,7 @@ def test_images_are_paged_by_id(at_home, mill):
     seen, after = [], 0
     while after is not None:
         page = at_home("images", "many", "--limit", 4, "--after", after, "--json").json
-        seen += [(image["row"], image["sample"]) for image in page["images"]]
+        seen += [(image["row_number"], image["sample_index"]) for image in page["images"]]
         after = page["next"]
     assert seen == [(row, sample) for row in range(1, 6) for sample in range(2)]
 
@@ -139,7 +165,7 @@ def test_images_are_paged_by_id(at_home, mill):
 )
 def test_images_are_filtered(at_home, worked, filters, rows):
     found = at_home("images", "latest", *filters, "--json").json["images"]
-    assert [image["row"] for image in found] == rows
+    assert [image["row_number"] for image in found] == rows
 
 
 def test_a_table_of_images_says_what_differs(at_home, mill):
@@ -223,7 +249,7 @@ def test_errors_are_counted_by_code_and_listed(at_home, mill, worked):
     assert document["codes"] == [
         {"code": "input_image", "images": 1, "message": "it is no picture"}
     ]
-    assert [image["row"] for image in document["images"]] == [2]
+    assert [image["row_number"] for image in document["images"]] == [2]
     assert document["images"][0]["error_message"] == "it is no picture"
     text = at_home("errors", "latest").out
     assert "input_image" in text
@@ -237,9 +263,9 @@ def test_errors_are_paged(at_home, mill):
         mill.begin(shift, [image.id])
         mill.fail(shift, image.id, REFUSED)
     first = at_home("errors", job, "--limit", 2, "--json").json
-    assert [image["row"] for image in first["images"]] == [1, 2]
+    assert [image["row_number"] for image in first["images"]] == [1, 2]
     rest = at_home("errors", job, "--limit", 2, "--after", first["next_image"], "--json").json
-    assert [image["row"] for image in rest["images"]] == [3]
+    assert [image["row_number"] for image in rest["images"]] == [3]
     assert rest["next_image"] is None
 
 

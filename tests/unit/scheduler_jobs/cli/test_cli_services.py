@@ -163,7 +163,7 @@ def test_models_lists_what_is_here_and_what_is_not(imagemill, monkeypatch, tmp_p
     registry.write_text(f'[models.away]\nsource = "someone/something"\nrevision = "{"a" * 40}"\n')
     monkeypatch.setenv("IMAGEMILL_MODELS", str(registry))
     monkeypatch.setenv("IMAGEMILL_MODEL_CACHE", str(tmp_path / "cache"))
-    listed = {model["name"]: model for model in imagemill("models", "--json").json["models"]}
+    listed = {model["model"]: model for model in imagemill("models", "--json").json["models"]}
     assert listed["shapes64"]["default"]
     assert listed["shapes64"]["problem"] is None
     assert len(listed["shapes64"]["digest"]) == 64
@@ -175,7 +175,7 @@ def test_models_lists_what_is_here_and_what_is_not(imagemill, monkeypatch, tmp_p
 
 def test_samplers_lists_every_name(imagemill):
     listed = {
-        sampler["name"]: sampler for sampler in imagemill("samplers", "--json").json["samplers"]
+        sampler["sampler"]: sampler for sampler in imagemill("samplers", "--json").json["samplers"]
     }
     assert listed["euler_a"]["display"] == "Euler a"
     assert listed["dpmpp_2m_karras"]["options"] == {"use_karras_sigmas": True}

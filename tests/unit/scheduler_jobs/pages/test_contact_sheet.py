@@ -7,7 +7,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageColor, ImageFont
+from PIL import Image, ImageChops, ImageColor, ImageDraw, ImageFont
 
 from imagemill.scheduler_jobs.pages import fonts as lettering
 from imagemill.scheduler_jobs.pages.contact_sheet import (
@@ -182,3 +182,26 @@ def test_the_sheet_needs_no_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "False"
+
+
+def test_packaged_fonts_draw_chinese_japanese_korean_and_emoji(monkeypatch):
+    for package, _ in lettering.WHEELS:
+        pytest.importorskip(package)
+    # As on a machine that has no fonts of its own.
+    real = ImageFont.truetype
+    monkeypatch.setattr(
+        lettering, "_truetype", lambda name, size: real(name, size) if "/" in name else None
+    )
+    font = Lettering.load(14)
+    text = "白い円 红色 빨간 🐈🎨😀 and \U00012000"
+    assert font.lacking(text) == {"\U00012000"}
+    drawn = Image.new("RGB", (400, 40), "#ffffff")
+    font.draw(ImageDraw.Draw(drawn), (10, 10), "白い円🐈", "#000000")
+    box = ImageChops.difference(drawn, Image.new("RGB", drawn.size, "#ffffff")).getbbox()
+    assert box is not None
+    assert box[2] - box[0] > 40, "four characters, each as wide as it is high"
+
+
+def test_without_fonts_the_characters_are_named(monkeypatch):
+    monkeypatch.setattr(lettering, "_truetype", lambda name, size: None)
+    assert Lettering.load(14).lacking("a é 白 \ufe0f\u200b □") == {"白"}

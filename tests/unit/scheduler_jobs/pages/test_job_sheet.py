@@ -72,10 +72,10 @@ def test_pages_of_a_sheet_are_files_beside_each_other(at_home, dead, tmp_path, m
     monkeypatch.setattr("imagemill.scheduler_jobs.cli.commands.sheets.PAGE_IMAGES", 2)
     document = at_home("contact-sheet", "latest", "-o", tmp_path / "s.webp", "--json").json
     assert document["images"] == 5
-    assert [file.rpartition("/")[2] for file in document["files"]] == [
+    assert [file.rpartition("/")[2] for file in document["outputs"]] == [
         *("s.webp", "s-2.webp", "s-3.webp"),
     ]
-    for file in document["files"]:
+    for file in document["outputs"]:
         with Image.open(file) as page:
             assert page.format == "WEBP"
 
@@ -109,8 +109,30 @@ def test_a_page_is_never_higher_than_its_format_takes(at_home, mill, tmp_path):
         mill.begin(shift, [image.id])
         mill.fail(shift, image.id, REFUSED)
     options = ["--columns", "1", "--tile", "1024", "-o", tmp_path / "s.webp", "--json"]
-    files = at_home("contact-sheet", job, *options).json["files"]
+    files = at_home("contact-sheet", job, *options).json["outputs"]
     assert len(files) > 1
     for file in files:
         with Image.open(file) as page:
             assert page.height <= 16_383
+
+
+def test_a_sheet_names_the_characters_that_no_font_here_has(at_home, mill, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    job = mill.load("old", ["\U00012000 and \U00012001", "plain"])
+    shift = mill.shift()
+    for image in mill.claim(shift):
+        mill.begin(shift, [image.id])
+        mill.fail(shift, image.id, REFUSED)
+    answer = at_home("contact-sheet", job)
+    assert answer.err.count("\n") == 1
+    assert answer.err.startswith("no font here draws \U00012000 \U00012001: they are boxes")
+    assert "imagemill[fonts]" in answer.err
+
+
+def test_the_sheets_of_two_jobs_do_not_overwrite_each_other(
+    at_home, mill, dead, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    other = mill.load("other", ["a ring"])
+    files = [at_home("contact-sheet", job, "--json").json["output"] for job in (dead, other)]
+    assert files == [str(tmp_path / f"contact-sheet-{job}.png") for job in (dead, other)]

@@ -1,0 +1,80 @@
+"""The pictures that flags name: any local file, or an image that was rendered.
+
+A manifest may come from anywhere, so its rows may name only files of the inputs folder. A flag is
+typed by the person who submits, who may read what that person may read. What it names is known by
+the hash of its bytes from here on, so another file under the same name is another job.
+"""
+
+import hashlib
+import re
+from contextlib import closing
+from pathlib import Path
+
+from sqlalchemy import select
+
+from imagemill.db.database import Database, sqlite_file
+from imagemill.db.errors import DatabaseError, ObjectMissing, UsageError
+from imagemill.db.settings import Settings
+from imagemill.db.storage.factory import open_storage
+from imagemill.db.storage.inputs import MAX_INPUT_BYTES
+from imagemill.db.tables import Image, Object
+
+_IMAGE = re.compile(r"image:([1-9][0-9]{0,17})")
+_ELSEWHERE = re.compile(r"s3://.*|[0-9a-f]{64}")
+"""Names that the planner resolves, as it does those of rows."""
+
+
+def take_input(flag: str, name: str, settings: Settings) -> tuple[str, bytes | None]:
+    """What a flag names, as its SHA-256 and its bytes; a `UsageError` if there is no such file.
+
+    `image:37` is an image of the database, everything else a file; first as a path from where
+    the person stands, then in the inputs folder. The bytes are None where the planner finds them.
+    """
+    image = _IMAGE.fullmatch(name)
+    if image is not None:
+        body = _rendered(flag, int(image[1]), settings)
+    elif _ELSEWHERE.fullmatch(name):
+        return name, None
+    else:
+        path = Path(name).expanduser()
+        if settings.inputs_folder is not None and not path.exists():
+            return name, None
+        body = _file(flag, path)
+    return hashlib.sha256(body).hexdigest(), body
+
+
+def _file(flag: str, path: Path) -> bytes:
+    try:
+        if not path.exists():
+            raise UsageError(f"{flag} {path}: there is no such file")
+        if not path.is_file():
+            raise UsageError(f"{flag} {path}: it is not a file")
+        if path.stat().st_size > MAX_INPUT_BYTES:
+            raise UsageError(f"{flag} {path}: larger than {MAX_INPUT_BYTES:,} bytes")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{flag} {path}: can't be read: {reason}") from None
+
+
+def _rendered(flag: str, image_id: int, settings: Settings) -> bytes:
+    """The file of an image that is done."""
+    file = sqlite_file(settings.database_url.get_secret_value())
+    if file is not None and not file.is_file():
+        raise UsageError(f"{flag} image:{image_id}: there is no database {file}")
+    with closing(Database.from_settings(settings)) as database:
+        try:
+            with database.reading() as session:
+                key = session.scalar(
+                    select(Object.object_key)
+                    .join(Image, Image.object_id == Object.id)
+                    .where(Image.id == image_id)
+                )
+        except DatabaseError as error:
+            raise UsageError(f"{flag} image:{image_id}: {error.message}") from None
+    if key is None:
+        raise UsageError(f"{flag} image:{image_id}: no image {image_id} is done")
+    try:
+        return open_storage(settings).get(key)
+    except ObjectMissing:
+        raise UsageError(f"{flag} image:{image_id}: its file {key} is missing") from None

@@ -1,0 +1,107 @@
+"""What a shell is offered, and that it never hears of an error."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from imagemill.scheduler_jobs.cli import completion
+from imagemill.scheduler_jobs.cli.command_table import COMMANDS
+
+PATIENCE = 30.0
+"""Seconds for a whole process on a busy machine; the time limit within it is `MOST_SECONDS`."""
+
+
+def offered(*words, incomplete="", **environment):
+    """The values that bash is offered after these words, and what stands on standard error."""
+    line = ["imagemill", *map(str, words), incomplete]
+    asked = {
+        "_IMAGEMILL_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(line),
+        "COMP_CWORD": str(len(line) - 1),
+        **environment,
+    }
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "imagemill"],
+        env=os.environ | asked,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert time.monotonic() - begun < PATIENCE
+    assert done.stderr == ""
+    return [line.partition(",")[2] for line in done.stdout.splitlines() if line], done
+
+
+def test_commands_are_offered_without_importing_them():
+    found, _ = offered(incomplete="s")
+    assert found == [name for name in COMMANDS if name.startswith("s")]
+
+
+def test_jobs_of_the_folder_are_offered(home, mill):
+    mill.load("landscapes", ["a"])
+    mill.load("last-night", ["b"])
+    mill.load("$(reboot) `x` 'y'", ["c"])
+    assert offered("--home", home, "status", incomplete="la")[0] == [
+        *("latest", "last-night", "landscapes"),
+    ]
+    assert offered("watch", "--home", home, incomplete="land")[0] == ["landscapes"]
+    # A name that the shell would read as a command is never put onto its line.
+    assert not any("reboot" in name for name in offered("--home", home, "errors")[0])
+
+
+def test_models_and_samplers_are_offered():
+    assert "shapes64" in offered("plan", "x.csv", "--model", incomplete="shap")[0]
+    found, _ = offered("certify", "--model", incomplete="shap")
+    assert found == ["shapes64"], "commands of the GPU side too"
+    assert set(offered("images", "--sampler", incomplete="eul")[0]) >= {"euler", "euler_a"}
+
+
+def test_files_are_left_to_the_shell():
+    for words in (["submit"], ["run", "x.csv", "--init-image"], ["reproduce"]):
+        assert offered(*words, incomplete="pro")[1].stdout.splitlines() == ["file,pro"]
+
+
+@pytest.mark.parametrize("bad", ["no url", "sqlite:////nowhere/at/all.sqlite3"])
+def test_trouble_offers_nothing_and_says_nothing(bad):
+    found, done = offered("status", incomplete="x", IMAGEMILL_DATABASE_URL=bad)
+    assert (found, done.returncode) == ([], 0)
+    assert offered("status", incomplete="x", IMAGEMILL_SLOTS="many")[0] == []
+    assert offered("no-such-command", incomplete="x")[0] == []
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql+psycopg://me@127.0.0.1:{silent.getsockname()[1]}/x"
+        found, _ = offered("status", incomplete="la", IMAGEMILL_DATABASE_URL=url)
+    assert found == ["latest"]
+    assert completion.MOST_SECONDS <= 1
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_the_documented_line_works_in_bash(home, mill, tmp_path):
+    mill.load("landscapes", ["a"])
+    command = tmp_path / "bin" / "imagemill"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m imagemill "$@"\n')
+    command.chmod(0o755)
+    script = (
+        'eval "$(_IMAGEMILL_COMPLETE=bash_source imagemill)"\n'
+        f"COMP_WORDS=(imagemill --home {home} status lan); COMP_CWORD=4\n"
+        '_imagemill_completion imagemill; echo "${COMPREPLY[@]}"\n'
+    )
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env=os.environ | {"PATH": f"{command.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("landscapes", "")

@@ -1,0 +1,111 @@
+"""What a person sees in windows of 80 and 140 columns, and what a pipe gets."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from dataclasses import replace
+
+import pytest
+
+from imagemill.db.samplers import OWN, SAMPLERS
+from tests.helpers.mill import REFUSED, spec
+
+WIDTHS = (80, 140)
+LONG = "a very long prompt of many words " * 12 + "with an end"
+
+
+def on_terminal(width: int, *words) -> str:
+    """What a command writes to a terminal of this width, without its colours."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    environment = {n: v for n, v in os.environ.items() if n not in {"COLUMNS", "LINES"}}
+    with subprocess.Popen(
+        [sys.executable, "-m", "imagemill", *map(str, words)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment | {"TERM": "xterm"},
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # the other side is closed
+                break
+            if not part:
+                break
+            seen += part
+        process.wait()
+    os.close(ours)
+    assert process.returncode == 0, seen.decode()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r\n", "\n")
+
+
+def in_pipe(width: int, *words) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "imagemill", *map(str, words)],
+        env=os.environ | {"COLUMNS": str(width)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+@pytest.fixture
+def worked(mill):
+    """One image that is done and one that is dead, with a long prompt and a long reason."""
+    job = mill.load("long", [spec(LONG), spec(LONG, seed=2)])
+    shift = mill.shift()
+    first, second = mill.claim(shift)
+    mill.complete(shift, [first])
+    mill.begin(shift, [second.id])
+    mill.fail(shift, second.id, replace(REFUSED, message=LONG))
+    return job
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_sampler_s_name_is_cut_in_a_window(width):
+    text = on_terminal(width, "samplers")
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    for sampler in (*SAMPLERS, OWN):
+        for name in (sampler.name, sampler.diffusers_class, *sampler.aliases):
+            assert name in text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_model_s_name_or_source_is_cut_in_a_window(width, tmp_path, monkeypatch):
+    names = [f"a-model-with-a-name-that-fills-{n}-half-of-a-window" for n in range(2)]
+    registry = tmp_path / "models.toml"
+    registry.write_text(
+        "".join(f'[models.{n}]\nsource = "someone/{n}"\nrevision = "{"a" * 40}"\n' for n in names)
+    )
+    monkeypatch.setenv("IMAGEMILL_MODELS", str(registry))
+    monkeypatch.setenv("IMAGEMILL_MODEL_CACHE", str(tmp_path / "cache"))
+    text = "".join(on_terminal(width, "models").split())
+    for name in names:
+        assert f"someone/{name}" in text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_cut_in_a_pipe(width, home, worked):
+    for words in (["images"], ["errors", "long"], ["show", "1"], ["status", "long"]):
+        text = in_pipe(width, "--home", home, *words)
+        assert "…" not in text, words
+        if words != ["status", "long"]:
+            assert LONG in text, words
+    assert LONG in text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_list_of_images_fits_its_window(width, home, worked):
+    for words in (["images"], ["status"], ["jobs"], ["errors", "long"]):
+        lines = on_terminal(width, "--home", home, *words).splitlines()
+        assert max(map(len, lines)) <= width, words
