@@ -39,6 +39,7 @@ NOT_HERE = {
     "worker": "it never ends",
     "flower": "it never ends",
     "samplers": "it reads nothing",
+    "tokens": "it reads no home",
     "models": "it reads no home",
     "models pull": "it needs the Hub",
     "certify": "its file is tried below",
