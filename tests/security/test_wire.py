@@ -28,7 +28,7 @@ from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from tests.helpers.servers.valkey import Valkey
 
 QUEUE = queue_name("default")
-SECONDS = 60.0
+SECONDS = 180.0
 _COUNT = select(func.count()).select_from(Shift)
 
 
