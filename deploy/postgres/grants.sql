@@ -17,6 +17,8 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public TO imagemill_producer, imagemill_wor
 -- Both. The history of attempts is append-only for everybody, and so are a worker's counts.
 GRANT INSERT ON attempts, tallies TO imagemill_producer, imagemill_worker;
 GRANT INSERT, UPDATE ON shifts, workers TO imagemill_producer, imagemill_worker;
+-- Where the store is now: whoever opens it says so.
+GRANT INSERT, UPDATE ON store TO imagemill_producer, imagemill_worker;
 
 -- What was asked for comes from producers; they also settle jobs, fold counts, and sweep.
 GRANT INSERT, UPDATE ON models, groups, jobs TO imagemill_producer;

@@ -134,6 +134,7 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
     }
     everywhere = dict.fromkeys(Base.metadata.tables, "S")
     both = {"attempts": "SI", "tallies": "SI", "shifts": "SIU", "workers": "SIU"}
+    both |= {"store": "SIU"}
     assert found["worker"] == everywhere | both | {
         "objects": "SI",
         "compositions": "SI",
