@@ -6,7 +6,7 @@ class and its configuration.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -101,7 +101,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         name="kdpm2_a",
         display="DPM2 a",
         diffusers_class="KDPM2AncestralDiscreteScheduler",
-        aliases=("kdpm2_ancestral",),
+        aliases=("kdpm2_ancestral", "dpm_2_ancestral"),
     ),
     Sampler(
         name="kdpm2_a_karras",
@@ -109,7 +109,12 @@ SAMPLERS: tuple[Sampler, ...] = (
         diffusers_class="KDPM2AncestralDiscreteScheduler",
         options=_sigmas("karras"),
     ),
-    Sampler(name="dpmpp_2m", display="DPM++ 2M", diffusers_class=_DPMPP),
+    Sampler(
+        name="dpmpp_2m",
+        display="DPM++ 2M",
+        diffusers_class=_DPMPP,
+        aliases=("dpmsolver++", "k_dpmpp_2"),
+    ),
     Sampler(
         name="dpmpp_2m_karras",
         display="DPM++ 2M Karras",
@@ -133,6 +138,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         display="DPM++ 2M SDE",
         diffusers_class=_DPMPP,
         options=MappingProxyType({"algorithm_type": "sde-dpmsolver++"}),
+        aliases=("dpmpp_2m_sde_gpu",),
     ),
     Sampler(
         name="dpmpp_2m_sde_karras",
@@ -153,12 +159,14 @@ SAMPLERS: tuple[Sampler, ...] = (
         display="DPM++ 2M SDE Heun",
         diffusers_class=_DPMPP,
         options=MappingProxyType({"algorithm_type": "sde-dpmsolver++", "solver_type": "heun"}),
+        aliases=("dpmpp_2m_sde_heun_gpu",),
     ),
     Sampler(
         name="dpmpp_3m_sde",
         display="DPM++ 3M SDE",
         diffusers_class=_DPMPP,
         options=MappingProxyType({"algorithm_type": "sde-dpmsolver++", "solver_order": 3}),
+        aliases=("dpmpp_3m_sde_gpu",),
     ),
     Sampler(
         name="dpmpp_3m_sde_karras",
@@ -181,7 +189,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         display="DPM++ 2S",
         diffusers_class="DPMSolverSinglestepScheduler",
         options=_SINGLESTEP,
-        aliases=("dpmpp_singlestep",),
+        aliases=("dpmpp_singlestep", "dpmsingle"),
     ),
     Sampler(
         name="dpmpp_2s_karras",
@@ -189,14 +197,24 @@ SAMPLERS: tuple[Sampler, ...] = (
         diffusers_class="DPMSolverSinglestepScheduler",
         options=MappingProxyType({**_SINGLESTEP, "use_karras_sigmas": True}),
     ),
-    Sampler(name="dpmpp_sde", display="DPM++ SDE", diffusers_class="DPMSolverSDEScheduler"),
+    Sampler(
+        name="dpmpp_sde",
+        display="DPM++ SDE",
+        diffusers_class="DPMSolverSDEScheduler",
+        aliases=("dpmpp_sde_gpu",),
+    ),
     Sampler(
         name="dpmpp_sde_karras",
         display="DPM++ SDE Karras",
         diffusers_class="DPMSolverSDEScheduler",
         options=_sigmas("karras"),
     ),
-    Sampler(name="unipc", display="UniPC", diffusers_class="UniPCMultistepScheduler"),
+    Sampler(
+        name="unipc",
+        display="UniPC",
+        diffusers_class="UniPCMultistepScheduler",
+        aliases=("uni_pc_bh2",),
+    ),
     Sampler(
         name="unipc_karras",
         display="UniPC Karras",
@@ -241,6 +259,43 @@ SAMPLERS: tuple[Sampler, ...] = (
     ),
 )
 
+
+def _absent() -> Iterator[tuple[str, str | None]]:
+    near: Mapping[str | None, str] = {
+        "dpmpp_2s": "dpmpp_2s_ancestral, dpmpp_2s_a, k_dpmpp_2s_a, k_dpmpp_2_a",
+        "dpmpp_2s_karras": "dpmpp_2s_a_karras, k_dpmpp_2s_a_ka",
+        "euler": "euler_cfg_pp, gradient_estimation",
+        "euler_a": "euler_ancestral_cfg_pp",
+        "heun": "heunpp2, exp_heun_2_x0, exp_heun_2_x0_sde",
+        "dpmpp_2m": "dpmpp_3m, dpmpp_2m_cfg_pp, dpmsolver",
+        "dpmpp_2m_karras": "dpmpp_3m_k",
+        "kdpm2": "dpm_fast, k_dpm_fast, dpm_adaptive, k_dpm_adaptive, k_dpm_ad, restart",
+        None: "dpmpp_2s_ancestral_cfg_pp, ddim_cfg++, sa_solver_pece, ipndm, ipndm_v, er_sde, "
+        "seeds_2, seeds_3, res_multistep, res_multistep_cfg_pp, res_multistep_ancestral, "
+        "res_multistep_ancestral_cfg_pp, gradient_estimation_cfg_pp, dpmpp_2m_sde_heun_karras, "
+        "dpmpp_2m_sde_heun_exponential",
+    }
+    for sampler, names in near.items():
+        yield from ((name, sampler) for name in names.split(", "))
+
+
+ABSENT: Mapping[str, str | None] = MappingProxyType(dict(_absent()))
+"""Samplers of A1111, ComfyUI, InvokeAI, Fooocus, SwarmUI and kohya that are not here, and what is
+near. They are never taken for the near one: the pictures would be others."""
+
+AUTOMATIC: Mapping[str, str] = MappingProxyType(
+    {
+        "dpmpp_2m": "karras",
+        "dpmpp_sde": "karras",
+        "kdpm2": "karras",
+        "kdpm2_a": "karras",
+        "dpmpp_2m_sde": "exponential",
+        "dpmpp_2m_sde_heun": "exponential",
+        "dpmpp_3m_sde": "exponential",
+    }
+)
+"""The schedule that A1111 takes for these samplers where a user leaves it at `Automatic`."""
+
 OWN = Sampler(name="own", display="Own", diffusers_class="")
 """The sampler that the model's own configuration names."""
 
@@ -252,10 +307,16 @@ BY_NAME: Mapping[str, Sampler] = MappingProxyType(
 def find_sampler(text: str) -> Sampler | None:
     """The sampler with this canonical name, display name, alias or diffusers class; else None.
 
-    Case, spaces, hyphens and underscores do not matter. If several samplers share a class, its
-    name means the one without special options.
+    Case, spaces, hyphens and underscores do not matter, and `++` is `pp`. If several samplers
+    share a class, its name means the one without special options. A `k_` in front (A1111, Stable
+    Horde, kohya) means nothing; `_k` (InvokeAI) or `_ka` (A1111) at the end means Karras.
     """
     return _ALIASES.get(_folded(text))
+
+
+def absent_sampler(text: str) -> tuple[str, str | None] | None:
+    """Another tool's sampler that is not here, as (its name, what is near); None if it is none."""
+    return _ABSENT.get(_folded(text))
 
 
 def strength_for(*, steps: int, start_step: int) -> float:
@@ -272,7 +333,7 @@ def strength_for(*, steps: int, start_step: int) -> float:
 
 
 def _folded(text: str) -> str:
-    return "".join(c for c in text.casefold() if c not in " -_")
+    return "".join(c for c in text.casefold().replace("++", "pp") if c not in " -_")
 
 
 def _aliases() -> Mapping[str, Sampler]:
@@ -281,7 +342,17 @@ def _aliases() -> Mapping[str, Sampler]:
         for name in (sampler.name, sampler.display, *sampler.aliases, sampler.diffusers_class):
             if name:
                 found.setdefault(_folded(name), sampler)
+    for sampler in SAMPLERS:
+        ends = {"": sampler}
+        if f"{sampler.name}_karras" in BY_NAME:
+            karras = BY_NAME[f"{sampler.name}_karras"]
+            ends |= {"k": karras, "ka": karras}
+        for name in map(_folded, (sampler.name, sampler.display, *sampler.aliases)):
+            for end, meant in ends.items():
+                found.setdefault(name + end, meant)
+                found.setdefault(f"k{name}{end}", meant)
     return MappingProxyType(found)
 
 
 _ALIASES = _aliases()
+_ABSENT = MappingProxyType({_folded(name): (name, near) for name, near in ABSENT.items()})

@@ -7,8 +7,8 @@ row's pictures.
 
 import hashlib
 
-SEED_LIMIT = 2**63
-"""Seeds are in [0, SEED_LIMIT), the range that both SQL's BIGINT and torch's generators hold."""
+SEED_LIMIT = 2**64
+"""Seeds are in [0, SEED_LIMIT): what torch's generators take, and what ComfyUI draws."""
 
 DERIVE = -1
 """The seed of a row that wants a derived seed, as if it had given none."""

@@ -41,7 +41,7 @@ class Adapter:
 class ImageSpec:
     """Everything that decides an image's pixels and the file that holds them.
 
-    Sizes are in pixels. `seed` is in [0, 2**63). A `guidance_scale` up to 1 means no guidance.
+    Sizes are in pixels. `seed` is in [0, 2**64). A `guidance_scale` up to 1 means no guidance.
     `sampler` is a canonical name of `db.samplers`; `sampler_options` replaces values of its
     configuration (`eta`, `sigmas`, `timestep_spacing`, `beta_schedule`, `prediction_type`, …).
     `init_image` and `mask` are the SHA-256 (hex) of the input file's bytes.

@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from imagemill.db.clock import UtcDateTime, now
+from imagemill.db.seed_column import Seed
 from imagemill.db.states import ImageState, JobState, Outcome
 
 Id = BigInteger().with_variant(Integer, "sqlite")
@@ -102,7 +103,7 @@ class Job(Base):
     state: Mapped[str] = mapped_column(String(16), default=JobState.LOADING)
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
     route: Mapped[str] = mapped_column(String(64), default="default", server_default="default")
-    seed: Mapped[int] = mapped_column(BigInteger, default=0)
+    seed: Mapped[int] = mapped_column(Seed, default=0)
     identity: Mapped[str] = mapped_column(Hash)
     """SHA-256 of manifest, defaults, seed and options. Submitting the same again finds this job."""
     manifest: Mapped[str]
@@ -252,7 +253,7 @@ class Image(Base):
     model: Mapped[str]
     prompt: Mapped[str]
     negative_prompt: Mapped[str]
-    seed: Mapped[int] = mapped_column(BigInteger)
+    seed: Mapped[int] = mapped_column(Seed)
     width: Mapped[int]
     height: Mapped[int]
     steps: Mapped[int]

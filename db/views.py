@@ -47,11 +47,19 @@ STORE_ADDRESS: Mapping[str, str] = MappingProxyType(
 )
 """By dialect: the store's present address, or no row where nobody has recorded it yet."""
 
+_SEED: Mapping[str, str] = MappingProxyType(
+    {
+        "postgresql": "CASE WHEN i.seed < 0 THEN i.seed + 18446744073709551616 ELSE i.seed END",
+        # SQLite has no whole numbers from 2**63: such a seed is a text, and so it is exact.
+        "sqlite": "CASE WHEN i.seed < 0 THEN printf('%u', i.seed) ELSE i.seed END",
+    }
+)
+"""By dialect: the seed that `seed_column.Seed` stored."""
 
 _DATASET_IMAGES = """
 SELECT
   i.id AS image_id, i.job_id, j.name AS job_name, r.number AS row_number, i.sample_index,
-  i.state, o.outcome, i.prompt, i.negative_prompt, i.seed,
+  i.state, o.outcome, i.prompt, i.negative_prompt, $seed AS seed,
   o.object_key, COALESCE(($store_address) || '/' || o.object_key, o.uri) AS uri,
   o.sha256, o.pixels_sha256,
   i.model, m.weights_digest, i.width, i.height, i.steps, i.guidance_scale, i.sampler, i.format,
@@ -69,6 +77,10 @@ LEFT JOIN compositions AS c ON c.id = o.composition_id
 """
 
 
-def dataset_images(dialect: str) -> str:
-    """The query behind the view `dataset_images`: one line for each image."""
-    return _DATASET_IMAGES.replace("$store_address", STORE_ADDRESS[dialect])
+def dataset_images(dialect: str, *, seed: str | None = None) -> str:
+    """The query behind the view `dataset_images`: one line for each image.
+
+    `seed` is for migrations from before seeds of 64 bits: how their view reads the column.
+    """
+    query = _DATASET_IMAGES.replace("$store_address", STORE_ADDRESS[dialect])
+    return query.replace("$seed", seed or _SEED[dialect])

@@ -40,7 +40,7 @@ from imagemill.scheduler_jobs.local.picture_names import (
 )
 from imagemill.scheduler_jobs.local.pictures import NamedPictures, name_pictures
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
-from imagemill.scheduler_jobs.manifest import Source
+from imagemill.scheduler_jobs.manifest import ColumnReport, Source
 from imagemill.scheduler_jobs.pages.job_sheet import job_pages
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
@@ -91,6 +91,7 @@ class RunResult:
     undrawn: frozenset[str] = frozenset()
     pictures: NamedPictures
     foreign_syntax: tuple[ForeignRows, ...]
+    columns: tuple[ColumnReport, ...]
     interrupted: bool
 
 
@@ -178,6 +179,7 @@ def _run(
         undrawn=undrawn,
         pictures=pictures,
         foreign_syntax=submission.foreign_syntax,
+        columns=submission.columns,
         interrupted=interrupted,
     )
 

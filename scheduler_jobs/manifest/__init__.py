@@ -6,6 +6,7 @@ Each format has a reader that yields raw cells. `rows` interprets them with the 
 and the rules in `values`. Errors are yielded as `Problem`s, in the order of the file.
 """
 
+from imagemill.scheduler_jobs.manifest.column_report import ColumnReport, MetColumns
 from imagemill.scheduler_jobs.manifest.formats.detection import FORMATS
 from imagemill.scheduler_jobs.manifest.layers import parameters_from_flags, parameters_from_toml
 from imagemill.scheduler_jobs.manifest.limits import Limits
@@ -27,8 +28,10 @@ __all__ = [
     "PROMPTS",
     "AdapterChoice",
     "BadValue",
+    "ColumnReport",
     "Limits",
     "ManifestRow",
+    "MetColumns",
     "Parameters",
     "Problem",
     "Source",

@@ -1,4 +1,4 @@
-"""The meaning of columns: the table of their names and synonyms.
+"""The meaning of columns, by the names in `fields`.
 
 Names are compared without case, separators and blanks of any kind, so `cfgScale`, `CFG scale` and
 `cfg_scale` are one name. A column that is neither in the table nor similar to a name in it is an
@@ -11,83 +11,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from imagemill.scheduler_jobs.manifest.fields import (
+    FIELDS,
+    KEY,
+    PROMPT,
+    PROMPT_FALLBACKS,
+    SAMPLER,
+    SCHEDULE,
+)
 from imagemill.scheduler_jobs.manifest.foreign_names import folded, foreign_name, looks_like
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, shown
 
-PROMPT = "prompt"
-KEY = "id"
-SIZE = "size"
-SAMPLER = "sampler"
-SCHEDULE = "schedule"
-"""The noise schedule (`karras`), if a tool names it apart from the sampler."""
-BATCH_SIZE = "batch_size"
-BATCHES = "n_iter"
 EXTRA = "extra"
 """The field in `--map column=extra`: keep this column as an extra. `column` may be a pattern."""
 
-FIELDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        PROMPT: ("prompts", "positive_prompt"),
-        KEY: (),
-        "negative_prompt": ("negative", "negative_prompts", "neg_prompt"),
-        "model": ("model_name", "checkpoint", "sd_model", "ckpt_name", "sd_model_checkpoint"),
-        "width": (),
-        "height": (),
-        SIZE: ("resolution",),
-        "steps": (
-            "step",
-            "num_steps",
-            "num_inference_steps",
-            "sampling_steps",
-            "inference_steps",
-            "sample_steps",
-        ),
-        "guidance_scale": ("guidance", "cfg", "cfg_scale", "scale"),
-        SAMPLER: (
-            "sampler_name",
-            "sampler_index",
-            "sample_sampler",
-            "sampling_method",
-            "scheduler",
-            "scheduler_name",
-        ),
-        SCHEDULE: ("schedule_type",),
-        "seed": ("noise_seed", "image_seed"),
-        "seeds": (),
-        "samples": (
-            "num_images",
-            "num_samples",
-            "n_samples",
-            "images_per_prompt",
-            "num_images_per_prompt",
-            "image_number",
-        ),
-        BATCH_SIZE: (),
-        BATCHES: ("batch_count", "iterations"),
-        "format": ("output_format", "image_format", "file_format"),
-        "quality": ("jpeg_quality",),
-        "init_image": ("init_img", "input_image"),
-        "mask": ("mask_image",),
-        "strength": ("denoising_strength", "denoise"),
-        "start_step": (),
-        "clip_skip": (),
-        "guidance_rescale": ("cfg_rescale", "cfg_rescale_multiplier"),
-        "eta": (),
-        "sampler_options": (),
-        "long_prompts": (),
-        "prompt_weighting": (),
-        "adapters": ("loras", "lora"),
-        "refiner_start": ("refiner_switch_at", "refiner_switch", "denoising_end"),
-    }
+BY_VALUE: Mapping[str, str] = MappingProxyType(
+    {folded(name): field for field, about in FIELDS.items() for name in about.counted_as}
 )
-"""Every field that a column can fill, and its other names.
-
-Some names are left out on purpose: `n` and `num` (a running number as often as a count), `image`
-(a picture in Hugging Face data sets), and single letters.
-"""
-
-PROMPT_FALLBACKS = ("caption", "text", "positive")
-"""Names that mean the prompt only if no column is called prompt."""
+"""Names that mean a field only where their value is a number: SwarmUI counts `images`, and data
+sets keep pictures under that name. A column of the field's own goes first."""
 
 _LISTED_COLUMNS = 12
 
@@ -98,18 +40,20 @@ class Layout:
 
     `foreign` has the extras that are settings of another tool, with that tool's name for them:
     whether they are refused depends on their values. `refused` has the columns that look like a
-    setting, with the field that they look like.
+    setting, with the field that they look like. `by_value` has the fields that hold only where
+    the value is a number.
     """
 
     fields: Mapping[str, str]
     extras: tuple[str, ...]
     foreign: Mapping[str, str]
     refused: Mapping[str, str]
+    by_value: frozenset[str] = frozenset()
 
 
 def _aliases() -> Mapping[str, str]:
     return MappingProxyType(
-        {folded(alias): field for field, others in FIELDS.items() for alias in (field, *others)}
+        {folded(name): field for field, about in FIELDS.items() for name in (field, *about.also)}
     )
 
 
@@ -162,7 +106,26 @@ def lay_out(columns: Sequence[str], mapping: Mapping[str, str]) -> Layout:
             )
     if PROMPT not in fields:
         _fall_back(fields, extras, mapping)
-    return Layout(fields=fields, extras=tuple(extras), foreign=foreign, refused=refused)
+    by_value = _by_value(fields, extras, mapping)
+    return Layout(
+        fields=fields, extras=tuple(extras), foreign=foreign, refused=refused, by_value=by_value
+    )
+
+
+def _by_value(
+    fields: dict[str, str], extras: list[str], mapping: Mapping[str, str]
+) -> frozenset[str]:
+    """Move the columns of `BY_VALUE` from the extras to the fields, and name those fields."""
+    found = {BY_VALUE[folded(c)]: c for c in extras if folded(c) in BY_VALUE}
+    found = {
+        field: column
+        for field, column in found.items()
+        if field not in fields and mapped(column, mapping) is None
+    }
+    fields.update(found)
+    for column in found.values():
+        extras.remove(column)
+    return frozenset(found)
 
 
 def _part_schedule(fields: dict[str, str], column: str, mapping: Mapping[str, str]) -> bool:

@@ -59,8 +59,8 @@ FOREIGN: Mapping[str, frozenset[str]] = MappingProxyType(
         "inpaint_full_res": _ZERO,
         "resize_mode": _ZERO,
         # Both tools' word for another autoencoder.
-        "vae": frozenset({"automatic"}),
-        "vae_name": frozenset({"automatic"}),
+        "vae": frozenset({"automatic", "default (model)"}),
+        "vae_name": frozenset({"automatic", "default (model)"}),
         # ComfyUI.
         "start_at_step": frozenset({"0"}),
         "end_at_step": frozenset({"10000"}),
@@ -92,9 +92,8 @@ FOREIGN: Mapping[str, frozenset[str]] = MappingProxyType(
         "refiner_model": frozenset(),
         "refiner_model_name": frozenset(),
         # SwarmUI.
-        "aspect_ratio": frozenset(),
+        "aspect_ratio": frozenset({"custom"}),
         "side_length": _ZERO,
-        "init_image_creativity": frozenset(),
         "clip_stop_at_layer": frozenset({"-1"}),
         "lora_weights": frozenset(),
         "flux_guidance_scale": frozenset(),

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from imagemill.db.errors import ManifestError
-from imagemill.scheduler_jobs.manifest.columns import KEY, PROMPT, SIZE, field_of
+from imagemill.scheduler_jobs.manifest.columns import field_of
+from imagemill.scheduler_jobs.manifest.fields import KEY, PROMPT, SIZE
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem, shown

@@ -75,7 +75,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     negative_prompt: Annotated[str | None, _reads(_TEXT, most_bytes="max_prompt_bytes")] = None
-    model: Annotated[str | None, _reads(values.name)] = None
+    model: Annotated[str | None, _reads(values.model)] = None
     width: Annotated[int | None, _reads(values.side, most_pixels="max_pixels")] = None
     height: Annotated[int | None, _reads(values.side, most_pixels="max_pixels")] = None
     steps: Annotated[int | None, _reads(_STEPS, high="max_steps")] = None

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from imagemill.scheduler_jobs.manifest.column_report import MetColumns
 from imagemill.scheduler_jobs.manifest.columns import check_mapping
 from imagemill.scheduler_jobs.manifest.compression import unpacked
 from imagemill.scheduler_jobs.manifest.formats.delimited import read_table
@@ -42,6 +43,7 @@ def read_manifest(
     format: str | None = None,
     defaults: Parameters | None = None,
     literal_words: bool = False,
+    met: MetColumns | None = None,
 ) -> Iterator[ManifestRow | Problem]:
     """Every row of a manifest in order, or its problems, as a stream.
 
@@ -55,6 +57,7 @@ def read_manifest(
         limits: the limits of a row and of the file.
         format: `--format`, one of `FORMATS`; None means that the content decides.
         literal_words: whether `nan`, `None` and similar words are texts, not missing values.
+        met: hears what becomes of every column.
         defaults: the layers below the rows, for checks that need both (pixels, seed + samples).
     """
     try:
@@ -65,6 +68,7 @@ def read_manifest(
             format,
             defaults or Parameters(),
             literal_words=literal_words,
+            met=met,
         )
     except Broken as broken:
         yield Problem(
@@ -84,6 +88,7 @@ def _rows(
     defaults: Parameters,
     *,
     literal_words: bool,
+    met: MetColumns | None,
 ) -> Iterator[ManifestRow | Problem]:
     check_mapping(mapping)
     head = _head(source)
@@ -95,9 +100,9 @@ def _rows(
         mapping=mapping,
         limits=limits,
         defaults=defaults,
-        blank_is_unset=kind in {"csv", "tsv"},
-        nan_is_null=kind == "parquet",
+        kind=kind,
         literal_words=literal_words,
+        met=met,
     )
     number = 0
     with contextlib.ExitStack() as stack:

@@ -7,7 +7,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from imagemill.scheduler_jobs.manifest import columns, values
+from imagemill.scheduler_jobs.manifest.column_report import MetColumns
 from imagemill.scheduler_jobs.manifest.combined import COMBINED
+from imagemill.scheduler_jobs.manifest.fields import KEY, PROMPT
 from imagemill.scheduler_jobs.manifest.foreign_names import asks_for_nothing, folded
 from imagemill.scheduler_jobs.manifest.formats.parquet import without_nan
 from imagemill.scheduler_jobs.manifest.limits import Limits
@@ -44,9 +46,9 @@ class ManifestRow:
 class RowReader:
     """Turns raw rows of one file into manifest rows or problems.
 
-    With `blank_is_unset` (CSV, TSV), an empty cell means that the value is not set; in JSON an
-    empty text is a value. With `nan_is_null` (Parquet), a NaN in an extra becomes null. With
-    `literal_words`, `nan` and similar words are texts.
+    `kind` is the file's format: an empty cell of CSV and TSV says nothing, where in JSON an empty
+    text is a value, and a NaN in an extra of Parquet is nothing. With `literal_words`, `nan` and
+    its like are texts. `met` hears what becomes of the columns.
     """
 
     def __init__(
@@ -56,19 +58,21 @@ class RowReader:
         mapping: Mapping[str, str],
         limits: Limits,
         defaults: Parameters,
-        blank_is_unset: bool = False,
-        nan_is_null: bool = False,
+        kind: str,
         literal_words: bool = False,
+        met: MetColumns | None = None,
     ) -> None:
         self._file = file
         self._mapping = mapping
         self.limits = limits
         self._defaults = defaults
-        self._blank_is_unset = blank_is_unset
-        self._nan_is_null = nan_is_null
+        self._blank_is_unset = kind in {"csv", "tsv"}
+        self._nan_is_null = kind == "parquet"
         self._literal_words = literal_words
+        self._met = met or MetColumns()
         self._layouts: dict[tuple[str, ...], columns.Layout] = {}
         self._unmatched = set(mapping)
+        self._bad_header: Broken | None = None
 
     def check_header(self, names: tuple[str, ...], line: int | None) -> None:
         """Raise `Broken` for a table whose rows can't be read."""
@@ -78,7 +82,9 @@ class RowReader:
         try:
             self.layout(names)
         except BadValue as bad:
-            raise Broken(bad.found, bad.allowed, line=line, column="header") from None
+            self._bad_header = Broken(bad.found, bad.allowed, line=line, column="header")
+            if names not in self._layouts:
+                raise self._bad_header from None
 
     def check_mapping(self) -> None:
         """Raise `Broken` if a `--map` or `--extra` named no column of any row."""
@@ -91,6 +97,7 @@ class RowReader:
         if layout is None:
             self._match(names)
             layout = columns.lay_out(names, self._mapping)
+            self._met.meet(names, layout)
             # Every row of JSON Lines may have other keys, so only some layouts are kept.
             if len(self._layouts) < _KNOWN_LAYOUTS:
                 self._layouts[names] = layout
@@ -109,15 +116,21 @@ class RowReader:
         return Broken(f"{option} names {shown(column)}, which is no column", allowed, **where)
 
     def read(self, raw: RawRow | BadRow) -> Iterator[ManifestRow | Problem]:
-        """The row, or all of its problems."""
+        """The row, or every problem that it has; `Broken` if the header was refused."""
+        if self._bad_header is not None:
+            # Told only now, so that `plan` can show a value of each column that was refused.
+            self._met.look(raw.cells if isinstance(raw, RawRow) else {})
+            raise self._bad_header
         if isinstance(raw, BadRow):
             yield self._problem(raw, raw.column, raw.found, raw.allowed)
             return
         try:
             layout = self.layout(tuple(raw.cells))
         except BadValue as bad:
+            self._met.look(raw.cells)
             yield self._problem(raw, None, bad.found, bad.allowed)
             return
+        self._met.look(raw.cells)
         problems: list[Problem] = []
         fields = {
             field: raw.cells[column]
@@ -125,10 +138,15 @@ class RowReader:
             if raw.cells[column] is not None
             and not (self._blank_is_unset and raw.cells[column] == "")
         }
-        prompt = self._prompt(raw, layout, fields.pop(columns.PROMPT, None), problems)
-        key = self._key(raw, layout, fields.pop(columns.KEY, None), problems)
+        not_numbers = {
+            layout.fields[field]: fields.pop(field)
+            for field in layout.by_value
+            if field in fields and not values.is_number(fields[field])
+        }
+        prompt = self._prompt(raw, layout, fields.pop(PROMPT, None), problems)
+        key = self._key(raw, layout, fields.pop(KEY, None), problems)
         parameters = self._parameters(raw, layout, fields, problems)
-        extras = self._extras(raw, layout, problems)
+        extras = self._extras(raw, layout, not_numbers, problems)
         if problems:
             yield from problems
             return
@@ -163,7 +181,7 @@ class RowReader:
                 values.check_not_missing(text)
             return values.text(text, most_bytes=self.limits.max_prompt_bytes, empty=False)
         except BadValue as bad:
-            column = layout.fields[columns.PROMPT]
+            column = layout.fields[PROMPT]
             problems.append(self._problem(raw, column, bad.found, bad.allowed))
             return ""
 
@@ -173,7 +191,7 @@ class RowReader:
         try:
             return values.key(value)
         except BadValue as bad:
-            column = layout.fields[columns.KEY]
+            column = layout.fields[KEY]
             problems.append(self._problem(raw, column, bad.found, bad.allowed))
             return None
 
@@ -214,12 +232,18 @@ class RowReader:
         return _NOTHING
 
     def _extras(
-        self, raw: RawRow, layout: columns.Layout, problems: list[Problem]
+        self,
+        raw: RawRow,
+        layout: columns.Layout,
+        not_numbers: Mapping[str, JSON],
+        problems: list[Problem],
     ) -> dict[str, JSON]:
         extras: dict[str, JSON] = {}
         if layout.foreign:
             self._check_foreign(raw, layout, problems)
-        for column in layout.extras:
+        for column in not_numbers:
+            self._met.keep(column)
+        for column in (*layout.extras, *not_numbers):
             value = raw.cells[column]
             if self._nan_is_null:
                 value = without_nan(value)
@@ -239,6 +263,7 @@ class RowReader:
                 found = f"{shown(value)}, a setting that imagemill does not have"
                 allowed = f"--extra {columns.quoted(column)} keeps it as it stands, without effect"
                 problems.append(self._problem(raw, column, found, allowed))
+                self._met.refuse(column)
 
 
 def bad_fields(error: ValidationError) -> Iterator[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from imagemill.db.sampler_options import option_problem
-from imagemill.db.samplers import SAMPLERS, find_sampler
+from imagemill.db.samplers import SAMPLERS, absent_sampler, find_sampler
 from imagemill.db.seeds import DERIVE, SEED_LIMIT
 from imagemill.scheduler_jobs.manifest.problems import BadValue, shown
 
@@ -106,6 +106,13 @@ def number(
     return found
 
 
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, or a text of one; true and false are none."""
+    if isinstance(value, str):
+        return _NUMBER.fullmatch(value.strip()) is not None
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def side(value: Any, *, most_pixels: int | None = None) -> int:
     """A side of a picture in pixels; `most_pixels` bounds the whole picture."""
     most = None if most_pixels is None else most_pixels // SIZE_STEP
@@ -174,6 +181,11 @@ def name(value: Any) -> str:
     return found
 
 
+def model(value: Any) -> str:
+    """A model's name; InvokeAI writes an object that holds it."""
+    return name(value.get("name") if isinstance(value, Mapping) else value)
+
+
 def key(value: Any) -> str | None:
     """A row's `id` as text; None if it is missing or empty. `1.0` and `"1.0"` become `1`."""
     if value is None or value == "":
@@ -212,7 +224,14 @@ def sampler(value: Any) -> str:
     """A sampler's canonical name, from any of its names."""
     found = find_sampler(value) if isinstance(value, str) else None
     if found is None:
-        raise BadValue(shown(value), _closest_sampler(value))
+        absent = absent_sampler(value) if isinstance(value, str) else None
+        if absent is None:
+            raise BadValue(shown(value), _closest_sampler(value))
+        near = f"{absent[1]} is the nearest; " if absent[1] else ""
+        raise BadValue(
+            f"{shown(value)}, a sampler that imagemill does not have",
+            f"{near}imagemill samplers lists those that it has",
+        )
     return found.name
 
 

@@ -12,7 +12,14 @@ from imagemill.db.seeds import prompt_hash
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.scheduler_jobs.expansion import Expansion, Templates, expand, parse_grid
-from imagemill.scheduler_jobs.manifest import Limits, ManifestRow, Problem, Source, read_manifest
+from imagemill.scheduler_jobs.manifest import (
+    Limits,
+    ManifestRow,
+    MetColumns,
+    Problem,
+    Source,
+    read_manifest,
+)
 from imagemill.scheduler_jobs.manifest.problems import shown
 from imagemill.scheduler_jobs.submit.foreign_syntax import (
     WAYS_OUT,
@@ -162,15 +169,20 @@ class Keys:
 
 
 def plan_rows(
-    request: SubmissionRequest, source: Source, settings: Settings, *, keep_inputs: bool = False
+    request: SubmissionRequest,
+    source: Source,
+    settings: Settings,
+    *,
+    keep_inputs: bool = False,
+    met: MetColumns | None = None,
 ) -> Iterator[PlannedRow | RefusedRow]:
     """Every row of the manifest, in order, planned or with all its problems.
 
-    `keep_inputs` puts init images and masks into the store.
+    `keep_inputs` puts init images and masks into the store. `met` hears of every column.
     """
     limits = Limits.from_settings(settings)
     with closing(Occurrences()) as drawn:
-        yield from _planned(request, source, settings, limits, drawn, keep_inputs=keep_inputs)
+        yield from _planned(request, source, settings, limits, drawn, met, keep_inputs=keep_inputs)
 
 
 def _planned(
@@ -179,6 +191,7 @@ def _planned(
     settings: Settings,
     limits: Limits,
     drawn: Occurrences,
+    met: MetColumns | None,
     *,
     keep_inputs: bool,
 ) -> Iterator[PlannedRow | RefusedRow]:
@@ -209,6 +222,7 @@ def _planned(
         format=request.format,
         defaults=request.defaults,
         literal_words=request.literal_words,
+        met=met,
     )
     for (number, line), items in groupby(found, key=_place):
         problems: list[Problem] = []

@@ -6,7 +6,8 @@ here, before anything is queued. The only I/O is to read each model's configurat
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
@@ -31,6 +32,9 @@ REFINER_START = 0.8
 
 MAX_WINDOWS = 8
 """The most windows of a prompt. Attention grows with them; the rest is cut, as the image says."""
+
+
+_SPEC_FIELDS = frozenset(field.name for field in fields(ImageSpec)) - {"seed"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,8 +67,9 @@ class PlannedCell:
     def specs(self, *, job_seed: int, occurrence: int) -> Iterator[ImageSpec]:
         """The row's images, in the order of their samples."""
         key = row_key(seed_base(self.row), occurrence)
+        shared = self._shared_by_samples()
         for sample in range(self.parameters.count):
-            yield self._spec(self._seed(sample, job_seed=job_seed, key=key))
+            yield ImageSpec(**shared, seed=self._seed(sample, job_seed=job_seed, key=key))
 
     def _seed(self, sample: int, *, job_seed: int, key: str) -> int:
         given = self.parameters
@@ -76,6 +81,8 @@ class PlannedCell:
 
     def _strength(self, steps: int) -> float | None:
         """How much of an init image is drawn anew; a start step says the same in steps."""
+        if self.init_image is None:
+            return None
         if self.parameters.start_step is not None:
             return strength_for(steps=steps, start_step=self.parameters.start_step)
         return self.parameters.strength
@@ -95,39 +102,30 @@ class PlannedCell:
         prompts = (self.row.prompt, given.negative_prompt or "")
         return min(MAX_WINDOWS, max(window.windows(prompt) for prompt in prompts))
 
-    def _spec(self, seed: int) -> ImageSpec:
+    def _shared_by_samples(self) -> dict[str, Any]:
+        """The specification's fields but the seed."""
         given = self.parameters
         assert given.steps is not None
-        assert given.guidance_scale is not None
-        assert given.sampler is not None
         options = dict(given.sampler_options or {})
         if given.eta is not None:
             options["eta"] = given.eta
-        return ImageSpec(
-            model=self.model.entry.name,
-            weights_digest=self.model.weights_digest,
-            prompt=self.row.prompt,
-            negative_prompt=given.negative_prompt or "",
-            seed=seed,
-            width=self.width,
-            height=self.height,
-            steps=given.steps,
-            guidance_scale=given.guidance_scale,
-            sampler=given.sampler,
-            sampler_options=tuple(sorted(options.items())),
-            init_image=self.init_image,
-            mask=self.mask,
-            strength=self._strength(given.steps),
-            adapters=self.adapters,
-            clip_skip=given.clip_skip or 1,
-            guidance_rescale=given.guidance_rescale or 0.0,
-            long_prompts=given.long_prompts or "truncate",
-            windows=self._windows(given),
-            prompt_weighting=given.prompt_weighting or False,
-            refiner_start=self._refiner_start(),
-            format=given.format or "png",
-            quality=given.quality,
-        )
+        settled: dict[str, Any] = {
+            "model": self.model.entry.name,
+            "weights_digest": self.model.weights_digest,
+            "prompt": self.row.prompt,
+            "width": self.width,
+            "height": self.height,
+            "sampler_options": tuple(sorted(options.items())),
+            "init_image": self.init_image,
+            "mask": self.mask,
+            "strength": self._strength(given.steps),
+            "adapters": self.adapters,
+            "windows": self._windows(given),
+            "refiner_start": self._refiner_start(),
+        }
+        # Every other field of the specification is the parameter of the same name.
+        own = {name: value for name, value in given.settings().items() if name in _SPEC_FIELDS}
+        return own | settled
 
 
 class Planner:
@@ -297,8 +295,9 @@ def _check_pictures(model: PlannedModel, given: Parameters) -> None:
     if model.facts.inpainting and given.mask is None:
         allowed = f"an init image and a mask: {model.entry.name} is for inpainting"
         raise _Refused("mask", "none", allowed)
-    for column in ("strength", "start_step"):
-        if getattr(given, column) is not None and given.init_image is None:
+    # All strength is what a picture from nothing takes: ComfyUI writes `denoise` 1 for every one.
+    for column, idle in (("strength", 1), ("start_step", None)):
+        if getattr(given, column) not in (None, idle) and given.init_image is None:
             raise _Refused(column, "no init_image", "an init image beside it")
     if given.start_step is not None and given.start_step >= (given.steps or 0):
         allowed = f"less than the {given.steps} steps"

@@ -27,7 +27,7 @@ from imagemill.db.specs import canonical_json, sha256_of
 from imagemill.db.states import JobState
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
-from imagemill.scheduler_jobs.manifest import Problem, Source
+from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem, Source
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts, ForeignRows
 from imagemill.scheduler_jobs.submit.loader import Loading
 from imagemill.scheduler_jobs.submit.occurrences import Occurrences
@@ -73,13 +73,17 @@ class Plan:
     long_prompts: int
     long_prompt_rows: tuple[tuple[int, str], ...]
     foreign_syntax: tuple[ForeignRows, ...]
+    columns: tuple[ColumnReport, ...]
     reused: int | None
     seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submission:
-    """What submitting did. `created` is False where the job was there already."""
+    """What submitting did. `created` is False where the job was there already.
+
+    `columns` is empty where no row was read, because the job was loaded before.
+    """
 
     job_id: int
     job_name: str
@@ -91,6 +95,7 @@ class Submission:
     bad_rows: int
     problems: tuple[Problem, ...]
     foreign_syntax: tuple[ForeignRows, ...]
+    columns: tuple[ColumnReport, ...]
     nothing_to_do: bool
 
 
@@ -101,12 +106,12 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     """
     started = time.monotonic()
     groups: Counter[tuple[str, int, int, bool]] = Counter()
-    findings, foreign = Findings(), ForeignCounts()
+    findings, foreign, met = Findings(), ForeignCounts(), MetColumns()
     long_rows: list[tuple[int, str]] = []
     rows = long_prompts = reused = 0
     with request.open(settings) as source, closing(Occurrences()) as seen:
         keys = Keys(seen.add)
-        for chunk in chunks(plan_rows(request, source, settings)):
+        for chunk in chunks(plan_rows(request, source, settings, met=met)):
             requests: list[str] = []
             for row in keys.checked(chunk, source.name):
                 if isinstance(row, RefusedRow):
@@ -139,6 +144,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
         long_prompts=long_prompts,
         long_prompt_rows=tuple(long_rows),
         foreign_syntax=foreign.found(),
+        columns=met.found(),
         reused=None if database is None else reused,
         seconds=time.monotonic() - started,
     )
@@ -164,9 +170,11 @@ def submit(
         new = _new_job(request, source, settings)
         job, created = database.run(lambda session: jobs.find_or_create(session, new))
         loading = Loading(job.id, request, database, source.name)
+        met = MetColumns()
         if job.state == JobState.LOADING:
+            rows = plan_rows(request, source, settings, keep_inputs=True, met=met)
             try:
-                for chunk in chunks(plan_rows(request, source, settings, keep_inputs=True)):
+                for chunk in chunks(rows):
                     loading.add(chunk)
                     if progress is not None:
                         progress(loading.rows)
@@ -180,7 +188,7 @@ def submit(
                     loading.reject()
                 database.run(lambda session: jobs.open_job(session, job.id))
                 _wake(settings, request.route)
-    return _submission(database, job.id, created=created, loading=loading)
+    return _submission(database, job.id, loading, met, created=created)
 
 
 def _is_loaded(database: Database, job_id: int) -> bool:
@@ -234,7 +242,9 @@ def _expansion_identity(request: SubmissionRequest) -> dict[str, object] | None:
     }
 
 
-def _submission(database: Database, job_id: int, *, created: bool, loading: Loading) -> Submission:
+def _submission(
+    database: Database, job_id: int, loading: Loading, met: MetColumns, *, created: bool
+) -> Submission:
     with database.reading() as session:
         job = session.get_one(Job, job_id)
         counts = count_images(session, [job_id])[job_id]
@@ -249,6 +259,7 @@ def _submission(database: Database, job_id: int, *, created: bool, loading: Load
         bad_rows=job.bad_rows,
         problems=tuple(loading.findings.problems),
         foreign_syntax=loading.foreign.found(),
+        columns=met.found(),
         nothing_to_do=counts.pending == 0,
     )
 

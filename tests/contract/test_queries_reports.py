@@ -1,13 +1,15 @@
 """Reports say the same on SQLite and on PostgreSQL."""
 
 import pytest
+from sqlalchemy import text
 
 from imagemill.db.errors import UnknownImage
-from imagemill.db.queries import image_reports, reports, shifts
+from imagemill.db.queries import image_reports, jobs, reports, shifts
 from imagemill.db.queries.image_reports import ImageFilter
+from imagemill.db.queries.jobs import NewJob
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import ImageState, JobState, Outcome
-from tests.helpers.mill import REFUSED, spec
+from tests.helpers.mill import DIGEST, REFUSED, spec
 
 
 @pytest.fixture
@@ -179,6 +181,37 @@ def test_workers_that_work_or_were_seen_are_alive(read, mill):
 def test_images_are_filtered(read, worked, which, rows):
     found = read(image_reports.list_images, which, limit=10)
     assert [image.row for image in found] == rows
+
+
+@pytest.mark.parametrize("seed", [0, 2**63 - 1, 2**63, 2**64 - 1])
+def test_a_seed_is_the_same_wherever_it_is_read(read, mill, seed):
+    """In lists and filters, in the view, in a job, and in the specification that a worker gets."""
+    wanted = spec("a circle", seed=seed)
+    job = mill.load("job", [wanted, spec("a square", seed=5)])
+    assert [image.seed for image in mill.images(job)] == [seed, 5]
+    (found,) = read(image_reports.list_images, ImageFilter(seed=seed), limit=9)
+    assert (found.prompt, found.seed) == ("a circle", seed)
+    assert read(image_reports.find_image, found.id).specification["seed"] == seed
+    (claimed,) = mill.claim(mill.shift(), limit=1)
+    assert claimed.spec == wanted
+    with mill.database.reading() as session:
+        query = text("SELECT seed FROM dataset_images ORDER BY image_id")
+        assert [str(each) for each in session.scalars(query)] == [str(seed), "5"]
+
+
+@pytest.mark.parametrize("seed", [0, 2**64 - 1])
+def test_a_job_s_own_seed_is_kept(read, mill, seed):
+    new = NewJob(
+        name="job",
+        identity=DIGEST,
+        manifest="-",
+        manifest_sha256=DIGEST,
+        defaults={},
+        seed=seed,
+    )
+    job, _ = mill.database.run(lambda session: jobs.find_or_create(session, new))
+    (report,) = read(reports.list_jobs)
+    assert (report.id, report.seed) == (job.id, seed)
 
 
 def test_images_are_paged(read, worked):

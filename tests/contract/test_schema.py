@@ -4,19 +4,25 @@ import multiprocessing
 import re
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Connection, inspect, text
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from imagemill.db import schema
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, SchemaError
 from imagemill.db.queries import jobs
 from imagemill.db.schema import check_schema, head, migrate
 from imagemill.db.tables import Base
-from tests.helpers.mill import Mill
+from tests.helpers.mill import Mill, spec
+
+if TYPE_CHECKING:
+    from tests.helpers.servers.postgres import Postgres
 
 PROMISED = {
     *("image_id", "job_id", "job_name", "row_number", "sample_index", "state", "outcome"),
@@ -172,14 +178,66 @@ def test_a_newer_schema_that_changed_is_refused(database: Database, works_with: 
         check_schema(database)
 
 
-def test_an_older_schema_wants_a_migration(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = head()
-    monkeypatch.setattr("imagemill.db.schema.head", lambda: "9998")
-    line = rf"is at schema {before}, .* needs 9998; run `imagemill mig"
-    with pytest.raises(SchemaError, match=line):
+def at_revision(database: Database, revision: str) -> None:
+    """An empty database as the version left it whose newest migration this was."""
+    config = schema._config()
+    with database.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+
+
+def test_an_older_schema_wants_a_migration(database_url: str) -> None:
+    database = Database(database_url)
+    at_revision(database, "0001")
+    wanted = rf"is at schema 0001, .* needs {head()}; run `imagemill migrate`$"
+    with pytest.raises(SchemaError, match=wanted):
         check_schema(database)
+    database.close()
+
+
+def test_an_old_database_goes_on_with_its_images_and_takes_large_seeds(database_url: str) -> None:
+    """What was submitted before is read as it was, under its own request key."""
+    database = Database(database_url)
+    at_revision(database, "0001")
+    mill = Mill(database)
+    old = mill.load("old", [spec("old", seed=0), spec("old", seed=2**63 - 1)])
+    keys = [image.request_key for image in mill.images(old)]
+    migrate(database)
+    check_schema(database)
+    assert [image.request_key for image in mill.images(old)] == keys
+    mill.load("new", [spec("new", seed=2**63), spec("new", seed=2**64 - 1)])
+    claimed = mill.claim(mill.shift(), limit=9)
+    assert [each.problem for each in claimed] == [None] * len(claimed)
+    assert all(each.spec.request_key() == each.request_key for each in claimed)
+    seeds = [0, 2**63 - 1, 2**63, 2**64 - 1]
+    with database.reading() as session:
+        shown = session.scalars(text("SELECT seed FROM dataset_images ORDER BY image_id")).all()
+    assert [str(seed) for seed in shown] == [str(seed) for seed in seeds]
+    database.close()
+
+
+def test_whoever_read_the_view_reads_it_after_the_migration(
+    postgres_server: "Postgres",
+) -> None:
+    """Its grants are kept, and a view that somebody made of it goes on."""
+    url = postgres_server.create_database()
+    database = Database(url)
+    at_revision(database, "0001")
+    role = "reader_of_seeds"
+    with database.writing() as session:
+        session.execute(text(f"CREATE ROLE {role}"))
+        session.execute(text(f"GRANT SELECT ON dataset_images TO {role}"))
+        session.execute(text("CREATE VIEW theirs AS SELECT seed FROM dataset_images"))
+    migrate(database)
+    with database.writing() as session:
+        for view, may in (("dataset_images", True), ("images", False)):
+            question = text(f"SELECT has_table_privilege('{role}', '{view}', 'SELECT')")
+            assert session.scalar(question) is may
+        assert session.execute(text("SELECT * FROM theirs")).all() == []
+        session.execute(text(f"DROP OWNED BY {role}"))
+        session.execute(text(f"DROP ROLE {role}"))
+    database.close()
+    postgres_server.drop_database(url)
 
 
 def test_every_statement_of_the_schema_compiles_for_both() -> None:

@@ -4,7 +4,6 @@ import re
 import tomllib
 
 from imagemill.scheduler_jobs.manifest import Parameters, parameters_from_flags
-from imagemill.scheduler_jobs.manifest.columns import FIELDS, PROMPT_FALLBACKS
 from imagemill.scheduler_jobs.manifest.formats.detection import FORMATS, SUFFIXES
 from imagemill.scheduler_jobs.manifest.formats.text import (
     A1111_EXTRAS,
@@ -26,17 +25,6 @@ def rows_of_table(first_heading: str) -> dict[str, str]:
 
 def names(text: str) -> set[str]:
     return set(re.findall(r"`([^`]+)`", text))
-
-
-def test_every_field_and_every_synonym_is_documented() -> None:
-    documented: dict[str, set[str]] = {}
-    for fields, also_called in rows_of_table("field").items():
-        for field in names(fields):
-            documented[field] = names(also_called)
-    assert set(documented) == set(FIELDS)
-    for field, synonyms in FIELDS.items():
-        also = set(PROMPT_FALLBACKS) if field == "prompt" else set()
-        assert documented[field] == {*synonyms, *also}, field
 
 
 def test_every_format_and_suffix_is_documented() -> None:

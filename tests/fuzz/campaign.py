@@ -175,7 +175,7 @@ def _check(row: PlannedRow) -> None:
     stored.encode()
     for spec in islice(row.specs(0), _MOST_SPECS):
         assert len(spec.request_key()) == 64
-        assert 0 <= spec.seed < 2**63
+        assert 0 <= spec.seed < 2**64
         assert spec.width * spec.height <= 4096 * 4096
         assert 1 <= spec.steps <= 1000
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imagemill.scheduler_jobs.manifest.columns import FIELDS
+from imagemill.scheduler_jobs.manifest.fields import FIELDS
 
 MOST_ROWS = 60
 

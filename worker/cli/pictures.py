@@ -7,6 +7,7 @@ import click
 
 from imagemill.db.models.registry import load_registry
 from imagemill.db.samplers import find_sampler
+from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.settings import Settings
 from imagemill.worker.cli.output_files import check_place
 
@@ -28,7 +29,11 @@ from imagemill.worker.cli.output_files import check_place
     help="The step whose noise is added; 0 is the noisiest.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, metavar="N", help="The noise's seed."
+    "--seed",
+    type=click.IntRange(0, SEED_LIMIT - 1),
+    default=0,
+    metavar="N",
+    help="The noise's seed.",
 )
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Picture file."

@@ -77,7 +77,7 @@ class RenderLimits:
                 raise _over(where, size, self.max_prompt_bytes, "IMAGEMILL_MAX_PROMPT_BYTES")
         self._check_windows(spec.windows, longest)
         if not 0 <= spec.seed < SEED_LIMIT:
-            raise OverLimit(f"seed {spec.seed} is not in [0, 2**63)")
+            raise OverLimit(f"seed {spec.seed} is not in [0, 2**64)")
         if spec.sampler not in BY_NAME:
             raise OverLimit(f"no sampler is called {spec.sampler!r}")
 

@@ -21,9 +21,10 @@ def upgrade() -> None:
     )
     # Whoever changes the view next copies the text that it has today to this place.
     dialect = op.get_bind().dialect.name
+    view = dataset_images(dialect, seed="i.seed")
     if dialect == "sqlite":
         op.execute("DROP VIEW dataset_images")
-        op.execute(f"CREATE VIEW dataset_images AS {dataset_images(dialect)}")
+        op.execute(f"CREATE VIEW dataset_images AS {view}")
     else:
         # Replaced and not made anew: readers keep the rights that they were granted on it.
-        op.execute(f"CREATE OR REPLACE VIEW dataset_images AS {dataset_images(dialect)}")
+        op.execute(f"CREATE OR REPLACE VIEW dataset_images AS {view}")

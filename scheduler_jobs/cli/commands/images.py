@@ -18,6 +18,7 @@ from imagemill.db.queries.image_reports import (
 )
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.samplers import find_sampler
+from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.states import ImageState, Outcome
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
@@ -52,7 +53,13 @@ _OUTCOME, _MODEL, _SIZE = Column(title="OUTCOME"), Column(title="MODEL"), Column
 @click.option(
     "--guidance-scale", "--guidance", type=float, metavar="X", help="Only images of this guidance."
 )
-@click.option("--seed", type=int, callback=whole(0), metavar="N", help="Only images of this seed.")
+@click.option(
+    "--seed",
+    type=int,
+    callback=whole(0, SEED_LIMIT - 1),
+    metavar="N",
+    help="Only images of this seed.",
+)
 @click.option("--code", metavar="CODE", help="Only images whose last failure has this code.")
 @click.option(
     "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, metavar="N"

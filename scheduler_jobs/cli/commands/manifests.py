@@ -13,6 +13,7 @@ from imagemill.db.documents import document
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.column_table import print_columns, print_extras
 from imagemill.scheduler_jobs.cli.commands.sheets import warn_undrawn
 from imagemill.scheduler_jobs.cli.commands.submit_options import ManifestCommand, submission_options
 from imagemill.scheduler_jobs.cli.commands.watch import warn_unserved
@@ -167,6 +168,7 @@ def run(
                 "output": str(result.output),
                 "pictures": str(result.pictures.folder),
                 "foreign_syntax": result.foreign_syntax,
+                "columns": result.columns,
             }
         )
     else:
@@ -220,6 +222,7 @@ def _print_run(result: "RunResult", out: Path) -> None:
         )
     )
     warn_undrawn(result.undrawn)
+    print_extras(result.columns)
     _print_foreign(result.foreign_syntax)
     if result.pictures.taken:
         output.line(
@@ -256,6 +259,7 @@ def _print_plan(planned: Plan, request: SubmissionRequest) -> None:
             ("checked in", f"{planned.seconds:.1f} s"),
         )
     )
+    print_columns(planned.columns)
     if planned.groups:
         output.line()
         output.table(
@@ -311,6 +315,7 @@ def _print_submission(submission: Submission) -> None:
             f"{plural(submission.bad_rows, 'bad row')} skipped; "
             f"`imagemill errors {submission.job_id}` lists them"
         )
+    print_extras(submission.columns)
     _print_foreign(submission.foreign_syntax)
     output.line(f"`imagemill watch {submission.job_id}` follows it")
 

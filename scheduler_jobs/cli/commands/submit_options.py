@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 import click
 from click.core import ParameterSource
 
+from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.arguments import at_most, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation
@@ -22,6 +23,7 @@ from imagemill.scheduler_jobs.manifest import (
     parameters_from_toml,
 )
 from imagemill.scheduler_jobs.manifest.columns import EXTRA, check_mapping
+from imagemill.scheduler_jobs.manifest.fields import FIELDS, Flag
 from imagemill.scheduler_jobs.manifest.problems import Broken
 from imagemill.scheduler_jobs.submit.given_inputs import take_input
 from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
@@ -29,33 +31,8 @@ from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionR
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PARAMETER_FLAGS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
-    {
-        "model": ("--model", "NAME", "Model, by its registry name."),
-        "size": ("--size", "WxH", "Width and height in pixels, such as 512x768."),
-        "width": ("--width", "N", "Width in pixels."),
-        "height": ("--height", "N", "Height in pixels."),
-        "steps": ("--steps", "N", "Denoising steps."),
-        "guidance_scale": ("--guidance-scale", "X", "Guidance; 1 is none."),
-        "sampler": ("--sampler", "NAME", "Sampler; `imagemill samplers` lists them."),
-        "samples": ("--samples", "N", "Images of each row."),
-        "seeds": ("--seeds", "N,N,…", "One image of each row for each of these seeds."),
-        "negative_prompt": ("--negative-prompt", "TEXT", "What not to draw."),
-        "format": ("--image-format", "FORMAT", "png, jpeg or webp."),
-        "quality": ("--quality", "N", "1 to 100, for jpeg and webp."),
-        "init_image": ("--init-image", "FILE", "Start from this picture: a file, or image:37."),
-        "mask": ("--mask", "FILE", "Paint only where this picture is white."),
-        "strength": ("--strength", "X", "How much of the start picture to replace, 0 to 1."),
-        "start_step": ("--start-step", "N", "Start at this step instead of a strength."),
-        "clip_skip": ("--clip-skip", "N", "Use the text encoder's Nth last layer."),
-        "guidance_rescale": ("--guidance-rescale", "X", "Rescale guided noise, 0 to 1."),
-        "eta": ("--eta", "X", "Noise that DDIM adds, 0 to 1."),
-        "sampler_options": ("--sampler-options", "JSON", "More options of the sampler."),
-        "long_prompts": ("--long-prompts", "HOW", "truncate or chunk."),
-        "prompt_weighting": ("--prompt-weighting", "BOOL", "Read (word:1.2) as a weight."),
-        "adapters": ("--adapters", "NAME:X,…", "LoRA adapters and their weights."),
-        "refiner_start": ("--refiner-start", "X", "Where the refiner goes on; 1 leaves it out."),
-    }
+PARAMETER_FLAGS: Mapping[str, Flag] = MappingProxyType(
+    {name: about.flag for name, about in FIELDS.items() if about.flag is not None}
 )
 """A flag for every field of `Parameters` except `seed`: `--seed` is the job's seed, from which rows
 derive theirs."""
@@ -100,7 +77,7 @@ _JOB_OPTIONS = (
         "--seed",
         "job_seed",
         type=int,
-        callback=whole(0),
+        callback=whole(0, SEED_LIMIT - 1),
         default=0,
         metavar="N",
         help="The job's seed; rows without a seed of their own derive theirs from it.",
@@ -205,8 +182,8 @@ def submission_options(
 def _parameter_options() -> Sequence[Callable[[Any], Any]]:
     # Values stay text here. `Parameters` reads cells, flags and files by the same rules.
     return tuple(
-        click.option(flag, _PREFIX + name, metavar=metavar, help=text)
-        for name, (flag, metavar, text) in PARAMETER_FLAGS.items()
+        click.option(flag.name, _PREFIX + name, metavar=flag.value, help=flag.help)
+        for name, flag in PARAMETER_FLAGS.items()
     )
 
 
@@ -247,7 +224,7 @@ def _inputs(flags: dict[str, Any], settings: Settings) -> dict[str, bytes]:
     inputs: dict[str, bytes] = {}
     for name in ("init_image", "mask"):
         if flags[name]:
-            flags[name], body = take_input(PARAMETER_FLAGS[name][0], flags[name], settings)
+            flags[name], body = take_input(PARAMETER_FLAGS[name].name, flags[name], settings)
             if body is not None:
                 inputs[flags[name]] = body
     return inputs

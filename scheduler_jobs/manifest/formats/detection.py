@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
 
-from imagemill.scheduler_jobs.manifest.columns import PROMPT, field_of
+from imagemill.scheduler_jobs.manifest.columns import field_of
 from imagemill.scheduler_jobs.manifest.compression import SUFFIXES as COMPRESSED
 from imagemill.scheduler_jobs.manifest.compression import compression_of
+from imagemill.scheduler_jobs.manifest.fields import PROMPT
 from imagemill.scheduler_jobs.manifest.formats import parquet
 from imagemill.scheduler_jobs.manifest.formats.dialects import (
     DELIMITERS,

@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from imagemill.scheduler_jobs.manifest.columns import PROMPT, PROMPT_FALLBACKS, field_of
+from imagemill.scheduler_jobs.manifest.columns import field_of
+from imagemill.scheduler_jobs.manifest.fields import PROMPT, PROMPT_FALLBACKS
 from imagemill.scheduler_jobs.manifest.foreign_names import folded
 from imagemill.scheduler_jobs.manifest.lines import Line
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown

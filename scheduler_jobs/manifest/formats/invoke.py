@@ -22,18 +22,6 @@ INVOKE_FIELDS: Mapping[str, str] = MappingProxyType(
         "I": "init_image",
     }
 )
-_SAMPLERS: Mapping[str, str] = MappingProxyType(
-    {
-        "k_euler": "euler",
-        "k_euler_a": "euler_a",
-        "k_lms": "lms",
-        "k_heun": "heun",
-        "k_dpm_2": "kdpm2",
-        "k_dpm_2_a": "kdpm2_a",
-        "k_dpmpp_2": "dpmpp_2m",
-        "plms": "pndm",
-    }
-)
 _SIGN = re.compile(r"\s-(?:[nsCWHSf]\s?[0-9.]+|[Am]\s?[a-z][a-z0-9_]+)(?=\s|$)")
 _OPTION = re.compile(r"\s-(?=[A-Za-z](?:[0-9.\s]|[a-z]|$))")
 _LETTER = re.compile(r"-([A-Za-z])(.*)", re.DOTALL)
@@ -81,5 +69,5 @@ def read_invoke(text: str) -> dict[str, JSON]:
             raise BadOption(f"-{name}", "an option without a value", "-n4")
         if field in cells:
             raise BadOption(f"-{name}", "an option given twice", "every option once")
-        cells[field] = _SAMPLERS.get(value, value) if field == "sampler" else value
+        cells[field] = value
     return cells

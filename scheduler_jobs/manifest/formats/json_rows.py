@@ -12,7 +12,7 @@ from io import BufferedReader
 from typing import Any, NoReturn
 
 from imagemill.db.logs import printable
-from imagemill.scheduler_jobs.manifest.columns import KEY, PROMPT
+from imagemill.scheduler_jobs.manifest.fields import KEY, PROMPT
 from imagemill.scheduler_jobs.manifest.foreign_names import folded
 from imagemill.scheduler_jobs.manifest.formats.batches import from_batch
 from imagemill.scheduler_jobs.manifest.lines import Line, not_utf8, without_bom

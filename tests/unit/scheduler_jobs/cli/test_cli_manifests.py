@@ -11,6 +11,7 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.scheduler_jobs.local import run as embedded_run
 from imagemill.scheduler_jobs.local.pictures import NamedPictures
 from imagemill.scheduler_jobs.local.run import RunResult
+from imagemill.scheduler_jobs.manifest import ColumnReport
 from imagemill.scheduler_jobs.submit import submission
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.submission import FIRST_TOKENS
@@ -253,6 +254,7 @@ def a_result(out: Path, **changes) -> RunResult:
         "contact_sheet": out / "contact-sheet.png",
         "pictures": NamedPictures(folder=out / "pictures", named=2, taken=0),
         "foreign_syntax": (),
+        "columns": (),
         "interrupted": False,
     }
     return RunResult(**{**values, **changes})
@@ -284,6 +286,7 @@ def test_run_ends_with_one_object_of_exactly_these_keys(
     assert list(json.loads(answer.out)) == [
         *("job_id", "job_name", "requested", "rendered", "reused", "done", "dead"),
         *("seconds", "images_per_second", "database", "output", "pictures", "foreign_syntax"),
+        "columns",
     ]
     request, settings, where = seen[0]
     assert where == out
@@ -330,6 +333,71 @@ def test_ctrl_c_is_answered_at_once_and_ends_the_run_cleanly(
     assert answer.code == 130
     assert "stopping" in answer.err
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_plan_shows_what_every_column_became(at_home, tmp_path):
+    file = tmp_path / "columns.jsonl"
+    file.write_text(
+        '{"Prompt": "a red circle", "n_iter": 2, "note": null, "size": "64x64"}\n'
+        '{"Prompt": "b", "n_iter": 1, "note": {"by": "me"}, "tiling": false}\n'
+    )
+    planned = at_home("plan", file)
+    assert planned.code == 0
+    table = planned.out.partition("\n\n")[2].partition("\n\n")[0]
+    assert [line.split(maxsplit=2) for line in table.splitlines()] == [
+        ["COLUMN", "BECOMES", "EXAMPLE"],
+        ["Prompt", "prompt", "a red circle"],
+        ["n_iter", "samples", "2"],
+        ["note", "extra", '{"by": "me"}'],
+        ["size", "width,", "height  64x64"],
+        ["tiling", "extra", "false"],
+    ]
+
+
+def test_plan_shows_refused_columns_with_an_example(at_home, tmp_path):
+    file = tmp_path / "refused.csv"
+    file.write_text("prompt,sd_seed\na red circle,7\n")
+    planned = at_home("plan", file)
+    assert planned.code == 2
+    assert "sd_seed  refused (like seed)  7" in planned.out.splitlines()
+    assert at_home("plan", file, "--json").json["columns"] == [
+        {"column": "prompt", "role": "field", "field": "prompt", "example": "a red circle"},
+        {"column": "sd_seed", "role": "refused", "field": "seed", "example": "7"},
+    ]
+    file.write_text("prompt,restore_faces\na red circle,true\n")
+    planned = at_home("plan", file)
+    assert "restore_faces  refused (not a setting here)  true" in planned.out.splitlines()
+
+
+def test_submit_names_the_extras_in_one_line(at_home, manifest, tmp_path):
+    assert "kept as 1 extra, without effect: Mood" in at_home("submit", manifest).out.splitlines()
+    assert "kept as" not in at_home("submit", manifest).out, "nothing was read"
+    many = tmp_path / "many.csv"
+    many.write_text("prompt," + ",".join(f"c{n}" for n in range(14)) + "\na" + ",x" * 14 + "\n")
+    named = ", ".join(f"c{n}" for n in range(12))
+    line = f"kept as 14 extras, without effect: {named} and 2 more"
+    assert line in at_home("submit", many).out.splitlines()
+    plain = tmp_path / "plain.txt"
+    plain.write_text("a red circle\n")
+    assert "COLUMN" not in at_home("plan", plain).out
+    answer = at_home("submit", plain, "--json")
+    assert [each["column"] for each in answer.json["columns"]] == ["prompt"]
+
+
+def test_run_names_the_extras_in_one_line(imagemill, manifest, tmp_path, pretended_run):
+    pretended_run(columns=(ColumnReport(column="Mood", role="extra", example="calm"),))
+    answer = imagemill("run", manifest, "--out", tmp_path / "out")
+    assert "kept as 1 extra, without effect: Mood" in answer.out.splitlines()
+
+
+def test_a_strength_of_one_without_a_picture_asks_for_nothing(at_home, mill, tmp_path):
+    """ComfyUI writes `denoise` 1 for every picture; the request is the one without it."""
+    file = tmp_path / "comfy.csv"
+    file.write_text("positive,denoise,seed\na red circle,1.0,7\na red circle,,7\n")
+    job = at_home("submit", file, "--json").json["job_id"]
+    assert len({image.request_key for image in mill.images(job)}) == 1
+    file.write_text("positive,denoise\na red circle,0.9\n")
+    assert "strength: no init_image" in at_home("plan", file).err
 
 
 MIDJOURNEY = DATA / "cases" / "midjourney.csv"

@@ -90,6 +90,50 @@ def test_a_float_above_2_53_is_no_seed() -> None:
     assert line.startswith("pd_nan_seed.parquet:1: seed: ")
 
 
+LARGEST = 2**64 - 1
+"""The largest seed that ComfyUI draws."""
+
+
+def test_comfyui_s_largest_seed_is_a_seed() -> None:
+    found = read(CASES / "seed_64.jsonl")
+    seeds = [None if isinstance(row, Problem) else row.parameters.seed for row in found]
+    assert seeds == [LARGEST, None, None, None, None]
+    assert problems(CASES / "seed_64.jsonl") == [
+        f"seed_64.jsonl:{row}: seed: {shown}; a whole number from 0 to {LARGEST}, "
+        "or -1 for a derived seed"
+        for row, shown in ((2, "-2"), (4, '""'), (5, '"random"'))
+    ]
+
+
+@pytest.mark.parametrize("seed", [2**53 + 1, 2**63 - 1, 2**63, LARGEST])
+def test_a_large_seed_is_exact_in_every_format(tmp_path: Path, seed: int) -> None:
+    texts = {
+        "rows.csv": f"prompt,seed\na cat,{seed}\n",
+        "rows.tsv": f"prompt\tseed\na cat\t{seed}\n",
+        "rows.jsonl": f'{{"prompt": "a cat", "seed": {seed}}}\n',
+        "text.jsonl": f'{{"prompt": "a cat", "seed": "{seed}"}}\n',
+        "rows.json": f'[{{"prompt": "a cat", "seed": {seed}}}]',
+        "a1111.txt": f'--prompt "a cat" --seed {seed}\n',
+        "kohya.txt": f"a cat --d {seed}\n",
+        "invoke.txt": f"a cat -S{seed}\n",
+    }
+    for name, content in texts.items():
+        (tmp_path / name).write_text(content)
+    table = pa.table({"prompt": ["a cat"], "seed": pa.array([seed], pa.uint64())})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    for file in tmp_path.iterdir():
+        (row,) = good_rows(file)
+        assert row.parameters.settings() == {"seed": seed}, file.name
+        assert row.extras == {}, file.name
+
+
+@pytest.mark.parametrize("text", ["18446744073709551616", "1.8446744073709552e19"])
+def test_a_seed_beyond_64_bits_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.csv").write_text(f"prompt,seed\na cat,{text}\n")
+    (line,) = problems(tmp_path / "rows.csv")
+    assert line.startswith("rows.csv:1: seed: ")
+
+
 def test_a_float_of_four_bytes_is_its_shortest_text() -> None:
     mapping = {"sampler": EXTRA}
     parquet = settings("diffusiondb.parquet", columns=mapping)

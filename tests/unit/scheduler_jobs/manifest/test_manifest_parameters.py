@@ -29,7 +29,7 @@ from tests.unit.manifests import LIMITS, good_rows, problems
         ("guidance_scale", "1e1", 10.0),
         ("guidance_scale", 7, 7.0),
         ("seed", "-1", -1),
-        ("seed", 2**63 - 1, 2**63 - 1),
+        ("seed", 2**64 - 1, 2**64 - 1),
         ("seeds", "1, 2;3 4", (1, 2, 3, 4)),
         ("seeds", "[1, 2]", (1, 2)),
         ("seeds", [5], (5,)),
@@ -121,11 +121,11 @@ def test_how_many_images() -> None:
 
 def test_rows_are_checked_together_with_the_layers_below(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text(f"prompt,seed,height\na cat,{2**63 - 2},\na dog,,4096\n")
+    path.write_text(f"prompt,seed,height\na cat,{2**64 - 2},\na dog,,4096\n")
     assert len(good_rows(path)) == 2
     defaults = Parameters(samples=4, width=8192)
     assert problems(path, defaults=defaults) == [
-        f"rows.csv:1: seed {2**63 - 2} and 4 samples; seed + samples up to {2**63}",
+        f"rows.csv:1: seed {2**64 - 2} and 4 samples; seed + samples up to {2**64}",
         "rows.csv:2: 8192x4096 = 33,554,432 pixels; at most 16,777,216 pixels",
     ]
 
