@@ -91,7 +91,7 @@ def test_what_is_missing_hides_no_other_model(imagemill, tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGEMILL_MODELS", str(registry))
     answer = imagemill("models", "--json")
     assert answer.code == 0, answer.err
-    problems = {model["name"]: model["problem"] for model in answer.json["models"]}
+    problems = {model["model"]: model["problem"] for model in answer.json["models"]}
     assert problems["shapes64"] is None
     assert problems["lucky"]
     (adapter,) = answer.json["adapters"]
