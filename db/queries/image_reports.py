@@ -180,7 +180,7 @@ def find_image(session: Session, image_id: int) -> ImageDetail:
         job_id=image.job_id,
         job_name=job_name,
         row=row.number,
-        key=_own_key(row.key_base),
+        key=own_key(row.key_base),
         line=row.line,
         sample=image.sample_index,
         state=image.state,
@@ -222,7 +222,7 @@ def _conditions(which: ImageFilter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _own_key(key_base: str | None) -> str | None:
+def own_key(key_base: str | None) -> str | None:
     """The `id` that a row has in its manifest."""
     if key_base is None or not key_base.startswith(OWN_KEY):
         return None
@@ -241,7 +241,7 @@ def _report(
         id=image.id,
         job_id=image.job_id,
         row=row,
-        key=_own_key(key_base),
+        key=own_key(key_base),
         sample=image.sample_index,
         state=image.state,
         outcome=image.outcome,

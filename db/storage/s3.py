@@ -13,25 +13,18 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from imagemill.db.errors import ObjectConflict, ObjectMissing, StorageError
 from imagemill.db.storage import StoredObject
 from imagemill.db.storage.keys import checked_key, is_key
 from imagemill.db.storage.probe import probe_name, try_out
+from imagemill.db.storage.s3_client import ATTEMPTS, READ_SECONDS, s3_client
 from imagemill.db.storage.s3_errors import error_code, http_status, s3_errors
 from imagemill.db.urls import without_password
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-CONNECT_SECONDS = 5
-READ_SECONDS = 30
-ATTEMPTS = 5
-CONNECTIONS = 32
-"""The connections that a client keeps open: at least one for each thread that uploads."""
 
 _TAKEN = 412
 _BUSY = 409
@@ -61,18 +54,8 @@ class S3Storage:
         self._endpoint_url = endpoint_url
         self._attempts = attempts
         self._conditional = True
-        self._config = Config(
-            signature_version="s3v4",
-            # Stores other than AWS rarely have a DNS name for each bucket.
-            s3={"addressing_style": "path" if endpoint_url else "auto"},
-            request_checksum_calculation=checksums,
-            response_checksum_validation=checksums,
-            connect_timeout=CONNECT_SECONDS,
-            read_timeout=read_seconds,
-            retries={"mode": "standard", "total_max_attempts": attempts},
-            max_pool_connections=CONNECTIONS,
-            tcp_keepalive=True,
-        )
+        self._checksums = checksums
+        self._read_seconds = read_seconds
         self._made: S3Client | None = None
         self._making = threading.Lock()
 
@@ -171,18 +154,13 @@ class S3Storage:
 
     @property
     def _client(self) -> "S3Client":
-        # boto3's default session is shared and not safe to use from several threads, so a session
-        # is made here. A client is safe.
         with self._making:
             if self._made is None:
-                session = boto3.Session()
-                # A store with its own endpoint accepts any region, but a signature needs one.
-                region = session.region_name or ("us-east-1" if self._endpoint_url else None)
-                self._made = session.client(
-                    "s3",
-                    config=self._config,
+                self._made = s3_client(
                     endpoint_url=self._endpoint_url,
-                    region_name=region,
+                    checksums=self._checksums,
+                    attempts=self._attempts,
+                    read_seconds=self._read_seconds,
                 )
             return self._made
 

@@ -21,7 +21,7 @@ GRANT INSERT, UPDATE ON shifts, workers TO imagemill_producer, imagemill_worker;
 GRANT INSERT, UPDATE ON store TO imagemill_producer, imagemill_worker;
 
 -- What was asked for comes from producers; they also settle jobs, fold counts, and sweep.
-GRANT INSERT, UPDATE ON models, groups, jobs TO imagemill_producer;
+GRANT INSERT, UPDATE ON models, groups, jobs, exports TO imagemill_producer;
 GRANT INSERT, UPDATE, DELETE ON rows, images TO imagemill_producer;
 GRANT UPDATE, DELETE ON tallies, objects TO imagemill_producer;
 

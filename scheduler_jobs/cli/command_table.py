@@ -61,6 +61,14 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     "Put a job's pictures on one page.",
                 ),
             ),
+            "Take away": (
+                (
+                    "export",
+                    f"{_CONTROL}.exports:export",
+                    "Write jobs' pictures in a layout that other tools read.",
+                ),
+                ("exports", f"{_CONTROL}.exports:exports", "List exports, newest first."),
+            ),
             "Steer": (
                 ("retry", f"{_CONTROL}.job_control:retry", "Render a job's dead images again."),
                 (

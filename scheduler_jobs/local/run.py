@@ -33,15 +33,15 @@ from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.dispatcher import ROUND_SECONDS, Dispatcher
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.folder import make_folder
-from imagemill.scheduler_jobs.local.picture_names import (
-    DEFAULT_TEMPLATE,
-    PictureNames,
-    check_columns,
-)
 from imagemill.scheduler_jobs.local.pictures import NamedPictures, name_pictures
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
 from imagemill.scheduler_jobs.manifest import ColumnReport, Source
 from imagemill.scheduler_jobs.pages.job_sheet import job_pages
+from imagemill.scheduler_jobs.picture_names import (
+    DEFAULT_TEMPLATE,
+    PictureNames,
+    check_columns,
+)
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest

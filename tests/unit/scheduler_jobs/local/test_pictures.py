@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from imagemill.db.errors import UsageError
 from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.scheduler_jobs.local import pictures
-from imagemill.scheduler_jobs.local.picture_names import PictureNames, check_columns
 from imagemill.scheduler_jobs.local.pictures import name_pictures
+from imagemill.scheduler_jobs.picture_names import PictureNames, check_columns
 from tests.helpers.mill import Mill
 
 IMAGE = ImageReport(

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from string import Formatter
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from imagemill.db.errors import UsageError
 from imagemill.db.queries.image_reports import ImageReport
@@ -24,18 +24,23 @@ _MOST_BYTES = 140
 
 _MOST_PARTS = 8
 _MARKS = "_.,=+-"
-_ROW, _ROW_DIGITS = "row", 4
+_ROW_DIGITS = 4
+
+_FORM = re.compile(r"0?[1-9]?[0-9]?(\.[0-9])?[dfg]?")
+"""How a number may be written: `03`, `.2f`."""
 
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
 """Names that Windows takes for a device, with any suffix."""
 
 
-def _suffix(image: ImageReport) -> str:
-    return "jpg" if image.format == "jpeg" else image.format
+def file_suffix(image_format: str) -> str:
+    """The suffix of a file in this format, without a dot."""
+    return "jpg" if image_format == "jpeg" else image_format
 
 
 _FIELDS: Mapping[str, Callable[[ImageReport], object]] = MappingProxyType(
     {
+        "row": lambda image: image.row,
         "key": lambda image: image.key or image.row,
         "sample": lambda image: image.sample,
         "image": lambda image: image.id,
@@ -49,12 +54,57 @@ _FIELDS: Mapping[str, Callable[[ImageReport], object]] = MappingProxyType(
         "guidance": lambda image: f"{image.guidance_scale:g}",
         "guidance_scale": lambda image: f"{image.guidance_scale:g}",
         "sampler": lambda image: image.sampler,
-        "prompt": lambda image: _slug(image.prompt, _PROMPT_CHARACTERS),
-        "negative_prompt": lambda image: _slug(image.negative_prompt, _PROMPT_CHARACTERS),
+        "prompt": lambda image: slug(image.prompt),
+        "negative_prompt": lambda image: slug(image.negative_prompt),
         "format": lambda image: image.format,
-        "ext": _suffix,
+        "ext": lambda image: file_suffix(image.format),
     }
 )
+
+
+class NameTemplate:
+    """A name with places: `{row}-{prompt}`, or with folders: `{model}/{seed:010}`.
+
+    A place may say how a number is written, as Python's format strings do.
+    """
+
+    def __init__(self, template: str, *, option: str) -> None:
+        """A `UsageError` says what is wrong with the template; it names the `option`."""
+        self._option = option
+        self._parts = [_pieces(part, template, option) for part in template.split("/")]
+        if len(self._parts) > _MOST_PARTS:
+            raise UsageError(f"{option}: at most {_MOST_PARTS - 1} folders; it has more")
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names in its places."""
+        return frozenset(
+            place.name for part in self._parts for _, place in part if place is not None
+        )
+
+    def stem(self, values: Mapping[str, object]) -> str:
+        """The name without a suffix, `/` between its parts. What has no value is `none`."""
+        return "/".join(_safe(self._filled(part, values)) for part in self._parts)
+
+    def _filled(
+        self, pieces: list[tuple[str, "_Place | None"]], values: Mapping[str, object]
+    ) -> str:
+        text = ""
+        for literal, place in pieces:
+            text += literal
+            if place is not None:
+                text += _plain(self._written(place, values.get(place.name)))
+        return text
+
+    def _written(self, place: "_Place", value: object) -> str:
+        if value is None:
+            return "none"
+        try:
+            return format(value, place.form)
+        except (TypeError, ValueError):
+            raise UsageError(
+                f"{self._option}: {{{place.name}:{place.form}}} can't write {str(value)[:40]!r}"
+            ) from None
 
 
 class PictureNames:
@@ -66,71 +116,61 @@ class PictureNames:
         Raises `UsageError` if the template can't be used.
         """
         self._digits = max(_ROW_DIGITS, len(str(rows)))
-        self._parts = [_pieces(part, template) for part in template.split("/")]
-        if len(self._parts) > _MOST_PARTS:
-            raise UsageError(f"--picture-name: at most {_MOST_PARTS - 1} folders; it has more")
+        self._template = NameTemplate(template, option="--picture-name")
         self._taken: set[str] = set()
 
     @property
     def columns(self) -> Collection[str]:
         """The names in the template that have to be columns of the manifest."""
-        names = {name for part in self._parts for _, name in part if name is not None}
-        return names - {_ROW, *_FIELDS}
+        return self._template.names - _FIELDS.keys()
 
     def name(self, image: ImageReport) -> str:
         """The image's path with its suffix, relative to the folder of pictures, with `/`."""
-        parts = [_safe(self._filled(part, image)) for part in self._parts]
-        suffix = f".{_suffix(image)}"
-        stem = "/".join(parts).removesuffix(suffix)
+        values = {**image.extras, **{name: value(image) for name, value in _FIELDS.items()}}
+        values["row"] = f"{image.row:0{self._digits}}"
+        suffix = f".{file_suffix(image.format)}"
+        stem = self._template.stem(values).removesuffix(suffix)
         name, number = f"{stem}{suffix}", 1
-        while _folded(name) in self._taken:
+        while folded(name) in self._taken:
             number += 1
             name = f"{stem}-{number}{suffix}"
-        self._taken.add(_folded(name))
+        self._taken.add(folded(name))
         return name
-
-    def _filled(self, pieces: list[tuple[str, str | None]], image: ImageReport) -> str:
-        text = ""
-        for literal, name in pieces:
-            text += literal
-            if name is not None:
-                text += _plain(self._value(name, image))
-        return text
-
-    def _value(self, name: str, image: ImageReport) -> str:
-        if name == _ROW:
-            return f"{image.row:0{self._digits}}"
-        if name in _FIELDS:
-            return str(_FIELDS[name](image))
-        found = image.extras.get(name)
-        return "none" if found is None else str(found)
 
 
 def check_columns(names: PictureNames, extras: Mapping[str, Any]) -> None:
     """Raise `UsageError` if the template names a column that no row has."""
     for name in sorted(set(names.columns) - set(extras)):
-        known = ", ".join([_ROW, *_FIELDS, *sorted(extras)])
+        known = ", ".join([*_FIELDS, *sorted(extras)])
         raise UsageError(f"--picture-name: nothing is called {{{name}}}; there are {known}")
 
 
-def _pieces(part: str, template: str) -> list[tuple[str, str | None]]:
+class _Place(NamedTuple):
+    name: str
+    form: str
+
+
+def _pieces(part: str, template: str, option: str) -> list[tuple[str, _Place | None]]:
     try:
         found = list(Formatter().parse(part))
     except ValueError as error:
-        raise UsageError(f"--picture-name {template!r}: {error}") from None
-    pieces = []
+        raise UsageError(f"{option} {template!r}: {error}") from None
+    pieces: list[tuple[str, _Place | None]] = []
     for literal, name, form, conversion in found:
-        if name is not None and (not name or form or conversion):
+        if name is None:
+            pieces.append((literal, None))
+            continue
+        if not name or conversion or not _FORM.fullmatch(form or ""):
             raise UsageError(
-                f"--picture-name {template!r}: a place is {{name}}, with nothing else in the braces"
+                f"{option} {template!r}: a place is {{name}} or, for a number, {{name:05}}"
             )
-        pieces.append((literal, name))
+        pieces.append((literal, _Place(name, form or "")))
     if not pieces:
-        raise UsageError(f"--picture-name {template!r}: a part of it is empty")
+        raise UsageError(f"{option} {template!r}: a part of it is empty")
     return pieces
 
 
-def _slug(text: str, length: int) -> str:
+def slug(text: str, length: int = _PROMPT_CHARACTERS) -> str:
     """A text in lower case, with `-` between its words, cut at the end of a word."""
     words = _only_letters(unicodedata.normalize("NFKC", text).lower(), "").strip("-")
     if len(words) <= length:
@@ -158,5 +198,6 @@ def _only_letters(text: str, marks: str) -> str:
     return re.sub("--+", "-", "".join(kept))
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """The name as a file system takes it that does not tell `A` from `a`."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())

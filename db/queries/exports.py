@@ -1,0 +1,74 @@
+"""The record of exports: which were made, of what, where to, and the digest of each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from imagemill.db.clock import now
+from imagemill.db.dataset_tables import ExportRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportReport:
+    """One export. `finished_at` is None for one that was interrupted, or still goes on."""
+
+    id: int
+    format: str
+    target: str
+    images: int
+    digest: str
+    document: dict[str, Any]
+    created_at: datetime
+    finished_at: datetime | None
+
+
+def record_export(session: Session, *, target: str, document: Mapping[str, Any]) -> int:
+    """Note that an export begins; the same one to the same place is one entry. Its id."""
+    found = session.scalar(
+        select(ExportRow.id).where(
+            ExportRow.target == target, ExportRow.digest == document["digest"]
+        )
+    )
+    if found is not None:
+        return found
+    row = ExportRow(
+        format=document["format"],
+        target=target,
+        images=document["images"],
+        digest=document["digest"],
+        document=dict(document),
+    )
+    session.add(row)
+    session.flush()
+    return row.id
+
+
+def finish_export(session: Session, export_id: int) -> None:
+    """Note that an export is complete; the first time counts."""
+    session.execute(
+        update(ExportRow)
+        .where(ExportRow.id == export_id, ExportRow.finished_at.is_(None))
+        .values(finished_at=now())
+    )
+
+
+def list_exports(session: Session, *, limit: int) -> Sequence[ExportReport]:
+    """Exports, newest first."""
+    rows = session.scalars(select(ExportRow).order_by(ExportRow.id.desc()).limit(limit))
+    return [
+        ExportReport(
+            id=row.id,
+            format=row.format,
+            target=row.target,
+            images=row.images,
+            digest=row.digest,
+            document=row.document,
+            created_at=row.created_at,
+            finished_at=row.finished_at,
+        )
+        for row in rows
+    ]

@@ -1,0 +1,178 @@
+"""`export` and `exports`: taking a job's pictures away, in the layouts that other tools read."""
+
+import click
+
+from imagemill.db.errors import UsageError
+from imagemill.db.queries.exports import list_exports
+from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.states import Outcome
+from imagemill.db.storage.factory import open_storage
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import Column, ago, plural
+from imagemill.scheduler_jobs.cli.progress import ProgressView
+from imagemill.scheduler_jobs.exports.export import ExportOptions
+from imagemill.scheduler_jobs.exports.formats import FORMATS
+from imagemill.scheduler_jobs.exports.pictures import read_form
+from imagemill.scheduler_jobs.exports.run import completed, run_export
+from imagemill.scheduler_jobs.exports.selection import Selection, read_splits
+from imagemill.scheduler_jobs.exports.target import open_target
+from imagemill.scheduler_jobs.exports.where import Condition
+
+_FORMAT_HELP = "; ".join(f"{name}: {layout.title}" for name, layout in FORMATS.items())
+
+
+@click.command()
+@pass_invocation
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...")
+@click.option(
+    "--format",
+    "export_format",
+    type=click.Choice(list(FORMATS)),
+    required=True,
+    help=f"The layout. {_FORMAT_HELP}.",
+)
+@click.option("--to", required=True, metavar="PLACE", help="A new folder, or s3://bucket/prefix.")
+@click.option("--where", metavar="CONDITION", help="Only these: \"steps > 20 and mood = 'calm'\".")
+@click.option(
+    "--outcome",
+    "outcomes",
+    type=click.Choice([outcome.value for outcome in Outcome]),
+    multiple=True,
+    default=[Outcome.OK.value],
+    show_default=True,
+    help="Which outcomes; may be given more than once.",
+)
+@click.option("--split", metavar="PARTS", help="Parts by prompt: train=0.9,test=0.1.")
+@click.option("--best", type=click.IntRange(1), metavar="N", help="Only so many of each row.")
+@click.option("--by", metavar="COLUMN", help="What --best goes by; the larger the better.")
+@click.option(
+    "--name", metavar="TEMPLATE", help="Names of files: {row_key}/{sample_index:03}-{seed}."
+)
+@click.option("--shard-size", type=click.IntRange(1), metavar="N", help="Images in a shard.")
+@click.option(
+    "--resize", type=click.IntRange(1, 16384), metavar="PIXELS", help="The longest side at most."
+)
+@click.option(
+    "--format-images", type=click.Choice(["png", "jpeg", "webp"]), help="Re-encode the pictures."
+)
+@click.option(
+    "--quality", type=click.IntRange(1, 100), metavar="N", help="Of JPEG and WebP; 95 if not given."
+)
+@click.option(
+    "--formulas", is_flag=True, help="Leave texts that a spreadsheet would run as they are."
+)
+@output.json_option
+def export(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by name
+    invocation: Invocation,
+    jobs: tuple[str, ...],
+    export_format: str,
+    to: str,
+    where: str | None,
+    outcomes: tuple[str, ...],
+    split: str | None,
+    best: int | None,
+    by: str | None,
+    name: str | None,
+    shard_size: int | None,
+    resize: int | None,
+    format_images: str | None,
+    quality: int | None,
+    formulas: bool,
+    as_json: bool,
+) -> None:
+    """Write jobs' pictures in a layout that other tools read.
+
+    Files are verified as they pass. An interrupted export goes on where it stopped when the same
+    command runs again, and gives the same bytes.
+
+    \b
+    Example:
+      imagemill export latest --format webdataset --to shards
+    """
+    if (best is None) != (by is None):
+        raise UsageError("--best N and --by COLUMN go together")
+    if where is not None:
+        Condition(where)
+    with invocation.reading() as session:
+        ids = [find_job(session, job).id for job in jobs]
+    selection = Selection(
+        jobs=list(dict.fromkeys(ids)),
+        outcomes=[Outcome(outcome) for outcome in outcomes],
+        where=where,
+        best=best,
+        by=by,
+        splits=() if split is None else read_splits(split),
+    )
+    options = ExportOptions(
+        form=read_form(resize, format_images, quality),
+        name=name,
+        shard_size=shard_size,
+        formulas=formulas,
+    )
+    completed(options, export_format, selection)
+    settings = invocation.settings
+    with ProgressView("export") as view:
+        result = run_export(
+            invocation.database,
+            open_storage(settings),
+            open_target(to, settings),
+            export_format=export_format,
+            selection=selection,
+            options=options,
+            progress=lambda done, total: view.update(Counts(done=done, ready=total - done)),
+        )
+    if as_json:
+        output.emit({"export": result})
+        return
+    again = ", already there" if result.repeated else ""
+    failed = f", {plural(result.failures, 'row')} without a picture" if result.failures else ""
+    images = plural(result.images, "image")
+    output.line(f"{result.target}: {images}{failed} as {export_format}{again}")
+
+
+@click.command()
+@pass_invocation
+@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, metavar="N")
+@output.json_option
+def exports(invocation: Invocation, limit: int, as_json: bool) -> None:
+    """List exports, newest first.
+
+    The digest of an export is the same wherever the same images were exported in the same way.
+
+    \b
+    Example:
+      imagemill exports
+    """
+    with invocation.reading() as session:
+        found = list_exports(session, limit=limit)
+    if as_json:
+        output.emit({"exports": found})
+        return
+    if not found:
+        output.line("no exports")
+        return
+    output.table(
+        (
+            Column(title="EXPORT", right=True),
+            Column(title="FORMAT"),
+            Column(title="IMAGES", right=True),
+            Column(title="STATE"),
+            Column(title="STARTED"),
+            Column(title="DIGEST"),
+            Column(title="TO", elastic=True),
+        ),
+        (
+            (
+                each.id,
+                each.format,
+                f"{each.images:,}",
+                "finished" if each.finished_at else "unfinished",
+                ago(each.created_at),
+                each.digest[:12],
+                each.target,
+            )
+            for each in found
+        ),
+    )

@@ -1,0 +1,283 @@
+"""One export: its plan, learnt from a first pass over the selection, and what writers need of it.
+
+The first pass counts, learns the columns, and refuses what the format can't hold, before a file
+is written. Its digest is taken over every value that can get into a file, so an interrupted export
+can be told from one of other images.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from imagemill.db.errors import UsageError
+from imagemill.db.storage import Storage
+from imagemill.scheduler_jobs.exports.columns import ExtraKinds, document_of
+from imagemill.scheduler_jobs.exports.pictures import (
+    Picture,
+    PictureForm,
+    known_picture,
+    read_picture,
+)
+from imagemill.scheduler_jobs.exports.selection import (
+    ExportImage,
+    Selection,
+    known_names,
+    select_images,
+    split_of,
+)
+from imagemill.scheduler_jobs.exports.target import Target
+from imagemill.scheduler_jobs.exports.where import Condition
+from imagemill.scheduler_jobs.picture_names import NameTemplate, file_suffix, folded, slug
+
+T = TypeVar("T")
+
+READERS = 4
+"""Threads that read pictures ahead of the writer."""
+
+AHEAD = 64
+"""Pictures that are read ahead: what an export holds in memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportOptions:
+    """How an export is written. Each format says which of these it takes.
+
+    `name` is a template for the names of files, `shard_size` the images in a shard. `formulas`
+    leaves texts in tables as they are, also where a spreadsheet would run them.
+    """
+
+    form: PictureForm
+    name: str | None = None
+    shard_size: int | None = None
+    formulas: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """The options as JSON, for records of the export."""
+        return {
+            "pictures": self.form.document(),
+            "name": self.name,
+            "shard_size": self.shard_size,
+            "formulas": self.formulas,
+        }
+
+
+@dataclass(kw_only=True, slots=True)
+class Plan:
+    """What the first pass found: how much there is, in which columns, and the digest of it all."""
+
+    images: int = 0
+    failures: int = 0
+    source_bytes: int = 0
+    digest: str = ""
+    extras: ExtraKinds = field(default_factory=ExtraKinds)
+    splits: Counter[str] = field(default_factory=Counter)
+    models: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By name and digest of the weights."""
+    samplers: Counter[str] = field(default_factory=Counter)
+    failure_codes: Counter[str] = field(default_factory=Counter)
+    """Why images have no picture, where the format keeps those."""
+
+
+class Export:
+    """What a writer gets: images in order, their pictures, names, and the place to write to."""
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        storage: Storage,
+        target: Target,
+        selection: Selection,
+        options: ExportOptions,
+        plan: Plan,
+        failures: bool,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._session = session
+        self._storage = storage
+        self._selection = selection
+        self._failures = failures
+        self._progress = progress
+        self.target = target
+        self.options = options
+        self.plan = plan
+        self.present = target.names()
+        """The files that an interrupted export of the same digest has left; each is whole."""
+        self._template = (
+            None if options.name is None else NameTemplate(options.name, option="--name")
+        )
+
+    @property
+    def split_names(self) -> Sequence[str]:
+        """The splits in order; one empty name where there are none."""
+        return [split.name for split in self._selection.splits] or [""]
+
+    @property
+    def shard_size(self) -> int:
+        """Images in a shard."""
+        assert self.options.shard_size is not None  # of every format with shards: see `run_export`
+        return self.options.shard_size
+
+    def images(self, split: str = "") -> Iterator[ExportImage]:
+        """The images of a split (of the whole export for an empty name), the same every time."""
+        found = select_images(self._session, self._selection, failures=self._failures)
+        if not split:
+            return found
+        splits = self._selection.splits
+        return (image for image in found if split_of(image, splits) == split)
+
+    def pictures(
+        self,
+        images: Iterable[ExportImage],
+        *,
+        is_known: Callable[[ExportImage], bool] = lambda _: False,
+    ) -> Iterator[tuple[ExportImage, Picture | None]]:
+        """Images with their pictures, in order, read ahead; None where there is no picture.
+
+        A picture that is known is not read: its `body` is empty.
+        """
+        form = self.options.form
+
+        def read(image: ExportImage) -> tuple[ExportImage, Picture | None]:
+            if not image.done:
+                return image, None
+            if is_known(image):
+                return image, known_picture(image, form)
+            return image, read_picture(self._storage, image, form)
+
+        source = iter(images)
+        with ThreadPoolExecutor(READERS, thread_name_prefix="export") as readers:
+            waiting = deque(readers.submit(read, image) for image in islice(source, AHEAD))
+            try:
+                while waiting:
+                    yield waiting.popleft().result()
+                    waiting.extend(readers.submit(read, image) for image in islice(source, 1))
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def stem(self, image: ExportImage) -> str:
+        """The name of an image's file without its suffix."""
+        assert self._template is not None  # of every format with names: see `run_export`
+        return stem_of(image, self._template, self.options.form)
+
+    def stem_in(self, folder: str) -> Callable[[ExportImage], str]:
+        """As `stem`, below a folder; an empty one is the export's own."""
+        return lambda image: f"{folder}/{self.stem(image)}" if folder else self.stem(image)
+
+    def advance(self, images: int = 1) -> None:
+        """Tell whoever watches that so many images are written."""
+        self._progress(images)
+
+
+def make_plan(
+    session: Session,
+    selection: Selection,
+    options: ExportOptions,
+    *,
+    failures: bool,
+    checked: Callable[[Iterator[ExportImage]], Iterator[ExportImage]] | None,
+) -> Plan:
+    """The first pass over the selection. A `UsageError` says what can't be exported so.
+
+    `checked` passes images through and raises for those that the format can't hold.
+    """
+    plan, digest = Plan(), hashlib.sha256()
+    names = _Names(options)
+    images = select_images(session, selection, failures=failures)
+    for image in images if checked is None else checked(images):
+        if image.done:
+            names.add(image)
+            plan.images += 1
+            plan.source_bytes += image["size_bytes"]
+            plan.models[image["model"], image["weights_digest"]] += 1
+            plan.samplers[image["sampler"]] += 1
+            if selection.splits:
+                plan.splits[split_of(image, selection.splits)] += 1
+        else:
+            plan.failures += 1
+            plan.failure_codes[image["error_code"]] += 1
+        plan.extras.see(image.extras)
+        digest.update(_canonical(document_of(image, None)))
+        digest.update(image["verbatim"].encode("utf-8", "surrogatepass"))
+    _check_names(selection, options, plan)
+    if not plan.images:
+        raise UsageError("no image is left to export: nothing is done yet, or --where takes none")
+    plan.digest = digest.hexdigest()
+    return plan
+
+
+def stem_of(image: ExportImage, template: NameTemplate, form: PictureForm) -> str:
+    """The name of an image's file without its suffix, by a template."""
+    key = image["row_key"] or image["row_number"]
+    values = {
+        **image.named,
+        "prompt": slug(image["prompt"]),
+        "negative_prompt": slug(image["negative_prompt"]),
+        "row": image["row_number"],
+        "key": key,
+        "row_key": key,
+        "sample": image["sample_index"],
+        "ext": file_suffix(form.format_of(image)),
+    }
+    return template.stem(values).removesuffix(f".{values['ext']}")
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items; the last may be shorter."""
+    source = iter(items)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
+class _Names:
+    """Finds two images with one name. The names lie in a file, so that memory stays flat."""
+
+    def __init__(self, options: ExportOptions) -> None:
+        self._form = options.form
+        self._template = None
+        if options.name is not None:
+            self._template = NameTemplate(options.name, option="--name")
+            self._seen = sqlite3.connect("")  # an empty name is a temporary file
+            self._seen.execute("CREATE TABLE seen (name TEXT PRIMARY KEY, image) WITHOUT ROWID")
+
+    def add(self, image: ExportImage) -> None:
+        if self._template is None:
+            return
+        name = stem_of(image, self._template, self._form)
+        added = self._seen.execute(
+            "INSERT OR IGNORE INTO seen VALUES (?, ?)", (folded(name), image["image_id"])
+        )
+        if not added.rowcount:
+            [other] = self._seen.execute("SELECT image FROM seen WHERE name = ?", [folded(name)])
+            raise UsageError(
+                f"--name: images {other[0]} and {image['image_id']} would both be called {name!r}; "
+                "add {image_id} or {sample_index} to the template"
+            )
+
+
+def _check_names(selection: Selection, options: ExportOptions, plan: Plan) -> None:
+    """A `UsageError` for a column that nothing has."""
+    asked = {"--where": Condition(selection.where).columns if selection.where else frozenset()}
+    asked["--by"] = frozenset([selection.by] if selection.by else [])
+    if options.name is not None:
+        asked["--name"] = NameTemplate(options.name, option="--name").names
+        asked["--name"] -= {"row", "key", "sample", "ext"}
+    known = known_names() | set(plan.extras.names)
+    for option, names in asked.items():
+        for name in sorted(names - known):
+            raise UsageError(
+                f"{option}: nothing is called {name!r}; there are {', '.join(sorted(known))}"
+            )
+
+
+def _canonical(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()

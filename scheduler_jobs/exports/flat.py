@@ -1,0 +1,51 @@
+"""`flat`: the pictures by name, with `metadata.csv` and `metadata.jsonl` beside them."""
+
+import csv
+import io
+import json
+from typing import Any
+
+from imagemill.scheduler_jobs.exports.columns import OWN, document_of, extra_name
+from imagemill.scheduler_jobs.exports.export import Export
+from imagemill.scheduler_jobs.exports.files import write_pictures
+
+NAME = "{row_number:06}-{sample_index:03}"
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a text begins that a spreadsheet takes for a formula.
+Source: https://owasp.org/www-community/attacks/CSV_Injection"""
+
+
+def write(export: Export) -> None:
+    """Write the pictures of each split, then its metadata."""
+    columns = ["file_name", *OWN, *map(extra_name, export.plan.extras.names)]
+    for split in export.split_names:
+        folder = f"{split}/" if split else ""
+        with (
+            export.target.create(f"{folder}metadata.csv") as table,
+            export.target.create(f"{folder}metadata.jsonl") as lines,
+        ):
+            text = io.TextIOWrapper(table, "utf-8", "backslashreplace", newline="")
+            rows = csv.DictWriter(text, columns, restval="")
+            rows.writeheader()
+            images = export.images(split)
+            for image, name, picture in write_pictures(export, images, export.stem_in(split)):
+                document = {
+                    "file_name": name.removeprefix(folder),
+                    **document_of(image, picture),
+                }
+                lines.write(json.dumps(document).encode() + b"\n")
+                rows.writerow(
+                    {key: _cell(value, export.options.formulas) for key, value in document.items()}
+                )
+            text.flush()
+            text.detach()  # the target closes the file
+
+
+def _cell(value: Any, formulas: bool) -> Any:
+    """A cell of the table. A text that looks like a formula gets a `'` before it."""
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    if isinstance(value, str) and value.startswith(_FORMULA) and not formulas:
+        return f"'{value}"
+    return value

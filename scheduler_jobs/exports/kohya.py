@@ -1,0 +1,18 @@
+"""`kohya`: a picture and its caption in a text file of the same name, as trainers read them.
+
+Source: https://github.com/kohya-ss/sd-scripts (docs/train_README-en.md, "caption files").
+"""
+
+from imagemill.scheduler_jobs.exports.export import Export
+from imagemill.scheduler_jobs.exports.files import write_pictures
+
+NAME = "{row_number:06}-{sample_index:03}"
+
+
+def write(export: Export) -> None:
+    """Write each picture and its caption."""
+    for split in export.split_names:
+        images = export.images(split)
+        for image, name, _ in write_pictures(export, images, export.stem_in(split)):
+            caption = image["prompt"].encode("utf-8", "backslashreplace")
+            export.target.write(f"{name.rpartition('.')[0]}.txt", caption)

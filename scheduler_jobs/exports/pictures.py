@@ -1,0 +1,140 @@
+"""The pictures of an export: read, verified against their SHA-256, and re-encoded if asked."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+
+from imagemill.db.errors import StorageError, UsageError
+from imagemill.db.storage import Storage
+from imagemill.scheduler_jobs.exports.selection import ExportImage
+from imagemill.scheduler_jobs.picture_names import file_suffix
+
+DEFAULT_QUALITY = 95
+_XMP = "XML:com.adobe.xmp"
+_EXIF, _USER_COMMENT = 0x8769, 0x9286
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PictureForm:
+    """How pictures are re-encoded; as they were rendered where nothing is set.
+
+    `size` is the longest side in pixels; a picture that is smaller stays as it is. `format` is
+    png, jpeg or webp, `quality` that of jpeg and webp (1 to 100).
+    """
+
+    size: int | None = None
+    format: str | None = None
+    quality: int = DEFAULT_QUALITY
+
+    def format_of(self, image: ExportImage) -> str:
+        """The format in which an image is exported."""
+        return self.format or str(image["format"])
+
+    def changes(self, image: ExportImage) -> bool:
+        """Whether the exported bytes are others than the stored ones."""
+        return self._shrinks(image) or self.format_of(image) != image["format"]
+
+    def extent(self, image: ExportImage) -> tuple[int, int]:
+        """Width and height of the exported picture, in pixels."""
+        width, height = image["width"], image["height"]
+        if not self._shrinks(image) or self.size is None:
+            return width, height
+        scale = self.size / max(width, height)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def document(self) -> dict[str, Any]:
+        """The form as JSON, for records of the export."""
+        return {"size": self.size, "format": self.format, "quality": self.quality}
+
+    def _shrinks(self, image: ExportImage) -> bool:
+        return self.size is not None and max(image["width"], image["height"]) > self.size
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A picture as it is exported: a whole file, its SHA-256, its size in pixels, its suffix."""
+
+    body: bytes
+    sha256: str
+    width: int
+    height: int
+    suffix: str
+
+
+def read_picture(storage: Storage, image: ExportImage, form: PictureForm) -> Picture:
+    """The image's picture from the store. A `StorageError` if its bytes are not the recorded ones.
+
+    Re-encoded copies keep the texts that say how the picture was made. The record from which the
+    original can be rendered again stays with the original: it names other pixels.
+    """
+    body = storage.get(image["object_key"])
+    sha256 = hashlib.sha256(body).hexdigest()
+    if sha256 != image["sha256"]:
+        raise StorageError(
+            f"image {image['image_id']}: {image['object_key']} in {storage.uri} is damaged: "
+            "its SHA-256 is not the recorded one; `imagemill verify` finds all that are"
+        )
+    width, height = form.extent(image)
+    if form.changes(image):
+        body = _encoded(body, (width, height), form.format_of(image), form.quality)
+        sha256 = hashlib.sha256(body).hexdigest()
+    suffix = file_suffix(form.format_of(image))
+    return Picture(body=body, sha256=sha256, width=width, height=height, suffix=suffix)
+
+
+def known_picture(image: ExportImage, form: PictureForm) -> Picture:
+    """What is known of an unchanged picture without reading it; its `body` is empty."""
+    width, height = form.extent(image)
+    suffix = file_suffix(form.format_of(image))
+    return Picture(body=b"", sha256=image["sha256"], width=width, height=height, suffix=suffix)
+
+
+def read_form(size: int | None, image_format: str | None, quality: int | None) -> PictureForm:
+    """The form that a command line asks for; a `UsageError` for options that do nothing."""
+    if quality is not None and image_format not in ("jpeg", "webp"):
+        raise UsageError("--quality: only --format-images jpeg or webp has one")
+    return PictureForm(size=size, format=image_format, quality=quality or DEFAULT_QUALITY)
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """A picture as a PNG file without any texts."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _encoded(body: bytes, extent: tuple[int, int], image_format: str, quality: int) -> bytes:
+    with Image.open(io.BytesIO(body)) as opened:
+        picture = opened.convert("RGB")
+        # Only now: a PNG's texts may stand behind its pixels.
+        texts, exif = dict(opened.info), opened.getexif()
+    if picture.size != extent:
+        picture = picture.resize(extent, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {}
+    if image_format == "png":
+        options["pnginfo"] = _png_texts(texts)
+    else:
+        options["quality"] = quality
+        xmp = texts.get("xmp") or texts.get(_XMP)
+        if xmp:
+            options["xmp"] = xmp if isinstance(xmp, bytes) else xmp.encode()
+    if "parameters" in texts and image_format != "png":
+        # Where A1111's readers look for it in formats that have no texts by name.
+        exif.get_ifd(_EXIF)[_USER_COMMENT] = b"UNICODE\0" + texts["parameters"].encode("utf-16-be")
+    # An Exif's length does not count what is in its inner directories.
+    if len(exif) or exif.get_ifd(_EXIF):
+        options["exif"] = exif.tobytes()
+    picture.save(buffer, image_format.upper(), **options)
+    return buffer.getvalue()
+
+
+def _png_texts(texts: dict[Any, Any]) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    for name in ("parameters", _XMP):
+        if isinstance(texts.get(name), str):
+            info.add_itxt(name, texts[name])
+    return info

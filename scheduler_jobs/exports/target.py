@@ -1,0 +1,190 @@
+"""Where an export is written: a folder, or a bucket below a prefix. Every file is whole or absent.
+
+Unlike a store, a target holds files under any readable name, and an export may be written over
+what is left of itself.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
+
+from botocore.exceptions import ClientError
+
+from imagemill.db.errors import StorageError, UsageError
+from imagemill.db.settings import Settings
+from imagemill.db.storage.s3_errors import error_code, s3_errors
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+UNFINISHED = ".unfinished-"
+"""How the names of files begin that are being written; nothing reads them."""
+
+_S3 = "s3://"
+
+
+class Target(Protocol):
+    """A place for the files of an export. Names are relative and use `/`."""
+
+    @property
+    def uri(self) -> str:
+        """The place as it was named."""
+
+    def names(self) -> frozenset[str]:
+        """Every file that is there now."""
+
+    def read(self, name: str) -> bytes | None:
+        """A whole file, None if there is none."""
+
+    def write(self, name: str, body: bytes) -> None:
+        """Write a file, in place of one that is there."""
+
+    def create(self, name: str) -> AbstractContextManager[BinaryIO]:
+        """A context manager that gives a binary file; the name holds it once the block ends.
+
+        If the block raises, the name stays as it was.
+        """
+
+
+def open_target(place: str, settings: Settings) -> Target:
+    """The target at a path or at `s3://bucket/prefix`. A folder is created with its first file."""
+    if not place.startswith(_S3):
+        if "://" in place:
+            raise UsageError(f"--to {place!r}: expected a folder, or s3://bucket/prefix")
+        return FolderTarget(Path(place).expanduser())
+    bucket, _, prefix = place.removeprefix(_S3).partition("/")
+    if not bucket:
+        raise UsageError(f"--to {place!r}: expected s3://bucket/prefix")
+    # boto3 takes a fifth of a second to import, which nobody with a folder should wait for.
+    from imagemill.db.storage.s3_client import s3_client  # noqa: PLC0415  # see above
+
+    client = s3_client(endpoint_url=settings.s3_endpoint_url, checksums=settings.s3_checksums)
+    return BucketTarget(client, bucket, prefix.strip("/"))
+
+
+class FolderTarget:
+    """Files below a local folder. A file gets its name by a rename, once it is complete."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+        self._made: set[str] = set()
+
+    @property
+    def uri(self) -> str:
+        """The folder's absolute path."""
+        return str(self._root)
+
+    def names(self) -> frozenset[str]:
+        """See `Target.names`."""
+        if self._root.exists() and not self._root.is_dir():
+            raise UsageError(f"--to {self._root}: not a folder")
+        found = set()
+        for folder, _, files in os.walk(self._root):
+            inside = os.path.relpath(folder, self._root)
+            found |= {
+                name if inside == "." else f"{inside}/{name}"
+                for name in files
+                if not name.startswith(UNFINISHED)
+            }
+        return frozenset(found)
+
+    def read(self, name: str) -> bytes | None:
+        """See `Target.read`."""
+        try:
+            return (self._root / name).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._failed("read", name, error) from error
+
+    def write(self, name: str, body: bytes) -> None:
+        """See `Target.write`."""
+        place = self._root / name
+        unfinished = place.with_name(f"{UNFINISHED}{os.getpid()}")
+        try:
+            self._make_folder(place.parent)
+            unfinished.write_bytes(body)
+            unfinished.replace(place)
+        except OSError as error:
+            unfinished.unlink(missing_ok=True)
+            raise self._failed("write", name, error) from error
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[BinaryIO]:
+        """See `Target.create`. The file is on the disk before it gets its name."""
+        place = self._root / name
+        # More than one file may be open in a folder, so each has a name of its own until then.
+        unfinished = place.with_name(f"{UNFINISHED}{place.name}"[:200])
+        try:
+            self._make_folder(place.parent)
+            with unfinished.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(place)
+        except OSError as error:
+            raise self._failed("write", name, error) from error
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _make_folder(self, folder: Path) -> None:
+        if str(folder) not in self._made:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._made.add(str(folder))
+
+    def _failed(self, action: str, name: str, error: OSError) -> StorageError:
+        return StorageError(f"can't {action} {name} in {self.uri}: {error.strerror or error}")
+
+
+class BucketTarget:
+    """Objects below a prefix of a bucket. An object appears whole, once its upload ends."""
+
+    def __init__(self, client: "S3Client", bucket: str, prefix: str) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+
+    @property
+    def uri(self) -> str:
+        """`s3://bucket/prefix`."""
+        return f"{_S3}{self._bucket}/{self._prefix}".rstrip("/")
+
+    def names(self) -> frozenset[str]:
+        """See `Target.names`."""
+        with s3_errors(self._bucket, f"list {self._prefix}"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._prefix
+            )
+            return frozenset(
+                item["Key"].removeprefix(self._prefix)
+                for page in pages
+                for item in page.get("Contents", ())
+            )
+
+    def read(self, name: str) -> bytes | None:
+        """See `Target.read`."""
+        with s3_errors(self._bucket, f"read {name}"):
+            try:
+                answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+                return answer["Body"].read()
+            except ClientError as error:
+                if error_code(error) in ("NoSuchKey", "404"):
+                    return None
+                raise
+
+    def write(self, name: str, body: bytes) -> None:
+        """See `Target.write`."""
+        with s3_errors(self._bucket, f"write {name}"):
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=body)
+
+    @contextmanager
+    def create(self, name: str) -> Iterator[BinaryIO]:
+        """See `Target.create`. The file is made locally and then uploaded, in parts if large."""
+        with tempfile.TemporaryFile(prefix="imagemill-export-") as file:
+            yield cast(BinaryIO, file)
+            file.seek(0)
+            with s3_errors(self._bucket, f"write {name}"):
+                self._client.upload_fileobj(file, self._bucket, self._prefix + name)

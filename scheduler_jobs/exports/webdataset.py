@@ -1,0 +1,103 @@
+"""`webdataset`: tar shards in the shape of img2dataset.
+
+A shard `00000.tar` holds `{key}.png`, `{key}.txt` (the prompt) and `{key}.json` (all columns) for
+each image; `00000.parquet` has a row an image, also for those that could not be rendered, and
+`00000_stats.json` counts them. A key is the shard's number and the place in it.
+Source: https://github.com/rom1504/img2dataset (writer.py, logger.py).
+"""
+
+import io
+import json
+import tarfile
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imagemill.scheduler_jobs.exports.columns import (
+    document_of,
+    parquet_schema,
+    parquet_table,
+    values_of,
+)
+from imagemill.scheduler_jobs.exports.export import Export, batched
+from imagemill.scheduler_jobs.exports.pictures import Picture
+from imagemill.scheduler_jobs.exports.selection import ExportImage
+
+SHARD_SIZE = 10_000
+SHARD_DIGITS = 5
+
+_KEY_COLUMNS = (
+    pa.field("key", pa.string()),
+    pa.field("status", pa.string()),
+)
+
+
+def write(export: Export) -> None:
+    """Write every shard that is not there yet."""
+    for split in export.split_names:
+        folder = f"{split}/" if split else ""
+        for number, images in enumerate(batched(export.images(split), export.shard_size)):
+            shard = f"{folder}{number:0{SHARD_DIGITS}}"
+            if {f"{shard}.tar", f"{shard}.parquet", f"{shard}_stats.json"} <= export.present:
+                export.advance(sum(image.done for image in images))
+            else:
+                _write_shard(export, shard, images)
+
+
+def _write_shard(export: Export, shard: str, images: list[ExportImage]) -> None:
+    number = shard.rpartition("/")[2]
+    digits = max(4, len(str(export.shard_size - 1)))
+    rows = []
+    with (
+        export.target.create(f"{shard}.tar") as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for place, (image, picture) in enumerate(export.pictures(images)):
+            key = f"{number}{place:0{digits}}"
+            if picture is not None:
+                _add_image(tar, key, image, picture)
+                export.advance()
+            rows.append(_row(key, image, picture))
+    with export.target.create(f"{shard}.parquet") as file:
+        schema = parquet_schema(export.plan.extras, before=_KEY_COLUMNS)
+        pq.write_table(parquet_table(rows, schema), file, compression="zstd")
+    export.target.write(f"{shard}_stats.json", _stats(images))
+
+
+def _add_image(tar: tarfile.TarFile, key: str, image: ExportImage, picture: Picture) -> None:
+    """The members of one image; all share the key, which is how readers put them together."""
+    document = {"key": key, "status": "success", **document_of(image, picture)}
+    members = {
+        picture.suffix: picture.body,
+        "txt": image["prompt"].encode("utf-8", "surrogatepass"),
+        "json": json.dumps(document, ensure_ascii=True).encode(),
+    }
+    for suffix, body in members.items():
+        info = tarfile.TarInfo(f"{key}.{suffix}")
+        info.size = len(body)
+        tar.addfile(info, io.BytesIO(body))
+
+
+def _row(key: str, image: ExportImage, picture: Picture | None) -> dict[str, Any]:
+    status = "failed_to_render" if picture is None else "success"
+    return {"key": key, "status": status, **values_of(image, picture)}
+
+
+def _stats(images: list[ExportImage]) -> bytes:
+    """img2dataset's counts. Its times are those of the rendering: ours would differ every time."""
+    times: list[datetime] = [image["created_at"] for image in images if image.done]
+    statuses = Counter("success" if image.done else str(image["error_code"]) for image in images)
+    stats = {
+        "count": len(images),
+        "successes": statuses["success"],
+        "failed_to_download": len(images) - statuses["success"],
+        "failed_to_resize": 0,
+        "start_time": min(times).timestamp() if times else None,
+        "end_time": max(times).timestamp() if times else None,
+        "duration": (max(times) - min(times)).total_seconds() if times else 0.0,
+        "status_dict": dict(sorted(statuses.items())),
+    }
+    return json.dumps(stats, indent=2).encode()

@@ -1,0 +1,213 @@
+"""`--where`: a condition in SQL's words, parsed and then tried on each image. It is never run.
+
+`clip_score > 0.3 and category = 'Animals'`: columns, text, numbers, comparisons, `in`, `between`,
+`like`, `is null`, `and`, `or`, `not`. As in SQL, a comparison with a missing value is unknown, and
+only images whose condition is true are taken. Trying it here rather than in the database gives
+the same answer on SQLite and Postgres, whose JSON values compare in different ways.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import sqlglot
+from sqlglot import expressions as sql
+from sqlglot.errors import SqlglotError
+
+from imagemill.db.errors import UsageError
+
+Values = Mapping[str, Any]
+_Term = Callable[[Values], Any]
+
+_COMPARISONS: Mapping[type[sql.Expr], Callable[[Any, Any], bool]] = MappingProxyType(
+    {
+        sql.EQ: operator.eq,
+        sql.NEQ: operator.ne,
+        sql.GT: operator.gt,
+        sql.GTE: operator.ge,
+        sql.LT: operator.lt,
+        sql.LTE: operator.le,
+    }
+)
+_ALLOWED = "columns, text, numbers, =, <>, <, <=, >, >=, in, between, like, is null, and, or, not"
+
+
+class Condition:
+    """A parsed condition. `columns` are the names that it asks for."""
+
+    def __init__(self, text: str) -> None:
+        """A `UsageError` says what can't be read, or what is not allowed."""
+        try:
+            parsed = sqlglot.parse_one(text, read="postgres")
+        except SqlglotError as error:
+            said = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()[0]
+            raise UsageError(f"--where {text!r}: {said}") from None
+        self._text = text
+        self.columns = frozenset(_name(column) for column in parsed.find_all(sql.Column))
+        self._holds = self._compiled(parsed)
+
+    def holds(self, values: Values) -> bool:
+        """Whether it is true of an image's values; unknown counts as no."""
+        return self._holds(values) is True
+
+    def _compiled(self, node: sql.Expr) -> _Term:
+        """A function that gives True, False, or None for unknown."""
+        compiler = _COMPILERS.get(type(node))
+        if compiler is None:
+            raise self._refused(node)
+        term = compiler(self, node)
+        # sqlglot says `x not like y` by a mark on the node, and `x not in (y)` by a node around it.
+        return _inverted(term) if node.args.get("negate") else term
+
+    def _logic(self, node: Any) -> _Term:
+        terms = self._compiled(node.left), self._compiled(node.right)
+        return _all_of(terms) if isinstance(node, sql.And) else _one_of(terms)
+
+    def _is_null(self, node: Any) -> _Term:
+        if not isinstance(node.expression, sql.Null):
+            raise self._refused(node)
+        term = self._term(node.this)
+        return lambda values: term(values) is None
+
+    def _in(self, node: Any) -> _Term:
+        if not node.expressions:
+            raise self._refused(node)
+        return _one_of([self._compared(sql.EQ, node.this, each) for each in node.expressions])
+
+    def _between(self, node: Any) -> _Term:
+        low = self._compared(sql.GTE, node.this, node.args["low"])
+        return _all_of([low, self._compared(sql.LTE, node.this, node.args["high"])])
+
+    def _compared(self, kind: type[sql.Expr], left: Any, right: Any) -> _Term:
+        one, other, compare = self._term(left), self._term(right), _COMPARISONS[kind]
+
+        def holds(values: Values) -> bool | None:
+            pair = _alike(one(values), other(values))
+            return None if pair is None else compare(*pair)
+
+        return holds
+
+    def _like(self, node: sql.Like | sql.ILike) -> _Term:
+        term = self._term(node.this)
+        if not isinstance(node.expression, sql.Literal) or not node.expression.is_string:
+            raise self._refused(node)
+        parts = re.split(r"([%_])", node.expression.this)
+        form = "".join({"%": ".*", "_": "."}.get(part, re.escape(part)) for part in parts)
+        flags = re.DOTALL | (re.IGNORECASE if isinstance(node, sql.ILike) else 0)
+        pattern = re.compile(form, flags)
+
+        def holds(values: Values) -> bool | None:
+            value = term(values)
+            return None if value is None else pattern.fullmatch(str(value)) is not None
+
+        return holds
+
+    def _term(self, node: sql.Expr) -> _Term:
+        """A function that gives the value of a column or a literal."""
+        while isinstance(node, sql.Paren):
+            node = node.this
+        if isinstance(node, sql.Column):
+            name = _name(node)
+            return lambda values: values.get(name)
+        value = self._literal(node)
+        return lambda _: value
+
+    def _literal(self, node: sql.Expr) -> Any:
+        if isinstance(node, sql.Neg) and isinstance(node.this, sql.Literal):
+            node, sign = node.this, -1
+        else:
+            sign = 1
+        if isinstance(node, sql.Literal) and not node.is_string:
+            return sign * _number(node.this)
+        if isinstance(node, sql.Literal) and sign == 1:
+            return node.this
+        if isinstance(node, sql.Boolean):
+            return bool(node.this)
+        if isinstance(node, sql.Null):
+            return None
+        raise self._refused(node)
+
+    def _refused(self, node: sql.Expr) -> UsageError:
+        return UsageError(
+            f"--where {self._text!r}: can't use {node.sql()[:60]!r}; allowed are {_ALLOWED}"
+        )
+
+
+def _name(column: sql.Column) -> str:
+    """A column's name as it stands; `extras.mood` is another way to say `mood`."""
+    return str(column.this.name)
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.isdecimal() else float(text)
+
+
+def _alike(one: Any, other: Any) -> tuple[Any, Any] | None:
+    """Both values in one type, None where that can't be: a CSV's numbers are texts."""
+    if one is None or other is None:
+        return None
+    if isinstance(one, str) != isinstance(other, str):
+        one, other = _as_number(one), _as_number(other)
+        return None if one is None or other is None else (one, other)
+    if isinstance(one, dict | list) or isinstance(other, dict | list):
+        return None
+    return one, other
+
+
+def _as_number(value: Any) -> float | int | None:
+    if isinstance(value, bool | int | float):
+        return value
+    try:
+        return int(value) if value.lstrip("-").isdecimal() else float(value)
+    except (ValueError, AttributeError):
+        return None
+
+
+def _all_of(terms: Sequence[_Term]) -> _Term:
+    def holds(values: Values) -> bool | None:
+        unknown = False
+        for term in terms:
+            found = term(values)
+            if found is None:
+                unknown = True
+            elif not found:
+                return False
+        return None if unknown else True
+
+    return holds
+
+
+def _one_of(terms: Sequence[_Term]) -> _Term:
+    return _inverted(_all_of([_inverted(term) for term in terms]))
+
+
+def _inverted(term: _Term) -> _Term:
+    def holds(values: Values) -> bool | None:
+        found = term(values)
+        return None if found is None else not found
+
+    return holds
+
+
+_COMPILERS: Mapping[type[sql.Expr], Callable[[Condition, Any], _Term]] = MappingProxyType(
+    {
+        sql.And: Condition._logic,
+        sql.Or: Condition._logic,
+        sql.Not: lambda self, node: _inverted(self._compiled(node.this)),
+        sql.Paren: lambda self, node: self._compiled(node.this),
+        sql.Is: Condition._is_null,
+        sql.In: Condition._in,
+        sql.Between: Condition._between,
+        sql.Like: Condition._like,
+        sql.ILike: Condition._like,
+        sql.Boolean: Condition._term,
+        sql.Column: Condition._term,
+        **{
+            kind: lambda self, node: self._compared(type(node), node.this, node.expression)
+            for kind in _COMPARISONS
+        },
+    }
+)
+"""What a condition may hold, and how each is tried."""
