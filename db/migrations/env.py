@@ -3,6 +3,7 @@
 from alembic import context
 from sqlalchemy import text
 
+import imagemill.db.dataset_tables  # noqa: F401 - its tables belong to `Base` too
 from imagemill.db.tables import Base
 
 _MIGRATION_LOCK = 0x1A6E_3111

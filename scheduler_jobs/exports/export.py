@@ -73,6 +73,7 @@ class ExportOptions:
 class Plan:
     """What the first pass found: how much there is, in which columns, and the digest of it all."""
 
+    keeps_failures: bool = False
     images: int = 0
     failures: int = 0
     source_bytes: int = 0
@@ -98,13 +99,11 @@ class Export:
         selection: Selection,
         options: ExportOptions,
         plan: Plan,
-        failures: bool,
         progress: Callable[[int], None],
     ) -> None:
         self._session = session
         self._storage = storage
         self._selection = selection
-        self._failures = failures
         self._progress = progress
         self.target = target
         self.options = options
@@ -128,7 +127,7 @@ class Export:
 
     def images(self, split: str = "") -> Iterator[ExportImage]:
         """The images of a split (of the whole export for an empty name), the same every time."""
-        found = select_images(self._session, self._selection, failures=self._failures)
+        found = select_images(self._session, self._selection, failures=self.plan.keeps_failures)
         if not split:
             return found
         splits = self._selection.splits
@@ -190,7 +189,7 @@ def make_plan(
 
     `checked` passes images through and raises for those that the format can't hold.
     """
-    plan, digest = Plan(), hashlib.sha256()
+    plan, digest = Plan(keeps_failures=failures), hashlib.sha256()
     names = _Names(options)
     images = select_images(session, selection, failures=failures)
     for image in images if checked is None else checked(images):

@@ -77,7 +77,6 @@ def run_export(
                 selection=selection,
                 options=options,
                 plan=plan,
-                failures=layout.failures,
                 progress=written.add,
             )
             layout.write(export)

