@@ -16,6 +16,7 @@ import pytest
 
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
+from tests.helpers.places import ROOT
 
 if TYPE_CHECKING:
     from imagemill.db.storage.s3 import S3Storage
@@ -49,6 +50,16 @@ def interruptible() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_LONGEST = ("e2e", "integration", "chaos", "security", "simulation")
+"""Folders whose files wait most: for processes, leases, servers."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the files that wait longest first: at the end, no process is left alone with one."""
+    order = {folder: place for place, folder in enumerate(_LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.relative_to(ROOT).parts[1], len(order)))
 
 
 # Servers -----------------------------------------------------------------------------------
