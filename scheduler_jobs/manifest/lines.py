@@ -67,7 +67,7 @@ def read_lines(stream: io.BufferedReader, *, max_line_bytes: int) -> Iterator[Li
         if len(body) > max_line_bytes:
             if not raw.endswith(b"\n"):
                 offset += _skip_line(stream, number)
-            yield Line(number, "", _too_long(max_line_bytes))
+            yield Line(number, "", too_long(max_line_bytes))
             continue
         blanks = 0 if body.strip() else blanks + 1
         if blanks > _BLANK_LINES:
@@ -75,7 +75,8 @@ def read_lines(stream: io.BufferedReader, *, max_line_bytes: int) -> Iterator[Li
         yield _decoded(number, body, start)
 
 
-def _too_long(max_line_bytes: int) -> tuple[str, str]:
+def too_long(max_line_bytes: int) -> tuple[str, str]:
+    """What to say of a line that is too long."""
     return (
         f"a line of more than {max_line_bytes:,} bytes",
         "a shorter line (IMAGEMILL_MAX_LINE_BYTES)",

@@ -8,6 +8,7 @@ from dataclasses import replace
 from imagemill.scheduler_jobs.manifest.column_report import MetColumns
 from imagemill.scheduler_jobs.manifest.columns import check_mapping
 from imagemill.scheduler_jobs.manifest.compression import unpacked
+from imagemill.scheduler_jobs.manifest.formats.arrow_file import read_arrow
 from imagemill.scheduler_jobs.manifest.formats.delimited import read_table
 from imagemill.scheduler_jobs.manifest.formats.detection import Format, detect
 from imagemill.scheduler_jobs.manifest.formats.dialects import (
@@ -23,11 +24,13 @@ from imagemill.scheduler_jobs.manifest.formats.json_rows import (
 )
 from imagemill.scheduler_jobs.manifest.formats.json_shapes import check_shape, is_one_row
 from imagemill.scheduler_jobs.manifest.formats.parquet import read_parquet, spooled
+from imagemill.scheduler_jobs.manifest.formats.prompt_file import read_prompt_file
 from imagemill.scheduler_jobs.manifest.formats.text import read_text
+from imagemill.scheduler_jobs.manifest.formats.workbook import read_workbook
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.lines import read_lines
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
-from imagemill.scheduler_jobs.manifest.problems import Broken, Problem
+from imagemill.scheduler_jobs.manifest.problems import Broken, Problem, shown
 from imagemill.scheduler_jobs.manifest.raw import BadRow, RawRow
 from imagemill.scheduler_jobs.manifest.rows import ManifestRow, RowReader
 from imagemill.scheduler_jobs.manifest.source import Source
@@ -47,6 +50,9 @@ def read_manifest(
 ) -> Iterator[ManifestRow | Problem]:
     """Every row of a manifest in order, or its problems, as a stream.
 
+    The rows of several files are counted on from one file to the next; a problem names the file
+    and the row in it.
+
     A bad row yields a problem for each of its bad columns, and reading goes on. An error that makes
     the rest unreadable (broken compression, a wrong header, …) is yielded last and ends the
     iteration. Only an `OSError` of the source itself is raised.
@@ -60,24 +66,32 @@ def read_manifest(
         met: hears what becomes of every column.
         defaults: the layers below the rows, for checks that need both (pixels, seed + samples).
     """
-    try:
-        yield from _rows(
-            source,
-            columns or {},
-            limits,
-            format,
-            defaults or Parameters(),
-            literal_words=literal_words,
-            met=met,
-        )
-    except Broken as broken:
-        yield Problem(
-            file=source.name,
-            line=broken.line,
-            column=broken.column,
-            found=broken.found,
-            allowed=broken.allowed,
-        )
+    before = last = 0
+    for file in source.files:
+        before, last = before + last, 0
+        try:
+            for found in _rows(
+                file,
+                columns or {},
+                replace(limits, max_rows=limits.max_rows - before),
+                format,
+                defaults or Parameters(),
+                literal_words=literal_words,
+                met=met,
+            ):
+                last = found.number if isinstance(found, ManifestRow) else found.row or last
+                if before and isinstance(found, ManifestRow):
+                    yield replace(found, number=before + found.number)
+                else:
+                    yield found
+        except Broken as broken:
+            yield Problem(
+                file=file.name,
+                line=broken.line,
+                column=broken.column,
+                found=broken.found,
+                allowed=broken.allowed,
+            )
 
 
 def _rows(
@@ -91,6 +105,11 @@ def _rows(
     met: MetColumns | None,
 ) -> Iterator[ManifestRow | Problem]:
     check_mapping(mapping)
+    if source.whole:
+        yield from _whole_file(
+            source, mapping, limits, defaults, literal_words=literal_words, met=met
+        )
+        return
     head = _head(source)
     kind = detect(head, source.suffixes, mapping=mapping, wanted=wanted)
     beginning = head.decode("utf-8", errors="replace").lstrip("\ufeff")
@@ -104,10 +123,14 @@ def _rows(
         literal_words=literal_words,
         met=met,
     )
+    if source.part is not None and kind != "xlsx":
+        raise Broken(f"a part {shown(source.part)} of a file without parts", "the file alone")
     number = 0
-    with contextlib.ExitStack() as stack:
-        for raw in _raw_rows(
-            kind, dialect, beginning, stack.enter_context(_opened(source)), reader
+    with _opened(source) as stream:
+        for raw in (
+            _rows_from_the_end(kind, source, stream, reader)
+            if kind in {"parquet", "arrow", "xlsx"}
+            else _raw_rows(kind, dialect, beginning, stream, reader)
         ):
             number = raw.number
             if number > limits.max_rows:
@@ -160,8 +183,6 @@ def _raw_rows(
     reader: RowReader,
 ) -> Iterator[RawRow | BadRow]:
     most = reader.limits.max_line_bytes
-    if kind == "parquet":
-        return _parquet_rows(stream, reader)
     if kind == "json":
         return _json_rows(beginning, stream, most)
     lines = read_lines(stream, max_line_bytes=most)
@@ -174,11 +195,52 @@ def _raw_rows(
     return read_text(lines, beginning=beginning, max_line_bytes=most)
 
 
-def _parquet_rows(stream: io.BufferedReader, reader: RowReader) -> Iterator[RawRow | BadRow]:
-    most = reader.limits.max_line_bytes
+def _rows_from_the_end(
+    kind: Format, source: Source, stream: io.BufferedReader, reader: RowReader
+) -> Iterator[RawRow | BadRow]:
+    """The rows of a file that is read from its end, and so has to seek."""
+    check, most = reader.check_header, reader.limits.max_line_bytes
     with contextlib.ExitStack() as stack:
         file = stream if stream.seekable() else stack.enter_context(spooled(stream))
-        yield from read_parquet(file, check_header=reader.check_header, max_line_bytes=most)
+        if kind == "parquet":
+            yield from read_parquet(file, check_header=check, max_line_bytes=most)
+        elif kind == "arrow":
+            yield from read_arrow(file, check_header=check, max_line_bytes=most)
+        else:
+            yield from read_workbook(
+                file, sheet=source.part, check_header=check, max_line_bytes=most
+            )
+
+
+def _whole_file(
+    source: Source,
+    mapping: Mapping[str, str],
+    limits: Limits,
+    defaults: Parameters,
+    *,
+    literal_words: bool,
+    met: MetColumns | None,
+) -> Iterator[ManifestRow | Problem]:
+    """The one row of a file that is a prompt."""
+    reader = RowReader(
+        file=source.name,
+        mapping=mapping,
+        limits=limits,
+        defaults=defaults,
+        kind="text",
+        literal_words=literal_words,
+        met=met,
+    )
+    if limits.max_rows < 1:
+        raise Broken("more rows than a manifest may have", "fewer (IMAGEMILL_MAX_ROWS)")
+    with source.open() as stream:
+        for raw in read_prompt_file(
+            stream,
+            path=source.path,
+            check_header=reader.check_header,
+            max_line_bytes=limits.max_line_bytes,
+        ):
+            yield from reader.read(raw)
 
 
 def _json_rows(beginning: str, stream: io.BufferedReader, most: int) -> Iterator[RawRow | BadRow]:

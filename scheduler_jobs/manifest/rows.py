@@ -11,7 +11,7 @@ from imagemill.scheduler_jobs.manifest.column_report import MetColumns
 from imagemill.scheduler_jobs.manifest.combined import COMBINED
 from imagemill.scheduler_jobs.manifest.fields import KEY, PROMPT
 from imagemill.scheduler_jobs.manifest.foreign_names import asks_for_nothing, folded
-from imagemill.scheduler_jobs.manifest.formats.parquet import without_nan
+from imagemill.scheduler_jobs.manifest.formats.arrow_rows import without_nan
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, Problem, shown
@@ -66,8 +66,8 @@ class RowReader:
         self._mapping = mapping
         self.limits = limits
         self._defaults = defaults
-        self._blank_is_unset = kind in {"csv", "tsv"}
-        self._nan_is_null = kind == "parquet"
+        self._blank_is_unset = kind in {"csv", "tsv", "xlsx"}
+        self._nan_is_null = kind in {"parquet", "arrow"}
         self._literal_words = literal_words
         self._met = met or MetColumns()
         self._layouts: dict[tuple[str, ...], columns.Layout] = {}

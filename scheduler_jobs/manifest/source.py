@@ -1,4 +1,4 @@
-"""The source of a manifest's bytes: a file, standard input (`-`) or `s3://bucket/key`.
+"""The source of a manifest's bytes: files, standard input (`-`) or `s3://bucket/key`.
 
 A source that can be read only once is first copied to a temporary file. So every source can be
 hashed and opened again, and is never in memory as a whole.
@@ -10,8 +10,9 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, Protocol, cast
 
 from botocore.exceptions import ClientError
@@ -20,6 +21,7 @@ from imagemill.db.errors import ManifestError
 from imagemill.db.settings import Settings
 from imagemill.db.storage.s3_client import s3_client
 from imagemill.db.storage.s3_errors import error_code, s3_errors
+from imagemill.scheduler_jobs.manifest.places import Place, find_places
 
 STDIN = "-"
 PROMPTS = "prompts"
@@ -28,6 +30,8 @@ PROMPTS = "prompts"
 _S3 = "s3://"
 _NOTHING_THERE = {"NoSuchKey": "no such object", "NoSuchBucket": "no such bucket"}
 _CHUNK_BYTES = 1 << 20
+_NAMED = 3
+"""How many names a manifest of several files is called by."""
 
 
 class _Readable(Protocol):
@@ -37,28 +41,55 @@ class _Readable(Protocol):
 class Source:
     """A manifest's raw bytes, still compressed if the file is.
 
-    `name` is its name in messages, `path` is the file with the bytes. A context manager: closing
+    `name` is its name in messages, `path` is the file with the bytes, `part` the sheet of a
+    workbook that is meant. `whole` says that the file is one prompt. A context manager: closing
     removes a temporary file.
     """
 
-    def __init__(self, *, name: str, path: Path, spool: IO[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: Path,
+        spool: IO[bytes] | None = None,
+        part: str | None = None,
+        whole: bool = False,
+    ) -> None:
         self.name = name
         self.path = path
+        self.part = part
+        self.whole = whole
         self._spool = spool
+
+    @property
+    def files(self) -> Sequence["Source"]:
+        """The files of the manifest in their order: itself, where it is one file."""
+        return (self,)
+
+    @property
+    def stem(self) -> str:
+        """The file's bare name, without suffixes."""
+        return PurePosixPath(self.name).name.split(".")[0]
 
     @property
     def suffixes(self) -> list[str]:
         """The suffixes of the name in lower case: `['.csv', '.gz']`."""
-        return [suffix.lower() for suffix in Path(self.name).suffixes]
+        name = self.name if self.part is None else self.name.removesuffix(f"#{self.part}")
+        return [suffix.lower() for suffix in Path(name).suffixes]
 
     def open(self) -> io.BufferedReader:
         """A stream of the bytes from the beginning. The caller closes it."""
         return self.path.open("rb")
 
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the raw bytes."""
+        """SHA-256 (hex) of the raw bytes, and of what else says which rows there are."""
         with self.open() as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = hashlib.file_digest(stream, "sha256")
+        if self.part is not None:
+            digest.update(f"#{self.part}".encode())
+        if self.whole:
+            digest.update(f"/{self.path.stem}".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Remove the temporary file, if there is one. Safe to repeat."""
@@ -72,32 +103,84 @@ class Source:
         self.close()
 
 
-def open_source(path_or_uri: str, settings: Settings) -> Source:
-    """The manifest at a path, on standard input (`-`) or at `s3://bucket/key`.
+class Files(Source):
+    """Several files that are one manifest: the rows of one after those of another."""
+
+    def __init__(self, *, name: str, files: Sequence[Source]) -> None:
+        super().__init__(name=name, path=files[0].path)
+        self._files = tuple(files)
+
+    @property
+    def files(self) -> Sequence[Source]:
+        """The files in their order."""
+        return self._files
+
+    @property
+    def stem(self) -> str:
+        """The folder's name, of prompts or of a data set; else the first file's bare name."""
+        first = self._files[0]
+        in_folder = first.whole or first.path.suffix == ".arrow"
+        return first.path.absolute().parent.name if in_folder else first.stem
+
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the files' fingerprints."""
+        return hashlib.sha256(" ".join(f.fingerprint() for f in self._files).encode()).hexdigest()
+
+    def close(self) -> None:
+        """Remove what was spooled of any file."""
+        for file in self._files:
+            file.close()
+
+
+def open_source(named: str | Sequence[str], settings: Settings) -> Source:
+    """The manifest at a path, on standard input (`-`) or at `s3://bucket/key`; or at several.
+
+    A path may also be a pattern, a folder of prompts, or a data set that `save_to_disk` wrote.
 
     Raises:
         ManifestError: there is nothing to read there.
         StorageError: S3 did not answer; `StorageDenied` if it refused.
     """
-    if path_or_uri == STDIN:
-        return _spooled("stdin", sys.stdin.buffer)
-    if path_or_uri.startswith(_S3):
-        return _from_s3(path_or_uri, settings)
-    path = Path(path_or_uri)
+    texts = [named] if isinstance(named, str) else list(named)
+    with ExitStack() as opened:
+        files = [
+            opened.enter_context(file) for text in texts for file in _opened_files(text, settings)
+        ]
+        opened.pop_all()
+    if len(files) == 1 and files[0].name in {"stdin", texts[0]}:
+        return files[0]
+    return Files(name=_label(texts, len(files)), files=files)
+
+
+def _label(texts: Sequence[str], count: int) -> str:
+    """What several files are called: as they were named, as long as that is short."""
+    if len(texts) <= _NAMED:
+        return ", ".join(texts)
+    return f"{', '.join(texts[: _NAMED - 1])}, … ({count} files)"
+
+
+def _opened_files(text: str, settings: Settings) -> Iterator[Source]:
+    if text == STDIN:
+        yield _spooled("stdin", sys.stdin.buffer)
+    elif text.startswith(_S3):
+        yield _from_s3(text, settings)
+    else:
+        yield from map(_opened, find_places(text))
+
+
+def _opened(place: Place) -> Source:
     try:
-        if path.is_file():
-            with path.open("rb"):
-                return Source(name=path_or_uri, path=path)
-        if path.is_dir():
-            raise ManifestError(f"{path_or_uri}: a folder; a manifest is one file")
+        if place.path.is_file():
+            with place.path.open("rb"):
+                return Source(name=place.name, path=place.path, part=place.part, whole=place.whole)
         # A pipe, such as a shell's <(…), can be read only once.
-        with path.open("rb") as stream:
-            return _spooled(path_or_uri, stream)
+        with place.path.open("rb") as stream:
+            return _spooled(place.name, stream)
     except FileNotFoundError:
-        raise ManifestError(f"{path_or_uri}: no such file") from None
+        raise ManifestError(f"{place.name}: no such file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ManifestError(f"{path_or_uri}: can't be read: {reason}") from None
+        raise ManifestError(f"{place.name}: can't be read: {reason}") from None
 
 
 def prompts_source(prompts: Sequence[str]) -> Source:

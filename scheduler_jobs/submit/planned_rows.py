@@ -78,6 +78,8 @@ class PlannedRow(NewRow):
     """What the row was expanded to; one cell, where nothing was."""
     foreign: tuple[ForeignSyntax, ...] = ()
     """What its prompts hold of other tools' syntax."""
+    place: tuple[str, int] | None = None
+    """The file that the row stands in and its number there, where there are several."""
 
     @classmethod
     def of(
@@ -144,12 +146,13 @@ class Keys:
                 yield row
                 continue
             occurrence = self._count(row.key_base)
+            name, number = row.place or (file, row.number)
             if row.key is None or occurrence == 0:
                 yield replace(row, key_occurrence=occurrence)
                 continue
             problem = Problem(
-                file=file,
-                row=row.number,
+                file=name,
+                row=number,
                 line=row.line,
                 column="id",
                 found=f"{row.key!r}, which an earlier row has",
@@ -181,44 +184,55 @@ def plan_rows(
     `keep_inputs` puts init images and masks into the store. `met` hears of every column.
     """
     limits = Limits.from_settings(settings)
+    planner = Planner(
+        registry=load_registry(settings),
+        settings=settings,
+        defaults=request.defaults,
+        inputs=InputFiles(settings, keep=keep_inputs, given=request.inputs),
+        source_name=source.name,
+    )
+    expansion = Expansion(
+        variants=request.variants,
+        draws=request.draws,
+        job_seed=request.seed,
+        grid=parse_grid(request.grid, limits=limits),
+        templates=Templates(request.wildcards),
+    )
     with closing(Occurrences()) as drawn:
-        yield from _planned(request, source, settings, limits, drawn, met, keep_inputs=keep_inputs)
+        before = last = 0
+        for each in source.files:
+            row_planner = _RowPlanner(
+                planner=planner.for_file(each.name),
+                expansion=expansion,
+                file=each.name,
+                limits=replace(limits, max_rows=limits.max_rows - before),
+                drawn=drawn,
+                strict=request.strict,
+            )
+            for row in _planned(request, each, row_planner, met):
+                last = row.number or last
+                yield row if each is source else _counted_on(row, before, each)
+            before, last = before + last, 0
+
+
+def _counted_on(row: PlannedRow | RefusedRow, before: int, file: Source) -> PlannedRow | RefusedRow:
+    """A row of one of several files, under its number among the rows of all."""
+    if isinstance(row, RefusedRow):
+        return row if row.fatal else replace(row, number=before + row.number)
+    return replace(row, number=before + row.number, place=(file.name, row.number))
 
 
 def _planned(
     request: SubmissionRequest,
     source: Source,
-    settings: Settings,
-    limits: Limits,
-    drawn: Occurrences,
+    row_planner: "_RowPlanner",
     met: MetColumns | None,
-    *,
-    keep_inputs: bool,
 ) -> Iterator[PlannedRow | RefusedRow]:
-    row_planner = _RowPlanner(
-        planner=Planner(
-            registry=load_registry(settings),
-            settings=settings,
-            defaults=request.defaults,
-            inputs=InputFiles(settings, keep=keep_inputs, given=request.inputs),
-            source_name=source.name,
-        ),
-        expansion=Expansion(
-            variants=request.variants,
-            draws=request.draws,
-            job_seed=request.seed,
-            grid=parse_grid(request.grid, limits=limits),
-            templates=Templates(request.wildcards),
-        ),
-        file=source.name,
-        limits=limits,
-        drawn=drawn,
-        strict=request.strict,
-    )
+    """The rows of one file."""
     found = read_manifest(
         source,
         columns=request.columns,
-        limits=limits,
+        limits=row_planner.limits,
         format=request.format,
         defaults=request.defaults,
         literal_words=request.literal_words,
@@ -253,7 +267,7 @@ class _RowPlanner:
         self._planner = planner
         self._expansion = expansion
         self._file = file
-        self._limits = limits
+        self.limits = limits
         self._drawn = drawn
 
     def plan(self, row: ManifestRow) -> PlannedRow | list[Problem]:
@@ -306,7 +320,7 @@ class _RowPlanner:
             # Equal templates draw different prompts.
             occurrence = self._drawn.add(row.key or prompt_hash(row.prompt))
         return expand(
-            row, self._expansion, file=self._file, limits=self._limits, occurrence=occurrence
+            row, self._expansion, file=self._file, limits=self.limits, occurrence=occurrence
         )
 
 

@@ -5,6 +5,7 @@ model's defaults, and the fallback for any model. Everything that can be known t
 here, before anything is queued. The only I/O is to read each model's configuration files once.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any
@@ -160,6 +161,12 @@ class Planner:
         if isinstance(found, ModelError):
             raise found
         return found
+
+    def for_file(self, name: str) -> "Planner":
+        """The same planner for rows of another file: models and inputs are read once for all."""
+        other = copy.copy(self)
+        other._file = name
+        return other
 
     def plan(self, row: ManifestRow) -> PlannedCell | Problem:
         """Give every parameter of one cell of a row its value."""

@@ -14,9 +14,13 @@ NAME_CHARACTERS = 200
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubmissionRequest:
-    """What a person asks for: a manifest (path, `-` or `s3://…`) and how to read it."""
+    """What a person asks for: a manifest and how to read it.
 
-    manifest: str
+    The manifest is a path, a pattern of paths, a folder, `-` or `s3://…`, or several of them,
+    whose rows follow one another.
+    """
+
+    manifest: str | tuple[str, ...]
     prompts: tuple[str, ...] = ()
     """Prompts in the place of a manifest, a row each."""
     name: str | None = None

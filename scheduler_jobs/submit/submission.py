@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from imagemill.db.broker.wake_ups import Tokens
 from imagemill.db.database import Database
@@ -216,9 +215,7 @@ def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> 
     if request.strict:
         identity["strict"] = True
     return NewJob(
-        name=request.name
-        or PurePosixPath(source.name).name.split(".")[0][:NAME_CHARACTERS]
-        or "job",
+        name=request.name or source.stem[:NAME_CHARACTERS] or "job",
         identity=sha256_of(canonical_json(identity)),
         manifest=source.name,
         manifest_sha256=fingerprint,

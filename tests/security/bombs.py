@@ -11,12 +11,14 @@ import resource
 import struct
 import sys
 import time
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -161,6 +163,49 @@ PARQUET: Mapping[str, Callable[[Path], None]] = {
 }
 
 
+def _workbook(path: Path, parts: Mapping[str, Iterator[bytes]]) -> None:
+    """A workbook of one row, with some parts in place of its own."""
+    buffer = io.BytesIO()
+    book = openpyxl.Workbook()
+    book.active.append(["prompt"])
+    book.active.append(["a cat"])
+    book.save(buffer)
+    with zipfile.ZipFile(buffer) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in {*old.namelist(), *parts}:
+            with new.open(name, "w", force_zip64=True) as part:
+                for piece in parts.get(name, iter([old.read(name)] if name not in parts else [])):
+                    part.write(piece)
+
+
+def _repeating(begin: bytes, piece: bytes, megabytes: int) -> Iterator[bytes]:
+    yield begin
+    for _ in range(megabytes):
+        yield piece * (MEGABYTE // len(piece))
+
+
+def _compressed_arrow(path: Path) -> None:
+    table = pa.table({"prompt": ["a"], "x": _lists(pa.array(np.zeros(25 * 10**7, np.int64)), 1)})
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with path.open("wb") as file, pa.ipc.new_stream(file, table.schema, options=options) as writer:
+        writer.write_table(table)
+
+
+_SHEET = "xl/worksheets/sheet1.xml"
+_ROWS = b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
+
+CONTAINERS: Mapping[str, Callable[[Path], None]] = {
+    "a workbook of a gigabyte of strings": lambda p: _workbook(
+        p, {"xl/sharedStrings.xml": _repeating(b"<sst>", b"<si><t>a</t></si>", 1000)}
+    ),
+    "a workbook whose cell goes on": lambda p: _workbook(
+        p, {_SHEET: _repeating(_ROWS + b'<row><c t="inlineStr"><is><t>', b"a", 400)}
+    ),
+    "a workbook of empty rows": lambda p: _workbook(p, {_SHEET: _repeating(_ROWS, b"<row/>", 10)}),
+    "a workbook of no rows": lambda p: _workbook(p, {_SHEET: _repeating(_ROWS, b"<x/>", 20)}),
+    "an Arrow list of 250 million zeroes": _compressed_arrow,
+}
+
+
 def _read_manifest(path: Path) -> str:
     last: object = None
     with open_source(str(path), Settings()) as source:
@@ -205,8 +250,8 @@ def _bombs(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
         file.write(_png(8, 8))
         file.truncate(1 << 40)
     yield "record: a file of a terabyte", lambda: read_record(huge)
-    for name, write in PARQUET.items():
-        path = folder / "bomb.parquet"
+    for name, write in {**PARQUET, **CONTAINERS}.items():
+        path = folder / "bomb"
         pid = os.fork()  # so that what writing takes is given back
         if pid == 0:
             write(path)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.helpers.places import ROOT
-from tests.security.bombs import PARQUET, PICTURES
+from tests.security.bombs import CONTAINERS, PARQUET, PICTURES
 
 MEGABYTES = 300
 """A picture at the limit of 4096 x 4096 pixels takes 200 while it is turned and converted."""
@@ -62,8 +62,8 @@ def test_a_file_that_is_far_too_large_is_not_read(
     assert "1,099,511,627,776 bytes, where a picture of ours has at most" in said
 
 
-@pytest.mark.parametrize("name", PARQUET)
-def test_a_parquet_bomb_is_one_problem_or_a_few(
+@pytest.mark.parametrize("name", [*PARQUET, *CONTAINERS])
+def test_a_bomb_in_a_container_is_one_problem_or_a_few(
     measured: Mapping[str, Mapping[str, Any]], name: str
 ) -> None:
     said = _harmless(measured[f"manifest: {name}"], megabytes=PARQUET_MEGABYTES)

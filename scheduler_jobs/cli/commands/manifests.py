@@ -52,8 +52,10 @@ def plan(
     """Check a manifest and say what it would render.
 
     Reads every row and changes nothing. Bad rows are listed, and the exit code is then 2.
-    MANIFEST is a file (CSV, TSV, JSONL, JSON, Parquet, text, also compressed), `-` for standard
-    input, or s3://bucket/key.
+    MANIFEST is a file (CSV, TSV, JSONL, JSON, Parquet, Arrow, Excel, text, also compressed), a
+    pattern such as 'prompts/*.csv', a folder of prompts in .txt files, a data set that
+    save_to_disk wrote, `-` for standard input, or s3://bucket/key. Several are read one after
+    another.
 
     \b
     Example:
@@ -78,8 +80,7 @@ def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) ->
     """Queue a manifest for the workers.
 
     If a row is bad, nothing is queued (except with --skip-bad-rows). The same manifest with the
-    same options adds nothing the second time. MANIFEST is a file, `-` for standard input, or
-    s3://bucket/key.
+    same options adds nothing the second time. MANIFEST is what `imagemill plan` takes.
 
     \b
     Example:
@@ -144,7 +145,7 @@ def run(
     out = out or invocation.home
     if out is None:
         raise click.UsageError("say where the pictures go: --out DIR")
-    with ProgressView(request.name or Path(request.manifest).name) as view, _answering(view):
+    with ProgressView(request.name or _title(request)) as view, _answering(view):
         result = embedded_run.run(
             request,
             settings=Settings.for_home(out),
@@ -177,6 +178,13 @@ def run(
         ctx.exit(EXIT_INTERRUPTED)
     if result.dead:
         ctx.exit(EXIT_FAILED)
+
+
+def _title(request: SubmissionRequest) -> str:
+    """What a run is called while it is watched."""
+    if isinstance(request.manifest, str):
+        return Path(request.manifest).name
+    return f"{Path(request.manifest[0]).name}, …"
 
 
 @contextmanager

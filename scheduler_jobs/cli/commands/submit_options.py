@@ -173,9 +173,9 @@ def submission_options(
     decorated: Any = update_wrapper(called, command)
     for option in reversed((*_JOB_OPTIONS, *_EXPANSION_OPTIONS, *_parameter_options())):
         decorated = option(decorated)
-    result: Callable[Concatenate[Invocation, P], T] = click.argument("manifest", required=False)(
-        decorated
-    )
+    result: Callable[Concatenate[Invocation, P], T] = click.argument(
+        "manifest", nargs=-1, metavar="[MANIFEST]..."
+    )(decorated)
     return result
 
 
@@ -199,7 +199,7 @@ def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
     if file is not None:
         defaults = defaults.over(parameters_from_toml(file, limits=limits))
     return SubmissionRequest(
-        manifest=options.pop("manifest") or PROMPTS,
+        manifest=_one_or_several(options.pop("manifest")) or PROMPTS,
         prompts=prompts,
         inputs=inputs,
         name=options.pop("name"),
@@ -234,15 +234,19 @@ def _prompts(options: dict[str, Any]) -> tuple[str, ...]:
     """The prompts in the place of a manifest; a usage error if there are both, or neither."""
     prompts: tuple[str, ...] = options.pop("prompts")
     if not prompts:
-        if options["manifest"] is None:
+        if not options["manifest"]:
             raise click.UsageError("Missing argument 'MANIFEST' (or --prompt TEXT).")
         return ()
-    if options["manifest"] is not None:
+    if options["manifest"]:
         raise click.UsageError("give a MANIFEST or --prompt, not both")
     for name, flag in (("mapping", "--map"), ("extra", "--extra"), ("manifest_format", "--format")):
         if options[name]:
             raise click.UsageError(f"{flag} has no effect with --prompt, which is no file")
     return prompts
+
+
+def _one_or_several(manifests: tuple[str, ...]) -> str | tuple[str, ...]:
+    return manifests[0] if len(manifests) == 1 else manifests
 
 
 def _check_expansion(options: Mapping[str, Any]) -> None:

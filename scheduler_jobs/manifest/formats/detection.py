@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 from imagemill.scheduler_jobs.manifest.columns import field_of
 from imagemill.scheduler_jobs.manifest.compression import SUFFIXES as COMPRESSED
 from imagemill.scheduler_jobs.manifest.compression import compression_of
 from imagemill.scheduler_jobs.manifest.fields import PROMPT
-from imagemill.scheduler_jobs.manifest.formats import parquet
+from imagemill.scheduler_jobs.manifest.formats import arrow_file, parquet, workbook
 from imagemill.scheduler_jobs.manifest.formats.dialects import (
     DELIMITERS,
     cells_of,
@@ -18,9 +18,9 @@ from imagemill.scheduler_jobs.manifest.formats.dialects import (
 from imagemill.scheduler_jobs.manifest.formats.json_shapes import json_format, looks_like_json
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 
-Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "text"]
+Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "arrow", "xlsx", "text"]
 
-FORMATS: tuple[Format, ...] = ("csv", "tsv", "jsonl", "json", "parquet", "text")
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 SUFFIXES: Mapping[str, Format] = MappingProxyType(
     {
@@ -32,19 +32,31 @@ SUFFIXES: Mapping[str, Format] = MappingProxyType(
         ".json": "json",
         ".parquet": "parquet",
         ".pq": "parquet",
+        ".arrow": "arrow",
+        ".feather": "arrow",
+        ".xlsx": "xlsx",
+        ".xlsm": "xlsx",
         ".txt": "text",
         ".text": "text",
     }
 )
 
+_MAGIC: Mapping[bytes, Format] = MappingProxyType(
+    {
+        parquet.MAGIC: "parquet",
+        arrow_file.FILE_MAGIC: "arrow",
+        arrow_file.STREAM_MAGIC: "arrow",
+        workbook.MAGIC: "xlsx",
+    }
+)
+"""Formats that are known by their first bytes, whatever their name."""
+
 _OTHER_MAGIC: Mapping[bytes, str] = MappingProxyType(
     {
-        b"PK\x03\x04": "a zip archive or an Excel workbook",
         b"\xd0\xcf\x11\xe0": "an old Excel workbook",
         b"\x89PNG": "a PNG picture",
         b"\xff\xd8\xff": "a JPEG picture",
         b"%PDF": "a PDF file",
-        b"ARROW1": "an Arrow (Feather) file",
         b"SQLite format 3\x00": "an SQLite database",
     }
 )
@@ -55,22 +67,18 @@ def detect(
 ) -> Format:
     """The format of a file with these first (unpacked) bytes and these suffixes.
 
-    `wanted` is the value of `--format`. Parquet is known by its first bytes, whatever its name. If
-    the content contradicts the suffix, the content decides: JSON under any name, or a table in a
-    text file. Without a suffix (standard input), content that looks like nothing else is text.
+    `wanted` is the value of `--format`. A file that is no text is known by its first bytes,
+    whatever its name. If the content contradicts the suffix, the content decides: JSON under any
+    name, or a table in a text file. Without a suffix (standard input), content that looks like
+    nothing else is text.
 
     Raises:
         Broken: the format is not supported.
     """
     if wanted is not None and wanted not in FORMATS:
         raise Broken(f"unknown format {shown(wanted)}", f"one of {', '.join(FORMATS)}")
-    for magic, what in _OTHER_MAGIC.items():
-        if head.startswith(magic):
-            raise Broken(what, f"{', '.join(FORMATS)}, also compressed")
-    if (packed := compression_of(head)) is not None:
-        raise Broken(f"{packed} inside a compressed file", "a file compressed once")
-    if head.startswith(parquet.MAGIC):
-        return "parquet"
+    if (kind := _by_magic(head)) is not None:
+        return kind
     named = [suffix for suffix in suffixes if suffix not in COMPRESSED][-1:]
     found: Format | None = None
     if wanted is not None:
@@ -94,6 +102,16 @@ def detect(
             )
         return looks
     return found
+
+
+def _by_magic(head: bytes) -> Format | None:
+    """What a file is that is no text, by its first bytes."""
+    for magic, what in _OTHER_MAGIC.items():
+        if head.startswith(magic):
+            raise Broken(what, f"{', '.join(FORMATS)}, also compressed")
+    if (packed := compression_of(head)) is not None:
+        raise Broken(f"{packed} inside a compressed file", "a file compressed once")
+    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
 
 
 def _by_content(text: str, mapping: Mapping[str, str], *, sure: bool) -> Format:

@@ -178,7 +178,7 @@ def test_bad_rows_may_be_skipped(at_home, bad_manifest):
         (["--map", "Mood=colour"], "names no field"),
         (["--samples", "2", "--seeds", "1,2,3"], "seeds"),
         (["--defaults", "none.toml"], "none.toml"),
-        (["--format", "xlsx"], "xlsx"),
+        (["--format", "exe"], "exe"),
         (["--model", "nonesuch"], "nonesuch"),
     ],
 )
@@ -447,3 +447,34 @@ def test_run_says_what_it_rendered_as_words(imagemill, manifest, tmp_path, prete
     answer = imagemill("run", manifest, "--out", tmp_path / "out")
     assert "9 rows with another tool's flags" in answer.out
     assert "(row 2: --v 5, …)" in answer.out
+
+
+@pytest.fixture
+def two_files(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt,id\na cat,1\na dog,2\n")
+    (tmp_path / "b.csv").write_text("prompt,id\na fox,3\na hen,1\n")
+    return tmp_path
+
+
+def test_several_manifests_are_one_job(at_home, mill, two_files):
+    a, b = two_files / "a.csv", two_files / "b.csv"
+    answer = at_home("plan", a, b)
+    assert answer.code == 2
+    assert answer.err.splitlines()[0].startswith(f"{b}:2: id: '1', which an earlier row has")
+    assert at_home("plan", f"{two_files}/*.csv", "--skip-bad-rows", "--json").json["rows"] == 3
+    told = at_home("submit", f"{two_files}/*.csv", "--skip-bad-rows", "--json").json
+    assert (told["rows"], told["bad_rows"], told["job_name"]) == (4, 1, "a")
+    assert [image.prompt for image in mill.images(told["job_id"])] == ["a cat", "a dog", "a fox"]
+    job = at_home("status", told["job_id"], "--json").json
+    assert job["job"]["manifest"] == f"{two_files}/*.csv"
+    (bad,) = at_home("errors", told["job_id"], "--json").json["bad_rows"]
+    assert bad["row_number"] == 4
+    again = at_home("submit", f"{two_files}/*.csv", "--skip-bad-rows", "--json").json
+    assert (again["created"], again["job_id"]) == (False, told["job_id"])
+
+
+def test_damage_to_one_of_several_files_queues_nothing(at_home, two_files):
+    (two_files / "c.csv").write_text("title\na cat\n")
+    answer = at_home("submit", f"{two_files}/*.csv", "--skip-bad-rows")
+    assert answer.code == 2
+    assert f"{two_files}/c.csv: line 1: header: no prompt among" in answer.err

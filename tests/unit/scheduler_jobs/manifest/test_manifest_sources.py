@@ -61,7 +61,7 @@ def test_a_pipe_is_read_once_and_kept(tmp_path: Path) -> None:
     ("name", "line"),
     [
         ("nothing.csv", "nothing.csv: no such file"),
-        (".", ".: a folder; a manifest is one file"),
+        (".", ".: a folder without prompts in .txt files and without a saved data set; name its"),
         ("a\0b", "can't be read"),
         ("s3://bucket", "s3://bucket: not an object's address; s3://bucket/key"),
         ("s3:///key", "s3:///key: not an object's address; s3://bucket/key"),

@@ -1,0 +1,29 @@
+"""A file that is one prompt, as DPG-Bench has them: its name is the id."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from imagemill.scheduler_jobs.manifest.lines import not_utf8, too_long, without_bom
+from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
+
+
+def read_prompt_file(
+    stream: IO[bytes], *, path: Path, check_header: HeaderCheck, max_line_bytes: int
+) -> Iterator[RawRow | BadRow]:
+    """The one row of a file: its whole text without the blanks around it."""
+    check_header(("id", "prompt"), None)
+    body = stream.read(max_line_bytes + 1)
+    if len(body) > max_line_bytes:
+        found, allowed = too_long(max_line_bytes)
+        yield BadRow(number=1, line=1, found=found, allowed=allowed)
+        return
+    try:
+        text = without_bom(body).decode()
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        found, allowed = not_utf8(error.object[error.start], error.start, line)
+        yield BadRow(number=1, line=line, found=found, allowed=allowed)
+        return
+    prompt = text.strip().replace("\r\n", "\n")
+    yield RawRow(number=1, line=1, verbatim=text, cells={"id": path.stem, "prompt": prompt})

@@ -1,0 +1,190 @@
+"""Excel workbooks: the first sheet, or the one that `book.xlsx#name` names, row by row.
+
+A workbook is a zip archive of XML, so a few hundred kilobytes may stand for gigabytes. The archive
+says how large its parts are, and no more of them is ever read; a ceiling on memory bounds the rest.
+"""
+
+import datetime
+import itertools
+import json
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+from xml.etree.ElementTree import ParseError
+
+from imagemill.db.errors import first_line
+from imagemill.scheduler_jobs.manifest.memory import at_most_more
+from imagemill.scheduler_jobs.manifest.problems import Broken, shown
+from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, HeaderCheck, RawRow
+
+MAGIC = b"PK\x03\x04"
+_WORKBOOK = "xl/workbook.xml"
+_MOST_PARTS = 10_000
+_MOST_STRINGS_BYTES = 1 << 27
+_MOST_PART_BYTES = 1 << 22
+"""The size of a part that is read whole and made into objects: styles, relations."""
+_MOST_MEMORY_BYTES = 1 << 28
+_ROUNDED = 1 << 53
+_BLANK_ROWS = 100_000
+_ROWS_AT_ONCE = 256
+_SHOWN_SHEETS = 8
+
+
+def read_workbook(
+    stream: IO[bytes], *, sheet: str | None, check_header: HeaderCheck, max_line_bytes: int
+) -> Iterator[RawRow | BadRow]:
+    """The rows of one sheet below its header, of a file that can seek.
+
+    Cells come as their types: whole numbers, numbers, texts, true and false; dates as ISO 8601.
+    A formula is the value that was stored for it.
+
+    Raises:
+        Broken: not a workbook, no such sheet, a bomb, a wrong header, or no rows.
+    """
+    try:
+        if stream.read(len(MAGIC)) != MAGIC:
+            raise Broken("not an Excel workbook by its first bytes", "a workbook, .xlsx")
+        _check_parts(stream)
+        yield from _rows(_sheet_rows(stream, sheet), check_header, max_line_bytes)
+    except MemoryError:
+        found = f"a workbook that takes more than {_MOST_MEMORY_BYTES:,} bytes to read"
+        raise Broken(found, "a smaller one, or CSV") from None
+    except (
+        *(zipfile.BadZipFile, ParseError, zlib.error, OSError, EOFError),
+        *(NotImplementedError, RuntimeError),
+        *(ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError),
+    ) as error:
+        reason = first_line(error)
+        raise Broken(f"the workbook is damaged ({shown(reason)})", "an intact file") from None
+
+
+def _check_parts(stream: IO[bytes]) -> None:
+    """Refuse an archive that is no workbook, or unpacks to more than a workbook needs."""
+    with zipfile.ZipFile(stream) as archive:
+        parts = archive.infolist()
+    if not any(part.filename == _WORKBOOK for part in parts):
+        raise Broken("a zip archive that is no Excel workbook", "the files in it")
+    if len(parts) > _MOST_PARTS:
+        raise Broken(f"a workbook of {len(parts):,} parts", f"at most {_MOST_PARTS:,}")
+    for part in parts:
+        name = part.filename.lower()
+        if name.startswith(("xl/worksheets/sheet", "xl/media/")):
+            continue  # read row by row, or never
+        most = _MOST_STRINGS_BYTES if name.endswith("sharedstrings.xml") else _MOST_PART_BYTES
+        if part.file_size > most and name.endswith((".xml", ".rels")):
+            found = f"a workbook whose {shown(part.filename)} has {part.file_size:,} bytes"
+            raise Broken(found, f"at most {most:,}, or CSV")
+
+
+def _sheet_rows(stream: IO[bytes], wanted: str | None) -> Iterator[tuple[Any, ...]]:
+    """Every row of the sheet, from its first; blank ones too."""
+    # It takes long to import, and few manifests are workbooks.
+    import openpyxl  # noqa: PLC0415
+    from openpyxl.reader import excel  # noqa: PLC0415
+
+    # It would read a sheet to its end for its size, and then again for its rows.
+    excel.ReadOnlyWorksheet._get_size = lambda sheet: None
+    with warnings.catch_warnings():
+        # It warns of styles and extensions that no row depends on.
+        warnings.simplefilter("ignore")
+        with at_most_more(_MOST_MEMORY_BYTES):
+            book = openpyxl.load_workbook(stream, read_only=True, data_only=True, keep_links=False)
+    sheets = {sheet.title: sheet for sheet in book.worksheets}
+    if wanted is not None and wanted not in sheets:
+        names = ", ".join(shown(name) for name in list(sheets)[:_SHOWN_SHEETS])
+        raise Broken(f"no sheet {shown(wanted)}", f"one of {names}")
+    if not sheets:
+        raise Broken("a workbook without sheets", "one with rows")
+    sheet = sheets[wanted] if wanted is not None else next(iter(sheets.values()))
+    rows = sheet.iter_rows()
+    while True:
+        with warnings.catch_warnings(), at_most_more(_MOST_MEMORY_BYTES):
+            warnings.simplefilter("ignore")
+            some = list(itertools.islice(rows, _ROWS_AT_ONCE))
+        if not some:
+            return
+        yield from some
+
+
+def _rows(
+    rows: Iterator[tuple[Any, ...]], check_header: HeaderCheck, max_line_bytes: int
+) -> Iterator[RawRow | BadRow]:
+    header: list[str] | None = None
+    number = blanks = 0
+    for line, row in enumerate(rows, start=1):
+        cells = list(row)
+        while cells and cells[-1].value in (None, ""):
+            cells.pop()
+        blanks = 0 if cells else blanks + 1
+        if blanks > _BLANK_ROWS:
+            raise Broken(f"more than {_BLANK_ROWS:,} blank rows in a row", "rows", line=line)
+        if not cells:
+            continue
+        if header is None:
+            header = _header(cells, line)
+            check_header(tuple(header), line)
+            continue
+        number += 1
+        yield _row(header, cells, number, line, max_line_bytes)
+    if header is None:
+        raise Broken("no header and no rows", "a header row and at least one row")
+    if not number:
+        raise Broken("a header and no rows", "at least one row")
+
+
+def _header(cells: Sequence[Any], line: int) -> list[str]:
+    # A column without a name is called by its place, as in CSV.
+    names = [
+        str(cell.value if cell.value is not None else "").strip() or f"column_{n}"
+        for n, cell in enumerate(cells, start=1)
+    ]
+    for n, name in enumerate(names):
+        if name in names[:n]:
+            raise Broken(
+                f"column {shown(name)} twice", "every column once", line=line, column="header"
+            )
+    return names
+
+
+def _row(
+    header: Sequence[str], cells: Sequence[Any], number: int, line: int, max_line_bytes: int
+) -> RawRow | BadRow:
+    if len(cells) > len(header):
+        found, allowed = f"{len(cells)} cells", f"{len(header)}, as the header has"
+        return BadRow(number=number, line=line, found=found, allowed=allowed)
+    values: dict[str, JSON] = dict.fromkeys(header)
+    for name, cell in zip(header, cells, strict=False):
+        if cell.data_type == "e":
+            found = f"{shown(cell.value)}, an error of the workbook"
+            return BadRow(number=number, line=line, column=name, found=found, allowed="a value")
+        value = cell.value
+        if isinstance(value, int) and abs(value) >= _ROUNDED:
+            # A workbook's numbers are floats, and so were these digits once.
+            value = float(value)
+        values[name] = _value(value)
+    verbatim = json.dumps(values, ensure_ascii=False)
+    if len(verbatim.encode(errors="replace")) > max_line_bytes:
+        found = f"a row of more than {max_line_bytes:,} bytes as JSON"
+        allowed = "a shorter row (IMAGEMILL_MAX_LINE_BYTES)"
+        return BadRow(number=number, line=line, found=found, allowed=allowed)
+    return RawRow(number=number, line=line, verbatim=verbatim, cells=values)
+
+
+def _value(value: Any) -> JSON:
+    """A cell's value as JSON."""
+    match value:
+        case str():
+            # How a workbook writes a carriage return, which XML has not.
+            return value.replace("_x000D_\n", "\n").replace("_x000D_", "\n")
+        case None | bool() | int() | float():
+            return value
+        case datetime.datetime() if value.time() == datetime.time():
+            return value.date().isoformat()
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+        case datetime.timedelta():
+            return value.total_seconds()
+        case _:
+            return str(value)
