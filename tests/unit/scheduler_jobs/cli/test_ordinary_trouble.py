@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.places import DATA
+
 ROOT = Path(__file__).parents[4]
 
 
@@ -35,8 +37,7 @@ def test_a_wrong_flag_leaves_nothing(imagemill, manifest, tmp_path, flags):
 
 
 def test_a_manifest_of_bad_rows_is_an_error_and_leaves_no_job_open(at_home, imagemill, tmp_path):
-    file = tmp_path / "bad.csv"
-    file.write_text("prompt,samples\na red circle,0\na blue star,0\n")
+    file = DATA / "cases" / "samples0.csv"
     assert at_home("submit", file, "--skip-bad-rows").code == 2
     assert at_home("jobs", "--json").json["jobs"] == []
     assert imagemill("run", file, "--skip-bad-rows", "--out", tmp_path / "out").code == 2
