@@ -7,6 +7,7 @@ above any honest time counts as a hang.
 import json
 import random
 import resource
+import shutil
 import signal
 import tempfile
 import time
@@ -34,6 +35,7 @@ from imagemill.scheduler_jobs.submit.planned_rows import (
 )
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from tests.fuzz.inputs import FuzzedFile, fuzzed_file
+from tests.fuzz.oracle import check_values
 
 HANG_SECONDS = 30.0
 """For a file of at most a few hundred kB, read in milliseconds."""
@@ -136,7 +138,14 @@ def submitter() -> Iterator[Feed]:
 def _submit(file: FuzzedFile, folder: Path, settings: Settings, wildcards: Path) -> tuple[int, int]:
     """How many rows were good and how many bad; raises where a promise is broken."""
     path = folder / f"manifest{file.suffix}"
-    path.write_bytes(file.body)
+    if file.files:
+        path = folder / "prompts"
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir()
+        for name, body in file.files.items():
+            (path / name).write_bytes(body)
+    else:
+        path.write_bytes(file.body)
     request = SubmissionRequest(
         manifest=str(path),
         format=file.format,
@@ -160,6 +169,7 @@ def _submit(file: FuzzedFile, folder: Path, settings: Settings, wildcards: Path)
                     else:
                         good += 1
                         _check(row)
+                        check_values(file, row)
     except UsageError:  # a grid or an option that is refused as a whole
         bad += 1
     assert good + bad, "a file says something, or what is wrong with it is said"

@@ -2,9 +2,14 @@
 
 import random
 import time
+from dataclasses import replace
 
+import pytest
+
+from imagemill.scheduler_jobs.submit.planned_rows import PlannedRow
 from tests.fuzz.campaign import run, submitter
 from tests.fuzz.inputs import WRITERS, FuzzedFile, fuzzed_file
+from tests.fuzz.oracle import check_values
 
 ROWS = 2000
 
@@ -34,9 +39,40 @@ def test_a_traceback_is_found() -> None:
     assert "planted" in result.findings[0]
 
 
+def test_a_value_that_is_dropped_is_found() -> None:
+    file = next(
+        file
+        for file in (fuzzed_file(random.Random(f"3/{n}")) for n in range(1000))
+        if file.kind == "jsonl" and file.rows and not file.format and not file.columns
+    )
+    looser = replace(
+        file,
+        rows={mark: {**row, "lost": "a value"} for mark, row in file.rows.items()},
+        variants="off",
+        grid=(),
+    )
+    with submitter() as feed:
+        feed(file)
+        with pytest.raises(AssertionError, match="'lost': 'a value' is in no extra"):
+            feed(looser)
+
+
+def test_most_rows_that_are_accepted_are_looked_through() -> None:
+    known = [0]
+
+    def counting(file: FuzzedFile, row: PlannedRow) -> bool:
+        known[0] += check_values(file, row)
+        return True
+
+    with pytest.MonkeyPatch.context() as patch, submitter() as feed:
+        patch.setattr("tests.fuzz.campaign.check_values", counting)
+        result = run(rows=ROWS, seed=20, feed=feed)
+    assert known[0] > result.good_rows // 5
+
+
 def test_a_hang_is_found() -> None:
     def feed(file: FuzzedFile) -> tuple[int, int]:
-        if file.kind == "csv":
+        if file.kind in {"csv", "tsv"}:
             time.sleep(60)
         return 1, 0
 

@@ -78,6 +78,19 @@ def test_a_batch_request_is_a_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ('{"custom_id": "a", "body": {"prompt": "x", "n": 2, "samples": 3}}', "samples"),
+        ('{"custom_id": "a", "body": {"prompt": "x", "id": "b"}}', "id"),
+        ('{"custom_id": "a", "body": {"prompt": "x"}, "prompt": "y"}', "prompt"),
+    ],
+)
+def test_a_batch_request_says_each_field_once(tmp_path: Path, line: str, name: str) -> None:
+    (found,) = problems(written(tmp_path, "batch.jsonl", line))
+    assert found == f'batch.jsonl:1: "{name}" twice in a request; each field once'
+
+
+@pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
         ("a.csv", "sep=;\nprompt;seed\na, b;5\n", ["a, b"]),
