@@ -67,4 +67,4 @@ def test_a_bomb_in_a_container_is_one_problem_or_a_few(
     measured: Mapping[str, Mapping[str, Any]], name: str
 ) -> None:
     said = _harmless(measured[f"manifest: {name}"], megabytes=PARQUET_MEGABYTES)
-    assert "more than" in said
+    assert "more than" in said or "at most" in said

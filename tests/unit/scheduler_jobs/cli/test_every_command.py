@@ -23,12 +23,12 @@ LONG = "n" * 300
 SHEET = "contact-sheet job -o {here}/sheet.png"
 READERS = (
     *("status", "status job", "watch job", "jobs", "images job", "show 1", "errors job", SHEET),
-    "plan {here}/m.csv",
+    *("exports", "plan {here}/m.csv"),
 )
 OTHERS = (
     *("verify job", "sweep", "retry job", "pause job", "resume job", "cancel job"),
     *("submit {here}/m.csv", "migrate", "dispatcher --once", "verify job --requeue"),
-    "sweep --delete",
+    *("sweep --delete", "export job --format flat --to {here}/set"),
 )
 """What needs more than reading the database: the store, or to write."""
 
