@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from imagemill.scheduler_jobs.exports import (
+from imagemill.scheduler_jobs.exports.export import Export
+from imagemill.scheduler_jobs.exports.layouts import (
     coco,
     diffusiondb,
     dpg_bench,
@@ -16,7 +17,6 @@ from imagemill.scheduler_jobs.exports import (
     t2i_compbench,
     webdataset,
 )
-from imagemill.scheduler_jobs.exports.export import Export
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
 

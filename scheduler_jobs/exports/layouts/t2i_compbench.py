@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from imagemill.db.errors import UsageError
 from imagemill.scheduler_jobs.exports.export import Export
-from imagemill.scheduler_jobs.exports.files import write_pictures
+from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
 _MOST_BYTES = 255 - len("_000000.png")

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 
 from imagemill.scheduler_jobs.exports.export import Export
-from imagemill.scheduler_jobs.exports.files import write_pictures
+from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
 _INFO = {"description": "rendered by imagemill", "version": "1.0"}

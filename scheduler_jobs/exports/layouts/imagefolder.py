@@ -18,7 +18,7 @@ from imagemill.scheduler_jobs.exports.columns import (
     values_of,
 )
 from imagemill.scheduler_jobs.exports.export import Export, batched
-from imagemill.scheduler_jobs.exports.files import write_pictures
+from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 
 NAME = "{row_number:06}-{sample_index:03}"
 

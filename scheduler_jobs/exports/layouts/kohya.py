@@ -4,7 +4,7 @@ Source: https://github.com/kohya-ss/sd-scripts (docs/train_README-en.md, "captio
 """
 
 from imagemill.scheduler_jobs.exports.export import Export
-from imagemill.scheduler_jobs.exports.files import write_pictures
+from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 
 NAME = "{row_number:06}-{sample_index:03}"
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from imagemill.db.errors import UsageError
 from imagemill.scheduler_jobs.exports.columns import parquet_table
 from imagemill.scheduler_jobs.exports.export import Export, batched
-from imagemill.scheduler_jobs.exports.files import write_pictures
+from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
 PART_SIZE = 1000

@@ -11,7 +11,7 @@ from itertools import groupby
 
 from imagemill.db.errors import UsageError
 from imagemill.scheduler_jobs.exports.export import Export
-from imagemill.scheduler_jobs.exports.files import write_pictures
+from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
 _ROWS = 100_000

@@ -7,7 +7,7 @@ from typing import Any
 
 from imagemill.scheduler_jobs.exports.columns import OWN, document_of, extra_name
 from imagemill.scheduler_jobs.exports.export import Export
-from imagemill.scheduler_jobs.exports.files import write_pictures
+from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 
 NAME = "{row_number:06}-{sample_index:03}"
 
