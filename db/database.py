@@ -13,7 +13,7 @@ import random
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -242,19 +242,17 @@ def _read_only_engine(file: Path) -> Engine:
     if not any(path.exists() for path in beside):
         how["immutable"] = "1"
     address = file.absolute().as_uri().replace("file://", "file:", 1)
-    engine = create_engine(
-        URL.create("sqlite", database=address, query=how),
-        json_deserializer=_json,
-        hide_parameters=True,
-        connect_args={"timeout": _SQLITE_BUSY_MS / 1000},
+    return _sqlite_file_engine(URL.create("sqlite", database=address, query=how), pragmas=())
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    return _sqlite_file_engine(
+        url,
+        pragmas=(
+            *("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"),
+            f"busy_timeout={_SQLITE_BUSY_MS}",
+        ),
     )
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None
-
-    event.listen(engine, "begin", _begin_sqlite)
-    return engine
 
 
 def _begin_sqlite(connection: Any) -> None:
@@ -263,7 +261,8 @@ def _begin_sqlite(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _sqlite_file_engine(url: URL, *, pragmas: Sequence[str]) -> Engine:
+    """An engine whose connections begin with these pragmas."""
     engine = create_engine(
         url,
         json_deserializer=_json,
@@ -275,9 +274,8 @@ def _sqlite_engine(url: URL) -> Engine:
     def configure(connection: sqlite3.Connection, _record: object) -> None:
         # The driver begins transactions late, so its handling is off and we begin them ourselves.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+        for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
-        connection.execute(f"PRAGMA busy_timeout={_SQLITE_BUSY_MS}")
 
     event.listen(engine, "begin", _begin_sqlite)
     return engine
