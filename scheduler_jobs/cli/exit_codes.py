@@ -36,6 +36,9 @@ _OF_A_PATH = frozenset(
 )
 """Of these the name that was given, or who asks."""
 
+_GPU_SIDE = frozenset({"torch", "diffusers", "transformers", "safetensors"})
+"""What an installation of the control side alone does not have."""
+
 SHOWN_PROBLEMS = 20
 """The most bad rows of a manifest that are shown; `--json` has all of them."""
 
@@ -75,6 +78,11 @@ def _described(error: Exception) -> tuple[int, dict[str, Any]]:
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         code = EXIT_SERVICE if error.errno in _OF_A_DISK else EXIT_USAGE
         return code, {"code": "system", "message": f"{where}{os.strerror(error.errno or 0)}"}
+    if isinstance(error, ModuleNotFoundError) and error.name in _GPU_SIDE:
+        said = (
+            f"this needs {error.name}; install imagemill with its GPU side: pip install imagemill"
+        )
+        return EXIT_USAGE, {"code": "usage", "message": said}
     message = (
         f"{type(error).__name__}: {error} (this is a bug in imagemill; "
         "`imagemill --verbose …` shows where)"
