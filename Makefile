@@ -13,9 +13,8 @@ run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pi
 	$(BIN)/imagemill run examples/shapes.csv --out out
 	@echo "Open out/contact-sheet.png"
 
-# Each process starts servers of its own; one thread each, as production has it on a CPU. One more
-# than there are cores, because many tests wait.
-TEST_PROCESSES ?= $(shell expr $$(nproc) + 1)
+# Each process starts servers of its own; one thread each, as production has it on a CPU.
+TEST_PROCESSES ?= $(shell nproc)
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 	-n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 

@@ -52,7 +52,7 @@ def test_a_process_has_the_name_of_its_worker_as_flower_shows_it(mill, settings,
     monkeypatch.setenv("_IMAGEMILL_NODE", "")
     belong_to("gpu-7@host")
     named = Presence(settings)
-    named.settle("cpu")
+    named.worker_id("cpu")
     assert [each.name for each in mine(mill)] == [f"gpu-7@host:{os.getpid()}"]
     named.close()
 

@@ -85,7 +85,7 @@ def test_what_a_record_says_reaches_no_terminal_raw(
     assert len(lines) == 3
     assert all(line.isprintable() for line in lines)
     if as_json:
-        assert json.loads(lines[0])["image"] == BIDI_AND_CONTROLS
+        assert json.loads(lines[0])["file"] == BIDI_AND_CONTROLS
     else:
         assert len(lines[0]) < 1000
 
