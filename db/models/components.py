@@ -99,6 +99,20 @@ def find_weights(registry: Registry, digest: str, *, name: str) -> ModelEntry:
     )
 
 
+def license_of(registry: Registry, name: str, digest: str) -> str | None:
+    """The licence that the registry gives for these weights; None where it can't be told.
+
+    A name may mean other weights by now, so the digest must be the entry's own.
+    """
+    entry = registry.models.get(name)
+    if entry is None or entry.license is None:
+        return None
+    try:
+        return entry.license if weights_digest(entry) == digest else None
+    except ModelError:
+        return None
+
+
 def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
     """A component's configuration; empty if the file is not there."""
     path = folder / name

@@ -6,6 +6,7 @@ It is a TOML file (the setting `models`). The model `shapes64` is always registe
     source = "stable-diffusion-v1-5/stable-diffusion-v1-5"      # a Hub id, a folder, a .safetensors
     revision = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"       # 40 hex digits, for a Hub id
     variant = "fp16"
+    license = "creativeml-openrail-m"                            # as the Hub writes it
     defaults = { width = 512, height = 512, steps = 25, guidance_scale = 7.5, sampler = "dpmpp_2m" }
 
     [models.composed.parts]                                     # also over a source: a VAE override
@@ -24,9 +25,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.weights import (
@@ -41,6 +42,7 @@ from imagemill.db.settings import Settings
 Kind = Literal["text_to_image", "unconditional", "generic"]
 BUILT_IN = "shapes64"
 
+_LICENSE = r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$"
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.safetensors)")
 _DEFAULTABLE = frozenset(
@@ -67,8 +69,9 @@ class ModelEntry:
     `source` holds every component, unless `parts` names another place for one. `scheduler` is a
     sampler configuration (diffusers' keys and `class`); without it the model's own counts.
     `embeddings` maps a token to its textual-inversion file. `digest` is the one that `models pull`
-    recorded; weights with another digest are refused. `config` is a folder or a registered model:
-    a single-file checkpoint uses the component configurations of that model.
+    recorded; weights with another digest are refused. `license` is told in exports. `config` is a
+    folder or a registered model: a single-file checkpoint uses the component configurations of
+    that model.
     """
 
     name: str
@@ -77,6 +80,7 @@ class ModelEntry:
     variant: str | None = None
     dtype: Literal["fp16", "bf16", "fp32"] | None = None
     digest: str | None = None
+    license: str | None = None
     kind: Kind = "text_to_image"
     config: str | None = None
     parts: Mapping[str, Part] = field(default_factory=lambda: MappingProxyType({}))
@@ -191,6 +195,7 @@ class _ModelTable(_Table):
     variant: str | None = None
     dtype: Literal["fp16", "bf16", "fp32"] | None = None
     digest: str | None = None
+    license: Annotated[str, StringConstraints(pattern=_LICENSE)] | None = None
     kind: Kind = "text_to_image"
     config: str | None = None
     parts: dict[str, dict[str, Any]] = {}
@@ -228,7 +233,11 @@ def _built_in(cache: Path) -> ModelEntry:
         "sampler": "ddim",
     }
     return ModelEntry(
-        name=BUILT_IN, source=str(folder), defaults=MappingProxyType(defaults), cache=cache
+        name=BUILT_IN,
+        source=str(folder),
+        license="apache-2.0",
+        defaults=MappingProxyType(defaults),
+        cache=cache,
     )
 
 

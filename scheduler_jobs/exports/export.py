@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -45,6 +46,10 @@ READERS = 4
 AHEAD = 64
 """Pictures that are read ahead: what an export holds in memory."""
 
+RANGED = ("guidance_scale", "seed", "steps")
+SAMPLES = 5
+"""Pictures that the card shows as samples."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportOptions:
@@ -76,15 +81,56 @@ class Plan:
     keeps_failures: bool = False
     images: int = 0
     failures: int = 0
+    rows: int = 0
+    """Rows of manifests that have a picture here."""
     source_bytes: int = 0
     digest: str = ""
+    newest: datetime | None = None
+    """When the last picture was rendered."""
     extras: ExtraKinds = field(default_factory=ExtraKinds)
     splits: Counter[str] = field(default_factory=Counter)
     models: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By name and digest of the weights."""
     samplers: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[str] = field(default_factory=Counter)
+    suffixes: Counter[str] = field(default_factory=Counter)
+    """Of the exported pictures' files."""
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """The smallest and the largest value of `RANGED`."""
     failure_codes: Counter[str] = field(default_factory=Counter)
     """Why images have no picture, where the format keeps those."""
+    samples: list[ExportImage] = field(default_factory=list)
+    """Some pictures from all over the set, always the same ones."""
+    _row: tuple[int, int] | None = None
+
+    def see(self, image: ExportImage, form: PictureForm, selection: Selection) -> None:
+        """Count one image. They come in the order of the export."""
+        self.extras.see(image.extras)
+        if not image.done:
+            self.failures += 1
+            self.failure_codes[image["error_code"]] += 1
+            return
+        self.images += 1
+        row = (image["job_id"], image["row_number"])
+        if row != self._row:
+            self.rows, self._row = self.rows + 1, row
+        self.source_bytes += image["size_bytes"]
+        self.newest = max(self.newest or image["created_at"], image["created_at"])
+        self.models[image["model"], image["weights_digest"]] += 1
+        self.samplers[image["sampler"]] += 1
+        self.sizes[f"{image['width']}x{image['height']}"] += 1
+        self.suffixes[file_suffix(form.format_of(image))] += 1
+        for name in RANGED:
+            least, most = self.ranges.get(name, (image[name], image[name]))
+            self.ranges[name] = (min(least, image[name]), max(most, image[name]))
+        if selection.splits:
+            self.splits[split_of(image, selection.splits)] += 1
+        self._sample(image)
+
+    def _sample(self, image: ExportImage) -> None:
+        """Keep the images with the smallest request keys: hashes, so they are from all over."""
+        if len(self.samples) < SAMPLES or _sample_key(image) < _sample_key(self.samples[-1]):
+            self.samples = sorted([*self.samples, image], key=_sample_key)[:SAMPLES]
 
 
 class Export:
@@ -195,16 +241,7 @@ def make_plan(
     for image in images if checked is None else checked(images):
         if image.done:
             names.add(image)
-            plan.images += 1
-            plan.source_bytes += image["size_bytes"]
-            plan.models[image["model"], image["weights_digest"]] += 1
-            plan.samplers[image["sampler"]] += 1
-            if selection.splits:
-                plan.splits[split_of(image, selection.splits)] += 1
-        else:
-            plan.failures += 1
-            plan.failure_codes[image["error_code"]] += 1
-        plan.extras.see(image.extras)
+        plan.see(image, options.form, selection)
         digest.update(_canonical(document_of(image, None)))
         digest.update(image["verbatim"].encode("utf-8", "surrogatepass"))
     _check_names(selection, options, plan)
@@ -276,6 +313,10 @@ def _check_names(selection: Selection, options: ExportOptions, plan: Plan) -> No
             raise UsageError(
                 f"{option}: nothing is called {name!r}; there are {', '.join(sorted(known))}"
             )
+
+
+def _sample_key(image: ExportImage) -> tuple[str, int]:
+    return image["request_key"], image["image_id"]
 
 
 def _canonical(document: dict[str, Any]) -> bytes:

@@ -10,7 +10,10 @@ from imagemill.scheduler_jobs.exports.target import Target
 RECORD = "imagemill_export.json"
 """In every export, written first, and once more when the export is complete."""
 
-VERSION = 1
+VERSION = 2
+"""2 says more of jobs and models, and has the digest of `SHA256SUMS`."""
+
+_OF_THE_END = ("complete", "files")
 
 
 def begin(target: Target, document: Mapping[str, Any]) -> bool:
@@ -31,7 +34,9 @@ def begin(target: Target, document: Mapping[str, Any]) -> bool:
         there = json.loads(found)
     except ValueError:
         there = {}
-    complete = isinstance(there, dict) and there.pop("complete", None)
+    complete = isinstance(there, dict) and there.get("complete")
+    if isinstance(there, dict):
+        there = {name: value for name, value in there.items() if name not in _OF_THE_END}
     if there != json.loads(_bytes(document)):
         raise UsageError(
             f"--to {target.uri}: holds another export ({_told(there)}); choose another place, "
@@ -40,9 +45,9 @@ def begin(target: Target, document: Mapping[str, Any]) -> bool:
     return bool(complete)
 
 
-def finish(target: Target, document: Mapping[str, Any]) -> None:
-    """Say that the export is complete."""
-    target.write(RECORD, _bytes({**document, "complete": True}))
+def finish(target: Target, document: Mapping[str, Any], files: Mapping[str, Any]) -> None:
+    """Say that the export is complete, and what its files are together."""
+    target.write(RECORD, _bytes({**document, "complete": True, "files": dict(files)}))
 
 
 def _bytes(document: Mapping[str, Any]) -> bytes:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -14,13 +14,17 @@ from sqlalchemy import exc
 
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, UsageError
+from imagemill.db.models.registry import Registry
 from imagemill.db.queries.exports import finish_export, record_export
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.exports import record
-from imagemill.scheduler_jobs.exports.card import write_card
+from imagemill.scheduler_jobs.exports.about.card import write_card
+from imagemill.scheduler_jobs.exports.about.croissant import write_croissant
+from imagemill.scheduler_jobs.exports.about.facts import facts_of
 from imagemill.scheduler_jobs.exports.export import Export, ExportOptions, Plan, make_plan
 from imagemill.scheduler_jobs.exports.formats import FORMATS, Format
 from imagemill.scheduler_jobs.exports.selection import Selection
+from imagemill.scheduler_jobs.exports.sums import SummedTarget
 from imagemill.scheduler_jobs.exports.target import Target
 
 log = logging.getLogger(__name__)
@@ -50,10 +54,13 @@ def run_export(
     selection: Selection,
     options: ExportOptions,
     progress: Callable[[int, int], None],
+    registry: Registry | None = None,
 ) -> ExportResult:
     """Export a selection; `progress` is told how many images of how many are written.
 
-    Every pass reads one snapshot of the database, so images that end meanwhile change nothing.
+    The licences of models come from the `registry`. More than seven parameters: from where, to
+    where, what and how are chosen apart from each other, and each by its name. Every pass reads
+    one snapshot of the database, so images that end meanwhile change nothing.
 
     Raises:
         UsageError: the format can't hold what was selected, or the target holds something else.
@@ -65,15 +72,17 @@ def run_export(
         plan = make_plan(
             session, selection, options, failures=layout.failures, checked=layout.checked
         )
-        document = _document(export_format, selection, options, plan)
+        facts = facts_of(session, selection, plan, registry)
+        document = _document(export_format, selection, options, plan, facts)
         repeated = record.begin(target, document)
         export_id = _recorded(database, target, document)
         if not repeated:
             written = _Progress(plan.images, progress)
+            summed = SummedTarget(target)
             export = Export(
                 session=session,
                 storage=storage,
-                target=target,
+                target=summed,
                 selection=selection,
                 options=options,
                 plan=plan,
@@ -81,7 +90,8 @@ def run_export(
             )
             layout.write(export)
             write_card(export, document)
-            record.finish(target, document)
+            write_croissant(export, document, layout.contents(plan))
+            record.finish(target, document, asdict(summed.write_sums()))
     if export_id is not None:
         database.run(lambda session: finish_export(session, export_id))
     return ExportResult(
@@ -126,7 +136,11 @@ def _refuse_unused(
 
 
 def _document(
-    export_format: str, selection: Selection, options: ExportOptions, plan: Plan
+    export_format: str,
+    selection: Selection,
+    options: ExportOptions,
+    plan: Plan,
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The record of an export: equal for two exports whose bytes are equal.
 
@@ -139,6 +153,7 @@ def _document(
         "options": options.document(),
         "images": plan.images,
         "failures": plan.failures,
+        **facts,
         "versions": {
             "imagemill": metadata.version("imagemill"),
             "pillow": PIL.__version__,

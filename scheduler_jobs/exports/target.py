@@ -24,6 +24,7 @@ UNFINISHED = ".unfinished-"
 """How the names of files begin that are being written; nothing reads them."""
 
 _S3 = "s3://"
+_CHUNK_BYTES = 1 << 20
 
 
 class Target(Protocol):
@@ -38,6 +39,9 @@ class Target(Protocol):
 
     def read(self, name: str) -> bytes | None:
         """A whole file, None if there is none."""
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """The bytes of a file that is there, in pieces that fit into memory."""
 
     def write(self, name: str, body: bytes) -> None:
         """Write a file, in place of one that is there."""
@@ -97,6 +101,15 @@ class FolderTarget:
             return (self._root / name).read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise self._failed("read", name, error) from error
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """See `Target.chunks`."""
+        try:
+            with (self._root / name).open("rb") as file:
+                while chunk := file.read(_CHUNK_BYTES):
+                    yield chunk
         except OSError as error:
             raise self._failed("read", name, error) from error
 
@@ -174,6 +187,12 @@ class BucketTarget:
                 if error_code(error) in ("NoSuchKey", "404"):
                     return None
                 raise
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """See `Target.chunks`."""
+        with s3_errors(self._bucket, f"read {name}"):
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)
+            yield from answer["Body"].iter_chunks(_CHUNK_BYTES)
 
     def write(self, name: str, body: bytes) -> None:
         """See `Target.write`."""

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from imagemill.db.errors import UsageError
+from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.exports import list_exports
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.tallies import Counts
@@ -103,6 +104,7 @@ def export(
             selection=selection,
             options=how,
             progress=lambda done, total: view.update(Counts(done=done, ready=total - done)),
+            registry=load_registry(settings),
         )
     if as_json:
         output.emit({"export": result})

@@ -10,13 +10,34 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
-from imagemill.scheduler_jobs.exports.export import Export
+import pyarrow as pa
+
+from imagemill.scheduler_jobs.exports.contents import JSON, Contents, Table
+from imagemill.scheduler_jobs.exports.export import Export, Plan
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
 _INFO = {"description": "rendered by imagemill", "version": "1.0"}
 _MOST_ID = 10**12
 """Ids have twelve digits in COCO's file names."""
+
+
+def contents(_plan: Plan) -> Contents:
+    """Pictures, and their captions in the same order."""
+    columns = {
+        "image_id": (pa.int64(), "$.images[*].id"),
+        "file_name": (pa.string(), "$.images[*].file_name"),
+        "width": (pa.int32(), "$.images[*].width"),
+        "height": (pa.int32(), "$.images[*].height"),
+        "caption": (pa.string(), "$.annotations[*].caption"),
+    }
+    table = Table(
+        files="annotations/*.json",
+        media_type=JSON,
+        schema=pa.schema([(name, kind) for name, (kind, _) in columns.items()]),
+        json_paths={name: path for name, (_, path) in columns.items()},
+    )
+    return Contents(table=table, pictures="*/*")
 
 
 def write(export: Export) -> None:

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from imagemill.db.errors import UsageError
 from imagemill.scheduler_jobs.exports.columns import parquet_table
-from imagemill.scheduler_jobs.exports.export import Export, batched
+from imagemill.scheduler_jobs.exports.contents import JSON, PARQUET, Contents, Table
+from imagemill.scheduler_jobs.exports.export import Export, Plan, batched
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
@@ -67,6 +68,15 @@ def checked(images: Iterator[ExportImage]) -> Iterator[ExportImage]:
                 f"hold seeds below {1 << 32}, and {(1 << 16) - 1} parts"
             )
         yield image
+
+
+def contents(_plan: Plan) -> Contents:
+    """Parts with pictures, and the table of all."""
+    return Contents(
+        table=Table(files="metadata.parquet", media_type=PARQUET, schema=_SCHEMA),
+        pictures="images/*/*",
+        others={"images/*/*.json": JSON},
+    )
 
 
 def write(export: Export) -> None:

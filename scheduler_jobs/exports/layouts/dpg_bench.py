@@ -10,7 +10,8 @@ from itertools import groupby
 from PIL import Image
 
 from imagemill.db.errors import UsageError
-from imagemill.scheduler_jobs.exports.export import Export
+from imagemill.scheduler_jobs.exports.contents import Contents
+from imagemill.scheduler_jobs.exports.export import Export, Plan
 from imagemill.scheduler_jobs.exports.pictures import Picture, png_bytes
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
@@ -34,6 +35,11 @@ def checked(images: Iterator[ExportImage]) -> Iterator[ExportImage]:
                 f"sizes; a grid needs {SAMPLES} of one size (--samples {SAMPLES})"
             )
         yield from samples
+
+
+def contents(_plan: Plan) -> Contents:
+    """Grids of pictures."""
+    return Contents(pictures="*")
 
 
 def write(export: Export) -> None:

@@ -5,8 +5,16 @@ import io
 import json
 from typing import Any
 
-from imagemill.scheduler_jobs.exports.columns import OWN, document_of, extra_name
-from imagemill.scheduler_jobs.exports.export import Export
+import pyarrow as pa
+
+from imagemill.scheduler_jobs.exports.columns import (
+    OWN,
+    document_of,
+    extra_name,
+    parquet_schema,
+)
+from imagemill.scheduler_jobs.exports.contents import JSON_LINES, Contents, Table
+from imagemill.scheduler_jobs.exports.export import Export, Plan
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 
 NAME = "{row_number:06}-{sample_index:03}"
@@ -14,6 +22,17 @@ NAME = "{row_number:06}-{sample_index:03}"
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a text begins that a spreadsheet takes for a formula.
 Source: https://owasp.org/www-community/attacks/CSV_Injection"""
+
+
+def contents(plan: Plan) -> Contents:
+    """Pictures, and what is said of them twice."""
+    first = (pa.field("file_name", pa.string()),)
+    schema = parquet_schema(plan.extras, before=first)
+    return Contents(
+        table=Table(files="*metadata.jsonl", media_type=JSON_LINES, schema=schema),
+        pictures="*",
+        others={"*metadata.csv": "text/csv"},
+    )
 
 
 def write(export: Export) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from imagemill.db.errors import UsageError
-from imagemill.scheduler_jobs.exports.export import Export
+from imagemill.scheduler_jobs.exports.contents import JSON, Contents
+from imagemill.scheduler_jobs.exports.export import Export, Plan
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
@@ -29,6 +30,11 @@ def checked(images: Iterator[ExportImage]) -> Iterator[ExportImage]:
                 f"export one job, of at most {_ROWS:,} rows"
             )
         yield image
+
+
+def contents(_plan: Plan) -> Contents:
+    """A folder a row: its line, and its pictures."""
+    return Contents(pictures="*/samples/*", others={"*/metadata.jsonl": JSON})
 
 
 def write(export: Export) -> None:

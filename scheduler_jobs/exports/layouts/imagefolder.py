@@ -17,13 +17,22 @@ from imagemill.scheduler_jobs.exports.columns import (
     parquet_table,
     values_of,
 )
-from imagemill.scheduler_jobs.exports.export import Export, batched
+from imagemill.scheduler_jobs.exports.contents import PARQUET, Contents, Table
+from imagemill.scheduler_jobs.exports.export import Export, Plan, batched
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 
 NAME = "{row_number:06}-{sample_index:03}"
 
 _FIRST = (pa.field("file_name", pa.string()), pa.field("text", pa.string()))
 _GROUP_ROWS = 5000
+
+
+def contents(plan: Plan) -> Contents:
+    """Pictures in folders, and a table in each."""
+    schema = parquet_schema(plan.extras, before=_FIRST)
+    return Contents(
+        table=Table(files="*/metadata.parquet", media_type=PARQUET, schema=schema), pictures="*/*"
+    )
 
 
 def write(export: Export) -> None:

@@ -17,7 +17,8 @@ from imagemill.scheduler_jobs.exports.columns import (
     parquet_table,
     values_of,
 )
-from imagemill.scheduler_jobs.exports.export import Export, batched
+from imagemill.scheduler_jobs.exports.contents import PARQUET, Contents, Table
+from imagemill.scheduler_jobs.exports.export import Export, Plan, batched
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
 SHARD_SIZE = 1000
@@ -28,6 +29,12 @@ _IMAGE = (
 )
 _GROUP_BYTES = 64 << 20
 """Pictures held at once; also the size of a row group, which readers take whole."""
+
+
+def contents(plan: Plan) -> Contents:
+    """Tables with the pictures inside."""
+    schema = parquet_schema(plan.extras, before=_IMAGE)
+    return Contents(table=Table(files="data/*.parquet", media_type=PARQUET, schema=schema))
 
 
 def write(export: Export) -> None:

@@ -7,7 +7,8 @@ Source: https://github.com/Karine-Huang/T2I-CompBench (inference_eval.py, BLIPvq
 from collections.abc import Iterator
 
 from imagemill.db.errors import UsageError
-from imagemill.scheduler_jobs.exports.export import Export
+from imagemill.scheduler_jobs.exports.contents import Contents
+from imagemill.scheduler_jobs.exports.export import Export, Plan
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
@@ -25,6 +26,11 @@ def checked(images: Iterator[ExportImage]) -> Iterator[ExportImage]:
                 f"so it can't hold '/', '_' or a new line, nor more than {_MOST_BYTES} bytes"
             )
         yield image
+
+
+def contents(_plan: Plan) -> Contents:
+    """Pictures alone."""
+    return Contents(pictures="samples/*")
 
 
 def write(export: Export) -> None:

@@ -22,7 +22,8 @@ from imagemill.scheduler_jobs.exports.columns import (
     parquet_table,
     values_of,
 )
-from imagemill.scheduler_jobs.exports.export import Export, batched
+from imagemill.scheduler_jobs.exports.contents import JSON, PARQUET, Contents, Table
+from imagemill.scheduler_jobs.exports.export import Export, Plan, batched
 from imagemill.scheduler_jobs.exports.pictures import Picture
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
@@ -33,6 +34,15 @@ _KEY_COLUMNS = (
     pa.field("key", pa.string()),
     pa.field("status", pa.string()),
 )
+
+
+def contents(plan: Plan) -> Contents:
+    """Shards of pictures, and a table beside each."""
+    schema = parquet_schema(plan.extras, before=_KEY_COLUMNS)
+    return Contents(
+        table=Table(files="*.parquet", media_type=PARQUET, schema=schema),
+        others={"*.tar": "application/x-tar", "*_stats.json": JSON},
+    )
 
 
 def write(export: Export) -> None:

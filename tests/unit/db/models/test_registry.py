@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.components import weights_digest
+from imagemill.db.models.components import license_of, weights_digest
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
@@ -127,3 +127,19 @@ def test_adapters_come_from_the_folder_and_the_file(tmp_path: Path) -> None:
         _ = registry.find_adapter("old").digest
     with pytest.raises(ModelError, match="No such file"):
         _ = registry.find_adapter("gone").digest
+
+
+def test_a_licence_belongs_to_weights_and_not_to_a_name() -> None:
+    registry = load_registry(Settings.load())
+    digest = weights_digest(registry.find("shapes64"))
+    assert license_of(registry, "shapes64", digest) == "apache-2.0"
+    assert license_of(registry, "shapes64", "0" * 64) is None
+    assert license_of(registry, "unheard-of", digest) is None
+
+
+@pytest.mark.parametrize("text", ["", "two words", "-x", "a" * 65])
+def test_a_licence_is_one_word(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "models.toml"
+    file.write_text(f'[models.mine]\nsource = "."\nlicense = "{text}"\n')
+    with pytest.raises(ModelError, match="license"):
+        load_registry(Settings.load(models=file))
