@@ -50,6 +50,17 @@ def insert_new(session: Session, table: type[Any], values: Any) -> Any:
     return insert.values(values).on_conflict_do_nothing()
 
 
+def insert_or_update(
+    session: Session, table: type[Any], row: Mapping[str, Any], *, keys: Collection[str]
+) -> Any:
+    """The statement that inserts a row, or writes it over the one with the same `keys`."""
+    postgres = session.get_bind().dialect.name == "postgresql"
+    insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
+    others = {name: value for name, value in row.items() if name not in keys}
+    statement = insert.values(row)
+    return statement.on_conflict_do_update(index_elements=list(keys), set_=others)
+
+
 def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     dialect: Any = connection.dialect
     given = [column for column in table.columns if column.name in rows[0]]

@@ -1,7 +1,7 @@
 """What people ask about jobs and workers. Reads only; nothing here is on a hot path."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from imagemill.db.clock import now, seconds_from_now
 from imagemill.db.documents import JSON
 from imagemill.db.queries.images import flawed, in_state, of_row
 from imagemill.db.queries.jobs import over, shown_state
+from imagemill.db.queries.labels import find_labels, find_notes, has_labels
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import ImageState, JobState, Outcome
 from imagemill.db.tables import Attempt, Group, Image, Job, Model, Row, Shift, Tally, Worker
@@ -59,6 +60,8 @@ class JobReport:
     counts: Counts
     images_per_second: float | None = None
     eta_seconds: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,17 +121,21 @@ def list_jobs(
     session: Session,
     *,
     states: Collection[JobState] = (),
+    labels: Collection[tuple[str, str | None]] = (),
     limit: int = 50,
     before: int | None = None,
 ) -> list[JobReport]:
     """Jobs in these states (in any if none is named), newest first, with ids below `before`.
 
-    An open job with nothing left to render counts as finished.
+    They have all of the `labels`; a value of None is any. An open job with nothing left to render
+    counts as finished.
     """
     query = select(Job).order_by(Job.id.desc()).limit(limit)
     if states:
         wanted = and_(Job.state.in_(list(states)), not_(over()))
         query = query.where(or_(wanted, over()) if JobState.FINISHED in states else wanted)
+    if labels:
+        query = query.where(has_labels(labels))
     if before is not None:
         query = query.where(Job.id < before)
     return report_jobs(session, session.scalars(query).all())
@@ -136,10 +143,19 @@ def list_jobs(
 
 def report_jobs(session: Session, jobs: Sequence[Job]) -> list[JobReport]:
     """These jobs with counts, rate and remaining time."""
-    counts = count_images(session, [job.id for job in jobs])
+    ids = [job.id for job in jobs]
+    counts = count_images(session, ids)
     at_work = [job.id for job in jobs if shown_state(job, counts[job.id]) in UNFINISHED]
     rates = rendering_rates(session, at_work)
-    return [_job_report(job, counts[job.id], rates.get(job.id)) for job in jobs]
+    labels, notes = find_labels(session, ids), find_notes(session, ids)
+    return [
+        replace(
+            _job_report(job, counts[job.id], rates.get(job.id)),
+            labels=labels.get(job.id, {}),
+            note=notes.get(job.id),
+        )
+        for job in jobs
+    ]
 
 
 def rendering_rates(session: Session, job_ids: Collection[int]) -> dict[int, float]:

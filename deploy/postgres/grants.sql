@@ -22,7 +22,10 @@ GRANT INSERT, UPDATE ON store TO imagemill_producer, imagemill_worker;
 
 -- What was asked for comes from producers; they also settle jobs, fold counts, and sweep.
 GRANT INSERT, UPDATE ON models, groups, jobs, exports TO imagemill_producer;
-GRANT INSERT, UPDATE, DELETE ON rows, images TO imagemill_producer;
+GRANT INSERT, UPDATE, DELETE ON rows, images, job_labels, job_notes TO imagemill_producer;
+-- What people removed is recorded for good; the list of files still to be deleted gets shorter.
+GRANT INSERT, UPDATE ON removed_jobs TO imagemill_producer;
+GRANT INSERT, UPDATE, DELETE ON removed_objects TO imagemill_producer;
 GRANT UPDATE, DELETE ON tallies, objects TO imagemill_producer;
 
 -- What came out of it comes from workers. They move an image between states: these columns of

@@ -82,6 +82,16 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     f"{_CONTROL}.job_control:cancel",
                     "Cancel the images of a job that are not rendered yet.",
                 ),
+                (
+                    "label",
+                    f"{_CONTROL}.labels:label",
+                    "Give a job labels, or take them away.",
+                ),
+                (
+                    "note",
+                    f"{_CONTROL}.labels:note",
+                    "Write a note to a job, in the place of the one before.",
+                ),
             ),
             "Prove": (
                 (

@@ -44,6 +44,8 @@ class SubmissionRequest:
     """Axes, each `parameter=value,value,…`."""
     wildcards: Path | None = None
     """The folder of the wildcard files."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Labels for the job, also if it is there already. They change nothing that is rendered."""
 
     def open(self, settings: Settings) -> Source:
         """The manifest, or the prompts as one; as `open_source` raises."""

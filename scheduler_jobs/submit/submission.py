@@ -8,9 +8,11 @@ goes on where it stopped when the same manifest is submitted again.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+
+from sqlalchemy.orm import Session
 
 from imagemill.db.broker.wake_ups import Tokens
 from imagemill.db.database import Database
@@ -20,6 +22,7 @@ from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
 from imagemill.db.queries import jobs, objects
 from imagemill.db.queries.jobs import NewJob
+from imagemill.db.queries.labels import set_labels
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.settings import Settings
 from imagemill.db.specs import canonical_json, sha256_of
@@ -167,7 +170,7 @@ def submit(
         if source is None:
             source = opened.enter_context(request.open(settings))
         new = _new_job(request, source, settings)
-        job, created = database.run(lambda session: jobs.find_or_create(session, new))
+        job, created = database.run(lambda session: _record_job(session, new, request.labels))
         loading = Loading(job.id, request, database, source.name)
         met = MetColumns()
         if job.state == JobState.LOADING:
@@ -188,6 +191,12 @@ def submit(
                 database.run(lambda session: jobs.open_job(session, job.id))
                 _wake(settings, request.route)
     return _submission(database, job.id, loading, met, created=created)
+
+
+def _record_job(session: Session, new: NewJob, labels: Mapping[str, str]) -> tuple[Job, bool]:
+    job, created = jobs.find_or_create(session, new)
+    set_labels(session, job.id, labels)
+    return job, created
 
 
 def _is_loaded(database: Database, job_id: int) -> bool:

@@ -13,7 +13,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Connection, inspect, text
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-import imagemill.db.dataset_tables  # noqa: F401 - its tables belong to `Base` too
+import imagemill.db.dataset_tables
+import imagemill.db.job_tables  # noqa: F401 - its tables belong to `Base` too
 from imagemill.db import schema
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, SchemaError

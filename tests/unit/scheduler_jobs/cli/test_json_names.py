@@ -37,6 +37,8 @@ HERE = {
     "pause": ["open"],
     "resume": ["open"],
     "cancel": ["open"],
+    "label": ["open", "team=faces"],
+    "note": ["open", "a note"],
     "verify": ["done"],
     "sweep": [],
     "models": [],
