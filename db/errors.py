@@ -12,6 +12,7 @@
     ├── ServiceError              something outside did not answer                exit 3
     │   ├── DatabaseError
     │   ├── BrokerError
+    │   ├── HubError
     │   └── StorageError
     │       ├── StorageDenied     wrong credentials or a missing bucket; never retried
     │       ├── ObjectMissing     no object under that key
@@ -118,6 +119,12 @@ class BrokerError(ServiceError):
     """The broker did not answer."""
 
     code = "broker"
+
+
+class HubError(ServiceError):
+    """The Hugging Face Hub did not answer."""
+
+    code = "hub"
 
 
 class StorageError(ServiceError):

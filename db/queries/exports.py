@@ -1,5 +1,6 @@
 """The record of exports: which were made, of what, where to, and the digest of each."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +11,9 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now
 from imagemill.db.dataset_tables import ExportRow
+from imagemill.db.errors import UsageError
+
+_ID = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,16 +63,29 @@ def finish_export(session: Session, export_id: int) -> None:
 def list_exports(session: Session, *, limit: int) -> Sequence[ExportReport]:
     """Exports, newest first."""
     rows = session.scalars(select(ExportRow).order_by(ExportRow.id.desc()).limit(limit))
-    return [
-        ExportReport(
-            id=row.id,
-            format=row.format,
-            target=row.target,
-            images=row.images,
-            digest=row.digest,
-            document=row.document,
-            created_at=row.created_at,
-            finished_at=row.finished_at,
-        )
-        for row in rows
-    ]
+    return [_report(row) for row in rows]
+
+
+def find_export(session: Session, reference: str) -> ExportReport:
+    """The export with this id; `latest` is the newest. Raises `UsageError` if there is none."""
+    found = None
+    if reference == "latest":
+        found = session.scalars(select(ExportRow).order_by(ExportRow.id.desc()).limit(1)).first()
+    elif _ID.fullmatch(reference):
+        found = session.get(ExportRow, int(reference))
+    if found is None:
+        raise UsageError(f"no export {reference!r}; `imagemill exports` lists them")
+    return _report(found)
+
+
+def _report(row: ExportRow) -> ExportReport:
+    return ExportReport(
+        id=row.id,
+        format=row.format,
+        target=row.target,
+        images=row.images,
+        digest=row.digest,
+        document=row.document,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+    )

@@ -68,6 +68,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     "Write jobs' pictures in a layout that other tools read.",
                 ),
                 ("exports", f"{_CONTROL}.exports:exports", "List exports, newest first."),
+                (
+                    "push",
+                    f"{_CONTROL}.push:push",
+                    "Upload an export to the Hugging Face Hub.",
+                ),
             ),
             "Steer": (
                 ("retry", f"{_CONTROL}.job_control:retry", "Render a job's dead images again."),

@@ -30,7 +30,7 @@ OTHERS = (
     *("verify job", "sweep", "retry job", "pause job", "resume job", "cancel job"),
     *("submit {here}/m.csv", "migrate", "dispatcher --once", "verify job --requeue"),
     *("label job team=a", "note job text"),
-    *("sweep --delete", "export job --format flat --to {here}/set"),
+    *("sweep --delete", "export job --format flat --to {here}/set", "push 1 me/set"),
 )
 """What needs more than reading the database: the store, or to write."""
 
