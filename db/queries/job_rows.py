@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from imagemill.db.errors import UsageError
+from imagemill.db.errors import ManifestError, UsageError
 from imagemill.db.queries.bulk import among, insert_many, insert_new
 from imagemill.db.queries.images import spec_values
 from imagemill.db.queries.objects import find_objects
@@ -36,9 +36,11 @@ class NewRow:
 
 
 def lock_loading(session: Session, job_id: int) -> Job:
-    """The job, locked against other producers. Raises `UsageError` if it is no longer loading."""
+    """The job, locked against other producers. `UsageError` if it loads no more."""
     locked = select(Job).where(Job.id == job_id).with_for_update(key_share=True)
     job = session.scalars(locked.execution_options(populate_existing=True)).one()
+    if job.state == JobState.REJECTED:
+        raise ManifestError(f"{job.message}; another process that submitted it says which")
     if job.state != JobState.LOADING:
         raise UsageError(f"job {job_id} is {job.state} by now; nothing more can be loaded into it")
     return job

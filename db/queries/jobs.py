@@ -46,13 +46,16 @@ class NewJob:
 def find_or_create(session: Session, new: NewJob) -> tuple[Job, bool]:
     """The live job of this identity, and whether this call created it (in `loading`)."""
     live = select(Job).where(Job.identity == new.identity, Job.state.in_(MATCHED))
-    job = session.scalars(live).first()
-    if job is not None:
-        return job, False
     values = {**asdict(new), "defaults": dict(new.defaults), "state": JobState.LOADING}
-    # If two submissions come at the same moment, one inserts the job and the other finds it.
-    created = session.execute(insert_new(session, Job, values).returning(Job.id)).first()
-    return session.scalars(live).one(), created is not None
+    while True:
+        job = session.scalars(live).first()
+        if job is not None:
+            return job, False
+        # If two submissions come at the same moment, one inserts the job and the other finds it,
+        # except where that job was refused at once: then there is room for the other's.
+        created = session.execute(insert_new(session, Job, values).returning(Job.id)).first()
+        if created is not None:
+            return session.get_one(Job, created.id), True
 
 
 def open_job(session: Session, job_id: int) -> bool:
@@ -63,7 +66,11 @@ def open_job(session: Session, job_id: int) -> bool:
 
 
 def reject(session: Session, job_id: int, *, message: str) -> bool:
-    """Mark a loading job rejected and drop what was loaded of it."""
+    """Mark a loading job rejected and drop what was loaded of it.
+
+    Its record stays, so that another producer of the same job finds out, and no later job gets its
+    id. `find_job` and `list_jobs` show it only where it is asked for.
+    """
     if not _move_job(
         session, job_id, sources=(JobState.LOADING,), target=JobState.REJECTED, message=message
     ):
@@ -285,9 +292,9 @@ def due_images(session: Session) -> dict[str, int]:
 def find_job(session: Session, reference: str) -> Job:
     """The job with this id, else the newest with this name; `latest` is the newest of all.
 
-    Raises `UnknownJob` if there is none.
+    A rejected job is found by its id alone. Raises `UnknownJob` if there is none.
     """
-    newest = select(Job).order_by(Job.id.desc()).limit(1)
+    newest = select(Job).where(Job.state != JobState.REJECTED).order_by(Job.id.desc()).limit(1)
     if reference == "latest":
         job = session.scalars(newest).first()
     else:

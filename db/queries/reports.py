@@ -125,15 +125,18 @@ def list_jobs(
     limit: int = 50,
     before: int | None = None,
 ) -> list[JobReport]:
-    """Jobs in these states (in any if none is named), newest first, with ids below `before`.
+    """Jobs in these states, newest first, with ids below `before`.
 
-    They have all of the `labels`; a value of None is any. An open job with nothing left to render
-    counts as finished.
+    If no state is named, all but rejected ones: nothing is left of those but why. They have all of
+    the `labels`; a value of None is any. An open job with nothing left to render counts as
+    finished.
     """
     query = select(Job).order_by(Job.id.desc()).limit(limit)
     if states:
         wanted = and_(Job.state.in_(list(states)), not_(over()))
         query = query.where(or_(wanted, over()) if JobState.FINISHED in states else wanted)
+    else:
+        query = query.where(Job.state != JobState.REJECTED)
     if labels:
         query = query.where(has_labels(labels))
     if before is not None:

@@ -1,17 +1,65 @@
 """The folder of `imagemill run`. It is made, or refused in one line, before anything else."""
 
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from imagemill.db.errors import UsageError
 from imagemill.db.settings import DATABASE_FILE, OBJECTS_FOLDER
 
-_FOLDERS = (OBJECTS_FOLDER, "pictures", "broker")
+BROKER_FOLDER = "broker"
+
+_FOLDERS = (OBJECTS_FOLDER, "pictures", BROKER_FOLDER)
 _FILES = (DATABASE_FILE, "contact-sheet.png", "worker.log")
+_LOADED = (OBJECTS_FOLDER, *(f"{DATABASE_FILE}{suffix}" for suffix in ("", "-wal", "-shm")))
+"""What loading a job leaves."""
 
 
-def make_folder(out: Path) -> None:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFolder:
+    """The folder of a run, and what was there before."""
+
+    path: Path
+    before: frozenset[str]
+
+    def empty(self) -> None:
+        """Remove the database and the objects, unless they were there before this run.
+
+        Only the holder of the folder's broker may do that, and only if no job was loaded there.
+        """
+        for name in set(_LOADED) - self.before:
+            shutil.rmtree(self.path / name, ignore_errors=True)
+            with suppress(OSError):
+                (self.path / name).unlink()
+
+
+@contextmanager
+def run_folder(out: Path) -> Iterator[RunFolder]:
+    """Make the folder for the block. A `UsageError` removes it if it is new and empty."""
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    before = frozenset() if new else _names(out)
+    try:
+        _make_folder(out)
+        yield RunFolder(path=out, before=before)
+    except UsageError:
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _names(folder: Path) -> frozenset[str]:
+    """The names in a folder; none if it can't be read, which `_make_folder` reports."""
+    with suppress(OSError):
+        return frozenset(each.name for each in folder.iterdir())
+    return frozenset()
+
+
+def _make_folder(out: Path) -> None:
     """Create the folder and test whether files can be made in it.
 
     Raises `UsageError` if it can't be used; the error names what is in the way.

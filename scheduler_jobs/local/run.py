@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import TimeoutExpired
@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from sqlalchemy import func, select
 
 from imagemill.db.database import Database
-from imagemill.db.errors import ServiceError
+from imagemill.db.errors import ServiceError, UsageError
 from imagemill.db.present_store import record_store
 from imagemill.db.queries import jobs, shifts
 from imagemill.db.queries.claims import RetryPolicy
@@ -32,7 +32,7 @@ from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.dispatcher import ROUND_SECONDS, Dispatcher
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
-from imagemill.scheduler_jobs.local.folder import make_folder
+from imagemill.scheduler_jobs.local.folder import BROKER_FOLDER, RunFolder, run_folder
 from imagemill.scheduler_jobs.local.pictures import NamedPictures, name_pictures
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
 from imagemill.scheduler_jobs.manifest import ColumnReport, Source
@@ -49,7 +49,6 @@ from imagemill.scheduler_jobs.submit.submission import Submission, submit
 
 log = logging.getLogger(__name__)
 
-BROKER_FOLDER = "broker"
 WORKER_LOG = "worker.log"
 CONTACT_SHEET = "contact-sheet"
 PICTURES = "pictures"
@@ -107,19 +106,17 @@ def run(
 
     Raises `ManifestError` if rows are bad, `ServiceError` if the worker keeps ending, and
     `UsageError` if the folder can't be used. Nothing is created before the first rows of the
-    manifest, the model and the template of the names were found good. Ctrl-C drains the worker and
-    returns with `interrupted`.
+    manifest, the model and the template of the names were found good, and a later bad row leaves
+    nothing in a new folder. Ctrl-C drains the worker and returns with `interrupted`.
     """
     out = out.absolute()
     with request.open(settings) as source:
         columns = check_first_rows(request, source, settings)
         check_columns(PictureNames(picture_name), columns)
-        make_folder(out)
-        database = Database.from_settings(settings)
-        with closing(database):
+        with run_folder(out) as folder, closing(Database.from_settings(settings)) as database:
             migrate(database)
             record_store(database, open_storage(settings))
-            return _run(request, source, settings, database, out, progress, picture_name)
+            return _run(request, source, settings, database, folder, progress, picture_name)
 
 
 def _run(
@@ -127,15 +124,16 @@ def _run(
     source: Source,
     settings: Settings,
     database: Database,
-    out: Path,
+    folder: RunFolder,
     progress: Callable[[Counts], None],
     picture_name: str,
 ) -> RunResult:
-    interrupted = False
+    interrupted, out = False, folder.path
     with EmbeddedValkey(out / BROKER_FOLDER) as valkey:
         settings = settings.model_copy(update={"broker_url": SecretStr(valkey.url)})
         _release_leftovers(database, settings)
-        submission = submit(request, settings=settings, database=database, source=source)
+        with _emptied_if_refused(folder, database, valkey):
+            submission = submit(request, settings=settings, database=database, source=source)
         before = _counts(database, submission.job_id)
         started = time.monotonic()
         pace = _Pace(before.done)
@@ -151,9 +149,8 @@ def _run(
     suffix = _suffix(database, submission.job_id)
     sheet, undrawn = None, frozenset[str]()
     if not interrupted:
-        sheet, undrawn = _write_sheet(
-            database, settings, submission, out / f"{CONTACT_SHEET}{suffix}.png"
-        )
+        file = out / f"{CONTACT_SHEET}{suffix}.png"
+        sheet, undrawn = _write_sheet(database, settings, submission, file)
     pictures = name_pictures(
         database,
         submission.job_id,
@@ -184,11 +181,31 @@ def _run(
     )
 
 
+@contextmanager
+def _emptied_if_refused(
+    folder: RunFolder, database: Database, valkey: EmbeddedValkey
+) -> Iterator[None]:
+    """A `UsageError` in the block removes what this run has made, unless another job is there."""
+    try:
+        yield
+    except UsageError:
+        if _first_job(database) is None:
+            database.close()
+            folder.empty()
+            valkey.stop(remove=BROKER_FOLDER not in folder.before)
+        raise
+
+
 def _suffix(database: Database, job_id: int) -> str:
     """The suffix that separates the sheets and pictures of a folder's jobs; the first has none."""
+    return "" if _first_job(database) == job_id else f"-{job_id}"
+
+
+def _first_job(database: Database) -> int | None:
+    """The first job of the folder that was not refused."""
     first = select(func.min(Job.id)).where(Job.state != JobState.REJECTED)
     with database.reading() as session:
-        return "" if session.scalar(first) == job_id else f"-{job_id}"
+        return session.scalar(first)
 
 
 class _Pace:

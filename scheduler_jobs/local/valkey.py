@@ -10,6 +10,7 @@ import fcntl
 import os
 import re
 import secrets
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -116,11 +117,16 @@ class EmbeddedValkey:
             self._leave_folder()
             raise
 
-    def stop(self) -> None:
-        """End the server; its messages are on disk then. Nothing happens if it has ended."""
+    def stop(self, *, remove: bool = False) -> None:
+        """End the server; its messages are on disk then. Nothing happens if it has ended.
+
+        With `remove` its folder is removed, before another server may use it.
+        """
         if self._process is not None:
             self._process.stop()
             self._process = None
+        if remove:
+            shutil.rmtree(self._folder, ignore_errors=True)
         self._leave_folder()
 
     def kill(self) -> None:

@@ -11,7 +11,7 @@ from imagemill.scheduler_jobs.manifest.formats.detection import FORMATS
 from imagemill.scheduler_jobs.manifest.layers import parameters_from_flags, parameters_from_toml
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import AdapterChoice, Parameters
-from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem
+from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem, RowText
 from imagemill.scheduler_jobs.manifest.raw import JSON
 from imagemill.scheduler_jobs.manifest.reader import read_manifest
 from imagemill.scheduler_jobs.manifest.rows import ManifestRow
@@ -34,6 +34,7 @@ __all__ = [
     "MetColumns",
     "Parameters",
     "Problem",
+    "RowText",
     "Source",
     "open_source",
     "parameters_from_flags",

@@ -42,6 +42,18 @@ class Problem:
         return printable(f"{where}: {self.found}; {self.allowed}")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowText:
+    """A piece of a row's text. `file` is None where the manifest is a single file.
+
+    `row` counts in that file, from 1.
+    """
+
+    file: str | None = None
+    row: int = field(metadata={JSON: "row_number"})
+    text: str
+
+
 class BadValue(ValueError):
     """A value that is not allowed in its place."""
 

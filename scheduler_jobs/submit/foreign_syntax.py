@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from imagemill.scheduler_jobs.expansion.wildcards import WILDCARD
+from imagemill.scheduler_jobs.manifest import RowText
 
 SHOWN_ROWS = 5
 """How many rows of each kind are kept to be shown."""
@@ -44,11 +45,11 @@ class ForeignSyntax:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ForeignRows:
-    """How many rows hold one kind of syntax; `examples` are the first: row number, piece."""
+    """How many rows hold one kind of syntax; `examples` are the first."""
 
     kind: str
     rows: int
-    examples: tuple[tuple[int, str], ...]
+    examples: tuple[RowText, ...]
 
 
 # Most prompts have none of these signs, and need no other search.
@@ -205,15 +206,15 @@ class ForeignCounts:
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
-        self._examples: dict[str, list[tuple[int, str]]] = {}
+        self._examples: dict[str, list[RowText]] = {}
 
-    def add(self, row: int, found: tuple[ForeignSyntax, ...]) -> None:
-        """Note what a row holds; each kind counts once a row."""
+    def add(self, found: tuple[ForeignSyntax, ...], excerpt: Callable[[str], RowText]) -> None:
+        """Note what a row holds; each kind counts once a row. `excerpt` says where a piece is."""
         for kind, piece in {each.kind: each.piece for each in reversed(found)}.items():
             self._rows[kind] = self._rows.get(kind, 0) + 1
             examples = self._examples.setdefault(kind, [])
             if len(examples) < SHOWN_ROWS:
-                examples.append((row, piece))
+                examples.append(excerpt(piece))
 
     def found(self) -> tuple[ForeignRows, ...]:
         """What was counted, in the order of the kinds."""

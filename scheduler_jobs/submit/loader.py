@@ -64,7 +64,7 @@ class Loading:
         if isinstance(row, RefusedRow):
             self.findings.add(row)
         elif row.foreign:
-            self.foreign.add(row.number, row.foreign)
+            self.foreign.add(row.foreign, row.excerpt)
 
     def _insert(
         self, session: Session, chunk: list[PlannedRow | RefusedRow]

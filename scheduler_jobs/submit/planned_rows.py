@@ -17,6 +17,7 @@ from imagemill.scheduler_jobs.manifest import (
     ManifestRow,
     MetColumns,
     Problem,
+    RowText,
     Source,
     read_manifest,
 )
@@ -99,6 +100,11 @@ class PlannedRow(NewRow):
             cells=cells,
             foreign=foreign,
         )
+
+    def excerpt(self, text: str) -> RowText:
+        """A piece of the row's text with the place where people find the row."""
+        file, number = self.place or (None, self.number)
+        return RowText(file=file, row=number, text=text)
 
     @property
     def images(self) -> int:

@@ -29,7 +29,7 @@ from imagemill.db.specs import canonical_json, sha256_of
 from imagemill.db.states import JobState
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
-from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem, Source
+from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem, RowText, Source
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts, ForeignRows
 from imagemill.scheduler_jobs.submit.loader import Loading
 from imagemill.scheduler_jobs.submit.occurrences import Occurrences
@@ -73,7 +73,7 @@ class Plan:
     problems: tuple[Problem, ...]
     groups: tuple[PlannedGroup, ...]
     long_prompts: int
-    long_prompt_rows: tuple[tuple[int, str], ...]
+    long_prompt_rows: tuple[RowText, ...]
     foreign_syntax: tuple[ForeignRows, ...]
     columns: tuple[ColumnReport, ...]
     reused: int | None
@@ -109,7 +109,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     started = time.monotonic()
     groups: Counter[tuple[str, int, int, bool]] = Counter()
     findings, foreign, met = Findings(), ForeignCounts(), MetColumns()
-    long_rows: list[tuple[int, str]] = []
+    long_rows: list[RowText] = []
     rows = long_prompts = reused = 0
     with request.open(settings) as source, closing(Occurrences()) as seen:
         keys = Keys(seen.add)
@@ -120,13 +120,13 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
                     findings.add(row)
                     continue
                 rows += 1
-                foreign.add(row.number, row.foreign)
+                foreign.add(row.foreign, row.excerpt)
                 for cell in row.cells:
                     if cell.cut is None:
                         continue
                     long_prompts += cell.parameters.count
                     if len(long_rows) < SHOWN_LONG_PROMPTS:
-                        long_rows.append((row.number, cell.cut))
+                        long_rows.append(row.excerpt(cell.cut))
                 for spec in row.specs(request.seed):
                     groups[spec.model, spec.width, spec.height, spec.guided] += 1
                     requests.append(spec.request_key())

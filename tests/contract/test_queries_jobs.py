@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import func, select
 
-from imagemill.db.errors import UnknownJob, UsageError
-from imagemill.db.queries import job_rows, jobs, tallies
+from imagemill.db.errors import ManifestError, UnknownJob, UsageError
+from imagemill.db.queries import job_rows, jobs, reports, tallies
 from imagemill.db.queries.job_rows import NewRow
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.seeds import row_key
@@ -142,7 +142,24 @@ def test_a_rejected_job_leaves_nothing_behind(mill: Mill) -> None:
         for table in (Image, Row, Tally):
             query = select(func.count()).select_from(table).where(table.job_id == job)
             assert session.scalar(query) == 0
+    with mill.database.reading() as session:
+        # Nobody who lists jobs or asks for the newest meets what is left of it.
+        assert [report.id for report in reports.list_jobs(session)] == [other]
+        assert [report.id for report in reports.list_jobs(session, states=[JobState.REJECTED])] == [
+            job
+        ]
+        assert jobs.find_job(session, "latest").id == other
+        assert jobs.find_job(session, str(job)).id == job
+        with pytest.raises(UnknownJob):
+            jobs.find_job(session, "job")
     assert mill.create("job") != job
+
+
+def test_who_still_loads_a_rejected_job_is_told_why(mill: Mill) -> None:
+    job = mill.load("job", prompts(3), opened=False)
+    mill.database.run(lambda session: jobs.reject(session, job, message="job.csv: 1 bad row"))
+    with pytest.raises(ManifestError, match=r"job\.csv: 1 bad row; another process"):
+        mill.database.run(lambda session: job_rows.lock_loading(session, job))
 
 
 def test_a_model_is_recorded_once_per_digest(mill: Mill) -> None:

@@ -15,7 +15,7 @@ from imagemill.db.seeds import derive_seed, prompt_hash
 from imagemill.db.settings import Settings
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.storage.factory import open_storage
-from imagemill.db.tables import Image, Row
+from imagemill.db.tables import Image, Job, Row
 from imagemill.scheduler_jobs.manifest import Parameters
 from imagemill.scheduler_jobs.submit import loader as loading
 from imagemill.scheduler_jobs.submit import planned_rows
@@ -139,7 +139,7 @@ def test_a_bad_row_rejects_the_job_and_leaves_nothing(send, database):
     assert "manifest.jsonl:2: steps: " in lines[0]
     assert "manifest.jsonl:3: width: 65" in lines[1]
     with database.reading() as session:
-        assert find_job(session, "latest").state == JobState.REJECTED
+        assert session.scalars(select(Job.state)).all() == [JobState.REJECTED]
         assert session.execute(text("SELECT count(*) FROM images")).scalar() == 0
         assert session.execute(text("SELECT count(*) FROM tallies")).scalar() == 0
 
@@ -299,9 +299,9 @@ def test_planning_counts_and_changes_nothing(database, settings, tmp_path):
     planned = plan(SubmissionRequest(manifest=str(file)), settings=settings, database=database)
     assert (planned.rows, planned.images, planned.bad_rows, planned.reused) == (2, 4, 1, 0)
     assert planned.long_prompts == 3
-    number, cut = planned.long_prompt_rows[0]
-    assert number == 2
-    assert long.rstrip().endswith(cut.rstrip())
+    (first,) = planned.long_prompt_rows
+    assert (first.file, first.row) == (None, 2)
+    assert long.rstrip().endswith(first.text.rstrip())
     with database.reading() as session:
         assert session.execute(text("SELECT count(*) FROM jobs")).scalar() == 0
 

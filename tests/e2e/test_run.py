@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from imagemill.scheduler_jobs.submit.first_rows import LOOKED_AT
 from tests.e2e.commands import dataset_images, imagemill, last_json
 from tools.shapes64.score import score_pictures
 
@@ -118,6 +119,39 @@ def test_a_bad_row_is_named_and_nothing_is_queued(tmp_path):
     done = imagemill("run", bad, "--out", tmp_path / "out", code=2)
     assert "bad.csv:2: steps: " in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def with_a_bad_row_after_the_first_ones(folder: Path) -> Path:
+    file = folder / "late.csv"
+    rows = [f"a red circle {number},20" for number in range(LOOKED_AT + 50)]
+    file.write_text("\n".join(["prompt,steps", *rows, "a blue star,many", ""]))
+    return file
+
+
+@pytest.mark.parametrize("already", [None, "notes.txt"])
+def test_a_bad_row_far_down_leaves_nothing_either(tmp_path, already):
+    out = tmp_path / "new" / "out"
+    if already:
+        out.mkdir(parents=True)
+        (out / already).write_text("mine")
+    late = with_a_bad_row_after_the_first_ones(tmp_path)
+    done = imagemill("run", late, "--out", out, code=2)
+    assert f"late.csv:{LOOKED_AT + 51}: steps: " in done.stderr
+    if already:
+        assert [path.name for path in out.iterdir()] == [already]
+    else:
+        assert not (tmp_path / "new").exists()
+
+
+def test_a_bad_row_far_down_leaves_the_other_jobs_of_a_folder_alone(home, tmp_path):
+    before = last_json(imagemill("--home", home, "jobs", "--json"))
+    files = sorted(home.rglob("*"))
+    late = with_a_bad_row_after_the_first_ones(tmp_path)
+    imagemill("run", late, "--out", home, code=2)
+    assert last_json(imagemill("--home", home, "jobs", "--json")) == before
+    assert set(files) <= set(home.rglob("*"))
+    refused = last_json(imagemill("--home", home, "jobs", "--state", "rejected", "--json"))
+    assert [job["message"] for job in refused["jobs"]] == [f"{late}: 1 bad row"]
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, manifest):

@@ -29,12 +29,19 @@ def check_values(file: FuzzedFile, row: PlannedRow) -> bool:
     specs = [spec for spec, _ in zip(row.specs(0), range(_MOST_SPECS), strict=False)]
     kept = {_text(value, file.kind) for value in extras.values()}
     gridded = {axis.partition("=")[0] for axis in file.grid}
-    for column, value in written.items():
-        if _says_nothing(value, file.kind) or (file.kind == "keyed" and column == "id"):
+    fields = {
+        column: file.columns.get(column, column).strip().casefold()
+        for column, value in written.items()
+        if not _says_nothing(value, file.kind)
+    }
+    for column, field in fields.items():
+        value = written[column]
+        if file.kind == "keyed" and column == "id":
             continue
         if _text(value, file.kind) in kept or column in gridded:
             continue
-        field = file.columns.get(column, column).strip().casefold()
+        if _ONLY_WITHOUT.get(field) in fields.values():
+            continue
         used = _USES.get(field)
         assert used is not None, f"{column!r}: {value!r} is in no extra, and no field"
         assert used(value, row, specs), f"{column!r}: {value!r} was dropped"
@@ -206,6 +213,9 @@ def _schedule(value: Any, row: PlannedRow, specs: list[ImageSpec]) -> bool:
     return all(word in spec.sampler or find_sampler(word) is not None for spec in specs)
 
 
+_ONLY_WITHOUT = {"sampler_index": "sampler"}
+"""Fields that are read only where another is empty, as the tool that has them reads them."""
+
 _USES: Mapping[str, Use] = {
     "prompt": _prompt,
     "caption": _prompt,
@@ -219,6 +229,7 @@ _USES: Mapping[str, Use] = {
     "steps": _attribute("steps"),
     "guidance_scale": _attribute("guidance_scale"),
     "sampler": _sampler,
+    "sampler_index": _sampler,
     "schedule": _schedule,
     "seed": _seed,
     "seeds": _seeds,

@@ -87,6 +87,8 @@ def jobs(
 ) -> None:
     """List jobs, newest first.
 
+    A job whose manifest had bad rows is only listed with --state rejected.
+
     \b
     Examples:
       imagemill jobs --state finished --limit 10

@@ -26,6 +26,7 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, duration, plural
 from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
+from imagemill.scheduler_jobs.manifest import RowText
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
@@ -290,8 +291,8 @@ def _print_plan(planned: Plan, request: SubmissionRequest) -> None:
             f"{plural(planned.long_prompts, 'image')} with a prompt longer than the model reads; "
             "this part is cut:"
         )
-        for row, cut in planned.long_prompt_rows:
-            output.line(f"  row {row}: …{output.fitted(cut, SHOWN_CUT_CHARACTERS)}")
+        for each in planned.long_prompt_rows:
+            output.line(f"  {_place(each)}: …{output.fitted(each.text, SHOWN_CUT_CHARACTERS)}")
     _print_foreign(planned.foreign_syntax)
     if planned.bad_rows and not request.skip_bad_rows:
         output.line(
@@ -328,12 +329,17 @@ def _print_submission(submission: Submission) -> None:
     output.line(f"`imagemill watch {submission.job_id}` follows it")
 
 
+def _place(example: RowText) -> str:
+    """Where a row is: its number, with its file where there are several."""
+    return f"row {example.row}" if example.file is None else f"{example.file}:{example.row}"
+
+
 def _print_foreign(found: Sequence[ForeignRows]) -> None:
     """Print how many rows have another tool's syntax, one line for each kind."""
     for each in found:
         rows = ", ".join(
-            f"row {row}: {output.fitted(piece, SHOWN_PIECE_CHARACTERS)}"
-            for row, piece in each.examples
+            f"{_place(example)}: {output.fitted(example.text, SHOWN_PIECE_CHARACTERS)}"
+            for example in each.examples
         )
         more = ", …" if each.rows > len(each.examples) else ""
         output.line(

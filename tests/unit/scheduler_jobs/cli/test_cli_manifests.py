@@ -11,7 +11,7 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.scheduler_jobs.local import run as embedded_run
 from imagemill.scheduler_jobs.local.pictures import NamedPictures
 from imagemill.scheduler_jobs.local.run import RunResult
-from imagemill.scheduler_jobs.manifest import ColumnReport
+from imagemill.scheduler_jobs.manifest import ColumnReport, RowText
 from imagemill.scheduler_jobs.submit import submission
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.submission import FIRST_TOKENS
@@ -74,7 +74,7 @@ def test_plan_needs_no_database(imagemill, tmp_path, manifest):
 def test_plan_says_what_of_a_long_prompt_is_cut(at_home, tmp_path):
     file = tmp_path / "long.csv"
     file.write_text("prompt\n" + "a red circle and " * 40 + "the end\n")
-    assert "the end" in at_home("plan", file, "--json").json["long_prompt_rows"][0][1]
+    assert "the end" in at_home("plan", file, "--json").json["long_prompt_rows"][0]["text"]
     assert "with a prompt longer than the model reads" in at_home("plan", file).out
 
 
@@ -139,7 +139,7 @@ def test_bad_rows_are_told_in_lines_and_queue_nothing(at_home, bad_manifest, com
         (1, "prompt"),
         (2, "steps"),
     ]
-    assert {job["state"] for job in at_home("jobs", "--json").json["jobs"]} <= {"rejected"}
+    assert at_home("jobs", "--json").json["jobs"] == []
 
 
 @pytest.mark.parametrize("command", ["plan", "submit"])
@@ -229,7 +229,7 @@ def test_prompts_and_a_manifest_exclude_each_other(at_home, arguments, complaint
         answer = at_home(command, *arguments)
         assert answer.code == 2
         assert complaint in answer.err
-    assert {job["state"] for job in at_home("jobs", "--json").json["jobs"]} <= {"rejected"}
+    assert at_home("jobs", "--json").json["jobs"] == []
 
 
 def test_run_takes_prompts(imagemill, tmp_path, pretended_run):
@@ -400,6 +400,10 @@ def test_a_strength_of_one_without_a_picture_asks_for_nothing(at_home, mill, tmp
     assert "strength: no init_image" in at_home("plan", file).err
 
 
+def example(row, text, file=None):
+    return {"file": file, "row_number": row, "text": text}
+
+
 MIDJOURNEY = DATA / "cases" / "midjourney.csv"
 
 
@@ -413,9 +417,9 @@ def test_another_tool_s_syntax_is_counted_and_shown(at_home, tmp_path):
         "prompt,negative_prompt\n" + '"a {b|c} (d:1.3)",blurry\n' * 7 + "a,<lora:x:1>\n"
     )
     found = [
-        {"kind": "networks", "rows": 1, "examples": [[8, "<lora:x:1>"]]},
-        {"kind": "weights", "rows": 7, "examples": [[row, "(d:1.3)"] for row in range(1, 6)]},
-        {"kind": "templates", "rows": 7, "examples": [[row, "{b|c}"] for row in range(1, 6)]},
+        {"kind": "networks", "rows": 1, "examples": [example(8, "<lora:x:1>")]},
+        {"kind": "weights", "rows": 7, "examples": [example(n, "(d:1.3)") for n in range(1, 6)]},
+        {"kind": "templates", "rows": 7, "examples": [example(n, "{b|c}") for n in range(1, 6)]},
     ]
     assert at_home("plan", file, "--json").json["foreign_syntax"] == found
     assert at_home("submit", file, "--json").json["foreign_syntax"] == found
@@ -443,7 +447,11 @@ def test_strict_rows_are_skipped_like_other_bad_rows(at_home, tmp_path):
 
 
 def test_run_says_what_it_rendered_as_words(imagemill, manifest, tmp_path, pretended_run):
-    pretended_run(foreign_syntax=(ForeignRows(kind="flags", rows=9, examples=((2, "--v 5"),)),))
+    pretended_run(
+        foreign_syntax=(
+            ForeignRows(kind="flags", rows=9, examples=(RowText(row=2, text="--v 5"),)),
+        )
+    )
     answer = imagemill("run", manifest, "--out", tmp_path / "out")
     assert "9 rows with another tool's flags" in answer.out
     assert "(row 2: --v 5, …)" in answer.out
@@ -471,6 +479,21 @@ def test_several_manifests_are_one_job(at_home, mill, two_files):
     assert bad["row_number"] == 4
     again = at_home("submit", f"{two_files}/*.csv", "--skip-bad-rows", "--json").json
     assert (again["created"], again["job_id"]) == (False, told["job_id"])
+
+
+def test_examples_of_several_manifests_name_the_file_and_its_row(at_home, tmp_path):
+    a, b = tmp_path / "a.csv", tmp_path / "b.csv"
+    a.write_text("prompt\na cat\na dog\n")
+    b.write_text(f"prompt\na fox\na hen --ar 16:9 {'and a cock ' * 40}the end\n")
+    told = at_home("plan", a, b, "--json").json
+    assert told["foreign_syntax"][0]["examples"] == [example(2, "--ar 16:9", file=str(b))]
+    assert [(each["file"], each["row_number"]) for each in told["long_prompt_rows"]] == [
+        (str(b), 2)
+    ]
+    lines = at_home("plan", a, b).out.splitlines()
+    assert any(line.startswith(f"  {b}:2: …") for line in lines)
+    assert any(f"({b}:2: --ar 16:9)" in line for line in lines)
+    assert f"({b}:2: --ar 16:9)" in at_home("submit", a, b).out
 
 
 def test_damage_to_one_of_several_files_queues_nothing(at_home, two_files):

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from imagemill.scheduler_jobs.manifest import RowText
 from imagemill.scheduler_jobs.submit.foreign_syntax import (
     COMMENTS,
     EDITS,
@@ -121,10 +122,11 @@ def test_what_is_read_is_not_told_of() -> None:
 def test_rows_are_counted_by_kind_and_the_first_five_are_kept() -> None:
     counts = ForeignCounts()
     for row in range(1, 9):
-        counts.add(row, tuple(find_foreign_syntax(f"a --ar {row}:9 <lora:x:1>")))
+        found = tuple(find_foreign_syntax(f"a --ar {row}:9 <lora:x:1>"))
+        counts.add(found, lambda text, row=row: RowText(row=row, text=text))
     flags, networks = counts.found()
     assert (flags.kind, flags.rows, networks.kind, networks.rows) == (FLAGS, 8, NETWORKS, 8)
-    assert flags.examples == tuple((row, f"--ar {row}:9") for row in range(1, 6))
+    assert flags.examples == tuple(RowText(row=row, text=f"--ar {row}:9") for row in range(1, 6))
 
 
 @pytest.mark.parametrize(
