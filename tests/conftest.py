@@ -20,6 +20,7 @@ from tests.helpers.places import ROOT
 
 if TYPE_CHECKING:
     from imagemill.db.storage.s3 import S3Storage
+    from tests.helpers.browser import Browser
     from tests.helpers.servers.postgres import Postgres
     from tests.helpers.servers.seaweedfs import Seaweed
     from tests.helpers.servers.valkey import Valkey
@@ -87,6 +88,22 @@ def s3_server() -> Iterator["Seaweed"]:
 
     with Seaweed() as server:
         yield server
+
+
+# A browser ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator["Browser"]:
+    """A headless Chromium with a profile of its own. Skipped where there is none."""
+    from tests.helpers.browser import Browser, find_browser
+
+    program = find_browser()
+    if program is None:
+        pytest.skip("no Chromium or Chrome here")
+    with Browser(program, tmp_path / "profile") as page:
+        page.resize(1280, 800)
+        yield page
 
 
 # Databases ---------------------------------------------------------------------------------

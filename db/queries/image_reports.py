@@ -1,6 +1,6 @@
 """What people ask about images: lists with filters, and everything about one. Reads only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -54,6 +54,7 @@ class ImageReport:
     """One image in a list; `outcome`, `object_key` and `uri` once it is done.
 
     `key` is the row's own `id`, where the manifest gives it one; `extras` are its other columns.
+    `options` are parameters that are not at their default and have no field of their own.
     """
 
     id: int = field(metadata={JSON: "image_id"})
@@ -73,6 +74,7 @@ class ImageReport:
     guidance_scale: float
     sampler: str
     format: str
+    options: dict[str, Any]
     object_key: str | None
     uri: str | None
     sha256: str | None
@@ -143,9 +145,16 @@ class ImageDetail:
 
 
 def list_images(
-    session: Session, which: ImageFilter, *, limit: int, after: int | None = None
+    session: Session,
+    which: ImageFilter,
+    *,
+    limit: int,
+    after: int | None = None,
+    also: Sequence[ColumnElement[bool]] = (),
 ) -> list[ImageReport]:
     """Images in the order of their ids, from the one after `after`.
+
+    `also` are further conditions on `Image` and `Row`.
 
     A page begins behind an id instead of skipping rows. So each page costs the same, however far
     in it is, and images that change meanwhile move no page's limits.
@@ -154,7 +163,7 @@ def list_images(
         select(Image, Row.number, Row.key_base, Row.extras, Object)
         .join(Row, Row.id == Image.row_id)
         .outerjoin(Object, Object.id == Image.object_id)
-        .where(*_conditions(which))
+        .where(*_conditions(which), *also)
         .order_by(Image.id)
         .limit(limit)
     )
@@ -255,6 +264,7 @@ def _report(
         guidance_scale=image.guidance_scale,
         sampler=image.sampler,
         format=image.format,
+        options=image.options,
         object_key=None if stored is None else stored.object_key,
         uri=None if stored is None else object_uri(address, stored),
         sha256=None if stored is None else stored.sha256,

@@ -60,6 +60,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     f"{_CONTROL}.sheets:contact_sheet",
                     "Put a job's pictures on one page.",
                 ),
+                (
+                    "report",
+                    f"{_CONTROL}.pages:report",
+                    "Write a job as one HTML page: figures, failures and a gallery.",
+                ),
             ),
             "Take away": (
                 (

@@ -28,9 +28,10 @@ def test_a_wheel_holds_one_name(tmp_path: Path) -> None:
         f"imagemill/{file.relative_to(source)}"
         for folder in ("db", "scheduler_jobs", "worker")
         for file in (source / folder).rglob("*")
-        if file.suffix in {".py", ".mako"} or "shapes64" in file.parts
+        if file.suffix in {".py", ".mako"} or {"shapes64", "assets"} & set(file.parts)
         if file.is_file()
     }
     assert "imagemill/db/migrations/script.py.mako" in needed
     assert any(name.startswith("imagemill/worker/shapes64/") for name in needed)
+    assert "imagemill/scheduler_jobs/pages/assets/page.css" in needed
     assert needed <= names

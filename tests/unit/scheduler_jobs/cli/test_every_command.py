@@ -22,8 +22,10 @@ ROOT = Path(__file__).parents[4]
 LONG = "n" * 300
 
 SHEET = "contact-sheet job -o {here}/sheet.png"
+REPORT = "report job -o {here}/report.html"
 READERS = (
     *("status", "status job", "watch job", "jobs", "images job", "show 1", "errors job", SHEET),
+    REPORT,
     *("exports", "plan {here}/m.csv"),
 )
 OTHERS = (
@@ -239,10 +241,12 @@ def test_a_file_that_cannot_be_written_is_found_out_before_the_work(tmp_path: Pa
     finished(tmp_path / "home")
     picture = tmp_path / "home" / "imagemill.sqlite3"
     gpu_side = (["certify"], ["roundtrip", str(picture)]) if find_spec("torch") else ()
+    writers = (["contact-sheet", "job"], ["report", "job"], *gpu_side)
     commands = [
-        ["--home", str(tmp_path / "home"), *command, "--output", str(place)]
-        for command in (["contact-sheet", "job"], *gpu_side)
-        for place in (tmp_path / "none" / "x.png", tmp_path / f"{LONG}.png", picture / "x.png")
+        ["--home", str(tmp_path / "home"), *command, "--output", f"{place}{suffix}"]
+        for command in writers
+        for suffix in (".html" if "report" in command else ".png",)
+        for place in (tmp_path / "none" / "x", tmp_path / LONG, picture / "x")
     ]
     for words, code, err in answers(commands):
         assert code == 2, words

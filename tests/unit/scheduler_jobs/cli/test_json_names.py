@@ -33,6 +33,7 @@ HERE = {
     "show": ["1"],
     "errors": ["latest"],
     "contact-sheet": ["latest", "-o", "OUT.png"],
+    "report": ["latest", "-o", "OUT.html"],
     "retry": ["latest"],
     "pause": ["open"],
     "resume": ["open"],
@@ -92,7 +93,12 @@ def answers(at_home, mill, tmp_path, monkeypatch, pretended_run):  # noqa: F811
     mill.end(shift)
 
     def call(name: str):
-        words = {"MANIFEST": manifest, "OUT": tmp_path / "out", "OUT.png": tmp_path / "o.png"}
+        words = {
+            "MANIFEST": manifest,
+            "OUT": tmp_path / "out",
+            "OUT.png": tmp_path / "o.png",
+            "OUT.html": tmp_path / "o.html",
+        }
         arguments = [words.get(word, word) for word in HERE[name]]
         answer = at_home(*name.split(" "), *arguments, "--json")
         last = answer.out.splitlines()[-1]

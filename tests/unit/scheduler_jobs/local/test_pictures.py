@@ -33,6 +33,7 @@ IMAGE = ImageReport(
     guidance_scale=7.5,
     sampler="dpmpp_2m",
     format="png",
+    options={},
     object_key="ab/c.png",
     uri=None,
     sha256=None,

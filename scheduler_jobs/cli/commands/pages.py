@@ -1,0 +1,142 @@
+"""`report`: a job as one HTML page."""
+
+import shlex
+from pathlib import Path
+
+import click
+
+from imagemill.db.errors import UsageError
+from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.storage.factory import open_storage
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import plural
+from imagemill.scheduler_jobs.cli.progress import ProgressView
+from imagemill.scheduler_jobs.pages.report import ReportOptions, ReportResult, write_report
+
+_SUFFIXES = (".html", ".htm")
+
+
+@click.command()
+@pass_invocation
+@job_argument()
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Where to write it; report-JOB.html if left out.",
+)
+@click.option(
+    "--max-images",
+    type=click.IntRange(0, 100_000),
+    default=10_000,
+    show_default=True,
+    metavar="N",
+    help="At most so many images in its gallery; the figures count all.",
+)
+@click.option(
+    "--thumbnail",
+    type=click.IntRange(32, 1024),
+    default=192,
+    show_default=True,
+    metavar="PIXELS",
+    help="The longest side of the small copies in it.",
+)
+@output.json_option
+def report(
+    invocation: Invocation,
+    job: str,
+    file: Path | None,
+    max_images: int,
+    thumbnail: int,
+    as_json: bool,
+) -> None:
+    """Write a job as one HTML page: figures, failures and a gallery.
+
+    The page needs no network and no server. It holds small copies of the pictures, at most 64 MB
+    of them; where it stays beside the picture files, it shows those as well.
+
+    \b
+    Example:
+      imagemill report latest -o report.html
+    """
+    if file is not None:
+        _check_place(file)  # refused before anything is looked up
+    with invocation.reading() as session:
+        found = find_job(session, job)
+    file = file or Path(f"report-{found.id}.html")
+    _check_place(file)
+    with ProgressView("report") as view:
+        result = _written(invocation, found.id, file, max_images, thumbnail, view)
+    if as_json:
+        output.emit(
+            {
+                "job_id": found.id,
+                "job_name": found.name,
+                "output": str(file.absolute()),
+                "images": result.images,
+                "thumbnails": result.thumbnails,
+                "requested": result.requested,
+                "size_bytes": result.size_bytes,
+            }
+        )
+        return
+    output.line(
+        f"{file}: {_extent(result)} of job {found.id} ({found.name}), "
+        f"{output.size(result.size_bytes)}"
+    )
+    if result.images < result.requested:
+        output.line(
+            f"the gallery has the first {plural(result.images, 'image')} of {result.requested:,}; "
+            "--max-images N takes more",
+            error=True,
+        )
+
+
+def _written(
+    invocation: Invocation,
+    job_id: int,
+    file: Path,
+    max_images: int,
+    thumbnail: int,
+    view: ProgressView,
+) -> ReportResult:
+    options = ReportOptions(
+        max_images=max_images,
+        thumbnail_size=thumbnail,
+        command=command_prefix(invocation),
+    )
+    try:
+        return write_report(
+            invocation.database,
+            open_storage(invocation.settings),
+            job_id,
+            file,
+            options=options,
+            progress=lambda done, total: view.update(Counts(done=done, ready=total - done)),
+        )
+    except OSError as error:
+        raise UsageError(f"{file}: can't be written: {error.strerror or error}") from None
+
+
+def command_prefix(invocation: Invocation) -> str:
+    """How a shell calls us on the same database: `imagemill --home out`."""
+    home = invocation.home
+    return "imagemill" if home is None else f"imagemill --home {shlex.quote(str(home))}"
+
+
+def _extent(result: ReportResult) -> str:
+    if result.images == result.requested:
+        return plural(result.images, "image")
+    return f"{result.images:,} of {plural(result.requested, 'image')}"
+
+
+def _check_place(file: Path) -> None:
+    if file.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"{file}: a report is written as {' or '.join(_SUFFIXES)}")
+    if not file.absolute().parent.is_dir():
+        raise UsageError(f"{file}: can't be written: there is no folder {file.absolute().parent}")
