@@ -54,6 +54,7 @@ _BROKER_AWAY = (kombu.exceptions.OperationalError, RedisError, OSError)
 def prepare_worker() -> None:
     """Give this process's `Child` the fake shelf, and pauses that fit thousands of faults."""
     imagemill.worker.process.child.open_child = open_fake_child
+    imagemill.worker.process.child.load_early = lambda: None
     shorten_pauses()
 
 

@@ -32,11 +32,11 @@ from imagemill.worker.engine import Engine
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.reproducibility.reproduce import Reproduction, reproduce
 from imagemill.worker.shifts.batch_sizes import Agreements
-from imagemill.worker.shifts.engines import ModelShelf
 from imagemill.worker.shifts.group_run import GroupRun
 from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.leased_images import Holdings
 from imagemill.worker.shifts.limits import RenderLimits
+from imagemill.worker.shifts.model_shelf import ModelShelf
 from imagemill.worker.shifts.recorder import Recorder
 from tests.engine.mixing import mix_rows
 from tests.helpers.mill import POLICY, Mill

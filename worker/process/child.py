@@ -5,6 +5,8 @@ import os
 import time
 from collections.abc import Callable
 from functools import cache, partial
+from importlib import import_module
+from threading import Thread
 
 from billiard import current_process
 
@@ -23,10 +25,12 @@ from imagemill.worker.process.memory import MemoryLimit
 from imagemill.worker.process.pool import replace_this_child
 from imagemill.worker.process.presence import Presence
 from imagemill.worker.shifts.batch_sizes import Agreements
-from imagemill.worker.shifts.engines import ModelShelf, Shelf
+from imagemill.worker.shifts.shelf import Shelf
 from imagemill.worker.shifts.shift import Refusals, Shift, ShiftReport
 
 log = logging.getLogger(__name__)
+
+_HEAVY_MODULE = "imagemill.worker.shifts.model_shelf"
 
 _AFTER_FAULT_SECONDS = 5.0
 """How long a child waits after a shift that a service ended, so that it never spins."""
@@ -106,6 +110,7 @@ def open_child(settings: Settings, presence: Presence) -> Child:
     # Imported here: the parent only supervises, and must never load torch.
     from imagemill.worker.models.device import device_class, prepare_process, resolve_device  # noqa: PLC0415  # see above
     from imagemill.worker.models.tuning import check_compiler  # noqa: PLC0415  # see above
+    from imagemill.worker.shifts.model_shelf import ModelShelf  # noqa: PLC0415  # see above
 
     settings = _with_own_device(settings)
     prepare_process(settings)
@@ -135,6 +140,16 @@ def this_child() -> Child:
 def announce_child() -> None:
     """Let the database know that this process is there, before it has anything to do."""
     this_presence().start()
+    load_early()
+
+
+def load_early() -> None:
+    """Import torch and diffusers in a thread, while Celery connects to the broker.
+
+    Importing takes seconds, and the first task needs it. Not in the main thread: the pool kills a
+    child that does not report within four seconds.
+    """
+    Thread(target=import_module, args=[_HEAVY_MODULE], daemon=True).start()
 
 
 def work_shift(route: str) -> str:

@@ -25,12 +25,12 @@ from imagemill.db.queries.claims import GroupChoice, RetryPolicy
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.worker.engine import Engine
-from imagemill.worker.shifts.engines import Shelf
 from imagemill.worker.shifts.group_run import LOOK_SECONDS, GroupRun
 from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.leased_images import Holdings
 from imagemill.worker.shifts.limits import RenderLimits
 from imagemill.worker.shifts.recorder import Recorder
+from imagemill.worker.shifts.shelf import Shelf
 from imagemill.worker.shifts.stop_reason import Drain, Memory, NoDrain, NoLimit, Stop, StopRule
 
 log = logging.getLogger(__name__)

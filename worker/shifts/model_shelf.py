@@ -1,7 +1,9 @@
-"""The shelf of one worker process: its warm models, and the engine of the group in work."""
+"""The shelf of one worker process: its warm models, and the engine of the group in work.
+
+Loads torch: a supervising parent and tests with a fake engine import `shelf` alone.
+"""
 
 from functools import partial
-from typing import Protocol
 
 from imagemill.db.models.components import find_weights
 from imagemill.db.models.registry import load_registry
@@ -11,30 +13,14 @@ from imagemill.db.storage import Storage
 from imagemill.db.storage.inputs import fetch_input
 from imagemill.worker.engine import Engine
 from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.loader import WarmModels
 from imagemill.worker.shifts.batch_sizes import Agreements
-
-
-class Shelf(Protocol):
-    """Where a shift gets its engines from; tests have one that needs no torch."""
-
-    @property
-    def loaded(self) -> tuple[str, ...]:
-        """The weights digests of the models that need no loading."""
-
-    def engine(self, choice: GroupChoice) -> Engine:
-        """An idle engine for a group. Raises `ModelError` if this worker can't serve the group."""
-
-    def shrink(self, choice: GroupChoice) -> bool:
-        """Give the group half as many slots from now on; False if it has only one already."""
 
 
 class ModelShelf:
     """Engines of registered models. One engine is kept: that of the group last rendered."""
 
     def __init__(self, settings: Settings, agreements: Agreements, storage: Storage) -> None:
-        # Imported here: a module that only needs the protocol must not load torch.
-        from imagemill.worker.models.loader import WarmModels  # noqa: PLC0415  # see above
-
         self._settings = settings
         self._agreements = agreements
         self._inputs = partial(fetch_input, storage)
