@@ -237,12 +237,22 @@ def _read_only_engine(file: Path) -> Engine:
     SQLite wants to make two files beside one that is in WAL mode, for its readers too. Where none
     of them is there nobody writes, and it may be told that the file never changes.
     """
-    beside = [file.with_name(file.name + suffix) for suffix in ("-wal", "-shm")]
     how = {"mode": "ro", "uri": "true"}
-    if not any(path.exists() for path in beside):
+    if not _has_a_log(file):
         how["immutable"] = "1"
     address = file.absolute().as_uri().replace("file://", "file:", 1)
     return _sqlite_file_engine(URL.create("sqlite", database=address, query=how), pragmas=())
+
+
+def read_only_address(file: Path) -> str:
+    """A `file:` URL that opens a SQLite file for reading alone, also on a read-only disk."""
+    immutable = _is_read_only(file) and not _has_a_log(file)
+    return f"{file.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
+
+
+def _has_a_log(file: Path) -> bool:
+    """Whether one of the files is there that SQLite keeps beside a database in WAL mode."""
+    return any(file.with_name(file.name + suffix).exists() for suffix in ("-wal", "-shm"))
 
 
 def _sqlite_engine(url: URL) -> Engine:

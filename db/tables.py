@@ -18,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Text,
+    TextClause,
     UniqueConstraint,
     text,
 )
@@ -26,6 +27,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from imagemill.db.clock import UtcDateTime, now
 from imagemill.db.seed_column import Seed
 from imagemill.db.states import ImageState, JobState, Outcome
+from imagemill.db.transactions import TransactionId, this_transaction
 
 Id = BigInteger().with_variant(Integer, "sqlite")
 Hash = String(64)
@@ -53,6 +55,11 @@ class Base(DeclarativeBase):
 
 def _one_of(column: str, words: type[JobState | ImageState | Outcome]) -> str:
     return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
+
+
+def _partial(name: str, *columns: str, where: TextClause) -> Index:
+    """An index over few rows of a large table."""
+    return Index(name, *columns, postgresql_where=where, sqlite_where=where)
 
 
 LIVE_JOB = "state IN ('loading', 'open', 'paused', 'finished')"
@@ -128,7 +135,7 @@ class Row(Base):
     __table_args__ = (
         UniqueConstraint("job_id", "number"),
         UniqueConstraint("job_id", "key_base", "key_occurrence"),
-        Index("ix_rows_bad", *("job_id", "number"), postgresql_where=_BAD, sqlite_where=_BAD),
+        _partial("ix_rows_bad", "job_id", "number", where=_BAD),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -213,33 +220,15 @@ class Image(Base):
         CheckConstraint("(state = 'done') = (outcome IS NOT NULL)", name="done_has_outcome"),
         CheckConstraint("state != 'dead' OR error_code IS NOT NULL", name="dead_says_why"),
         CheckConstraint("begun_at IS NULL OR state = 'leased'", name="begun_is_leased"),
-        Index(
-            "ix_images_ready",
-            *("job_id", "group_id", "suspect", "not_before", "id"),
-            postgresql_where=_READY,
-            sqlite_where=_READY,
+        _partial(
+            "ix_images_ready", "job_id", "group_id", "suspect", "not_before", "id", where=_READY
         ),
-        Index("ix_images_leased", "shift_id", postgresql_where=_LEASED, sqlite_where=_LEASED),
-        Index(
-            "ix_images_waiting",
-            "request_key",
-            postgresql_where=_WAITING,
-            sqlite_where=_WAITING,
-        ),
-        Index("ix_images_dead", *("job_id", "id"), postgresql_where=_DEAD, sqlite_where=_DEAD),
-        Index(
-            "ix_images_failed",
-            *("job_id", "error_code", "id"),
-            postgresql_where=_FAILED,
-            sqlite_where=_FAILED,
-        ),
-        Index(
-            "ix_images_flawed",
-            *("job_id", "outcome", "id"),
-            postgresql_where=_FLAWED,
-            sqlite_where=_FLAWED,
-        ),
-        Index("ix_images_object", "object_id", postgresql_where=_STORED, sqlite_where=_STORED),
+        _partial("ix_images_leased", "shift_id", where=_LEASED),
+        _partial("ix_images_waiting", "request_key", where=_WAITING),
+        _partial("ix_images_dead", "job_id", "id", where=_DEAD),
+        _partial("ix_images_failed", "job_id", "error_code", "id", where=_FAILED),
+        _partial("ix_images_flawed", "job_id", "outcome", "id", where=_FLAWED),
+        _partial("ix_images_object", "object_id", where=_STORED),
         Index("ix_images_job", *("job_id", "id")),
     )
 
@@ -345,10 +334,14 @@ class Shift(Base):
     end_reason: Mapped[str | None] = mapped_column(String(32))
 
 
+_BECAME_DONE = text("event = 'done'")
+
+
 class Attempt(Base):
     """The history of an image: what happened, when, in which shift, and why. Only appended to."""
 
     __tablename__ = "attempts"
+    __table_args__ = (_partial("ix_attempts_done", "transaction_id", "id", where=_BECAME_DONE),)
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
@@ -360,6 +353,11 @@ class Attempt(Base):
     code: Mapped[str | None] = mapped_column(String(64))
     message: Mapped[str | None]
     at: Mapped[datetime] = mapped_column(server_default=now())
+    transaction_id: Mapped[int | None] = mapped_column(
+        TransactionId, server_default=this_transaction(), deferred=True
+    )
+    """Which transaction wrote the line; NULL for lines from before `0006`. Readers who come back
+    for what is new go by it, because ids do not become visible in their order."""
 
 
 class Store(Base):

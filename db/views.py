@@ -7,6 +7,8 @@ where its own file is, so that a folder with the database and the pictures may b
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from imagemill.db.states import ImageState
+
 # SQLite says where its file is, but has no function that writes a path as a URL. So the folder is
 # walked through letter by letter, and `%` is put before each byte (two hex digits, at most four
 # bytes a letter) of what may not stand in a URL as it is.
@@ -84,3 +86,61 @@ def dataset_images(dialect: str, *, seed: str | None = None) -> str:
     """
     query = _DATASET_IMAGES.replace("$store_address", STORE_ADDRESS[dialect])
     return query.replace("$seed", seed or _SEED[dialect])
+
+
+_DATASET_JOBS = """
+SELECT
+  j.id AS job_id, j.name AS job_name, j.state, j.priority, j.route, $seed AS seed,
+  j.manifest, j.manifest_sha256, j.defaults, j.rows_loaded, j.bad_rows,
+  $counts,
+  $labels AS labels, n.text AS note, j.message, j.created_at, j.opened_at, j.finished_at
+FROM jobs AS j
+LEFT JOIN job_notes AS n ON n.job_id = j.id
+LEFT JOIN (
+  SELECT job_id, $sums FROM tallies GROUP BY job_id
+) AS t ON t.job_id = j.id
+"""
+
+
+_LABELS: Mapping[str, str] = MappingProxyType(
+    {
+        "postgresql": "COALESCE((SELECT json_object_agg(l.key, l.value ORDER BY l.key) "
+        "FROM job_labels AS l WHERE l.job_id = j.id), '{}')",
+        "sqlite": "(SELECT json_group_object(l.key, l.value) "
+        "FROM (SELECT * FROM job_labels ORDER BY key) AS l WHERE l.job_id = j.id)",
+    }
+)
+"""By dialect: a job's labels as one JSON object, sorted."""
+
+
+def dataset_jobs(dialect: str) -> str:
+    """The query behind the view `dataset_jobs`: one line for each job, with exact counts."""
+    states = [state.value for state in ImageState]
+    sums = ["SUM(delta) AS requested"]
+    sums += [f"SUM(CASE WHEN state = '{each}' THEN delta ELSE 0 END) AS {each}" for each in states]
+    counts = [f"CAST(COALESCE(t.{each}, 0) AS BIGINT) AS {each}" for each in ("requested", *states)]
+    query = _DATASET_JOBS.replace("$seed", _SEED[dialect].replace("i.seed", "j.seed"))
+    query = query.replace("$labels", _LABELS[dialect])
+    return query.replace("$sums", ", ".join(sums)).replace("$counts", ", ".join(counts))
+
+
+DATASET_FAILURES = """
+SELECT
+  'image' AS kind, i.job_id, j.name AS job_name, r.number AS row_number, r.key_base AS row_key,
+  i.id AS image_id, i.sample_index, i.prompt, i.model, i.error_code, i.error_message,
+  a.at AS failed_at, r.verbatim
+FROM images AS i
+JOIN jobs AS j ON j.id = i.job_id
+JOIN rows AS r ON r.id = i.row_id
+LEFT JOIN attempts AS a
+  ON a.image_id = i.id AND a.generation = i.generation AND a.event = 'dead'
+WHERE i.state = 'dead'
+UNION ALL
+SELECT
+  'row', r.job_id, j.name, r.number, r.key_base, NULL, NULL, NULL, NULL, 'manifest', r.problem,
+  NULL, r.verbatim
+FROM rows AS r
+JOIN jobs AS j ON j.id = r.job_id
+WHERE r.problem IS NOT NULL
+"""
+"""The query behind the view `dataset_failures`: dead images, and rows that were refused."""

@@ -41,5 +41,6 @@ GRANT UPDATE (
 ) ON images TO imagemill_worker;
 
 GRANT SELECT ON dataset_images TO imagemill_reader;
+GRANT SELECT ON dataset_jobs, dataset_failures TO imagemill_reader;
 
 COMMIT;

@@ -68,6 +68,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             ),
             "Take away": (
                 (
+                    "query",
+                    f"{_CONTROL}.query:query",
+                    "Ask the database with a SELECT of your own.",
+                ),
+                (
                     "export",
                     f"{_CONTROL}.exports:export",
                     "Write jobs' pictures in a layout that other tools read.",

@@ -112,6 +112,11 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[object]]) -> None:
         _plain_table(columns, texts)
 
 
+def terminal_width() -> int:
+    """Cells in a line of the terminal that reads standard output."""
+    return _console(sys.stdout).width
+
+
 def clean(text: str) -> str:
     """The text on one line, without control, bidi and other unprintable characters."""
     if text.isprintable():

@@ -98,7 +98,7 @@ def test_migrations_make_the_models_indexes(connection: Connection) -> None:
         }
         assert found == wanted, table.name
         partial += sum(where != "none" for _, _, where in found.values())
-    assert partial == 10
+    assert partial == 11
 
 
 def test_migrations_set_the_models_server_defaults(connection: Connection) -> None:

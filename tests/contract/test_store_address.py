@@ -114,6 +114,10 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
     database: Database = request.getfixturevalue(f"{kind}_database")
     key = one_done(Mill(database))
     with database.writing() as session:
+        for view in ("dataset_failures", "dataset_jobs"):
+            session.execute(text(f"DROP VIEW {view}"))
+        session.execute(text("DROP INDEX ix_attempts_done"))
+        session.execute(text("ALTER TABLE attempts DROP COLUMN transaction_id"))
         session.execute(text("DROP VIEW dataset_images"))
         session.execute(text("DROP TABLE store"))
         for table in ("exports", "job_labels", "job_notes", "removed_jobs", "removed_objects"):

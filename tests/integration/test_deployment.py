@@ -243,9 +243,10 @@ def test_the_whole_way_of_an_image_needs_no_more(postgres_server, deployed):
             database.close()
 
 
-def test_a_reader_reads_the_view_and_nothing_else(as_role):
+def test_a_reader_reads_the_views_and_nothing_else(as_role):
     reader = as_role("reader")
-    assert allowed(reader, "SELECT * FROM dataset_images")
+    for view in ("dataset_images", "dataset_jobs", "dataset_failures"):
+        assert allowed(reader, f"SELECT * FROM {view}")
     for table in (*Base.metadata.tables, "alembic_version"):
         assert not allowed(reader, sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)))
     with pytest.raises((errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)):

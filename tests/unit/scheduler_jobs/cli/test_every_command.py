@@ -25,7 +25,7 @@ SHEET = "contact-sheet job -o {here}/sheet.png"
 REPORT = "report job -o {here}/report.html"
 READERS = (
     *("status", "status job", "watch job", "jobs", "images job", "show 1", "errors job", SHEET),
-    REPORT,
+    *(REPORT, "query SELECT/**/state/**/FROM/**/jobs"),
     *("exports", "plan {here}/m.csv"),
 )
 OTHERS = (

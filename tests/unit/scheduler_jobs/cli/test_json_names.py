@@ -26,6 +26,7 @@ HERE = {
     "plan": ["MANIFEST"],
     "submit": ["MANIFEST"],
     "run": ["MANIFEST", "--out", "OUT"],
+    "query": ["SELECT 1 AS one"],
     "status": ["latest"],
     "watch": ["done"],
     "jobs": [],

@@ -1,0 +1,124 @@
+"""`query`: a SELECT of one's own, read-only, as a table, CSV, JSON or Parquet."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import click
+
+from imagemill.db.errors import UsageError
+from imagemill.db.read_only import SECONDS, Answer, answering
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.answer_table import print_answer
+from imagemill.scheduler_jobs.cli.invocation import Invocation, open_database, pass_invocation
+from imagemill.scheduler_jobs.cli.output import plural
+from imagemill.scheduler_jobs.reading.cells import check_names
+from imagemill.scheduler_jobs.reading.formats import WRITERS, json_row
+
+TABLE = "table"
+STDIN = "-"
+
+
+@click.command()
+@pass_invocation
+@click.argument("query", metavar="SELECT")
+@click.option(
+    "--format",
+    "answer_format",
+    type=click.Choice([TABLE, *WRITERS]),
+    default=TABLE,
+    show_default=True,
+    help="How the answer is written.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the answer into this file, whole or not at all.",
+)
+@click.option(
+    "--timeout",
+    "seconds",
+    type=click.FloatRange(0.001, 86_400),
+    default=SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the database may work on 2,000 rows of the answer.",
+)
+@output.json_option
+def query(
+    invocation: Invocation,
+    query: str,
+    answer_format: str,
+    file: Path | None,
+    seconds: float,
+    as_json: bool,
+) -> None:
+    """Ask the database with a SELECT of your own.
+
+    Read-only: the database refuses everything else. The views are dataset_images, dataset_jobs and
+    dataset_failures; docs/database.md describes their columns. `-` reads the query from standard
+    input.
+
+    \b
+    Example:
+      imagemill query "SELECT model, count(*) AS images FROM dataset_images GROUP BY model"
+      imagemill query "SELECT * FROM dataset_images" --format parquet -o images.parquet
+    """
+    if file is not None and answer_format == TABLE:
+        raise UsageError("--output takes --format csv, json or parquet")
+    if answer_format == "parquet" and file is None and sys.stdout.isatty():
+        raise UsageError("Parquet is no text for a terminal; --output FILE")
+    if query == STDIN:
+        query = sys.stdin.read()
+    database = open_database(invocation.settings)
+    click.get_current_context().call_on_close(database.close)
+    with answering(database, query, seconds=seconds) as answer:
+        if file is not None:
+            count = _write_file(answer, answer_format, file)
+            if as_json:
+                output.emit({"rows": count, "output": str(file.absolute())})
+            else:
+                output.line(f"{file}: {plural(count, 'row')}")
+        elif as_json:
+            _write_one_line(answer)
+        elif answer_format == TABLE:
+            print_answer(answer.columns, answer.pages)
+        else:
+            WRITERS[answer_format](sys.stdout.buffer, answer.columns, answer.pages)
+            sys.stdout.buffer.flush()
+
+
+def _write_file(answer: Answer, answer_format: str, file: Path) -> int:
+    with _appearing(file) as stream:
+        return WRITERS[answer_format](stream, answer.columns, answer.pages)
+
+
+@contextmanager
+def _appearing(file: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which has its name only when the block ends well."""
+    part = file.with_name(f".{file.name[:200]}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as stream:
+            yield stream
+        part.replace(file)
+    except OSError as error:
+        raise UsageError(f"{file}: can't be written: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _write_one_line(answer: Answer) -> None:
+    """The answer as one object on one line, written as it comes."""
+    check_names(answer.columns)
+    click.echo(f'{{"columns": {json.dumps(list(answer.columns))}, "rows": [', nl=False)
+    for number, row in enumerate(answer.rows):
+        click.echo(f"{', ' if number else ''}{json_row(answer.columns, row)}", nl=False)
+    click.echo("]}")

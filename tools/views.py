@@ -1,0 +1,42 @@
+"""The tables of views in docs/database.md, written from `db/view_columns.py`.
+
+python -m tools.views        writes them between their two marks
+"""
+
+import re
+import sys
+from pathlib import Path
+
+from imagemill.db.view_columns import VIEWS
+
+PAGE = Path(__file__).parents[1] / "docs" / "database.md"
+
+BEGIN = "<!-- written by `python -m tools.views` from db/view_columns.py -->"
+END = "<!-- end of what is written -->"
+
+
+def tables() -> str:
+    """What stands between the marks: a section for each view."""
+    parts = [BEGIN, ""]
+    for name, view in VIEWS.items():
+        rows = [f"| `{column}` | {meaning} |" for column, meaning in view.columns.items()]
+        parts += [f"### `{name}`", "", view.line, "", "| column | |", "| --- | --- |", *rows, ""]
+    return "\n".join([*parts, END])
+
+
+def page() -> str:
+    """The text of docs/database.md with current tables."""
+    before = PAGE.read_text("utf-8")
+    marks = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
+    assert len(re.findall(marks, before, re.DOTALL)) == 1, "the page has each mark once"
+    return re.sub(marks, lambda _: tables(), before, flags=re.DOTALL)
+
+
+def main() -> int:
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"{PAGE}: {sum(len(view.columns) for view in VIEWS.values())} columns")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
