@@ -16,8 +16,11 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
 
-METADATA_VERSION = 1
-"""The version of the layout of the data in files. It is part of `request_key`."""
+METADATA_VERSION = 2
+"""The version of the layout of the data in files. It is part of `request_key`.
+
+1: the infotext and our record. 2: also XMP that says that a machine made the picture.
+"""
 
 ImageFormat = Literal["png", "jpeg", "webp"]
 MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
@@ -86,20 +89,34 @@ class ImageSpec:
         """SHA-256 (hex) of all fields that decide the pixels."""
         return sha256_of(_canonical(self, leave_out=_NOT_PIXELS))
 
-    def request_key(self, *, metadata_version: int = METADATA_VERSION) -> str:
+    def request_key(self, *, metadata_version: int | None = None) -> str:
         """SHA-256 (hex) of what decides the file: pixel key, format, quality, metadata version."""
+        version = METADATA_VERSION if metadata_version is None else metadata_version
+        return self._file_key(self.pixel_key(), version)
+
+    def request_keys(self) -> tuple[str, ...]:
+        """The request key in every metadata version so far, the newest first."""
+        pixel_key = self.pixel_key()
+        versions = range(METADATA_VERSION, 0, -1)
+        return tuple(self._file_key(pixel_key, version) for version in versions)
+
+    def metadata_version_of(self, request_key: str) -> int | None:
+        """The metadata version in which this is the specification's request key, if in any."""
+        keys = self.request_keys()
+        return METADATA_VERSION - keys.index(request_key) if request_key in keys else None
+
+    def is_named(self, request_key: str) -> bool:
+        """Whether this is the specification's request key, in any metadata version so far."""
+        return request_key in self.request_keys()
+
+    def _file_key(self, pixel_key: str, metadata_version: int) -> str:
         file = {
-            "pixel_key": self.pixel_key(),
+            "pixel_key": pixel_key,
             "format": self.format,
             "quality": self.quality,
             "metadata_version": metadata_version,
         }
         return sha256_of(canonical_json(file))
-
-    def is_named(self, request_key: str) -> bool:
-        """Whether this is the specification's request key, in any metadata version so far."""
-        versions = range(1, METADATA_VERSION + 1)
-        return any(request_key == self.request_key(metadata_version=v) for v in versions)
 
     def group(self) -> dict[str, Any]:
         """The values that two images must have in common to share a forward pass."""

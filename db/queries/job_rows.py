@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from imagemill.db.errors import ManifestError, UsageError
 from imagemill.db.queries.bulk import among, insert_many, insert_new
 from imagemill.db.queries.images import spec_values
-from imagemill.db.queries.objects import find_objects
+from imagemill.db.queries.objects import find_files
 from imagemill.db.queries.tallies import add_images
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, JobState
@@ -89,15 +89,16 @@ def insert_images(
 
     An image whose request has an object already is done at once.
     """
-    keys = [spec.request_key() for _, _, spec in images]
-    objects = find_objects(session, keys)
+    files = find_files(session, [spec for _, _, spec in images])
     group_keys = [spec.group_key() for _, _, spec in images]
     specs = (spec for _, _, spec in images)
     groups = _group_ids(session, dict(zip(group_keys, specs, strict=True)))
     added: Counter[tuple[int, int, ImageState]] = Counter()
     values = []
-    for key, group_key, (row_id, sample_index, spec) in zip(keys, group_keys, images, strict=True):
-        object_id, outcome = objects.get(key, (None, None))
+    for file, group_key, (row_id, sample_index, spec) in zip(
+        files, group_keys, images, strict=True
+    ):
+        key, object_id, outcome = file
         state = ImageState.READY if object_id is None else ImageState.DONE
         group_id = groups[group_key]
         added[job.id, group_id, state] += 1

@@ -10,6 +10,7 @@ from imagemill.db.compositions import Composition
 from imagemill.db.queries.bulk import among, insert_new
 from imagemill.db.queries.images import held_by, hold, record_events
 from imagemill.db.queries.tallies import move_images
+from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, JobState, Outcome
 from imagemill.db.tables import CompositionRow, Image, Job, Object
 
@@ -87,6 +88,24 @@ def find_objects(session: Session, request_keys: Collection[str]) -> dict[str, t
         )
         found |= {key: (object_id, outcome) for key, object_id, outcome in rows}
     return found
+
+
+def find_files(
+    session: Session, specs: Sequence[ImageSpec]
+) -> list[tuple[str, int | None, str | None]]:
+    """For each specification its request key, and the object's id and outcome if there is one.
+
+    A file of an earlier metadata version has the same pixels, so it is taken as it is, and the
+    request keeps its key: an upgrade makes nothing be rendered again.
+    """
+    keys = [spec.request_keys() for spec in specs]
+    found = find_objects(session, [newest for newest, *_ in keys])
+    found |= find_objects(session, [key for own in keys if own[0] not in found for key in own[1:]])
+    files: list[tuple[str, int | None, str | None]] = []
+    for own in keys:
+        key = next((key for key in own if key in found), own[0])
+        files.append((key, *found.get(key, (None, None))))
+    return files
 
 
 def objects_of_job(

@@ -122,5 +122,5 @@ def _members(composition: CompositionRow, specs: dict[int, ImageSpec]) -> Iterab
     places = zip(composition.image_ids, composition.request_keys, strict=True)
     for image_id, request_key in places:
         spec = specs.get(image_id)
-        same = spec is not None and spec.request_key() == request_key
+        same = spec is not None and spec.is_named(request_key)
         yield Member(image_id=image_id, spec=spec if same else None)

@@ -8,12 +8,12 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 from imagemill.db.errors import StorageError, UsageError
+from imagemill.db.provenance import MADE_BY_A_MACHINE, PNG_XMP_KEY, xmp_packet
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 from imagemill.scheduler_jobs.picture_names import file_suffix
 
 DEFAULT_QUALITY = 95
-_XMP = "XML:com.adobe.xmp"
 _EXIF, _USER_COMMENT = 0x8769, 0x9286
 
 
@@ -67,8 +67,9 @@ class Picture:
 def read_picture(storage: Storage, image: ExportImage, form: PictureForm) -> Picture:
     """The image's picture from the store. A `StorageError` if its bytes are not the recorded ones.
 
-    Re-encoded copies keep the texts that say how the picture was made. The record from which the
-    original can be rendered again stays with the original: it names other pixels.
+    Re-encoded copies keep the texts that say how the picture was made, and say that a machine made
+    it. The record from which the original can be rendered again stays with the original: it names
+    other pixels.
     """
     body = storage.get(image["object_key"])
     sha256 = hashlib.sha256(body).hexdigest()
@@ -100,9 +101,9 @@ def read_form(size: int | None, image_format: str | None, quality: int | None) -
 
 
 def png_bytes(picture: Image.Image) -> bytes:
-    """A picture as a PNG file without any texts."""
+    """A picture as a PNG file whose only text says that a machine made it."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    picture.save(buffer, "PNG", pnginfo=_png_texts({}))
     return buffer.getvalue()
 
 
@@ -119,9 +120,7 @@ def _encoded(body: bytes, extent: tuple[int, int], image_format: str, quality: i
         options["pnginfo"] = _png_texts(texts)
     else:
         options["quality"] = quality
-        xmp = texts.get("xmp") or texts.get(_XMP)
-        if xmp:
-            options["xmp"] = xmp if isinstance(xmp, bytes) else xmp.encode()
+        options["xmp"] = xmp_packet(MADE_BY_A_MACHINE).encode()
     if "parameters" in texts and image_format != "png":
         # Where A1111's readers look for it in formats that have no texts by name.
         exif.get_ifd(_EXIF)[_USER_COMMENT] = b"UNICODE\0" + texts["parameters"].encode("utf-16-be")
@@ -134,7 +133,7 @@ def _encoded(body: bytes, extent: tuple[int, int], image_format: str, quality: i
 
 def _png_texts(texts: dict[Any, Any]) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
-    for name in ("parameters", _XMP):
-        if isinstance(texts.get(name), str):
-            info.add_itxt(name, texts[name])
+    if isinstance(texts.get("parameters"), str):
+        info.add_itxt("parameters", texts["parameters"])
+    info.add_itxt(PNG_XMP_KEY, xmp_packet(MADE_BY_A_MACHINE))
     return info

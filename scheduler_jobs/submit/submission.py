@@ -25,7 +25,7 @@ from imagemill.db.queries.jobs import NewJob
 from imagemill.db.queries.labels import set_labels
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.settings import Settings
-from imagemill.db.specs import canonical_json, sha256_of
+from imagemill.db.specs import ImageSpec, canonical_json, sha256_of
 from imagemill.db.states import JobState
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
@@ -114,7 +114,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     with request.open(settings) as source, closing(Occurrences()) as seen:
         keys = Keys(seen.add)
         for chunk in chunks(plan_rows(request, source, settings, met=met)):
-            requests: list[str] = []
+            requests: list[ImageSpec] = []
             for row in keys.checked(chunk, source.name):
                 if isinstance(row, RefusedRow):
                     findings.add(row)
@@ -129,11 +129,11 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
                         long_rows.append(row.excerpt(cell.cut))
                 for spec in row.specs(request.seed):
                     groups[spec.model, spec.width, spec.height, spec.guided] += 1
-                    requests.append(spec.request_key())
+                    requests.append(spec)
             if database is not None:
                 with database.reading() as session:
-                    known = objects.find_objects(session, requests)
-                reused += sum(key in known for key in requests)
+                    files = objects.find_files(session, requests)
+                reused += sum(object_id is not None for _, object_id, _ in files)
     return Plan(
         rows=rows,
         images=sum(groups.values()),

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from imagemill.db.database import Database
-from imagemill.db.errors import StorageError, UsageError
+from imagemill.db.errors import RecordError, StorageError, UsageError
+from imagemill.db.provenance import SOURCE_TYPE
 from imagemill.db.queries.exports import list_exports
 from imagemill.db.settings import Settings
 from imagemill.db.states import Outcome
@@ -26,6 +27,7 @@ from imagemill.scheduler_jobs.exports.pictures import PictureForm
 from imagemill.scheduler_jobs.exports.run import ExportResult, run_export
 from imagemill.scheduler_jobs.exports.selection import Selection, read_splits
 from imagemill.scheduler_jobs.exports.target import FolderTarget, Target, open_target
+from imagemill.worker.files.encoder import read_record
 from tests.helpers.dataset import PNG_ROWS, finished_job
 from tests.helpers.mill import Mill
 
@@ -250,6 +252,25 @@ def test_names_come_from_a_template_over_every_column_and_never_collide(
             name="{image_id}{moood}",
         )
     assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpeg", "webp"])
+def test_copies_say_that_a_machine_made_them_and_carry_no_record(
+    sqlite_mill: Mill, folder_storage: FolderStorage, tmp_path: Path, image_format: str
+) -> None:
+    rows = [{"prompt": "a red circle", "format": "jpeg"}, {"prompt": "a blue star"}]
+    job = finished_job(sqlite_mill, folder_storage, tmp_path, rows, samples=1)
+    form = PictureForm(size=32, format=image_format)
+    export(sqlite_mill, folder_storage, tmp_path / "out", "kohya", [job], form=form)
+    copies = [
+        path for path in (tmp_path / "out").iterdir() if path.suffix in (".png", ".jpg", ".webp")
+    ]
+    assert len(copies) == 2
+    for path in copies:
+        body = path.read_bytes()
+        assert SOURCE_TYPE.encode() in body
+        with pytest.raises(RecordError, match="no imagemill record"):
+            read_record(body)
 
 
 def test_pictures_are_re_encoded_and_keep_how_they_were_made(

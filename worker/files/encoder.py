@@ -2,7 +2,8 @@
 
 Every file carries two descriptions: the infotext that other tools read, and our own record. PNG
 has them in the text chunks `parameters` and `imagemill`; JPEG and WebP have them in the EXIF field
-`UserComment` and in XMP. `docs/files.md` shows what is inside.
+`UserComment` and in XMP. XMP also says that a machine made the picture, in files since version 2
+of the metadata. `docs/files.md` shows what is inside.
 
 The same pixels and record give the same bytes, because no time, host or job goes into a file. Two
 workers that render one image thus write the same file, and the store sees no conflict.
@@ -21,6 +22,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from imagemill.db.errors import RecordError
+from imagemill.db.provenance import MADE_BY_A_MACHINE, PNG_XMP_KEY, xmp_packet
 from imagemill.db.specs import MEDIA_TYPES
 from imagemill.worker.files import xmp
 from imagemill.worker.files.infotext import infotext, shortened
@@ -29,6 +31,8 @@ from imagemill.worker.files.records import ImageRecord, Pixels, pixels_sha256
 
 INFOTEXT_KEY = "parameters"
 RECORD_KEY = "imagemill"
+SOURCE_TYPE_SINCE = 2
+"""The metadata version from which on files say that a machine made them."""
 
 JPEG_QUALITY = 95
 """The quality if the request names none. Chroma is never subsampled: it would blur colours."""
@@ -73,8 +77,12 @@ def encode(pixels: Pixels, record: ImageRecord) -> EncodedImage:
             f"not {(spec.height, spec.width, 3)} of uint8"
         )
     text = infotext(spec, version=record.version)
+    source_type = record.metadata_version >= SOURCE_TYPE_SINCE
     if spec.format == "png":
-        body = write_png(pixels, text={INFOTEXT_KEY: text, RECORD_KEY: record.to_json()})
+        texts = {INFOTEXT_KEY: text, RECORD_KEY: record.to_json()}
+        if source_type:
+            texts[PNG_XMP_KEY] = xmp_packet(MADE_BY_A_MACHINE)
+        body = write_png(pixels, text=texts)
     elif spec.format == "jpeg":
         body = _saved(
             pixels,
@@ -82,7 +90,7 @@ def encode(pixels: Pixels, record: ImageRecord) -> EncodedImage:
             quality=JPEG_QUALITY if spec.quality is None else spec.quality,
             subsampling="4:4:4",
             exif=_user_comment(shortened(text, units=_COMMENT_UNITS)),
-            extra=xmp.jpeg_segments(record.to_json()),
+            extra=xmp.jpeg_segments(record.to_json(), source_type=source_type),
         )
     else:
         # Effort 1 of 6 takes 30 ms for 512x512 and gives files a sixth smaller than effort 0.
@@ -92,7 +100,7 @@ def encode(pixels: Pixels, record: ImageRecord) -> EncodedImage:
             pixels,
             "WEBP",
             exif=_user_comment(text),
-            xmp=xmp.packet(record.to_json()),
+            xmp=xmp.packet(record.to_json(), source_type=source_type),
             **(lossless if spec.quality is None else {"quality": spec.quality}),
         )
     return EncodedImage(

@@ -36,7 +36,7 @@ class ImageRecord:
 
     `environment` is the whole document of the environment that rendered it. `pixels_sha256` is
     the hash of the pixels before encoding. `prompt_cut` is the end of the prompt that the text
-    encoder did not read, or None.
+    encoder did not read, or None. `metadata_version` is that of the file around the record.
     """
 
     spec: ImageSpec
@@ -45,13 +45,19 @@ class ImageRecord:
     outcome: Outcome = Outcome.OK
     prompt_cut: str | None = None
     version: str = field(default_factory=installed_version)
+    metadata_version: int = METADATA_VERSION
+
+    @property
+    def request_key(self) -> str:
+        """The request that the file answers."""
+        return self.spec.request_key(metadata_version=self.metadata_version)
 
     def to_json(self) -> str:
         """One line of ASCII JSON with sorted keys: equal records give equal texts."""
         document = {
             "imagemill": self.version,
-            "metadata_version": METADATA_VERSION,
-            "request_key": self.spec.request_key(),
+            "metadata_version": self.metadata_version,
+            "request_key": self.request_key,
             "spec": self.spec.document(),
             "environment": dict(self.environment),
             "pixels_sha256": self.pixels_sha256,
@@ -70,10 +76,10 @@ class ImageRecord:
         try:
             document = json.loads(text)
             layout = document["metadata_version"]
-            if layout != METADATA_VERSION:
+            if layout not in range(1, METADATA_VERSION + 1):
                 raise RecordError(
                     f"the imagemill record has layout {layout}; "
-                    f"this version reads layout {METADATA_VERSION}"
+                    f"this version reads layouts 1 to {METADATA_VERSION}"
                 )
             record = cls(
                 spec=ImageSpec.from_document(document["spec"]),
@@ -82,8 +88,9 @@ class ImageRecord:
                 outcome=Outcome(document["outcome"]),
                 prompt_cut=document["prompt_cut"],
                 version=document["imagemill"],
+                metadata_version=int(layout),
             )
-            request_key = record.spec.request_key()
+            request_key = record.request_key
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise RecordError(f"the imagemill record can't be read ({reason})") from error

@@ -11,6 +11,8 @@ import re
 import struct
 from collections.abc import Iterable
 
+from imagemill.db.provenance import MADE_BY_A_MACHINE, xmp_packet
+
 NAMESPACE = "urn:imagemill:record:1#"
 
 _APP1 = b"\xff\xe1"
@@ -19,12 +21,6 @@ _EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 _SEGMENT_BYTES = 65_000
 """The most bytes in one segment: 65,533 less the headers, rounded down."""
 
-_PACKET = (
-    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
-    '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{description}</rdf:RDF>'
-    '</x:xmpmeta><?xpacket end="r"?>'
-)
 _RECORD = (
     f'<rdf:Description rdf:about="" xmlns:imagemill="{NAMESPACE}">'
     "<imagemill:record>{record}</imagemill:record></rdf:Description>"
@@ -36,18 +32,27 @@ _POINTER = (
 _FOUND = re.compile(rb"<imagemill:record>([^<]*)</imagemill:record>")
 
 
-def packet(record: str) -> bytes:
-    """An XMP packet with the text of a record in the property `imagemill:record`."""
-    return _packet(_RECORD.format(record=html.escape(record, quote=False)))
+def packet(record: str, *, source_type: bool) -> bytes:
+    """An XMP packet with the text of a record in the property `imagemill:record`.
+
+    With `source_type` it also says that a machine made the picture, as files do since version 2
+    of the metadata.
+    """
+    described = _RECORD.format(record=html.escape(record, quote=False))
+    return xmp_packet(*_source(source_type), described).encode()
 
 
-def jpeg_segments(record: str) -> bytes:
-    """The APP1 segments of a JPEG that hold a record: one, or several of extended XMP."""
-    whole = packet(record)
+def jpeg_segments(record: str, *, source_type: bool) -> bytes:
+    """The APP1 segments of a JPEG that hold a record: one, or several of extended XMP.
+
+    The source type stands in the first in any case: few readers know extended XMP.
+    """
+    whole = packet(record, source_type=source_type)
     if len(whole) <= _SEGMENT_BYTES:
         return _segment(_STANDARD + whole)
     guid = hashlib.md5(whole, usedforsecurity=False).hexdigest().upper()
-    segments = [_segment(_STANDARD + _packet(_POINTER.format(guid=guid)))]
+    first = xmp_packet(*_source(source_type), _POINTER.format(guid=guid)).encode()
+    segments = [_segment(_STANDARD + first)]
     for offset in range(0, len(whole), _SEGMENT_BYTES):
         head = guid.encode() + struct.pack(">II", len(whole), offset)
         segments.append(_segment(_EXTENSION + head + whole[offset : offset + _SEGMENT_BYTES]))
@@ -79,8 +84,8 @@ def find_jpeg_record(segments: Iterable[bytes]) -> str | None:
     return next((record for record in map(find_record, packets) if record is not None), None)
 
 
-def _packet(description: str) -> bytes:
-    return _PACKET.format(description=description).encode()
+def _source(source_type: bool) -> tuple[str, ...]:
+    return (MADE_BY_A_MACHINE,) if source_type else ()
 
 
 def _segment(data: bytes) -> bytes:

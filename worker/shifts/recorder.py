@@ -24,7 +24,7 @@ from imagemill.db.errors import (
 from imagemill.db.logs import log_fields
 from imagemill.db.queries.claims import Claimed
 from imagemill.db.queries.objects import NewObject
-from imagemill.db.specs import FILE_SUFFIXES
+from imagemill.db.specs import FILE_SUFFIXES, METADATA_VERSION
 from imagemill.db.storage import Storage
 from imagemill.db.storage.keys import object_key
 from imagemill.worker.engine import Rendered
@@ -242,6 +242,8 @@ def _encoded(image: Claimed, rendered: Rendered, environment: "Environment") -> 
             pixels_sha256=pixels_sha256(rendered.pixels),
             outcome=rendered.outcome,
             prompt_cut=rendered.cut,
+            # A job may be older than this version. Its request names the file that it asked for.
+            metadata_version=image.spec.metadata_version_of(image.request_key) or METADATA_VERSION,
         )
         return encode(rendered.pixels, record)
     except ImagemillError:

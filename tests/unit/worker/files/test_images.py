@@ -5,7 +5,10 @@ import hashlib
 import json
 import struct
 import zlib
+from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imagemill.db.errors import RecordError
+from imagemill.db.provenance import PNG_XMP_KEY, SOURCE_TYPE
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import Outcome
 from imagemill.worker.files import xmp
@@ -99,7 +103,11 @@ def test_a_png_shows_both_texts_to_pillow():
     text = Image.open(BytesIO(encode(pixels, written).body)).text
     assert text["parameters"] == infotext(written.spec, version="0.1")
     assert json.loads(text["imagemill"])["request_key"] == written.spec.request_key()
-    assert set(text) == {"parameters", "imagemill"}  # ComfyUI reads JSON in prompt and workflow
+    assert set(text) == {
+        "parameters",
+        "imagemill",
+        PNG_XMP_KEY,
+    }  # ComfyUI reads JSON in prompt and workflow
 
 
 @pytest.mark.parametrize(("prompt", "kind"), [("café", b"tEXt"), ("猫", b"iTXt")])
@@ -258,7 +266,7 @@ def test_a_damaged_file_is_read_or_refused_never_a_traceback(data, which):
 
 def test_extended_xmp_is_found_in_any_order():
     text = json.dumps({"long": "x" * 200_000})
-    segments, rest = [], xmp.jpeg_segments(text)
+    segments, rest = [], xmp.jpeg_segments(text, source_type=True)
     while rest:
         size = 2 + struct.unpack(">H", rest[2:4])[0]
         segments.append(rest[4:size])
@@ -267,3 +275,53 @@ def test_extended_xmp_is_found_in_any_order():
     assert xmp.find_jpeg_record(reversed(segments)) == text
     assert xmp.find_jpeg_record(segments[:3]) is None
     assert xmp.find_jpeg_record([]) is None
+
+
+VERSION_1 = Path(__file__).parent / "version_1"
+"""Files as the first version of the metadata had them, before they said what made them."""
+
+
+@pytest.mark.parametrize(("suffix", "quality"), [("png", None), ("jpg", 60), ("webp", None)])
+def test_files_of_the_first_version_are_read_as_ever(suffix, quality):
+    path = VERSION_1 / f"picture.{suffix}"
+    found, pixels = read_record(path)
+    format_ = "jpeg" if suffix == "jpg" else suffix
+    old = replace(record(picture(), format=format_, quality=quality), metadata_version=1)
+    assert found == old
+    assert found.request_key == old.spec.request_keys()[-1]
+    if format_ != "jpeg":
+        assert np.array_equal(pixels, picture())
+    assert SOURCE_TYPE.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize(("suffix", "quality"), [("png", None), ("jpg", 60), ("webp", None)])
+def test_a_request_of_the_first_version_still_gets_such_a_file(suffix, quality):
+    """An old job's images are rendered by this version: equal requests, equal bytes."""
+    format_ = "jpeg" if suffix == "jpg" else suffix
+    old = replace(record(picture(), format=format_, quality=quality), metadata_version=1)
+    body = encode(picture(), old).body
+    before = Image.open(VERSION_1 / f"picture.{suffix}")
+    now = Image.open(BytesIO(body))
+    assert now.info.keys() == before.info.keys()
+    for name in ("parameters", "imagemill", "xmp", "exif"):
+        assert now.info.get(name) == before.info.get(name)
+
+
+@pytest.mark.parametrize(("format_", "quality"), FILES)
+def test_every_file_says_that_a_machine_made_it(format_, quality):
+    body = encode(picture(), record(picture(), format=format_, quality=quality)).body
+    info = Image.open(BytesIO(body)).info
+    packet = info[PNG_XMP_KEY] if format_ == "png" else info["xmp"]
+    found = ElementTree.fromstring(packet).iter(
+        "{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"
+    )
+    assert [each.text for each in found] == [SOURCE_TYPE]
+
+
+def test_a_jpeg_says_it_before_a_record_of_any_length():
+    pixels = picture()
+    written = record(pixels, prompt="猫, " * 8000, format="jpeg")
+    body = encode(pixels, written).body
+    first = next(data for _, data in Image.open(BytesIO(body)).applist if b"ns.adobe.com" in data)
+    assert SOURCE_TYPE.encode() in first
+    assert read_record(body)[0] == written
