@@ -39,6 +39,7 @@ _DRIVERS = {
 
 _POSTGRES_SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
+_ONLY_READ = "it can only be read here; this needs to write to it"
 _REFUSALS = ("password authentication failed", "does not exist", "no pg_hba.conf entry")
 
 _DATA_EXCEPTION = "22"
@@ -76,7 +77,8 @@ class Database:
         self.url = parsed.set(query={}).render_as_string(hide_password=True)
         self.is_sqlite = backend == "sqlite"
         self.file = Path(parsed.database) if self.is_sqlite and parsed.database else None
-        if self.file is not None and _is_read_only(self.file):
+        self._read_only = self.file is not None and _is_read_only(self.file)
+        if self.file is not None and self._read_only:
             self.engine = _read_only_engine(self.file)
         else:
             self.engine = _sqlite_engine(parsed) if self.is_sqlite else _postgres_engine(parsed)
@@ -86,6 +88,11 @@ class Database:
     def from_settings(cls, settings: Settings) -> "Database":
         """The database that the settings name."""
         return cls(settings.database_url.get_secret_value())
+
+    def check_writable(self) -> None:
+        """Raise `DatabaseError` if it is a file that can only be read here."""
+        if self._read_only:
+            raise DatabaseError(f"{self.url}: {_ONLY_READ}")
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -163,7 +170,7 @@ class Database:
         if "not a database" in str(error.orig):
             return SettingsError(f"{self.url}: this file is no database; name another")
         if "readonly database" in str(error.orig):
-            return DatabaseError(f"{self.url}: it can only be read here; this needs to write to it")
+            return DatabaseError(f"{self.url}: {_ONLY_READ}")
         if _passing(error) or isinstance(error, exc.OperationalError | exc.InterfaceError):
             return DatabaseError(f"{self.url}: {first_line(error.orig or error)}")
         return error

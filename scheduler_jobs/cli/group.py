@@ -23,7 +23,13 @@ from imagemill.db.errors import ImagemillError, UsageError, first_line
 from imagemill.db.logs import HumanFormatter, secrets_of
 from imagemill.scheduler_jobs.cli.command_table import CommandEntry, commands_below
 from imagemill.scheduler_jobs.cli.completion import offer_values
-from imagemill.scheduler_jobs.cli.exit_codes import EXIT_INTERRUPTED, EXIT_OK, EXIT_UNREAD, report
+from imagemill.scheduler_jobs.cli.exit_codes import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_SERVICE,
+    EXIT_UNREAD,
+    report,
+)
 
 NOT_HERE = "Not available in this installation."
 
@@ -130,14 +136,13 @@ class ImagemillGroup(LazyGroup):
         except (click.Abort, KeyboardInterrupt):
             sys.exit(EXIT_INTERRUPTED)
         except _Unread:
-            # At its end Python writes the rest of its buffer, and would report an error.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             sys.exit(EXIT_UNREAD)
         except Exception as error:
             if "--verbose" in arguments and not isinstance(error, click.ClickException):
                 _hide_secrets()
                 logging.getLogger(__name__).exception("the command failed")
-            sys.exit(report(error, as_json="--json" in arguments))
+            sys.exit(_reported(error, as_json="--json" in arguments))
         sys.exit(result if isinstance(result, int) else EXIT_OK)
 
 
@@ -152,6 +157,22 @@ def _complete(group: click.Group, prog_name: str) -> NoReturn:
     sys.stdout.flush()
     # A thread that still waits for a server is not waited for.
     os._exit(status)
+
+
+def _reported(error: Exception, *, as_json: bool) -> int:
+    """Report an error, also where nobody can take standard output; return the exit code."""
+    try:
+        code = report(error, as_json=as_json)
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+        return EXIT_SERVICE
+    return code
+
+
+def _drop_output() -> None:
+    """Drop what was not written: at its end Python would try again and report an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _hide_secrets() -> None:

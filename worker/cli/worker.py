@@ -13,6 +13,8 @@ from imagemill.db.database import Database
 from imagemill.db.logs import configure_logging
 from imagemill.db.schema import check_schema
 from imagemill.db.settings import Settings
+from imagemill.db.storage.factory import open_storage
+from imagemill.db.storage.folder import FolderStorage
 from imagemill.worker.process import drain
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -53,7 +55,7 @@ def worker(route: str | None, children: int | None, name: str | None, as_json: b
     settings = Settings.load()
     configure_logging(settings)  # before Celery, which logs warnings before it sets up logging
     warn_of_broker(settings)
-    check_schema(Database.from_settings(settings))
+    _check_places(settings)
     route = route or settings.route
     drain.prepare_parent()
     os.environ["IMAGEMILL_ROUTE"] = route
@@ -76,6 +78,17 @@ def worker(route: str | None, children: int | None, name: str | None, as_json: b
     if as_json:
         click.echo(json.dumps({"stopped": True}))
     sys.exit(exit_status())
+
+
+def _check_places(settings: Settings) -> None:
+    """Raise at once what every child would end with, and be started again and again."""
+    database = Database.from_settings(settings)
+    check_schema(database)
+    database.check_writable()
+    database.close()
+    storage = open_storage(settings)
+    if isinstance(storage, FolderStorage):
+        storage.probe()
 
 
 def _default_children(settings: Settings) -> int:

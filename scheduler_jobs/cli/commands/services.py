@@ -3,6 +3,7 @@
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 from types import FrameType
@@ -10,7 +11,7 @@ from types import FrameType
 import click
 
 from imagemill.db.database import Database
-from imagemill.db.errors import SettingsError
+from imagemill.db.errors import SettingsError, UsageError
 from imagemill.db.logs import configure_logging
 from imagemill.db.present_store import record_named_store
 from imagemill.db.schema import migrate as upgrade
@@ -105,6 +106,7 @@ def flower(invocation: Invocation, address: str, port: int, as_json: bool) -> No
     login = os.environ.get(BASIC_AUTH)
     if login is not None and not all(login.partition(":")):
         raise SettingsError(f"{BASIC_AUTH} is not user:password")
+    _check_address(address, port)
     url = f"http://{address}:{port}/"
     made_up = None
     if login is None:
@@ -127,6 +129,19 @@ def flower(invocation: Invocation, address: str, port: int, as_json: bool) -> No
     # Without this, Flower would run a `flowerconfig.py` of the working folder.
     options.append(f"--conf={os.devnull}")
     os.execve(sys.executable, [*command, *options], environment)  # noqa: S606  # argv is ours
+
+
+def _check_address(address: str, port: int) -> None:
+    """Raise `UsageError` where nobody can listen: Flower would end with a traceback."""
+    try:
+        family, *_, place = socket.getaddrinfo(address or None, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        raise UsageError(
+            f"{address}:{port}: {error.strerror}; --address and --port name another"
+        ) from None
 
 
 def _stop_on_signals(stop: threading.Event) -> None:

@@ -41,7 +41,7 @@ SERVICES = compose_commands(SECRETS)
 OURS = {name: s for name, s in SERVICES.items() if s.document["image"].startswith("imagemill-")}
 
 GPU_ONLY = {
-    *("diffusers", "huggingface-hub", "safetensors", "scipy"),
+    *("diffusers", "safetensors", "scipy"),
     *("torch", "torchsde", "transformers"),
     *("cachetools", "tomlkit"),
 }
@@ -396,5 +396,5 @@ def test_the_control_side_imports_only_what_its_image_has():
     for_types_alone = {"mypy_boto3_s3"}
     by_module = packages_distributions()
     for module in imported_by_the_control_side() - for_types_alone:
-        names = {name.lower() for name in by_module.get(module, [module])}
+        names = {name.lower().replace("_", "-") for name in by_module.get(module, [module])}
         assert names & (control | EMBEDDED_ONLY), f"{module} is not in deploy/control.txt"

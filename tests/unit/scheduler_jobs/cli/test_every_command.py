@@ -4,6 +4,8 @@ All commands of all troubles run in one process (`troubled`), because most of th
 """
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,16 +38,25 @@ OTHERS = (
 )
 """What needs more than reading the database: the store, or to write."""
 
+READABLE = {"read-only folder", "read-only file", "a file for the store"}
+"""Where the database is in order, and whatever only reads it works."""
+
+NOT_MADE = {"missing", "missing parent"}
+
+RENDERERS = {
+    "run {here}/m.csv": NOT_MADE | {"an empty file"},
+    "worker": set(),
+    "reproduce --job job": READABLE,
+}
+"""What renders, with the troubles that are none for it: there it would go to work."""
+
 NOT_HERE = {
-    "run": "test_ordinary_trouble.py has its folder",
     "doctor": "test_cli_services.py: what it finds is its answer",
-    "reproduce": "it loads torch; it opens the database as the others do",
-    "worker": "it never ends",
-    "flower": "it never ends",
+    "flower": "it opens neither; its port is tried below",
     "samplers": "it reads nothing",
     "tokens": "it reads no home",
     "models": "it reads no home",
-    "models pull": "it needs the Hub",
+    "models pull": "its places are tried in tests/models/test_pull.py",
     "certify": "its file is tried below",
     "roundtrip": "its file is tried below",
 }
@@ -110,11 +121,6 @@ TROUBLES: Mapping[str, Callable[[Path], Path]] = {
     "read-only folder": _a_read_only_folder,
     "read-only file": _a_read_only_file,
 }
-READABLE = {"read-only folder", "read-only file", "a file for the store"}
-"""Where the database is in order, and whatever only reads it works."""
-
-NOT_MADE = {"missing", "missing parent"}
-
 Told = Mapping[tuple[str, str], tuple[int, str]]
 
 
@@ -181,7 +187,7 @@ def told(here: Path) -> Told:
 
 
 def test_no_command_is_forgotten() -> None:
-    tried = {command.split()[0] for command in (*READERS, *OTHERS)}
+    tried = {command.split()[0] for command in (*READERS, *OTHERS, *RENDERERS)}
     assert tried | set(NOT_HERE) == set(COMMANDS)
     assert not tried & set(NOT_HERE)
 
@@ -205,6 +211,42 @@ def test_a_finished_folder_can_be_read(trouble: str, told: Told) -> None:
         assert code == (1 if command == "watch job" else 0), f"{command}: {err}"
 
 
+def test_what_renders_ends_before_it_starts(here: Path) -> None:
+    if find_spec("torch") is None:
+        pytest.skip("the GPU side is not here")
+    asked = []
+    for trouble, make in TROUBLES.items():
+        folder = here / f"render-{trouble.replace(' ', '-')}"
+        finished(folder)
+        home = make(folder)
+        for command, none in RENDERERS.items():
+            if trouble not in none:
+                words = command.format(here=here).split()
+                asked.append((trouble, ["--home", str(home), *words]))
+    found = answers([words for _, words in asked], powerless=True)
+    for (trouble, words), (_, code, err) in zip(asked, found, strict=True):
+        assert code in {2, 3}, f"{trouble}: {words}: code {code}, {err}"
+
+
+def test_a_port_that_is_taken_is_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "imagemill", "flower", "--port", port],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: 127.0.0.1:{port}: Address already in use; --address and --port name another"
+    ]
+
+
 @pytest.mark.parametrize("command", ["pause job", "submit {here}/m.csv", "dispatcher --once"])
 def test_a_read_only_folder_says_that_it_can_only_be_read(command: str, told: Told) -> None:
     code, err = told["read-only folder", command]
@@ -226,15 +268,24 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
     assert code == 3, err
 
 
-def test_output_that_nobody_can_take(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_nobody_can_take(tmp_path: Path, unbuffered: str, flags: Sequence[str]) -> None:
     finished(tmp_path / "home")
-    command = [sys.executable, "-m", "imagemill", "--home", str(tmp_path / "home"), "jobs"]
-    with Path("/dev/full").open("wb") as full:
-        done = subprocess.run(
-            command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
-        )
-    assert done.returncode == 3
-    assert done.stderr.splitlines()[0] == "error: No space left on device"
+    home = ["--home", str(tmp_path / "home")]
+    for command in (["jobs"], ["samplers"]):
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "imagemill", *home, *command, *flags],
+                cwd=ROOT,
+                env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 3
+        assert done.stderr.splitlines() == ["error: No space left on device"]
 
 
 def test_a_file_that_cannot_be_written_is_found_out_before_the_work(tmp_path: Path) -> None:
