@@ -18,6 +18,7 @@
     │       ├── ObjectMissing     no object under that key
     │       ├── ObjectConflict    another content is stored under that key
     │       └── BadKey            not a name an object may have
+    ├── ScoreError                a picture could not be judged by a scorer
     └── RenderError               an image could not be rendered
         ├── OutOfMemory           the device's memory is too small for this batch
         ├── BadPixels             the model gave NaN where a picture should be
@@ -159,6 +160,12 @@ class BadKey(StorageError):
 
     code = "bad_key"
     retryable = False
+
+
+class ScoreError(ImagemillError):
+    """A picture could not be judged by a scorer."""
+
+    code = "score"
 
 
 class RenderError(ImagemillError):

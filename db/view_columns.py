@@ -72,6 +72,20 @@ VIEWS: Mapping[str, ViewText] = MappingProxyType(
                 "generation": "How often it was opened for rendering; `retry` adds one.",
                 "error_code": "The code of the last error; NULL if there is none.",
                 "error_message": "The last error in words; NULL if there is none.",
+                "tags": "JSON: the image's tags, sorted; `[]` without any.",
+            },
+        ),
+        "dataset_scores": ViewText(
+            line="One score of an image's present picture; scores.md says what each means.",
+            columns={
+                "image_id": "The image's number.",
+                **_JOB,
+                "name": "The score's name.",
+                "value": "The score, if it is a number; else NULL.",
+                "text": "The score, if it is a text such as a hash or a caption; else NULL.",
+                "scorer": "The scorer that gave it.",
+                "version": "The version of the scorer.",
+                "created_at": "When it was recorded, in UTC.",
             },
         ),
         "dataset_jobs": ViewText(

@@ -58,6 +58,20 @@ _SEED: Mapping[str, str] = MappingProxyType(
 )
 """By dialect: the seed that `seed_column.Seed` stored."""
 
+_TAGS: Mapping[str, str] = MappingProxyType(
+    {
+        "postgresql": """(
+  SELECT COALESCE(json_agg(t.tag ORDER BY t.tag COLLATE "C"), '[]')
+  FROM tags AS t WHERE t.image_id = i.id
+)""",
+        "sqlite": """(
+  SELECT json_group_array(tag)
+  FROM (SELECT t.tag FROM tags AS t WHERE t.image_id = i.id ORDER BY t.tag)
+)""",
+    }
+)
+"""By dialect: an image's tags as a JSON array, sorted."""
+
 _DATASET_IMAGES = """
 SELECT
   i.id AS image_id, i.job_id, j.name AS job_name, r.number AS row_number, i.sample_index,
@@ -67,7 +81,7 @@ SELECT
   i.model, m.weights_digest, i.width, i.height, i.steps, i.guidance_scale, i.sampler, i.format,
   i.options, i.request_key, r.key_base AS row_key, r.extras, o.cut AS prompt_cut,
   o.size_bytes, o.seconds, o.created_at, e.fingerprint AS environment,
-  c.digest AS composition, i.generation, i.error_code, i.error_message
+  c.digest AS composition, i.generation, i.error_code, i.error_message$tags
 FROM images AS i
 JOIN jobs AS j ON j.id = i.job_id
 JOIN rows AS r ON r.id = i.row_id
@@ -79,13 +93,27 @@ LEFT JOIN compositions AS c ON c.id = o.composition_id
 """
 
 
-def dataset_images(dialect: str, *, seed: str | None = None) -> str:
+DATASET_SCORES = """
+SELECT
+  s.image_id, i.job_id, j.name AS job_name, s.name, s.value, s.text, s.scorer, s.version,
+  s.created_at
+FROM scores AS s
+JOIN images AS i ON i.id = s.image_id AND i.generation = s.generation
+JOIN jobs AS j ON j.id = i.job_id
+WHERE i.state = 'done'
+"""
+"""The query behind the view `dataset_scores`: one line for each score of a present picture."""
+
+
+def dataset_images(dialect: str, *, seed: str | None = None, tags: bool = True) -> str:
     """The query behind the view `dataset_images`: one line for each image.
 
-    `seed` is for migrations from before seeds of 64 bits: how their view reads the column.
+    `seed` is for migrations from before seeds of 64 bits: how their view reads the column. Those
+    from before the table of tags say `tags=False`.
     """
     query = _DATASET_IMAGES.replace("$store_address", STORE_ADDRESS[dialect])
-    return query.replace("$seed", seed or _SEED[dialect])
+    query = query.replace("$seed", seed or _SEED[dialect])
+    return query.replace("$tags", f", {_TAGS[dialect]} AS tags" if tags else "")
 
 
 _DATASET_JOBS = """

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from sqlalchemy.orm import Session
 
-from imagemill.db.broker.wake_ups import Tokens
+from imagemill.db.broker.wake_ups import SCORE_TASK, SHIFT_TASK, Tokens
 from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, DatabaseError
-from imagemill.db.queries import jobs, shifts, tallies
+from imagemill.db.queries import jobs, score_work, shifts, tallies
 from imagemill.db.queries.claims import RetryPolicy
 from imagemill.db.settings import Settings
 
@@ -99,14 +99,14 @@ class Dispatcher:
 
     def _top_up(self) -> int:
         """Publish what is missing of each route's tokens; how many that were."""
-        ready, workers = self._database.run(_demand)
+        due, workers = self._database.run(_demand)
         published = 0
         try:
-            for route, images in ready.items():
+            for (task, route), work in due.items():
                 wanted = max(MIN_TOKENS, TOKENS_PER_SLOT * workers.get(route, 0))
-                missing = min(wanted, images) - self._tokens.waiting(route)
+                missing = min(wanted, work) - self._tokens.waiting(route, task=task)
                 if missing > 0:
-                    self._tokens.publish(route, missing)
+                    self._tokens.publish(route, missing, task=task)
                     published += missing
         except BrokerError as error:
             if not self._broker_away:
@@ -123,6 +123,9 @@ def _finish(session: Session) -> tuple[int, int]:
     return jobs.cancel_stragglers(session), jobs.finish_jobs(session)
 
 
-def _demand(session: Session) -> tuple[dict[str, int], dict[str, int]]:
+def _demand(session: Session) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
+    """What may be claimed now by task and route, and the workers of each route."""
     # What waits out a retry wakes nobody: a shift could claim nothing of it.
-    return jobs.due_images(session), shifts.live_workers(session)
+    due = {SHIFT_TASK: jobs.due_images(session), SCORE_TASK: score_work.due_pieces(session)}
+    by_route = {(task, route): n for task, routes in due.items() for route, n in routes.items()}
+    return by_route, shifts.live_workers(session)

@@ -17,11 +17,11 @@ from celery.signals import (
 )
 from kombu import Connection
 
-from imagemill.db.broker.wake_ups import SHIFT_TASK, make_app
+from imagemill.db.broker.wake_ups import SCORE_TASK, SHIFT_TASK, make_app
 from imagemill.db.logs import configure_logging
 from imagemill.db.settings import Settings
 from imagemill.worker.process import drain
-from imagemill.worker.process.child import announce_child, close_child, work_shift
+from imagemill.worker.process.child import announce_child, close_child, score_shift, work_shift
 from imagemill.worker.process.presence import belong_to
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,12 @@ app.conf.worker_consumer = "imagemill.worker.process.message_gate:TokenConsumer"
 def shift(route: str) -> str:
     """Render until the shift's time is over or nothing is left; a readable report."""
     return work_shift(route)
+
+
+@app.task(name=SCORE_TASK)
+def score(route: str) -> str:
+    """Judge pictures until the shift's time is over or nothing is left; a readable report."""
+    return score_shift(route)
 
 
 @setup_logging.connect

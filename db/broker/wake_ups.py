@@ -25,7 +25,16 @@ from imagemill.db.urls import without_password
 log = logging.getLogger(__name__)
 
 SHIFT_TASK = "imagemill.shift"
-"""The one task: a worker renders until its time is over or nothing is left."""
+"""A worker renders until its time is over or nothing is left."""
+
+SCORE_TASK = "imagemill.score"
+"""A worker judges finished pictures until its time is over or nothing is left."""
+
+TASKS = (SHIFT_TASK, SCORE_TASK)
+"""All tasks. Each has a queue of its own for each route."""
+
+FIRST_TOKENS = 4
+"""How many tokens new work gets at once. The dispatcher publishes more as needed."""
 
 _TIME_LIMIT_SLACK_SECONDS = 1800
 """The time that a shift may take beyond its own: to load and compile a model, and to drain."""
@@ -64,9 +73,9 @@ _SOCKET_OPTIONS: Mapping[str, Any] = MappingProxyType(
 )
 
 
-def queue_name(route: str) -> str:
-    """The Celery queue that serves a route."""
-    return f"imagemill.{route}"
+def queue_name(route: str, task: str = SHIFT_TASK) -> str:
+    """The Celery queue of a route's tokens for a task. No route has a colon in its name."""
+    return f"imagemill.{route}" if task == SHIFT_TASK else f"{task}:{route}"
 
 
 def make_app(settings: Settings) -> Celery:
@@ -116,21 +125,21 @@ class Tokens:
         }
         self._broker = without_password(settings.broker_url.get_secret_value())
 
-    def publish(self, route: str, count: int = 1) -> None:
+    def publish(self, route: str, count: int = 1, *, task: str = SHIFT_TASK) -> None:
         """Put `count` tokens into a route's queue. There is one quick attempt and no waiting."""
+        queue = queue_name(route, task)
         try:
             for _ in range(count):
-                self._app.send_task(
-                    SHIFT_TASK, kwargs={"route": route}, queue=queue_name(route), retry=False
-                )
+                self._app.send_task(task, kwargs={"route": route}, queue=queue, retry=False)
         except (kombu.exceptions.OperationalError, RedisError, OSError) as error:
             raise BrokerError(f"{self._broker}: {error}") from error
 
-    def waiting(self, route: str) -> int:
+    def waiting(self, route: str, *, task: str = SHIFT_TASK) -> int:
         """The number of a route's tokens that no worker has taken yet."""
+        name = queue_name(route, task)
         try:
             with self._app.connection_for_write() as connection:
-                queue = connection.default_channel.queue_declare(queue_name(route), passive=False)
+                queue = connection.default_channel.queue_declare(name, passive=False)
         except (kombu.exceptions.OperationalError, RedisError, OSError) as error:
             raise BrokerError(f"{self._broker}: {error}") from error
         return int(queue.message_count)

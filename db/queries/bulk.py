@@ -14,6 +14,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+_UPSERTED = 500
+"""Rows of one statement: together fewer parameters than either database accepts."""
+
 
 def insert_many(session: Session, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows that all have the same columns into a mapped class's table.
@@ -59,6 +62,26 @@ def insert_or_update(
     others = {name: value for name, value in row.items() if name not in keys}
     statement = insert.values(row)
     return statement.on_conflict_do_update(index_elements=list(keys), set_=others)
+
+
+def upsert(
+    session: Session, table: type[Any], rows: Sequence[Mapping[str, Any]], *, key: Sequence[str]
+) -> None:
+    """Insert rows, or replace the whole row that has the same `key`; columns as in `insert_many`.
+
+    They are written in the order of the key. So two transactions that write the same rows wait
+    for each other, and can't deadlock.
+    """
+    if not rows:
+        return
+    ordered = sorted(rows, key=lambda row: tuple(row[name] for name in key))
+    postgres = session.get_bind().dialect.name == "postgresql"
+    insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
+    for start in range(0, len(ordered), _UPSERTED):
+        statement = insert.values(ordered[start : start + _UPSERTED])
+        columns = {c.name: statement.excluded[c.name] for c in table.__table__.columns}
+        replaced = {name: column for name, column in columns.items() if name not in key}
+        session.execute(statement.on_conflict_do_update(index_elements=list(key), set_=replaced))
 
 
 def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

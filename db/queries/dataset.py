@@ -11,6 +11,8 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.queries.image_reports import own_key
 from imagemill.db.queries.images import in_state
+from imagemill.db.queries.scores import scores_of
+from imagemill.db.queries.tags import tags_of
 from imagemill.db.states import ImageState
 from imagemill.db.tables import (
     CompositionRow,
@@ -71,16 +73,27 @@ def stream_images(
 ) -> Iterator[dict[str, Any]]:
     """A job's images in these states by id, a dictionary of `COLUMN_NAMES` each.
 
-    `row_key` is the row's own `id`, None where its manifest gives none.
+    `scores` by name and the list `tags` come on top. `row_key` is the row's own `id`, None where
+    its manifest gives none.
     """
     after = 0
     while True:
         page = session.execute(_page(job_id, states, after)).mappings().all()
+        if not page:
+            return
+        span = {"first": page[0]["image_id"], "last": page[-1]["image_id"]}
+        scores, tags = scores_of(session, job_id, **span), tags_of(session, job_id, **span)
         for found in page:
-            yield {**found, "row_key": own_key(found["row_key"])}
+            image_id = found["image_id"]
+            yield {
+                **found,
+                "row_key": own_key(found["row_key"]),
+                "scores": scores.get(image_id, {}),
+                "tags": tags.get(image_id, []),
+            }
         if len(page) < PAGE:
             return
-        after = page[-1]["image_id"]
+        after = span["last"]
 
 
 def count_outcomes(session: Session, job_id: int) -> dict[str, int]:

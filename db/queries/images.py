@@ -40,6 +40,8 @@ SPEC_COLUMNS = (
 RELEASED = (Image.id, Image.job_id, Image.group_id, Image.state, Image.generation, Image.failures)
 """What a transition out of `leased` returns for `record_release`."""
 
+_IDS_A_QUERY = 1000
+
 OWN_KEY = "id:"
 """How the `key_base` of a row begins that has an `id` in its manifest."""
 
@@ -74,6 +76,16 @@ def weights_digest_of(session: Session, group_id: int) -> str:
         .join(Group, Group.model_id == Model.id)
         .where(Group.id == group_id)
     ).one()
+
+
+def jobs_of(session: Session, image_ids: Sequence[int]) -> dict[int, int]:
+    """The jobs of images by the images' ids; an image that is not there has none."""
+    found: dict[int, int] = {}
+    for start in range(0, len(image_ids), _IDS_A_QUERY):
+        some = image_ids[start : start + _IDS_A_QUERY]
+        rows = session.execute(select(Image.id, Image.job_id).where(Image.id.in_(some)))
+        found.update({row[0]: row[1] for row in rows})
+    return found
 
 
 def in_state(state: ImageState) -> ColumnElement[bool]:

@@ -27,6 +27,8 @@ GRANT INSERT, UPDATE, DELETE ON rows, images, job_labels, job_notes TO imagemill
 GRANT INSERT, UPDATE ON removed_jobs TO imagemill_producer;
 GRANT INSERT, UPDATE, DELETE ON removed_objects TO imagemill_producer;
 GRANT UPDATE, DELETE ON tallies, objects TO imagemill_producer;
+-- They queue the work of scorers, and tag images.
+GRANT INSERT, DELETE ON score_work, tags TO imagemill_producer;
 
 -- What came out of it comes from workers. They move an image between states: these columns of
 -- it, and no other.
@@ -35,12 +37,16 @@ GRANT INSERT ON objects, compositions TO imagemill_worker;
 -- some column of it: the one that nothing depends on.
 GRANT UPDATE (seconds) ON objects TO imagemill_worker;
 GRANT INSERT, UPDATE ON environments, batch_sizes TO imagemill_worker;
+-- Scorers: a piece of work is leased, split after a loss, and deleted with its result.
+GRANT INSERT, UPDATE (shift_id, losses), DELETE ON score_work TO imagemill_worker;
+GRANT INSERT, UPDATE ON scores TO imagemill_worker;
+GRANT INSERT, UPDATE, DELETE ON score_failures TO imagemill_worker;
 GRANT UPDATE (
     state, shift_id, begun_at, suspect, failures, not_before, error_code, error_message, object_id,
     outcome
 ) ON images TO imagemill_worker;
 
-GRANT SELECT ON dataset_images TO imagemill_reader;
+GRANT SELECT ON dataset_images, dataset_scores TO imagemill_reader;
 GRANT SELECT ON dataset_jobs, dataset_failures TO imagemill_reader;
 
 COMMIT;

@@ -66,6 +66,15 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     "Write a job as one HTML page: figures, failures and a gallery.",
                 ),
             ),
+            "Curate": (
+                (
+                    "score",
+                    f"{_CONTROL}.scores:score",
+                    "Judge finished pictures, or show what scorers said of them.",
+                ),
+                ("tag", f"{_CONTROL}.curation:tag", "Give a tag to images."),
+                ("untag", f"{_CONTROL}.curation:untag", "Take a tag from images."),
+            ),
             "Take away": (
                 (
                     "query",

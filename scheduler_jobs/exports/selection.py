@@ -10,8 +10,12 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UsageError
 from imagemill.db.queries.dataset import COLUMN_NAMES, stream_images
+from imagemill.db.queries.scores import score_names
 from imagemill.db.states import ImageState, Outcome
-from imagemill.scheduler_jobs.exports.where import Condition
+from imagemill.scheduler_jobs.exports.where import OWN_COLUMNS, TAG, Condition
+
+TAGS = "tags"
+"""The column with all tags of an image, where there are any."""
 
 FRACTION_BITS = 52
 """Of a prompt's hash that place it in a split: what a double holds exactly."""
@@ -19,13 +23,18 @@ FRACTION_BITS = 52
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportImage:
-    """One image of an export: `values` by `COLUMN_NAMES`, and the other columns of its row.
+    """One image of an export: `values` by `COLUMN_NAMES`, and its other columns.
 
-    `state` is done, or dead where the format keeps what could not be rendered.
+    `extras` are its scores, its `tags`, and the other columns of its row; one of those that has a
+    score's name, or is called `tags`, got `extra_` before it. `hidden` are those of its row under
+    their own names that a condition finds only as `extras.NAME`. `state` is done, or dead where
+    the format keeps what could not be rendered.
     """
 
     values: Mapping[str, Any]
     extras: Mapping[str, Any]
+    tags: Sequence[str] = ()
+    hidden: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
@@ -37,8 +46,12 @@ class ExportImage:
 
     @property
     def named(self) -> dict[str, Any]:
-        """Every value by its name; a row's own column never hides one of ours."""
-        return {**self.extras, **self.values}
+        """Every value by its name; a row's own column never hides one of ours.
+
+        `tag` has all of the image's tags: a comparison with it holds if it does for one of them.
+        """
+        hidden = {f"{OWN_COLUMNS}.{name}": value for name, value in self.hidden.items()}
+        return {**hidden, **self.extras, **self.values, TAG: tuple(self.tags)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +96,10 @@ def select_images(
     condition = None if selection.where is None else Condition(selection.where)
     states = [ImageState.DONE, ImageState.DEAD] if failures else [ImageState.DONE]
     for job_id in selection.jobs:
-        images = (_image(found) for found in stream_images(session, job_id, states=states))
+        taken_names = {TAGS, *score_names(session, job_id)}
+        images = (
+            _image(found, taken_names) for found in stream_images(session, job_id, states=states)
+        )
         taken = (image for image in images if _is_taken(image, selection, condition))
         yield from taken if selection.best is None else _best(taken, selection)
 
@@ -120,12 +136,20 @@ def read_splits(text: str) -> tuple[Split, ...]:
 
 def known_names() -> frozenset[str]:
     """The names that every image has; its row's other columns come on top."""
-    return frozenset(COLUMN_NAMES) - {"extras"}
+    return frozenset(COLUMN_NAMES) - {"extras"} | {TAG, TAGS}
 
 
-def _image(found: dict[str, Any]) -> ExportImage:
-    extras = found.pop("extras")
-    return ExportImage(values=found, extras=extras if isinstance(extras, dict) else {})
+def _image(found: dict[str, Any], taken_names: Collection[str]) -> ExportImage:
+    """An image from what was read of it; `taken_names` are those of the job's scores and tags."""
+    extras, scores, tags = found.pop("extras"), found.pop("scores"), found.pop("tags")
+    own = extras if isinstance(extras, dict) else {}
+    renamed = {f"extra_{n}" if n in taken_names else n: value for n, value in own.items()}
+    return ExportImage(
+        values=found,
+        extras={**renamed, **scores, **({TAGS: tags} if tags else {})},
+        tags=tags,
+        hidden={n: own[n] for n in own if n in taken_names or n == TAG or n in found},
+    )
 
 
 def _is_taken(image: ExportImage, selection: Selection, condition: Condition | None) -> bool:

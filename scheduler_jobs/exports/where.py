@@ -1,9 +1,11 @@
 """`--where`: a condition in SQL's words, parsed and then tried on each image. It is never run.
 
 `clip_score > 0.3 and category = 'Animals'`: columns, text, numbers, comparisons, `in`, `between`,
-`like`, `is null`, `and`, `or`, `not`. As in SQL, a comparison with a missing value is unknown, and
-only images whose condition is true are taken. Trying it here rather than in the database gives
-the same answer on SQLite and Postgres, whose JSON values compare in different ways.
+`like`, `is null`, `and`, `or`, `not`. Scores are columns too, and `tag` stands for every tag of an
+image: `tag = 'keep'` is true if one of them is, `tag <> 'keep'` if none is. As in SQL, a comparison
+with a missing value is unknown, and only images whose condition is true are taken. Trying it here
+rather than in the database gives the same answer on SQLite and Postgres, whose JSON values compare
+in different ways.
 """
 
 import operator
@@ -31,6 +33,12 @@ _COMPARISONS: Mapping[type[sql.Expr], Callable[[Any, Any], bool]] = MappingProxy
         sql.LTE: operator.le,
     }
 )
+TAG = "tag"
+"""The name that stands for each tag of an image."""
+
+OWN_COLUMNS = "extras"
+"""Before a name: a column of the manifest, also where a score or a column of ours hides it."""
+
 _ALLOWED = "columns, text, numbers, =, <>, <, <=, >, >=, in, between, like, is null, and, or, not"
 
 
@@ -69,7 +77,7 @@ class Condition:
         if not isinstance(node.expression, sql.Null):
             raise self._refused(node)
         term = self._term(node.this)
-        return lambda values: term(values) is None
+        return lambda values: term(values) in (None, ())
 
     def _in(self, node: Any) -> _Term:
         if not node.expressions:
@@ -84,9 +92,11 @@ class Condition:
         one, other, compare = self._term(left), self._term(right), _COMPARISONS[kind]
 
         def holds(values: Values) -> bool | None:
-            pair = _alike(one(values), other(values))
-            return None if pair is None else compare(*pair)
+            return _compare(compare, one(values), other(values))
 
+        if kind is sql.NEQ:  # of several values none may be equal
+            compare = operator.eq
+            return _inverted(holds)
         return holds
 
     def _like(self, node: sql.Like | sql.ILike) -> _Term:
@@ -100,6 +110,8 @@ class Condition:
 
         def holds(values: Values) -> bool | None:
             value = term(values)
+            if isinstance(value, tuple):
+                return any(pattern.fullmatch(each) is not None for each in value)
             return None if value is None else pattern.fullmatch(str(value)) is not None
 
         return holds
@@ -110,7 +122,10 @@ class Condition:
             node = node.this
         if isinstance(node, sql.Column):
             name = _name(node)
-            return lambda values: values.get(name)
+            if node.table != OWN_COLUMNS:
+                return lambda values: values.get(name)
+            own = f"{OWN_COLUMNS}.{name}"
+            return lambda values: values[own] if own in values else values.get(name)
         value = self._literal(node)
         return lambda _: value
 
@@ -136,12 +151,22 @@ class Condition:
 
 
 def _name(column: sql.Column) -> str:
-    """A column's name as it stands; `extras.mood` is another way to say `mood`."""
+    """A column's name as it stands; `extras.mood` is the manifest's own column `mood`."""
     return str(column.this.name)
 
 
 def _number(text: str) -> int | float:
     return int(text) if text.isdecimal() else float(text)
+
+
+def _compare(compare: Callable[[Any, Any], bool], one: Any, other: Any) -> bool | None:
+    """The comparison of two values; of several values, whether it holds for one of them."""
+    if isinstance(one, tuple):
+        return any(_compare(compare, each, other) for each in one)
+    if isinstance(other, tuple):
+        return any(_compare(compare, one, each) for each in other)
+    pair = _alike(one, other)
+    return None if pair is None else compare(*pair)
 
 
 def _alike(one: Any, other: Any) -> tuple[Any, Any] | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from imagemill.db.broker.wake_ups import Tokens
+from imagemill.db.broker.wake_ups import FIRST_TOKENS, Tokens
 from imagemill.db.database import Database
 from imagemill.db.documents import JSON
 from imagemill.db.errors import BrokerError, UsageError
@@ -43,9 +43,6 @@ from imagemill.scheduler_jobs.submit.planned_rows import (
 from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
 
 log = logging.getLogger(__name__)
-
-FIRST_TOKENS = 4
-"""How many tokens a submit publishes. The dispatcher publishes more as needed."""
 
 SHOWN_LONG_PROMPTS = 20
 

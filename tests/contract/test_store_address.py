@@ -120,7 +120,9 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
         session.execute(text("ALTER TABLE attempts DROP COLUMN transaction_id"))
         session.execute(text("DROP VIEW dataset_images"))
         session.execute(text("DROP TABLE store"))
-        for table in ("exports", "job_labels", "job_notes", "removed_jobs", "removed_objects"):
+        session.execute(text("DROP VIEW dataset_scores"))
+        tables = ("exports", "scores", "score_failures", "score_work", "tags")
+        for table in (*tables, "job_labels", "job_notes", "removed_jobs", "removed_objects"):
             session.execute(text(f"DROP TABLE {table}"))
         session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
         session.execute(text("CREATE VIEW dataset_images AS " + _view_of_0001()))

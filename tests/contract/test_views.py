@@ -37,6 +37,13 @@ def finished(mill: Mill, tmp_path: Path) -> Database:
     storage = FolderStorage(tmp_path / "objects")
     finished_job(mill, storage, tmp_path, ROWS, name="PartiPrompts", samples=1)
     record_store(mill.database, storage)
+    with mill.database.writing() as session:
+        session.execute(
+            text(
+                "INSERT INTO scores (image_id, name, scorer, version, generation, value)"
+                " SELECT id, 'sharpness', 'sharpness', '1', generation, 120 FROM images"
+            )
+        )
     return mill.database
 
 

@@ -22,6 +22,7 @@ CHANGES = (
     "A model family",
     "A database index",
     "An error code",
+    "A scorer",
 )
 _TOP = "db|scheduler_jobs|worker|imagemill|tests|tools|docs|deploy|examples|benchmarks"
 _PATH = re.compile(rf"`((?:{_TOP})/[\w./-]*)`")

@@ -142,12 +142,16 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         "compositions": "SI",
         "environments": "SIU",
         "batch_sizes": "SIU",
+        "scores": "SIU",
+        "score_failures": "SIUD",
+        "score_work": "SID",
     }
     assert found["producer"] == everywhere | both | {
         **dict.fromkeys(("models", "groups", "jobs", "exports"), "SIU"),
         **dict.fromkeys(("rows", "images"), "SIUD"),
         **dict.fromkeys(("job_labels", "job_notes", "removed_objects"), "SIUD"),
         "removed_jobs": "SIU",
+        **dict.fromkeys(("score_work", "tags"), "SID"),
         "tallies": "SIUD",
         "objects": "SUD",
     }
@@ -163,6 +167,9 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         "UPDATE objects SET sha256 = ''",
         "DELETE FROM images",
         "DELETE FROM objects",
+        "DELETE FROM tags",
+        "DELETE FROM scores",
+        "UPDATE score_work SET scorer = 'x'",
         "UPDATE attempts SET code = NULL",
         "DELETE FROM attempts",
         "TRUNCATE tallies",
@@ -186,6 +193,12 @@ def test_a_worker_can_not(as_role, statement):
         "INSERT INTO workers (name, host, pid, device, route, draining) "
         "VALUES ('w', 'h', 1, 'cpu', 'default', false)",
         "SELECT * FROM dataset_images",
+        "INSERT INTO scores (image_id, name, scorer, version, generation, value) "
+        "SELECT id, 'x', 'x', '1', 1, 0.5 FROM images ON CONFLICT (image_id, name) "
+        "DO UPDATE SET value = 1",
+        "DELETE FROM score_failures",
+        "UPDATE score_work SET shift_id = NULL, losses = losses + 1",
+        "DELETE FROM score_work",
         "SELECT version_num FROM alembic_version",
         "SELECT oldest_revision FROM schema_compatibility",
     ],
@@ -245,7 +258,7 @@ def test_the_whole_way_of_an_image_needs_no_more(postgres_server, deployed):
 
 def test_a_reader_reads_the_views_and_nothing_else(as_role):
     reader = as_role("reader")
-    for view in ("dataset_images", "dataset_jobs", "dataset_failures"):
+    for view in ("dataset_images", "dataset_jobs", "dataset_failures", "dataset_scores"):
         assert allowed(reader, f"SELECT * FROM {view}")
     for table in (*Base.metadata.tables, "alembic_version"):
         assert not allowed(reader, sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)))

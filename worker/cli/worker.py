@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from imagemill.db.broker.wake_ups import queue_name, warn_of_broker
+from imagemill.db.broker.wake_ups import TASKS, queue_name, warn_of_broker
 from imagemill.db.database import Database
 from imagemill.db.logs import configure_logging
 from imagemill.db.schema import check_schema
@@ -68,7 +68,7 @@ def worker(route: str | None, children: int | None, name: str | None, as_json: b
             "worker",
             "--pool=prefork",  # stands for the pool that the application names
             f"--concurrency={children or settings.children or _default_children(settings)}",
-            f"--queues={queue_name(route)}",
+            f"--queues={','.join(queue_name(route, task) for task in TASKS)}",
             f"--hostname={name or f'{route}-{os.getpid()}'}@%h",
             "--events",
             "--without-gossip",

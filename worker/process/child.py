@@ -10,13 +10,14 @@ from threading import Thread
 
 from billiard import current_process
 
-from imagemill.db.broker.wake_ups import Tokens
+from imagemill.db.broker.wake_ups import SCORE_TASK, SHIFT_TASK, Tokens
 from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, ImagemillError, SettingsError
 from imagemill.db.logs import configure_logging
 from imagemill.db.present_store import record_store
-from imagemill.db.queries import jobs
+from imagemill.db.queries import jobs, score_work
 from imagemill.db.schema import check_schema
+from imagemill.db.scorers import known_scorers
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
@@ -24,6 +25,8 @@ from imagemill.worker.process.drain import DrainSignal
 from imagemill.worker.process.memory import MemoryLimit
 from imagemill.worker.process.pool import replace_this_child
 from imagemill.worker.process.presence import Presence
+from imagemill.worker.scores.shelf import ScorerShelf
+from imagemill.worker.scores.shift import ScoreShift
 from imagemill.worker.shifts.batch_sizes import Agreements
 from imagemill.worker.shifts.shelf import Shelf
 from imagemill.worker.shifts.shift import Refusals, Shift, ShiftReport
@@ -56,6 +59,7 @@ class Child:
         record_store(self._database, self._storage)
         self._shelf = open_shelf(self._storage)
         self._refusals = Refusals()
+        self._scorers = ScorerShelf(known_scorers())
         self._tokens = Tokens(settings)
         self._memory = MemoryLimit(settings.max_worker_memory)
         self.drain = DrainSignal(seconds=settings.drain_seconds)
@@ -69,9 +73,8 @@ class Child:
         released when the lease is over. A token for another route than this worker's is refused,
         because somebody who can publish messages must not choose what a worker renders.
         """
-        if route != self._settings.route:
-            log.warning("a token for another route than %s was refused", self._settings.route)
-            return f"refused: this worker takes the route {self._settings.route}"
+        if (refusal := self._refusal(route)) is not None:
+            return refusal
         shift = Shift(
             database=self._database,
             storage=self._storage,
@@ -90,19 +93,48 @@ class Child:
         self._wake_next(route, report)
         return str(report)
 
+    def score(self, route: str) -> str:
+        """Do one shift of scoring; as `work`."""
+        if (refusal := self._refusal(route)) is not None:
+            return refusal
+        shift = ScoreShift(
+            database=self._database,
+            storage=self._storage,
+            shelf=self._scorers,
+            settings=self._settings,
+            worker_id=self._worker_id,
+            route=route,
+            drain=self.drain,
+        )
+        report = shift.work()
+        able = self._scorers.able
+        if report.judged + report.failed and self._database.run(
+            lambda session: score_work.count_due(session, route=route, known=able)
+        ):
+            self._wake(route, SCORE_TASK)
+        return str(report)
+
     def close(self) -> None:
         """Close the connections."""
         self._database.close()
 
+    def _refusal(self, route: str) -> str | None:
+        if route == self._settings.route:
+            return None
+        log.warning("a token for another route than %s was refused", self._settings.route)
+        return f"refused: this worker takes the route {self._settings.route}"
+
     def _wake_next(self, route: str, report: ShiftReport) -> None:
-        if self.drain.since is not None or report.done == 0:
+        if report.done and self._database.run(jobs.due_images).get(route):
+            self._wake(route, SHIFT_TASK)
+
+    def _wake(self, route: str, task: str) -> None:
+        if self.drain.since is not None:
             return
-        due = self._database.run(jobs.due_images)
-        if due.get(route):
-            try:
-                self._tokens.publish(route)
-            except BrokerError as error:
-                log.warning("the dispatcher will wake the next shift: %s", error)
+        try:
+            self._tokens.publish(route, task=task)
+        except BrokerError as error:
+            log.warning("the dispatcher will wake the next shift: %s", error)
 
 
 def open_child(settings: Settings, presence: Presence) -> Child:
@@ -154,11 +186,20 @@ def load_early() -> None:
 
 def work_shift(route: str) -> str:
     """Do one shift of this process. An error outside of the shift is one line and a pause."""
+    return _do_shift(lambda child: child.work(route))
+
+
+def score_shift(route: str) -> str:
+    """Do one shift of scoring; as `work_shift`."""
+    return _do_shift(lambda child: child.score(route))
+
+
+def _do_shift(work: Callable[[Child], str]) -> str:
     pause: Callable[[float], object] = time.sleep
     try:
         child = this_child()
         pause = child.drain.wait
-        return child.work(route)
+        return work(child)
     except ImagemillError as error:
         log.error("the shift ended early: %s: %s", error.code, error)  # noqa: TRY400  # one line
         pause(_AFTER_FAULT_SECONDS)

@@ -13,7 +13,7 @@ from typing import Any
 
 from celery.worker.consumer import Consumer
 
-from imagemill.db.broker.wake_ups import SHIFT_TASK, queue_name
+from imagemill.db.broker.wake_ups import TASKS, queue_name
 from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ def refusal(message: Any, route: str) -> str | None:
 
 
 def _wrong_headers(headers: Any) -> str | None:
-    if not isinstance(headers, dict) or headers.get("task") != SHIFT_TASK:
-        return f"it is not for the task {SHIFT_TASK}"
+    if not isinstance(headers, dict) or headers.get("task") not in TASKS:
+        return f"it is for none of the tasks {', '.join(TASKS)}"
     if not isinstance(headers.get("id"), str) or not _IDENTITY.fullmatch(headers["id"]):
         return "its id is not one of Celery's"
     return None
@@ -82,7 +82,7 @@ def _strip(message: Any, route: str) -> None:
     """Keep only the headers that say what the task is: no time limits, names or texts."""
     message.headers = {
         "lang": "py",
-        "task": SHIFT_TASK,
+        "task": message.headers["task"],
         "id": message.headers["id"],
         "root_id": message.headers["id"],
         "parent_id": None,

@@ -29,7 +29,7 @@ def upgrade() -> None:
     connection = op.get_bind()
     if connection.dialect.name != "postgresql":
         op.execute("DROP VIEW dataset_images")
-        op.execute(f"CREATE VIEW dataset_images AS {dataset_images(connection.dialect.name)}")
+        op.execute(f"CREATE VIEW dataset_images AS {dataset_images('sqlite', tags=False)}")
         return
     grants = connection.execute(sa.text(_GRANTS)).all()
     if connection.execute(sa.text(_OTHERS)).first() is None:
@@ -37,7 +37,7 @@ def upgrade() -> None:
     else:  # somebody's own views read this one: they go on with it under its new name
         op.execute("ALTER VIEW dataset_images RENAME TO dataset_images_0002")
     # Whoever changes the view next copies the text that it has today to this place.
-    op.execute(f"CREATE VIEW dataset_images AS {dataset_images('postgresql')}")
+    op.execute(f"CREATE VIEW dataset_images AS {dataset_images('postgresql', tags=False)}")
     for grantee, privilege, grantable in grants:
         option = " WITH GRANT OPTION" if grantable else ""
         op.execute(f"GRANT {privilege} ON dataset_images TO {grantee}{option}")

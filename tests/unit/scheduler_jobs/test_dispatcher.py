@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import select
 
+from imagemill.db.broker.wake_ups import SCORE_TASK, SHIFT_TASK
 from imagemill.db.errors import BrokerError, DatabaseError
+from imagemill.db.queries import score_work
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
 from imagemill.db.states import JobState
@@ -25,13 +27,14 @@ class Queues:
         self.away = False
         self.closed = False
 
-    def publish(self, route: str, count: int = 1) -> None:
+    def publish(self, route: str, count: int = 1, *, task: str = SHIFT_TASK) -> None:
         self._answer()
-        self.held[route] = self.held.get(route, 0) + count
+        place = _place(route, task)
+        self.held[place] = self.held.get(place, 0) + count
 
-    def waiting(self, route: str) -> int:
+    def waiting(self, route: str, *, task: str = SHIFT_TASK) -> int:
         self._answer()
-        return self.held.get(route, 0)
+        return self.held.get(_place(route, task), 0)
 
     def close(self) -> None:
         self.closed = True
@@ -39,6 +42,11 @@ class Queues:
     def _answer(self) -> None:
         if self.away:
             raise BrokerError("the broker is away")
+
+
+def _place(route: str, task: str) -> str:
+    """The route, for shifts that render."""
+    return route if task == SHIFT_TASK else f"{task} {route}"
 
 
 @pytest.fixture
@@ -237,3 +245,28 @@ def test_two_dispatchers_do_no_harm(mill: Mill, queues: Queues, dispatcher: Disp
     assert sum(rescued) == 8
     assert mill.counts(job) == Counts(ready=9)
     assert queues.held == {"default": MIN_TOKENS}
+
+
+def test_wakes_workers_for_scoring_by_tokens_of_its_own(
+    mill: Mill, queues: Queues, dispatcher: Dispatcher
+) -> None:
+    job = mill.load("done", ["a"])
+    shift = mill.shift()
+    (image,) = mill.claim(shift)
+    mill.complete(shift, [image])
+    mill.end(shift)
+    dispatcher.run_once()
+    assert queues.held == {}
+    mill.database.run(
+        lambda session: score_work.plan_work(
+            session,
+            job_id=job,
+            route="80gb",
+            scorer="sharpness",
+            version="1",
+            image_ids=[image.id],
+        )
+    )
+    dispatcher.run_once()
+    dispatcher.run_once()
+    assert queues.held == {f"{SCORE_TASK} 80gb": 1}

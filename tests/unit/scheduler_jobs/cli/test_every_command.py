@@ -35,6 +35,7 @@ OTHERS = (
     *("submit {here}/m.csv", "migrate", "dispatcher --once", "verify job --requeue"),
     *("label job team=a", "note job text"),
     *("sweep --delete", "export job --format flat --to {here}/set", "push 1 me/set"),
+    *("score job --with blank", "tag job keep", "untag job keep"),
 )
 """What needs more than reading the database: the store, or to write."""
 

@@ -1,0 +1,149 @@
+"""Scoring by real processes that are killed: each image has each score once."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from imagemill.db.database import Database
+from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
+from imagemill.db.storage.folder import FolderStorage
+from tests.helpers.dataset import finished_job
+from tests.helpers.mill import Mill
+from tests.helpers.places import ROOT
+from tests.integration.workers import Plant, eventually, lives, planted
+
+ROWS = [{"prompt": f"a red circle {n}", "id": f"r{n}"} for n in range(100)]
+
+SCORER = """
+import pathlib, time
+
+class Slow:
+    yields = ("slow",)
+    batch = 8
+
+    def score(self, pictures, records):
+        time.sleep(0.2)
+        return [{"slow": float(record.image_id)} for record in records]
+"""
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A folder with an installed package that adds the scorer `slow`, for PYTHONPATH."""
+    folder = tmp_path / "packages"
+    about = folder / "slow_scorer-0.3.dist-info"
+    about.mkdir(parents=True)
+    (folder / "slow_scorer.py").write_text(SCORER)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: slow-scorer\nVersion: 0.3\n")
+    (about / "entry_points.txt").write_text("[imagemill.scorers]\nslow = slow_scorer:Slow\n")
+    return folder
+
+
+def counted(database: Database) -> int:
+    with database.reading() as session:
+        return session.execute(text("SELECT count(*) FROM scores")).scalar_one()
+
+
+def at_work(database: Database) -> int:
+    """The pid of a process that holds work, after something was recorded."""
+    query = text(
+        "SELECT w.pid FROM workers w JOIN shifts s ON s.worker_id = w.id"
+        " JOIN score_work p ON p.shift_id = s.id WHERE s.ended_at IS NULL"
+    )
+    found: list[int] = []
+
+    def busy() -> bool:
+        with database.reading() as session:
+            found[:] = session.scalars(query).all()
+        return bool(found) and counted(database) > 0
+
+    assert eventually(busy)
+    return found[0]
+
+
+def assert_each_once(database: Database, images: int) -> None:
+    with database.reading() as session:
+        rows = session.execute(text("SELECT image_id, value, version FROM dataset_scores")).all()
+        left = session.execute(text("SELECT count(*) FROM score_work")).scalar_one()
+        failed = session.execute(text("SELECT count(*) FROM score_failures")).scalar_one()
+    assert (len(rows), left, failed) == (images, 0, 0)
+    assert set(Counter(row.image_id for row in rows).values()) == {1}
+    assert all(row.value == row.image_id and row.version == "0.3" for row in rows)
+
+
+def test_a_pass_here_goes_on_after_its_process_was_killed(tmp_path: Path, package: Path) -> None:
+    home = tmp_path / "home"
+    (home / "objects").mkdir(parents=True)
+    database = Database.from_settings(Settings.for_home(home))
+    migrate(database)
+    finished_job(Mill(database), FolderStorage(home / "objects"), tmp_path, ROWS)
+    environment = os.environ | {
+        "PYTHONPATH": str(package),
+        "IMAGEMILL_LEASE_SECONDS": "1",
+        "IMAGEMILL_CHILDREN": "1",
+    }
+    command = [sys.executable, "-m", "imagemill", "--home", str(home), "score", "latest"]
+    with subprocess.Popen(
+        [*command, "--with", "slow"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    ) as running:
+        worker = at_work(database)
+        os.kill(worker, signal.SIGKILL)
+        out, _ = running.communicate(timeout=120)
+    assert running.returncode == 0
+    assert not lives(worker)
+    assert "slow" in out
+    assert_each_once(database, 200)
+    again = subprocess.run(
+        [*command, "--with", "slow", "--json"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert '"queued": {"slow": 0}' in again.stdout
+    database.close()
+
+
+@pytest.fixture
+def plant(database_url: str, broker_url: str, tmp_path: Path, package: Path) -> Iterator[Plant]:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    settings = {
+        "broker_url": broker_url,
+        "storage_url": str(tmp_path / "objects"),
+        "lease_seconds": "2",
+        "retry_seconds": "0",
+    }
+    with planted(database_url, folder, **settings) as found:
+        found.environment["PYTHONPATH"] = str(package)
+        yield found
+
+
+def test_a_celery_worker_that_is_killed_loses_and_doubles_nothing(
+    plant: Plant, tmp_path: Path
+) -> None:
+    (tmp_path / "objects").mkdir()
+    finished_job(plant.mill, FolderStorage(tmp_path / "objects"), tmp_path, ROWS)
+    plant.dispatcher()
+    plant.worker()
+    done = subprocess.run(
+        [sys.executable, "-m", "imagemill", "score", "latest", "--with", "slow", "--json"],
+        cwd=ROOT,
+        env={**os.environ, **plant.environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert '"queued": {"slow": 200}' in done.stdout
+    os.kill(at_work(plant.database), signal.SIGKILL)
+    assert eventually(lambda: counted(plant.database) == 200, 120), plant.logs
+    assert_each_once(plant.database, 200)

@@ -1,0 +1,232 @@
+"""A shift of scoring: pieces of work are leased, judged and recorded, one after another."""
+
+import hashlib
+import io
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from PIL import Image
+
+from imagemill.db.database import Database
+from imagemill.db.errors import (
+    ImagemillError,
+    ObjectMissing,
+    ScoreError,
+    ServiceError,
+    UsageError,
+    first_line,
+)
+from imagemill.db.logs import log_fields
+from imagemill.db.queries import score_work, shifts
+from imagemill.db.queries.claims import RetryPolicy
+from imagemill.db.queries.score_work import Judgement, ScoredImage, WorkPiece
+from imagemill.db.settings import Settings
+from imagemill.db.storage import Storage
+from imagemill.worker.scores import Scorer
+from imagemill.worker.scores.shelf import ScorerShelf, checked
+from imagemill.worker.shifts.lease import Lease
+from imagemill.worker.shifts.stop_reason import Drain, NoDrain, Stop, StopRule
+
+log = logging.getLogger(__name__)
+
+READERS = 4
+"""Threads that read and decode pictures."""
+
+_CODE_LENGTH = 64
+_REASON_LENGTH = 32
+
+
+@dataclass(kw_only=True, slots=True)
+class ScoreReport:
+    """What a shift did, in images; `reason` says why it ended."""
+
+    judged: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    reason: str = "nothing left to judge"
+
+    def __str__(self) -> str:
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self.judged} judged{failed} in {self.seconds:.1f} s; {self.reason}"
+
+
+class ScoreShift:
+    """Judges images for one worker until the time is over, nothing is left, or it is told to stop.
+
+    More than seven parameters: they are what a worker process owns and its shifts share.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        storage: Storage,
+        shelf: ScorerShelf,
+        settings: Settings,
+        worker_id: int,
+        route: str,
+        drain: Drain | None = None,
+    ) -> None:
+        self._database = database
+        self._storage = storage
+        self._shelf = shelf
+        self._settings = settings
+        self._worker_id = worker_id
+        self._route = route
+        self._drain = drain or NoDrain()
+        self._report = ScoreReport()
+        self._rule = StopRule.from_settings(settings, started=time.monotonic())
+
+    def work(self) -> ScoreReport:
+        """Do the shift. A `ServiceError` is raised after all work was given back."""
+        started = time.monotonic()
+        policy = RetryPolicy.from_settings(self._settings)
+        self._database.run(lambda session: shifts.rescue(session, policy=policy))
+        if not self._database.run(
+            lambda session: score_work.count_due(session, route=self._route, known=self._shelf.able)
+        ):
+            return self._report
+        shift_id = self._database.run(
+            lambda session: shifts.start_shift(
+                session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds
+            )
+        )
+        with log_fields(shift=shift_id), self._lease(shift_id) as lease:
+            try:
+                self._work_on(lease)
+            except ServiceError as error:
+                self._report.reason = f"{error.code}: {error}"
+                raise
+            finally:
+                self._end(lease)
+                self._report.seconds = time.monotonic() - started
+                log.info("shift %s ended: %s", shift_id, self._report)
+        return self._report
+
+    def _lease(self, shift_id: int) -> Lease:
+        return Lease(
+            database=self._database,
+            shift_id=shift_id,
+            lease_seconds=self._settings.lease_seconds,
+            heartbeat_seconds=self._settings.heartbeat_seconds,
+            hang_seconds=self._settings.hang_seconds,
+            patience_seconds=self._settings.lease_seconds,
+        )
+
+    def _work_on(self, lease: Lease) -> None:
+        with ThreadPoolExecutor(READERS, thread_name_prefix="score") as readers:
+            while (stop := self._stop(lease)) is None:
+                piece = self._claim(lease)
+                if piece is None:
+                    return
+                try:
+                    with lease.waiting():
+                        scorer = self._shelf.find(piece.scorer)
+                except UsageError as error:
+                    # The piece goes back when the shift ends: another worker may have what it
+                    # needs. This process takes no more of its kind.
+                    log.warning("%s", error)
+                    continue
+                self._judge(piece, scorer, lease, readers)
+        self._report.reason = stop.reason
+
+    def _claim(self, lease: Lease) -> WorkPiece | None:
+        return self._database.run(
+            lambda session: score_work.claim_piece(
+                session,
+                shift_id=lease.shift_id,
+                route=self._route,
+                known=self._shelf.able,
+                max_losses=self._settings.max_solo_losses,
+            ),
+            patience=lease.seconds_left,
+        )
+
+    def _judge(
+        self, piece: WorkPiece, scorer: Scorer, lease: Lease, readers: ThreadPoolExecutor
+    ) -> None:
+        """Judge what is left of a piece, and record it."""
+        with self._database.reading() as session:
+            images = score_work.to_judge(session, piece.image_ids, piece.scorer, piece.version)
+        read = list(readers.map(self._read, images))
+        lease.got_on()
+        judgements = [each for each in read if isinstance(each, Judgement)]
+        readable = [
+            (image, each)
+            for image, each in zip(images, read, strict=True)
+            if not isinstance(each, Judgement)
+        ]
+        size = getattr(scorer, "batch", score_work.PIECE)
+        for start in range(0, len(readable), size):
+            if self._stop(lease) is not None:
+                return  # what is judged so far is judged again by whoever takes the piece
+            judgements += _judgements(scorer, readable[start : start + size])
+            lease.got_on()
+        recorded = self._database.run(
+            lambda session: score_work.complete_piece(
+                session, shift_id=lease.shift_id, piece=piece, judgements=judgements
+            ),
+            patience=lease.seconds_left,
+        )
+        if recorded:
+            failed = sum(each.error is not None for each in judgements)
+            self._report.failed += failed
+            self._report.judged += len(judgements) - failed
+
+    def _read(self, image: ScoredImage) -> Image.Image | Judgement:
+        """An image's picture, or why there is none. A store that is away is a `ServiceError`."""
+        try:
+            body = self._storage.get(image.object_key)
+        except ObjectMissing as error:
+            return _failure(image, error)
+        if hashlib.sha256(body).hexdigest() != image.sha256:
+            return _failure(image, ScoreError("its file is damaged: `imagemill verify` says more"))
+        try:
+            with Image.open(io.BytesIO(body)) as opened:
+                return opened.convert("RGB")
+        except Exception as error:  # Pillow raises many kinds
+            return _failure(image, ScoreError(f"its file can't be read: {first_line(error)}"))
+
+    def _stop(self, lease: Lease) -> Stop | None:
+        return self._rule.stop(now=time.monotonic(), lease=lease, drain=self._drain)
+
+    def _end(self, lease: Lease) -> None:
+        if lease.lost:
+            return  # the rescuer ends the shift, and its work is free then
+        with lease.waiting():
+            reason = self._report.reason[:_REASON_LENGTH]
+            self._database.run(
+                lambda session: shifts.end_shift(session, shift_id=lease.shift_id, reason=reason),
+                patience=lease.seconds_left,
+            )
+
+
+def _judgements(
+    scorer: Scorer, readable: Sequence[tuple[ScoredImage, Image.Image]]
+) -> list[Judgement]:
+    """What the scorer says of the pictures; after an error each is judged alone."""
+    records, pictures = [each[0] for each in readable], [each[1] for each in readable]
+    try:
+        found = checked(scorer, scorer.score(pictures, records), len(pictures))
+    except ServiceError:
+        raise
+    except Exception as error:  # a scorer's own code may raise anything
+        if len(readable) > 1:
+            return [told for each in readable for told in _judgements(scorer, [each])]
+        if isinstance(error, ImagemillError):
+            return [_failure(records[0], error)]
+        problem = ScoreError(f"{type(error).__name__}: {first_line(error)}")
+        return [_failure(records[0], problem)]
+    return [
+        Judgement(image=image, scores=scores) for image, scores in zip(records, found, strict=True)
+    ]
+
+
+def _failure(image: ScoredImage, error: ImagemillError) -> Judgement:
+    log.warning("image %s can't be judged: %s", image.image_id, error)
+    # Postgres stores no NUL in a text.
+    message = str(error).replace("\0", "")
+    return Judgement(image=image, scores={}, error=(error.code[:_CODE_LENGTH], message))
