@@ -46,6 +46,7 @@ _DATA_EXCEPTION = "22"
 """The class of SQLSTATEs whose messages quote a value."""
 _QUOTED = re.compile(r'".*"', re.DOTALL)
 
+_SMALL_FILES = 1 << 16
 _SQLITE_BUSY_MS = 30_000
 
 _IDLE_MS = 30_000
@@ -171,6 +172,8 @@ class Database:
             return SettingsError(f"{self.url}: this file is no database; name another")
         if "readonly database" in str(error.orig):
             return DatabaseError(f"{self.url}: {_ONLY_READ}")
+        if "disk I/O error" in str(error.orig) and self.file is not None and _is_full(self.file):
+            return DatabaseError(f"{self.url}: its disk is full; reading needs some room too")
         if _passing(error) or isinstance(error, exc.OperationalError | exc.InterfaceError):
             return DatabaseError(f"{self.url}: {first_line(error.orig or error)}")
         return error
@@ -236,6 +239,12 @@ def _is_read_only(file: Path) -> bool:
     except OSError:
         return False  # whoever opens it says what is wrong
     return there and not (os.access(file, os.W_OK) and os.access(file.absolute().parent, os.W_OK))
+
+
+def _is_full(file: Path) -> bool:
+    """Whether SQLite's two small files beside its own find no room."""
+    space = os.statvfs(file.absolute().parent)
+    return space.f_bavail * space.f_frsize < _SMALL_FILES
 
 
 def _read_only_engine(file: Path) -> Engine:

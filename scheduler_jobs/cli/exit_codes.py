@@ -12,12 +12,13 @@
 import errno
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import click
 
 from imagemill.db.documents import document as document_of
-from imagemill.db.errors import ImagemillError, ManifestError
+from imagemill.db.errors import ImagemillError, ManifestError, ServiceError, UsageError
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -62,6 +63,13 @@ def report(error: Exception, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"error": document}, default=str))
     return code
+
+
+def unwritable(file: Path, error: Exception) -> ImagemillError:
+    """The error for a file that can't be written: the disk's fault, or that of the name."""
+    number = error.errno if isinstance(error, OSError) else None
+    kind = ServiceError if number in _OF_A_DISK else UsageError
+    return kind(f"{file}: can't be written: {os.strerror(number) if number else error}")
 
 
 def _described(error: Exception) -> tuple[int, dict[str, Any]]:

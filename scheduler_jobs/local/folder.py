@@ -1,5 +1,6 @@
 """The folder of `imagemill run`. It is made, or refused in one line, before anything else."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -8,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from imagemill.db.errors import UsageError
+from imagemill.db.errors import ImagemillError, ServiceError, UsageError
 from imagemill.db.settings import DATABASE_FILE, OBJECTS_FOLDER
 
 BROKER_FOLDER = "broker"
@@ -39,13 +40,13 @@ class RunFolder:
 
 @contextmanager
 def run_folder(out: Path) -> Iterator[RunFolder]:
-    """Make the folder for the block. A `UsageError` removes it if it is new and empty."""
+    """Make the folder for the block. An error of ours removes it if it is new and empty."""
     new = [folder for folder in (out, *out.parents) if not folder.exists()]
     before = frozenset() if new else _names(out)
     try:
         _make_folder(out)
         yield RunFolder(path=out, before=before)
-    except UsageError:
+    except ImagemillError:
         for folder in new:
             with suppress(OSError):
                 folder.rmdir()
@@ -81,6 +82,8 @@ def _make_folder(out: Path) -> None:
     except NotADirectoryError:
         raise UsageError(f"--out {out}: a part of this path is a file") from None
     except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise ServiceError(f"--out {out}: can't be written: {error.strerror}") from None
         raise UsageError(
             f"--out {out}: can't be written: {error.strerror}; name a folder that you may write to"
         ) from None

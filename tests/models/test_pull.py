@@ -14,6 +14,7 @@ from imagemill.db.settings import Settings
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.pull import pull, record_digest
 from tests.models.hub import REVISION, Hub, folder_files, serving
+from tests.unit.scheduler_jobs.cli.test_every_command import answers
 
 REGISTRY = f"""
 [models.small]
@@ -95,6 +96,50 @@ def settings(tmp_path: Path) -> Settings:
     file = tmp_path / "models.toml"
     file.write_text(REGISTRY)
     return Settings.load(models=file, model_cache=tmp_path / "cache", device="cpu", dtype="fp32")
+
+
+PLACES = {
+    "a file for the cache": lambda place: place.write_text("a file"),
+    "a file above the cache": lambda place: place.parent.write_text("a file"),
+    "a cache that can only be read": lambda place: place.mkdir(mode=0o555, parents=True),
+    "no permission for the cache": lambda place: place.mkdir(mode=0, parents=True),
+    "a cache of a long name": lambda place: None,
+    "a disk that is full": lambda place: None,
+}
+
+
+@pytest.mark.parametrize("trouble", PLACES)
+def test_a_cache_that_cannot_be_written_is_one_line(
+    hub: Hub, settings: Settings, tmp_path: Path, trouble: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "above" / ("n" * 300 if "long" in trouble else "models")
+    if trouble != "a file above the cache":
+        place.parent.mkdir()
+    PLACES[trouble](place)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("IMAGEMILL_MODELS", str(settings.models))
+    monkeypatch.setenv("IMAGEMILL_MODEL_CACHE", str(place))
+    full = {"most_bytes": 4096} if "full" in trouble else {}
+    ((_, code, err),) = answers([["models", "pull", "small"]], powerless=True, **full)
+    assert code == (3 if full else 2), err
+    assert "Hub" not in err.splitlines()[-1]
+
+
+def test_a_registry_that_cannot_be_written_stays_as_it_is(
+    hub: Hub, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings.models is not None
+    before = settings.models.read_text()
+    (tmp_path / "cache").mkdir()
+    tmp_path.chmod(0o555)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("IMAGEMILL_MODELS", str(settings.models))
+    monkeypatch.setenv("IMAGEMILL_MODEL_CACHE", str(settings.model_cache))
+    ((_, code, _),) = answers([["models", "pull", "small"]], powerless=True)
+    tmp_path.chmod(0o755)
+    assert code == 0
+    assert settings.models.read_text() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "models.toml"]
 
 
 def _entry(name: str, settings: Settings) -> ModelEntry:

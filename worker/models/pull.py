@@ -4,7 +4,11 @@ Only the files that will be loaded are fetched: no pickles, no other precisions,
 From then on the weights digest identifies the model.
 """
 
+import errno
 import json
+import logging
+import os
+import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -26,7 +30,15 @@ from imagemill.db.models.registry import ModelEntry, Part
 from imagemill.db.models.weights import choose_files
 from imagemill.db.settings import Settings
 
+log = logging.getLogger(__name__)
+
 _INDEX = "model_index.json"
+
+_OF_THE_CACHE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS}
+    | {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+)
+"""Errors of the disk, where the others are those of the network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +77,10 @@ def pull(entry: ModelEntry, settings: Settings, *, endpoint: str | None = None) 
             raise ModelError(f"{where}: {first_line(error)}") from error
         except ModelError:
             raise
+        except OSError as error:
+            if error.errno in _OF_THE_CACHE:
+                raise  # its own words name the file
+            raise ModelError(f"{where}: the Hub can't be reached: {first_line(error)}") from error
         except Exception as error:  # the HTTP library's errors; the Hub's client has changed it
             raise ModelError(f"{where}: the Hub can't be reached: {first_line(error)}") from error
     return Pulled(
@@ -79,7 +95,7 @@ def record_digest(registry_file: Path, name: str, digest: str) -> bool:
     """Write a model's digest into its table of the registry file, unless it has one.
 
     Returns whether the file has this digest now. It is False if the file has no table
-    `[models.NAME]` to write into.
+    `[models.NAME]` to write into, or if it can't be written.
     """
     document = tomlkit.parse(registry_file.read_text("utf-8"))
     table = document.get("models", {}).get(name)
@@ -92,8 +108,23 @@ def record_digest(registry_file: Path, name: str, digest: str) -> bool:
     written = tomlkit.dumps(document)
     if tomlkit.parse(written)["models"][name].get("digest") != digest:
         return False
-    registry_file.write_text(written, "utf-8")
+    try:
+        _replace(registry_file.resolve(), written)
+    except OSError as error:
+        log.warning("%s can't be written: %s", registry_file, error.strerror)
+        return False
     return True
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file anew: as a whole, or not at all where the disk is full."""
+    new = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        new.write_text(text, "utf-8")
+        shutil.copymode(file, new)
+        new.replace(file)
+    finally:
+        new.unlink(missing_ok=True)
 
 
 def _pull_part(entry: ModelEntry, part: Part, endpoint: str | None, where: str) -> set[Path]:

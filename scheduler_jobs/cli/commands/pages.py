@@ -11,6 +11,7 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.exit_codes import unwritable
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
 from imagemill.scheduler_jobs.cli.progress import ProgressView
@@ -120,7 +121,7 @@ def _written(
             progress=lambda done, total: view.update(Counts(done=done, ready=total - done)),
         )
     except OSError as error:
-        raise UsageError(f"{file}: can't be written: {error.strerror or error}") from None
+        raise unwritable(file, error) from None
 
 
 def command_prefix(invocation: Invocation) -> str:

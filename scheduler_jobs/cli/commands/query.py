@@ -14,6 +14,7 @@ from imagemill.db.errors import UsageError
 from imagemill.db.read_only import SECONDS, Answer, answering
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.answer_table import print_answer
+from imagemill.scheduler_jobs.cli.exit_codes import unwritable
 from imagemill.scheduler_jobs.cli.invocation import Invocation, open_database, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
 from imagemill.scheduler_jobs.reading.cells import check_names
@@ -109,7 +110,7 @@ def _appearing(file: Path) -> Iterator[IO[bytes]]:
             yield stream
         part.replace(file)
     except OSError as error:
-        raise UsageError(f"{file}: can't be written: {error.strerror or error}") from None
+        raise unwritable(file, error) from None
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from imagemill.db.states import ImageState
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.exit_codes import unwritable
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
 from imagemill.scheduler_jobs.pages.contact_sheet import head_height, page_width, row_height
@@ -162,4 +163,4 @@ def _save(page: Page, file: Path) -> None:
     try:
         page.picture.save(file, _FORMATS[file.suffix.lower()][0])
     except (OSError, ValueError) as error:
-        raise UsageError(f"{file}: can't be written: {error}") from None
+        raise unwritable(file, error) from None

@@ -269,6 +269,48 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
     assert code == 3, err
 
 
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of two megabytes."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def fill(disk: Path, *, leave: int = 0) -> None:
+    space = os.statvfs(disk)
+    with (disk / f"all-but-{leave}").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - leave)
+
+
+@pytest.mark.parametrize("leave", [0, 1 << 16])
+def test_a_disk_without_room(tmp_path: Path, disk: Path, leave: int) -> None:
+    finished(tmp_path / "home")
+    finished(disk / "home")
+    (tmp_path / "m.csv").write_text("prompt\n" + "a red circle\n" * 400)
+    there, manifest = ["--home", str(disk / "home")], str(tmp_path / "m.csv")
+    commands = [
+        ["--home", str(disk / "new"), "migrate"],
+        ["run", manifest, "--out", str(disk / "out")],
+        [*there, "submit", manifest],
+    ]
+    fill(disk, leave=leave)
+    if leave == 0:
+        here = ["--home", str(tmp_path / "home")]
+        commands += [
+            [*here, "contact-sheet", "job", "--output", str(disk / "sheet.png")],
+            [*here, "export", "job", "--format", "flat", "--to", str(disk / "set")],
+            [*there, "status"],
+        ]
+    for words, code, err in answers(commands):
+        assert code == 3, f"{words}: {err}"
+        assert "full" in err or "No space left" in err, f"{words}: {err}"
+
+
 @pytest.mark.parametrize("flags", [(), ("--json",)])
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_output_that_nobody_can_take(tmp_path: Path, unbuffered: str, flags: Sequence[str]) -> None:
