@@ -65,6 +65,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     f"{_CONTROL}.pages:report",
                     "Write a job as one HTML page: figures, failures and a gallery.",
                 ),
+                (
+                    "gallery",
+                    f"{_CONTROL}.pages:gallery",
+                    "Serve jobs and their pictures to a browser, live.",
+                ),
             ),
             "Curate": (
                 (

@@ -1,4 +1,4 @@
-"""`report`: a job as one HTML page."""
+"""`report` and `gallery`: jobs as HTML pages, in a file or live."""
 
 import shlex
 from pathlib import Path
@@ -96,6 +96,65 @@ def report(
             "--max-images N takes more",
             error=True,
         )
+
+
+@click.command()
+@pass_invocation
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8420,
+    show_default=True,
+    metavar="N",
+    help="The port; 0 takes a free one.",
+)
+@click.option(
+    "--allow-remote",
+    is_flag=True,
+    help="Allow a --host that other machines reach; without TLS, they all see the token.",
+)
+@output.json_option
+def gallery(
+    invocation: Invocation, host: str, port: int, allow_remote: bool, as_json: bool
+) -> None:
+    """Serve jobs and their pictures to a browser, live.
+
+    Prints the address to open; it has a token that nobody else knows. Runs until Ctrl-C.
+
+    \b
+    Example:
+      imagemill gallery
+    """
+    # Imported here: no other command needs a web server.
+    from imagemill.scheduler_jobs.gallery.access import Keys  # noqa: PLC0415
+    from imagemill.scheduler_jobs.gallery.app import gallery_app  # noqa: PLC0415
+    from imagemill.scheduler_jobs.gallery.server import (  # noqa: PLC0415
+        address,
+        is_loopback,
+        listen,
+        names_of,
+        serve,
+    )
+
+    if not is_loopback(host) and not allow_remote:
+        raise UsageError(
+            f"--host {host}: other machines could reach it; add --allow-remote if they may"
+        )
+    database, storage = invocation.database, open_storage(invocation.settings)
+    with listen(host, port) as listening:
+        keys = Keys(hosts=names_of(host), port=listening.getsockname()[1])
+        app = gallery_app(database, storage, keys=keys, command=command_prefix(invocation))
+        url = address(host, keys.port, keys.token)
+
+        def ready() -> None:
+            if as_json:
+                output.emit({"url": url, "host": host, "port": keys.port})
+            else:
+                output.line(f"the gallery is at {url}")
+                output.line("Ctrl-C ends it", error=True)
+
+        serve(app, listening, ready=ready)
 
 
 def _written(

@@ -93,7 +93,7 @@ function themeButton() {
       (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
   return element("button", {
     type: "button",
-    class: "round",
+    class: "round theme",
     "aria-label": "Switch between light and dark",
     title: "Light or dark",
     text: "◐",

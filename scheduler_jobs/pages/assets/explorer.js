@@ -5,9 +5,9 @@
 // `thumbnail(image)` and `picture(image)`, null where there is none.
 
 class Explorer {
-  // With `compared`, each image stands beside its `other`, that of another job. `panel(image)` adds
-  // to what is shown beside a picture, and `keys` are what further keys do with the image.
-  constructor(source, summary, { compared = false, panel = () => [], keys = {} } = {}) {
+  // With `compared`, the names of two jobs, each image stands beside its `other`, that of the second.
+  // `panel(image)` adds to what is shown beside a picture, and `keys` are what further keys do.
+  constructor(source, summary, { compared = null, panel = () => [], keys = {} } = {}) {
     this.source = source;
     this.command = summary.command;
     this.compared = compared;
@@ -155,9 +155,9 @@ class Explorer {
     const found = this.images.length;
     const total = this.total ?? this.summary.job.requested;
     const more = this.done ? "" : "+";
-    byId("count").textContent = this.filtered
-      ? `${wholeNumber.format(found)}${more} of ${count(total, "image")}`
-      : `${count(total, "image")}`;
+    const all = count(total, "image");
+    const beside = this.compared ? ` · left ${this.compared[0]}, right ${this.compared[1]}` : "";
+    byId("count").textContent = (this.filtered ? `${wholeNumber.format(found)}${more} of ${all}` : all) + beside;
     const empty = byId("empty");
     empty.hidden = found > 0;
     empty.replaceChildren(
@@ -181,7 +181,7 @@ class Explorer {
     return [
       element("span", { class: "frames" }, ...frames),
       words(image.prompt ?? "", "span", { class: "caption" }),
-      element("span", { class: "details" }, words(image.row_key ?? `#${image.image_id}`), ` · seed ${image.seed}`),
+      element("span", { class: "details" }, words(image.row_key ?? `#${image.image_id}`), ` · ${seedsOf(image)}`),
       this.compares ? element("span", { class: "details", text: differencesOf(image, this.differing) }) : null,
     ].filter(Boolean);
   }
@@ -238,7 +238,7 @@ class Explorer {
       image.negative_prompt ? element("p", { class: "negative" }, element("b", { text: "Without: " }), words(image.negative_prompt)) : null,
       element("div", { class: "buttons" }, ...buttons),
       ...this.extraPanel(image),
-      factTable(image, image.other),
+      factTable(image, image.other, this.compared),
       element("p", { class: "quiet keys", text: "← → other pictures · + − 0 zoom · Esc closes" }),
     ].filter(Boolean);
   }
@@ -288,20 +288,23 @@ function copyButton(title, text, what) {
   return element("button", { type: "button", class: "button", text: title, onclick: () => copyText(text, what) });
 }
 
-// With another image beside it, what differs between the two is marked.
-function factTable(image, other) {
-  const facts = factsOf(image);
-  const others = new Map(other ? factsOf(other) : []);
-  const names = [...new Set([...facts.map(([name]) => name), ...others.keys()])];
-  const own = new Map(facts);
-  const rows = names.map((name) =>
-    element(
+function seedsOf({ seed, other }) {
+  return other && other.seed !== seed ? `seed ${seed} | ${other.seed}` : `seed ${seed}`;
+}
+
+// With another image beside it, what differs between the two is marked. `jobs` are their titles.
+function factTable(image, other, jobs) {
+  const [own, others] = [new Map(factsOf(image)), new Map(other ? factsOf(other) : [])];
+  const rows = [...new Set([...own.keys(), ...others.keys()])].map((name) => {
+    const values = other ? [own.get(name), others.get(name)] : [own.get(name)];
+    const differs = name !== "Image" && new Set(values.map(String)).size > 1;
+    return element(
       "tr",
-      { class: other && String(own.get(name)) !== String(others.get(name)) ? "differs" : null },
+      { class: differs ? "differs" : null },
       element("th", { scope: "row" }, words(name)),
-      element("td", {}, words(String(own.get(name) ?? ""))),
-      other ? element("td", {}, words(String(others.get(name) ?? ""))) : null,
-    ),
-  );
-  return element("table", { class: "facts" }, element("tbody", {}, ...rows));
+      ...values.map((value) => element("td", {}, words(String(value ?? "")))),
+    );
+  });
+  const head = element("tr", {}, element("td"), ...(jobs ?? []).map((job) => element("th", { scope: "col", text: job })));
+  return element("table", { class: "facts" }, other ? element("thead", {}, head) : null, element("tbody", {}, ...rows));
 }

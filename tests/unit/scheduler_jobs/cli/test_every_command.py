@@ -54,6 +54,7 @@ RENDERERS = {
 NOT_HERE = {
     "doctor": "test_cli_services.py: what it finds is its answer",
     "flower": "it opens neither; its port is tried below",
+    "gallery": "it never ends",
     "samplers": "it reads nothing",
     "tokens": "it reads no home",
     "models": "it reads no home",

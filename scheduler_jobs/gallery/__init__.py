@@ -1,0 +1,1 @@
+"""The gallery: jobs in a browser, as they are now, for the person who started it."""

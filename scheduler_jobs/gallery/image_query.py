@@ -1,0 +1,126 @@
+"""What a page asks for: images of a job with words and values, some at a time.
+
+Words and plain columns are found by the database. Values of the manifest's own columns are
+compared here: SQLite and Postgres compare JSON in different ways. So one answer looks through a
+limited number of images, and says where the next one goes on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.image_search import with_words
+from imagemill.db.states import ImageState, Outcome
+from imagemill.scheduler_jobs.pages.entries import entry_of
+
+PAGE = 200
+"""Images in one answer."""
+
+MOST_LOOKED_AT = 5_000
+"""Images that are looked through for one answer."""
+
+MOST_WORDS = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValueCondition:
+    """A bar of a histogram: the images with this value of a column, or with one in [low, high)."""
+
+    name: str
+    value: Any = None
+    low: float | None = None
+    high: float | None = None
+
+    def holds(self, entry: Mapping[str, Any]) -> bool:
+        """Whether it is true of an image, as `entry_of` gives it."""
+        value = value_of(entry, self.name)
+        if self.low is None or self.high is None:
+            if isinstance(value, list):
+                return self.value in value
+            # JavaScript writes 7.0 as 7, and true is not 1.
+            alike = isinstance(value, bool) == isinstance(self.value, bool)
+            return alike and bool(value == self.value)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and self.low <= value < self.high
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageQuery:
+    """Images of a job in which all of these words are, and of which all conditions are true."""
+
+    job_id: int
+    words: Sequence[str] = ()
+    conditions: Sequence[ValueCondition] = ()
+
+    def filter(self) -> ImageFilter:
+        """The conditions that the database can see to; the others are left out."""
+        values = {each.name: each.value for each in self.conditions if isinstance(each.value, str)}
+        state, outcome = values.get("state"), values.get("outcome")
+        return ImageFilter(
+            job_id=self.job_id,
+            state=ImageState(state) if state in set(ImageState) else None,
+            outcome=Outcome(outcome) if outcome in set(Outcome) else None,
+            model=values.get("model"),
+            sampler=values.get("sampler"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """Images, and the id after which the next answer goes on; None at the end."""
+
+    images: list[ImageReport]
+    after: int | None
+
+
+def value_of(entry: Mapping[str, Any], name: str) -> Any:
+    """The value of a histogram's column: `size`, `steps`, `extras.mood`."""
+    if name == "size":
+        return f"{entry['width']}x{entry['height']}"
+    if name == "error_code" and entry["state"] != ImageState.DEAD:
+        return None
+    kind, _, own = name.partition(".")
+    if not own:
+        return entry.get(name)
+    values = entry.get(kind)
+    return values.get(own) if isinstance(values, dict) else None
+
+
+def find_images(session: Session, query: ImageQuery, *, after: int | None) -> Found:
+    """The next images of a query, at most `PAGE` of them."""
+    which, words = query.filter(), with_words(query.words[:MOST_WORDS])
+    taken: list[ImageReport] = []
+    looked_at = 0
+    while looked_at < MOST_LOOKED_AT:
+        images = list_images(session, which, limit=PAGE, after=after, also=words)
+        looked_at += len(images)
+        for image in images:
+            after = image.id
+            entry = entry_of(image)
+            if all(each.holds(entry) for each in query.conditions):
+                taken.append(image)
+                if len(taken) == PAGE:
+                    return Found(images=taken, after=after)
+        if len(images) < PAGE:
+            return Found(images=taken, after=None)
+    return Found(images=taken, after=after)
+
+
+def read_conditions(given: Any) -> list[ValueCondition]:
+    """Conditions from a page's JSON. Raises `ValueError` for what is none."""
+    if not isinstance(given, list) or len(given) > 100:
+        raise ValueError("conditions are a list")
+    return [_condition(each) for each in given]
+
+
+def _condition(given: Any) -> ValueCondition:
+    if not isinstance(given, dict) or not isinstance(given.get("name"), str):
+        raise ValueError("a condition has a name")  # noqa: TRY004 - a page's mistake, not ours
+    low, high = given.get("low"), given.get("high")
+    for limit in (low, high):
+        if limit is not None and not isinstance(limit, int | float):
+            raise ValueError("the limits of a range are numbers")
+    return ValueCondition(name=given["name"], value=given.get("value"), low=low, high=high)

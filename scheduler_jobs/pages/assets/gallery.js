@@ -1,0 +1,111 @@
+"use strict";
+// The live gallery: images come from the server page by page, and what changes is looked up again.
+
+const LOOK_AGAIN_SECONDS = 3;
+const MOST_IDS = 100; // in one address
+
+class ServerSource {
+  constructor(job, other) {
+    this.job = job;
+    this.other = other;
+  }
+
+  async start(filter) {
+    this.asked = new URLSearchParams({
+      words: filter.words.join(" "),
+      conditions: JSON.stringify(Object.entries(filter.bars).map(([name, bar]) => ({ ...bar, name }))),
+    });
+    if (this.other) this.asked.set("with", this.other);
+    this.after = undefined;
+    return this.more();
+  }
+
+  async more() {
+    const asked = new URLSearchParams(this.asked);
+    if (this.after !== undefined) asked.set("after", this.after);
+    const page = await answerOf(`/api/jobs/${this.job}/images?${asked}`);
+    this.after = page.after ?? undefined;
+    return { images: page.images, done: page.after === null };
+  }
+
+  // The same images as they are now.
+  async again(images) {
+    const asked = new URLSearchParams({ ids: images.map((image) => image.image_id).join(",") });
+    if (this.other) asked.set("with", this.other);
+    return (await answerOf(`/api/images?${asked}`)).images;
+  }
+
+  thumbnail(image) {
+    return image.sha256 ? `/thumbnails/${image.image_id}?v=${image.sha256}` : null;
+  }
+
+  picture(image) {
+    return image.sha256 ? `/pictures/${image.image_id}?v=${image.sha256}` : null;
+  }
+}
+
+async function answerOf(address, options) {
+  const answer = await fetch(address, options);
+  if (!answer.ok) throw new Error((await answer.text()).trim());
+  return answer.json();
+}
+
+// Jobs to choose from; the second list puts another job's pictures beside these.
+function jobLists(jobs, job, other) {
+  const go = (first, second) => location.assign(`/jobs/${first}${second ? `?with=${second}` : ""}`);
+  const named = (each) => element("option", { value: each.job_id, text: `${each.job_id} · ${each.job_name}` });
+  const first = element("select", { "aria-label": "Job", onchange: ({ target }) => go(target.value, null) }, ...jobs.map(named));
+  first.value = job;
+  const second = element(
+    "select",
+    { "aria-label": "Compare with", id: "with", onchange: ({ target }) => go(job, target.value) },
+    element("option", { value: "", text: "compare with …" }),
+    ...jobs.filter((each) => each.job_id !== job).map(named),
+  );
+  second.value = other ?? "";
+  return jobs.length > 1 ? [first, second] : [first];
+}
+
+// While a job is at work, its counts and the pictures that are looked at are read again.
+async function lookAgain(explorer, source, top) {
+  const { job } = explorer.summary;
+  if (document.hidden || !["loading", "open", "paused"].includes(job.state)) return;
+  const summary = await answerOf(`/api/jobs/${source.job}`);
+  const before = JSON.stringify(job.counts);
+  if (JSON.stringify(summary.job.counts) === before && summary.job.state === job.state) return;
+  explorer.setSummary(summary);
+  drawTop(summary, ...top);
+  const seen = [...explorer.grid.tiles.keys()].slice(0, MOST_IDS);
+  if (!seen.length) return void explorer.refresh();
+  const images = await source.again(seen.map((index) => explorer.images[index]));
+  const byNumber = new Map(images.map((image) => [image.image_id, image]));
+  for (const index of seen) {
+    const image = byNumber.get(explorer.images[index]?.image_id);
+    if (image && image.state !== explorer.images[index].state) explorer.replace(index, image);
+  }
+}
+
+async function startGallery() {
+  const asked = decodeURIComponent(location.pathname.split("/")[2]);
+  const other = new URLSearchParams(location.search).get("with");
+  const jobs = await answerOf("/api/jobs");
+  if (!jobs.length) {
+    byId("top").append(element("h1", { text: "imagemill" }), element("p", { class: "empty", text: "There is no job yet." }));
+    byId("toolbar").hidden = true;
+    return;
+  }
+  const summary = await answerOf(`/api/jobs/${encodeURIComponent(asked)}`);
+  const source = new ServerSource(summary.job.job_id, other);
+  const top = jobLists(jobs, summary.job.job_id, other);
+  drawTop(summary, ...top);
+  const explorer = new Explorer(source, summary, { compared: other ? [`job ${summary.job.job_id}`, `job ${other}`] : null });
+  window.explorer = explorer;
+  await explorer.refresh();
+  explorer.openAddressed();
+  setInterval(() => lookAgain(explorer, source, top).catch((error) => notify(error.message)), LOOK_AGAIN_SECONDS * 1000);
+}
+
+startGallery().catch((error) => {
+  byId("top").append(element("h1", { text: "imagemill" }), element("p", { class: "empty", text: error.message }));
+  byId("toolbar").hidden = true;
+});

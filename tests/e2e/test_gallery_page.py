@@ -1,0 +1,118 @@
+"""The live gallery as a browser shows it: search, filters, comparison, and work that goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from urllib.request import urlopen
+
+import pytest
+
+from imagemill.db.database import Database
+from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
+from tests.helpers.dataset import finished_job
+from tests.helpers.gallery import served_gallery
+from tests.helpers.hostile import HOSTILE_PROMPTS
+from tests.helpers.mill import Mill
+
+ROWS = [
+    {"prompt": f"picture {n}", "id": f"p{n}", "sampler": ("ddim", "euler")[n % 2]}
+    for n in range(30)
+] + [{"prompt": text, "id": f"h{n}"} for n, text in enumerate(HOSTILE_PROMPTS)]
+
+FOUND = "document.querySelector('#count').textContent"
+TITLE = "document.querySelector('#viewer-title').textContent"
+TILES = "document.querySelectorAll('.tile img').length"
+
+
+@pytest.fixture
+def mill(sqlite_url):
+    database = Database.from_settings(Settings.load(database_url=sqlite_url))
+    migrate(database)
+    yield Mill(database)
+    database.close()
+
+
+@pytest.fixture
+def gallery(mill, folder_storage):
+    with served_gallery(mill.database, folder_storage) as served:
+        yield served
+
+
+@pytest.mark.browser
+def test_search_filter_open_and_copy(browser, gallery, mill, folder_storage, tmp_path):
+    finished_job(mill, folder_storage, tmp_path, ROWS, samples=1)
+    browser.open(gallery.url)
+    browser.wait(f"{TILES} > 0")
+    assert "token" not in browser.evaluate("location.href")
+    assert browser.evaluate(FOUND) == "41 images"
+    browser.press("/")
+    browser.type("picture 7")
+    browser.wait(f"{FOUND} === '3 of 41 images'")
+    browser.press("Escape")
+    browser.wait(f"{FOUND} === '41 images'")
+    browser.click(".histogram-row", text="euler")
+    browser.wait(f"{FOUND} === '15 of 41 images'")
+    browser.click(".tile-button")
+    assert browser.wait(TITLE) == "image 2 · p1"
+    browser.click("#panel .button", text="Copy seed")
+    browser.wait("document.querySelector('#notice').textContent.includes('copied')")
+    assert browser.clipboard().isdecimal()
+    browser.wait("document.querySelector('#stage img').naturalWidth === 64")
+    assert browser.evaluate("window.broken") is None
+    assert browser.problems == []
+
+
+@pytest.mark.browser
+def test_two_jobs_side_by_side(browser, gallery, mill, folder_storage, tmp_path):
+    first = finished_job(mill, folder_storage, tmp_path, ROWS[:4], samples=1)
+    changed = [{**row, "steps": 3} for row in ROWS[1:4]]
+    second = finished_job(mill, folder_storage, tmp_path, changed, name="second", samples=1)
+    browser.open(gallery.url)
+    browser.wait(f"{TILES} > 0")
+    browser.open(f"{gallery.base}/jobs/{first}?with={second}")
+    browser.wait(f"{TILES} === 7")
+    assert browser.evaluate(FOUND) == f"4 images · left job {first}, right job {second}"
+    missing = "document.querySelector('.tile .missing').textContent"
+    assert browser.evaluate(missing) == "not in the other job"
+    browser.click(".tile-button", text="p1")
+    browser.wait("document.querySelectorAll('#stage img').length === 2")
+    differing = "[...document.querySelectorAll('.differs th')].map((each) => each.textContent)"
+    assert browser.evaluate(differing) == ["Row", "Steps", "SHA-256"]
+    assert browser.problems == []
+
+
+@pytest.mark.browser
+def test_pictures_appear_while_a_job_is_at_work(browser, gallery, mill, folder_storage):
+    job = mill.load("at work", ["a", "b"])
+    browser.open(gallery.url)
+    browser.wait("document.querySelectorAll('.tile .missing').length === 2")
+    mill.cancel(job)
+    browser.wait("document.querySelector('.tile').textContent.includes('cancelled')")
+    browser.wait("document.querySelector('.state').textContent === 'cancelled'")
+    assert browser.problems == []
+
+
+@pytest.mark.browser
+def test_a_gallery_without_a_job_says_so(browser, gallery):
+    browser.open(gallery.url)
+    browser.wait("document.body.textContent.includes('There is no job yet.')")
+    assert browser.problems == []
+
+
+def test_the_command_prints_an_address_that_opens_it_and_ends_cleanly(mill, tmp_path):
+    command = [sys.executable, "-m", "imagemill", "gallery", "--port", "0", "--json"]
+    settings = {
+        "IMAGEMILL_DATABASE_URL": f"sqlite:///{tmp_path / 'imagemill.sqlite3'}",
+        "IMAGEMILL_STORAGE_URL": str(tmp_path),
+    }
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | settings
+    ) as process:
+        about = json.loads(process.stdout.readline())
+        with pytest.raises(OSError, match="403"):
+            urlopen(f"http://127.0.0.1:{about['port']}/", timeout=30)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) in (0, 130)
