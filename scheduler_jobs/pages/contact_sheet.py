@@ -144,10 +144,8 @@ def _strip(page: _Page, row: list[Tile]) -> Image.Image:
     draw = ImageDraw.Draw(strip)
     for column, (tile, caption) in enumerate(zip(row, captions, strict=True)):
         left = MARGIN + column * (page.tile + GAP)
-        why = _picture(page, strip, left, tile)
-        if why:
-            _placeholder(page, draw, left, why)
-        _label(page, draw, (left, text_top), tile)
+        _draw_picture(strip, (left, 0), tile, page.tile, page.small)
+        _draw_label(draw, (left, text_top), tile, page.tile, page.small)
         for details in page.small.wrap(tile.details, width=page.tile, lines=1):
             page.small.draw(draw, (left, details_top), details, FAINT)
         for number, text in enumerate(caption):
@@ -156,21 +154,31 @@ def _strip(page: _Page, row: list[Tile]) -> Image.Image:
     return strip
 
 
-def _picture(page: _Page, strip: Image.Image, left: int, tile: Tile) -> str:
-    """Paste the tile's picture. Returns the reason if there is none, else an empty text."""
+def draw_tile(sheet: Image.Image, place: tuple[int, int], tile: Tile, side: int) -> None:
+    """Draw a tile's picture with its top left corner at `place`, and its label line below it."""
+    small = Lettering.load(SMALL_TEXT)
+    _draw_picture(sheet, place, tile, side, small)
+    _draw_label(ImageDraw.Draw(sheet), (place[0], place[1] + side + 6), tile, side, small)
+
+
+def _draw_picture(
+    sheet: Image.Image, place: tuple[int, int], tile: Tile, side: int, small: Lettering
+) -> None:
+    """Paste the tile's picture, or say why there is none."""
     if tile.image is None:
-        return tile.note or "no picture"
+        _placeholder(sheet, place, tile.note or "no picture", side, small)
+        return
     try:
         with Image.open(io.BytesIO(tile.image)) as opened:
-            picture = _fitted(opened.convert("RGB"), page.tile)
+            picture = _fitted(opened.convert("RGB"), side)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return "the file can't be read as a picture"
-    x = left + (page.tile - picture.width) // 2
-    y = (page.tile - picture.height) // 2
-    strip.paste(picture, (x, y))
+        _placeholder(sheet, place, "the file can't be read as a picture", side, small)
+        return
+    x = place[0] + (side - picture.width) // 2
+    y = place[1] + (side - picture.height) // 2
+    sheet.paste(picture, (x, y))
     box = (x, y, x + picture.width - 1, y + picture.height - 1)
-    ImageDraw.Draw(strip).rectangle(box, outline=FRAME)
-    return ""
+    ImageDraw.Draw(sheet).rectangle(box, outline=FRAME)
 
 
 def _fitted(picture: Image.Image, side: int) -> Image.Image:
@@ -179,23 +187,27 @@ def _fitted(picture: Image.Image, side: int) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def _placeholder(page: _Page, draw: ImageDraw.ImageDraw, left: int, why: str) -> None:
-    side = page.tile
-    draw.rectangle((left, 0, left + side - 1, side - 1), fill=DEAD_PAPER)
+def _placeholder(
+    sheet: Image.Image, place: tuple[int, int], why: str, side: int, small: Lettering
+) -> None:
+    draw = ImageDraw.Draw(sheet)
+    left, top = place
+    draw.rectangle((left, top, left + side - 1, top + side - 1), fill=DEAD_PAPER)
     inset = 12
-    room = max(1, (side - 2 * inset) // page.small.line_height)
-    texts = page.small.wrap(why, width=side - 2 * inset, lines=room)
-    top = (side - len(texts) * page.small.line_height) // 2
+    room = max(1, (side - 2 * inset) // small.line_height)
+    texts = small.wrap(why, width=side - 2 * inset, lines=room)
+    top += (side - len(texts) * small.line_height) // 2
     for number, text in enumerate(texts):
-        place = (left + inset, top + number * page.small.line_height)
-        page.small.draw(draw, place, text, DEAD_INK)
+        small.draw(draw, (left + inset, top + number * small.line_height), text, DEAD_INK)
 
 
-def _label(page: _Page, draw: ImageDraw.ImageDraw, place: tuple[int, int], tile: Tile) -> None:
-    width = page.tile
+def _draw_label(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int], tile: Tile, side: int, small: Lettering
+) -> None:
+    width = side
     if tile.image is not None:
-        for note in page.small.wrap(tile.note, width=2 * page.tile // 3, lines=1):
-            width -= page.small.length(note) + 8
-            page.small.draw(draw, (place[0] + width + 8, place[1]), note, DEAD_INK)
-    for label in page.small.wrap(tile.label, width=width, lines=1):
-        page.small.draw(draw, place, label, FAINT)
+        for note in small.wrap(tile.note, width=2 * side // 3, lines=1):
+            width -= small.length(note) + 8
+            small.draw(draw, (place[0] + width + 8, place[1]), note, DEAD_INK)
+    for label in small.wrap(tile.label, width=width, lines=1):
+        small.draw(draw, place, label, FAINT)

@@ -116,25 +116,32 @@ def _differing(images: Sequence[ImageReport]) -> frozenset[str]:
     return frozenset(name for name in names if len({getattr(i, name) for i in images}) > 1)
 
 
+def tile_of(
+    image: ImageReport, storage: Storage, *, label: str, caption: str = "", details: str = ""
+) -> Tile:
+    """An image's tile: its picture, or why there is none; its outcome where that is not ok."""
+    picture, note = None, image.error_code or ""
+    if image.object_key is not None:
+        note = image.outcome if image.outcome and image.outcome != "ok" else ""
+        try:
+            picture = storage.get(image.object_key)
+        except StorageError as error:
+            if error.retryable:
+                raise
+            note = error.code
+    return Tile(image=picture, caption=caption, label=label, details=details, note=note)
+
+
 def _tiles(
     images: Sequence[ImageReport], storage: Storage, differing: frozenset[str]
 ) -> Iterator[Tile]:
     for image in images:
-        picture, note = None, image.error_code or ""
-        if image.object_key is not None:
-            note = image.outcome if image.outcome and image.outcome != "ok" else ""
-            try:
-                picture = storage.get(image.object_key)
-            except StorageError as error:
-                if error.retryable:
-                    raise
-                note = error.code
-        yield Tile(
-            image=picture,
-            caption=image.prompt,
+        yield tile_of(
+            image,
+            storage,
             label=_label(image),
+            caption=image.prompt,
             details=_details(image, differing),
-            note=note,
         )
 
 

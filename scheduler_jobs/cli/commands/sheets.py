@@ -1,7 +1,8 @@
 """`contact-sheet`: a job's pictures on pages."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -15,9 +16,12 @@ from imagemill.scheduler_jobs.cli.exit_codes import unwritable
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
 from imagemill.scheduler_jobs.pages.contact_sheet import head_height, page_width, row_height
+from imagemill.scheduler_jobs.pages.job_grid import GridLayout, job_grids
 from imagemill.scheduler_jobs.pages.job_sheet import PAGE_IMAGES, SETTLED, Layout, Page, job_pages
 
 MOST_TILES = 100_000
+_TILES = 60
+"""Pictures on a sheet, if nobody says how many."""
 
 SHOWN_CHARACTERS = 20
 """Characters without a font that are named."""
@@ -53,11 +57,11 @@ _MOST_PIXELS = 150_000_000
 @click.option(
     "--limit",
     type=click.IntRange(1, MOST_TILES),
-    default=60,
-    show_default=True,
     metavar="N",
-    help="At most so many pictures, 1,000 a page: FILE-2, FILE-3, …",
+    help="At most so many pictures, 1,000 a page: FILE-2, FILE-3, …; 60, or all of a grid.",
 )
+@click.option("--x", metavar="PARAMETER", help="A grid: a column for each value, as sampler.")
+@click.option("--y", metavar="PARAMETER", help="A grid: a row for each value, as guidance_scale.")
 @click.option("--key", metavar="ID", help="Only the row that has this id in the manifest.")
 @click.option(
     "--state",
@@ -65,41 +69,31 @@ _MOST_PIXELS = 150_000_000
     help="Only images in this state; done and dead ones if left out.",
 )
 @output.json_option
-def contact_sheet(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by name
+def contact_sheet(
     invocation: Invocation,
+    /,
     job: str,
     file: Path | None,
-    columns: int,
-    tile: int,
-    limit: int,
-    key: str | None,
-    state: str | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Put a job's pictures on one page.
 
     Shows their ids, their prompts and the values in which they differ. A dead image shows why it is
-    dead. More than 1,000 pictures make several pages.
+    dead. More than 1,000 pictures make several pages. With --x, --y or both, a page is a grid with
+    these axes, one for each prompt and each combination of the other parameters.
 
     \b
     Example:
       imagemill contact-sheet latest -o sheet.png --columns 8 --limit 100
+      imagemill contact-sheet latest --x sampler --y guidance_scale
     """
     if file is not None:
-        _images_a_page(file, columns, tile)  # refused before anything is looked up
+        _images_a_page(file, options)  # refused before anything is looked up
     with invocation.reading() as session:
         found = find_job(session, job)
     file = file or Path(f"contact-sheet-{found.id}.png")
-    page_images = _images_a_page(file, columns, tile)
-    pages = job_pages(
-        invocation.database,
-        open_storage(invocation.settings),
-        found.id,
-        limit=limit,
-        layout=Layout(columns=columns, tile_size=tile, page_images=page_images),
-        states=SETTLED if state is None else (ImageState(state),),
-        key=key,
-    )
+    pages = _pages(invocation, found.id, file, options)
     written, count = [], 0
     undrawn: set[str] = set()
     for place, page in _placed(pages, file):
@@ -123,6 +117,26 @@ def contact_sheet(  # noqa: PLR0913, PLR0917 - click passes one argument per opt
         )
 
 
+def _pages(
+    invocation: Invocation, job_id: int, file: Path, options: Mapping[str, Any]
+) -> Iterator[Page]:
+    """The pages that the options ask for: grids, or pictures one after another."""
+    state, tile = options["state"], options["tile"]
+    page_images = _images_a_page(file, options)
+    database, storage = invocation.database, open_storage(invocation.settings)
+    chosen: dict[str, Any] = {
+        "states": SETTLED if state is None else (ImageState(state),),
+        "key": options["key"],
+    }
+    if options["x"] is None and options["y"] is None:
+        layout = Layout(columns=options["columns"], tile_size=tile, page_images=page_images)
+        limit = options["limit"] or _TILES
+        return job_pages(database, storage, job_id, limit=limit, layout=layout, **chosen)
+    axes = GridLayout(x=options["x"], y=options["y"], tile_size=tile)
+    limit = options["limit"] or MOST_TILES
+    return job_grids(database, storage, job_id, axes, limit=limit, **chosen)
+
+
 def warn_undrawn(characters: Collection[str]) -> None:
     """Say on standard error which characters stand as boxes on a sheet, if any do."""
     if characters:
@@ -136,8 +150,9 @@ def warn_undrawn(characters: Collection[str]) -> None:
         )
 
 
-def _images_a_page(file: Path, columns: int, tile: int) -> int:
+def _images_a_page(file: Path, options: Mapping[str, Any]) -> int:
     """The number of images on a page. Raises `UsageError` if such a page is impossible."""
+    columns, tile = options["columns"], options["tile"]
     if file.suffix.lower() not in _FORMATS:
         raise UsageError(f"{file}: a sheet can be written as {', '.join(_FORMATS)}")
     name, longest = _FORMATS[file.suffix.lower()]
