@@ -152,7 +152,7 @@ def warn_undrawn(characters: Collection[str]) -> None:
 
 def _images_a_page(file: Path, options: Mapping[str, Any]) -> int:
     """The number of images on a page. Raises `UsageError` if such a page is impossible."""
-    columns, tile = options["columns"], options["tile"]
+    columns, tile = int(options["columns"]), int(options["tile"])
     if file.suffix.lower() not in _FORMATS:
         raise UsageError(f"{file}: a sheet can be written as {', '.join(_FORMATS)}")
     name, longest = _FORMATS[file.suffix.lower()]
