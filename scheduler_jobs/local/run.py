@@ -55,6 +55,9 @@ PICTURES = "pictures"
 SHEET_IMAGES = 60
 
 _LOOK_SECONDS = 0.25
+_FEW_IMAGES = 8
+"""As many images as a batch has slots on a CPU."""
+
 _MOST_RESTARTS = 3
 """How often a worker that has ended is started again before the run gives up."""
 
@@ -139,7 +142,7 @@ def _run(
         pace = _Pace(before.done)
         if before.pending:
             try:
-                with _Worker(settings, out / WORKER_LOG) as worker:
+                with _Worker(_for_few(settings, before.pending), out / WORKER_LOG) as worker:
                     dispatcher = Dispatcher(database, settings)
                     told = (pace.add, progress)
                     _watch(database, submission.job_id, dispatcher, worker, told)
@@ -278,6 +281,17 @@ class _Worker:
             log=self._log,
             death_signal=signal.SIGKILL,
         )
+
+
+def _for_few(settings: Settings, pending: int) -> Settings:
+    """The settings, with one child where one batch holds all images.
+
+    A second child would load torch and the model for nothing, while the first waits for the same
+    cores and disk.
+    """
+    if settings.children is None and pending <= _FEW_IMAGES:
+        return settings.model_copy(update={"children": 1})
+    return settings
 
 
 def _environment(settings: Settings) -> dict[str, str]:
