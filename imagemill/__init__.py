@@ -2,28 +2,38 @@
 
     import imagemill
 
-    with imagemill.open("out") as mill:
-        for image in mill.images("latest", where="guidance_scale > 5"):
-            image.picture().save(f"{image['row_number']}.png")
+    job = imagemill.run(["a red circle", "a blue star"], "out", samples=4)
+    for image in job.images(where="sample_index < 2"):
+        image.picture().save(f"{image['row_number']}-{image['sample_index']}.png")
 
+`open` reads what is there, `submit` queues rows for workers, `run` renders them here and now.
 Importing this is light: neither torch nor a database driver is loaded until it is used.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from imagemill.jobs import Job
     from imagemill.reader import Mill, MillImage
     from imagemill.reader import open_mill as open
+    from imagemill.submitter import run, submit
 
-__all__ = ["Mill", "MillImage", "open"]
+__all__ = ["Job", "Mill", "MillImage", "open", "run", "submit"]
 
-_READER = {"Mill": "Mill", "MillImage": "MillImage", "open": "open_mill"}
+_PLACES = {
+    "Job": ("jobs", "Job"),
+    "Mill": ("reader", "Mill"),
+    "MillImage": ("reader", "MillImage"),
+    "open": ("reader", "open_mill"),
+    "run": ("submitter", "run"),
+    "submit": ("submitter", "submit"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Load the reader when one of its names is asked for."""
-    if name not in _READER:
+    """Load a name's module when the name is asked for."""
+    if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from imagemill import reader  # noqa: PLC0415  # see above
-
-    return getattr(reader, _READER[name])
+    module, attribute = _PLACES[name]
+    return getattr(import_module(f"imagemill.{module}"), attribute)

@@ -10,14 +10,18 @@ import hashlib
 import io
 import os
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import StorageError
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.reports import JobReport, list_jobs
+from imagemill.db.read_only import SECONDS, answering
 from imagemill.db.schema import check_schema
 from imagemill.db.settings import Settings
 from imagemill.db.states import Outcome
@@ -26,6 +30,7 @@ from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.exports.columns import document_of
 from imagemill.scheduler_jobs.exports.selection import ExportImage, Selection, select_images
 from imagemill.scheduler_jobs.exports.where import Condition
+from imagemill.scheduler_jobs.reading.cells import check_names
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,7 +57,7 @@ def open_mill(place: str | os.PathLike[str] | None = None, **settings: Any) -> "
     database = Database.from_settings(found)
     try:
         check_schema(database)
-        return Mill(database, open_storage(found))
+        return Mill.of(database, found)
     except BaseException:
         database.close()
         raise
@@ -64,6 +69,26 @@ class Mill:
     def __init__(self, database: Database, storage: Storage) -> None:
         self._database = database
         self._storage = storage
+
+    @classmethod
+    def of(cls, database: Database, settings: Settings) -> Self:
+        """A database with the store that the settings name."""
+        return cls(database, open_storage(settings))
+
+    def reading(self) -> AbstractContextManager[Session]:
+        """A read-only transaction, for functions of `imagemill.db.queries`."""
+        return self._database.reading()
+
+    def query(self, query: str, *, seconds: float = SECONDS) -> Iterator[dict[str, Any]]:
+        """The rows that a SELECT of one's own gives, as dictionaries; the database only reads.
+
+        Raises:
+            UsageError: the query is wrong, takes too long, or would do more than read.
+        """
+        with answering(self._database, query, seconds=seconds) as answer:
+            check_names(answer.columns)
+            for row in answer.rows:
+                yield dict(zip(answer.columns, row, strict=True))
 
     def jobs(self, *, limit: int = _MOST_JOBS) -> list[JobReport]:
         """Jobs with their counts, newest first."""
@@ -121,6 +146,11 @@ class MillImages:
             for image in select_images(session, self._selection):
                 yield MillImage(image, self._storage)
 
+    def _repr_html_(self) -> str:
+        from imagemill.notebook import pictures_html  # noqa: PLC0415  # for notebooks
+
+        return pictures_html(self)
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """The columns of each image as a dictionary: what a DataFrame is made of."""
         for image in self:
@@ -145,6 +175,11 @@ class MillImage(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"<image {self['image_id']}: {self['prompt'][:60]!r}>"
+
+    def _repr_html_(self) -> str:
+        from imagemill.notebook import pictures_html  # noqa: PLC0415  # for notebooks
+
+        return pictures_html([self])
 
     def bytes(self) -> bytes:
         """The whole file. A `StorageError` if it is missing, or not the recorded one."""

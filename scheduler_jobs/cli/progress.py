@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from imagemill.db.queries.tallies import Counts
+from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.output import duration, plural, shortened
 
@@ -52,6 +53,39 @@ class Pace:
         return (
             (done - before) / (self._now - first) if self._now > first and done > before else None
         )
+
+
+def has_ended(state: JobState, counts: Counts) -> bool:
+    """Whether nothing of a job in this state changes any more by itself."""
+    if state == JobState.CANCELLED:
+        return counts.leased == 0
+    return state in {JobState.FINISHED, JobState.REJECTED}
+
+
+def note_of(state: JobState, counts: Counts) -> str:
+    """What there is to say of a job that is watched, beside its counts."""
+    if state != JobState.OPEN:
+        return state
+    return "waiting for a worker" if counts.ready and not counts.leased else ""
+
+
+def facts_of(counts: Counts, pace: Pace, note: str = "") -> str:
+    """`3/24 · 1 dead · 2.6 images/s · 8 s left`."""
+    facts = [f"{counts.done:,}/{counts.requested:,}"]
+    if counts.dead:
+        facts.append(f"{counts.dead:,} dead")
+    if counts.cancelled:
+        facts.append(f"{counts.cancelled:,} cancelled")
+    rate = pace.images_per_second
+    if rate is not None:
+        facts.append(output.rate(rate))
+        if counts.pending:
+            facts.append(f"{duration(counts.pending / rate)} left")
+    elif counts.leased and not note:
+        note = "starting"  # a worker loads the model: nothing is known of the time yet
+    if note:
+        facts.append(note)
+    return " · ".join(facts)
 
 
 class ProgressView:
@@ -106,34 +140,17 @@ class ProgressView:
                 self._task,
                 completed=ended,
                 total=counts.requested or None,
-                facts=self._facts(counts, note),
+                facts=facts_of(counts, self._pace, note),
             )
         elif time.monotonic() >= self._next_line:
             self._next_line = time.monotonic() + LINE_SECONDS
             self._line(counts, note)
 
     def _line(self, counts: Counts, note: str) -> None:
-        text = f"{self._title}: {self._facts(counts, note)}"
+        text = f"{self._title}: {facts_of(counts, self._pace, note)}"
         if text != self._shown:
             self._shown = text
             click.echo(text, file=self._stream)
-
-    def _facts(self, counts: Counts, note: str) -> str:
-        facts = [f"{counts.done:,}/{counts.requested:,}"]
-        if counts.dead:
-            facts.append(f"{counts.dead:,} dead")
-        if counts.cancelled:
-            facts.append(f"{counts.cancelled:,} cancelled")
-        rate = self._pace.images_per_second
-        if rate is not None:
-            facts.append(output.rate(rate))
-            if counts.pending:
-                facts.append(f"{duration(counts.pending / rate)} left")
-        elif counts.leased and not note:
-            note = "starting"  # a worker loads the model: nothing is known of the time yet
-        if note:
-            facts.append(note)
-        return " · ".join(facts)
 
 
 class LoadingView:

@@ -1,6 +1,6 @@
 """What a person asks for when submitting a manifest, as one value."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,6 +23,8 @@ class SubmissionRequest:
     manifest: str | tuple[str, ...]
     prompts: tuple[str, ...] = ()
     """Prompts in the place of a manifest, a row each."""
+    rows: Callable[[], Source] | None = None
+    """Rows of a program in the place of a manifest: opens them as one."""
     name: str | None = None
     inputs: Mapping[str, bytes] = field(default_factory=dict)
     """Init image and mask that flags name, by the SHA-256 under which `defaults` have them."""
@@ -49,6 +51,8 @@ class SubmissionRequest:
 
     def open(self, settings: Settings) -> Source:
         """The manifest, or the prompts as one; as `open_source` raises."""
+        if self.rows is not None:
+            return self.rows()
         if self.prompts:
             return prompts_source(self.prompts)
         return open_source(self.manifest, settings)

@@ -30,6 +30,7 @@ from imagemill.db.states import JobState
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
 from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem, RowText, Source
+from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts, ForeignRows
 from imagemill.scheduler_jobs.submit.loader import Loading
 from imagemill.scheduler_jobs.submit.occurrences import Occurrences
@@ -147,6 +148,21 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
         reused=None if database is None else reused,
         seconds=time.monotonic() - started,
     )
+
+
+def check_and_submit(
+    request: SubmissionRequest,
+    *,
+    settings: Settings,
+    database: Database,
+    progress: Callable[[int], None] | None = None,
+) -> Submission:
+    """As `submit`, once the first rows were found good: a bad header leaves no job behind."""
+    with request.open(settings) as source:
+        check_first_rows(request, source, settings)
+        return submit(
+            request, settings=settings, database=database, progress=progress, source=source
+        )
 
 
 def submit(

@@ -27,12 +27,10 @@ from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, duration, plural
 from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
 from imagemill.scheduler_jobs.manifest import RowText
-from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
-from imagemill.scheduler_jobs.submit.submission import Plan, Submission
+from imagemill.scheduler_jobs.submit.submission import Plan, Submission, check_and_submit
 from imagemill.scheduler_jobs.submit.submission import plan as make_plan
-from imagemill.scheduler_jobs.submit.submission import submit as submit_manifest
 
 if TYPE_CHECKING:
     from imagemill.scheduler_jobs.local.run import RunResult
@@ -90,11 +88,9 @@ def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) ->
     settings, database = invocation.settings, invocation.database
     view = LoadingView()
     try:
-        with request.open(settings) as source:
-            check_first_rows(request, source, settings)
-            submission = submit_manifest(
-                request, settings=settings, database=database, progress=view.update, source=source
-            )
+        submission = check_and_submit(
+            request, settings=settings, database=database, progress=view.update
+        )
     finally:
         view.close()
     if as_json:

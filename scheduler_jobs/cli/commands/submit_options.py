@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_args
 
 import click
@@ -14,31 +13,24 @@ from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.arguments import at_most, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation
 from imagemill.scheduler_jobs.expansion import Variants
-from imagemill.scheduler_jobs.labels import read_labels
-from imagemill.scheduler_jobs.manifest import (
-    FORMATS,
-    PROMPTS,
-    Limits,
-    Parameters,
-    parameters_from_flags,
-    parameters_from_toml,
+from imagemill.scheduler_jobs.manifest import FORMATS
+from imagemill.scheduler_jobs.submit.options import (
+    MOST_PRIORITY,
+    PARAMETER_FLAGS,
+    SubmissionOptions,
 )
-from imagemill.scheduler_jobs.manifest.columns import EXTRA, check_mapping
-from imagemill.scheduler_jobs.manifest.fields import FIELDS, Flag
-from imagemill.scheduler_jobs.manifest.problems import Broken
-from imagemill.scheduler_jobs.submit.given_inputs import take_input
 from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-PARAMETER_FLAGS: Mapping[str, Flag] = MappingProxyType(
-    {name: about.flag for name, about in FIELDS.items() if about.flag is not None}
-)
-"""A flag for every field of `Parameters` except `seed`: `--seed` is the job's seed, from which rows
-derive theirs."""
-
 _PREFIX = "parameter_"
+
+_AS_THEY_ARE = (
+    *("name", "priority", "route", "extra", "manifest_format", "skip_bad_rows", "literal_words"),
+    *("strict", "grid", "variants", "draws", "wildcards", "labels"),
+)
+"""Options that `SubmissionOptions` takes under their own names."""
 
 _JOB_OPTIONS = (
     click.option(
@@ -86,7 +78,7 @@ _JOB_OPTIONS = (
     click.option(
         "--priority",
         type=int,
-        callback=whole(-(2**31), 2**31 - 1),
+        callback=whole(-MOST_PRIORITY - 1, MOST_PRIORITY),
         default=0,
         metavar="N",
         help="Jobs with a higher number go first.",
@@ -199,44 +191,17 @@ def _request(options: dict[str, Any], settings: Settings) -> SubmissionRequest:
     """Remove the shared options from a command's options, and return them as a request."""
     _check_expansion(options)
     prompts = _prompts(options)
-    flags = {name: options.pop(_PREFIX + name) for name in PARAMETER_FLAGS}
-    inputs = _inputs(flags, settings)
-    limits = Limits.from_settings(settings)
-    defaults = parameters_from_flags(flags, limits=limits)
-    file: Path | None = options.pop("defaults")
-    if file is not None:
-        defaults = defaults.over(parameters_from_toml(file, limits=limits))
-    return SubmissionRequest(
-        manifest=_one_or_several(options.pop("manifest")) or PROMPTS,
+    parameters = {name: options.pop(_PREFIX + name) for name in PARAMETER_FLAGS}
+    asked = SubmissionOptions(
+        manifests=options.pop("manifest"),
         prompts=prompts,
-        inputs=inputs,
-        name=options.pop("name"),
-        defaults=_agreeing(defaults, limits),
+        parameters=parameters,
+        defaults_file=options.pop("defaults"),
         seed=options.pop("job_seed"),
-        priority=options.pop("priority"),
-        route=options.pop("route") or settings.route,
-        columns=_columns(options.pop("mapping"), options.pop("extra")),
-        format=options.pop("manifest_format") or ("jsonl" if prompts else None),
-        skip_bad_rows=options.pop("skip_bad_rows"),
-        literal_words=options.pop("literal_words"),
-        strict=options.pop("strict"),
-        grid=tuple(options.pop("grid")),
-        variants=options.pop("variants"),
-        draws=options.pop("draws"),
-        wildcards=options.pop("wildcards"),
-        labels=read_labels(options.pop("labels")),
+        columns=_columns(options.pop("mapping")),
+        **{name: options.pop(name) for name in _AS_THEY_ARE},
     )
-
-
-def _inputs(flags: dict[str, Any], settings: Settings) -> dict[str, bytes]:
-    """The files that flags name, by their hashes, which take the place of the names in `flags`."""
-    inputs: dict[str, bytes] = {}
-    for name in ("init_image", "mask"):
-        if flags[name]:
-            flags[name], body = take_input(PARAMETER_FLAGS[name].name, flags[name], settings)
-            if body is not None:
-                inputs[flags[name]] = body
-    return inputs
+    return asked.request(settings)
 
 
 def _prompts(options: dict[str, Any]) -> tuple[str, ...]:
@@ -254,10 +219,6 @@ def _prompts(options: dict[str, Any]) -> tuple[str, ...]:
     return prompts
 
 
-def _one_or_several(manifests: tuple[str, ...]) -> str | tuple[str, ...]:
-    return manifests[0] if len(manifests) == 1 else manifests
-
-
 def _check_expansion(options: Mapping[str, Any]) -> None:
     """Raise a usage error for options of variants that would have no effect."""
     if options["variants"] != "off":
@@ -268,25 +229,12 @@ def _check_expansion(options: Mapping[str, Any]) -> None:
             raise click.UsageError(f"--{name} has no effect without --variants all or sample")
 
 
-def _agreeing(defaults: Parameters, limits: Limits) -> Parameters:
-    """The layered parameters. Raises a usage error if flags and file contradict each other."""
-    try:
-        defaults.check(limits)
-    except ValueError as bad:
-        raise click.UsageError(f"flags and defaults together: {bad}") from None
-    return defaults
-
-
-def _columns(mapping: Sequence[str], extra: Sequence[str]) -> dict[str, str]:
-    columns = dict.fromkeys(extra, EXTRA)
+def _columns(mapping: Sequence[str]) -> dict[str, str]:
+    columns = {}
     for text in mapping:
         # A column's name may contain "=", a field's name never does.
         column, equals, field = text.rpartition("=")
         if not equals or not column or not field:
             raise click.BadParameter(f"{text!r}; expected COLUMN=FIELD", param_hint="--map")
         columns[column] = field
-    try:
-        check_mapping(columns)
-    except Broken as bad:
-        raise click.UsageError(str(bad)) from None
     return columns

@@ -15,9 +15,7 @@ from imagemill.scheduler_jobs.cli.arguments import job_argument
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_FAILED
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
-from imagemill.scheduler_jobs.cli.progress import ProgressView
-
-ENDED = frozenset({JobState.FINISHED, JobState.CANCELLED, JobState.REJECTED})
+from imagemill.scheduler_jobs.cli.progress import ProgressView, has_ended, note_of
 
 
 @click.command()
@@ -80,8 +78,8 @@ def _follow(
     with ProgressView(name, sys.stdout) as view:
         while True:
             state, counts = _look(invocation, job_id)
-            view.update(counts, note=_note(state, counts))
-            if _ended(state, counts):
+            view.update(counts, note=note_of(state, counts))
+            if has_ended(state, counts):
                 return state, counts
             sleep(every)
 
@@ -91,7 +89,7 @@ def _follow_as_json(
 ) -> tuple[JobState, Counts]:
     while True:
         state, counts = _look(invocation, job_id)
-        ended = _ended(state, counts)
+        ended = has_ended(state, counts)
         output.emit(
             {
                 "job_id": job_id,
@@ -112,15 +110,3 @@ def _look(invocation: Invocation, job_id: int) -> tuple[JobState, Counts]:
     with invocation.reading() as session:
         counts = count_images(session, [job_id])[job_id]
         return shown_state(find_job(session, str(job_id)), counts), counts
-
-
-def _note(state: JobState, counts: Counts) -> str:
-    if state != JobState.OPEN:
-        return state
-    return "waiting for a worker" if counts.ready and not counts.leased else ""
-
-
-def _ended(state: JobState, counts: Counts) -> bool:
-    if state == JobState.CANCELLED:
-        return counts.leased == 0
-    return state in ENDED

@@ -1,0 +1,170 @@
+"""What a person asks for, in flags or in keywords, and the request that is made of it.
+
+The command line and `imagemill.submit` both come through here, so that both refuse the same things
+in the same words.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, get_args
+
+from imagemill.db.errors import UsageError
+from imagemill.db.seeds import SEED_LIMIT
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.expansion import Variants
+from imagemill.scheduler_jobs.labels import read_labels
+from imagemill.scheduler_jobs.manifest import (
+    FORMATS,
+    PROMPTS,
+    Limits,
+    Parameters,
+    Source,
+    parameters_from_flags,
+    parameters_from_toml,
+)
+from imagemill.scheduler_jobs.manifest.columns import EXTRA, check_mapping, field_of
+from imagemill.scheduler_jobs.manifest.fields import FIELDS, Flag
+from imagemill.scheduler_jobs.manifest.problems import Broken
+from imagemill.scheduler_jobs.submit.given_inputs import take_input
+from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
+
+PARAMETER_FLAGS: Mapping[str, Flag] = MappingProxyType(
+    {name: about.flag for name, about in FIELDS.items() if about.flag is not None}
+)
+"""A flag for every field of `Parameters` except `seed`: `--seed` is the job's seed, from which rows
+derive theirs."""
+
+MOST_PRIORITY = 2**31 - 1
+
+_INPUTS = ("init_image", "mask")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubmissionOptions:
+    """Options of a submission as a person gives them, not yet checked.
+
+    One of `manifests`, `prompts` and `rows` says what to render; `rows` gives a program's rows as
+    a manifest of `manifest_format`. `parameters` are defaults for rows, by name or synonym;
+    `defaults_file` is a TOML file of more, below them. `columns` maps columns to fields, `extra`
+    are patterns of columns to keep as they stand. The rest is as `SubmissionRequest` says.
+    """
+
+    manifests: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
+    rows: Callable[[], Source] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    defaults_file: Path | None = None
+    name: str | None = None
+    seed: int = 0
+    priority: int = 0
+    route: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    extra: Sequence[str] = ()
+    manifest_format: str | None = None
+    skip_bad_rows: bool = False
+    literal_words: bool = False
+    strict: bool = False
+    variants: Variants = "off"
+    draws: int = 1
+    grid: Sequence[str] = ()
+    wildcards: Path | None = None
+    labels: Sequence[str] = ()
+
+    def request(self, settings: Settings, *, where: str = "command line") -> SubmissionRequest:
+        """The checked request. `where` is what messages call the place of the parameters.
+
+        Raises:
+            UsageError: an option can't be used; `ManifestError` if it is a parameter.
+        """
+        self._check()
+        parameters = dict(self.parameters)
+        inputs = _take_inputs(parameters, settings)
+        limits = Limits.from_settings(settings)
+        defaults = parameters_from_flags(parameters, limits=limits, name=where)
+        if self.defaults_file is not None:
+            defaults = defaults.over(parameters_from_toml(self.defaults_file, limits=limits))
+        return SubmissionRequest(
+            manifest=self.manifests[0] if len(self.manifests) == 1 else self.manifests or PROMPTS,
+            prompts=self.prompts,
+            rows=self.rows,
+            inputs=inputs,
+            name=self.name,
+            defaults=_agreeing(defaults, limits),
+            seed=self.seed,
+            priority=self.priority,
+            route=self.route or settings.route,
+            columns=_columns(self.columns, self.extra),
+            format=self.manifest_format or ("jsonl" if self.prompts else None),
+            skip_bad_rows=self.skip_bad_rows,
+            literal_words=self.literal_words,
+            strict=self.strict,
+            grid=tuple(self.grid),
+            variants=self.variants,
+            draws=self.draws,
+            wildcards=self.wildcards,
+            labels=read_labels(self.labels),
+        )
+
+    def _check(self) -> None:
+        _check_whole("seed", self.seed, 0, SEED_LIMIT - 1)
+        _check_whole("priority", self.priority, -MOST_PRIORITY - 1, MOST_PRIORITY)
+        _check_whole("draws", self.draws, 1, None)
+        _check_one_of("variants", self.variants, get_args(Variants))
+        if self.manifest_format is not None:
+            _check_one_of("manifest_format", self.manifest_format, FORMATS)
+        if self.name is not None and len(self.name) > NAME_CHARACTERS:
+            raise UsageError(
+                f"name: {len(self.name):,} characters; allowed: at most {NAME_CHARACTERS}"
+            )
+        if self.wildcards is not None and not self.wildcards.is_dir():
+            raise UsageError(f"wildcards: there is no folder {self.wildcards}")
+        if self.variants == "off":
+            for name, given in (("wildcards", self.wildcards), ("draws", self.draws != 1)):
+                if given:
+                    raise UsageError(f"--{name} has no effect without --variants all or sample")
+
+
+def _take_inputs(parameters: dict[str, Any], settings: Settings) -> dict[str, bytes]:
+    """The files that parameters name, by their hashes, which take the place of the names."""
+    inputs: dict[str, bytes] = {}
+    for name, value in parameters.items():
+        field_name = field_of(name) or name
+        if field_name in _INPUTS and value:
+            flag = PARAMETER_FLAGS[field_name].name
+            parameters[name], body = take_input(flag, str(value), settings)
+            if body is not None:
+                inputs[parameters[name]] = body
+    return inputs
+
+
+def _agreeing(defaults: Parameters, limits: Limits) -> Parameters:
+    """The layered parameters. Raises `UsageError` if flags and file contradict each other."""
+    try:
+        defaults.check(limits)
+    except ValueError as bad:
+        raise UsageError(f"flags and defaults together: {bad}") from None
+    return defaults
+
+
+def _columns(mapping: Mapping[str, str], extra: Sequence[str]) -> dict[str, str]:
+    columns = dict.fromkeys(extra, EXTRA) | dict(mapping)
+    try:
+        check_mapping(columns)
+    except Broken as bad:
+        raise UsageError(str(bad)) from None
+    return columns
+
+
+def _check_whole(name: str, value: Any, low: int, high: int | None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"{name}: {value!r} is no whole number")
+    if value < low or (high is not None and value > high):
+        most = "" if high is None else f" to {high}"
+        raise UsageError(f"{name}: {value} is not from {low}{most}")
+
+
+def _check_one_of(name: str, value: str, words: Sequence[str]) -> None:
+    if value not in words:
+        raise UsageError(f"{name}: {value!r} is not one of {', '.join(words)}")
