@@ -78,22 +78,21 @@ def stream_images(
     """
     after = 0
     while True:
-        page = session.execute(_page(job_id, states, after)).mappings().all()
+        page = session.execute(_page(job_id, states, after)).all()
         if not page:
             return
-        span = {"first": page[0]["image_id"], "last": page[-1]["image_id"]}
-        scores, tags = scores_of(session, job_id, **span), tags_of(session, job_id, **span)
-        for found in page:
-            image_id = found["image_id"]
-            yield {
-                **found,
-                "row_key": own_key(found["row_key"]),
-                "scores": scores.get(image_id, {}),
-                "tags": tags.get(image_id, []),
-            }
+        first, last = page[0].image_id, page[-1].image_id
+        scores = scores_of(session, job_id, first=first, last=last)
+        tags = tags_of(session, job_id, first=first, last=last)
+        for row in page:
+            found = dict(zip(COLUMN_NAMES, row, strict=True))
+            found["row_key"] = own_key(found["row_key"])
+            found["scores"] = scores.get(row.image_id, {})
+            found["tags"] = tags.get(row.image_id, [])
+            yield found
         if len(page) < PAGE:
             return
-        after = span["last"]
+        after = last
 
 
 def count_outcomes(session: Session, job_id: int) -> dict[str, int]:

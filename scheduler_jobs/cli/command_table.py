@@ -97,6 +97,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     f"{_CONTROL}.push:push",
                     "Upload an export to the Hugging Face Hub.",
                 ),
+                (
+                    "watermark",
+                    f"{_CONTROL}.watermark:watermark",
+                    "Read the invisible watermark of pictures.",
+                ),
             ),
             "Steer": (
                 ("retry", f"{_CONTROL}.job_control:retry", "Render a job's dead images again."),

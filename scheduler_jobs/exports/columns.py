@@ -128,13 +128,8 @@ def parquet_schema(extras: ExtraKinds, *, before: Sequence[pa.Field] = ()) -> pa
 def parquet_table(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     """Rows as a table; what a column's type can't hold as it is becomes JSON."""
     listed = list(rows)
-    return pa.table(
-        [
-            pa.array([_cell(row.get(field.name), field.type) for row in listed], field.type)
-            for field in schema
-        ],
-        schema=schema,
-    )
+    columns = [_column([row.get(field.name) for row in listed], field.type) for field in schema]
+    return pa.table(columns, schema=schema)
 
 
 def _extra_type(kinds: set[str]) -> pa.DataType:
@@ -143,6 +138,14 @@ def _extra_type(kinds: set[str]) -> pa.DataType:
     if kinds and kinds <= {"int", "float"}:
         return pa.float64()
     return pa.bool_() if kinds == {"bool"} else pa.string()
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
+        # Something in it is not as the type says. Only then each value is looked at.
+        return pa.array([_cell(value, kind) for value in values], kind)
 
 
 def _cell(value: Any, kind: pa.DataType) -> Any:

@@ -28,7 +28,8 @@ class Format:
 
     `name` is the template of its files' names, None where they are fixed; `shard_size` the images
     in a shard, None where there are none. `image_format` is the only one that its readers take.
-    `splits` says whether it has a place for them, `failures` whether rows without a picture stay.
+    `splits` says whether it has a place for them, `failures` whether rows without a picture stay,
+    `marks` whether its pictures are whole ones, that a watermark and a signature stay in.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Format:
     splits: bool = True
     failures: bool = False
     tables: bool = False
+    marks: bool = True
 
 
 FORMATS: Mapping[str, Format] = MappingProxyType(
@@ -99,6 +101,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             write=dpg_bench.write,
             contents=dpg_bench.contents,
             checked=dpg_bench.checked,
+            marks=False,
             image_format="png",
             splits=False,
         ),

@@ -3,13 +3,17 @@
 import hashlib
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from PIL import Image, PngImagePlugin
 
 from imagemill.db.errors import StorageError, UsageError
 from imagemill.db.provenance import MADE_BY_A_MACHINE, PNG_XMP_KEY, xmp_packet
+from imagemill.db.specs import MEDIA_TYPES
 from imagemill.db.storage import Storage
+from imagemill.scheduler_jobs.exports.marks.c2pa_signature import C2paSigner
+from imagemill.scheduler_jobs.exports.marks.watermark import add_watermark, check_text
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 from imagemill.scheduler_jobs.picture_names import file_suffix
 
@@ -22,12 +26,15 @@ class PictureForm:
     """How pictures are re-encoded; as they were rendered where nothing is set.
 
     `size` is the longest side in pixels; a picture that is smaller stays as it is. `format` is
-    png, jpeg or webp, `quality` that of jpeg and webp (1 to 100).
+    png, jpeg or webp, `quality` that of jpeg and webp (1 to 100). `watermark` is a text that is
+    hidden in the pixels, `signer` signs the files.
     """
 
     size: int | None = None
     format: str | None = None
     quality: int = DEFAULT_QUALITY
+    watermark: str | None = None
+    signer: C2paSigner | None = None
 
     def format_of(self, image: ExportImage) -> str:
         """The format in which an image is exported."""
@@ -35,7 +42,12 @@ class PictureForm:
 
     def changes(self, image: ExportImage) -> bool:
         """Whether the exported bytes are others than the stored ones."""
-        return self._shrinks(image) or self.format_of(image) != image["format"]
+        return self.re_encodes(image) or self.signer is not None
+
+    def re_encodes(self, image: ExportImage) -> bool:
+        """Whether the exported pixels are others than the stored ones, or in another format."""
+        changed = self._shrinks(image) or self.format_of(image) != image["format"]
+        return changed or self.watermark is not None
 
     def extent(self, image: ExportImage) -> tuple[int, int]:
         """Width and height of the exported picture, in pixels."""
@@ -47,7 +59,13 @@ class PictureForm:
 
     def document(self) -> dict[str, Any]:
         """The form as JSON, for records of the export."""
-        return {"size": self.size, "format": self.format, "quality": self.quality}
+        return {
+            "size": self.size,
+            "format": self.format,
+            "quality": self.quality,
+            "watermark": self.watermark,
+            "c2pa": None if self.signer is None else self.signer.document(),
+        }
 
     def _shrinks(self, image: ExportImage) -> bool:
         return self.size is not None and max(image["width"], image["height"]) > self.size
@@ -79,10 +97,19 @@ def read_picture(storage: Storage, image: ExportImage, form: PictureForm) -> Pic
             "its SHA-256 is not the recorded one; `imagemill verify` finds all that are"
         )
     width, height = form.extent(image)
+    image_format = form.format_of(image)
+    if form.re_encodes(image):
+        try:
+            body = _encoded(body, (width, height), image_format, form)
+        except UsageError as error:
+            raise UsageError(f"image {image['image_id']}: {error.message}") from None
+    if form.signer is not None:
+        body = form.signer.signed(
+            body, MEDIA_TYPES[image_format], made_by=image["model"], source_sha256=image["sha256"]
+        )
     if form.changes(image):
-        body = _encoded(body, (width, height), form.format_of(image), form.quality)
         sha256 = hashlib.sha256(body).hexdigest()
-    suffix = file_suffix(form.format_of(image))
+    suffix = file_suffix(image_format)
     return Picture(body=body, sha256=sha256, width=width, height=height, suffix=suffix)
 
 
@@ -93,11 +120,34 @@ def known_picture(image: ExportImage, form: PictureForm) -> Picture:
     return Picture(body=b"", sha256=image["sha256"], width=width, height=height, suffix=suffix)
 
 
-def read_form(size: int | None, image_format: str | None, quality: int | None) -> PictureForm:
-    """The form that a command line asks for; a `UsageError` for options that do nothing."""
+def read_form(
+    size: int | None,
+    image_format: str | None,
+    quality: int | None,
+    *,
+    watermark: str | None = None,
+    c2pa: tuple[Path | None, Path | None] = (None, None),
+) -> PictureForm:
+    """The form that a command line asks for; a `UsageError` for options that do nothing.
+
+    `c2pa` is the file of the certificates and that of their key.
+    """
     if quality is not None and image_format not in ("jpeg", "webp"):
         raise UsageError("--quality: only --format-images jpeg or webp has one")
-    return PictureForm(size=size, format=image_format, quality=quality or DEFAULT_QUALITY)
+    certificates, key = c2pa
+    if (certificates is None) != (key is None):
+        raise UsageError("--c2pa CERT and --c2pa-key KEY go together")
+    if watermark is not None:
+        check_text(watermark)
+    return PictureForm(
+        size=size,
+        format=image_format,
+        quality=quality or DEFAULT_QUALITY,
+        watermark=watermark,
+        signer=None
+        if certificates is None or key is None
+        else C2paSigner.from_files(certificates, key),
+    )
 
 
 def png_bytes(picture: Image.Image) -> bytes:
@@ -107,19 +157,21 @@ def png_bytes(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _encoded(body: bytes, extent: tuple[int, int], image_format: str, quality: int) -> bytes:
+def _encoded(body: bytes, extent: tuple[int, int], image_format: str, form: PictureForm) -> bytes:
     with Image.open(io.BytesIO(body)) as opened:
         picture = opened.convert("RGB")
         # Only now: a PNG's texts may stand behind its pixels.
         texts, exif = dict(opened.info), opened.getexif()
     if picture.size != extent:
         picture = picture.resize(extent, Image.Resampling.LANCZOS)
+    if form.watermark is not None:
+        picture = add_watermark(picture, form.watermark)
     buffer = io.BytesIO()
     options: dict[str, Any] = {}
     if image_format == "png":
         options["pnginfo"] = _png_texts(texts)
     else:
-        options["quality"] = quality
+        options["quality"] = form.quality
         options["xmp"] = xmp_packet(MADE_BY_A_MACHINE).encode()
     if "parameters" in texts and image_format != "png":
         # Where A1111's readers look for it in formats that have no texts by name.

@@ -127,6 +127,8 @@ def _refuse_unused(
         "--shard-size": options.shard_size is not None and layout.shard_size is None,
         "--formulas": options.formulas and not layout.tables,
         "--split": bool(selection.splits) and not layout.splits,
+        "--watermark": options.form.watermark is not None and not layout.marks,
+        "--c2pa": options.form.signer is not None and not layout.marks,
         "--format-images": options.form.format is not None
         and layout.image_format not in (None, options.form.format),
     }

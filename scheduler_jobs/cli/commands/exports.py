@@ -1,6 +1,7 @@
 """`export` and `exports`: taking a job's pictures away, in the layouts that other tools read."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -64,6 +65,21 @@ _FORMAT_HELP = "; ".join(f"{name}: {layout.title}" for name, layout in FORMATS.i
     "--quality", type=click.IntRange(1, 100), metavar="N", help="Of JPEG and WebP; 95 if not given."
 )
 @click.option(
+    "--watermark", metavar="TEXT", help="Hide a text of 16 bytes in the pixels of the copies."
+)
+@click.option(
+    "--c2pa",
+    type=click.Path(path_type=Path),
+    metavar="CERT",
+    help="Sign the copies: a certificate chain (PEM).",
+)
+@click.option(
+    "--c2pa-key",
+    type=click.Path(path_type=Path),
+    metavar="KEY",
+    help="The private key of --c2pa (PEM, PKCS#8).",
+)
+@click.option(
     "--formulas", is_flag=True, help="Leave texts that a spreadsheet would run as they are."
 )
 @output.json_option
@@ -89,7 +105,13 @@ def export(
         ids = [find_job(session, job).id for job in jobs]
     selection = _selection(list(dict.fromkeys(ids)), options)
     how = ExportOptions(
-        form=read_form(options["resize"], options["format_images"], options["quality"]),
+        form=read_form(
+            options["resize"],
+            options["format_images"],
+            options["quality"],
+            watermark=options["watermark"],
+            c2pa=(options["c2pa"], options["c2pa_key"]),
+        ),
         name=options["name"],
         shard_size=options["shard_size"],
         formulas=options["formulas"],

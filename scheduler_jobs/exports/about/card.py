@@ -111,7 +111,10 @@ def _summary(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     yield "outcomes taken", ", ".join(selection["outcomes"])
     yield "condition", _code(selection["where"])
     yield "best of each row", _best(selection)
-    yield "pictures", _pictures(document["options"]["pictures"])
+    form = document["options"]["pictures"]
+    yield "pictures", _pictures(form)
+    yield "invisible watermark", _code(form["watermark"])
+    yield "signature (C2PA)", "none" if form["c2pa"] is None else form["c2pa"]["algorithm"]
     yield "digest", _code(document["digest"])
 
 
@@ -172,7 +175,7 @@ def _best(selection: Mapping[str, Any]) -> str:
 
 
 def _pictures(form: Mapping[str, Any]) -> str:
-    if form["size"] is None and form["format"] is None:
+    if form["size"] is None and form["format"] is None and form["watermark"] is None:
         return "as they were rendered"
     encoded = "" if form["format"] is None else f" as {form['format']}"
     size = "" if form["size"] is None else f", at most {form['size']} pixels a side"

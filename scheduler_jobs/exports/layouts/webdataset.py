@@ -6,7 +6,6 @@ each image; `00000.parquet` has a row an image, also for those that could not be
 Source: https://github.com/rom1504/img2dataset (writer.py, logger.py).
 """
 
-import io
 import json
 import tarfile
 from collections import Counter
@@ -61,34 +60,41 @@ def _write_shard(export: Export, shard: str, images: list[ExportImage]) -> None:
     number = shard.rpartition("/")[2]
     digits = max(4, len(str(export.shard_size - 1)))
     rows = []
-    with (
-        export.target.create(f"{shard}.tar") as file,
-        tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-    ):
+    with export.target.create(f"{shard}.tar") as file:
         for place, (image, picture) in enumerate(export.pictures(images)):
             key = f"{number}{place:0{digits}}"
             if picture is not None:
-                _add_image(tar, key, image, picture)
+                file.write(_members(key, image, picture))
                 export.advance()
             rows.append(_row(key, image, picture))
+        # An archive ends with two empty blocks and is filled up to a whole record.
+        end = 2 * tarfile.BLOCKSIZE
+        file.write(bytes(end + -(file.tell() + end) % tarfile.RECORDSIZE))
     with export.target.create(f"{shard}.parquet") as file:
         schema = parquet_schema(export.plan.extras, before=_KEY_COLUMNS)
         pq.write_table(parquet_table(rows, schema), file, compression="zstd")
     export.target.write(f"{shard}_stats.json", _stats(images))
 
 
-def _add_image(tar: tarfile.TarFile, key: str, image: ExportImage, picture: Picture) -> None:
-    """The members of one image; all share the key, which is how readers put them together."""
+def _members(key: str, image: ExportImage, picture: Picture) -> bytes:
+    """The members of one image; all share the key, which is how readers put them together.
+
+    They are put together here and written in one go: `TarFile.addfile` writes five times for a
+    member, which took a third of the time of small pictures.
+    """
     document = {"key": key, "status": "success", **document_of(image, picture)}
     members = {
         picture.suffix: picture.body,
         "txt": image["prompt"].encode("utf-8", "surrogatepass"),
         "json": json.dumps(document, ensure_ascii=True).encode(),
     }
+    pieces = []
     for suffix, body in members.items():
         info = tarfile.TarInfo(f"{key}.{suffix}")
         info.size = len(body)
-        tar.addfile(info, io.BytesIO(body))
+        header = info.tobuf(tarfile.USTAR_FORMAT)
+        pieces += [header, body, bytes(-len(body) % tarfile.BLOCKSIZE)]
+    return b"".join(pieces)
 
 
 def _row(key: str, image: ExportImage, picture: Picture | None) -> dict[str, Any]:

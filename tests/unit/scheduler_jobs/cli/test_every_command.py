@@ -56,6 +56,7 @@ NOT_HERE = {
     "flower": "it opens neither; its port is tried below",
     "gallery": "it never ends",
     "samplers": "it reads nothing",
+    "watermark": "it reads no home; test_marks.py has its troubles",
     "tokens": "it reads no home",
     "models": "it reads no home",
     "models pull": "its places are tried in tests/models/test_pull.py",
