@@ -58,6 +58,10 @@ BUILT_IN: Mapping[str, ScorerEntry] = MappingProxyType(
                 *("blank", "1", f"{_PLAIN}:Blank"),
                 "1 if all pixels have nearly the same colour, else 0",
             ),
+            (
+                *("shapes64", "1", "imagemill.worker.scores.shapes64.scorer:Shapes64"),
+                "whether a picture of shapes64 has the background, colour and kind of its prompt",
+            ),
         )
     }
 )

@@ -16,8 +16,8 @@ from pathlib import Path
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
+from imagemill.worker.scores.shapes64.captions import caption_words
 from tools.shapes64.autoencoder import AutoencoderPlan, new_autoencoder, train_autoencoder
-from tools.shapes64.captions import caption_words
 from tools.shapes64.crew import Crew, load, run_crew
 from tools.shapes64.diffusion import Denoiser, DiffusionPlan, train_denoiser
 from tools.shapes64.folder import write_folder

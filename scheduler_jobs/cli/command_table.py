@@ -79,6 +79,16 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                 ),
                 ("tag", f"{_CONTROL}.curation:tag", "Give a tag to images."),
                 ("untag", f"{_CONTROL}.curation:untag", "Take a tag from images."),
+                (
+                    "pick",
+                    f"{_CONTROL}.curation:pick",
+                    "Tag the best images of each row, prompt or job by a score.",
+                ),
+                (
+                    "duplicates",
+                    f"{_CONTROL}.curation:duplicates",
+                    "Find groups of near-duplicates by perceptual hash.",
+                ),
             ),
             "Take away": (
                 (

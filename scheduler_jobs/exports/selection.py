@@ -1,6 +1,7 @@
 """Which images an export takes, and in which order: the same ones in every pass over a snapshot."""
 
 import hashlib
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -139,6 +140,16 @@ def known_names() -> frozenset[str]:
     return frozenset(COLUMN_NAMES) - {"extras"} | {TAG, TAGS}
 
 
+def number_of(image: ExportImage, column: str) -> float | None:
+    """An image's value in a column as a number; None if it has none there."""
+    value = image.named.get(column)
+    try:
+        number = None if value is None else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if number is None or math.isnan(number) else number
+
+
 def _image(found: dict[str, Any], taken_names: Collection[str]) -> ExportImage:
     """An image from what was read of it; `taken_names` are those of the job's scores and tags."""
     extras, scores, tags = found.pop("extras"), found.pop("scores"), found.pop("tags")
@@ -168,11 +179,7 @@ def _best(images: Iterator[ExportImage], selection: Selection) -> Iterator[Expor
 
 
 def _rank(image: ExportImage, by: str | None) -> tuple[bool, float, int]:
-    value = None if by is None else image.named.get(by)
-    try:
-        number = None if value is None else float(value)
-    except (TypeError, ValueError):
-        number = None
+    number = None if by is None else number_of(image, by)
     return number is None, -(number or 0.0), image["sample_index"]
 
 

@@ -11,8 +11,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
+from imagemill.worker.scores.shapes64.drawing import SIDE, draw, random_scene
 from tools.shapes64.crew import Crew
-from tools.shapes64.drawing import SIDE, draw, random_scene
 from tools.shapes64.muon import Muon, warm_hold_cool
 
 SCALING = 0.18215

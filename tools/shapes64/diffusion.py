@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from imagemill.worker.scores.shapes64.captions import training_caption
+from imagemill.worker.scores.shapes64.drawing import Scene, draw, random_scene
 from tools.shapes64.autoencoder import SCALING, encode, pixels
-from tools.shapes64.captions import training_caption
 from tools.shapes64.crew import Crew, load
-from tools.shapes64.drawing import Scene, draw, random_scene
 from tools.shapes64.muon import Muon, warm_hold_cool
 from tools.shapes64.tokenizer import MAX_LENGTH
 

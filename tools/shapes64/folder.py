@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPTextModel
 
-from tools.shapes64.captions import caption_words
+from imagemill.worker.scores.shapes64.captions import caption_words
 from tools.shapes64.diffusion import Denoiser
 from tools.shapes64.tokenizer import write_tokenizer
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from imagemill.db.samplers import find_sampler
-from tools.shapes64.captions import Wish, describe, understand
-from tools.shapes64.drawing import Shape, cover, draw, paint, random_scene
-from tools.shapes64.sight import Sight, look
+from imagemill.worker.scores.shapes64.captions import Wish, describe, understand
+from imagemill.worker.scores.shapes64.drawing import Shape, cover, draw, paint, random_scene
+from imagemill.worker.scores.shapes64.sight import Sight, look
 
 PROMPT_SEED = 20_640
 """Seed of the scored prompts, apart from the training's seed; the prompts are of unseen scenes."""

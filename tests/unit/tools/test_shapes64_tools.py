@@ -10,10 +10,17 @@ from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiff
 from PIL import Image
 from transformers import CLIPTokenizer
 
+from imagemill.worker.scores.shapes64.captions import (
+    Wish,
+    caption_words,
+    describe,
+    training_caption,
+    understand,
+)
+from imagemill.worker.scores.shapes64.drawing import Scene, all_scenes, draw, random_scene
+from imagemill.worker.scores.shapes64.sight import look
 from tools import score_shapes64, train_shapes64
 from tools.shapes64.autoencoder import CERTAIN, SCALING, encode, fold_scale, new_autoencoder
-from tools.shapes64.captions import Wish, caption_words, describe, training_caption, understand
-from tools.shapes64.drawing import Scene, all_scenes, draw, random_scene
 from tools.shapes64.muon import orthogonalised
 from tools.shapes64.score import (
     Recipe,
@@ -23,7 +30,6 @@ from tools.shapes64.score import (
     score_drawn,
     score_pictures,
 )
-from tools.shapes64.sight import look
 from tools.shapes64.tokenizer import MAX_LENGTH, write_tokenizer
 
 

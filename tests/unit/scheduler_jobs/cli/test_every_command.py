@@ -36,6 +36,7 @@ OTHERS = (
     *("label job team=a", "note job text"),
     *("sweep --delete", "export job --format flat --to {here}/set", "push 1 me/set"),
     *("score job --with blank", "tag job keep", "untag job keep"),
+    *("pick job --by steps", "duplicates job"),
 )
 """What needs more than reading the database: the store, or to write."""
 

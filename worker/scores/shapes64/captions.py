@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tools.shapes64.drawing import COLOURS, KINDS, Scene
+from imagemill.worker.scores.shapes64.drawing import COLOURS, KINDS, Scene
 
 EMPTY = 0.10
 """The share of captions that are dropped, so that the model can be guided."""

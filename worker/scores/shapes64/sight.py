@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tools.shapes64.drawing import COLOURS, KINDS, SIDE, Floats, Shape, cover
+from imagemill.worker.scores.shapes64.drawing import COLOURS, KINDS, SIDE, Floats, Shape, cover
 
 NEAR = 60.0
 """The largest RGB distance to a palette colour that still counts as that colour."""
