@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from imagemill.db.dataset_tables import Score
+from imagemill.db.queries.images import in_state
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Attempt, Image, Row
 
@@ -57,6 +59,22 @@ def stream_extras(session: Session, job_id: int) -> Iterator[tuple[dict[str, Any
     )
     for row in session.execute(query):
         yield row[0], row[1]
+
+
+def count_scores(session: Session, job_id: int) -> dict[str, dict[float, int]]:
+    """How many of a job's present pictures have each value of each score that is a number."""
+    query = (
+        select(Score.name, Score.value, func.count())
+        .join(Image, (Image.id == Score.image_id) & (Image.generation == Score.generation))
+        .where(Image.job_id == job_id, in_state(ImageState.DONE), Score.value.is_not(None))
+        .group_by(Score.name, Score.value)
+        .order_by(Score.name)
+    )
+    found: dict[str, dict[float, int]] = {}
+    for name, value, images in session.execute(query):
+        if value is not None:
+            found.setdefault(name, {})[value] = images
+    return found
 
 
 def finished_between(session: Session, job_id: int) -> tuple[datetime, datetime] | None:

@@ -7,28 +7,32 @@ from cachetools import TTLCache
 from sqlalchemy import exc
 from sqlalchemy.orm import Session
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from imagemill.db.database import Database
-from imagemill.db.errors import ImagemillError, UnknownJob
+from imagemill.db.errors import ImagemillError, UnknownJob, UsageError
 from imagemill.db.queries.image_reports import ImageReport
 from imagemill.db.queries.image_search import images_by_id, partners
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.reports import list_jobs
+from imagemill.db.queries.tags import tags_of
 from imagemill.db.storage import Storage
+from imagemill.scheduler_jobs.curation.tagging import check_tag, tag_images, untag_images
 from imagemill.scheduler_jobs.gallery.access import Access, Keys
 from imagemill.scheduler_jobs.gallery.image_query import ImageQuery, find_images, read_conditions
 from imagemill.scheduler_jobs.gallery.pictures import Picture, Pictures
-from imagemill.scheduler_jobs.pages.entries import entry_of
+from imagemill.scheduler_jobs.pages.entries import entries_of
 from imagemill.scheduler_jobs.pages.job_summary import summarise, summary_document
 from imagemill.scheduler_jobs.pages.page_files import SHARED_SCRIPTS, STYLE, asset, outline
 
 SCRIPTS = (*SHARED_SCRIPTS, "gallery.js")
 MOST_JOBS = 500
 MOST_IDS = 200
+MOST_BODY = 4096
 MOST_ID = 2**63 - 1
 SUMMARY_SECONDS = 5.0
 """How long a summary is kept: it reads all images of its job."""
@@ -49,6 +53,7 @@ def gallery_app(database: Database, storage: Storage, *, keys: Keys, command: st
             Route("/api/jobs/{job}", gallery.summary),
             Route("/api/jobs/{job}/images", gallery.images),
             Route("/api/images", gallery.some_images),
+            Route("/api/images/{image:int}/tags", gallery.tags, methods=["POST"]),
             Route("/pictures/{image:int}", gallery.picture),
             Route("/thumbnails/{image:int}", gallery.small_picture),
         ],
@@ -98,7 +103,7 @@ class _Gallery:
             job_id = _job_id(session, request.path_params["job"])
             query = ImageQuery(job_id=job_id, words=words, conditions=conditions)
             found = find_images(session, query, after=after)
-            entries = _entries(session, found.images, given.get("with"))
+            entries = _paired(session, found.images, found.entries, given.get("with"))
         return JSONResponse({"images": entries, "after": found.after})
 
     def some_images(self, request: Request) -> Response:
@@ -109,9 +114,34 @@ class _Gallery:
         except ValueError as error:
             return PlainTextResponse(f"{error}\n", status_code=400)
         with self._database.reading() as session:
-            found = images_by_id(session, ids[:MOST_IDS])
-            entries = _entries(session, list(found.values()), given.get("with"))
+            found = list(images_by_id(session, ids[:MOST_IDS]).values())
+            entries = _paired(session, found, entries_of(session, found), given.get("with"))
         return JSONResponse({"images": entries})
+
+    async def tags(self, request: Request) -> Response:
+        """Give a tag to an image or take it away: the only thing that the gallery writes."""
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_BODY:
+                return PlainTextResponse("too much for a tag\n", status_code=413)
+        return await run_in_threadpool(self._tagged, request.path_params["image"], body)
+
+    def _tagged(self, image_id: int, body: bytes) -> Response:
+        try:
+            given = json.loads(body)
+            tag, wanted = check_tag(str(given["tag"])), bool(given["on"])
+        except (ValueError, TypeError, KeyError, RecursionError, UsageError) as error:
+            return PlainTextResponse(f"{error}\n", status_code=400)
+        with self._database.reading() as session:
+            image = images_by_id(session, [min(image_id, MOST_ID)]).get(image_id)
+        if image is None:
+            return PlainTextResponse("there is no such image\n", status_code=404)
+        (tag_images if wanted else untag_images)(self._database, [image.id], tag)
+        with self._database.reading() as session:
+            tags = tags_of(session, image.job_id, first=image.id, last=image.id)
+        self._summaries.pop(image.job_id, None)
+        return JSONResponse({"tags": tags.get(image.id, [])})
 
     def picture(self, request: Request) -> Response:
         return self._sent(request, small=False)
@@ -135,16 +165,20 @@ class _Gallery:
         return Response(picture.body, media_type=picture.media_type, headers=headers)
 
 
-def _entries(
-    session: Session, images: list[ImageReport], other_job: str | None
+def _paired(
+    session: Session,
+    images: list[ImageReport],
+    entries: list[dict[str, Any]],
+    other_job: str | None,
 ) -> list[dict[str, Any]]:
     """Images as JSON; with another job, each beside the one that answers to it there, or None."""
     if other_job is None:
-        return [entry_of(image) for image in images]
+        return entries
     found = partners(session, [image.id for image in images], _job_id(session, other_job))
+    others = dict(zip(found, entries_of(session, list(found.values())), strict=True))
     return [
-        entry_of(image) | {"other": entry_of(found[image.id]) if image.id in found else None}
-        for image in images
+        entry | {"other": others.get(image.id)}
+        for image, entry in zip(images, entries, strict=True)
     ]
 
 

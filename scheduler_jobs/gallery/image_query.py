@@ -6,7 +6,7 @@ limited number of images, and says where the next one goes on.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.db.queries.image_search import with_words
 from imagemill.db.states import ImageState, Outcome
-from imagemill.scheduler_jobs.pages.entries import entry_of
+from imagemill.scheduler_jobs.pages.entries import entries_of
 
 PAGE = 200
 """Images in one answer."""
@@ -35,7 +35,7 @@ class ValueCondition:
     high: float | None = None
 
     def holds(self, entry: Mapping[str, Any]) -> bool:
-        """Whether it is true of an image, as `entry_of` gives it."""
+        """Whether it is true of an image, as `entries_of` gives it."""
         value = value_of(entry, self.name)
         if self.low is None or self.high is None:
             if isinstance(value, list):
@@ -70,9 +70,10 @@ class ImageQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """Images, and the id after which the next answer goes on; None at the end."""
+    """Images, the same as JSON, and the id after which the next answer goes on; None at the end."""
 
     images: list[ImageReport]
+    entries: list[dict[str, Any]]
     after: int | None
 
 
@@ -92,21 +93,21 @@ def value_of(entry: Mapping[str, Any], name: str) -> Any:
 def find_images(session: Session, query: ImageQuery, *, after: int | None) -> Found:
     """The next images of a query, at most `PAGE` of them."""
     which, words = query.filter(), with_words(query.words[:MOST_WORDS])
-    taken: list[ImageReport] = []
+    found = Found(images=[], entries=[], after=None)
     looked_at = 0
     while looked_at < MOST_LOOKED_AT:
         images = list_images(session, which, limit=PAGE, after=after, also=words)
         looked_at += len(images)
-        for image in images:
+        for image, entry in zip(images, entries_of(session, images), strict=True):
             after = image.id
-            entry = entry_of(image)
             if all(each.holds(entry) for each in query.conditions):
-                taken.append(image)
-                if len(taken) == PAGE:
-                    return Found(images=taken, after=after)
+                found.images.append(image)
+                found.entries.append(entry)
+                if len(found.images) == PAGE:
+                    return replace(found, after=after)
         if len(images) < PAGE:
-            return Found(images=taken, after=None)
-    return Found(images=taken, after=after)
+            return found
+    return replace(found, after=after)
 
 
 def read_conditions(given: Any) -> list[ValueCondition]:

@@ -10,12 +10,14 @@ from sqlalchemy.orm import Session
 from imagemill.db.documents import document
 from imagemill.db.queries.figures import (
     PARAMETERS,
+    count_scores,
     count_values,
     finished_between,
     stream_extras,
     stream_finished,
 )
 from imagemill.db.queries.reports import CodeReport, JobReport, count_dead, report_jobs
+from imagemill.db.queries.tags import count_tags
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.pages.histograms import Histogram, extra_histograms, histogram
 
@@ -84,6 +86,13 @@ def _histograms(session: Session, job_id: int) -> Iterator[Histogram]:
         made = histogram(name, count_values(session, job_id, name))
         if made is not None:
             yield made
+    for name, counts in count_scores(session, job_id).items():
+        made = histogram(f"scores.{name}", counts)
+        if made is not None:
+            yield made
+    tags = histogram("tags", count_tags(session, job_id))
+    if tags is not None:
+        yield tags
     yield from extra_histograms(stream_extras(session, job_id))
 
 

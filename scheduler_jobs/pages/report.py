@@ -19,7 +19,7 @@ from imagemill.db.database import Database
 from imagemill.db.errors import StorageError
 from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.db.storage import Storage
-from imagemill.scheduler_jobs.pages.entries import entry_of
+from imagemill.scheduler_jobs.pages.entries import entries_of
 from imagemill.scheduler_jobs.pages.job_summary import JobSummary, summarise, summary_document
 from imagemill.scheduler_jobs.pages.page_files import (
     SHARED_SCRIPTS,
@@ -86,7 +86,7 @@ def write_report(
             total = min(summary.job.requested, options.max_images)
             writer.head(summary)
             for images in _blocks(session, job_id, options.max_images):
-                writer.block(images)
+                writer.block(images, entries_of(session, images))
                 progress(writer.images, total)
             writer.end()
         part.replace(file)
@@ -138,9 +138,9 @@ class _Writer:
         about = summary_document(summary) | {"command": self._options.command}
         self._page.write(data_element("summary", about))
 
-    def block(self, images: Sequence[ImageReport]) -> None:
-        entries = [entry_of(image) | self._file(image) for image in images]
-        self._page.write(data_element("images", entries))
+    def block(self, images: Sequence[ImageReport], entries: Sequence[dict[str, Any]]) -> None:
+        filed = [e | self._file(image) for image, e in zip(images, entries, strict=True)]
+        self._page.write(data_element("images", filed))
         copies: list[str | None] = [None] * len(images)
         if self._bytes_left > 0:
             with ThreadPoolExecutor(_THREADS) as threads:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from PIL import Image
 
+from imagemill.db.dataset_tables import Score
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.gallery import image_query
 from tests.helpers.dataset import finished_job
@@ -165,3 +166,48 @@ def test_hostile_prompts_are_data(
         shown = gallery.ask(path)
         assert b"<script>no" not in shown.body
         assert "html" not in shown.headers["content-type"] or shown.status == 200
+
+
+def test_tags_are_given_taken_shown_counted_and_found(
+    gallery: ServedGallery, mill: Mill, job: int
+) -> None:
+    image = gallery.ask(f"/api/jobs/{job}/images").json["images"][0]["image_id"]
+    place = f"/api/images/{image}/tags"
+    for tag, on, tags in (
+        ("keep", True, ["keep"]),
+        ("a", True, ["a", "keep"]),
+        ("a", False, ["keep"]),
+    ):
+        assert gallery.ask(place, method="POST", body={"tag": tag, "on": on}).json == {"tags": tags}
+    assert gallery.ask(f"/api/images?ids={image}").json["images"][0]["tags"] == ["keep"]
+    assert found(gallery, job, {"name": "tags", "value": "keep"}) == ["p0"]
+    [tags] = [h for h in gallery.ask(f"/api/jobs/{job}").json["histograms"] if h["name"] == "tags"]
+    assert [(bar["value"], bar["images"]) for bar in tags["bars"]] == [("keep", 1)]
+    for body in ({}, [], {"tag": "no tag", "on": True}, {"tag": "x" * 65, "on": True}):
+        assert gallery.ask(place, method="POST", body=body).status == 400
+    wanted = {"tag": "keep", "on": True}
+    assert gallery.ask("/api/images/999999/tags", method="POST", body=wanted).status == 404
+    long = {"tag": "x" * 100_000, "on": True}
+    assert gallery.ask(place, method="POST", body=long).status == 413
+
+
+def test_scores_are_shown_spread_and_found(gallery: ServedGallery, mill: Mill, job: int) -> None:
+    images = gallery.ask(f"/api/jobs/{job}/images").json["images"][:5]
+    rows = [
+        Score(
+            image_id=image["image_id"],
+            name="sharpness",
+            scorer="s",
+            version="1",
+            generation=1,
+            value=float(n),
+            text=None,
+        )
+        for n, image in enumerate(images)
+    ]
+    mill.database.run(lambda session: session.add_all(rows))
+    again = gallery.ask(f"/api/jobs/{job}/images").json["images"]
+    assert again[1]["scores"] == {"sharpness": 1.0}
+    assert found(gallery, job, {"name": "scores.sharpness", "low": 3, "high": 9}) == ["p3", "p4"]
+    names = {each["name"] for each in gallery.ask(f"/api/jobs/{job}").json["histograms"]}
+    assert "scores.sharpness" in names

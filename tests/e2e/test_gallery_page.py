@@ -10,6 +10,8 @@ from urllib.request import urlopen
 import pytest
 
 from imagemill.db.database import Database
+from imagemill.db.queries.image_reports import ImageFilter, list_images
+from imagemill.db.queries.tags import tags_of
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from tests.helpers.dataset import finished_job
@@ -63,6 +65,42 @@ def test_search_filter_open_and_copy(browser, gallery, mill, folder_storage, tmp
     browser.wait("document.querySelector('#stage img').naturalWidth === 64")
     assert browser.evaluate("window.broken") is None
     assert browser.problems == []
+
+
+@pytest.mark.browser
+def test_keys_tag_pictures(browser, gallery, mill, folder_storage, tmp_path):
+    finished_job(mill, folder_storage, tmp_path, ROWS[:6], samples=1)
+    browser.open(gallery.url)
+    browser.wait(f"{TILES} > 0")
+    said = "document.querySelector('#notice').textContent"
+    browser.press("ArrowRight", "ArrowRight", "k")
+    browser.wait(f"{said} === 'image 2 is tagged keep'")
+    assert browser.evaluate("document.querySelector('.badge.tags').textContent") == "keep"
+    browser.press("Enter")
+    browser.wait("document.querySelector('#viewer').open")
+    browser.press("t")
+    browser.type("odd:one")
+    browser.press("Enter")
+    browser.wait(f"{said} === 'image 2 is tagged odd:one'")
+    browser.press("ArrowRight", ".")
+    browser.wait(f"{said} === 'image 3 is tagged odd:one'")
+    browser.press("x", "Escape")
+    browser.wait("document.querySelectorAll('.badge.tags').length === 2")
+    assert {image.id: tags for image, tags in _tagged(mill)} == {
+        2: ["keep", "odd:one"],
+        3: ["odd:one", "reject"],
+    }
+    # What was tagged can be looked for at once.
+    browser.click(".histogram-row", text="odd:one")
+    browser.wait(f"{FOUND} === '2 of 6 images'")
+    assert browser.problems == []
+
+
+def _tagged(mill):
+    with mill.database.reading() as session:
+        images = list_images(session, ImageFilter(), limit=100)
+        tags = tags_of(session, images[0].job_id, first=1, last=100)
+    return [(image, tags[image.id]) for image in images if image.id in tags]
 
 
 @pytest.mark.browser

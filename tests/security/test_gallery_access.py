@@ -1,6 +1,7 @@
 """Who reaches the gallery: nobody without its token, no page of another origin, no other name."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -83,6 +84,25 @@ def test_only_the_files_of_the_page_are_served(gallery: ServedGallery) -> None:
         "%2fetc%2fpasswd",
     ):
         assert gallery.ask(f"/assets/{name}").status == 404
+
+
+def test_only_the_gallery_s_own_page_may_write(gallery: ServedGallery) -> None:
+    wanted = {"tag": "keep", "on": True}
+    ask = partial(gallery.ask, "/api/images/1/tags", method="POST", body=wanted)
+    assert ask().status == 403  # no cookie
+    gallery.enter()
+    assert ask().status == 404  # there is no image, but it is asked for
+    for header in (
+        {"Origin": "http://evil.example"},
+        {"Origin": f"http://localhost:{gallery.keys.port}"},
+        {"Origin": "null"},
+        {"Origin": ""},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Content_Type": "text/plain"},
+        {"Content_Type": "application/x-www-form-urlencoded"},
+    ):
+        assert ask(**header).status == 403, header
 
 
 def test_only_reading_is_allowed(gallery: ServedGallery) -> None:

@@ -6,7 +6,7 @@
 
 class Explorer {
   // With `compared`, the names of two jobs, each image stands beside its `other`, that of the second.
-  // `panel(image)` adds to what is shown beside a picture, and `keys` are what further keys do.
+  // `panel(image, index)` adds to what is shown beside a picture; `keys` are what further keys do.
   constructor(source, summary, { compared = null, panel = () => [], keys = {} } = {}) {
     this.source = source;
     this.command = summary.command;
@@ -33,8 +33,8 @@ class Explorer {
 
   setSummary(summary) {
     this.summary = summary;
-    this.histograms = summary.histograms.filter((each) => each.bars.length > 1);
-    this.differing = new Set(this.histograms.map((each) => each.name));
+    this.histograms = summary.histograms.filter((each) => divides(each, summary.job));
+    this.differing = new Set(this.histograms.filter((each) => each.bars.length > 1).map((each) => each.name));
     this.compares = Object.keys(COMPARED).some((name) => this.differing.has(name));
     drawSummary(summary, (name, bar) => this.choose(name, bar));
     this.drawFilters();
@@ -172,6 +172,7 @@ class Explorer {
   replace(index, image) {
     this.images[index] = image;
     this.grid.redraw(index);
+    if (this.viewer.index === index) byId("panel").replaceChildren(...this.panel(image));
   }
 
   // Drawing -------------------------------------------------------------------------------
@@ -237,7 +238,7 @@ class Explorer {
       words(image.prompt || "(no prompt)", "p", { class: "prompt", tabindex: "0" }),
       image.negative_prompt ? element("p", { class: "negative" }, element("b", { text: "Without: " }), words(image.negative_prompt)) : null,
       element("div", { class: "buttons" }, ...buttons),
-      ...this.extraPanel(image),
+      ...this.extraPanel(image, this.images.indexOf(image)),
       factTable(image, image.other, this.compared),
       element("p", { class: "quiet keys", text: "← → other pictures · + − 0 zoom · Esc closes" }),
     ].filter(Boolean);
@@ -275,7 +276,8 @@ class Explorer {
       event.preventDefault();
       byId("search").focus();
       byId("search").select();
-    } else if (!typing && event.key in this.keys) {
+    } else if (!typing && Object.hasOwn(this.keys, event.key)) {
+      event.preventDefault();
       const index = this.viewer.index ?? this.grid.current;
       if (this.images[index]) this.keys[event.key](this.images[index], index);
     } else if (!typing && event.target === document.body && event.key.startsWith("Arrow") && !byId("viewer").open) {

@@ -10,6 +10,7 @@ const TITLES = {
   steps: "Steps",
   guidance_scale: "Guidance",
   size: "Size",
+  tags: "Tags",
 };
 
 function titleOf(name) {
@@ -77,6 +78,7 @@ function factsOf(image) {
     ["Sample", image.sample_index],
     ["State", image.state],
     ["Outcome", image.outcome],
+    ["Tags", (image.tags ?? []).join(", ")],
     ["Error", [image.error_code, image.error_message].filter(Boolean).join(": ")],
     ["Model", image.model],
     ["Seed", image.seed],

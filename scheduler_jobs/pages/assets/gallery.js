@@ -85,6 +85,78 @@ async function lookAgain(explorer, source, top) {
   }
 }
 
+// Tags: the only thing that this page changes.
+
+const TAG_KEYS = { k: "keep", x: "reject" };
+let lastTag = null;
+
+async function toggleTag(explorer, index, tag) {
+  const image = explorer.images[index];
+  const on = !(image.tags ?? []).includes(tag);
+  try {
+    const { tags } = await answerOf(`/api/images/${image.image_id}/tags`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ tag, on }),
+    });
+    explorer.replace(index, { ...explorer.images[index], tags });
+    countTagsLater(explorer);
+    notify(on ? `image ${image.image_id} is tagged ${tag}` : `tag ${tag} taken from image ${image.image_id}`);
+    return true;
+  } catch (error) {
+    notify(error.message);
+    return false;
+  }
+}
+
+// Once for many tags that are given one after another.
+let countTimer = 0;
+
+function countTagsLater(explorer) {
+  clearTimeout(countTimer);
+  countTimer = setTimeout(async () => {
+    explorer.setSummary(await answerOf(`/api/jobs/${explorer.source.job}`));
+  }, 1000);
+}
+
+// `k` keeps, `x` rejects, `t` goes to the field for any tag, `.` gives the last of those again.
+function tagKeys(explorer) {
+  const keys = { t: (image, index) => typeTag(explorer(), index), ".": (image, index) => lastTag && toggleTag(explorer(), index, lastTag) };
+  for (const [key, tag] of Object.entries(TAG_KEYS)) keys[key] = (image, index) => toggleTag(explorer(), index, tag);
+  return keys;
+}
+
+function typeTag(explorer, index) {
+  if (!byId("viewer").open) explorer.open(index);
+  byId("new-tag").focus();
+}
+
+function tagEditor(explorer, image, index) {
+  const others = (image.tags ?? []).filter((tag) => !Object.values(TAG_KEYS).includes(tag));
+  const chips = others.map((tag) =>
+    element(
+      "button",
+      { type: "button", class: "chip", title: "Take this tag away", onclick: () => toggleTag(explorer, index, tag) },
+      words(tag),
+      element("span", { class: "chip-x", "aria-hidden": "true", text: "×" }),
+    ),
+  );
+  const field = element("input", { id: "new-tag", class: "new-tag", type: "text", maxlength: 64, placeholder: "add a tag ( t )", "aria-label": "Add a tag", autocomplete: "off", spellcheck: "false" });
+  field.addEventListener("keydown", async (event) => {
+    if (event.key !== "Enter" || !field.value.trim()) return;
+    const tag = field.value.trim();
+    if ((image.tags ?? []).includes(tag)) return;
+    if (await toggleTag(explorer, index, tag)) {
+      lastTag = tag;
+      byId("close").focus();
+    }
+  });
+  const known = Object.entries(TAG_KEYS).map(([key, tag]) =>
+    element("button", { type: "button", class: "button", text: `${tag} ( ${key} )`, "aria-pressed": String((image.tags ?? []).includes(tag)), onclick: () => toggleTag(explorer, index, tag) }),
+  );
+  return element("div", { class: "tags-line" }, ...known, ...chips, field);
+}
+
 async function startGallery() {
   const asked = decodeURIComponent(location.pathname.split("/")[2]);
   const other = new URLSearchParams(location.search).get("with");
@@ -98,7 +170,11 @@ async function startGallery() {
   const source = new ServerSource(summary.job.job_id, other);
   const top = jobLists(jobs, summary.job.job_id, other);
   drawTop(summary, ...top);
-  const explorer = new Explorer(source, summary, { compared: other ? [`job ${summary.job.job_id}`, `job ${other}`] : null });
+  const explorer = new Explorer(source, summary, {
+    compared: other ? [`job ${summary.job.job_id}`, `job ${other}`] : null,
+    panel: (image, index) => [tagEditor(explorer, image, index)],
+    keys: tagKeys(() => explorer),
+  });
   window.explorer = explorer;
   await explorer.refresh();
   explorer.openAddressed();

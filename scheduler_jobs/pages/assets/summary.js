@@ -29,11 +29,14 @@ function endOf({ start, seconds, images }) {
 
 // `choose(name, bar)` filters the pictures below by one bar of a histogram.
 function drawSummary(summary, choose) {
-  const compared = summary.histograms.filter((each) => each.bars.length + (each.others ? 1 : 0) > 1);
-  const same = summary.histograms.filter((each) => !compared.includes(each) && each.name !== "error_code");
+  // The panel of failures has the error codes.
+  const shown = summary.histograms.filter((each) => each.name !== "error_code");
+  const compared = shown.filter((each) => divides(each, summary.job));
+  const same = shown.filter((each) => !compared.includes(each));
+  const before = document.querySelector(".figures");
   const figures = element(
     "details",
-    { class: "figures", open: innerWidth > 700 },
+    { class: "figures", open: before ? before.open : innerWidth > 700 },
     element("summary", { text: "Figures" }),
     element(
       "div",
@@ -45,6 +48,11 @@ function drawSummary(summary, choose) {
     same.length ? sameForAll(same) : null,
   );
   byId("summary").replaceChildren(countTiles(summary), figures);
+}
+
+// Whether a histogram divides the images of a job: by several values, or into those that have one.
+function divides({ bars, others }, job) {
+  return bars.length > 1 || others > 0 || bars[0].images < job.requested;
 }
 
 function countTiles({ job, throughput, histograms }) {
