@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-from cachetools import TTLCache
 from sqlalchemy import exc
 from sqlalchemy.orm import Session
 from starlette.applications import Starlette
@@ -25,8 +24,8 @@ from imagemill.scheduler_jobs.curation.tagging import check_tag, tag_images, unt
 from imagemill.scheduler_jobs.gallery.access import Access, Keys
 from imagemill.scheduler_jobs.gallery.image_query import ImageQuery, find_images, read_conditions
 from imagemill.scheduler_jobs.gallery.pictures import Picture, Pictures
+from imagemill.scheduler_jobs.gallery.summaries import Summaries
 from imagemill.scheduler_jobs.pages.entries import entries_of
-from imagemill.scheduler_jobs.pages.job_summary import summarise, summary_document
 from imagemill.scheduler_jobs.pages.page_files import SHARED_SCRIPTS, STYLE, asset, outline
 
 SCRIPTS = (*SHARED_SCRIPTS, "gallery.js")
@@ -34,8 +33,6 @@ MOST_JOBS = 500
 MOST_IDS = 200
 MOST_BODY = 4096
 MOST_ID = 2**63 - 1
-SUMMARY_SECONDS = 5.0
-"""How long a summary is kept: it reads all images of its job."""
 
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 """For addresses that name a file's hash."""
@@ -72,8 +69,7 @@ class _Gallery:
     def __init__(self, database: Database, storage: Storage, command: str) -> None:
         self._database = database
         self._pictures = Pictures(storage)
-        self._command = command
-        self._summaries: TTLCache[int, dict[str, Any]] = TTLCache(100, SUMMARY_SECONDS)
+        self._summaries = Summaries(command)
 
     def jobs(self, request: Request) -> Response:
         with self._database.reading() as session:
@@ -85,11 +81,10 @@ class _Gallery:
     def summary(self, request: Request) -> Response:
         with self._database.reading() as session:
             job_id = _job_id(session, request.path_params["job"])
-            made = self._summaries.get(job_id)
-            if made is None:
-                made = summary_document(summarise(session, job_id)) | {"command": self._command}
-                self._summaries[job_id] = made
-        return JSONResponse(made)
+            quick = "quick" in request.query_params
+            summaries = self._summaries
+            summary = (summaries.without_figures if quick else summaries.of)(session, job_id)
+        return JSONResponse(summary)
 
     def images(self, request: Request) -> Response:
         given = request.query_params
@@ -140,7 +135,7 @@ class _Gallery:
         (tag_images if wanted else untag_images)(self._database, [image.id], tag)
         with self._database.reading() as session:
             tags = tags_of(session, image.job_id, first=image.id, last=image.id)
-        self._summaries.pop(image.job_id, None)
+        self._summaries.forget(image.job_id)
         return JSONResponse({"tags": tags.get(image.id, [])})
 
     def picture(self, request: Request) -> Response:

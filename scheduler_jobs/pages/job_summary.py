@@ -34,36 +34,48 @@ class Throughput:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class JobSummary:
-    """A job with its figures. `throughput` is None until an image is done."""
+class JobFigures:
+    """What takes a few passes over all images of a job. `throughput` is None until one is done."""
 
-    job: JobReport
     failures: tuple[CodeReport, ...]
     throughput: Throughput | None
     histograms: tuple[Histogram, ...]
 
 
-def summarise(session: Session, job_id: int) -> JobSummary:
-    """The summary of a job; a few passes over all of its images."""
-    [job] = report_jobs(session, [session.get_one(Job, job_id)])
-    return JobSummary(
-        job=job,
+NO_FIGURES = JobFigures(failures=(), throughput=None, histograms=())
+
+
+def job_figures(session: Session, job_id: int) -> JobFigures:
+    """The figures of a job."""
+    return JobFigures(
         failures=tuple(count_dead(session, job_id)),
         throughput=_throughput(session, job_id),
         histograms=tuple(_histograms(session, job_id)),
     )
 
 
-def summary_document(summary: JobSummary) -> dict[str, Any]:
-    """A summary as JSON for the page's scripts."""
-    job = document(summary.job) | {"seed": str(summary.job.seed)}
-    job |= {"counts": document(summary.job.counts)}
+def job_report(session: Session, job_id: int) -> JobReport:
+    """A job with its counts, as it is now; this is quick however large the job is."""
+    [job] = report_jobs(session, [session.get_one(Job, job_id)])
+    return job
+
+
+def summary_document(job: JobReport, figures: dict[str, Any], *, command: str) -> dict[str, Any]:
+    """A job and its `figures_document` as JSON for the page's scripts.
+
+    `command` is the beginning of a command line on this database: `imagemill --home out`.
+    """
+    shown = document(job) | {"seed": str(job.seed), "counts": document(job.counts)}
     for name in ("created_at", "opened_at", "finished_at"):
-        job[name] = job[name].isoformat() if job[name] else None
-    over_time = summary.throughput
+        shown[name] = shown[name].isoformat() if shown[name] else None
+    return {"job": shown, "command": command, **figures}
+
+
+def figures_document(figures: JobFigures) -> dict[str, Any]:
+    """A job's figures as JSON."""
+    over_time = figures.throughput
     return {
-        "job": job,
-        "failures": [document(each) for each in summary.failures],
+        "failures": [document(each) for each in figures.failures],
         "throughput": over_time
         and {
             "start": over_time.start.isoformat(),
@@ -76,7 +88,7 @@ def summary_document(summary: JobSummary) -> dict[str, Any]:
                 "others": each.others,
                 "bars": [document(bar) for bar in each.bars],
             }
-            for each in summary.histograms
+            for each in figures.histograms
         ],
     }
 

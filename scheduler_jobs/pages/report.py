@@ -20,7 +20,12 @@ from imagemill.db.errors import StorageError
 from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.pages.entries import entries_of
-from imagemill.scheduler_jobs.pages.job_summary import JobSummary, summarise, summary_document
+from imagemill.scheduler_jobs.pages.job_summary import (
+    figures_document,
+    job_figures,
+    job_report,
+    summary_document,
+)
 from imagemill.scheduler_jobs.pages.page_files import (
     SHARED_SCRIPTS,
     STYLE,
@@ -81,10 +86,12 @@ def write_report(
     part = file.with_name(f".{file.name}.part")
     try:
         with database.reading() as session, part.open("w", encoding="utf-8") as page:
-            summary = summarise(session, job_id)
+            job = job_report(session, job_id)
+            figures = figures_document(job_figures(session, job_id))
             writer = _Writer(storage, page, file.absolute().parent, options)
-            total = min(summary.job.requested, options.max_images)
-            writer.head(summary)
+            total = min(job.requested, options.max_images)
+            title = f"{job.name}: job {job.id}"
+            writer.head(title, summary_document(job, figures, command=options.command))
             for images in _blocks(session, job_id, options.max_images):
                 writer.block(images, entries_of(session, images))
                 progress(writer.images, total)
@@ -95,7 +102,7 @@ def write_report(
     return ReportResult(
         images=writer.images,
         thumbnails=writer.thumbnails,
-        requested=summary.job.requested,
+        requested=job.requested,
         size_bytes=file.stat().st_size,
     )
 
@@ -125,18 +132,16 @@ class _Writer:
         self.images = 0
         self.thumbnails = 0
 
-    def head(self, summary: JobSummary) -> None:
+    def head(self, title: str, summary: dict[str, Any]) -> None:
         style, script = asset(STYLE), _script()
         policy = (
             f"default-src 'none'; script-src {source_hash(script)}; "
             f"style-src {source_hash(style)}; img-src data: file:; base-uri 'none'; "
             "form-action 'none'"
         )
-        title = f"{summary.job.name}: job {summary.job.id}"
         self._page.write(outline("report.html", policy=policy, title=title))
         self._page.write(f"<style>{style}</style>\n</head>\n<body>\n{asset('body.html')}")
-        about = summary_document(summary) | {"command": self._options.command}
-        self._page.write(data_element("summary", about))
+        self._page.write(data_element("summary", summary))
 
     def block(self, images: Sequence[ImageReport], entries: Sequence[dict[str, Any]]) -> None:
         filed = [e | self._file(image) for image, e in zip(images, entries, strict=True)]

@@ -38,6 +38,11 @@ class Explorer {
     this.compares = Object.keys(COMPARED).some((name) => this.differing.has(name));
     drawSummary(summary, (name, bar) => this.choose(name, bar));
     this.drawFilters();
+    this.grid?.setCaption(this.captionHeight);
+  }
+
+  get captionHeight() {
+    return this.compares ? 82 : 64; // pixels
   }
 
   listen() {
@@ -56,7 +61,7 @@ class Explorer {
     });
     if (innerWidth < 600) byId("size").value = 160;
     this.grid.tile = Number(byId("size").value);
-    this.grid.captionHeight = this.compares ? 82 : 64;
+    this.grid.captionHeight = this.captionHeight;
   }
 
   // Filtering -----------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 // The live gallery: images come from the server page by page, and what changes is looked up again.
 
 const LOOK_AGAIN_SECONDS = 3;
+const FIGURES_SECONDS = 0.7; // then the pictures of a large job are shown before its figures
 const MOST_IDS = 100; // in one address
+
+const wait = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 
 class ServerSource {
   constructor(job, other) {
@@ -166,7 +169,9 @@ async function startGallery() {
     byId("toolbar").hidden = true;
     return;
   }
-  const summary = await answerOf(`/api/jobs/${encodeURIComponent(asked)}`);
+  const address = `/api/jobs/${encodeURIComponent(asked)}`;
+  const whole = answerOf(address);
+  const summary = await Promise.race([whole, wait(FIGURES_SECONDS).then(() => answerOf(`${address}?quick=1`))]);
   const source = new ServerSource(summary.job.job_id, other);
   const top = jobLists(jobs, summary.job.job_id, other);
   drawTop(summary, ...top);
@@ -178,6 +183,7 @@ async function startGallery() {
   window.explorer = explorer;
   await explorer.refresh();
   explorer.openAddressed();
+  explorer.setSummary(await whole);
   setInterval(() => lookAgain(explorer, source, top).catch((error) => notify(error.message)), LOOK_AGAIN_SECONDS * 1000);
 }
 

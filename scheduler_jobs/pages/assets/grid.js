@@ -43,6 +43,14 @@ class Grid {
     if (first > 0) this.scrollTo(first);
   }
 
+  // Tiles with another number of lines: all are drawn again.
+  setCaption(pixels) {
+    if (pixels === this.captionHeight) return;
+    this.captionHeight = pixels;
+    this.clear();
+    this.relayout();
+  }
+
   // Draw one tile again; what has the focus keeps it.
   redraw(index) {
     this.button(index)?.replaceChildren(...this.draw(this.items[index], index));
