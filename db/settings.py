@@ -42,7 +42,9 @@ class Settings(BaseSettings):
         description="Celery broker: Redis, Valkey or Sentinel",
     )
     broker_ca: Path | None = Field(
-        None, description="PEM file of the authorities that rediss:// trusts, if not the system's"
+        None,
+        description="PEM file of the authorities that rediss:// and sentinels:// trust, "
+        "if not the system's",
     )
     broker_master: str | None = Field(
         None, min_length=1, description="name of the master that sentinel:// brokers watch"

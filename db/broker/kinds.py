@@ -5,10 +5,10 @@ from kombu.transport import TRANSPORT_ALIASES, get_transport_cls
 from imagemill.db.errors import SettingsError, first_line
 from imagemill.db.urls import split_urls
 
-SUPPORTED = "redis://, rediss://, redis+socket:// and sentinel://"
-"""Redis or Valkey on a port, the same with TLS, on a socket file, and behind Sentinel."""
+SUPPORTED = "redis://, rediss://, redis+socket://, sentinel:// and sentinels://"
+"""Redis or Valkey on a port, the same with TLS, on a socket file, behind Sentinel, with TLS too."""
 
-_TESTED = frozenset({"redis", "rediss", "redis+socket", "sentinel"})
+_TESTED = frozenset({"redis", "rediss", "redis+socket", "sentinel", "sentinels"})
 
 
 def check_kinds(urls: str) -> None:

@@ -12,19 +12,22 @@ from imagemill.db.errors import SettingsError
 from imagemill.db.settings import Settings
 from imagemill.db.urls import split_urls
 
-SCHEME = "sentinel"
+_SCHEMES = frozenset({"sentinel", "sentinels"})
 
 _URL = "IMAGEMILL_BROKER_URL"
 
 
-def sentinel_options(settings: Settings, timeouts: Mapping[str, Any]) -> dict[str, Any]:
+def sentinel_options(
+    settings: Settings, timeouts: Mapping[str, Any], tls: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """The transport options that kombu needs for Sentinel; nothing for another broker.
 
-    The connections to the Sentinels get the socket options of `timeouts` too. Raises
+    The connections to the Sentinels get the socket options of `timeouts` and those of `tls`, which
+    the connections to the servers have anyway. Raises
     `SettingsError` if the master has no name, or if the URLs do not describe one broker.
     """
     urls = [urlsplit(url) for url in split_urls(settings.broker_url.get_secret_value())]
-    if all(url.scheme != SCHEME for url in urls):
+    if not any(url.scheme in _SCHEMES for url in urls):
         return {}
     if settings.broker_master is None:
         raise SettingsError(
@@ -34,10 +37,25 @@ def sentinel_options(settings: Settings, timeouts: Mapping[str, Any]) -> dict[st
     # kombu takes the password and the database of the URL that it tries first.
     if len({(url.scheme, url.username, url.password, url.path) for url in urls}) > 1:
         raise SettingsError(
-            f"{_URL}: every Sentinel's URL starts with sentinel:// and has the same user, "
-            "password and database number"
+            f"{_URL}: every Sentinel's URL has the same scheme, user, password and database number"
         )
     own = settings.broker_sentinel_password
     login = {} if own is None else {"password": own.get_secret_value()}
+    secured = {} if tls is None else {"ssl": True, **tls}
     sockets = {name: value for name, value in timeouts.items() if name.startswith("socket_")}
-    return {"master_name": settings.broker_master, "sentinel_kwargs": {**sockets, **login}}
+    asked = {**sockets, **login, **secured}
+    return {"master_name": settings.broker_master, "sentinel_kwargs": asked}
+
+
+def said(error: Exception) -> str:
+    """What a client says of an error, in one line.
+
+    redis-py prints the whole client for each Sentinel that failed, and leaves the reason out.
+    """
+    text, client, _ = str(error).partition(" : <redis.")
+    if not client:
+        return str(error)
+    return (
+        f"{text}: no Sentinel answers, or its certificate is not trusted (IMAGEMILL_BROKER_CA), "
+        "or none knows that name"
+    )

@@ -1,5 +1,8 @@
 """TLS to the broker: `rediss://` checks the server's certificate and its name.
 
+`sentinels://` is the same for Sentinels and for the servers behind them: it is our own name for
+kombu's `sentinel://` with TLS, which kombu knows only from options.
+
 kombu's default is the opposite: without `ssl_cert_reqs` in the URL it accepts any certificate. Then
 anybody on the network between a worker and its broker could pretend to be the broker. So the
 options are written into the URL here, before Celery sees it. They are also given to Celery as a
@@ -14,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from imagemill.db.errors import SettingsError
 from imagemill.db.urls import split_urls
 
-_SCHEME = "rediss"
+_SCHEMES = frozenset({"rediss", "sentinels"})
 _VERIFY = {
     "required": ssl.CERT_REQUIRED,
     "optional": ssl.CERT_OPTIONAL,
@@ -26,7 +29,7 @@ def with_tls(urls: str, authority: Path | None) -> str:
     """The broker's URL (or several with `;` between them) with every TLS option added.
 
     `authority` is a PEM file of the authorities to trust; None means those of the system. Options
-    that a URL already has are kept. URLs other than `rediss://` are returned as they are. Raises
+    that a URL already has are kept. URLs without TLS are returned as they are. Raises
     `SettingsError` if an option has no meaning or a file is missing.
     """
     return ";".join(_secured(url, authority) for url in split_urls(urls))
@@ -35,10 +38,10 @@ def with_tls(urls: str, authority: Path | None) -> str:
 def tls_options(urls: str) -> dict[str, Any] | None:
     """The options of the first URL of a `with_tls` result, in the form of `broker_use_ssl`.
 
-    None if it is not `rediss://`: with this setting, Celery would use TLS with any server.
+    None if it has no TLS: with this setting, Celery would use TLS with any server.
     """
     first = urlsplit(split_urls(urls)[0])
-    if first.scheme != _SCHEME:
+    if first.scheme not in _SCHEMES:
         return None
     options: dict[str, Any] = {n: v for n, v in parse_qsl(first.query) if n.startswith("ssl_")}
     options["ssl_cert_reqs"] = _VERIFY[options["ssl_cert_reqs"]]
@@ -46,9 +49,21 @@ def tls_options(urls: str) -> dict[str, Any] | None:
     return options
 
 
+def celery_urls(urls: str) -> str:
+    """The URLs as Celery knows them: those of Sentinels without what only we read."""
+    return ";".join(map(_known, split_urls(urls)))
+
+
+def _known(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "sentinels":
+        return url
+    return urlunsplit(parts._replace(scheme="sentinel", query=""))
+
+
 def _secured(url: str, authority: Path | None) -> str:
     parts = urlsplit(url)
-    if parts.scheme != _SCHEME:
+    if parts.scheme not in _SCHEMES:
         return url
     options = dict(parse_qsl(parts.query))
     asked = options.get("ssl_cert_reqs", "required").lower().removeprefix("cert_")

@@ -15,8 +15,8 @@ from celery import Celery
 from redis.exceptions import RedisError
 
 from imagemill.db.broker.kinds import check_kinds, notice
-from imagemill.db.broker.sentinel import sentinel_options
-from imagemill.db.broker.tls import tls_options, with_tls
+from imagemill.db.broker.sentinel import said, sentinel_options
+from imagemill.db.broker.tls import celery_urls, tls_options, with_tls
 from imagemill.db.broker.working_folder import Loader
 from imagemill.db.errors import BrokerError
 from imagemill.db.settings import Settings
@@ -85,14 +85,15 @@ def make_app(settings: Settings) -> Celery:
     """
     check_kinds(settings.broker_url.get_secret_value())
     url = with_tls(settings.broker_url.get_secret_value(), settings.broker_ca)
-    app = Celery("imagemill", broker=url, loader=Loader)
+    app = Celery("imagemill", broker=celery_urls(url), loader=Loader)
     # Using `loader` makes the loader now, before Celery could import from the working folder.
     assert isinstance(app.loader, Loader)
     app.conf.update(_CONFIGURATION)
-    app.conf.broker_use_ssl = tls_options(url)
+    tls = tls_options(url)
+    app.conf.broker_use_ssl = tls
     app.conf.broker_transport_options = {
         **_SOCKET_OPTIONS,
-        **sentinel_options(settings, _SOCKET_OPTIONS),
+        **sentinel_options(settings, _SOCKET_OPTIONS, tls),
     }
     app.conf.task_default_queue = queue_name(settings.route)
     app.conf.task_time_limit = int(
@@ -125,6 +126,9 @@ class Tokens:
         }
         self._broker = without_password(settings.broker_url.get_secret_value())
 
+    def _lost(self, error: Exception) -> BrokerError:
+        return BrokerError(f"{self._broker}: {said(error)}")
+
     def publish(self, route: str, count: int = 1, *, task: str = SHIFT_TASK) -> None:
         """Put `count` tokens into a route's queue. There is one quick attempt and no waiting."""
         queue = queue_name(route, task)
@@ -132,7 +136,7 @@ class Tokens:
             for _ in range(count):
                 self._app.send_task(task, kwargs={"route": route}, queue=queue, retry=False)
         except (kombu.exceptions.OperationalError, RedisError, OSError) as error:
-            raise BrokerError(f"{self._broker}: {error}") from error
+            raise self._lost(error) from error
 
     def waiting(self, route: str, *, task: str = SHIFT_TASK) -> int:
         """The number of a route's tokens that no worker has taken yet."""
@@ -141,7 +145,7 @@ class Tokens:
             with self._app.connection_for_write() as connection:
                 queue = connection.default_channel.queue_declare(name, passive=False)
         except (kombu.exceptions.OperationalError, RedisError, OSError) as error:
-            raise BrokerError(f"{self._broker}: {error}") from error
+            raise self._lost(error) from error
         return int(queue.message_count)
 
     def close(self) -> None:

@@ -89,7 +89,8 @@ def _jobs(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
         for job_id, name, state in session.execute(named):
             if name not in seen:
                 seen.add(name)
-                yield CompletionItem(name, help=f"job {job_id}, {state}")
+                # click's script for fish ends a text at its first comma.
+                yield CompletionItem(name, help=f"job {job_id} ({state})")
 
 
 def _models(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
 from tests.helpers.mill import spec
 from tests.helpers.servers.sentinel import MASTER, Watched
+from tests.helpers.servers.tls_proxy import Authority, TlsProxy
 from tests.integration.workers import Plant, eventually, planted
 
 SLOW = [replace(spec(f"slow {n}"), steps=20) for n in range(12)]
@@ -56,6 +58,43 @@ def test_work_goes_on_through_a_failover(plant: Plant, watched: Watched) -> None
     assert "Traceback" not in plant.logs
     for secret in (watched.password, watched.sentinel_password):
         assert secret not in plant.logs
+
+
+@pytest.mark.parametrize("trusted", ["both", "no server", "nobody"])
+def test_certificates_of_sentinels_and_servers_are_checked(tmp_path: Path, trusted: str) -> None:
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "foreign").mkdir()
+    ours, foreign = Authority(tmp_path / "ours"), Authority(tmp_path / "foreign")
+    certificate = (ours if trusted == "both" else foreign).certificate("127.0.0.1")
+    with ExitStack() as opened:
+        servers: list[TlsProxy] = []
+
+        def front(port: int) -> int:
+            servers.append(opened.enter_context(TlsProxy(port, *certificate, plain_too=True)))
+            return servers[-1].port
+
+        watched = opened.enter_context(Watched(front=front))
+        door = TlsProxy(watched.sentinel_port, *ours.certificate("127.0.0.1"))
+        opened.enter_context(door)
+        tokens = Tokens(
+            Settings.load(
+                broker_url=f"sentinels://:{watched.password}@127.0.0.1:{door.port}/0",
+                broker_master=MASTER,
+                broker_sentinel_password=watched.sentinel_password,
+                broker_ca=None if trusted == "nobody" else ours.file,
+            )
+        )
+        opened.callback(tokens.close)
+        if trusted == "both":
+            tokens.publish("default", 2)
+            assert tokens.waiting("default") == 2
+            assert servers[0].accepted
+        else:
+            with pytest.raises(BrokerError, match=r"(?i)certificate") as caught:
+                tokens.publish("default")
+            assert len(str(caught.value)) < 300
+            assert servers[0].accepted == 0
+        assert bool(door.accepted) == (trusted != "nobody")
 
 
 def test_a_wrong_name_or_password_is_one_line(watched: Watched) -> None:

@@ -23,10 +23,12 @@ PATIENCE_SECONDS = 90
 class Watched:
     """Two Valkey servers and the Sentinel that watches them; use it as a context manager.
 
-    The servers and the Sentinel have passwords of their own.
+    The servers and the Sentinel have passwords of their own. The Sentinel names the first server
+    by the port that `front` gives for its own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, front: Callable[[int], int] = int) -> None:
+        self._front = front
         self._scratch = ScratchFolder("sentinel")
         self.password = secrets.token_urlsafe(24)
         self.sentinel_password = secrets.token_urlsafe(24)
@@ -51,7 +53,7 @@ class Watched:
             self.sentinel_port,
             [
                 f"requirepass {self.sentinel_password}",
-                f"sentinel monitor {MASTER} 127.0.0.1 {first} 1",
+                f"sentinel monitor {MASTER} 127.0.0.1 {self._front(first)} 1",
                 f"sentinel auth-pass {MASTER} {self.password}",
                 f"sentinel down-after-milliseconds {MASTER} 1000",
                 f"sentinel failover-timeout {MASTER} 5000",

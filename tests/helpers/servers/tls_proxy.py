@@ -10,6 +10,9 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+_HANDSHAKE = b"\x16"
+"""The first byte of TLS."""
+
 
 class Authority:
     """A certificate authority in a folder; `file` is what a client trusts."""
@@ -45,9 +48,16 @@ _NEW_KEY = ("-newkey", "rsa:2048", "-nodes", "-days", "1", "-keyout")
 
 
 class TlsProxy:
-    """Takes TLS connections on a loopback port and passes them on; a context manager."""
+    """Takes TLS connections on a loopback port and passes them on; a context manager.
 
-    def __init__(self, upstream_port: int, certificate: Path, key: Path) -> None:
+    With `plain_too` it also passes on what is no TLS: a Sentinel speaks so to the servers that it
+    watches, and tells clients the same port.
+    """
+
+    def __init__(
+        self, upstream_port: int, certificate: Path, key: Path, *, plain_too: bool = False
+    ) -> None:
+        self._plain_too = plain_too
         self._upstream_port = upstream_port
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate, key)
@@ -76,6 +86,10 @@ class TlsProxy:
     def _talk(self, raw: socket.socket) -> None:
         with suppress(OSError):  # a client that does not believe us, or one that left
             raw.settimeout(10)
+            if self._plain_too and raw.recv(1, socket.MSG_PEEK) != _HANDSHAKE:
+                raw.settimeout(None)
+                self._pass_on(raw)
+                return
             client = self._context.wrap_socket(raw, server_side=True)
             # A TLS 1.3 client that refuses says so after the server's part of the handshake.
             first = client.recv(65536)
@@ -83,10 +97,13 @@ class TlsProxy:
             if not first:
                 return
             self.accepted += 1
-            upstream = socket.create_connection(("127.0.0.1", self._upstream_port))
-            upstream.sendall(first)
-            threading.Thread(target=_pump, args=(upstream, client), daemon=True).start()
-            _pump(client, upstream)
+            self._pass_on(client, first)
+
+    def _pass_on(self, client: socket.socket, first: bytes = b"") -> None:
+        upstream = socket.create_connection(("127.0.0.1", self._upstream_port))
+        upstream.sendall(first)
+        threading.Thread(target=_pump, args=(upstream, client), daemon=True).start()
+        _pump(client, upstream)
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

@@ -1,5 +1,8 @@
 """Which brokers are supported, and what is said of others."""
 
+import ssl
+from pathlib import Path
+
 import pytest
 
 from imagemill.db.broker.wake_ups import make_app, warn_of_broker
@@ -18,11 +21,11 @@ SENTINELS = "sentinel://:secret-one@a:1/2;sentinel://:secret-one@b:2/2"
         ({"broker_url": SENTINELS}, "IMAGEMILL_BROKER_MASTER is not set"),
         (
             {"broker_url": "sentinel://:secret-one@a:1/2;redis://h:1/0", "broker_master": "mill"},
-            "the same user, password and database",
+            "the same scheme, user, password and database",
         ),
         (
             {"broker_url": SENTINELS.replace("b:2/2", "b:2/3"), "broker_master": "mill"},
-            "the same user, password and database",
+            "the same scheme, user, password and database",
         ),
     ],
 )
@@ -71,3 +74,19 @@ def test_sentinels_are_asked_with_their_own_password() -> None:
 def test_options_of_sentinel_go_to_no_other_broker() -> None:
     options = make_app(Settings.load(broker_url="redis://h:1/0", broker_master="mill")).conf
     assert "master_name" not in options.broker_transport_options
+
+
+def test_tls_goes_to_the_sentinels_too(tmp_path: Path) -> None:
+    authority = tmp_path / "ca.pem"
+    authority.touch()
+    urls = SENTINELS.replace("sentinel://", "sentinels://")
+    app = make_app(Settings.load(broker_url=urls, broker_master="mill", broker_ca=authority))
+    assert app.conf.broker_url == SENTINELS, "the name that Celery knows"
+    checked = {
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        "ssl_check_hostname": True,
+        "ssl_ca_certs": str(authority),
+    }
+    assert app.conf.broker_use_ssl == checked
+    asked = app.conf.broker_transport_options["sentinel_kwargs"]
+    assert asked.items() >= {"ssl": True, **checked}.items()

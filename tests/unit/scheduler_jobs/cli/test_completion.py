@@ -1,6 +1,7 @@
 """What a shell is offered, and that it never hears of an error."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,9 @@ import pytest
 
 from imagemill.scheduler_jobs.cli import completion
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS
+from tests.helpers.places import ROOT
+
+CLI_PAGE = ROOT / "docs" / "cli.md"
 
 PATIENCE = 30.0
 """Seconds for a whole process on a busy machine; the time limit within it is `MOST_SECONDS`."""
@@ -84,24 +88,59 @@ def test_a_server_that_does_not_answer_is_not_waited_for():
     assert completion.MOST_SECONDS <= 1
 
 
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_the_documented_line_works_in_bash(home, mill, tmp_path):
+DOCUMENTED = {
+    "bash": (
+        'eval "$(_IMAGEMILL_COMPLETE=bash_source imagemill)"\n'
+        "COMP_WORDS=(imagemill --home {home} status lan); COMP_CWORD=4\n"
+        '_imagemill_completion imagemill; echo "${{COMPREPLY[@]}}"\n'
+    ),
+    # zsh asks a completion function for values only within its line editor; these two take its
+    # place, and print what the function hands over.
+    "zsh": (
+        "compdef() {{ : }}; compadd() {{ local n=$@[-1]; print -r -- ${{(P)n}} }}\n"
+        "_describe() {{ local n=$@[-2]; print -r -- ${{(P)n}} }}\n"
+        'eval "$(_IMAGEMILL_COMPLETE=zsh_source imagemill)"\n'
+        "words=(imagemill --home {home} status lan); CURRENT=5\n"
+        "_imagemill_completion\n"
+    ),
+    "fish": (
+        "_IMAGEMILL_COMPLETE=fish_source imagemill | source\n"
+        'complete --do-complete "imagemill --home {home} status lan"\n'
+    ),
+}
+"""The line of `docs/cli.md` for each shell, and the asking for one completion."""
+
+STARTED = {"bash": ["bash", "-c"], "zsh": ["zsh", "-f", "-c"], "fish": ["fish", "-N", "-c"]}
+
+
+@pytest.mark.parametrize("shell", DOCUMENTED)
+def test_the_documented_line_works(home, mill, tmp_path, shell):
+    if shutil.which(shell) is None:
+        pytest.skip(f"there is no {shell} here")
     mill.load("landscapes", ["a"])
     command = tmp_path / "bin" / "imagemill"
     command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m imagemill "$@"\n')
     command.chmod(0o755)
-    script = (
-        'eval "$(_IMAGEMILL_COMPLETE=bash_source imagemill)"\n'
-        f"COMP_WORDS=(imagemill --home {home} status lan); COMP_CWORD=4\n"
-        '_imagemill_completion imagemill; echo "${COMPREPLY[@]}"\n'
-    )
     done = subprocess.run(
-        ["bash", "-c", script],
+        [*STARTED[shell], DOCUMENTED[shell].format(home=home)],
         env=os.environ | {"PATH": f"{command.parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
-    assert (done.stdout.strip(), done.stderr) == ("landscapes", "")
+    # zsh and fish show what a value is beside it.
+    value, *described = re.split(r"[\t:]", done.stdout.strip())
+    assert (value, described, done.stderr) == (
+        "landscapes",
+        ["job 1 (open)"][shell == "bash" :],
+        "",
+    )
+
+
+@pytest.mark.parametrize("shell", DOCUMENTED)
+def test_there_is_a_script_for_every_documented_shell(shell):
+    found = offered(_IMAGEMILL_COMPLETE=f"{shell}_source")[1].stdout
+    assert f"_IMAGEMILL_COMPLETE={shell}_complete" in found
+    assert f"_IMAGEMILL_COMPLETE={shell}_source imagemill" in CLI_PAGE.read_text("utf-8")
