@@ -114,6 +114,11 @@ def document_of(image: ExportImage, picture: Picture | None) -> dict[str, Any]:
     return {name: _json_value(value) for name, value in values_of(image, picture).items()}
 
 
+def json_of(values: Mapping[str, Any] | Sequence[Any], *, sort_keys: bool = False) -> bytes:
+    """Values as one line of ASCII JSON: times are texts."""
+    return json.dumps(values, sort_keys=sort_keys, default=_json_value).encode()
+
+
 def parquet_schema(extras: ExtraKinds, *, before: Sequence[pa.Field] = ()) -> pa.Schema:
     """The schema of an export: a layout's columns, ours, and the manifest's own."""
     return pa.schema(

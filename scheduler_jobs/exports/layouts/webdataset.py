@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imagemill.scheduler_jobs.exports.columns import (
-    document_of,
+    json_of,
     parquet_schema,
     parquet_table,
     values_of,
@@ -63,10 +63,11 @@ def _write_shard(export: Export, shard: str, images: list[ExportImage]) -> None:
     with export.target.create(f"{shard}.tar") as file:
         for place, (image, picture) in enumerate(export.pictures(images)):
             key = f"{number}{place:0{digits}}"
+            row = _row(key, image, picture)
             if picture is not None:
-                file.write(_members(key, image, picture))
+                file.write(_members(key, row, picture))
                 export.advance()
-            rows.append(_row(key, image, picture))
+            rows.append(row)
         # An archive ends with two empty blocks and is filled up to a whole record.
         end = 2 * tarfile.BLOCKSIZE
         file.write(bytes(end + -(file.tell() + end) % tarfile.RECORDSIZE))
@@ -76,17 +77,16 @@ def _write_shard(export: Export, shard: str, images: list[ExportImage]) -> None:
     export.target.write(f"{shard}_stats.json", _stats(images))
 
 
-def _members(key: str, image: ExportImage, picture: Picture) -> bytes:
+def _members(key: str, row: dict[str, Any], picture: Picture) -> bytes:
     """The members of one image; all share the key, which is how readers put them together.
 
     They are put together here and written in one go: `TarFile.addfile` writes five times for a
     member, which took a third of the time of small pictures.
     """
-    document = {"key": key, "status": "success", **document_of(image, picture)}
     members = {
         picture.suffix: picture.body,
-        "txt": image["prompt"].encode("utf-8", "surrogatepass"),
-        "json": json.dumps(document, ensure_ascii=True).encode(),
+        "txt": row["prompt"].encode("utf-8", "surrogatepass"),
+        "json": json_of(row),
     }
     pieces = []
     for suffix, body in members.items():

@@ -15,7 +15,6 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy.fft import dctn, idctn
 
 from imagemill.db.errors import UsageError
 
@@ -119,6 +118,8 @@ def _resized(values: Floats, size: tuple[int, int]) -> Floats:
 
 
 def _sums(luminance: Floats) -> Floats:
+    from scipy.fft import dctn  # noqa: PLC0415  # slow to load, and few exports are marked
+
     places, signs = _carriers()
     coefficients = dctn(luminance, norm="ortho").ravel()
     return np.asarray((coefficients[places] * signs).sum(axis=1))
@@ -133,6 +134,8 @@ def _lacking(luminance: Floats, bits: npt.NDArray[np.uint8]) -> Floats:
 
 def _picture_of(lacking: Floats) -> Floats:
     """The luminance that moves the sums by so much."""
+    from scipy.fft import idctn  # noqa: PLC0415  # slow to load, and few exports are marked
+
     places, signs = _carriers()
     coefficients = np.zeros(_SIDE * _SIDE)
     coefficients[places] = signs * lacking[:, None]
