@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from types import MappingProxyType
+from typing import Any
 
 from imagemill.db.errors import UsageError
 
@@ -23,13 +24,16 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 class ScorerEntry:
     """A scorer: its name, its version, and `module:attribute` of what makes it.
 
-    A new version judges every image again. `title` says in a few words what it measures.
+    A new version judges every image again. `title` says in a few words what it measures. One of
+    the registry file has its table in `options`, and in `problem` why it can't be used here.
     """
 
     name: str
     version: str
     target: str
     title: str
+    options: Any = None
+    problem: str | None = None
 
 
 _PLAIN = "imagemill.worker.scores.plain"
@@ -92,10 +96,15 @@ def known_scorers() -> dict[str, ScorerEntry]:
     return found
 
 
-def find_scorers(names: Sequence[str]) -> list[ScorerEntry]:
-    """The scorers of these names, each once; a `UsageError` names those that there are."""
-    known = known_scorers()
+def find_scorers(names: Sequence[str], known: Mapping[str, ScorerEntry]) -> list[ScorerEntry]:
+    """The scorers of these names, each once.
+
+    A `UsageError` names those that there are, or says why one can't be used here.
+    """
     for name in names:
         if name not in known:
             raise UsageError(f"no scorer is called {name!r}; there are {', '.join(sorted(known))}")
+        problem = known[name].problem
+        if problem is not None:
+            raise UsageError(problem)
     return [known[name] for name in dict.fromkeys(names)]

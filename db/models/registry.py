@@ -30,6 +30,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from imagemill.db.errors import ModelError
+from imagemill.db.models.scorer_tables import ScorerTable
 from imagemill.db.models.weights import (
     file_digest,
     hub_cache,
@@ -132,10 +133,11 @@ class AdapterEntry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Registry:
-    """Every model and adapter that a manifest may name."""
+    """Every model and adapter that a manifest may name, and the scorers with a model."""
 
     models: Mapping[str, ModelEntry]
     adapters: Mapping[str, AdapterEntry]
+    scorers: Mapping[str, ScorerTable] = field(default_factory=lambda: MappingProxyType({}))
 
     def find(self, name: str) -> ModelEntry:
         """The model of that name. Raises `ModelError`, which lists the registered ones."""
@@ -175,7 +177,11 @@ def load_registry(settings: Settings) -> Registry:
             adapters[path.stem] = AdapterEntry(name=path.stem, file=path)
     for name, file in document.adapters.items():
         adapters[name] = AdapterEntry(name=name, file=folder / file)
-    return Registry(models=MappingProxyType(models), adapters=MappingProxyType(adapters))
+    return Registry(
+        models=MappingProxyType(models),
+        adapters=MappingProxyType(adapters),
+        scorers=MappingProxyType(document.scorers),
+    )
 
 
 class _Table(BaseModel):
@@ -206,6 +212,7 @@ class _ModelTable(_Table):
 class _RegistryFile(_Table):
     models: dict[str, _ModelTable] = {}
     adapters: dict[str, Path] = {}
+    scorers: dict[str, ScorerTable] = {}
 
 
 def _read(file: Path) -> _RegistryFile:

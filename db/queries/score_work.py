@@ -31,6 +31,7 @@ class WorkPiece:
 
     id: int
     job_id: int
+    route: str
     scorer: str
     version: str
     image_ids: Sequence[int]
@@ -137,6 +138,7 @@ def claim_piece(
             return WorkPiece(
                 id=row.id,
                 job_id=row.job_id,
+                route=route,
                 scorer=row.scorer,
                 version=row.version,
                 image_ids=row.image_ids,
@@ -180,9 +182,17 @@ def to_judge(
 
 
 def complete_piece(
-    session: Session, *, shift_id: int, piece: WorkPiece, judgements: Sequence[Judgement]
+    session: Session,
+    *,
+    shift_id: int,
+    piece: WorkPiece,
+    judgements: Sequence[Judgement],
+    rest: Sequence[int] = (),
 ) -> bool:
-    """Record a piece's result and delete the piece; False, and nothing, if it is no longer ours."""
+    """Record a piece's result and delete the piece; False, and nothing, if it is no longer ours.
+
+    `rest` are images of it that are still to be judged: they become a piece of their own.
+    """
     if not hold(session, shift_id):
         return False
     mine = session.scalar(
@@ -192,6 +202,8 @@ def complete_piece(
     )
     if mine is None:
         return False
+    if rest:
+        _insert(session, piece.job_id, piece.route, piece.scorer, piece.version, [list(rest)])
     _record(session, judgements, piece.scorer, piece.version)
     return True
 

@@ -14,10 +14,10 @@ from imagemill.db.broker.wake_ups import SCORE_TASK, SHIFT_TASK, Tokens
 from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, ImagemillError, SettingsError
 from imagemill.db.logs import configure_logging
+from imagemill.db.models.scorers import all_scorers
 from imagemill.db.present_store import record_store
 from imagemill.db.queries import jobs, score_work
 from imagemill.db.schema import check_schema
-from imagemill.db.scorers import known_scorers
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
@@ -59,7 +59,7 @@ class Child:
         record_store(self._database, self._storage)
         self._shelf = open_shelf(self._storage)
         self._refusals = Refusals()
-        self._scorers = ScorerShelf(known_scorers())
+        self._scorers = ScorerShelf(all_scorers(settings), settings)
         self._tokens = Tokens(settings)
         self._memory = MemoryLimit(settings.max_worker_memory)
         self.drain = DrainSignal(seconds=settings.drain_seconds)

@@ -13,9 +13,9 @@ from contextlib import closing
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError
 from imagemill.db.logs import configure_logging
+from imagemill.db.models.scorers import all_scorers
 from imagemill.db.queries import score_work, shifts
 from imagemill.db.schema import check_schema
-from imagemill.db.scorers import known_scorers
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
 from imagemill.worker.process.drain import DrainSignal
@@ -41,7 +41,7 @@ def main() -> int:
 def _work(settings: Settings, database: Database) -> int:
     drain = DrainSignal(seconds=settings.drain_seconds)
     drain.install()
-    shelf = ScorerShelf(known_scorers())
+    shelf = ScorerShelf(all_scorers(settings), settings)
     host, pid = socket.gethostname(), os.getpid()
     worker_id = database.run(
         lambda session: shifts.register_worker(

@@ -8,6 +8,7 @@ from typing import Any, cast
 from imagemill.db.errors import ServiceError, UsageError, first_line
 from imagemill.db.queries.dataset import COLUMN_NAMES
 from imagemill.db.scorers import NAME, ScorerEntry
+from imagemill.db.settings import Settings
 from imagemill.worker.scores import Scorer, Scores
 
 _TAKEN = frozenset({*COLUMN_NAMES, "tag", "tags"})
@@ -17,8 +18,9 @@ _TAKEN = frozenset({*COLUMN_NAMES, "tag", "tags"})
 class ScorerShelf:
     """Makes scorers and keeps them. One that can't be made is not tried again."""
 
-    def __init__(self, entries: Mapping[str, ScorerEntry]) -> None:
-        self._entries = entries
+    def __init__(self, entries: Mapping[str, ScorerEntry], settings: Settings) -> None:
+        self._entries = {name: each for name, each in entries.items() if each.problem is None}
+        self._settings = settings
         self._made: dict[str, Scorer] = {}
         self._refused: dict[str, str] = {}
 
@@ -36,7 +38,7 @@ class ScorerShelf:
         """The scorer of this name. Raises `UsageError` if it can't be made here."""
         if name not in self._made:
             try:
-                self._made[name] = _make(self._entries[name])
+                self._made[name] = _make(self._entries[name], self._settings)
             except ServiceError:
                 raise
             except Exception as error:  # a package's own code may raise anything
@@ -69,10 +71,11 @@ def _checked_scores(scorer: Scorer, scores: Scores) -> dict[str, float | str]:
     return checked_scores
 
 
-def _make(entry: ScorerEntry) -> Scorer:
+def _make(entry: ScorerEntry, settings: Settings) -> Scorer:
+    """Those of the registry file get their entry and the settings, others nothing."""
     module, _, attribute = entry.target.partition(":")
-    make = cast("Callable[[], Scorer]", getattr(import_module(module), attribute))
-    scorer = make()
+    make = cast("Callable[..., Scorer]", getattr(import_module(module), attribute))
+    scorer = make() if entry.options is None else make(entry, settings)
     for name in scorer.yields:
         if NAME.fullmatch(name) is None or name in _TAKEN:
             raise ValueError(f"{name!r} is no name for a score")

@@ -159,15 +159,32 @@ class ScoreShift:
             for image, each in zip(images, read, strict=True)
             if not isinstance(each, Judgement)
         ]
-        size = getattr(scorer, "batch", score_work.PIECE)
-        for start in range(0, len(readable), size):
-            if self._stop(lease) is not None:
-                return  # what is judged so far is judged again by whoever takes the piece
-            judgements += _judgements(scorer, readable[start : start + size])
+        size, away = getattr(scorer, "batch", score_work.PIECE), None
+        while readable and self._stop(lease) is None:
+            try:
+                judgements += _judgements(scorer, readable[:size])
+            except ServiceError as error:
+                away = error
+                break
+            readable = readable[size:]
             lease.got_on()
+        # What is judged may have been paid for: it is recorded, and only the rest is left.
+        rest = [image.image_id for image, _ in readable]
+        if judgements or not rest:
+            self._record(piece, judgements, rest, lease)
+        if away is not None:
+            raise away
+
+    def _record(
+        self,
+        piece: WorkPiece,
+        judgements: Sequence[Judgement],
+        rest: Sequence[int],
+        lease: Lease,
+    ) -> None:
         recorded = self._database.run(
             lambda session: score_work.complete_piece(
-                session, shift_id=lease.shift_id, piece=piece, judgements=judgements
+                session, shift_id=lease.shift_id, piece=piece, judgements=judgements, rest=rest
             ),
             patience=lease.seconds_left,
         )

@@ -6,6 +6,7 @@ import click
 
 from imagemill.db.broker.wake_ups import FIRST_TOKENS, SCORE_TASK, Tokens
 from imagemill.db.errors import BrokerError, UsageError
+from imagemill.db.models.scorers import all_scorers
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.scores import (
     FailureSummary,
@@ -15,7 +16,7 @@ from imagemill.db.queries.scores import (
     waiting_by_scorer,
 )
 from imagemill.db.queries.tallies import Counts
-from imagemill.db.scorers import ScorerEntry, find_scorers, known_scorers
+from imagemill.db.scorers import ScorerEntry, find_scorers
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.cli import output
@@ -63,11 +64,11 @@ def score(
     if not jobs:
         if names or where or here is not None:
             raise UsageError("name the jobs whose pictures are to be judged")
-        _list_scorers(as_json=as_json)
+        _list_scorers(invocation.settings, as_json=as_json)
         return
     if names is None and (where or here is not None):
         raise UsageError("--with names the scorers")
-    scorers = find_scorers([name.strip() for name in names.split(",")]) if names else []
+    scorers = _named(names, invocation.settings)
     with invocation.reading() as session:
         found = list({job.id: job for job in (find_job(session, each) for each in jobs)}.values())
     if not scorers:
@@ -90,6 +91,12 @@ def score(
         ctx.exit(EXIT_INTERRUPTED)
     if _show(invocation, found, scorers, queued=queued, as_json=as_json):
         ctx.exit(EXIT_FAILED)
+
+
+def _named(names: str | None, settings: Settings) -> list[ScorerEntry]:
+    if not names:
+        return []
+    return find_scorers([name.strip() for name in names.split(",")], all_scorers(settings))
 
 
 def _judge(invocation: Invocation, ids: Sequence[int], scorers: Sequence[ScorerEntry]) -> bool:
@@ -123,10 +130,11 @@ def _tell_queued(queued: dict[str, int], *, as_json: bool) -> None:
         output.line(f"{name}: {told}")
 
 
-def _list_scorers(*, as_json: bool) -> None:
-    known = sorted(known_scorers().values(), key=lambda entry: entry.name)
+def _list_scorers(settings: Settings, *, as_json: bool) -> None:
+    known = sorted(all_scorers(settings).values(), key=lambda entry: entry.name)
     if as_json:
-        output.emit({"scorers": known})
+        fields = ("name", "version", "title", "problem")
+        output.emit({"scorers": [{f: getattr(entry, f) for f in fields} for entry in known]})
         return
     output.table(
         (
@@ -134,7 +142,7 @@ def _list_scorers(*, as_json: bool) -> None:
             Column(title="VERSION"),
             Column(title="WHAT IT MEASURES", elastic=True),
         ),
-        ((entry.name, entry.version, entry.title) for entry in known),
+        ((entry.name, entry.version, entry.problem or entry.title) for entry in known),
     )
 
 
