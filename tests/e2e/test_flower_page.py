@@ -1,6 +1,5 @@
 """Flower's page as a browser shows it: closed without the login, our columns behind it."""
 
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -8,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_production import fetch, free_port, service
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from tests.helpers.browser import find_browser
 
 
 @pytest.fixture
 def browser() -> str:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    found = find_browser()
     if found is None:
         pytest.skip("no Chromium or Chrome here")
     return found

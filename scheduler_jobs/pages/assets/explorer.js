@@ -166,7 +166,7 @@ class Explorer {
     const empty = byId("empty");
     empty.hidden = found > 0;
     empty.replaceChildren(
-      this.filtered ? "No image is like that. " : "This job has no images.",
+      this.filtered ? "No image is like that. " : this.summary.job.requested ? "No image is in this page." : "This job has no images.",
       this.filtered
         ? element("button", { type: "button", class: "link", text: "Show all", onclick: () => this.clear() })
         : "",

@@ -61,7 +61,7 @@ function countTiles({ job, throughput, histograms }) {
   const flawed = outcomes.filter((bar) => bar.value !== "ok").reduce((sum, bar) => sum + bar.images, 0);
   const tiles = [
     ["requested", job.requested],
-    ["done", counts.done, "good"],
+    ["done", counts.done, counts.done ? "good" : ""],
     ["waiting or in work", counts.ready + counts.leased, "", true],
     ["dead", counts.dead, counts.dead ? "bad" : ""],
     ["cancelled", counts.cancelled, "", true],

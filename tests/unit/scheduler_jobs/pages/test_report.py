@@ -11,6 +11,7 @@ from PIL import Image
 
 from imagemill.db.errors import StorageError
 from imagemill.db.storage.folder import FolderStorage
+from imagemill.scheduler_jobs.pages.page_files import asset
 from imagemill.scheduler_jobs.pages.report import ReportOptions, write_report
 from tests.helpers.dataset import finished_job
 from tests.helpers.hostile import HOSTILE_PROMPTS
@@ -159,3 +160,19 @@ def test_a_place_that_takes_no_report_is_refused_first(at_home, tmp_path, name):
     assert answer.code == 2
     assert "report" in answer.err
     assert "no-such-job" not in answer.err
+
+
+def test_flags_of_copied_commands_are_those_of_run(imagemill):
+    flags = set(re.findall(r'"(--[a-z-]+)"', asset("facts.js")))
+    assert {"--prompt", "--seeds", "--eta"} <= flags
+    known = imagemill("run", "--help").out
+    assert [flag for flag in sorted(flags) if f"{flag} " not in known] == []
+
+
+def test_a_job_without_images_has_a_report(mill, folder_storage, tmp_path):
+    job = mill.load("empty", [])
+    result, page = report(mill, folder_storage, job, tmp_path)
+    assert (result.images, result.requested) == (0, 0)
+    [summary] = blocks(page, "summary")
+    assert summary["throughput"] is None
+    assert summary["histograms"] == []
