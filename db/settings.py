@@ -116,6 +116,12 @@ class Settings(BaseSettings):
         86400, ge=0, description="how old an object without a row must be to be swept"
     )
 
+    prune_days: float | None = Field(
+        None, gt=0, description="the dispatcher removes jobs that ended so long ago; not set: never"
+    )
+    prune_label: str | None = Field(None, description="it removes only jobs with this label")
+    prune_keep_label: str | None = Field("keep", description="it removes no job with this label")
+
     max_pixels: int = Field(4096 * 4096, gt=0, description="most width x height of an image")
     max_steps: int = Field(1000, gt=0, description="most denoising steps")
     max_samples: int = Field(10_000, gt=0, description="most images of one row")

@@ -338,13 +338,16 @@ _BECAME_DONE = text("event = 'done'")
 
 
 class Attempt(Base):
-    """The history of an image: what happened, when, in which shift, and why. Only appended to."""
+    """The history of an image: what happened, when, in which shift, and why. Only appended to.
+
+    It goes with its image when somebody removes the job, and in no other way.
+    """
 
     __tablename__ = "attempts"
     __table_args__ = (_partial("ix_attempts_done", "transaction_id", "id", where=_BECAME_DONE),)
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)
     generation: Mapped[int]
     shift_id: Mapped[int | None] = mapped_column(ForeignKey("shifts.id"))
     event: Mapped[str] = mapped_column(String(16))

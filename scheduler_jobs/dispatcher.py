@@ -17,6 +17,7 @@ from imagemill.db.errors import BrokerError, DatabaseError
 from imagemill.db.queries import jobs, score_work, shifts, tallies
 from imagemill.db.queries.claims import RetryPolicy
 from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.retention import Retention
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Dispatcher:
         self._database = database
         self._tokens = Tokens(settings)
         self._policy = RetryPolicy.from_settings(settings)
+        self._retention = Retention.from_settings(database, settings)
         self._broker_away = False
 
     def run_forever(self, stop: threading.Event) -> None:
@@ -69,12 +71,15 @@ class Dispatcher:
             self._database.url,
             ROUND_SECONDS,
         )
+        retention = self._start_retention(stop)
         while not stop.is_set():
             try:
                 self.run_once()
             except DatabaseError as error:
                 log.warning("waiting for the database: %s", error)
             stop.wait(ROUND_SECONDS)
+        if retention is not None:
+            retention.join()
         self._tokens.close()
         log.info("the dispatcher stops")
 
@@ -96,6 +101,15 @@ class Dispatcher:
         if done.told:
             log.info("%s", done.told)
         return done
+
+    def _start_retention(self, stop: threading.Event) -> threading.Thread | None:
+        """Remove old jobs beside the rounds, which must not wait for that; if it is asked for."""
+        if self._retention is None:
+            return None
+        log.info("jobs that ended %g days ago are removed", self._retention.days)
+        thread = threading.Thread(target=self._retention.run_until, args=(stop,), name="retention")
+        thread.start()
+        return thread
 
     def _top_up(self) -> int:
         """Publish what is missing of each route's tokens; how many that were."""

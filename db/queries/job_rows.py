@@ -12,6 +12,7 @@ from imagemill.db.errors import ManifestError, UsageError
 from imagemill.db.queries.bulk import among, insert_many, insert_new
 from imagemill.db.queries.images import spec_values
 from imagemill.db.queries.objects import find_files
+from imagemill.db.queries.removed import keep_removed_files, next_image_id
 from imagemill.db.queries.tallies import add_images
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, JobState
@@ -89,12 +90,14 @@ def insert_images(
 
     An image whose request has an object already is done at once.
     """
-    files = find_files(session, [spec for _, _, spec in images])
+    # An object, or a file that waits to be deleted, must not go before these images are there.
+    files = find_files(session, [spec for _, _, spec in images], keep=True)
+    keep_removed_files(session, [key for key, object_id, _ in files if object_id is None])
     group_keys = [spec.group_key() for _, _, spec in images]
     specs = (spec for _, _, spec in images)
     groups = _group_ids(session, dict(zip(group_keys, specs, strict=True)))
     added: Counter[tuple[int, int, ImageState]] = Counter()
-    values = []
+    values: list[dict[str, Any]] = []
     for file, group_key, (row_id, sample_index, spec) in zip(
         files, group_keys, images, strict=True
     ):
@@ -115,6 +118,9 @@ def insert_images(
                 "outcome": outcome,
             }
         )
+    first = next_image_id(session)
+    if first is not None:
+        values = [value | {"id": first + place} for place, value in enumerate(values)]
     insert_many(session, Image, values)
     add_images(session, added)
     states: Counter[ImageState] = Counter()

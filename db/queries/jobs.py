@@ -13,6 +13,7 @@ from imagemill.db.clock import now
 from imagemill.db.errors import UnknownJob
 from imagemill.db.queries.bulk import insert_new
 from imagemill.db.queries.images import in_state, record_events
+from imagemill.db.queries.removed import next_job_id, removal_of
 from imagemill.db.queries.tallies import Counts, move_images
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Image, Job, Object, Row, Tally
@@ -47,6 +48,8 @@ def find_or_create(session: Session, new: NewJob) -> tuple[Job, bool]:
     """The live job of this identity, and whether this call created it (in `loading`)."""
     live = select(Job).where(Job.identity == new.identity, Job.state.in_(MATCHED))
     values = {**asdict(new), "defaults": dict(new.defaults), "state": JobState.LOADING}
+    if (job_id := next_job_id(session)) is not None:
+        values["id"] = job_id
     while True:
         job = session.scalars(live).first()
         if job is not None:
@@ -183,7 +186,7 @@ def requeue(session: Session, object_ids: Collection[int]) -> int:
     """
     # The objects are locked, so that nobody gives an image one of them meanwhile. The jobs are
     # locked, so that `finish_jobs` can't finish one by counts from before.
-    gone = select(Object.id).where(Object.id.in_(list(object_ids))).order_by(Object.id)
+    gone = select(Object.id).where(Object.id.in_(list(object_ids))).order_by(Object.request_key)
     session.execute(gone.with_for_update())
     which = and_(Image.object_id.in_(list(object_ids)), in_state(ImageState.DONE))
     job_ids = session.scalars(select(Image.job_id).where(which).distinct()).all()
@@ -292,7 +295,8 @@ def due_images(session: Session) -> dict[str, int]:
 def find_job(session: Session, reference: str) -> Job:
     """The job with this id, else the newest with this name; `latest` is the newest of all.
 
-    A rejected job is found by its id alone. Raises `UnknownJob` if there is none.
+    A rejected job is found by its id alone. Raises `UnknownJob` if there is none; the message says
+    if it was removed.
     """
     newest = select(Job).where(Job.state != JobState.REJECTED).order_by(Job.id.desc()).limit(1)
     if reference == "latest":
@@ -300,6 +304,10 @@ def find_job(session: Session, reference: str) -> Job:
     else:
         job = session.get(Job, int(reference)) if _ID.fullmatch(reference) else None
         job = job or session.scalars(newest.where(Job.name == reference)).first()
+    if job is None and (removal := removal_of(session, reference)) is not None:
+        raise UnknownJob(
+            f"job {removal.job_id} ({removal.name}) was removed on {removal.begun_at:%Y-%m-%d}"
+        )
     if job is None:
         raise UnknownJob(f"no job {reference!r}; `imagemill jobs` lists them")
     return job

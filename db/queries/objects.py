@@ -75,32 +75,39 @@ def finish_known(session: Session, *, shift_id: int, request_keys: Collection[st
     return _finish(session, shift_id=shift_id, keys=sorted(known))
 
 
-def find_objects(session: Session, request_keys: Collection[str]) -> dict[str, tuple[int, str]]:
-    """The id and the outcome of the objects that exist already, by request key."""
+def find_objects(
+    session: Session, request_keys: Collection[str], *, keep: bool = False
+) -> dict[str, tuple[int, str]]:
+    """The id and the outcome of the objects that exist already, by request key.
+
+    With `keep` nobody deletes one of them before the end of this transaction.
+    """
     found: dict[str, tuple[int, str]] = {}
-    keys = list(request_keys)
+    keys = sorted(request_keys)  # whoever locks several does it in this order
     for start in range(0, len(keys), _KEYS_A_QUERY):
         wanted = keys[start : start + _KEYS_A_QUERY]
-        rows = session.execute(
-            select(Object.request_key, Object.id, Object.outcome).where(
-                among(session, Object.request_key, wanted)
-            )
-        )
+        query = select(Object.request_key, Object.id, Object.outcome)
+        query = query.where(among(session, Object.request_key, wanted))
+        if keep:
+            query = query.order_by(Object.request_key).with_for_update(read=True, key_share=True)
+        rows = session.execute(query)
         found |= {key: (object_id, outcome) for key, object_id, outcome in rows}
     return found
 
 
 def find_files(
-    session: Session, specs: Sequence[ImageSpec]
+    session: Session, specs: Sequence[ImageSpec], *, keep: bool = False
 ) -> list[tuple[str, int | None, str | None]]:
     """For each specification its request key, and the object's id and outcome if there is one.
 
     A file of an earlier metadata version has the same pixels, so it is taken as it is, and the
-    request keeps its key: an upgrade makes nothing be rendered again.
+    request keeps its key: an upgrade makes nothing be rendered again. `keep` is that of
+    `find_objects`.
     """
     keys = [spec.request_keys() for spec in specs]
-    found = find_objects(session, [newest for newest, *_ in keys])
-    found |= find_objects(session, [key for own in keys if own[0] not in found for key in own[1:]])
+    found = find_objects(session, [newest for newest, *_ in keys], keep=keep)
+    older = [key for own in keys if own[0] not in found for key in own[1:]]
+    found |= find_objects(session, older, keep=keep)
     files: list[tuple[str, int | None, str | None]] = []
     for own in keys:
         key = next((key for key in own if key in found), own[0])

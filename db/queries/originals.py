@@ -86,6 +86,7 @@ def _originals(session: Session, query: Found) -> list[Original]:
     found = session.execute(query).all()
     compositions = [composition for _, _, composition, _, _ in found if composition is not None]
     specs = _specs(session, {image_id for each in compositions for image_id in each.image_ids})
+    twins = _twins(session, compositions, specs)
     return [
         Original(
             image_id=image.id,
@@ -97,7 +98,7 @@ def _originals(session: Session, query: Found) -> list[Original]:
             certified=None
             if environment.certificate is None
             else bool(environment.certificate["holds"]),
-            together=() if composition is None else tuple(_members(composition, specs)),
+            together=() if composition is None else tuple(_members(composition, specs, twins)),
         )
         for image, stored, composition, environment, digest in found
     ]
@@ -118,9 +119,38 @@ def _specs(session: Session, image_ids: Collection[int]) -> dict[int, ImageSpec]
     return specs
 
 
-def _members(composition: CompositionRow, specs: dict[int, ImageSpec]) -> Iterable[Member]:
-    places = zip(composition.image_ids, composition.request_keys, strict=True)
-    for image_id, request_key in places:
-        spec = specs.get(image_id)
+def _twins(
+    session: Session, compositions: Iterable[CompositionRow], specs: dict[int, ImageSpec]
+) -> dict[str, ImageSpec]:
+    """By request key: specifications of other images, in the place of images that were removed."""
+    missing = {
+        request_key
+        for composition in compositions
+        for image_id, request_key in _places(composition)
+        if image_id not in specs
+    }
+    twins: dict[str, ImageSpec] = {}
+    keys = sorted(missing)
+    for start in range(0, len(keys), _IDS_A_QUERY):
+        rows = session.execute(
+            select(Image, Model.weights_digest)
+            .join(Object, Object.id == Image.object_id)
+            .join(Group, Group.id == Image.group_id)
+            .join(Model, Model.id == Group.model_id)
+            .where(Object.request_key.in_(keys[start : start + _IDS_A_QUERY]))
+        )
+        twins |= {image.request_key: spec_of(image, digest) for image, digest in rows}
+    return twins
+
+
+def _places(composition: CompositionRow) -> Iterable[tuple[int, str]]:
+    return zip(composition.image_ids, composition.request_keys, strict=True)
+
+
+def _members(
+    composition: CompositionRow, specs: dict[int, ImageSpec], twins: dict[str, ImageSpec]
+) -> Iterable[Member]:
+    for image_id, request_key in _places(composition):
+        spec = specs.get(image_id) or twins.get(request_key)
         same = spec is not None and spec.is_named(request_key)
         yield Member(image_id=image_id, spec=spec if same else None)

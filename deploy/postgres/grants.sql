@@ -1,7 +1,7 @@
 -- Who may do what with the tables. Run by their owner after every `imagemill migrate`; what is not
 -- granted here is not allowed, and doing it again changes nothing.
 --
---   producer   submits, steers, dispatches, verifies and sweeps: `submit`, `dispatcher`, …
+--   producer   submits, steers, dispatches, verifies, sweeps and removes: `submit`, `dispatcher`, …
 --   worker     claims, renders and records; can't add or change what was asked for
 --   reader     reads the views that data-set pipelines rely on, and nothing else
 
@@ -23,7 +23,9 @@ GRANT INSERT, UPDATE ON store TO imagemill_producer, imagemill_worker;
 -- What was asked for comes from producers; they also settle jobs, fold counts, and sweep.
 GRANT INSERT, UPDATE ON models, groups, jobs, exports TO imagemill_producer;
 GRANT INSERT, UPDATE, DELETE ON rows, images, job_labels, job_notes TO imagemill_producer;
--- What people removed is recorded for good; the list of files still to be deleted gets shorter.
+-- `rm` removes jobs; an image's history goes with it, and in no other way. That jobs were removed is
+-- recorded for good; the list of files that are still to be deleted gets shorter.
+GRANT DELETE ON jobs TO imagemill_producer;
 GRANT INSERT, UPDATE ON removed_jobs TO imagemill_producer;
 GRANT INSERT, UPDATE, DELETE ON removed_objects TO imagemill_producer;
 GRANT UPDATE, DELETE ON tallies, objects TO imagemill_producer;

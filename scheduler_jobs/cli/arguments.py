@@ -1,6 +1,9 @@
 """Arguments of several commands: a job by id, name or `latest`, and numbers within bounds."""
 
+import re
 from collections.abc import Callable
+from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -10,10 +13,33 @@ from imagemill.db.errors import UnknownJob
 MOST_ID = 2**63 - 1
 """The largest number that a BIGINT column holds."""
 
+_AGE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smhdw])")
+_UNITS = MappingProxyType({"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400})
+
 
 def job_argument(*, required: bool = True) -> Callable[[Any], Any]:
     """The argument JOB of a command, as `find_job` takes it."""
     return click.argument("job", callback=_storable_reference, required=required)
+
+
+def jobs_argument() -> Callable[[Any], Any]:
+    """The argument JOB… of a command: one or several jobs, as `find_job` takes them."""
+    return click.argument(
+        "jobs", nargs=-1, required=True, metavar="JOB...", callback=_storable_references
+    )
+
+
+def age(ctx: click.Context, param: click.Parameter, value: str) -> timedelta:
+    """A callback for an option that is an age: a number and its unit (`30d`, `12h`)."""
+    found = _AGE.fullmatch(value.strip())
+    if found is None:
+        raise click.BadParameter(
+            f"{value!r} is no age; allowed: a number and s, m, h, d or w, such as 30d", ctx, param
+        )
+    try:
+        return timedelta(seconds=float(found[1]) * _UNITS[found[2]])
+    except OverflowError:
+        raise click.BadParameter(f"{value!r} is too long ago", ctx, param) from None
 
 
 def whole(low: int, high: int = MOST_ID) -> Callable[..., int | None]:
@@ -41,6 +67,12 @@ def at_most(characters: int) -> Callable[..., str | None]:
         return value
 
     return check
+
+
+def _storable_references(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    return tuple(_storable_reference(ctx, param, value) or "" for value in values)
 
 
 def _storable_reference(

