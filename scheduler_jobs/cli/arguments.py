@@ -19,7 +19,7 @@ _UNITS = MappingProxyType({"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 8640
 
 def job_argument(*, required: bool = True) -> Callable[[Any], Any]:
     """The argument JOB of a command, as `find_job` takes it."""
-    return click.argument("job", callback=_storable_reference, required=required)
+    return click.argument("job", callback=storable_reference, required=required)
 
 
 def jobs_argument() -> Callable[[Any], Any]:
@@ -72,12 +72,11 @@ def at_most(characters: int) -> Callable[..., str | None]:
 def _storable_references(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
-    return tuple(_storable_reference(ctx, param, value) or "" for value in values)
+    return tuple(storable_reference(ctx, param, value) or "" for value in values)
 
 
-def _storable_reference(
-    ctx: click.Context, param: click.Parameter, value: str | None
-) -> str | None:
+def storable_reference(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A callback for an argument that names a job: a text that a database can look for."""
     if value is None:
         return None
     try:

@@ -56,6 +56,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                 ),
                 ("errors", f"{_CONTROL}.errors:errors", "Show the errors of a job."),
                 (
+                    "diff",
+                    f"{_CONTROL}.comparison:diff",
+                    "Say what differs between two jobs: rows, parameters, pixels.",
+                ),
+                (
                     "contact-sheet",
                     f"{_CONTROL}.sheets:contact_sheet",
                     "Put a job's pictures on one page.",

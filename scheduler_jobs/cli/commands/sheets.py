@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from PIL import Image
 
 from imagemill.db.errors import UsageError
 from imagemill.db.queries.jobs import find_job
@@ -89,7 +90,7 @@ def contact_sheet(
       imagemill contact-sheet latest --x sampler --y guidance_scale
     """
     if file is not None:
-        _images_a_page(file, options)  # refused before anything is looked up
+        images_a_page(file, options)  # refused before anything is looked up
     with invocation.reading() as session:
         found = find_job(session, job)
     file = file or Path(f"contact-sheet-{found.id}.png")
@@ -97,7 +98,7 @@ def contact_sheet(
     written, count = [], 0
     undrawn: set[str] = set()
     for place, page in _placed(pages, file):
-        _save(page, place)
+        save_sheet(page.picture, place)
         written.append(place)
         count += page.images
         undrawn |= page.undrawn
@@ -122,7 +123,7 @@ def _pages(
 ) -> Iterator[Page]:
     """The pages that the options ask for: grids, or pictures one after another."""
     state, tile = options["state"], options["tile"]
-    page_images = _images_a_page(file, options)
+    page_images = images_a_page(file, options)
     database, storage = invocation.database, open_storage(invocation.settings)
     chosen: dict[str, Any] = {
         "states": SETTLED if state is None else (ImageState(state),),
@@ -150,7 +151,7 @@ def warn_undrawn(characters: Collection[str]) -> None:
         )
 
 
-def _images_a_page(file: Path, options: Mapping[str, Any]) -> int:
+def images_a_page(file: Path, options: Mapping[str, Any]) -> int:
     """The number of images on a page. Raises `UsageError` if such a page is impossible."""
     columns, tile = int(options["columns"]), int(options["tile"])
     if file.suffix.lower() not in _FORMATS:
@@ -174,8 +175,9 @@ def _placed(pages: Iterator[Page], file: Path) -> Iterator[tuple[Path, Page]]:
         yield file.with_name(f"{file.stem}{number}{file.suffix}"), page
 
 
-def _save(page: Page, file: Path) -> None:
+def save_sheet(picture: Image.Image, file: Path) -> None:
+    """Write a page. Raises an error that names the file if that is impossible."""
     try:
-        page.picture.save(file, _FORMATS[file.suffix.lower()][0])
+        picture.save(file, _FORMATS[file.suffix.lower()][0])
     except (OSError, ValueError) as error:
         raise unwritable(file, error) from None

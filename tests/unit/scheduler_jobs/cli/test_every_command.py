@@ -29,6 +29,7 @@ READERS = (
     *("status", "status job", "watch job", "jobs", "images job", "show 1", "errors job", SHEET),
     *(REPORT, "query SELECT/**/state/**/FROM/**/jobs"),
     *("exports", "plan {here}/m.csv"),
+    "diff job job --quick",
 )
 OTHERS = (
     *("verify job", "sweep", "retry job", "pause job", "resume job", "cancel job"),

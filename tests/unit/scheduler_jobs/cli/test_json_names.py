@@ -41,6 +41,7 @@ HERE = {
     "cancel": ["open"],
     "label": ["open", "team=faces"],
     "note": ["open", "a note"],
+    "diff": ["done", "open"],
     "rm": ["done"],
     "prune": ["--older-than", "0s"],
     "verify": ["done"],
