@@ -59,6 +59,16 @@ def keep_removed_files(session: Session, request_keys: Collection[str]) -> None:
     session.execute(query).all()
 
 
+def claim_removed_files(session: Session, object_keys: Collection[str]) -> None:
+    """Let these files not be deleted: this transaction stores and records them again.
+
+    It waits for whoever is deleting one.
+    """
+    session.execute(
+        delete(RemovedObject).where(among(session, RemovedObject.object_key, object_keys))
+    )
+
+
 def take_removed_files(session: Session, limit: int) -> list[LeavingFile]:
     """Some files to delete within this transaction, by key. Their rows are gone with its commit.
 

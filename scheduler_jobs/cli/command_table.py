@@ -108,6 +108,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                 ),
                 ("exports", f"{_CONTROL}.exports:exports", "List exports, newest first."),
                 (
+                    "import",
+                    f"{_CONTROL}.imports:import_command",
+                    "Take an exported set into this database and store.",
+                ),
+                (
                     "push",
                     f"{_CONTROL}.push:push",
                     "Upload an export to the Hugging Face Hub.",

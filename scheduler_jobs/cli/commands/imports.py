@@ -1,0 +1,53 @@
+"""`import`: an exported set becomes jobs of this database."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from imagemill.db.storage.factory import open_storage
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import plural
+from imagemill.scheduler_jobs.imports import import_export
+from imagemill.scheduler_jobs.labels import read_labels
+
+
+@click.command("import")
+@pass_invocation
+@click.argument("export", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A label for the jobs; may be repeated.",
+)
+@output.json_option
+def import_command(
+    invocation: Invocation, export: Path, labels: Sequence[str], as_json: bool
+) -> None:
+    """Take an exported set into this database and store.
+
+    EXPORT is the folder of a complete export in the layout parquet, imagefolder or webdataset, with
+    its files as they were rendered. Every file is compared with its SHA-256 before the first one is
+    stored. Importing the same export again adds nothing.
+
+    \b
+    Example:
+      imagemill import set --home other
+    """
+    given = read_labels(labels)
+    storage = open_storage(invocation.settings)
+    done = import_export(invocation.database, storage, export, labels=given)
+    if as_json:
+        output.emit({"jobs": done, "export": str(export.absolute())})
+        return
+    for job in done:
+        if job.created:
+            output.line(
+                f"job {job.job_id} ({job.job_name}): {plural(job.images, 'image')} imported, "
+                f"{plural(job.files, 'new file')}"
+            )
+        else:
+            output.line(f"nothing to do: job {job.job_id} ({job.job_name}) is here already")

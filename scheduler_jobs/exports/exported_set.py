@@ -1,0 +1,119 @@
+"""Reading an export again: its records with their pictures, in its order, as a stream."""
+
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from imagemill.db.errors import UsageError
+from imagemill.scheduler_jobs.exports.columns import OWN
+from imagemill.scheduler_jobs.exports.record import RECORD
+
+NEEDED = tuple(name for name in OWN if name not in ("error_code", "error_message", "composition"))
+"""The columns without which an image could be neither found nor rendered again."""
+
+_PAGE = 200
+"""Records that are held at once, with their pictures."""
+
+_LAYOUT = frozenset({"image", "text", "file_name", "key", "status"})
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportedImage:
+    """A record of an export, by `OWN`; the manifest's other columns; and the file's bytes."""
+
+    values: Record
+    extras: Record
+    body: bytes
+
+
+def exported_images(folder: Path) -> Iterator[ExportedImage]:
+    """Every image of the complete export in this folder; the same order every time.
+
+    Raises `UsageError` if there is none, or if its layout does not carry enough.
+    """
+    document = read_record(folder)
+    tables, read = _LAYOUTS[document["format"]]
+    for file in sorted(folder.glob(tables)):
+        with pq.ParquetFile(file) as table:
+            _check(file, table.schema_arrow)
+            for batch in table.iter_batches(_PAGE):
+                yield from read(file, batch)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """What an export says of itself. Raises `UsageError` for one that can't be imported."""
+    try:
+        document = json.loads((folder / RECORD).read_bytes())
+    except FileNotFoundError:
+        raise UsageError(f"{folder}: holds no export; there is no {RECORD}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder / RECORD}: can't be read: {error}") from None
+    if not isinstance(document, dict) or not document.get("complete"):
+        raise UsageError(f"{folder}: the export is not complete; run the same export again")
+    if document.get("format") not in _LAYOUTS:
+        raise UsageError(
+            f"{folder}: a set in the layout {document.get('format')} does not carry everything; "
+            f"import one of {', '.join(sorted(_LAYOUTS))}"
+        )
+    return document
+
+
+def _check(file: Path, schema: pa.Schema) -> None:
+    missing = [name for name in NEEDED if name not in schema.names]
+    if missing:
+        raise UsageError(f"{file}: lacks the columns {', '.join(missing)}; it can't be imported")
+
+
+def _from_parquet(file: Path, batch: pa.RecordBatch) -> Iterator[ExportedImage]:
+    for row in batch.to_pylist():
+        yield _image(row, row["image"]["bytes"])
+
+
+def _from_folder(file: Path, batch: pa.RecordBatch) -> Iterator[ExportedImage]:
+    for row in batch.to_pylist():
+        # A name from a file that others may have written must not lead out of the folder.
+        picture = (file.parent / row["file_name"]).resolve()
+        if not picture.is_relative_to(file.parent.resolve()) or not picture.is_file():
+            raise UsageError(f"{file}: there is no picture {row['file_name']!r}")
+        yield _image(row, picture.read_bytes())
+
+
+def _from_shard(file: Path, batch: pa.RecordBatch) -> Iterator[ExportedImage]:
+    with tarfile.open(file.with_suffix(".tar")) as tar:
+        for row in batch.to_pylist():
+            if row["status"] != "success":
+                continue  # an image that could not be rendered
+            suffix = "jpg" if row["format"] == "jpeg" else row["format"]
+            try:
+                member = tar.extractfile(f"{row['key']}.{suffix}")
+            except KeyError:
+                member = None
+            if member is None:
+                raise UsageError(f"{file}: its shard has no picture {row['key']}.{suffix}")
+            yield _image(row, member.read())
+
+
+_LAYOUTS: Mapping[str, tuple[str, Callable[[Path, pa.RecordBatch], Iterator[ExportedImage]]]] = (
+    MappingProxyType(
+        {
+            "parquet": ("data/*.parquet", _from_parquet),
+            "imagefolder": ("*/metadata.parquet", _from_folder),
+            "webdataset": ("**/*.parquet", _from_shard),
+        }
+    )
+)
+"""Layouts with complete records: where their tables are, and how the pictures are found."""
+
+
+def _image(row: dict[str, Any], body: bytes) -> ExportedImage:
+    extras = {name: value for name, value in row.items() if name not in OWN and name not in _LAYOUT}
+    return ExportedImage(values={name: row.get(name) for name in OWN}, extras=extras, body=body)

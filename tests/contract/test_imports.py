@@ -1,0 +1,180 @@
+"""An exported set becomes jobs of another database, once, with the same records and files."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from sqlalchemy import select
+
+from imagemill.db.database import Database
+from imagemill.db.errors import UsageError
+from imagemill.db.queries.dataset import stream_images
+from imagemill.db.queries.originals import find_originals
+from imagemill.db.schema import migrate
+from imagemill.db.states import ImageState, JobState
+from imagemill.db.storage.folder import FolderStorage
+from imagemill.db.tables import Job
+from imagemill.scheduler_jobs import imports
+from imagemill.scheduler_jobs.exports.export import ExportOptions
+from imagemill.scheduler_jobs.exports.pictures import PictureForm
+from imagemill.scheduler_jobs.exports.run import run_export
+from imagemill.scheduler_jobs.exports.selection import Selection, read_splits
+from imagemill.scheduler_jobs.exports.target import FolderTarget
+from imagemill.scheduler_jobs.imports import import_export
+from tests.contract.test_comparison import picture, render, rows
+from tests.helpers.mill import Mill
+
+LAYOUTS = ("parquet", "imagefolder", "webdataset")
+OTHERS = {"image_id", "job_id", "row_number", "composition", "verbatim", "extras"}
+"""What an import gives anew."""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Mill]:
+    database = Database(f"sqlite:///{tmp_path / 'source.sqlite3'}")
+    migrate(database)
+    yield Mill(database)
+    database.close()
+
+
+@pytest.fixture
+def exported(source: Mill, tmp_path: Path):
+    """Two jobs, and a function that exports them."""
+    store = FolderStorage(tmp_path / "from")
+    jobs = [source.load("first", rows("a", "b"), samples=2), source.load("second", rows("c"))]
+    render(source, store, {"a": picture(1), "b": picture(2), "c": picture(3)})
+
+    def export(layout: str, **options) -> Path:
+        place = tmp_path / f"set-{layout}"
+        splits = options.pop("splits", ())
+        run_export(
+            source.database,
+            store,
+            FolderTarget(place),
+            export_format=layout,
+            selection=Selection(jobs=jobs, splits=splits),
+            options=ExportOptions(**{"form": PictureForm(), **options}),
+            progress=lambda done, total: None,
+        )
+        return place
+
+    return export
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStorage:
+    return FolderStorage(tmp_path / "to")
+
+
+def told(database: Database) -> list[dict]:
+    """Every image, without what an import gives anew."""
+    found = []
+    with database.reading() as session:
+        for job in session.scalars(select(Job.id).order_by(Job.id)).all():
+            found += stream_images(session, job, states=(ImageState.DONE,))
+    found = [{k: v for k, v in image.items() if k not in OTHERS} for image in found]
+    return sorted(found, key=lambda image: (image["request_key"], image["sample_index"]))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_everything_is_found_again(mill: Mill, source, exported, store, layout: str) -> None:
+    done = import_export(mill.database, store, exported(layout), labels={"from": "a"})
+    assert [(job.job_name, job.images, job.files) for job in done] == [
+        ("first", 4, 4),
+        ("second", 1, 1),
+    ]
+    assert told(mill.database) == told(source.database)
+    for job in done:
+        assert mill.job(job.job_id).state == JobState.FINISHED
+        for image in mill.images(job.job_id):
+            with mill.database.reading() as session:
+                [original] = find_originals(session, [image.id])
+            body = store.get(original.object_key)
+            assert hashlib.sha256(body).hexdigest() == original.sha256
+    again = import_export(mill.database, store, exported(layout), labels={})
+    assert [(job.job_id, job.created) for job in again] == [(j.job_id, False) for j in done]
+
+
+def test_a_set_in_parts_is_taken_whole(mill: Mill, source, exported, store) -> None:
+    folder = exported("parquet", splits=read_splits("train=0.5,test=0.5"))
+    import_export(mill.database, store, folder, labels={})
+    assert told(mill.database) == told(source.database)
+
+
+def test_what_is_here_already_is_used(mill: Mill, exported, store) -> None:
+    mill.load("own", rows("a"))
+    render(mill, store, {"a": picture(7)})
+    [first, _] = import_export(mill.database, store, exported("parquet"), labels={})
+    assert (first.images, first.files) == (4, 3)
+
+
+class Failing(FolderStorage):
+    """A store that fails after so many files."""
+
+    left = 0
+
+    def put(self, key: str, body: bytes, *, media_type: str) -> bool:
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return super().put(key, body, media_type=media_type)
+
+
+def test_interrupted_it_goes_on(mill: Mill, source, exported, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(imports, "ROWS_A_STEP", 1)
+    folder, store = exported("webdataset"), Failing(tmp_path / "to")
+    for _ in range(20):
+        store.left = 2
+        try:
+            import_export(mill.database, store, folder, labels={})
+        except KeyboardInterrupt:
+            assert mill.audit() == []
+        else:
+            break
+    assert told(mill.database) == told(source.database)
+
+
+def refused(mill: Mill, store: FolderStorage, folder: Path, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        import_export(mill.database, store, folder, labels={})
+    with mill.database.reading() as session:
+        assert session.scalars(select(Job.id)).all() == []
+
+
+def test_what_does_not_carry_enough_is_refused_in_one_line(mill, exported, store, tmp_path) -> None:
+    refused(mill, store, tmp_path, "holds no export")
+    refused(mill, store, exported("coco"), "layout coco does not carry everything")
+    small = exported("imagefolder", form=PictureForm(size=16))
+    refused(mill, store, small, "encoded anew")
+    folder = exported("parquet")
+    record = folder / "imagemill_export.json"
+    whole = record.read_text()
+    record.write_text(json.dumps(json.loads(whole) | {"complete": False}))
+    refused(mill, store, folder, "not complete")
+    record.write_text(whole)
+    [table] = sorted(folder.glob("data/*.parquet"))
+    kept = pq.read_table(table)
+    pq.write_table(kept.drop_columns(["request_key", "seconds"]), table)
+    refused(mill, store, folder, "lacks the columns request_key, seconds")
+    changed = kept.set_column(
+        kept.schema.get_field_index("steps"), "steps", [[21] * kept.num_rows]
+    ).cast(kept.schema)
+    pq.write_table(changed, table)
+    refused(mill, store, folder, "not those of its request key")
+
+
+def test_a_damaged_file_and_one_that_leads_out_are_refused(mill, exported, store, tmp_path) -> None:
+    folder = exported("imagefolder")
+    shutil.copytree(folder, tmp_path / "copy")
+    first = sorted(folder.glob("train/*.png"))[0]
+    first.write_bytes(first.read_bytes()[:-1])
+    refused(mill, store, folder, "damaged")
+    table = tmp_path / "copy" / "train" / "metadata.parquet"
+    kept = pq.read_table(table)
+    names = ["../../source.sqlite3"] * kept.num_rows
+    pq.write_table(kept.set_column(0, "file_name", [names]), table)
+    refused(mill, store, tmp_path / "copy", "there is no picture")
