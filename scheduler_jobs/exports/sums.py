@@ -73,7 +73,7 @@ class SummedTarget:
     def write_sums(self) -> SumsDigest:
         """Write the list of all files, by name. Those of an earlier, interrupted run are read."""
         noted = {name for (name,) in self._sums.execute("SELECT name FROM sums")}
-        for name in self.names() - {RECORD, SUMS}:
+        for name in self.names() - {RECORD, SUMS, ""}:  # some stores list the prefix itself
             if _encoded(name) not in noted:
                 digest, size = hashlib.sha256(), 0
                 for chunk in self._target.chunks(name):

@@ -160,6 +160,13 @@ def test_webdataset_has_img2datasets_shape(
     with tarfile.open(out / "00001.tar") as tar:
         members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
     assert list(members)[:3] == ["000010000.png", "000010000.txt", "000010000.json"]
+    again = io.BytesIO()
+    with tarfile.open(fileobj=again, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, body in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    assert (out / "00001.tar").read_bytes() == again.getvalue()
     assert members["000010000.txt"].decode() == PNG_ROWS[2]["prompt"]
     document = json.loads(members["000010000.json"])
     assert document["sha256"] == hashlib.sha256(members["000010000.png"]).hexdigest()
