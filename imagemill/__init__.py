@@ -14,8 +14,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from imagemill.images import MillImage
     from imagemill.jobs import Job
-    from imagemill.reader import Mill, MillImage
+    from imagemill.reader import Mill
     from imagemill.reader import open_mill as open
     from imagemill.submitter import run, submit
 
@@ -24,7 +25,7 @@ __all__ = ["Job", "Mill", "MillImage", "open", "run", "submit"]
 _PLACES = {
     "Job": ("jobs", "Job"),
     "Mill": ("reader", "Mill"),
-    "MillImage": ("reader", "MillImage"),
+    "MillImage": ("images", "MillImage"),
     "open": ("reader", "open_mill"),
     "run": ("submitter", "run"),
     "submit": ("submitter", "submit"),

@@ -10,7 +10,8 @@ from imagemill.db.states import JobState, Outcome
 from imagemill.scheduler_jobs.cli.progress import Pace, facts_of, has_ended, note_of
 
 if TYPE_CHECKING:
-    from imagemill.reader import Mill, MillImages
+    from imagemill.images import Images
+    from imagemill.reader import Mill
     from imagemill.scheduler_jobs.local.run import RunResult
     from imagemill.scheduler_jobs.submit.submission import Submission
 
@@ -69,7 +70,7 @@ class Job:
                     raise TimeoutError(f"job {self.id} has not ended: {counts.pending:,} to render")
                 time.sleep(_LOOK_SECONDS)
 
-    def images(self, **options: Any) -> "MillImages":
+    def images(self, **options: Any) -> "Images":
         """The finished images, as `Mill.images` takes them."""
         return self.mill.images(self.id, **options)
 

@@ -1,39 +1,33 @@
 """Reading jobs and finished pictures from Python; `imagemill.open` is `open_mill`.
 
-    pandas.DataFrame(mill.images("latest").rows())
-    torch.utils.data.DataLoader(list(mill.images("latest")), collate_fn=…)
+    with imagemill.open("out") as mill:
+        table = polars.DataFrame(mill.images("latest", where="steps > 20"))
 
 Everything is read in pages from one snapshot, so a set of any size can be walked through.
 """
 
-import hashlib
-import io
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.errors import StorageError
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.reports import JobReport, list_jobs
-from imagemill.db.read_only import SECONDS, answering
+from imagemill.db.read_only import SECONDS
 from imagemill.db.schema import check_schema
 from imagemill.db.settings import Settings
 from imagemill.db.states import Outcome
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
-from imagemill.scheduler_jobs.exports.columns import document_of
-from imagemill.scheduler_jobs.exports.selection import ExportImage, Selection, select_images
+from imagemill.images import Images, NewImages
+from imagemill.rows import Rows
+from imagemill.scheduler_jobs.exports.selection import Selection
 from imagemill.scheduler_jobs.exports.where import Condition
-from imagemill.scheduler_jobs.reading.cells import check_names
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _MOST_JOBS = 1_000_000
 
@@ -66,29 +60,40 @@ def open_mill(place: str | os.PathLike[str] | None = None, **settings: Any) -> "
 class Mill:
     """Jobs and their pictures, for reading. A context manager, which closes the database."""
 
-    def __init__(self, database: Database, storage: Storage) -> None:
+    def __init__(
+        self, database: Database, storage: Storage, *, settings: Settings | None = None
+    ) -> None:
         self._database = database
-        self._storage = storage
+        self.storage = storage
+        self._settings = settings
 
     @classmethod
     def of(cls, database: Database, settings: Settings) -> Self:
         """A database with the store that the settings name."""
-        return cls(database, open_storage(settings))
+        return cls(database, open_storage(settings), settings=settings)
+
+    def again(self) -> Self:
+        """The same database over a connection of its own, for another process."""
+        if self._settings is None:
+            raise TypeError("only a mill that imagemill.open made can go to another process")
+        return self.of(Database.from_settings(self._settings), self._settings)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._settings is None:
+            raise TypeError("only a mill that imagemill.open made can go to another process")
+        return _opened_again, (self._settings,)
 
     def reading(self) -> AbstractContextManager[Session]:
         """A read-only transaction, for functions of `imagemill.db.queries`."""
         return self._database.reading()
 
-    def query(self, query: str, *, seconds: float = SECONDS) -> Iterator[dict[str, Any]]:
-        """The rows that a SELECT of one's own gives, as dictionaries; the database only reads.
+    def query(self, query: str, *, seconds: float = SECONDS) -> Rows:
+        """The rows that a SELECT of one's own gives: dictionaries, or an Arrow stream.
 
-        Raises:
-            UsageError: the query is wrong, takes too long, or would do more than read.
+        It runs when the rows are read, each time anew, and may work `seconds` on 2,000 rows. Then
+        it raises a `UsageError` if it is wrong, takes too long, or would do more than read.
         """
-        with answering(self._database, query, seconds=seconds) as answer:
-            check_names(answer.columns)
-            for row in answer.rows:
-                yield dict(zip(answer.columns, row, strict=True))
+        return Rows(self._database, query, seconds=seconds)
 
     def jobs(self, *, limit: int = _MOST_JOBS) -> list[JobReport]:
         """Jobs with their counts, newest first."""
@@ -101,21 +106,42 @@ class Mill:
         *,
         where: str | None = None,
         outcomes: Collection[Outcome | str] = (Outcome.OK,),
-    ) -> "MillImages":
+    ) -> Images:
         """The finished images of a job, by id; `where` is a condition as `export` takes.
 
         Raises:
             UnknownJob: no job has this id or name.
             UsageError: the condition can't be read.
         """
-        if where is not None:
-            Condition(where)
+        return Images(self, _selection([self._job_id(job)], where, outcomes))
+
+    def new_images(
+        self,
+        since: str | None = None,
+        *,
+        job: str | int | None = None,
+        where: str | None = None,
+        outcomes: Collection[Outcome | str] = (Outcome.OK,),
+    ) -> NewImages:
+        """The images that became done since a cursor, of one job or of all; None gives all.
+
+            new = mill.new_images(since=saved)
+            for image in new: ...
+            saved = new.cursor
+
+        No order of commits hides an image from this. It comes again only if it was rendered again.
+
+        Raises:
+            UnknownJob: no job has this id or name.
+            UsageError: the condition or the cursor can't be read; while reading, the cursor is of
+                another database.
+        """
+        job_id = None if job is None else self._job_id(job)
+        return NewImages(self, _selection([], where, outcomes), since=since, job_id=job_id)
+
+    def _job_id(self, job: str | int) -> int:
         with self._database.reading() as session:
-            job_id = find_job(session, str(job)).id
-        chosen = [Outcome(outcome) for outcome in outcomes]
-        return MillImages(
-            self._database, self._storage, Selection(jobs=[job_id], outcomes=chosen, where=where)
-        )
+            return find_job(session, str(job)).id
 
     def close(self) -> None:
         """Close the database."""
@@ -133,64 +159,14 @@ class Mill:
         self.close()
 
 
-class MillImages:
-    """Images of a job: iterate as often as wanted, each time over a snapshot of its own."""
-
-    def __init__(self, database: Database, storage: Storage, selection: Selection) -> None:
-        self._database = database
-        self._storage = storage
-        self._selection = selection
-
-    def __iter__(self) -> Iterator["MillImage"]:
-        with self._database.reading() as session:
-            for image in select_images(session, self._selection):
-                yield MillImage(image, self._storage)
-
-    def _repr_html_(self) -> str:
-        from imagemill.notebook import pictures_html  # noqa: PLC0415  # for notebooks
-
-        return pictures_html(self)
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """The columns of each image as a dictionary: what a DataFrame is made of."""
-        for image in self:
-            yield dict(image)
+def _opened_again(settings: Settings) -> Mill:
+    return Mill.of(Database.from_settings(settings), settings)
 
 
-class MillImage(Mapping[str, Any]):
-    """One picture: a mapping of all its columns, the manifest's own included, and its file."""
-
-    def __init__(self, image: ExportImage, storage: Storage) -> None:
-        self._columns = document_of(image, None) | {"uri": storage.object_uri(image["object_key"])}
-        self._storage = storage
-
-    def __getitem__(self, name: str) -> Any:
-        return self._columns[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._columns)
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-    def __repr__(self) -> str:
-        return f"<image {self['image_id']}: {self['prompt'][:60]!r}>"
-
-    def _repr_html_(self) -> str:
-        from imagemill.notebook import pictures_html  # noqa: PLC0415  # for notebooks
-
-        return pictures_html([self])
-
-    def bytes(self) -> bytes:
-        """The whole file. A `StorageError` if it is missing, or not the recorded one."""
-        body = self._storage.get(self["object_key"])
-        if hashlib.sha256(body).hexdigest() != self["sha256"]:
-            raise StorageError(f"image {self['image_id']}: {self['uri']} is damaged")
-        return body
-
-    def picture(self) -> "Image.Image":
-        """The picture, decoded, height x width x 3 as RGB."""
-        from PIL import Image  # noqa: PLC0415  # whoever reads columns alone needs no decoder
-
-        with Image.open(io.BytesIO(self.bytes())) as opened:
-            return opened.convert("RGB")
+def _selection(
+    jobs: Sequence[int], where: str | None, outcomes: Collection[Outcome | str]
+) -> Selection:
+    if where is not None:
+        Condition(where)
+    chosen = [Outcome(outcome) for outcome in outcomes]
+    return Selection(jobs=jobs, outcomes=chosen, where=where)

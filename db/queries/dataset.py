@@ -3,7 +3,9 @@
 `dataset_images` shows the same columns to those who read SQL.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Select, func, select
@@ -81,18 +83,31 @@ def stream_images(
         page = session.execute(_page(job_id, states, after)).all()
         if not page:
             return
-        first, last = page[0].image_id, page[-1].image_id
-        scores = scores_of(session, job_id, first=first, last=last)
-        tags = tags_of(session, job_id, first=first, last=last)
-        for row in page:
-            found = dict(zip(COLUMN_NAMES, row, strict=True))
-            found["row_key"] = own_key(found["row_key"])
-            found["scores"] = scores.get(row.image_id, {})
-            found["tags"] = tags.get(row.image_id, [])
-            yield found
+        yield from _judged(session, job_id, page)
         if len(page) < PAGE:
             return
-        after = last
+        after = page[-1].image_id
+
+
+def done_images(session: Session, image_ids: Collection[int]) -> Iterator[dict[str, Any]]:
+    """Those of these images (at most `PAGE`) that are done, by job and id; as `stream_images`."""
+    query = _joined().where(Image.id.in_(list(image_ids)), in_state(ImageState.DONE))
+    rows = session.execute(query.order_by(Image.job_id, Image.id)).all()
+    for job_id, page in groupby(rows, key=attrgetter("job_id")):
+        yield from _judged(session, job_id, list(page))
+
+
+def _judged(session: Session, job_id: int, page: Sequence[Any]) -> Iterator[dict[str, Any]]:
+    """Images of a job, sorted by id, with their scores and tags."""
+    first, last = page[0].image_id, page[-1].image_id
+    scores = scores_of(session, job_id, first=first, last=last)
+    tags = tags_of(session, job_id, first=first, last=last)
+    for row in page:
+        found = dict(zip(COLUMN_NAMES, row, strict=True))
+        found["row_key"] = own_key(found["row_key"])
+        found["scores"] = scores.get(row.image_id, {})
+        found["tags"] = tags.get(row.image_id, [])
+        yield found
 
 
 def count_outcomes(session: Session, job_id: int) -> dict[str, int]:
@@ -112,6 +127,15 @@ def count_outcomes(session: Session, job_id: int) -> dict[str, int]:
 
 def _page(job_id: int, states: Collection[ImageState], after: int) -> Select[Any]:
     return (
+        _joined()
+        .where(Image.job_id == job_id, Image.id > after, Image.state.in_(states))
+        .order_by(Image.id)
+        .limit(PAGE)
+    )
+
+
+def _joined() -> Select[Any]:
+    return (
         select(*_COLUMNS)
         .join(Job, Job.id == Image.job_id)
         .join(Row, Row.id == Image.row_id)
@@ -120,7 +144,4 @@ def _page(job_id: int, states: Collection[ImageState], after: int) -> Select[Any
         .outerjoin(Object, Object.id == Image.object_id)
         .outerjoin(Environment, Environment.id == Object.environment_id)
         .outerjoin(CompositionRow, CompositionRow.id == Object.composition_id)
-        .where(Image.job_id == job_id, Image.id > after, Image.state.in_(states))
-        .order_by(Image.id)
-        .limit(PAGE)
     )

@@ -150,10 +150,11 @@ def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
         return pa.array(values, kind)
     except (pa.ArrowException, ArithmeticError, TypeError, ValueError):
         # Something in it is not as the type says. Only then each value is looked at.
-        return pa.array([_cell(value, kind) for value in values], kind)
+        return pa.array([cell_of(value, kind) for value in values], kind)
 
 
-def _cell(value: Any, kind: pa.DataType) -> Any:
+def cell_of(value: Any, kind: pa.DataType) -> Any:
+    """A value as a column of this type holds it."""
     if value is None or isinstance(value, datetime):
         return value
     if pa.types.is_string(kind):

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.dataset import COLUMN_NAMES, stream_images
+from imagemill.db.queries.dataset import COLUMN_NAMES, done_images, stream_images
 from imagemill.db.queries.scores import score_names
 from imagemill.db.states import ImageState, Outcome
 from imagemill.scheduler_jobs.exports.where import OWN_COLUMNS, TAG, Condition
@@ -103,6 +103,24 @@ def select_images(
         )
         taken = (image for image in images if _is_taken(image, selection, condition))
         yield from taken if selection.best is None else _best(taken, selection)
+
+
+def select_done(
+    session: Session, image_ids: Sequence[int], selection: Selection
+) -> Iterator[ExportImage]:
+    """Those of these images (a page) that are done and taken, by job and id.
+
+    Jobs, best ones and splits of the selection are left out of account.
+    """
+    condition = None if selection.where is None else Condition(selection.where)
+    names: dict[int, set[str]] = {}
+    for found in done_images(session, image_ids):
+        job_id = found["job_id"]
+        if job_id not in names:
+            names[job_id] = {TAGS, *score_names(session, job_id)}
+        image = _image(found, names[job_id])
+        if _is_taken(image, selection, condition):
+            yield image
 
 
 def split_of(image: ExportImage, splits: Sequence[Split]) -> str:

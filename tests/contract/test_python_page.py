@@ -31,6 +31,7 @@ def place(mill: Mill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Databa
     return mill.database
 
 
+@pytest.mark.filterwarnings("ignore")  # of the libraries that the page shows
 @pytest.mark.parametrize("code", BLOCKS, ids=range(len(BLOCKS)))
 @pytest.mark.usefixtures("place")
 def test_code_of_the_page_runs(code: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,6 +96,9 @@ def test_a_query_of_the_page_is_answered(finished: Database, dialect: str, query
 
 
 @pytest.mark.parametrize(("_", "code"), blocks("python"))
-def test_code_of_the_page_runs(finished: Database, _: str, code: str, tmp_path: Path) -> None:
+def test_code_of_the_page_runs(
+    finished: Database, _: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = finished.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("IMAGEMILL_STORAGE_URL", str(tmp_path / "objects"))
     exec(URL.sub(repr(url), code), {})
