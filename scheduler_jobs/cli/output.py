@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import click
 from rich.cells import cell_len
@@ -46,12 +46,16 @@ json_option = click.option(
 )
 
 
+_WRAPPED_CELLS = 10
+"""The least width of a column whose names are wrapped."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Column:
     """A table's column. If the window is too narrow, `elastic` columns are cut.
 
     Columns of names that a person may copy are `whole`: if they do not fit beside each other, each
-    row of the table becomes a few lines.
+    row of the table becomes a few lines. One that is both is wrapped within its column.
     """
 
     title: str
@@ -202,23 +206,25 @@ def _terminal_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) ->
             no_wrap=not column.elastic,
         )
     for row in rows:
-        shown.add_row(
-            *(
-                Text(cell, style=STYLES.get(cell, ""), no_wrap=True, overflow="ellipsis")
-                for cell in row
-            )
-        )
+        shown.add_row(*(_cell(cell, column) for cell, column in zip(row, columns, strict=True)))
     console.print(shown)
 
 
+def _cell(cell: str, column: Column) -> Text:
+    wrapped = column.elastic and column.whole
+    overflow: Literal["fold", "ellipsis"] = "fold" if wrapped else "ellipsis"
+    return Text(cell, style=STYLES.get(cell, ""), no_wrap=not wrapped, overflow=overflow)
+
+
 def _width(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> int:
-    """The cells that a table takes of which nothing that is whole is cut."""
-    gaps = 2 * (len(columns) - 1)
-    return gaps + sum(
-        max(cell_len(text) for text in (column.title, *(row[place] for row in rows)))
-        for place, column in enumerate(columns)
-        if not column.elastic
-    )
+    """The cells that a table takes of which nothing that is whole is cut, nor any title."""
+    width = 2 * (len(columns) - 1)
+    for place, column in enumerate(columns):
+        longest = max((cell_len(row[place]) for row in rows), default=0)
+        if column.elastic:
+            longest = min(longest, _WRAPPED_CELLS) if column.whole else 0
+        width += max(longest, cell_len(column.title))
+    return width
 
 
 def _paragraphs(console: Console, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:

@@ -179,7 +179,7 @@ def exports(invocation: Invocation, limit: int, as_json: bool) -> None:
             Column(title="STATE"),
             Column(title="STARTED"),
             Column(title="DIGEST"),
-            Column(title="TO", elastic=True),
+            Column(title="TO", elastic=True, whole=True),
         ),
         (
             (

@@ -22,7 +22,7 @@ SHOWN_JOBS = 30
 
 COLUMNS = (
     Column(title="JOB", right=True),
-    Column(title="NAME", elastic=True),
+    Column(title="NAME", elastic=True, whole=True),
     Column(title="STATE"),
     Column(title="IMAGES", right=True),
     Column(title="DONE", right=True),

@@ -95,6 +95,17 @@ def test_no_model_s_name_or_source_is_cut_in_a_window(width, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_no_job_s_name_is_cut_in_a_window(width, home, mill):
+    name = "a-job-with-a-name-that-fills-more-than-half-of-a-window"
+    mill.load(name, ["a"])
+    for command in ("jobs", "status"):
+        lines = on_terminal(width, "--home", home, command).splitlines()
+        assert max(map(len, lines)) <= width
+        begin, end = lines[0].index("NAME"), lines[0].index("STATE")
+        assert "".join(line[begin:end].strip() for line in lines[1:]).startswith(name)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_is_cut_in_a_pipe(width, home, worked):
     for words in (["images"], ["errors", "long"], ["show", "1"], ["status", "long"]):
         text = in_pipe(width, "--home", home, *words)
