@@ -1,11 +1,15 @@
 """Finding images by words, and those of another job that answer to them. Reads only."""
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session, aliased
 
+from imagemill.db.dataset_tables import Score
 from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.images import in_state
+from imagemill.db.states import ImageState
 from imagemill.db.tables import Image, Row
 
 MOST_ID = 2**63 - 1
@@ -22,6 +26,38 @@ def images_by_id(session: Session, ids: Collection[int]) -> dict[int, ImageRepor
         return {}
     found = list_images(session, ImageFilter(), limit=len(ids), also=[Image.id.in_(list(ids))])
     return {image.id: image for image in found}
+
+
+class Rank(NamedTuple):
+    """An image's place in the order of a score; equal values are ordered by the image's id."""
+
+    value: float
+    image_id: int
+
+
+def ranked(
+    session: Session,
+    job_id: int,
+    score: str,
+    *,
+    descending: bool,
+    limit: int,
+    after: Rank | None = None,
+) -> list[Rank]:
+    """A job's present pictures that have this score as a number, in its order, from after one."""
+    value = Score.value
+    query = (
+        select(value, Image.id)
+        .join(Image, (Image.id == Score.image_id) & (Image.generation == Score.generation))
+        .where(Image.job_id == job_id, in_state(ImageState.DONE), Score.name == score)
+        .where(value.is_not(None))
+        .order_by(value.desc() if descending else value, Image.id)
+        .limit(limit)
+    )
+    if after is not None:
+        beyond = value < after.value if descending else value > after.value
+        query = query.where(or_(beyond, (value == after.value) & (Image.id > after.image_id)))
+    return [Rank(float(found or 0.0), image_id) for found, image_id in session.execute(query)]
 
 
 def partners(session: Session, ids: Collection[int], job_id: int) -> dict[int, ImageReport]:

@@ -15,14 +15,20 @@ from starlette.routing import Route
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError, UnknownJob, UsageError
 from imagemill.db.queries.image_reports import ImageReport
-from imagemill.db.queries.image_search import images_by_id, partners
+from imagemill.db.queries.image_search import MOST_ID, images_by_id, partners
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.reports import list_jobs
 from imagemill.db.queries.tags import tags_of
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.curation.tagging import check_tag, tag_images, untag_images
 from imagemill.scheduler_jobs.gallery.access import Access, Keys
-from imagemill.scheduler_jobs.gallery.image_query import ImageQuery, find_images, read_conditions
+from imagemill.scheduler_jobs.gallery.image_query import (
+    ImageQuery,
+    cursor_text,
+    find_images,
+    read_conditions,
+    read_cursor,
+)
 from imagemill.scheduler_jobs.gallery.pictures import Picture, Pictures
 from imagemill.scheduler_jobs.gallery.summaries import Summaries
 from imagemill.scheduler_jobs.pages.entries import entries_of
@@ -32,7 +38,6 @@ SCRIPTS = (*SHARED_SCRIPTS, "gallery.js")
 MOST_JOBS = 500
 MOST_IDS = 200
 MOST_BODY = 4096
-MOST_ID = 2**63 - 1
 
 _FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 """For addresses that name a file's hash."""
@@ -90,16 +95,22 @@ class _Gallery:
         given = request.query_params
         try:
             conditions = read_conditions(json.loads(given.get("conditions", "[]")))
-            after = None if "after" not in given else _number(given["after"])
+            score = given.get("score")
+            after = read_cursor(given.get("after"), score=score)
         except (ValueError, RecursionError) as error:
             return PlainTextResponse(f"{error}\n", status_code=400)
-        words = given.get("words", "").split()
         with self._database.reading() as session:
             job_id = _job_id(session, request.path_params["job"])
-            query = ImageQuery(job_id=job_id, words=words, conditions=conditions)
+            query = ImageQuery(
+                job_id=job_id,
+                words=given.get("words", "").split(),
+                conditions=conditions,
+                score=score,
+                descending="ascending" not in given,
+            )
             found = find_images(session, query, after=after)
             entries = _paired(session, found.images, found.entries, given.get("with"))
-        return JSONResponse({"images": entries, "after": found.after})
+        return JSONResponse({"images": entries, "after": cursor_text(found.after)})
 
     def some_images(self, request: Request) -> Response:
         """Images by their ids, as they are now."""

@@ -5,15 +5,17 @@ compared here: SQLite and Postgres compare JSON in different ways. So one answer
 limited number of images, and says where the next one goes on.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
 from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
-from imagemill.db.queries.image_search import with_words
+from imagemill.db.queries.image_search import MOST_ID, Rank, ranked, with_words
 from imagemill.db.states import ImageState, Outcome
+from imagemill.db.tables import Image
 from imagemill.scheduler_jobs.pages.entries import entries_of
 
 PAGE = 200
@@ -47,13 +49,22 @@ class ValueCondition:
         return number and self.low <= value < self.high
 
 
+Cursor = int | Rank
+"""Where an answer goes on: after an image, or after a place in the order of a score."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageQuery:
-    """Images of a job in which all of these words are, and of which all conditions are true."""
+    """Images of a job in which all of these words are, and of which all conditions are true.
+
+    They come by their ids, or by a score: then only those that have it.
+    """
 
     job_id: int
     words: Sequence[str] = ()
     conditions: Sequence[ValueCondition] = ()
+    score: str | None = None
+    descending: bool = True
 
     def filter(self) -> ImageFilter:
         """The conditions that the database can see to; the others are left out."""
@@ -70,11 +81,19 @@ class ImageQuery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """Images, the same as JSON, and the id after which the next answer goes on; None at the end."""
+    """Images, the same as JSON, and where the next answer goes on; None at the end."""
 
     images: list[ImageReport]
     entries: list[dict[str, Any]]
-    after: int | None
+    after: Cursor | None
+
+
+class _Page(NamedTuple):
+    """Images with their cursors, how many were looked at for them, and the last one's cursor."""
+
+    images: Sequence[tuple[ImageReport, Cursor]]
+    looked_at: int
+    after: Cursor
 
 
 def value_of(entry: Mapping[str, Any], name: str) -> Any:
@@ -90,24 +109,60 @@ def value_of(entry: Mapping[str, Any], name: str) -> Any:
     return values.get(own) if isinstance(values, dict) else None
 
 
-def find_images(session: Session, query: ImageQuery, *, after: int | None) -> Found:
+def find_images(session: Session, query: ImageQuery, *, after: Cursor | None) -> Found:
     """The next images of a query, at most `PAGE` of them."""
-    which, words = query.filter(), with_words(query.words[:MOST_WORDS])
     found = Found(images=[], entries=[], after=None)
     looked_at = 0
-    while looked_at < MOST_LOOKED_AT:
-        images = list_images(session, which, limit=PAGE, after=after, also=words)
-        looked_at += len(images)
-        for image, entry in zip(images, entries_of(session, images), strict=True):
-            after = image.id
+    pages = _by_id if query.score is None else _by_score
+    for page in pages(session, query, after):
+        entries = entries_of(session, [image for image, _ in page.images])
+        for (image, cursor), entry in zip(page.images, entries, strict=True):
             if all(each.holds(entry) for each in query.conditions):
                 found.images.append(image)
                 found.entries.append(entry)
                 if len(found.images) == PAGE:
-                    return replace(found, after=after)
-        if len(images) < PAGE:
-            return found
-    return replace(found, after=after)
+                    return replace(found, after=cursor)
+        looked_at += page.looked_at
+        if looked_at >= MOST_LOOKED_AT:
+            return replace(found, after=page.after)
+    return found
+
+
+def _by_id(session: Session, query: ImageQuery, after: Cursor | None) -> Iterator[_Page]:
+    last = after if isinstance(after, int) else None
+    words = with_words(query.words[:MOST_WORDS])
+    while images := list_images(session, query.filter(), limit=PAGE, after=last, also=words):
+        last = images[-1].id
+        yield _Page([(image, image.id) for image in images], len(images), last)
+
+
+def _by_score(session: Session, query: ImageQuery, after: Cursor | None) -> Iterator[_Page]:
+    last = after if isinstance(after, Rank) else None
+    score, words = query.score or "", with_words(query.words[:MOST_WORDS])
+    find = partial(ranked, session, query.job_id, score, descending=query.descending, limit=PAGE)
+    while ranks := find(after=last):
+        last = ranks[-1]
+        also = [*words, Image.id.in_([rank.image_id for rank in ranks])]
+        images = {i.id: i for i in list_images(session, query.filter(), limit=PAGE, also=also)}
+        ordered = [(images[rank.image_id], rank) for rank in ranks if rank.image_id in images]
+        yield _Page(ordered, len(ranks), last)
+
+
+def read_cursor(text: str | None, *, score: str | None) -> Cursor | None:
+    """A cursor as `cursor_text` wrote it. Raises `ValueError` for what is none."""
+    if text is None:
+        return None
+    value, _, image = text.rpartition(":")
+    if not image.isdecimal() or int(image) > MOST_ID or bool(value) != (score is not None):
+        raise ValueError("this is no place to go on")
+    return Rank(float(value), int(image)) if value else int(image)
+
+
+def cursor_text(cursor: Cursor | None) -> str | None:
+    """A cursor as it stands in an address."""
+    if isinstance(cursor, Rank):
+        return f"{cursor.value!r}:{cursor.image_id}"
+    return None if cursor is None else str(cursor)
 
 
 def read_conditions(given: Any) -> list[ValueCondition]:

@@ -211,3 +211,33 @@ def test_scores_are_shown_spread_and_found(gallery: ServedGallery, mill: Mill, j
     assert found(gallery, job, {"name": "scores.sharpness", "low": 3, "high": 9}) == ["p3", "p4"]
     names = {each["name"] for each in gallery.ask(f"/api/jobs/{job}").json["histograms"]}
     assert "scores.sharpness" in names
+
+
+def test_images_come_in_the_order_of_a_score(
+    gallery: ServedGallery, mill: Mill, job: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_query, "PAGE", 2)
+    images = gallery.ask(f"/api/jobs/{job}/images").json["images"]
+    images += gallery.ask(f"/api/jobs/{job}/images?after={images[-1]['image_id']}").json["images"]
+    values = [0.1, 1e300, 0.1, -2.5]
+    rows = [
+        Score(
+            image_id=image["image_id"],
+            name="clip",
+            scorer="s",
+            version="1",
+            generation=1,
+            value=value,
+            text=None,
+        )
+        for image, value in zip(images, values, strict=True)
+    ]
+    mill.database.run(lambda session: session.add_all(rows))
+    assert found(gallery, job, score="clip") == ["p1", "p0", "p2", "p3"]
+    assert found(gallery, job, score="clip", ascending=1) == ["p3", "p0", "p2", "p1"]
+    assert found(gallery, job, score="clip", words="fox 2") == ["p2"]
+    mood = {"name": "extras.mood", "value": "calm"}
+    assert found(gallery, job, mood, score="clip", ascending=1) == ["p3", "p0"]
+    assert found(gallery, job, score="none") == []
+    for after in ("1", "x:1", "1.0:x", ":1", "1.0:99999999999999999999"):
+        assert gallery.ask(f"/api/jobs/{job}/images?score=clip&after={after}").status == 400

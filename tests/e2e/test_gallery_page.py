@@ -10,10 +10,12 @@ from urllib.request import urlopen
 import pytest
 
 from imagemill.db.database import Database
+from imagemill.db.dataset_tables import Score
 from imagemill.db.queries.image_reports import ImageFilter, list_images
 from imagemill.db.queries.tags import tags_of
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.pages.report import ReportOptions, write_report
 from tests.helpers.dataset import finished_job
 from tests.helpers.gallery import served_gallery
 from tests.helpers.hostile import HOSTILE_PROMPTS
@@ -90,9 +92,28 @@ def test_keys_tag_pictures(browser, gallery, mill, folder_storage, tmp_path):
         2: ["keep", "odd:one"],
         3: ["odd:one", "reject"],
     }
-    # What was tagged can be looked for at once.
+    # What was tagged can be looked for at once, and what was scored comes in its order.
     browser.click(".histogram-row", text="odd:one")
     browser.wait(f"{FOUND} === '2 of 6 images'")
+    assert browser.problems == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("live", [True, False], ids=["gallery", "report"])
+def test_scores_order_pictures(browser, gallery, mill, folder_storage, tmp_path, live):
+    job = finished_job(mill, folder_storage, tmp_path, ROWS[:4], samples=1)
+    about = {"name": "clip", "scorer": "s", "version": "1", "generation": 1, "text": None}
+    rows = [Score(image_id=n, value=n % 3, **about) for n in (1, 2, 3)]
+    mill.database.run(lambda session: session.add_all(rows))
+    file = tmp_path / "report.html"
+    write_report(mill.database, folder_storage, job, file, options=ReportOptions())
+    browser.open(gallery.url if live else file.as_uri())
+    browser.wait(f"{TILES} === 4")
+    browser.click("#order")
+    browser.press("ArrowDown", "Enter")
+    browser.wait(f"{FOUND} === '3 of 4 images'")
+    order = "explorer.images.map((image) => image.image_id)"
+    assert browser.evaluate(order) == [2, 1, 3]
     assert browser.problems == []
 
 

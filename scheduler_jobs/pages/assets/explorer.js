@@ -13,7 +13,7 @@ class Explorer {
     this.compared = compared;
     this.extraPanel = panel;
     this.keys = keys;
-    this.filter = { words: [], bars: {} };
+    this.filter = { words: [], bars: {}, order: null };
     this.images = [];
     this.query = 0;
     this.setSummary(summary);
@@ -54,6 +54,10 @@ class Explorer {
         this.grid.focus(this.grid.current);
       }
     });
+    byId("order").addEventListener("change", ({ target }) => {
+      this.filter.order = this.orders[target.value] ?? null;
+      this.refresh();
+    });
     byId("size").addEventListener("input", (event) => this.grid.setTile(Number(event.target.value)));
     document.addEventListener("keydown", (event) => this.onKey(event));
     document.addEventListener("click", (event) => {
@@ -83,20 +87,21 @@ class Explorer {
   }
 
   clear() {
-    this.filter = { words: [], bars: {} };
+    this.filter = { ...this.filter, words: [], bars: {} };
     byId("search").value = "";
     this.drawFilters();
     this.refresh();
   }
 
   get filtered() {
-    return this.filter.words.length > 0 || Object.keys(this.filter.bars).length > 0;
+    return this.filter.words.length > 0 || this.filter.order !== null || Object.keys(this.filter.bars).length > 0;
   }
 
   drawFilters() {
     const lists = this.histograms.map(({ name, bars }) => this.filterList(name, bars));
     byId("filter-list").replaceChildren(...lists);
     byId("filters").hidden = !lists.length;
+    this.drawOrders();
     const chips = Object.entries(this.filter.bars).map(([name, bar]) =>
       element(
         "button",
@@ -112,6 +117,21 @@ class Explorer {
       ),
     );
     byId("chips").replaceChildren(...chips);
+  }
+
+  // By a score: only the pictures that have it, the highest or the lowest first.
+  drawOrders() {
+    const scores = this.summary.histograms.map((each) => each.name).filter((name) => name.startsWith("scores."));
+    const names = scores.map((name) => titleOf(name));
+    this.orders = names.flatMap((score) => [{ score }, { score, ascending: true }]);
+    const titles = names.flatMap((name) => [`highest ${name}`, `lowest ${name}`]);
+    const { order } = this.filter;
+    const chosen = this.orders.findIndex((each) => order && each.score === order.score && each.ascending === order.ascending);
+    byId("order").replaceChildren(
+      element("option", { value: "", text: "in order" }),
+      ...titles.map((text, place) => element("option", { value: place, text, selected: place === chosen })),
+    );
+    byId("order-label").hidden = !names.length;
   }
 
   filterList(name, bars) {
@@ -187,9 +207,15 @@ class Explorer {
     return [
       element("span", { class: "frames" }, ...frames),
       words(image.prompt ?? "", "span", { class: "caption" }),
-      element("span", { class: "details" }, words(image.row_key ?? `#${image.image_id}`), ` · ${seedsOf(image)}`),
+      element("span", { class: "details" }, words(image.row_key ?? `#${image.image_id}`), ` · ${this.mainFact(image)}`),
       this.compares ? element("span", { class: "details", text: differencesOf(image, this.differing) }) : null,
     ].filter(Boolean);
+  }
+
+  // What the pictures are ordered by, if that is a score; else the seed.
+  mainFact(image) {
+    const { order } = this.filter;
+    return order ? `${order.score} ${rounded(image.scores?.[order.score])}` : seedsOf(image);
   }
 
   otherFrame(image) {
@@ -275,7 +301,7 @@ class Explorer {
     const typing = event.target.matches?.("input, textarea, select");
     if (event.key === "Escape" && !byId("viewer").open) {
       if (byId("filters").open) byId("filters").open = false;
-      else if (this.filtered || byId("search").value) this.clear();
+      else if (this.filter.words.length || Object.keys(this.filter.bars).length || byId("search").value) this.clear();
       if (event.target === byId("search")) event.target.blur();
     } else if (event.key === "/" && !typing && !byId("viewer").open) {
       event.preventDefault();

@@ -19,6 +19,8 @@ class ServerSource {
       conditions: JSON.stringify(Object.entries(filter.bars).map(([name, bar]) => ({ ...bar, name }))),
     });
     if (this.other) this.asked.set("with", this.other);
+    if (filter.order) this.asked.set("score", filter.order.score);
+    if (filter.order?.ascending) this.asked.set("ascending", "1");
     this.after = undefined;
     return this.more();
   }

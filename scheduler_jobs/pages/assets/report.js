@@ -15,7 +15,8 @@ class PageSource {
   }
 
   async start(filter) {
-    return { images: this.images.filter((image) => isTaken(image, filter)), done: true };
+    const images = this.images.filter((image) => isTaken(image, filter));
+    return { images: filter.order ? ordered(images, filter.order) : images, done: true };
   }
 
   thumbnail(image) {
@@ -28,6 +29,12 @@ class PageSource {
   picture(image) {
     return image.file && !image.file.startsWith("s3:") ? image.file : null;
   }
+}
+
+function ordered(images, { score, ascending }) {
+  const sign = ascending ? 1 : -1;
+  const scored = images.filter((image) => typeof image.scores?.[score] === "number");
+  return scored.sort((one, other) => sign * (one.scores[score] - other.scores[score]));
 }
 
 const summary = JSON.parse(document.querySelector("script.summary").textContent);
