@@ -18,7 +18,9 @@ from imagemill.db.queries.images import (
     spec_of,
     weights_digest_of,
 )
+from imagemill.db.queries.scores import scores_of
 from imagemill.db.queries.store_address import object_uri, store_address
+from imagemill.db.queries.tags import tags_of
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import (
     Attempt,
@@ -141,6 +143,8 @@ class ImageDetail:
     extras: dict[str, Any]
     verbatim: str
     file: ObjectReport | None
+    scores: dict[str, float | str]
+    tags: list[str]
     history: tuple[Event, ...] = field(default=())
 
 
@@ -184,6 +188,7 @@ def find_image(session: Session, image_id: int) -> ImageDetail:
     if found is None:
         raise UnknownImage(f"no image {image_id}; `imagemill images` lists them")
     image, row, job_name = found
+    only = {"first": image_id, "last": image_id}
     return ImageDetail(
         id=image.id,
         job_id=image.job_id,
@@ -203,6 +208,8 @@ def find_image(session: Session, image_id: int) -> ImageDetail:
         extras=row.extras,
         verbatim=row.verbatim,
         file=None if image.object_id is None else _stored_file(session, image.object_id),
+        scores=scores_of(session, image.job_id, **only).get(image_id, {}),
+        tags=tags_of(session, image.job_id, **only).get(image_id, []),
         history=_history(session, image_id),
     )
 

@@ -1,5 +1,6 @@
 """Scoring by real processes that are killed: each image has each score once."""
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from imagemill.db.database import Database
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.storage.folder import FolderStorage
+from tests.helpers.chat_server import chat_server
 from tests.helpers.dataset import finished_job
 from tests.helpers.mill import Mill
 from tests.helpers.places import ROOT
@@ -110,6 +112,49 @@ def test_a_pass_here_goes_on_after_its_process_was_killed(tmp_path: Path, packag
         check=True,
     )
     assert '"queued": {"slow": 0}' in again.stdout
+    database.close()
+
+
+def test_a_judge_of_the_registry_file_is_asked_by_the_process(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "objects").mkdir(parents=True)
+    database = Database.from_settings(Settings.for_home(home))
+    migrate(database)
+    finished_job(Mill(database), FolderStorage(home / "objects"), tmp_path, ROWS[:4])
+    registry = tmp_path / "models.toml"
+    command = [sys.executable, "-m", "imagemill", "--home", str(home)]
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"IMAGEMILL_MODELS": str(registry)}
+        return subprocess.run(
+            [*command, *words],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    with chat_server() as server:
+        server.answers = ["no idea"]
+        registry.write_text(
+            f'[scorers.fits]\nkind = "judge"\nurl = "{server.url}"\nmodel = "m"\nretries = 0\n'
+            'question = "Does it show {prompt}?"\nparallel = 2\n'
+        )
+        first = run("score", "latest", "--with", "fits")
+        assert first.returncode == 1, first.stderr
+        assert "fits: 1 image failed (score): it answered 'no idea'" in first.stdout
+        server.usual = 503
+        away = run("score", "latest", "--with", "fits")
+        assert away.returncode == 3
+        assert away.stderr.splitlines()[-1].startswith("error: the scoring process ended: service")
+        server.usual = "9"
+        assert run("score", "latest", "--with", "fits").returncode == 0
+    assert len(server.requests) == 10, "8 images, and twice more the one that failed"
+    found = json.loads(run("show", "1", "--json").stdout)["image"]
+    assert set(found["scores"]) == {"fits", "fits_tokens", "fits_cost"}
+    assert run("tag", "image:1", "good").returncode == 0
+    assert "tags         good" in run("show", "1").stdout
     database.close()
 
 

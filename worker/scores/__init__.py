@@ -32,10 +32,15 @@ class Scorer(Protocol):
     yields: Sequence[str]
     """The names of its scores: small letters, digits and `_`; each is a column in conditions."""
 
-    def score(self, pictures: Sequence[Image], records: Sequence[ScoredImage]) -> Sequence[Scores]:
+    def score(
+        self, pictures: Sequence[Image], records: Sequence[ScoredImage]
+    ) -> Sequence[Scores | Exception]:
         """The scores of each picture, in order; a score that it can't give is left out.
 
+        An exception in their place is recorded as that picture's failure.
+
         Pictures are RGB. `records` say what was asked for: prompt, seed, model, the row's own
-        columns. An exception is recorded as the failure of the picture that causes it when it is
-        judged alone. A `ServiceError` says that a server is away: all pictures wait for it.
+        columns. After an exception that it raises, each picture is judged alone, and the failure
+        of the picture that causes it is recorded. A `ServiceError` says that a server is away: all
+        pictures wait for it.
         """

@@ -53,10 +53,21 @@ class Judge:
         )
         self._pace = Pace(table.requests_per_minute)
 
-    def score(self, pictures: Sequence[Image], records: Sequence[ScoredImage]) -> Sequence[Scores]:
-        """A share of `most` from 0 to 1, or the answer as a text."""
+    def score(
+        self, pictures: Sequence[Image], records: Sequence[ScoredImage]
+    ) -> Sequence[Scores | Exception]:
+        """A share of `most` from 0 to 1, or the answer as a text.
+
+        An answer that is none is its own picture's failure: no other is paid for again.
+        """
         with ThreadPoolExecutor(self._table.parallel) as threads:
-            return list(threads.map(self._ask, pictures, records))
+            return list(threads.map(self._asked, pictures, records))
+
+    def _asked(self, picture: Image, record: ScoredImage) -> Scores | ScoreError:
+        try:
+            return self._ask(picture, record)
+        except ScoreError as error:
+            return error
 
     def _ask(self, picture: Image, record: ScoredImage) -> Scores:
         table = self._table

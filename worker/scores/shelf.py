@@ -5,7 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, cast
 
-from imagemill.db.errors import ServiceError, UsageError, first_line
+from imagemill.db.errors import (
+    ImagemillError,
+    ScoreError,
+    ServiceError,
+    UsageError,
+    first_line,
+)
 from imagemill.db.queries.dataset import COLUMN_NAMES
 from imagemill.db.scorers import NAME, ScorerEntry
 from imagemill.db.settings import Settings
@@ -48,14 +54,26 @@ class ScorerShelf:
         return self._made[name]
 
 
-def checked(scorer: Scorer, found: Sequence[Any], pictures: int) -> list[dict[str, float | str]]:
+def checked(
+    scorer: Scorer, found: Sequence[Any], pictures: int
+) -> list[dict[str, float | str] | ImagemillError]:
     """A scorer's answer, if it is one: only names that it yields, finite numbers, and texts.
 
-    Raises `ValueError`.
+    In the place of a picture's scores there may be its error. Raises `ValueError`.
     """
     if len(found) != pictures:
         raise ValueError(f"it gave {len(found)} results for {pictures} pictures")
-    return [_checked_scores(scorer, scores) for scores in found]
+    return [
+        as_error(each) if isinstance(each, Exception) else _checked_scores(scorer, each)
+        for each in found
+    ]
+
+
+def as_error(error: Exception) -> ImagemillError:
+    """An error of a scorer's own code as one that can be recorded."""
+    if isinstance(error, ImagemillError):
+        return error
+    return ScoreError(f"{type(error).__name__}: {first_line(error)}")
 
 
 def _checked_scores(scorer: Scorer, scores: Scores) -> dict[str, float | str]:

@@ -26,7 +26,7 @@ from imagemill.db.queries.score_work import Judgement, ScoredImage, WorkPiece
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.worker.scores import Scorer
-from imagemill.worker.scores.shelf import ScorerShelf, checked
+from imagemill.worker.scores.shelf import ScorerShelf, as_error, checked
 from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.stop_reason import Drain, NoDrain, Stop, StopRule
 
@@ -233,12 +233,12 @@ def _judgements(
     except Exception as error:  # a scorer's own code may raise anything
         if len(readable) > 1:
             return [told for each in readable for told in _judgements(scorer, [each])]
-        if isinstance(error, ImagemillError):
-            return [_failure(records[0], error)]
-        problem = ScoreError(f"{type(error).__name__}: {first_line(error)}")
-        return [_failure(records[0], problem)]
+        return [_failure(records[0], as_error(error))]
     return [
-        Judgement(image=image, scores=scores) for image, scores in zip(records, found, strict=True)
+        _failure(image, told)
+        if isinstance(told, ImagemillError)
+        else Judgement(image=image, scores=told)
+        for image, told in zip(records, found, strict=True)
     ]
 
 

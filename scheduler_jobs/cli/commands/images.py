@@ -228,6 +228,9 @@ def _print_detail(image: ImageDetail) -> None:
     _section("As it stood in the manifest")
     output.line(image.verbatim)
     _print_file(image)
+    if image.scores or image.tags:
+        _section("Scores and tags")
+        output.pairs([*image.scores.items(), ("tags", ", ".join(image.tags))])
     if image.history:
         _section("History")
         _print_history(image.history)

@@ -67,8 +67,8 @@ def test_captions_are_texts_in_the_order_of_the_pictures(
     server.answers = ["one", " two\n", ""]
     found = scorer.score([PICTURE] * 2, [RECORD] * 2)
     assert [scores["vqa"] for scores in found] == ["one", "two"]
-    with pytest.raises(ScoreError, match="it answered nothing"):
-        scorer.score([PICTURE], [RECORD])
+    (nothing,) = scorer.score([PICTURE], [RECORD])
+    assert str(nothing) == "it answered nothing"
 
 
 def test_what_a_server_refuses_for_now_is_tried_again(server: ChatServer, tmp_path: Path) -> None:
@@ -83,13 +83,22 @@ def test_what_a_server_refuses_for_now_is_tried_again(server: ChatServer, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"), [(401, ServiceError), (400, ScoreError), ("eleven", ScoreError)]
+    ("answer", "said"), [(400, "status 400"), ("eleven", "it answered 'eleven', no number up to")]
 )
-def test_what_no_retry_can_help_is_not_tried_again(
-    server: ChatServer, tmp_path: Path, answer: str | int, error: type[Exception]
+def test_an_answer_that_is_none_is_one_picture_s_failure(
+    server: ChatServer, tmp_path: Path, answer: str | int, said: str
 ) -> None:
-    server.usual = answer
-    with pytest.raises(error):
+    server.answers = [answer, "5"]
+    failed, judged = judge(server, tmp_path, parallel=1).score([PICTURE] * 2, [RECORD] * 2)
+    assert isinstance(failed, ScoreError)
+    assert said in str(failed)
+    assert judged["vqa"] == 0.5
+    assert len(server.requests) == 2
+
+
+def test_a_wrong_key_ends_the_shift_at_once(server: ChatServer, tmp_path: Path) -> None:
+    server.usual = 401
+    with pytest.raises(ServiceError, match="refuses"):
         judge(server, tmp_path).score([PICTURE], [RECORD])
     assert len(server.requests) == 1
 
