@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, exc, make_url, text
 from sqlalchemy.orm import Session
 
-from imagemill.db.errors import DatabaseError, SettingsError, first_line
+from imagemill.db.errors import DatabaseError, PermissionDenied, SettingsError, first_line
 from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,9 @@ _DATA_EXCEPTION = "22"
 _QUOTED = re.compile(r'".*"', re.DOTALL)
 
 _SMALL_FILES = 1 << 16
+_NO_PERMISSION = "42501"
+"""The SQLSTATE of a right that the role does not have."""
+
 _SQLITE_BUSY_MS = 30_000
 
 _IDLE_MS = 30_000
@@ -174,6 +177,8 @@ class Database:
             return DatabaseError(f"{self.url}: {_ONLY_READ}")
         if "disk I/O error" in str(error.orig) and self.file is not None and _is_full(self.file):
             return DatabaseError(f"{self.url}: its disk is full; reading needs some room too")
+        if getattr(error.orig, "sqlstate", None) == _NO_PERMISSION:
+            return PermissionDenied(f"{self.url}: {first_line(error.orig or error)}")
         if _passing(error) or isinstance(error, exc.OperationalError | exc.InterfaceError):
             return DatabaseError(f"{self.url}: {first_line(error.orig or error)}")
         return error

@@ -11,6 +11,7 @@
     │   └── SchemaError           the database is at a schema this version does not know
     ├── ServiceError              something outside did not answer                exit 3
     │   ├── DatabaseError
+    │   │   └── PermissionDenied  the database's role may not do this
     │   ├── BrokerError
     │   ├── HubError
     │   └── StorageError
@@ -114,6 +115,13 @@ class DatabaseError(ServiceError):
     """The database did not answer."""
 
     code = "database"
+
+
+class PermissionDenied(DatabaseError):
+    """The database's role may not do this."""
+
+    code = "permission_denied"
+    retryable = False
 
 
 class BrokerError(ServiceError):

