@@ -81,8 +81,8 @@ class Database:
         self.url = parsed.set(query={}).render_as_string(hide_password=True)
         self.is_sqlite = backend == "sqlite"
         self.file = Path(parsed.database) if self.is_sqlite and parsed.database else None
-        self._read_only = self.file is not None and _is_read_only(self.file)
-        if self.file is not None and self._read_only:
+        self.read_only = self.file is not None and _is_read_only(self.file)
+        if self.file is not None and self.read_only:
             self.engine = _read_only_engine(self.file)
         else:
             self.engine = _sqlite_engine(parsed) if self.is_sqlite else _postgres_engine(parsed)
@@ -95,7 +95,7 @@ class Database:
 
     def check_writable(self) -> None:
         """Raise `DatabaseError` if it is a file that can only be read here."""
-        if self._read_only:
+        if self.read_only:
             raise DatabaseError(f"{self.url}: {_ONLY_READ}")
 
     @contextmanager

@@ -20,7 +20,7 @@ from imagemill.db.errors import PermissionDenied
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.reports import JobReport, list_jobs
 from imagemill.db.read_only import SECONDS
-from imagemill.db.schema import check_schema
+from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
 from imagemill.db.states import Outcome
 from imagemill.db.storage import Storage
@@ -53,7 +53,7 @@ def open_mill(place: str | os.PathLike[str] | None = None, **settings: Any) -> "
     try:
         # A reader's role may read the views alone: then `query` works, whatever the version.
         with suppress(PermissionDenied):
-            check_schema(database)
+            ensure_schema(database)
         return Mill.of(database, found)
     except BaseException:
         database.close()

@@ -15,7 +15,7 @@ from typing import Any
 from imagemill.db.database import Database
 from imagemill.db.errors import ManifestError, UsageError
 from imagemill.db.queries.tallies import Counts
-from imagemill.db.schema import check_schema
+from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
 from imagemill.jobs import Job
 from imagemill.notebook import progress as showing
@@ -63,7 +63,7 @@ def submit(what: Any, *, settings: Mapping[str, Any] | None = None, **options: A
     request = _request(what, options, found)
     database = Database.from_settings(found)
     try:
-        check_schema(database)
+        ensure_schema(database)
         with _noted():
             submission = check_and_submit(request, settings=found, database=database)
         mill = Mill.of(database, found)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database, sqlite_file
 from imagemill.db.errors import DatabaseError, UsageError, first_line
-from imagemill.db.schema import check_schema
+from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.group import GlobalOptions
 
@@ -37,7 +37,7 @@ class Invocation:
         """The database. Raises `UsageError` if it does not exist or its schema is not known."""
         database = open_database(self.settings)
         click.get_current_context().call_on_close(database.close)
-        check_schema(database)
+        ensure_schema(database)
         return database
 
     @property

@@ -13,13 +13,14 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint, Connection, inspect, text
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-import imagemill.db.dataset_tables  # noqa: F401 - its tables belong to `Base` too
+import imagemill
+import imagemill.db.dataset_tables
 from imagemill.db import schema
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, SchemaError
 from imagemill.db.job_tables import RemovedJob, RemovedObject
 from imagemill.db.queries import jobs
-from imagemill.db.schema import check_schema, head, migrate
+from imagemill.db.schema import check_schema, ensure_schema, head, migrate
 from imagemill.db.tables import Base
 from tests.helpers.mill import Mill, spec
 
@@ -194,6 +195,23 @@ def test_an_older_schema_wants_a_migration(database_url: str) -> None:
     wanted = rf"is at schema 0001, .* needs {head()}; run `imagemill migrate`$"
     with pytest.raises(SchemaError, match=wanted):
         check_schema(database)
+    database.close()
+
+
+def test_an_older_file_is_upgraded_where_it_is_opened(sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    at_revision(database, "0001")
+    database.close()
+    with imagemill.open(sqlite_url) as mill:
+        assert list(mill.jobs()) == []
+    check_schema(Database(sqlite_url))
+
+
+def test_an_older_server_is_upgraded_by_its_operator_alone(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    at_revision(database, "0001")
+    with pytest.raises(SchemaError, match=r"run `imagemill migrate`$"):
+        ensure_schema(database)
     database.close()
 
 

@@ -14,7 +14,7 @@ from imagemill.db.errors import ObjectConflict, OverLimit, RecordError, RenderEr
 from imagemill.db.logs import printable
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.originals import Original, find_originals, sample_originals
-from imagemill.db.schema import check_schema
+from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
@@ -49,7 +49,7 @@ def collect(
     if not ids and job is None:
         return samples
     database = Database.from_settings(settings)
-    check_schema(database)
+    ensure_schema(database)
     with database.reading() as session:
         originals = find_originals(session, ids)
         if job is not None:

@@ -11,7 +11,7 @@ import click
 from imagemill.db.broker.wake_ups import TASKS, queue_name, warn_of_broker
 from imagemill.db.database import Database
 from imagemill.db.logs import configure_logging
-from imagemill.db.schema import check_schema
+from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.storage.folder import FolderStorage
@@ -83,7 +83,7 @@ def worker(route: str | None, children: int | None, name: str | None, as_json: b
 def _check_places(settings: Settings) -> None:
     """Raise at once what every child would end with, and be started again and again."""
     database = Database.from_settings(settings)
-    check_schema(database)
+    ensure_schema(database)
     database.check_writable()
     database.close()
     storage = open_storage(settings)

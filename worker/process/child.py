@@ -17,7 +17,7 @@ from imagemill.db.logs import configure_logging
 from imagemill.db.models.scorers import all_scorers
 from imagemill.db.present_store import record_store
 from imagemill.db.queries import jobs, score_work
-from imagemill.db.schema import check_schema
+from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
@@ -52,7 +52,7 @@ class Child:
     ) -> None:
         self._settings = settings
         self._database = Database.from_settings(settings)
-        check_schema(self._database)
+        ensure_schema(self._database)
         self._storage = open_storage(settings)
         # Each process has to find out for itself whether the store honours conditional PUT.
         log.info("%s", self._storage.probe())

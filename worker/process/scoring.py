@@ -15,7 +15,7 @@ from imagemill.db.errors import ImagemillError
 from imagemill.db.logs import configure_logging
 from imagemill.db.models.scorers import all_scorers
 from imagemill.db.queries import score_work, shifts
-from imagemill.db.schema import check_schema
+from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
 from imagemill.worker.process.drain import DrainSignal
@@ -31,7 +31,7 @@ def main() -> int:
     configure_logging(settings)
     try:
         with closing(Database.from_settings(settings)) as database:
-            check_schema(database)
+            ensure_schema(database)
             return _work(settings, database)
     except ImagemillError as error:
         log.error("%s: %s", error.code, error)  # noqa: TRY400  # one line
