@@ -1,0 +1,76 @@
+"""docs/tutorial.md from its first prompt to the pushed set: every command of the page is run."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.docs.test_tutorial import PAGE
+from tests.helpers.hub import Hub, serving
+
+DIFFERS = "imagemill --home pictures diff "
+"""Ends with 1 where something differs."""
+
+
+def scripts() -> Iterator[tuple[str, int]]:
+    """What the page tells to run, with the exit code: a line each, a here-document whole."""
+    for kind, block in re.findall(r"^```(sh|console)\n(.*?)^```", PAGE, re.M | re.S):
+        if kind == "console":
+            told = [line[2:] for line in block.splitlines() if line.startswith("$ ")]
+            if "make run" not in told:  # sets up what this test has already
+                yield from ((line, 2 if line == "imagemill plan bad.csv" else 0) for line in told)
+        elif "<<'END'" in block:
+            yield block, 0
+        else:
+            yield from ((line, int(line.startswith(DIFFERS))) for line in block.splitlines())
+
+
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    with serving(Hub()) as hub:
+        yield hub
+
+
+@pytest.mark.timeout(1500)  # some forty processes, three of which render
+def test_the_whole_page(tmp_path: Path, hub: Hub) -> None:
+    said: dict[str, str] = {}
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": hub.token,
+        # Xet is another protocol than the Hub's own; what it carries is the same.
+        "HF_HUB_DISABLE_XET": "1",
+    }
+    for script, code in scripts():
+        done = subprocess.run(
+            ["sh", "-c", script],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == code, f"{script}\n{done.stdout}\n{done.stderr}"
+        said[script] = done.stdout
+    assert "1: identical" in said["imagemill --home pictures reproduce 1"]
+    pushed = hub.repositories["me/shapes"].branches["main"]
+    pictures = [name for name in pushed if name.endswith(".png")]
+    assert len(pictures) == 2, "the better image of each of two rows"
+    for name in pictures:
+        assert pushed[name] == (tmp_path / "set" / name).read_bytes()
+    assert "2 images imported, 2 new files" in said["imagemill --home other import set"]
+    assert Image.open(tmp_path / "apart.png").width > 3 * 256
+    assert (
+        "removed 1 job with 4 images; deleted 4 files"
+        in said["imagemill --home pictures rm coarse --yes"]
+    )
+    assert not list(tmp_path.glob("pictures/pictures-*/*-s1.png"))
+    assert "prompts" in said["imagemill --home pictures jobs --label keep"]
