@@ -1,9 +1,8 @@
 """`flat`: the pictures by name, with `metadata.csv` and `metadata.jsonl` beside them."""
 
 import csv
-import io
 import json
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -44,8 +43,7 @@ def write(export: Export) -> None:
             export.target.create(f"{folder}metadata.csv") as table,
             export.target.create(f"{folder}metadata.jsonl") as lines,
         ):
-            text = io.TextIOWrapper(table, "utf-8", "backslashreplace", newline="")
-            rows = csv.DictWriter(text, columns, restval="")
+            rows = csv.DictWriter(_Text(table), columns, restval="")
             rows.writeheader()
             images = export.images(split)
             for image, name, picture in write_pictures(export, images, export.stem_in(split)):
@@ -57,8 +55,20 @@ def write(export: Export) -> None:
                 rows.writerow(
                     {key: _cell(value, export.options.formulas) for key, value in document.items()}
                 )
-            text.flush()
-            text.detach()  # the target closes the file
+
+
+class _Text:
+    """A file of bytes to which a csv writer can write.
+
+    It keeps nothing back: after an error, `TextIOWrapper` would try to write the rest once more.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, text: str) -> None:
+        """Write a row, with what UTF-8 can't hold escaped."""
+        self._file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def _cell(value: Any, formulas: bool) -> Any:

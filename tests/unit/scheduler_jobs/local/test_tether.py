@@ -17,9 +17,12 @@ SLEEP = ["/bin/sleep", "600"]
 PARENT = """
 import sys, threading, time
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
-def start():
-    print(TetheredProcess(["/bin/sleep", "600"]).pid, flush=True)
-threading.Thread(target=start).start()
+started = []
+thread = threading.Thread(target=lambda: started.append(TetheredProcess(["/bin/sleep", "600"])))
+thread.start()
+# A signal in the middle of a thread's start can leave Python 3.13.0 waiting for that thread.
+thread.join()
+print(started[0].pid, flush=True)
 if sys.argv[1] == "waits":
     time.sleep(600)
 time.sleep(1)
