@@ -65,7 +65,8 @@ class _Bar:
         self._pace = Pace()
         self._last = (Counts(), "")
         self._next = 0.0
-        self._handle = display(self._bundle(), raw=True, display_id=True)  # type: ignore[no-untyped-call]  # untyped there
+        self._shown = self._bundle()
+        self._handle = display(self._shown, raw=True, display_id=True)  # type: ignore[no-untyped-call]  # untyped there
 
     def update(self, counts: Counts, note: str = "") -> None:
         """Show these counts; not more often than a person can read."""
@@ -73,11 +74,18 @@ class _Bar:
         self._last = (counts, note)
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _SECONDS
-            self._handle.update(self._bundle(), raw=True)
+            self._show()
 
     def end(self) -> None:
         """Show the last counts."""
-        self._handle.update(self._bundle(), raw=True)
+        self._show()
+
+    def _show(self) -> None:
+        """Change the output, if there is anything new to see: each change is sent to a browser."""
+        bundle = self._bundle()
+        if bundle != self._shown:
+            self._shown = bundle
+            self._handle.update(bundle, raw=True)
 
     def _bundle(self) -> dict[str, str]:
         counts, note = self._last

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,12 @@ def test_progress_is_one_output_that_changes(
         for done in range(4):
             show(Counts(ready=3 - done, done=done), "starting the worker" if not done else "")
         show(Counts(done=3, dead=1), "")
+        show(Counts(done=3, dead=1), "")
     outputs = published(shell)
-    assert [output["update"] for output in outputs] == [False] + [True] * 6
+    assert [output["update"] for output in outputs] == [False] + [True] * (len(outputs) - 1)
+    sent = [output["data"] for output in outputs]
+    assert len(sent) >= 6
+    assert all(one != other for one, other in pairwise(sent)), "nothing is sent twice in a row"
     assert len({output["transient"]["display_id"] for output in outputs}) == 1
     assert outputs[1]["data"]["text/plain"] == "shapes <b>: 0/3 · starting the worker"
     assert outputs[-1]["data"]["text/plain"].startswith("shapes <b>: 3/4 · 1 dead")
