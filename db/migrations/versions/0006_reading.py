@@ -12,7 +12,7 @@ from imagemill.db.view_columns import describe_views
 from imagemill.db.views import DATASET_FAILURES, dataset_jobs
 
 revision = "0006"
-down_revision = "0007"
+down_revision = "0005"
 
 
 def upgrade() -> None:

@@ -7,7 +7,7 @@ from imagemill.db.clock import UtcDateTime, now
 from imagemill.db.view_columns import describe_views
 from imagemill.db.views import DATASET_SCORES, dataset_images
 
-revision = "0005"
+revision = "0007"
 down_revision = "0006"
 
 
