@@ -16,6 +16,7 @@ SHOWN_ROWS = 100
 """Rows that a terminal gets; a file or a program gets all of them."""
 
 SHOWN_CHARACTERS = 60
+SHOWN_NAMES = 3
 _GAP = 2
 
 Page = Sequence[Sequence[Any]]
@@ -43,7 +44,8 @@ def _fitted(columns: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> None:
     left_out = []
     if kept < len(columns):
         rest = columns[kept:]
-        named = output.shortened(", ".join(rest), SHOWN_CHARACTERS)
+        more = [*rest[:SHOWN_NAMES], "…"] if len(rest) > SHOWN_NAMES else rest
+        named = output.shortened(", ".join(more), SHOWN_CHARACTERS)
         left_out.append(f"{plural(len(rest), 'more column')} ({named})")
     if next(rows, None) is not None:
         left_out.append(f"rows after the first {SHOWN_ROWS}")

@@ -118,6 +118,7 @@ class ProgressView:
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
+            self._bar.live.transient = self._counts is None  # nothing was shown: leave no bar
             self._bar.stop()
         elif self._counts is not None:
             self._line(self._counts, "")

@@ -10,7 +10,7 @@ import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UsageError
+from imagemill.db.states import Outcome
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.exports.columns import OWN, ExtraKinds, json_of
 from imagemill.scheduler_jobs.exports.pictures import (
@@ -251,7 +252,7 @@ def make_plan(
         digest.update(json_of([image.values.get(name) for name in OWN]))
         digest.update(json_of(image.extras, sort_keys=True))
         digest.update(image["verbatim"].encode("utf-8", "surrogatepass"))
-    _check_names(selection, options, plan)
+    _check_names(session, selection, options, plan)
     if not plan.images:
         raise UsageError("no image is left to export: nothing is done yet, or --where takes none")
     plan.digest = digest.hexdigest()
@@ -307,7 +308,9 @@ class _Names:
             )
 
 
-def _check_names(selection: Selection, options: ExportOptions, plan: Plan) -> None:
+def _check_names(
+    session: Session, selection: Selection, options: ExportOptions, plan: Plan
+) -> None:
     """A `UsageError` for a column that nothing has."""
     asked = {"--where": Condition(selection.where).columns if selection.where else frozenset()}
     asked["--by"] = frozenset([selection.by] if selection.by else [])
@@ -315,6 +318,10 @@ def _check_names(selection: Selection, options: ExportOptions, plan: Plan) -> No
         asked["--name"] = NameTemplate(options.name, option="--name").names
         asked["--name"] -= {"row", "key", "sample", "ext"}
     known = known_names() | set(plan.extras.names)
+    if frozenset().union(*asked.values()) - known:
+        # Images that the condition leaves out have columns too: `mood is null` is no mistake.
+        everything = replace(selection, where=None, best=None, outcomes=list(Outcome))
+        known = known.union(*(i.extras for i in select_images(session, everything)))
     for option, names in asked.items():
         for name in sorted(names - known):
             raise UsageError(

@@ -55,7 +55,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             failures=True,
         ),
         "imagefolder": Format(
-            title="folders with metadata.jsonl, for Hugging Face datasets",
+            title="folders with metadata.parquet, for Hugging Face datasets",
             write=imagefolder.write,
             contents=imagefolder.contents,
             name=imagefolder.NAME,

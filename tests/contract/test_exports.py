@@ -403,6 +403,7 @@ def test_diffusiondb_has_its_columns(
         ("flat", {"where": "moood = 1"}, "nothing is called 'moood'"),
         ("flat", {"where": "steps = 1"}, "no image is left"),
         ("flat", {"outcomes": [Outcome.NAN]}, "no image is left"),
+        ("flat", {"where": "mood = 'a mood of no image'"}, "no image is left"),
         ("dpg-bench", {"where": "sample_index < 3"}, "has 3 pictures"),
     ],
 )

@@ -165,7 +165,7 @@ def test_ed25519_signs_too(tmp_path: Path, chain: tuple[Path, Path]) -> None:
 @pytest.mark.parametrize(
     ("certificates", "key", "said"),
     [
-        ("nowhere.pem", "key.pem", "No such file"),
+        ("nowhere.pem", "key.pem", "nowhere.pem: No such file"),
         ("chain.pem", "nowhere.pem", "No such file"),
         ("chain.pem", "chain.pem", "expected a private key"),
         ("key.pem", "key.pem", "--c2pa: "),

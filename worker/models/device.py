@@ -102,7 +102,8 @@ def describe(settings: Settings) -> str:
         properties = torch.cuda.get_device_properties(device)
         memory = properties.total_memory / 2**30
         return f"{device}, {properties.name}, {memory:.0f} GiB, {precision}"
-    return f"{device}, {settings.threads} thread(s) a child, {precision}"
+    threads = "1 thread" if settings.threads == 1 else f"{settings.threads} threads"
+    return f"{device}, {threads} a child, {precision}"
 
 
 def main() -> None:

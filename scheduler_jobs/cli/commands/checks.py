@@ -73,7 +73,8 @@ def check_settings() -> tuple[Check, Settings | None]:
     file = os.environ.get("IMAGEMILL_CONFIG", "imagemill.toml")
     set_here = sorted(name for name in os.environ if name.startswith("IMAGEMILL_"))
     from_file = file if os.path.isfile(file) else "no imagemill.toml"  # noqa: PTH113  # text only
-    return Check(name=name, status="ok", detail=", ".join([from_file, *set_here])), settings
+    detail = f"{from_file}; set: {', '.join(set_here)}" if set_here else from_file
+    return Check(name=name, status="ok", detail=detail), settings
 
 
 def check_services(settings: Settings, *, embedded: bool) -> Iterator[Check]:

@@ -1,5 +1,6 @@
 """`export` and `exports`: taking a job's pictures away, in the layouts that other tools read."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ _FORMAT_HELP = "; ".join(f"{name}: {layout.title}" for name, layout in FORMATS.i
     "--format",
     "export_format",
     type=click.Choice(list(FORMATS)),
+    metavar="FORMAT",
     required=True,
     help=f"The layout. {_FORMAT_HELP}.",
 )
@@ -65,7 +67,7 @@ _FORMAT_HELP = "; ".join(f"{name}: {layout.title}" for name, layout in FORMATS.i
     "--quality", type=click.IntRange(1, 100), metavar="N", help="Of JPEG and WebP; 95 if not given."
 )
 @click.option(
-    "--watermark", metavar="TEXT", help="Hide a text of 16 bytes in the pixels of the copies."
+    "--watermark", metavar="TEXT", help="Hide a text of up to 16 bytes in the pixels of the copies."
 )
 @click.option(
     "--c2pa",
@@ -179,7 +181,7 @@ def exports(invocation: Invocation, limit: int, as_json: bool) -> None:
             Column(title="STATE"),
             Column(title="STARTED"),
             Column(title="DIGEST"),
-            Column(title="TO", elastic=True, whole=True),
+            Column(title="TO", whole=True),
         ),
         (
             (
@@ -188,9 +190,16 @@ def exports(invocation: Invocation, limit: int, as_json: bool) -> None:
                 f"{each.images:,}",
                 "finished" if each.finished_at else "unfinished",
                 ago(each.created_at),
-                each.digest[:12],
-                each.target,
+                each.digest[:8],
+                _near(each.target),
             )
             for each in found
         ),
     )
+
+
+def _near(target: str) -> str:
+    """On a terminal, a folder below the working folder is shown from there."""
+    here = Path.cwd()
+    near = sys.stdout.isatty() and Path(target).is_relative_to(here)
+    return str(Path(target).relative_to(here)) if near else target

@@ -133,7 +133,7 @@ def _described(entry: ModelEntry, settings: Settings) -> dict[str, Any]:
     return {
         "model": entry.name,
         "default": entry.name == settings.default_model,
-        "source": entry.source or ", ".join(part.source for part in entry.parts.values()),
+        "source": entry.source or ", ".join({part.source: None for part in entry.parts.values()}),
         "revision": entry.revision,
         "kind": entry.kind,
         "dtype": entry.dtype,

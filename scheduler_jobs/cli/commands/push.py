@@ -1,6 +1,7 @@
 """`push`: an export goes to the Hugging Face Hub."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -56,11 +57,14 @@ def push(
     if not namespace or not name or "/" in name:
         raise UsageError(f"{repository!r}: expected a repository as user/name")
     folder = _folder(invocation, export)
-    with click.progressbar(
+    bar = click.progressbar(
         length=0, label="push", file=sys.stderr, show_pos=True, hidden=not sys.stderr.isatty()
-    ) as bar:
+    )
+    with ExitStack() as shown:
 
         def show(there: int, total: int) -> None:
+            if bar.length == 0:  # only now: an error before has no bar above it
+                shown.enter_context(bar)
             bar.length = total
             bar.update(there - bar.pos)
 

@@ -63,14 +63,14 @@ def query(
 ) -> None:
     """Ask the database with a SELECT of your own.
 
-    Read-only: the database refuses everything else. The views are dataset_images, dataset_jobs and
-    dataset_failures; docs/database.md describes their columns. `-` reads the query from standard
-    input.
+    Read-only: the database refuses everything else. The views are dataset_images, dataset_scores,
+    dataset_jobs and dataset_failures; docs/database.md describes their columns. `-` reads the query
+    from standard input.
 
     \b
     Example:
-      imagemill query "SELECT model, count(*) AS images FROM dataset_images GROUP BY model"
-      imagemill query "SELECT * FROM dataset_images" --format parquet -o images.parquet
+      imagemill query "SELECT model, count(*) FROM dataset_images GROUP BY model"
+      imagemill query "SELECT * FROM dataset_images" --format csv -o images.csv
     """
     if file is not None and answer_format == TABLE:
         raise UsageError("--output takes --format csv, json or parquet")

@@ -53,7 +53,9 @@ class C2paSigner:
         """The signer of two PEM files. A `UsageError` if they can't sign, found out by signing."""
         try:
             chain, private = certificates.read_text("ascii"), key.read_text("ascii")
-        except (OSError, UnicodeDecodeError) as error:
+        except OSError as error:
+            raise UsageError(f"--c2pa: {error.filename}: {error.strerror}") from None
+        except UnicodeDecodeError as error:
             raise UsageError(f"--c2pa: {first_line(error)}") from None
         signer = cls(certificates=chain, key=private, algorithm=_algorithm(private, key))
         blank = io.BytesIO()

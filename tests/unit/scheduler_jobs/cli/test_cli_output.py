@@ -148,3 +148,11 @@ def test_progress_on_a_terminal_is_a_bar():
     assert "shapes [red]" in stream.getvalue()
     assert "25%" in stream.getvalue()
     assert "1/4" in stream.getvalue()
+
+
+def test_a_bar_that_counted_nothing_is_taken_away(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    with ProgressView("shapes", stream):
+        pass
+    assert stream.getvalue().endswith("\x1b[2K")  # the line is erased

@@ -41,6 +41,8 @@ def test_a_terminal_gets_what_fits_and_is_told_so(monkeypatch, capsys):
         "not shown here: 1 more column (sampler); rows after the first 2; texts after 60 "
         "characters. --format csv has everything"
     )
+    answer_table.print_answer(["p" * 90, *"abcd"], iter([[tuple("12345")]]))
+    assert "4 more columns (a, b, c, …)" in capsys.readouterr().out
     answer_table.print_answer(["n"], iter([[(1,)]]))
     assert "not shown" not in capsys.readouterr().out
     answer_table.print_answer(["n"], iter([]))

@@ -12,7 +12,10 @@ from dataclasses import replace
 
 import pytest
 
+from imagemill.db.database import Database
+from imagemill.db.queries.exports import record_export
 from imagemill.db.samplers import OWN, SAMPLERS
+from imagemill.db.settings import Settings
 from tests.helpers.mill import REFUSED, spec
 
 WIDTHS = (80, 140)
@@ -103,6 +106,28 @@ def test_no_job_s_name_is_cut_in_a_window(width, home, mill):
         assert max(map(len, lines)) <= width
         begin, end = lines[0].index("NAME"), lines[0].index("STATE")
         assert "".join(line[begin:end].strip() for line in lines[1:]).startswith(name)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_an_export_s_place_is_whole_in_a_window_and_near_where_it_can_be(width, home, monkeypatch):
+    monkeypatch.chdir(home)
+    far = "/data/" + "a-folder-with-a-long-name/" * 3 + "set"
+    database = Database.from_settings(Settings.for_home(home))
+    document = {"format": "t2i-compbench", "images": 24, "digest": "0" * 64}
+    for target in (str(home / "my-set"), "s3://sets/shapes"):
+        database.run(
+            lambda session, to=target: record_export(session, target=to, document=document)
+        )
+    near = on_terminal(width, "--home", home, "exports")
+    assert str(home / "my-set") not in near
+    assert " my-set" in near
+    assert "s3://sets/shapes" in near
+    database.run(lambda session: record_export(session, target=far, document=document))
+    database.close()
+    lines = on_terminal(width, "--home", home, "exports").splitlines()
+    assert max(map(len, lines)) <= width
+    assert far in "".join(line.strip() for line in lines)
+    assert str(home / "my-set") in in_pipe(width, "--home", home, "exports")
 
 
 @pytest.mark.parametrize("width", WIDTHS)
