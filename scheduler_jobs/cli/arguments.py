@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +27,18 @@ def jobs_argument() -> Callable[[Any], Any]:
     """The argument JOB… of a command: one or several jobs, as `find_job` takes them."""
     return click.argument(
         "jobs", nargs=-1, required=True, metavar="JOB...", callback=_storable_references
+    )
+
+
+def output_option(help_text: str) -> Callable[[Any], Any]:
+    """The option `--output FILE` of a command that writes one file; its parameter is `file`."""
+    return click.option(
+        "-o",
+        "--output",
+        "file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help=help_text,
     )
 
 

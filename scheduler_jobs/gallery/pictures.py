@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from cachetools import LRUCache
 
-from imagemill.db.errors import StorageError
 from imagemill.db.queries.image_reports import ImageReport
 from imagemill.db.storage import Storage
+from imagemill.scheduler_jobs.pages.picture_bytes import picture_bytes
 from imagemill.scheduler_jobs.pages.thumbnails import MEDIA_TYPE, thumbnail
 
 THUMBNAIL_SIZE = 384
@@ -35,15 +35,8 @@ class Pictures:
 
     def whole(self, image: ImageReport) -> Picture | None:
         """The image's file; None if there is none, or if it is not the recorded one."""
-        if image.object_key is None:
-            return None
-        try:
-            body = self._storage.get(image.object_key)
-        except StorageError as error:
-            if error.retryable:
-                raise
-            return None
-        if hashlib.sha256(body).hexdigest() != image.sha256:
+        body = picture_bytes(self._storage, image)
+        if body is None or hashlib.sha256(body).hexdigest() != image.sha256:
             return None
         return Picture(body, f"image/{image.format}")
 

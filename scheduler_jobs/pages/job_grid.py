@@ -11,14 +11,14 @@ from typing import Any
 
 from imagemill.db.database import Database
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.image_reports import ImageReport
 from imagemill.db.states import ImageState
 from imagemill.db.storage import Storage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.pages.contact_sheet import TEXT
 from imagemill.scheduler_jobs.pages.fonts import Lettering
 from imagemill.scheduler_jobs.pages.grid_sheet import Axis, GridSheet
-from imagemill.scheduler_jobs.pages.job_sheet import SETTLED, Page, tile_of
+from imagemill.scheduler_jobs.pages.job_sheet import SETTLED, Page, first_images, tile_of
 
 ROW = "row"
 """The axis of the manifest's rows: what stands against a single axis."""
@@ -68,14 +68,7 @@ def job_grids(
     """
     with database.reading() as session:
         job = session.get_one(Job, job_id)
-        found = [
-            image
-            for state in states
-            for image in list_images(
-                session, ImageFilter(job_id=job_id, state=state, key=key), limit=limit
-            )
-        ]
-    images = sorted(found, key=lambda image: image.id)[:limit]
+        images = first_images(session, job_id, states=states, key=key, limit=limit)
     if not images:
         raise UsageError(f"job {job_id} has no images for a grid")
     x, y = layout.x or ROW, layout.y or ROW

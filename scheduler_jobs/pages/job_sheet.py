@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
+from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import StorageError
@@ -62,15 +63,8 @@ def job_pages(
     layout = layout or Layout()
     with database.reading() as session:
         job = session.get_one(Job, job_id)
-        found = [
-            image
-            for state in states
-            for image in list_images(
-                session, ImageFilter(job_id=job_id, state=state, key=key), limit=limit
-            )
-        ]
+        images = first_images(session, job_id, states=states, key=key, limit=limit)
         counts = count_images(session, [job_id])[job_id]
-    images = sorted(found, key=lambda image: image.id)[:limit]
     # The images of one row always fit. Those of a job are counted, because `limit` may cut them.
     total = len(images) if key is not None else max(_count(counts, states), len(images))
     differing = _differing(images)
@@ -114,6 +108,20 @@ def _differing(images: Sequence[ImageReport]) -> frozenset[str]:
     """The settings, of those that a tile can show, that differ between the images."""
     names = ("model", "sampler", "guidance_scale", "steps", "width", "height", "sample")
     return frozenset(name for name in names if len({getattr(i, name) for i in images}) > 1)
+
+
+def first_images(
+    session: Session, job_id: int, *, states: Collection[ImageState], key: str | None, limit: int
+) -> list[ImageReport]:
+    """The job's first `limit` images in these states; with `key`, those of one row."""
+    found = [
+        image
+        for state in states
+        for image in list_images(
+            session, ImageFilter(job_id=job_id, state=state, key=key), limit=limit
+        )
+    ]
+    return sorted(found, key=lambda image: image.id)[:limit]
 
 
 def tile_of(

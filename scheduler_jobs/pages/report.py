@@ -16,7 +16,6 @@ from urllib.parse import quote, unquote, urlsplit
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.errors import StorageError
 from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.pages.entries import entries_of
@@ -34,6 +33,7 @@ from imagemill.scheduler_jobs.pages.page_files import (
     outline,
     source_hash,
 )
+from imagemill.scheduler_jobs.pages.picture_bytes import picture_bytes
 from imagemill.scheduler_jobs.pages.thumbnails import thumbnail
 
 PAGE = 500
@@ -161,15 +161,8 @@ class _Writer:
 
     def _copy(self, image: ImageReport) -> str | None:
         """The small copy as base64; None without a picture, or for one that can't be read."""
-        if image.object_key is None:
-            return None
-        try:
-            body = self._storage.get(image.object_key)
-        except StorageError as error:
-            if error.retryable:
-                raise
-            return None
-        copy = thumbnail(body, self._options.thumbnail_size)
+        body = picture_bytes(self._storage, image)
+        copy = None if body is None else thumbnail(body, self._options.thumbnail_size)
         return None if copy is None else base64.b64encode(copy).decode()
 
     def _file(self, image: ImageReport) -> dict[str, Any]:

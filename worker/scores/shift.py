@@ -94,7 +94,8 @@ class ScoreShift:
                 session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds
             )
         )
-        with log_fields(shift=shift_id), self._lease(shift_id) as lease:
+        lease = Lease.of_shift(shift_id, database=self._database, settings=self._settings)
+        with log_fields(shift=shift_id), lease:
             try:
                 self._work_on(lease)
             except ServiceError as error:
@@ -105,16 +106,6 @@ class ScoreShift:
                 self._report.seconds = time.monotonic() - started
                 log.info("shift %s ended: %s", shift_id, self._report)
         return self._report
-
-    def _lease(self, shift_id: int) -> Lease:
-        return Lease(
-            database=self._database,
-            shift_id=shift_id,
-            lease_seconds=self._settings.lease_seconds,
-            heartbeat_seconds=self._settings.heartbeat_seconds,
-            hang_seconds=self._settings.hang_seconds,
-            patience_seconds=self._settings.lease_seconds,
-        )
 
     def _work_on(self, lease: Lease) -> None:
         with ThreadPoolExecutor(READERS, thread_name_prefix="score") as readers:

@@ -17,6 +17,7 @@ from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
 from imagemill.db.logs import log_fields
 from imagemill.db.queries import shifts
+from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,18 @@ class Lease:
 
     More than seven parameters: each time is a setting of its own.
     """
+
+    @classmethod
+    def of_shift(cls, shift_id: int, *, database: Database, settings: Settings) -> "Lease":
+        """A lease with the times of the settings."""
+        return cls(
+            database=database,
+            shift_id=shift_id,
+            lease_seconds=settings.lease_seconds,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            hang_seconds=settings.hang_seconds,
+            patience_seconds=settings.lease_seconds,
+        )
 
     def __init__(
         self,

@@ -135,7 +135,8 @@ class Shift:
                 session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds
             )
         )
-        with log_fields(shift=shift_id), self._lease(shift_id) as lease:
+        lease = Lease.of_shift(shift_id, database=self._database, settings=self._settings)
+        with log_fields(shift=shift_id), lease:
             holdings = Holdings(
                 database=self._database,
                 lease=lease,
@@ -153,16 +154,6 @@ class Shift:
                 self._report.seconds = time.monotonic() - started
                 log.info("shift %s ended: %s", shift_id, self._report)
         return self._report
-
-    def _lease(self, shift_id: int) -> Lease:
-        return Lease(
-            database=self._database,
-            shift_id=shift_id,
-            lease_seconds=self._settings.lease_seconds,
-            heartbeat_seconds=self._settings.heartbeat_seconds,
-            hang_seconds=self._settings.hang_seconds,
-            patience_seconds=self._settings.lease_seconds,
-        )
 
     def _work_on(self, holdings: Holdings) -> None:
         with Recorder(holdings=holdings, storage=self._storage) as recorder:

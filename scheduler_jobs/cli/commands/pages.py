@@ -10,7 +10,7 @@ from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.arguments import job_argument, output_option
 from imagemill.scheduler_jobs.cli.exit_codes import unwritable
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
@@ -23,14 +23,7 @@ _SUFFIXES = (".html", ".htm")
 @click.command()
 @pass_invocation
 @job_argument()
-@click.option(
-    "-o",
-    "--output",
-    "file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Where to write it; report-JOB.html if left out.",
-)
+@output_option("Where to write it; report-JOB.html if left out.")
 @click.option(
     "--max-images",
     type=click.IntRange(0, 100_000),

@@ -14,6 +14,7 @@ from imagemill.db.errors import UsageError
 from imagemill.db.read_only import SECONDS, Answer, answering
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.answer_table import print_answer
+from imagemill.scheduler_jobs.cli.arguments import output_option
 from imagemill.scheduler_jobs.cli.exit_codes import unwritable
 from imagemill.scheduler_jobs.cli.invocation import Invocation, open_database, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
@@ -35,14 +36,7 @@ STDIN = "-"
     show_default=True,
     help="How the answer is written.",
 )
-@click.option(
-    "-o",
-    "--output",
-    "file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Write the answer into this file, whole or not at all.",
-)
+@output_option("Write the answer into this file, whole or not at all.")
 @click.option(
     "--timeout",
     "seconds",

@@ -12,7 +12,7 @@ from imagemill.db.queries.jobs import find_job
 from imagemill.db.states import ImageState
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.arguments import job_argument, output_option
 from imagemill.scheduler_jobs.cli.exit_codes import unwritable
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
@@ -38,14 +38,7 @@ _MOST_PIXELS = 150_000_000
 @click.command(name="contact-sheet")
 @pass_invocation
 @job_argument()
-@click.option(
-    "-o",
-    "--output",
-    "file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="Where to write it: .png, .jpg or .webp; contact-sheet-JOB.png if left out.",
-)
+@output_option("Where to write it: .png, .jpg or .webp; contact-sheet-JOB.png if left out.")
 @click.option("--columns", type=click.IntRange(1, 100), default=6, show_default=True, metavar="N")
 @click.option(
     "--tile",
