@@ -1,6 +1,5 @@
 """Databases with the schema in them, copied from a template that is migrated once."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,18 +9,10 @@ import pytest
 from imagemill.db.database import Database
 from imagemill.db.schema import migrate
 from tests.helpers.mill import Mill
+from tests.helpers.template import copy_of_template
 
 if TYPE_CHECKING:
     from tests.helpers.servers.postgres import Postgres
-
-
-@pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("template") / "template.sqlite3"
-    database = Database(f"sqlite:///{file}")
-    migrate(database)
-    database.close()
-    return file
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +26,8 @@ def postgres_template(postgres_server: "Postgres") -> Iterator[str]:
 
 
 @pytest.fixture
-def sqlite_database(sqlite_template: Path, tmp_path: Path) -> Iterator[Database]:
-    file = tmp_path / "migrated.sqlite3"
-    shutil.copy(sqlite_template, file)
-    database = Database(f"sqlite:///{file}")
+def sqlite_database(tmp_path: Path) -> Iterator[Database]:
+    database = Database(f"sqlite:///{copy_of_template(tmp_path / 'migrated.sqlite3')}")
     yield database
     database.close()
 

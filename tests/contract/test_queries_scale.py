@@ -5,7 +5,6 @@ SQLite how many steps its virtual machine has made.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Image, Object
 from tests.helpers.mill import CRASH, POLICY, Mill
 from tests.helpers.mill import stored as stored_image
+from tests.helpers.template import copy_of_template
 
 ROWS = 20_000
 SAMPLES = 5
@@ -72,7 +72,7 @@ def large(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A database with job 1, of 100,000 images, and job 2, of two, one of them done."""
     if request.param == "sqlite":
         file: Path = tmp_path_factory.mktemp("scale") / "large.sqlite3"
-        shutil.copy(request.getfixturevalue("sqlite_template"), file)
+        copy_of_template(file)
         url = f"sqlite:///{file}"
     else:
         server = request.getfixturevalue("postgres_server")

@@ -11,10 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from imagemill.db.database import Database
-from imagemill.db.schema import migrate
-from imagemill.db.settings import Settings
+from imagemill.db.settings import DATABASE_FILE, Settings
 from imagemill.scheduler_jobs.cli import cli
 from tests.helpers.mill import Mill
+from tests.helpers.template import copy_of_template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,9 +67,7 @@ def home(tmp_path: Path) -> Path:
     """A folder with an empty database of this version, to be addressed by `--home`."""
     folder = tmp_path / "home"
     folder.mkdir()
-    database = Database.from_settings(Settings.for_home(folder))
-    migrate(database)
-    database.close()
+    copy_of_template(folder / DATABASE_FILE)
     return folder
 
 

@@ -3,8 +3,8 @@
 import threading
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -166,9 +166,12 @@ def test_a_hung_step_ends_the_lease_and_then_the_process(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended = threading.Event()
-    monkeypatch.setattr(
-        "imagemill.worker.shifts.shift.Lease", partial(Lease, end_process=lambda code: ended.set())
-    )
+
+    class Watched(Lease):
+        def __init__(self, **values: Any) -> None:
+            super().__init__(**values, end_process=lambda code: ended.set())
+
+    monkeypatch.setattr("imagemill.worker.shifts.shift.Lease", Watched)
     workshop.settings = quick_settings(lease_seconds=2, hang_seconds=0.2)
     job = workshop.mill.load("job", ["hang now"])
     threading.Thread(target=workshop.shift, daemon=True).start()
