@@ -43,6 +43,19 @@ def own_environment_only() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def environment_of_its_own() -> Iterator[None]:
+    """Take back what a test, or a command called in this process, puts into the environment.
+
+    `--home` and `run --out` set variables for the rest of their process, which is the tests' here.
+    """
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def interruptible() -> None:
     """Let SIGINT interrupt what tests start, also where they run in the background of a script.
