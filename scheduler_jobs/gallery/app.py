@@ -20,7 +20,7 @@ from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.reports import list_jobs
 from imagemill.db.queries.tags import tags_of
 from imagemill.db.storage import Storage
-from imagemill.scheduler_jobs.curation.tagging import check_tag, tag_images, untag_images
+from imagemill.scheduler_jobs.curation.tags import check_tag, tag_images, untag_images
 from imagemill.scheduler_jobs.gallery.access import Access, Keys
 from imagemill.scheduler_jobs.gallery.image_query import (
     ImageQuery,

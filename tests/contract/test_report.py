@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from imagemill.db.storage import Storage
-from imagemill.scheduler_jobs.curation.tagging import tag_images
+from imagemill.scheduler_jobs.curation.tags import tag_images
 from imagemill.scheduler_jobs.pages.report import ReportOptions, write_report
 from tests.helpers.dataset import finished_job
 from tests.helpers.mill import Mill

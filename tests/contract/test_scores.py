@@ -18,7 +18,7 @@ from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.curation.chosen import named_images
 from imagemill.scheduler_jobs.curation.passes import plan_pass
-from imagemill.scheduler_jobs.curation.tagging import tag_images, untag_images
+from imagemill.scheduler_jobs.curation.tags import tag_images, untag_images
 from imagemill.scheduler_jobs.exports.selection import Selection, select_images
 from imagemill.scheduler_jobs.store_check import verify
 from imagemill.worker.scores.shelf import ScorerShelf

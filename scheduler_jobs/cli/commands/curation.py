@@ -17,7 +17,7 @@ from imagemill.scheduler_jobs.curation.chosen import named_images
 from imagemill.scheduler_jobs.curation.duplicates import Duplicates, find_duplicates
 from imagemill.scheduler_jobs.curation.hamming import MOST_DISTANCE
 from imagemill.scheduler_jobs.curation.picks import GROUPS, pick_images
-from imagemill.scheduler_jobs.curation.tagging import check_tag, tag_images, untag_images
+from imagemill.scheduler_jobs.curation.tags import check_tag, tag_images, untag_images
 
 SHOWN_GROUPS = 20
 

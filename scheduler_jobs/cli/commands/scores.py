@@ -25,7 +25,7 @@ from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, plural
 from imagemill.scheduler_jobs.cli.progress import ProgressView
 from imagemill.scheduler_jobs.curation.passes import plan_pass
-from imagemill.scheduler_jobs.local.scoring import score_here
+from imagemill.scheduler_jobs.local.score_pass import score_here
 
 
 @click.command()

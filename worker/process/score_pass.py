@@ -1,6 +1,6 @@
-"""`python -m imagemill.worker.process.scoring`: judge what is queued, without a broker, and end.
+"""`python -m imagemill.worker.process.score_pass`: judge what is queued, without a broker, and end.
 
-The control side starts it where there is no broker (`scheduler_jobs/local/scoring.py`). It does
+The control side starts it where there is no broker (`scheduler_jobs/local/score_pass.py`). It does
 the same shifts as a Celery worker does.
 """
 

@@ -110,7 +110,7 @@ class _Crew:
         while pieces and len(self._processes) < min(self._most, pieces):
             self._processes.append(
                 TetheredProcess(
-                    [sys.executable, "-P", "-m", "imagemill.worker.process.scoring"],
+                    [sys.executable, "-P", "-m", "imagemill.worker.process.score_pass"],
                     environment=os.environ | self._settings.environment() | _LOG_AS_JSON,
                     log=self._log,
                     death_signal=signal.SIGTERM,
