@@ -67,11 +67,12 @@ class Judgement:
 
 
 def forget_waiting(session: Session, *, job_id: int, scorer: str) -> None:
-    """Drop a scorer's work on a job that nobody has taken: it is about to be planned again."""
+    """Drop a scorer's work on a job that nobody has now: it is about to be planned again.
+
+    That includes what a shift has given back, because no image may be queued, and paid for, twice.
+    """
     session.execute(
-        delete(ScoreWork).where(
-            ScoreWork.job_id == job_id, ScoreWork.scorer == scorer, ScoreWork.shift_id.is_(None)
-        )
+        delete(ScoreWork).where(ScoreWork.job_id == job_id, ScoreWork.scorer == scorer, _free())
     )
 
 

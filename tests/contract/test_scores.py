@@ -112,6 +112,16 @@ def lose(mill: Mill, shift: int) -> None:
     mill.rescue()
 
 
+def test_work_that_a_shift_has_given_back_is_not_planned_twice(mill: Mill, job: int) -> None:
+    """A judge's answer would be paid for twice: two processes would take one piece each."""
+    assert plan(mill, job, "sharpness") == {"sharpness": 6}
+    shift = mill.shift()
+    assert claim(mill, shift) is not None
+    mill.end(shift)
+    assert plan(mill, job, "sharpness") == {"sharpness": 6}
+    assert [each["images"] for each in view(mill, "SELECT images FROM score_work")] == [6]
+
+
 def test_every_scorer_of_ours_judges_each_image_once(
     mill: Mill, folder_storage: FolderStorage, job: int
 ) -> None:

@@ -117,8 +117,9 @@ def test_a_killed_parent_takes_its_children_along(plant: Plant) -> None:
 
 @pytest.mark.timeout(600)  # children are started anew, one after another
 def test_a_child_that_needs_too_much_memory_is_replaced(plant: Plant) -> None:
-    images = [replace(spec(f"leak {n}"), steps=4) for n in range(16)]
-    job = plant.mill.load("job", images)  # 1 GiB in all
+    images = [replace(spec(f"leak {n}"), steps=4) for n in range(32)]
+    # 2 GiB in all: a child that notices late, because its records are slow, leaves enough.
+    job = plant.mill.load("job", images)
     plant.dispatcher()
     worker = plant.worker(max_worker_memory="500MiB")
     assert plant.finishes(job, 240), plant.logs
