@@ -65,7 +65,7 @@ def worker_requirements() -> list[str]:
 
 def without_torch(found: Mapping[str, str]) -> dict[str, str]:
     """What is the same beside every build of torch: neither it nor what CUDA brings along."""
-    own = re.compile(r"(torch|triton|nvidia-.*|cuda-.*)==")
+    own = re.compile(r"(torch|triton|nvidia-(?!ml-py).*|cuda-.*)==")
     return {pin: digest for pin, digest in found.items() if own.match(pin) is None}
 
 

@@ -41,7 +41,7 @@ SERVICES = compose_commands(SECRETS)
 OURS = {name: s for name, s in SERVICES.items() if s.document["image"].startswith("imagemill-")}
 
 GPU_ONLY = {
-    *("diffusers", "safetensors"),
+    *("diffusers", "greenlet", "nvidia-ml-py", "safetensors"),
     *("torch", "torchsde", "transformers"),
     "tomlkit",
 }
