@@ -7,9 +7,10 @@ import pytest
 
 from tests.chaos.__main__ import run
 from tests.chaos.crashes import POINTS
-from tests.chaos.mutants import MUTANTS, ROOT, Mutant
+from tests.chaos.mutants import MUTANTS, Mutant
 from tests.chaos.plan import Plan
 from tests.chaos.report import BASELINE, BEGIN, CAMPAIGN, END, refill
+from tests.helpers.places import ROOT
 
 
 @pytest.mark.slow

@@ -54,3 +54,9 @@ def mill(database: Database) -> Iterator[Mill]:
     mill = Mill(database)
     yield mill
     assert mill.audit() == []
+
+
+@pytest.fixture
+def sqlite_mill(sqlite_database: Database) -> Mill:
+    """A SQLite database to work on, where the other database would show nothing more."""
+    return Mill(sqlite_database)

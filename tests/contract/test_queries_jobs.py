@@ -4,14 +4,14 @@ import pytest
 from sqlalchemy import func, select
 
 from imagemill.db.errors import ManifestError, UnknownJob, UsageError
-from imagemill.db.queries import job_rows, jobs, reports, tallies
+from imagemill.db.queries import job_rows, jobs, reports
 from imagemill.db.queries.job_rows import NewRow
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.seeds import row_key
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Image, Row, Tally
 from tests.helpers.backlog import ready_images
-from tests.helpers.mill import CRASH, DIGEST, REFUSED, Mill, sha, spec
+from tests.helpers.mill import DIGEST, REFUSED, Mill, sha, spec
 
 
 def prompts(count: int) -> list[str]:
@@ -252,6 +252,21 @@ def test_cancelling_takes_as_many_statements_as_it_needs(
     assert mill.counts(job) == Counts(cancelled=10)
 
 
+def test_a_large_job_is_cancelled_in_several_transactions(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "CANCELLED_AT_ONCE", 4)
+    monkeypatch.setattr(jobs, "_IMAGES_A_STATEMENT", 3)
+    job = mill.load("job", [f"p{n}" for n in range(10)])
+    other = mill.load("other", ["a", "b"])
+    assert mill.cancel(job)
+    assert mill.counts(job) == Counts(ready=6, cancelled=4)
+    assert mill.claim(mill.shift(), group_id=mill.images(job)[0].group_id)[0].job_id == other
+    assert mill.cancel(other)
+    assert [mill.cancel_stragglers() for _ in range(3)] == [4, 2, 0]
+    assert mill.counts(job) == Counts(cancelled=10)
+
+
 def test_a_retry_opens_a_new_generation(mill: Mill) -> None:
     job = mill.load("job", prompts(3))
     dead = kill(mill, 2)
@@ -342,69 +357,3 @@ def test_a_job_is_found_by_id_name_or_latest(mill: Mill) -> None:
     for unknown in ("tuesday", "0", "-1", "9" * 30, "²", "1e3", "' OR 1=1 --"):
         with pytest.raises(UnknownJob, match="imagemill jobs"):
             found(unknown)
-
-
-# Counting ----------------------------------------------------------------------------------
-
-
-def test_ready_images_are_counted_by_route(mill: Mill) -> None:
-    mill.load("a", prompts(2))
-    mill.load("b", prompts(3), route="80gb")
-    mill.pause(mill.load("c", prompts(3), route="paused"))
-    assert mill.database.run(ready_images) == {"default": 2, "80gb": 3}
-    shift = mill.shift()
-    mill.claim(shift)
-    assert mill.database.run(ready_images) == {"80gb": 3}
-
-
-def test_groups_that_wait_out_their_retries_are_not_due(mill: Mill) -> None:
-    mill.load("job", ["a", "b"])
-    mill.load("far", ["c"], route="80gb")
-    shift = mill.shift()
-    first, second = mill.claim(shift)
-    mill.fail(shift, first.id)
-    mill.give_back(shift, [second.id])
-    assert mill.database.run(jobs.due_images) == {"default": 2, "80gb": 1}  # one can be claimed
-    mill.fail(shift, mill.claim(shift)[0].id)
-    assert mill.database.run(jobs.due_images) == {"80gb": 1}
-    assert mill.database.run(ready_images) == {"default": 2, "80gb": 1}
-    mill.wait_out()
-    assert mill.database.run(jobs.due_images) == {"default": 2, "80gb": 1}
-
-
-def test_folding_changes_no_count(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two = mill.load("one", prompts(30)), mill.load("two", prompts(5))
-    shift = mill.shift()
-    while held := mill.claim(shift, limit=3):
-        mill.complete(shift, held[:2])
-        mill.fail(shift, held[2].id, CRASH) if len(held) > 2 else None
-        before = [mill.counts(job) for job in (one, two)]
-        assert mill.database.run(lambda session: tallies.fold(session, at_most=4)) >= 0
-        assert [mill.counts(job) for job in (one, two)] == before
-    mill.fold()
-    assert mill.fold() == 0
-    with mill.database.reading() as session:
-        places = session.execute(select(Tally.job_id, Tally.group_id, Tally.state)).all()
-        assert len(places) == len(set(places))
-        assert 0 not in session.scalars(select(Tally.delta)).all()
-
-
-def test_unknown_jobs_count_nothing(mill: Mill) -> None:
-    assert mill.counts(99) == Counts()
-    assert Counts(ready=1, leased=2, done=3, dead=4, cancelled=5).requested == 15
-    assert Counts(ready=1, leased=2, done=3).pending == 3
-
-
-def test_a_large_job_is_cancelled_in_several_transactions(
-    mill: Mill, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jobs, "CANCELLED_AT_ONCE", 4)
-    monkeypatch.setattr(jobs, "_IMAGES_A_STATEMENT", 3)
-    job = mill.load("job", [f"p{n}" for n in range(10)])
-    other = mill.load("other", ["a", "b"])
-    assert mill.cancel(job)
-    assert mill.counts(job) == Counts(ready=6, cancelled=4)
-    assert mill.claim(mill.shift(), group_id=mill.images(job)[0].group_id)[0].job_id == other
-    assert mill.cancel(other)
-    assert [mill.cancel_stragglers() for _ in range(3)] == [4, 2, 0]
-    assert mill.counts(job) == Counts(cancelled=10)

@@ -14,7 +14,8 @@ from typing import Any
 from imagemill.db.samplers import find_sampler
 from imagemill.db.specs import ImageSpec
 from imagemill.scheduler_jobs.submit.planned_rows import PlannedRow
-from tests.fuzz.inputs import MARK, FuzzedFile, in_xml
+from tests.fuzz.inputs import MARK, FuzzedFile
+from tests.fuzz.writers import in_xml
 
 _MOST_SPECS = 400
 _DIGITS = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?(?:e[+-]?[0-9]{1,3})?", re.ASCII)

@@ -8,8 +8,9 @@ import pytest
 
 from imagemill.scheduler_jobs.submit.planned_rows import PlannedRow
 from tests.fuzz.campaign import run, submitter
-from tests.fuzz.inputs import WRITERS, FuzzedFile, fuzzed_file
+from tests.fuzz.inputs import FuzzedFile, fuzzed_file
 from tests.fuzz.oracle import check_values
+from tests.fuzz.writers import WRITERS
 
 ROWS = 2000
 

@@ -1,5 +1,6 @@
 """Reading manifests in tests: from a file, or from bytes under a name."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ GENEVAL = DATA / "prompts" / "geneval_prompts.jsonl"
 DRAWBENCH = DATA / "prompts" / "drawbench_shaped.csv"
 
 LIMITS = Limits.from_settings(Settings())
+
+
+def jsonl(folder: Path, *rows: dict[str, object]) -> Path:
+    """A manifest of JSON Lines."""
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def read(path: Path, **options: Any) -> list[ManifestRow | Problem]:

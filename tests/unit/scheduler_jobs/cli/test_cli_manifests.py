@@ -1,50 +1,13 @@
-"""`plan`, `submit` and `run`: from flags to a request, from results to words."""
-
-import json
-import signal
-from pathlib import Path
+"""`plan` and `submit`: from flags to a request, from results to words."""
 
 import pytest
 
 from imagemill.db.queries import shifts
-from imagemill.db.queries.tallies import Counts
-from imagemill.scheduler_jobs.local import run as embedded_run
-from imagemill.scheduler_jobs.local.pictures import NamedPictures
-from imagemill.scheduler_jobs.local.run import RunResult
-from imagemill.scheduler_jobs.manifest import ColumnReport, RowText
-from imagemill.scheduler_jobs.submit import submission
-from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
-from imagemill.scheduler_jobs.submit.submission import FIRST_TOKENS
 from tests.helpers.places import DATA
 
-GOOD = "prompt,steps,Mood\na red circle,,calm\na blue star,30,wild\n"
+pytestmark = pytest.mark.usefixtures("no_broker")
+
 BAD = "prompt,steps\n,10\na blue star,many\na ring,20\n"
-
-
-class Broker:
-    """Counts tokens instead of publishing them."""
-
-    def __init__(self, settings):
-        self.published = 0
-
-    def publish(self, route, count=1):
-        self.published += count
-
-    def close(self):
-        pass
-
-
-@pytest.fixture(autouse=True)
-def broker(monkeypatch):
-    assert FIRST_TOKENS > 0
-    monkeypatch.setattr(submission, "Tokens", Broker)
-
-
-@pytest.fixture
-def manifest(tmp_path):
-    file = tmp_path / "shapes.csv"
-    file.write_text(GOOD)
-    return file
 
 
 @pytest.fixture
@@ -232,109 +195,6 @@ def test_prompts_and_a_manifest_exclude_each_other(at_home, arguments, complaint
     assert at_home("jobs", "--json").json["jobs"] == []
 
 
-def test_run_takes_prompts(imagemill, tmp_path, pretended_run):
-    seen = pretended_run()
-    assert imagemill("run", "--prompt", "a ring", "--out", tmp_path / "out").code == 0
-    assert seen[0][0].prompts == ("a ring",)
-
-
-def a_result(out: Path, **changes) -> RunResult:
-    values = {
-        "job_id": 1,
-        "job_name": "shapes",
-        "requested": 2,
-        "rendered": 2,
-        "reused": 0,
-        "done": 2,
-        "dead": 0,
-        "seconds": 4.0,
-        "images_per_second": 0.5,
-        "database": f"sqlite:///{out}/imagemill.sqlite3",
-        "output": out,
-        "contact_sheet": out / "contact-sheet.png",
-        "pictures": NamedPictures(folder=out / "pictures", named=2, taken=0),
-        "foreign_syntax": (),
-        "columns": (),
-        "interrupted": False,
-    }
-    return RunResult(**{**values, **changes})
-
-
-@pytest.fixture
-def pretended_run(monkeypatch):
-    """Makes `run` return a result at once; the requests that it got."""
-    seen = []
-
-    def pretend(**changes):
-        def run(request, *, settings, out, progress):
-            seen.append((request, settings, out))
-            progress(Counts(ready=2))
-            return a_result(out, **changes)
-
-        monkeypatch.setattr(embedded_run, "run", run)
-        return seen
-
-    return pretend
-
-
-def test_run_ends_with_one_object_of_exactly_these_keys(
-    imagemill, manifest, tmp_path, pretended_run
-):
-    (seen, out) = pretended_run(), tmp_path / "out"
-    answer = imagemill("run", manifest, "--out", out, "--samples", 2, "--json")
-    assert answer.code == 0
-    assert list(json.loads(answer.out)) == [
-        *("job_id", "job_name", "requested", "rendered", "reused", "done", "dead"),
-        *("seconds", "images_per_second", "database", "output", "pictures", "foreign_syntax"),
-        "columns",
-    ]
-    request, settings, where = seen[0]
-    assert where == out
-    assert request.defaults.samples == 2
-    assert settings.database_url.get_secret_value().endswith("out/imagemill.sqlite3")
-
-
-@pytest.mark.parametrize(
-    ("changes", "code", "words"),
-    [
-        ({}, 0, "2 images done of 2; rendered 2 in 4 s (0.50 images/s once started);"),
-        ({"images_per_second": None}, 0, "rendered 2 in 4 s; reused 0"),
-        ({"rendered": 0}, 0, "nothing to do: 2 images done of 2"),
-        ({"done": 1, "dead": 1}, 1, "errors 1` says what went wrong"),
-        ({"done": 1, "interrupted": True}, 130, "goes on where it stopped"),
-    ],
-)
-def test_run_says_how_it_ended(imagemill, manifest, tmp_path, pretended_run, changes, code, words):
-    pretended_run(**changes)
-    answer = imagemill("run", manifest, "--out", tmp_path / "out")
-    assert answer.code == code
-    assert words in answer.out
-    assert "contact-sheet.png" in answer.out
-
-
-def test_run_needs_a_folder(imagemill, manifest):
-    answer = imagemill("run", manifest)
-    assert answer.code == 2
-    assert "--out DIR" in answer.err
-
-
-def test_ctrl_c_is_answered_at_once_and_ends_the_run_cleanly(
-    imagemill, manifest, tmp_path, monkeypatch
-):
-    def run(request, *, settings, out, progress):
-        progress(Counts(ready=2))
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        return a_result(out, done=0, rendered=0, interrupted=True)
-
-    monkeypatch.setattr(embedded_run, "run", run)
-    before = signal.getsignal(signal.SIGINT)
-    answer = imagemill("run", manifest, "--out", tmp_path / "out")
-    assert answer.code == 130
-    assert "stopping" in answer.err
-    assert signal.getsignal(signal.SIGINT) is before
-
-
 def test_plan_shows_what_every_column_became(at_home, tmp_path):
     file = tmp_path / "columns.jsonl"
     file.write_text(
@@ -382,12 +242,6 @@ def test_submit_names_the_extras_in_one_line(at_home, manifest, tmp_path):
     assert "COLUMN" not in at_home("plan", plain).out
     answer = at_home("submit", plain, "--json")
     assert [each["column"] for each in answer.json["columns"]] == ["prompt"]
-
-
-def test_run_names_the_extras_in_one_line(imagemill, manifest, tmp_path, pretended_run):
-    pretended_run(columns=(ColumnReport(column="Mood", role="extra", example="calm"),))
-    answer = imagemill("run", manifest, "--out", tmp_path / "out")
-    assert "kept as 1 extra, without effect: Mood" in answer.out.splitlines()
 
 
 def test_a_strength_of_one_without_a_picture_asks_for_nothing(at_home, mill, tmp_path):
@@ -444,17 +298,6 @@ def test_strict_rows_are_skipped_like_other_bad_rows(at_home, tmp_path):
     assert (told["requested"], told["bad_rows"]) == (1, 1)
     again = at_home("submit", file, "--skip-bad-rows", "--json").json
     assert again["requested"] == 2, "another submission"
-
-
-def test_run_says_what_it_rendered_as_words(imagemill, manifest, tmp_path, pretended_run):
-    pretended_run(
-        foreign_syntax=(
-            ForeignRows(kind="flags", rows=9, examples=(RowText(row=2, text="--v 5"),)),
-        )
-    )
-    answer = imagemill("run", manifest, "--out", tmp_path / "out")
-    assert "9 rows with another tool's flags" in answer.out
-    assert "(row 2: --v 5, …)" in answer.out
 
 
 @pytest.fixture

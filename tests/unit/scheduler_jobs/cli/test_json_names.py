@@ -12,7 +12,7 @@ from imagemill.scheduler_jobs.cli.commands import checks
 from imagemill.scheduler_jobs.submit import submission
 from tests.helpers.mill import REFUSED
 from tests.helpers.places import ROOT
-from tests.unit.scheduler_jobs.cli.test_cli_manifests import Broker, pretended_run  # noqa: F401
+from tests.helpers.pretended import Broker
 
 SHORT = {"id", "row", "key", "number", "sample"}
 """Names that say too little beside others: JSON says `job_id`, `row_number`, `row_key`, …"""
@@ -76,7 +76,7 @@ def wrong(name, below) -> bool:
 
 
 @pytest.fixture
-def answers(at_home, mill, tmp_path, monkeypatch, pretended_run):  # noqa: F811
+def answers(at_home, mill, tmp_path, monkeypatch, pretended_run):
     """Calls a command with `--json` in a folder with work done, dead and waiting."""
     pretended_run()
     monkeypatch.setattr(submission, "Tokens", Broker)

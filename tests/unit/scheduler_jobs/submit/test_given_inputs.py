@@ -9,7 +9,7 @@ from imagemill.db.storage.factory import open_storage
 from imagemill.db.storage.inputs import fetch_input
 from imagemill.scheduler_jobs.submit import submission
 from tests.helpers.mill import sha, stored
-from tests.unit.scheduler_jobs.cli.test_cli_manifests import Broker
+from tests.helpers.pretended import Broker
 
 PICTURE = b"a picture, as far as submitting goes"
 DIGEST = hashlib.sha256(PICTURE).hexdigest()

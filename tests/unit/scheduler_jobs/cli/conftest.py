@@ -1,0 +1,42 @@
+"""Fixtures for the commands that read manifests."""
+
+import pytest
+
+from imagemill.db.queries.tallies import Counts
+from imagemill.scheduler_jobs.local import run as embedded_run
+from imagemill.scheduler_jobs.submit import submission
+from imagemill.scheduler_jobs.submit.submission import FIRST_TOKENS
+from tests.helpers.pretended import Broker, a_result
+
+GOOD = "prompt,steps,Mood\na red circle,,calm\na blue star,30,wild\n"
+
+
+@pytest.fixture
+def no_broker(monkeypatch):
+    """Let `submit` publish its tokens to nobody."""
+    assert FIRST_TOKENS > 0
+    monkeypatch.setattr(submission, "Tokens", Broker)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    file = tmp_path / "shapes.csv"
+    file.write_text(GOOD)
+    return file
+
+
+@pytest.fixture
+def pretended_run(monkeypatch):
+    """Makes `run` return a result at once; the requests that it got."""
+    seen = []
+
+    def pretend(**changes):
+        def run(request, *, settings, out, progress):
+            seen.append((request, settings, out))
+            progress(Counts(ready=2))
+            return a_result(out, **changes)
+
+        monkeypatch.setattr(embedded_run, "run", run)
+        return seen
+
+    return pretend
