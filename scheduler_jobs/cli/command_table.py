@@ -183,6 +183,16 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
             "Models": (
                 ("models", f"{_CONTROL}.models:models", "List the models that manifests may name."),
                 (
+                    "models add",
+                    f"{_CONTROL}.model_registry:add",
+                    "Look at a model and write its entry into the registry file.",
+                ),
+                (
+                    "models list",
+                    f"{_CONTROL}.model_registry:list_models",
+                    "Say what each registered model can do, and how large it is.",
+                ),
+                (
                     "models pull",
                     f"{_GPU}.models:pull",
                     "Fetch registered models from the Hugging Face Hub, at their pinned revisions.",

@@ -20,6 +20,7 @@ class Hub:
     repositories: Mapping[str, Mapping[str, bytes]]
     gated: frozenset[str] = frozenset()
     token: str = "let-me-in"
+    cards: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     served: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -79,7 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
         repository = "/".join(path.split("/")[:2])
         if not self._allowed(repository):
             return
-        if REVISION not in path:
+        named = path.split("/")[3] if path.count("/") > 2 else "main"
+        if named not in {"main", REVISION}:
             self._error(404, "RevisionNotFound")
             return
         files = self.hub.repositories[repository]
@@ -90,7 +92,12 @@ class _Handler(BaseHTTPRequestHandler):
             ]
         else:
             siblings = [{"rfilename": name, "size": len(b)} for name, b in files.items()]
-            document = {"id": repository, "sha": REVISION, "siblings": siblings}
+            document = {
+                "id": repository,
+                "sha": REVISION,
+                "siblings": siblings,
+                "cardData": self.hub.cards.get(repository),
+            }
         self._send(200, json.dumps(document).encode(), {"content-type": "application/json"})
 
     def _answer_file(self, path: str, *, with_body: bool) -> None:

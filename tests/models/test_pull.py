@@ -10,9 +10,10 @@ import pytest
 from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import ModelEntry, load_registry
+from imagemill.db.models.registry_file import record_digest
 from imagemill.db.settings import Settings
 from imagemill.worker.models.loader import load_model
-from imagemill.worker.models.pull import pull, record_digest
+from imagemill.worker.models.pull import pull
 from tests.models.hub import REVISION, Hub, folder_files, serving
 from tests.unit.scheduler_jobs.cli.test_every_command import answers
 

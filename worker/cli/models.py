@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from imagemill.db.models.registry import load_registry
+from imagemill.db.models.registry_file import record_digest
 from imagemill.db.settings import Settings
 from imagemill.worker.cli.output_files import check_place
 
@@ -23,7 +24,6 @@ def pull(names: tuple[str, ...], as_json: bool) -> None:
     Example: imagemill models pull sd15
     """
     from imagemill.worker.models.pull import pull as pull_model  # noqa: PLC0415  # huggingface_hub is slow to load
-    from imagemill.worker.models.pull import record_digest  # noqa: PLC0415  # as above
 
     settings = Settings.load()
     registry = load_registry(settings)

@@ -4,41 +4,22 @@ Only the files that will be loaded are fetched: no pickles, no other precisions,
 From then on the weights digest identifies the model.
 """
 
-import errno
 import json
-import logging
-import os
-import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import tomlkit
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from tomlkit.items import Table
 
 from imagemill.db.errors import ModelError, first_line
 from imagemill.db.models.components import NO_PIXELS, weights_digest
+from imagemill.db.models.hub_errors import asking_the_hub
 from imagemill.db.models.registry import ModelEntry, Part
 from imagemill.db.models.weights import choose_files
 from imagemill.db.settings import Settings
 
-log = logging.getLogger(__name__)
-
 _INDEX = "model_index.json"
-
-_OF_THE_CACHE = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS}
-    | {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
-)
-"""Errors of the disk, where the others are those of the network."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,70 +42,14 @@ def pull(entry: ModelEntry, settings: Settings, *, endpoint: str | None = None) 
     paths: set[Path] = set()
     for part in entry.hub_parts:
         where = f"model {entry.name}: {part.source}"
-        try:
+        with asking_the_hub(where, part.revision):
             paths |= _pull_part(entry, part, endpoint, where)
-        except GatedRepoError:
-            raise ModelError(
-                f"{where} is gated: accept its conditions on its page, and set HF_TOKEN"
-            ) from None
-        except RevisionNotFoundError:
-            raise ModelError(f"{where} has no revision {part.revision}") from None
-        except RepositoryNotFoundError:
-            raise ModelError(
-                f"{where}: there is no such model, or it is private: set HF_TOKEN"
-            ) from None
-        except HfHubHTTPError as error:
-            raise ModelError(f"{where}: {first_line(error)}") from error
-        except ModelError:
-            raise
-        except OSError as error:
-            if error.errno in _OF_THE_CACHE:
-                raise  # its own words name the file
-            raise ModelError(f"{where}: the Hub can't be reached: {first_line(error)}") from error
-        except Exception as error:  # the HTTP library's errors; the Hub's client has changed it
-            raise ModelError(f"{where}: the Hub can't be reached: {first_line(error)}") from error
     return Pulled(
         name=entry.name,
         weights_digest=weights_digest(entry),
         files=len(paths),
         size=sum(path.stat().st_size for path in paths),
     )
-
-
-def record_digest(registry_file: Path, name: str, digest: str) -> bool:
-    """Write a model's digest into its table of the registry file, unless it has one.
-
-    Returns whether the file has this digest now. It is False if the file has no table
-    `[models.NAME]` to write into, or if it can't be written.
-    """
-    document = tomlkit.parse(registry_file.read_text("utf-8"))
-    table = document.get("models", {}).get(name)
-    if not isinstance(table, Table):
-        return False
-    if "digest" in table:
-        return bool(table["digest"] == digest)
-    # First in its table: at the end it would stand behind the comment on the next table.
-    table.value.body.insert(0, (tomlkit.key("digest"), tomlkit.string(digest)))
-    written = tomlkit.dumps(document)
-    if tomlkit.parse(written)["models"][name].get("digest") != digest:
-        return False
-    try:
-        _replace(registry_file.resolve(), written)
-    except OSError as error:
-        log.warning("%s can't be written: %s", registry_file, error.strerror)
-        return False
-    return True
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file anew: as a whole, or not at all where the disk is full."""
-    new = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        new.write_text(text, "utf-8")
-        shutil.copymode(file, new)
-        new.replace(file)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def _pull_part(entry: ModelEntry, part: Part, endpoint: str | None, where: str) -> set[Path]:

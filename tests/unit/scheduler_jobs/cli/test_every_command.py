@@ -62,6 +62,8 @@ NOT_HERE = {
     "watermark": "it reads no home; test_marks.py has its troubles",
     "tokens": "it reads no home",
     "models": "it reads no home",
+    "models add": "its troubles are tried in tests/models/test_add.py",
+    "models list": "it reads no home",
     "models pull": "its places are tried in tests/models/test_pull.py",
     "certify": "its file is tried below",
     "roundtrip": "its file is tried below",
