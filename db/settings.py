@@ -130,6 +130,13 @@ class Settings(BaseSettings):
     max_rows: int = Field(100_000_000, gt=0, description="most rows of a manifest")
     max_guidance_scale: int = Field(100, gt=0, description="most guidance of an image")
 
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="where a worker or dispatcher serves /metrics, if at all"
+    )
+    metrics_address: str = Field(
+        "127.0.0.1", min_length=1, description="the address on which it serves them"
+    )
+
     log_format: Literal["human", "json"] = Field("human", description="how log lines look")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="the least severe log lines that are written"

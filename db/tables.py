@@ -324,6 +324,7 @@ class Shift(Base):
             postgresql_where=text("ended_at IS NULL"),
             sqlite_where=text("ended_at IS NULL"),
         ),
+        _partial("ix_shifts_lost", "id", where=text("end_reason = 'lost'")),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)

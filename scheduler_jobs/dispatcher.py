@@ -17,6 +17,7 @@ from imagemill.db.errors import BrokerError, DatabaseError
 from imagemill.db.queries import jobs, score_work, shifts, tallies
 from imagemill.db.queries.claims import RetryPolicy
 from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs import metrics
 from imagemill.scheduler_jobs.retention import Retention
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,9 @@ class Dispatcher:
             folded=folded,
             published=self._top_up(),
         )
+        metrics.ROUNDS.inc()
+        metrics.RESCUED.inc(done.rescued)
+        metrics.WAKE_UPS.inc(done.published)
         if done.told:
             log.info("%s", done.told)
         return done

@@ -116,6 +116,7 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
     with database.writing() as session:
         for view in ("dataset_failures", "dataset_jobs"):
             session.execute(text(f"DROP VIEW {view}"))
+        session.execute(text("DROP INDEX ix_shifts_lost"))
         session.execute(text("DROP INDEX ix_attempts_done"))
         session.execute(text("ALTER TABLE attempts DROP COLUMN transaction_id"))
         session.execute(text("DROP VIEW dataset_images"))

@@ -110,7 +110,8 @@ def test_two_workers_on_postgres_valkey_and_s3_give_the_pixels_of_a_local_run(
 
     def started(name: str, log: str, *more: str, **variables: str):
         """A service by its exact command; only addresses, ports and passwords are ours."""
-        here = {**services[name].environment, **environment, **variables}
+        own = {"IMAGEMILL_METRICS_ADDRESS": "127.0.0.1", "IMAGEMILL_METRICS_PORT": str(free_port())}
+        here = {**services[name].environment, **environment, **own, **variables}
         here["IMAGEMILL_CONFIG"] = str(ROOT / "deploy" / "imagemill.toml")
         here["IMAGEMILL_MODELS"] = str(ROOT / "deploy" / "models.toml")
         here["IMAGEMILL_MODEL_CACHE"] = str(tmp_path / "models")

@@ -16,6 +16,7 @@ from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.worker.process import drain
+from imagemill.worker.process.children_metrics import serve_children
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -39,9 +40,20 @@ def _plain_name(ctx: click.Context, parameter: click.Parameter, name: str | None
     "--name", callback=_plain_name, help="The worker's name in Flower (default: the host's)."
 )
 @click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Serve /metrics for Prometheus there (default: IMAGEMILL_METRICS_PORT).",
+)
+@click.option(
     "--json", "as_json", is_flag=True, help="Write the log as JSON, and one object at the end."
 )
-def worker(route: str | None, children: int | None, name: str | None, as_json: bool) -> None:
+def worker(
+    route: str | None,
+    children: int | None,
+    name: str | None,
+    metrics_port: int | None,
+    as_json: bool,
+) -> None:
     """Render queued images until stopped.
 
     SIGTERM or Ctrl-C drains the worker: it stops after the current step and gives back its images.
@@ -52,29 +64,35 @@ def worker(route: str | None, children: int | None, name: str | None, as_json: b
     """
     if as_json:
         os.environ["IMAGEMILL_LOG_FORMAT"] = "json"  # for the children too
+    if metrics_port is not None:
+        os.environ["IMAGEMILL_METRICS_PORT"] = str(metrics_port)
     settings = Settings.load()
     configure_logging(settings)  # before Celery, which logs warnings before it sets up logging
     warn_of_broker(settings)
     _check_places(settings)
     route = route or settings.route
+    stop_metrics = serve_children(settings)
     drain.prepare_parent()
     os.environ["IMAGEMILL_ROUTE"] = route
     from imagemill.worker.app import app  # noqa: PLC0415  # reads the environment that was just set
     from imagemill.worker.process.pool import exit_status  # noqa: PLC0415  # imports Celery's pool
 
-    app.worker_main(
-        [
-            "--quiet",  # Celery's banner is not a log line
-            "worker",
-            "--pool=prefork",  # stands for the pool that the application names
-            f"--concurrency={children or settings.children or _default_children(settings)}",
-            f"--queues={','.join(queue_name(route, task) for task in TASKS)}",
-            f"--hostname={name or f'{route}-{os.getpid()}'}@%h",
-            "--events",
-            "--without-gossip",
-            "--without-mingle",
-        ]
-    )
+    try:
+        app.worker_main(
+            [
+                "--quiet",  # Celery's banner is not a log line
+                "worker",
+                "--pool=prefork",  # stands for the pool that the application names
+                f"--concurrency={children or settings.children or _default_children(settings)}",
+                f"--queues={','.join(queue_name(route, task) for task in TASKS)}",
+                f"--hostname={name or f'{route}-{os.getpid()}'}@%h",
+                "--events",
+                "--without-gossip",
+                "--without-mingle",
+            ]
+        )
+    finally:
+        stop_metrics()
     if as_json:
         click.echo(json.dumps({"stopped": True}))
     sys.exit(exit_status())

@@ -27,6 +27,7 @@ from imagemill.db.models.components import (
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import ModelEntry
 from imagemill.db.settings import Settings
+from imagemill.worker import metrics
 from imagemill.worker.models.adapters import add_embeddings
 from imagemill.worker.models.device import DTYPES, Precision, resolve_device, resolve_precision
 from imagemill.worker.models.model import Model
@@ -123,7 +124,8 @@ class WarmModels:
             self._warm.popitem()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        model = load_model(entry, settings=self._settings)
+        with metrics.MODEL_LOAD_SECONDS.labels(entry.name).time():
+            model = load_model(entry, settings=self._settings)
         self._warm[digest] = model
         return model
 

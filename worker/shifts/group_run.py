@@ -18,6 +18,7 @@ from imagemill.db.errors import (
     first_line,
 )
 from imagemill.db.queries.claims import Claimed, GroupChoice
+from imagemill.worker import metrics
 from imagemill.worker.engine import Engine, Failed, Rendered
 from imagemill.worker.shifts.leased_images import Holdings
 from imagemill.worker.shifts.recorder import Recorder
@@ -168,6 +169,7 @@ class GroupRun:
     def _step(self) -> None:
         if not self._engine.busy:
             return
+        metrics.BATCH_FILL.observe(len(self._rendering) / self._engine.slots)
         finished: list[Rendered | Failed] = []
         self._guarded(lambda: finished.extend(self._engine.step()))
         for item in finished:

@@ -18,6 +18,7 @@ from imagemill.db.queries.claims import Claimed, GroupChoice, RetryPolicy
 from imagemill.db.queries.images import Failure
 from imagemill.db.queries.objects import NewObject
 from imagemill.db.states import ImageState
+from imagemill.worker import metrics
 from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.limits import RenderLimits
 
@@ -97,10 +98,14 @@ class Holdings:
                 objects.finish_known(session, shift_id=self._shift_id, request_keys=known)
             return images, known, refusals
 
-        images, known, refusals = self._run(work)
+        with metrics.STAGE_SECONDS.labels("claim").time():
+            images, known, refusals = self._run(work)
         for image, error in refusals:
-            _log_failure(image, error, ImageState.DEAD)
+            _tell_failure(image, error, ImageState.DEAD)
         unknown = tuple(image for image in images if image.request_key not in known)
+        for image in images:
+            if image.request_key in known:
+                metrics.IMAGES.labels(model=image.spec.model, outcome="reused").inc()
         return Claim(images=unknown, reused=len(images) - len(unknown), refused=len(refusals))
 
     def begin(self, images: Sequence[Claimed]) -> list[Claimed]:
@@ -143,7 +148,7 @@ class Holdings:
                 policy=self._policy,
             )
         )
-        _log_failure(image, error, state)
+        _tell_failure(image, error, state)
         return state is not None
 
     def give_back(self, image_ids: Collection[int] | None = None) -> int:
@@ -201,7 +206,9 @@ def _failure(image: Claimed, error: ImagemillError, *, retryable: bool) -> Failu
     return Failure(code=error.code, message=error.message, retryable=retryable, solo=image.solo)
 
 
-def _log_failure(image: Claimed, error: ImagemillError, state: ImageState | None) -> None:
+def _tell_failure(image: Claimed, error: ImagemillError, state: ImageState | None) -> None:
+    if state is not None:
+        metrics.FAILURES.labels(code=error.code, state=state).inc()
     log.warning(
         "image %s failed, now %s: %s",
         image.id,

@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagemill.db.errors import (
@@ -27,6 +28,7 @@ from imagemill.db.queries.objects import NewObject
 from imagemill.db.specs import FILE_SUFFIXES, METADATA_VERSION
 from imagemill.db.storage import Storage
 from imagemill.db.storage.keys import object_key
+from imagemill.worker import metrics
 from imagemill.worker.engine import Rendered
 from imagemill.worker.files.encoder import EncodedImage, encode
 from imagemill.worker.files.records import ImageRecord, pixels_sha256
@@ -48,8 +50,13 @@ _LAST_COMMIT_SECONDS = 5.0
 """How long a shift that must end waits for a commit that the database does not answer."""
 
 
-_Stored = tuple[NewObject, "Environment"]
-"""An object whose file is in the store, and the environment that it was rendered in."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Stored:
+    """An object whose file is in the store, and what rendered it."""
+
+    new: NewObject
+    environment: "Environment"
+    model: str
 
 
 class Recorder:
@@ -166,13 +173,21 @@ class Recorder:
     def _commit(self, batch: list[_Stored]) -> None:
         by_environment: dict[str, list[_Stored]] = {}
         for item in batch:
-            by_environment.setdefault(item[1].fingerprint(), []).append(item)
+            by_environment.setdefault(item.environment.fingerprint(), []).append(item)
         for items in by_environment.values():
-            _, environment = items[0]
-            stored = [new for new, _ in items]
-            self.done += self._holdings.complete(stored, environment)
+            self.done += self._record(items)
         if batch:
             self._count_recorded(len(batch))
+
+    def _record(self, items: list[_Stored]) -> int:
+        """Commit objects of one environment; how many images became done."""
+        with metrics.STAGE_SECONDS.labels("commit").time():
+            stored = [item.new for item in items]
+            done = self._holdings.complete(stored, items[0].environment)
+        if done:  # else the lease was lost, and others render these images
+            for item in items:
+                metrics.IMAGES.labels(model=item.model, outcome=item.new.outcome).inc()
+        return done
 
     def _store_named(
         self, image: Claimed, rendered: Rendered, environment: "Environment"
@@ -187,14 +202,16 @@ class Recorder:
     ) -> _Stored | None:
         """Make a file and store it. None if no file can be made; the image is charged with that."""
         try:
-            encoded = _encoded(image, rendered, environment)
+            with metrics.STAGE_SECONDS.labels("encode").time():
+                encoded = _encoded(image, rendered, environment)
             key = object_key(image.request_key, encoded.sha256, FILE_SUFFIXES[image.spec.format])
-            self._put(image, key, encoded)
+            with metrics.STAGE_SECONDS.labels("store").time():
+                self._put(image, key, encoded)
         except (RenderError, ObjectConflict) as error:
             # The image's own fault. Without a charge it would end one shift after another.
             self.failed += self._holdings.fail(image, error)
             return None
-        stored = NewObject(
+        new = NewObject(
             request_key=image.request_key,
             object_key=key,
             uri=self._storage.object_uri(key),
@@ -209,8 +226,10 @@ class Recorder:
             seconds=rendered.seconds,
             composition=rendered.composition,
         )
+        metrics.STAGE_SECONDS.labels("render").observe(rendered.seconds)
+        metrics.STORED_BYTES.inc(len(encoded.body))
         self._holdings.lease.got_on()
-        return stored, environment
+        return _Stored(new=new, environment=environment, model=image.spec.model)
 
     def _put(self, image: Claimed, key: str, encoded: EncodedImage) -> None:
         pause = _FIRST_PAUSE_SECONDS

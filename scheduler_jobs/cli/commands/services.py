@@ -57,8 +57,13 @@ def migrate(invocation: Invocation, as_json: bool) -> None:
 @click.command()
 @pass_invocation
 @click.option("--once", is_flag=True, help="Do every duty once and end.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Serve /metrics for Prometheus there (default: IMAGEMILL_METRICS_PORT).",
+)
 @output.json_option
-def dispatcher(invocation: Invocation, once: bool, as_json: bool) -> None:
+def dispatcher(invocation: Invocation, once: bool, metrics_port: int | None, as_json: bool) -> None:
     """Keep workers busy and rescue lost images.
 
     Wakes workers while there is work, releases the images of dead workers, and finishes jobs. One
@@ -71,6 +76,7 @@ def dispatcher(invocation: Invocation, once: bool, as_json: bool) -> None:
     # Importing Celery takes longer than the other commands here take to run.
     from imagemill.db.broker.wake_ups import warn_of_broker  # noqa: PLC0415  # see above
     from imagemill.scheduler_jobs.dispatcher import Dispatcher  # noqa: PLC0415  # see above
+    from imagemill.scheduler_jobs.metrics import serve_fleet  # noqa: PLC0415  # see above
 
     configure_logging(invocation.settings)
     warn_of_broker(invocation.settings)
@@ -79,9 +85,11 @@ def dispatcher(invocation: Invocation, once: bool, as_json: bool) -> None:
     if once:
         work.run_once()
     else:
+        stop_metrics = serve_fleet(invocation.settings, port=metrics_port)
         stop = threading.Event()
         _stop_on_signals(stop)
         work.run_forever(stop)
+        stop_metrics()
     if as_json:
         output.emit({"stopped": True})
 

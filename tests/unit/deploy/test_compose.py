@@ -89,9 +89,8 @@ def test_no_two_services_share_a_password_they_could_do_without():
 
 def test_ports_are_published_on_loopback_only():
     published = [port for s in SERVICES.values() for port in s.document.get("ports", ())]
-    assert published == ["127.0.0.1:" + p for p in ("5432:5432", "6379:6379", "8333:8333")] + [
-        "127.0.0.1:5555:5555"
-    ]
+    ports = (5432, 6379, 8333, 5555, 9090, 3000)
+    assert published == [f"127.0.0.1:{port}:{port}" for port in ports]
 
 
 def test_services_reach_only_what_they_use():
@@ -104,7 +103,10 @@ def test_services_reach_only_what_they_use():
         "migrate": {"database"},
         "grants": {"database"},
         "flower": {"broker"},
-        **dict.fromkeys(("dispatcher", "worker-cpu", "worker-gpu", "cli"), everything),
+        "cli": everything,
+        **dict.fromkeys(("dispatcher", "worker-cpu", "worker-gpu"), everything | {"metrics"}),
+        "prometheus": {"metrics"},
+        "grafana": {"metrics"},
     }
 
 
@@ -118,7 +120,7 @@ def test_our_containers_may_do_nothing_but_run():
 def test_images_of_others_are_pinned():
     for name in SERVICES.keys() - OURS.keys():
         image = SERVICES[name].document["image"]
-        assert re.fullmatch(r"[a-z/]+:\d+(\.\d+)*", image), image
+        assert re.fullmatch(r"[a-z/]+:v?\d+(\.\d+)*", image), image
         assert "build" not in SERVICES[name].document
 
 

@@ -1,0 +1,138 @@
+"""The dispatcher's metrics on both databases: what they say is what the tables say."""
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import text
+
+from imagemill.db.database import Database
+from imagemill.db.queries import fleet
+from imagemill.scheduler_jobs import metrics
+from imagemill.scheduler_jobs.metrics import FleetCollector
+from tests.helpers.metrics import Samples, value
+from tests.helpers.mill import REFUSED, Mill, spec
+
+
+@pytest.fixture
+def registry(mill: Mill) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(mill.database))
+    return registry
+
+
+def scraped(registry: CollectorRegistry) -> Samples:
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+
+
+def test_backlog_by_route_and_group(mill: Mill, registry: CollectorRegistry) -> None:
+    mill.load("one", ["a", "b", "c"])
+    mill.load("wide", [spec("w", width=128)], route="80gb")
+    mill.load("loading", ["d"], opened=False)
+    shift = mill.shift()
+    mill.claim(shift, limit=1)
+    found = scraped(registry)
+    assert value(found, "imagemill_backlog_images", route="default", group="m-aaaa 64x64") == 2
+    assert value(found, "imagemill_backlog_images", route="80gb", group="m-aaaa 128x64") == 1
+    assert value(found, "imagemill_backlog_images") == 3
+    assert value(found, "imagemill_leased_images", route="default") == 1
+    ages = [v for (name, _), v in found.items() if name == "imagemill_oldest_ready_seconds"]
+    assert len(ages) == 2
+    assert all(0 <= age < 300 for age in ages)
+    assert value(found, "imagemill_job_images", job_name="one", state="ready") == 2
+    assert value(found, "imagemill_workers", route="default", state="working") == 1
+    assert value(found, "imagemill_database_up") == 1
+
+
+def test_what_became_done_counts_once(mill: Mill, registry: CollectorRegistry) -> None:
+    mill.load("before", ["x"])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift, limit=1))
+    assert value(scraped(registry), "imagemill_images_total") == 0, "it was there before us"
+    job = mill.load("one", ["a", "b", "c"])
+    assert value(scraped(registry), "imagemill_gpu_seconds_total", job_id=str(job)) == 0
+    mill.complete(shift, mill.claim(shift, limit=2))
+    for _ in range(2):
+        found = scraped(registry)
+        assert value(found, "imagemill_images_total", route="default", outcome="ok") == 2
+        assert value(found, "imagemill_gpu_seconds_total", job_name="one") == 1.0
+    mill.complete(shift, mill.claim(shift, limit=1))
+    assert value(scraped(registry), "imagemill_images_total") == 3
+
+
+def test_a_picture_that_was_there_costs_its_job_nothing(
+    mill: Mill, registry: CollectorRegistry
+) -> None:
+    mill.load("one", ["a"])
+    scraped(registry)
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift, limit=1))
+    again = mill.load("two", ["a"])
+    found = scraped(registry)
+    assert mill.counts(again).done == 1
+    assert value(found, "imagemill_images_total") == 1
+    assert value(found, "imagemill_gpu_seconds_total", job_name="one") == 0.5
+    assert value(found, "imagemill_gpu_seconds_total", job_id=str(again)) == 0
+
+
+def test_leases_that_are_over_and_dead_images(mill: Mill, registry: CollectorRegistry) -> None:
+    mill.load("one", ["a", "b"])
+    shift = mill.shift()
+    held = mill.claim(shift, limit=1)
+    mill.expire(shift)
+    found = scraped(registry)
+    assert value(found, "imagemill_stale_leases") == 1
+    assert value(found, "imagemill_lease_expiries_total") == 0
+    mill.rescue()
+    found = scraped(registry)
+    assert value(found, "imagemill_stale_leases") == 0
+    assert value(found, "imagemill_lease_expiries_total") == 1
+    assert held
+    shift = mill.shift()
+    [image] = mill.claim(shift, limit=1)
+    mill.begin(shift, [image.id])
+    mill.fail(shift, image.id, REFUSED)
+    assert value(scraped(registry), "imagemill_job_images", state="dead") == 1
+
+
+def test_few_series_whatever_the_groups(
+    mill: Mill, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "MOST_GROUPS", 2)
+    mill.load("many", [spec(f"p{n}", width=64 + 8 * n) for n in range(5)])
+    found = scraped(registry)
+    series = [labels for name, labels in found if name == "imagemill_backlog_images"]
+    assert len(series) == 3
+    assert value(found, "imagemill_backlog_images", group=metrics.OTHER) == 3
+    assert value(found, "imagemill_backlog_images") == 5
+
+
+def test_a_database_that_is_away_is_said(tmp_path) -> None:
+    registry = CollectorRegistry()
+    registry.register(FleetCollector(Database(f"sqlite:///{tmp_path}/none/none.sqlite3")))
+    assert scraped(registry) == {("imagemill_database_up", frozenset()): 0}
+
+
+def test_counting_lost_shifts_reads_only_them(mill: Mill) -> None:
+    with mill.database.writing() as session:
+        if not mill.database.is_sqlite:
+            session.execute(text("SET enable_seqscan = off"))
+        statement = str(_statement_of(session))
+        explain = "EXPLAIN QUERY PLAN " if mill.database.is_sqlite else "EXPLAIN "
+        plan = "\n".join(str(row) for row in session.execute(text(explain + statement)))
+    assert "ix_shifts_lost" in plan
+
+
+def _statement_of(session) -> str:
+    said: list[str] = []
+
+    class Listening:
+        def scalar(self, query):
+            said.append(str(query.compile(session.get_bind())))
+            return 0
+
+    fleet.count_lost_shifts(Listening())  # type: ignore[arg-type]
+    return said[0]
