@@ -2,6 +2,9 @@
 
 An object's `uri` is the store's present address and the object's key. A SQLite database looks
 where its own file is, so that a folder with the database and the pictures may be moved.
+
+These are the views of today. Migrations have texts of their own, which stay as they are: whoever
+changes a view here adds a migration with the new text, and a test compares the two.
 """
 
 from collections.abc import Mapping
@@ -81,7 +84,7 @@ SELECT
   i.model, m.weights_digest, i.width, i.height, i.steps, i.guidance_scale, i.sampler, i.format,
   i.options, i.request_key, r.key_base AS row_key, r.extras, o.cut AS prompt_cut,
   o.size_bytes, o.seconds, o.created_at, e.fingerprint AS environment,
-  c.digest AS composition, i.generation, i.error_code, i.error_message$tags
+  c.digest AS composition, i.generation, i.error_code, i.error_message, $tags AS tags
 FROM images AS i
 JOIN jobs AS j ON j.id = i.job_id
 JOIN rows AS r ON r.id = i.row_id
@@ -105,15 +108,10 @@ WHERE i.state = 'done'
 """The query behind the view `dataset_scores`: one line for each score of a present picture."""
 
 
-def dataset_images(dialect: str, *, seed: str | None = None, tags: bool = True) -> str:
-    """The query behind the view `dataset_images`: one line for each image.
-
-    `seed` is for migrations from before seeds of 64 bits: how their view reads the column. Those
-    from before the table of tags say `tags=False`.
-    """
+def dataset_images(dialect: str) -> str:
+    """The query behind the view `dataset_images`: one line for each image."""
     query = _DATASET_IMAGES.replace("$store_address", STORE_ADDRESS[dialect])
-    query = query.replace("$seed", seed or _SEED[dialect])
-    return query.replace("$tags", f", {_TAGS[dialect]} AS tags" if tags else "")
+    return query.replace("$seed", _SEED[dialect]).replace("$tags", _TAGS[dialect])
 
 
 _DATASET_JOBS = """

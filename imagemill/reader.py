@@ -114,7 +114,8 @@ class Mill:
 
         Raises:
             UnknownJob: no job has this id or name.
-            UsageError: the condition can't be read.
+            UsageError: the condition can't be read; while reading, at the end: no image of the
+                job has one of its names.
         """
         return Images(self, _selection([self._job_id(job)], where, outcomes))
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
+from imagemill.db.queries.bulk import among
 from imagemill.db.queries.image_reports import own_key
 from imagemill.db.queries.images import in_state
 from imagemill.db.queries.scores import scores_of
@@ -89,9 +90,11 @@ def stream_images(
         after = page[-1].image_id
 
 
-def done_images(session: Session, image_ids: Collection[int]) -> Iterator[dict[str, Any]]:
-    """Those of these images (at most `PAGE`) that are done, by job and id; as `stream_images`."""
-    query = _joined().where(Image.id.in_(list(image_ids)), in_state(ImageState.DONE))
+def some_images(
+    session: Session, image_ids: Collection[int], *, states: Collection[ImageState]
+) -> Iterator[dict[str, Any]]:
+    """Those of these images (at most `PAGE`) in these states, by job and id; as `stream_images`."""
+    query = _joined().where(among(session, Image.id, image_ids), Image.state.in_(states))
     rows = session.execute(query.order_by(Image.job_id, Image.id)).all()
     for job_id, page in groupby(rows, key=attrgetter("job_id")):
         yield from _judged(session, job_id, list(page))

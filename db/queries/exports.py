@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now
@@ -57,6 +57,13 @@ def finish_export(session: Session, export_id: int) -> None:
         update(ExportRow)
         .where(ExportRow.id == export_id, ExportRow.finished_at.is_(None))
         .values(finished_at=now())
+    )
+
+
+def forget_export(session: Session, export_id: int) -> None:
+    """Take back the entry of an export that was refused while it was written."""
+    session.execute(
+        delete(ExportRow).where(ExportRow.id == export_id, ExportRow.finished_at.is_(None))
     )
 
 

@@ -5,18 +5,16 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy.orm import Session
 
-from imagemill.db.errors import UnknownImage, UsageError
+from imagemill.db.errors import UnknownImage
 from imagemill.db.queries.images import jobs_of
 from imagemill.db.queries.jobs import find_job
-from imagemill.db.scorers import known_scorers
 from imagemill.db.states import Outcome
 from imagemill.scheduler_jobs.exports.selection import (
     ExportImage,
+    SeenNames,
     Selection,
-    known_names,
     select_images,
 )
-from imagemill.scheduler_jobs.exports.where import Condition
 
 _IMAGES = re.compile(r"image:(\d{1,18}(?:,\d{1,18})*)")
 
@@ -28,17 +26,10 @@ def chosen_images(
 
     At the end, a `UsageError` for a column of the condition, or `by`, that no image has.
     """
-    condition = None if where is None else Condition(where)
-    seen = set(known_names())
-    for image in select_images(session, Selection(jobs=job_ids, outcomes=list(Outcome))):
-        seen.update(image.extras)
-        if condition is None or condition.holds(image.named):
-            yield image
-    asked = {"--where": frozenset() if condition is None else condition.columns}
-    asked["--by"] = frozenset() if by is None else frozenset([by])
-    for option, names in asked.items():
-        for name in sorted(names - seen):
-            raise UsageError(f"{option}: nothing is called {name!r}{_hint(name, seen)}")
+    seen = SeenNames()
+    selection = Selection(jobs=job_ids, outcomes=list(Outcome), where=where)
+    yield from select_images(session, selection, seen=seen)
+    seen.check("--by", () if by is None else (by,))
 
 
 def named_images(session: Session, what: str, where: str | None) -> list[int]:
@@ -62,9 +53,3 @@ def named_images(session: Session, what: str, where: str | None) -> list[int]:
     jobs = sorted(set(jobs_by_image.values()))
     held = {image["image_id"] for image in chosen_images(session, jobs, where)}
     return sorted(wanted & held)
-
-
-def _hint(name: str, seen: set[str]) -> str:
-    if name in known_scorers():
-        return f"; `imagemill score JOB --with {name}` gives it"
-    return f"; there are {', '.join(sorted(seen))}"

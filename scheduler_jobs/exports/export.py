@@ -10,7 +10,7 @@ import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
 from typing import Any, TypeVar
@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UsageError
-from imagemill.db.states import Outcome
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.exports.columns import OWN, ExtraKinds, json_of
 from imagemill.scheduler_jobs.exports.pictures import (
@@ -29,13 +28,12 @@ from imagemill.scheduler_jobs.exports.pictures import (
 )
 from imagemill.scheduler_jobs.exports.selection import (
     ExportImage,
+    SeenNames,
     Selection,
-    known_names,
     select_images,
     split_of,
 )
 from imagemill.scheduler_jobs.exports.target import Target
-from imagemill.scheduler_jobs.exports.where import Condition
 from imagemill.scheduler_jobs.picture_names import NameTemplate, file_suffix, folded, slug
 
 T = TypeVar("T")
@@ -43,11 +41,13 @@ T = TypeVar("T")
 READERS = 4
 """Threads that read pictures ahead of the writer."""
 
-READ_TOGETHER = 8
-"""Pictures that a thread reads in one go: handing over each alone costs more than small ones."""
+GROUP_IMAGES = 64
+GROUP_BYTES = 1 << 20
+"""A thread reads so many pictures in one go, or so many bytes if these are reached before: handing
+over each picture alone costs more than reading a small one."""
 
 AHEAD = 8
-"""Such groups that are read ahead: with them 64 pictures are in memory."""
+"""Such groups that are read ahead. So memory holds 8 MiB of pictures, or 9 large ones."""
 
 RANGED = ("guidance_scale", "seed", "steps")
 SAMPLES = 5
@@ -204,7 +204,7 @@ class Export:
         def read_all(group: list[ExportImage]) -> list[tuple[ExportImage, Picture | None]]:
             return [read(image) for image in group]
 
-        groups = batched(images, READ_TOGETHER)
+        groups = _read_groups(images)
         with ThreadPoolExecutor(READERS, thread_name_prefix="export") as readers:
             waiting = deque(readers.submit(read_all, group) for group in islice(groups, AHEAD))
             try:
@@ -243,16 +243,21 @@ def make_plan(
     """
     plan, digest = Plan(keeps_failures=failures), hashlib.sha256()
     names = _Names(options)
-    images = select_images(session, selection, failures=failures)
+    seen = SeenNames()
+    images = select_images(session, selection, failures=failures, seen=seen)
     for image in images if checked is None else checked(images):
         if image.done:
             names.add(image)
+            options.form.check(image)
         plan.see(image, options.form, selection)
         # Names and order are the same for all, so the values alone tell images apart.
         digest.update(json_of([image.values.get(name) for name in OWN]))
         digest.update(json_of(image.extras, sort_keys=True))
         digest.update(image["verbatim"].encode("utf-8", "surrogatepass"))
-    _check_names(session, selection, options, plan)
+    seen.check("--by", () if selection.by is None else (selection.by,))
+    if options.name is not None:
+        named = NameTemplate(options.name, option="--name").names
+        seen.check("--name", named - {"row", "key", "sample", "ext"})
     if not plan.images:
         raise UsageError("no image is left to export: nothing is done yet, or --where takes none")
     plan.digest = digest.hexdigest()
@@ -282,6 +287,20 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
+def _read_groups(images: Iterable[ExportImage]) -> Iterator[list[ExportImage]]:
+    """The images in groups that one thread reads."""
+    group: list[ExportImage] = []
+    size = 0
+    for image in images:
+        group.append(image)
+        size += image["size_bytes"] or 0
+        if len(group) == GROUP_IMAGES or size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
 class _Names:
     """Finds two images with one name. The names lie in a file, so that memory stays flat."""
 
@@ -305,27 +324,6 @@ class _Names:
             raise UsageError(
                 f"--name: images {other[0]} and {image['image_id']} would both be called {name!r}; "
                 "add {image_id} or {sample_index} to the template"
-            )
-
-
-def _check_names(
-    session: Session, selection: Selection, options: ExportOptions, plan: Plan
-) -> None:
-    """A `UsageError` for a column that nothing has."""
-    asked = {"--where": Condition(selection.where).columns if selection.where else frozenset()}
-    asked["--by"] = frozenset([selection.by] if selection.by else [])
-    if options.name is not None:
-        asked["--name"] = NameTemplate(options.name, option="--name").names
-        asked["--name"] -= {"row", "key", "sample", "ext"}
-    known = known_names() | set(plan.extras.names)
-    if frozenset().union(*asked.values()) - known:
-        # Images that the condition leaves out have columns too: `mood is null` is no mistake.
-        everything = replace(selection, where=None, best=None, outcomes=list(Outcome))
-        known = known.union(*(i.extras for i in select_images(session, everything)))
-    for option, names in asked.items():
-        for name in sorted(names - known):
-            raise UsageError(
-                f"{option}: nothing is called {name!r}; there are {', '.join(sorted(known))}"
             )
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ from imagemill.db.provenance import MADE_BY_A_MACHINE, PNG_XMP_KEY, xmp_packet
 from imagemill.db.specs import MEDIA_TYPES
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.exports.marks.c2pa_signature import C2paSigner
-from imagemill.scheduler_jobs.exports.marks.watermark import add_watermark, check_text
+from imagemill.scheduler_jobs.exports.marks.watermark import add_watermark, check_size, check_text
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 from imagemill.scheduler_jobs.picture_names import file_suffix
 
 DEFAULT_QUALITY = 95
 _EXIF, _USER_COMMENT = 0x8769, 0x9286
+_UNICODE = b"UNICODE\0"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +59,12 @@ class PictureForm:
             return width, height
         scale = self.size / max(width, height)
         return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def check(self, image: ExportImage) -> None:
+        """A `UsageError` if the image can't be exported so, as far as its size tells."""
+        if self.watermark is not None:
+            with _naming(image):
+                check_size(self.extent(image))
 
     def document(self) -> dict[str, Any]:
         """The form as JSON, for records of the export."""
@@ -99,10 +108,8 @@ def read_picture(storage: Storage, image: ExportImage, form: PictureForm) -> Pic
     width, height = form.extent(image)
     image_format = form.format_of(image)
     if form.re_encodes(image):
-        try:
+        with _naming(image):
             body = _encoded(body, (width, height), image_format, form)
-        except UsageError as error:
-            raise UsageError(f"image {image['image_id']}: {error.message}") from None
     if form.signer is not None:
         body = form.signer.signed(
             body, MEDIA_TYPES[image_format], made_by=image["model"], source_sha256=image["sha256"]
@@ -153,15 +160,25 @@ def read_form(
 def png_bytes(picture: Image.Image) -> bytes:
     """A picture as a PNG file whose only text says that a machine made it."""
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", pnginfo=_png_texts({}))
+    picture.save(buffer, "PNG", pnginfo=_png_texts(None))
     return buffer.getvalue()
+
+
+@contextmanager
+def _naming(image: ExportImage) -> Iterator[None]:
+    """Say which image an error is about."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"image {image['image_id']}: {error.message}") from None
 
 
 def _encoded(body: bytes, extent: tuple[int, int], image_format: str, form: PictureForm) -> bytes:
     with Image.open(io.BytesIO(body)) as opened:
         picture = opened.convert("RGB")
         # Only now: a PNG's texts may stand behind its pixels.
-        texts, exif = dict(opened.info), opened.getexif()
+        exif = opened.getexif()
+        parameters = _parameters(opened.info, exif)
     if picture.size != extent:
         picture = picture.resize(extent, Image.Resampling.LANCZOS)
     if form.watermark is not None:
@@ -169,13 +186,13 @@ def _encoded(body: bytes, extent: tuple[int, int], image_format: str, form: Pict
     buffer = io.BytesIO()
     options: dict[str, Any] = {}
     if image_format == "png":
-        options["pnginfo"] = _png_texts(texts)
+        options["pnginfo"] = _png_texts(parameters)
     else:
         options["quality"] = form.quality
         options["xmp"] = xmp_packet(MADE_BY_A_MACHINE).encode()
-    if "parameters" in texts and image_format != "png":
+    if parameters is not None and image_format != "png":
         # Where A1111's readers look for it in formats that have no texts by name.
-        exif.get_ifd(_EXIF)[_USER_COMMENT] = b"UNICODE\0" + texts["parameters"].encode("utf-16-be")
+        exif.get_ifd(_EXIF)[_USER_COMMENT] = _UNICODE + parameters.encode("utf-16-be")
     # An Exif's length does not count what is in its inner directories.
     if len(exif) or exif.get_ifd(_EXIF):
         options["exif"] = exif.tobytes()
@@ -183,9 +200,19 @@ def _encoded(body: bytes, extent: tuple[int, int], image_format: str, form: Pict
     return buffer.getvalue()
 
 
-def _png_texts(texts: dict[Any, Any]) -> PngImagePlugin.PngInfo:
-    info = PngImagePlugin.PngInfo()
+def _parameters(texts: Mapping[Any, Any], exif: Image.Exif) -> str | None:
+    """What A1111's readers read: a PNG's text `parameters`, or the Exif comment of other files."""
     if isinstance(texts.get("parameters"), str):
-        info.add_itxt("parameters", texts["parameters"])
+        return str(texts["parameters"])
+    comment = exif.get_ifd(_EXIF).get(_USER_COMMENT)
+    if isinstance(comment, bytes) and comment.startswith(_UNICODE):
+        return comment.removeprefix(_UNICODE).decode("utf-16-be", "replace")
+    return None
+
+
+def _png_texts(parameters: str | None) -> PngImagePlugin.PngInfo:
+    info = PngImagePlugin.PngInfo()
+    if parameters is not None:
+        info.add_itxt("parameters", parameters)
     info.add_itxt(PNG_XMP_KEY, xmp_packet(MADE_BY_A_MACHINE))
     return info

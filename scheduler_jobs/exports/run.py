@@ -3,7 +3,8 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import Any
@@ -13,9 +14,9 @@ import pyarrow as pa
 from sqlalchemy import exc
 
 from imagemill.db.database import Database
-from imagemill.db.errors import DatabaseError, UsageError
+from imagemill.db.errors import DatabaseError, StorageError, UsageError
 from imagemill.db.models.registry import Registry
-from imagemill.db.queries.exports import finish_export, record_export
+from imagemill.db.queries.exports import finish_export, forget_export, record_export
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.exports import record
 from imagemill.scheduler_jobs.exports.about.card import write_card
@@ -88,7 +89,8 @@ def run_export(
                 plan=plan,
                 progress=written.add,
             )
-            layout.write(export)
+            with _taken_back_if_refused(database, target, export_id):
+                layout.write(export)
             write_card(export, document)
             write_croissant(export, document, layout.contents(plan))
             record.finish(target, document, asdict(summed.write_sums()))
@@ -175,6 +177,23 @@ def _recorded(database: Database, target: Target, document: Mapping[str, Any]) -
     except (DatabaseError, exc.ProgrammingError) as error:
         log.warning("the export is not recorded in the database: %s", error)
         return None
+
+
+@contextmanager
+def _taken_back_if_refused(
+    database: Database, target: Target, export_id: int | None
+) -> Iterator[None]:
+    """Leave nothing of an export that can't be made so; only its pictures' pixels could tell."""
+    try:
+        yield
+    except UsageError:
+        try:
+            if export_id is not None:
+                database.run(lambda session: forget_export(session, export_id))
+            target.clear()
+        except (DatabaseError, StorageError, exc.ProgrammingError) as error:
+            log.warning("a part of the refused export stays: %s", error)
+        raise
 
 
 class _Progress:

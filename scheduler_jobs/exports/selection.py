@@ -4,14 +4,16 @@ import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.dataset import COLUMN_NAMES, done_images, stream_images
+from imagemill.db.queries.dataset import COLUMN_NAMES, PAGE, some_images, stream_images
+from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.db.queries.scores import score_names
+from imagemill.db.scorers import known_scorers
 from imagemill.db.states import ImageState, Outcome
 from imagemill.scheduler_jobs.exports.where import OWN_COLUMNS, TAG, Condition
 
@@ -90,19 +92,56 @@ class Selection:
         }
 
 
+class SeenNames:
+    """The names that looked-at images have, so that one which none of them has is a mistake.
+
+    Images that a condition leaves out count too: `mood is null` is no mistake.
+    """
+
+    def __init__(self) -> None:
+        self._names = set(known_names())
+        self._any = False
+
+    def see(self, image: ExportImage) -> ExportImage:
+        """Note an image's names, and pass it on."""
+        self._any = True
+        self._names.update(image.extras)
+        return image
+
+    def check(self, option: str, names: Collection[str]) -> None:
+        """A `UsageError` for a name that no image has, if there was an image at all."""
+        for name in sorted(set(names) - self._names) if self._any else ():
+            if name in known_scorers():
+                hint = f"; `imagemill score JOB --with {name}` gives it"
+            else:
+                hint = f"; there are {', '.join(sorted(self._names))}"
+            raise UsageError(f"{option}: nothing is called {name!r}{hint}")
+
+
 def select_images(
-    session: Session, selection: Selection, *, failures: bool = False
+    session: Session,
+    selection: Selection,
+    *,
+    failures: bool = False,
+    seen: SeenNames | None = None,
 ) -> Iterator[ExportImage]:
-    """The images that are taken, as a stream; dead ones too if the format keeps `failures`."""
+    """The images that are taken, as a stream; dead ones too if the format keeps `failures`.
+
+    At the end, a `UsageError` for a name of the condition that no image has. `seen` is for those
+    who ask for other names too.
+    """
     condition = None if selection.where is None else Condition(selection.where)
     states = [ImageState.DONE, ImageState.DEAD] if failures else [ImageState.DONE]
+    seen = seen or SeenNames()
     for job_id in selection.jobs:
         taken_names = {TAGS, *score_names(session, job_id)}
         images = (
-            _image(found, taken_names) for found in stream_images(session, job_id, states=states)
+            seen.see(_image(found, taken_names))
+            for found in stream_images(session, job_id, states=states)
         )
         taken = (image for image in images if _is_taken(image, selection, condition))
         yield from taken if selection.best is None else _best(taken, selection)
+    seen.check("--where", () if condition is None else condition.columns)
 
 
 def select_done(
@@ -113,14 +152,63 @@ def select_done(
     Jobs, best ones and splits of the selection are left out of account.
     """
     condition = None if selection.where is None else Condition(selection.where)
+    for image in _images(session, image_ids, states=[ImageState.DONE]):
+        if _is_taken(image, selection, condition):
+            yield image
+
+
+def list_where(
+    session: Session,
+    filters: Sequence[ImageFilter],
+    where: str | None,
+    *,
+    limit: int,
+    after: int | None = None,
+) -> list[ImageReport]:
+    """The first images, by id, that one of the filters takes and the condition holds for.
+
+    Images of any state have values. A `UsageError` if the condition can't be read, or asks for
+    what none of the images has.
+    """
+    listed: list[ImageReport] = []
+    condition, seen, whole = None if where is None else Condition(where), SeenNames(), True
+    for which in filters:
+        if condition is None:
+            listed += list_images(session, which, limit=limit, after=after)
+            continue
+        found = list(islice(_held(session, which, condition, after=after, seen=seen), limit))
+        listed, whole = listed + found, whole and len(found) < limit
+    if condition is not None and whole:
+        seen.check("--where", condition.columns)
+    return sorted(listed, key=lambda image: image.id)[:limit]
+
+
+def _held(
+    session: Session,
+    which: ImageFilter,
+    condition: Condition,
+    *,
+    after: int | None,
+    seen: SeenNames,
+) -> Iterator[ImageReport]:
+    """The images that a filter takes and a condition holds for, by id."""
+    while page := list_images(session, which, limit=PAGE, after=after):
+        after = page[-1].id
+        images = _images(session, [image.id for image in page], states=list(ImageState))
+        held = {i["image_id"] for i in map(seen.see, images) if condition.holds(i.named)}
+        yield from (image for image in page if image.id in held)
+
+
+def _images(
+    session: Session, image_ids: Sequence[int], *, states: Collection[ImageState]
+) -> Iterator[ExportImage]:
+    """Images by their ids (a page), by job and id, as far as they are in these states."""
     names: dict[int, set[str]] = {}
-    for found in done_images(session, image_ids):
+    for found in some_images(session, image_ids, states=states):
         job_id = found["job_id"]
         if job_id not in names:
             names[job_id] = {TAGS, *score_names(session, job_id)}
-        image = _image(found, names[job_id])
-        if _is_taken(image, selection, condition):
-            yield image
+        yield _image(found, names[job_id])
 
 
 def split_of(image: ExportImage, splits: Sequence[Split]) -> str:

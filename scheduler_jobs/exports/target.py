@@ -52,6 +52,9 @@ class Target(Protocol):
         If the block raises, the name stays as it was.
         """
 
+    def clear(self) -> None:
+        """Remove every file: of an export that can't be made after all."""
+
 
 def open_target(place: str, settings: Settings) -> Target:
     """The target at a path or at `s3://bucket/prefix`. A folder is created with its first file."""
@@ -74,6 +77,7 @@ class FolderTarget:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+        self._was_there = self._root.exists()
         self._made: set[str] = set()
 
     @property
@@ -143,6 +147,18 @@ class FolderTarget:
         finally:
             unfinished.unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """See `Target.clear`. A folder that was there before stays, empty."""
+        for folder, _, files in os.walk(self._root, topdown=False):
+            place = Path(folder)
+            try:
+                for name in files:
+                    (place / name).unlink()
+                if place != self._root or not self._was_there:
+                    place.rmdir()
+            except OSError as error:
+                raise self._failed("remove", os.path.relpath(place, self._root), error) from error
+
     def _make_folder(self, folder: Path) -> None:
         if str(folder) not in self._made:
             folder.mkdir(parents=True, exist_ok=True)
@@ -207,3 +223,9 @@ class BucketTarget:
             file.seek(0)
             with s3_errors(self._bucket, f"write {name}"):
                 self._client.upload_fileobj(file, self._bucket, self._prefix + name)
+
+    def clear(self) -> None:
+        """See `Target.clear`."""
+        for name in sorted(self.names()):
+            with s3_errors(self._bucket, f"remove {name}"):
+                self._client.delete_object(Bucket=self._bucket, Key=self._prefix + name)

@@ -5,20 +5,19 @@ cell then still has several images, the first of each cell make one grid, the se
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from imagemill.db.database import Database
 from imagemill.db.errors import UsageError
 from imagemill.db.queries.image_reports import ImageReport
-from imagemill.db.states import ImageState
 from imagemill.db.storage import Storage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.pages.contact_sheet import TEXT
 from imagemill.scheduler_jobs.pages.fonts import Lettering
 from imagemill.scheduler_jobs.pages.grid_sheet import Axis, GridSheet
-from imagemill.scheduler_jobs.pages.job_sheet import SETTLED, Page, first_images, tile_of
+from imagemill.scheduler_jobs.pages.job_sheet import Choice, Page, first_images, tile_of
 
 ROW = "row"
 """The axis of the manifest's rows: what stands against a single axis."""
@@ -59,21 +58,23 @@ def job_grids(
     layout: GridLayout,
     *,
     limit: int,
-    states: Collection[ImageState] = SETTLED,
-    key: str | None = None,
+    choice: Choice | None = None,
 ) -> Iterator[Page]:
     """The grids of a job's first `limit` images, each a page of its own.
 
-    Raises `UsageError` for an axis that its images do not have, or for a grid that is too large.
+    Raises `UsageError` for an axis that its images do not have, for images that are no grid in
+    these axes, or for a grid that is too large.
     """
     with database.reading() as session:
         job = session.get_one(Job, job_id)
-        images = first_images(session, job_id, states=states, key=key, limit=limit)
+        images = first_images(session, job_id, choice or Choice(), limit=limit)
     if not images:
         raise UsageError(f"job {job_id} has no images for a grid")
     x, y = layout.x or ROW, layout.y or ROW
     _check_axes(images, x, y)
     grids = list(_grids(images, x, y))
+    if len(images) > 1 and len(grids) == len(images):
+        raise _no_grid(images, x, y)
     sheets = [_sheet(grid, (x, y), layout.tile_size, f"{job.name}, job {job_id}") for grid in grids]
     lettering = Lettering.load(TEXT)
     for number, (grid, sheet) in enumerate(zip(grids, sheets, strict=True), 1):
@@ -191,6 +192,19 @@ def _text(value: Any) -> str:
     if value is None:
         return "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _no_grid(images: Sequence[ImageReport], x: str, y: str) -> UsageError:
+    """Why each image would get a grid of its own, and what gives a page instead."""
+    names = ("prompt", "negative_prompt", *_NAMED, "format", "seed")
+    others = [
+        name for name in names if name not in (x, y) and len({_value(i, name) for i in images}) > 1
+    ]
+    less = "both for a plain sheet" if ROW in (x, y) else "one to set the rows against the other"
+    return UsageError(
+        f"--x {x}, --y {y}: no grid, as no two of the {len(images):,} images differ in these alone "
+        f"(but in {', '.join(others) or 'other options'}); leave out {less}"
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -8,11 +8,12 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import StorageError
-from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.image_reports import ImageFilter, ImageReport
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import ImageState
 from imagemill.db.storage import Storage
 from imagemill.db.tables import Job
+from imagemill.scheduler_jobs.exports.selection import list_where
 from imagemill.scheduler_jobs.pages.contact_sheet import TEXT, Tile, contact_sheet
 from imagemill.scheduler_jobs.pages.fonts import Lettering
 
@@ -45,6 +46,18 @@ class Layout:
     page_images: int = PAGE_IMAGES
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """Which images of a job are shown: in these states, of the row with this `id`, by a condition.
+
+    The condition is one as `export --where` takes it.
+    """
+
+    states: Collection[ImageState] = SETTLED
+    key: str | None = None
+    where: str | None = None
+
+
 def job_pages(
     database: Database,
     storage: Storage,
@@ -52,21 +65,19 @@ def job_pages(
     *,
     limit: int,
     layout: Layout | None = None,
-    states: Collection[ImageState] = SETTLED,
-    key: str | None = None,
+    choice: Choice | None = None,
 ) -> Iterator[Page]:
     """The job's first `limit` images on pages; one empty page if there are none.
 
-    With `key`, only the images of the row with that `id`. A missing file becomes a tile that says
-    so. Raises `StorageError` if the store does not answer.
+    A missing file becomes a tile that says so. Raises `StorageError` if the store does not answer,
+    and `UsageError` for a condition that can't be read or asks for what no image has.
     """
-    layout = layout or Layout()
+    layout, choice = layout or Layout(), choice or Choice()
     with database.reading() as session:
         job = session.get_one(Job, job_id)
-        images = first_images(session, job_id, states=states, key=key, limit=limit)
+        images = first_images(session, job_id, choice, limit=limit)
         counts = count_images(session, [job_id])[job_id]
-    # The images of one row always fit. Those of a job are counted, because `limit` may cut them.
-    total = len(images) if key is not None else max(_count(counts, states), len(images))
+    total = _total(choice, images, counts, limit)
     differing = _differing(images)
     lettering = Lettering.load(TEXT)
     pages = max(1, -(-len(images) // layout.page_images))
@@ -91,12 +102,19 @@ def job_pages(
         )
 
 
-def _count(counts: Counts, states: Collection[ImageState]) -> int:
-    return sum(int(getattr(counts, state.value)) for state in states)
+def _total(choice: Choice, images: Sequence[ImageReport], counts: Counts, limit: int) -> int | None:
+    """How many images there are to show; None where a condition and `limit` leave that open."""
+    if choice.where is not None:
+        return len(images) if len(images) < limit else None
+    if choice.key is not None:  # the images of one row always fit
+        return len(images)
+    return max(sum(int(getattr(counts, each.value)) for each in choice.states), len(images))
 
 
-def _extent(first: int, shown: int, total: int) -> str:
+def _extent(first: int, shown: int, total: int | None) -> str:
     """`first 60 of 480 images`, `images 1,001 to 2,000 of 4,800`, `24 images`."""
+    if total is None:
+        return f"images {first + 1:,} to {first + shown:,} of those that the condition takes"
     if shown == total:
         return f"{total:,} {'image' if total == 1 else 'images'}"
     if first == 0:
@@ -110,18 +128,10 @@ def _differing(images: Sequence[ImageReport]) -> frozenset[str]:
     return frozenset(name for name in names if len({getattr(i, name) for i in images}) > 1)
 
 
-def first_images(
-    session: Session, job_id: int, *, states: Collection[ImageState], key: str | None, limit: int
-) -> list[ImageReport]:
-    """The job's first `limit` images in these states; with `key`, those of one row."""
-    found = [
-        image
-        for state in states
-        for image in list_images(
-            session, ImageFilter(job_id=job_id, state=state, key=key), limit=limit
-        )
-    ]
-    return sorted(found, key=lambda image: image.id)[:limit]
+def first_images(session: Session, job_id: int, choice: Choice, *, limit: int) -> list[ImageReport]:
+    """The job's first `limit` images of those chosen."""
+    filters = [ImageFilter(job_id=job_id, state=each, key=choice.key) for each in choice.states]
+    return list_where(session, filters, choice.where, limit=limit)
 
 
 def tile_of(

@@ -168,6 +168,22 @@ def test_pictures_are_re_encoded_and_keep_how_they_were_made(
         assert document["prompt"].split()[1] in comment[8:].decode("utf-16-be")
 
 
+def test_a_png_of_a_jpeg_or_webp_keeps_the_text_that_says_how_it_was_made(
+    sqlite_mill: Mill, folder_storage: FolderStorage, tmp_path: Path
+) -> None:
+    rows = [{"prompt": "a red circle 日本", "format": name} for name in ("jpeg", "webp", "png")]
+    job = finished_job(sqlite_mill, folder_storage, tmp_path, rows, samples=1)
+    form = PictureForm(size=32, format="png")
+    export(sqlite_mill, folder_storage, tmp_path / "out", "kohya", [job], form=form)
+    texts = []
+    for path in sorted((tmp_path / "out").glob("*.png")):
+        with Image.open(path) as picture:
+            picture.load()
+            texts.append(picture.info["parameters"])
+    assert len(texts) == 3
+    assert all(text.startswith("a red circle 日本\nSteps: 2, ") for text in texts)
+
+
 @pytest.mark.parametrize(
     ("fields", "keys"),
     [

@@ -14,8 +14,11 @@ from PIL import Image
 from imagemill.db.database import Database
 from imagemill.db.errors import UsageError
 from imagemill.db.provenance import SOURCE_TYPE
+from imagemill.db.queries.exports import list_exports
+from imagemill.db.settings import Settings
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.exports.export import ExportOptions
+from imagemill.scheduler_jobs.exports.marks import watermark
 from imagemill.scheduler_jobs.exports.marks.c2pa_signature import C2paSigner
 from imagemill.scheduler_jobs.exports.marks.watermark import (
     add_watermark,
@@ -25,7 +28,7 @@ from imagemill.scheduler_jobs.exports.marks.watermark import (
 from imagemill.scheduler_jobs.exports.pictures import PictureForm, read_form
 from imagemill.scheduler_jobs.exports.run import run_export
 from imagemill.scheduler_jobs.exports.selection import Selection
-from imagemill.scheduler_jobs.exports.target import FolderTarget
+from imagemill.scheduler_jobs.exports.target import FolderTarget, Target, open_target
 from tests.helpers.dataset import finished_job
 from tests.helpers.mill import Mill
 from tests.unit.conftest import CommandLine
@@ -50,22 +53,23 @@ def chain(tmp_path: Path) -> tuple[Path, Path]:
 def export(
     mill: Mill,
     storage: FolderStorage,
-    out: Path,
+    out: Path | Target,
     job: int,
     form: PictureForm,
     export_format: str = "flat",
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Any]:
+    target = FolderTarget(out) if isinstance(out, Path) else out
     run_export(
         mill.database,
         storage,
-        FolderTarget(out),
+        target,
         export_format=export_format,
         selection=Selection(jobs=[job]),
         options=ExportOptions(form=form),
         progress=progress,
     )
-    record: dict[str, Any] = json.loads((out / "imagemill_export.json").read_text())
+    record: dict[str, Any] = json.loads(target.read("imagemill_export.json") or b"")
     return record
 
 
@@ -268,5 +272,34 @@ def test_a_small_picture_and_a_grid_are_refused(
     form = PictureForm(watermark=TEXT)
     with pytest.raises(UsageError, match="image 1: --watermark: a picture of 64x64 is too small"):
         export(mill, folder_storage, tmp_path / "out", job, form)
+    assert not (tmp_path / "out").exists()
+    with mill.database.reading() as session:
+        assert list_exports(session, limit=9) == []
     with pytest.raises(UsageError, match="--watermark: the format dpg-bench has no use for it"):
         export(mill, folder_storage, tmp_path / "grid", job, form, "dpg-bench")
+
+
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_what_only_the_pixels_tell_leaves_nothing_of_the_export(
+    mill: Mill,
+    folder_storage: FolderStorage,
+    tmp_path: Path,
+    place: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [{"prompt": f"p{n}", "width": 128, "height": 128} for n in range(3)]
+    job = finished_job(mill, folder_storage, tmp_path, rows, samples=1)
+    # Plain black holds the text too, but not in no pass at all.
+    monkeypatch.setattr(watermark, "_PASSES", 0)
+    target: Target = FolderTarget(tmp_path / "out")
+    if place == "bucket":
+        url = request.getfixturevalue("s3_storage_url")
+        endpoint = request.getfixturevalue("s3_server").endpoint
+        target = open_target(f"{url}/out", Settings.load(s3_endpoint_url=endpoint))
+    with pytest.raises(UsageError, match=r"image 1: --watermark: .* too much plain black or white"):
+        export(mill, folder_storage, target, job, PictureForm(watermark=TEXT))
+    assert target.names() == frozenset()
+    assert not (tmp_path / "out").exists()
+    with mill.database.reading() as session:
+        assert list_exports(session, limit=9) == []

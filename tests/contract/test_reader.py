@@ -36,6 +36,10 @@ def test_pictures_of_both_databases_and_stores(
     assert images[0]["uri"] == storage.object_uri(images[0]["object_key"])
     assert images[0].picture().size == (64, 64)
     assert images[0].bytes().startswith(b"\x89PNG")
+    assert len(list(reader.images(where="mood is null"))) == 2  # of images that have none
+    for use in (list, lambda images: images.to_arrow()):
+        with pytest.raises(UsageError, match="--where: nothing is called 'moood'; there are"):
+            use(reader.images(where="moood = 'calm'"))
     chosen = reader.images("latest", where="rating > 3")
     assert {image["row_key"] for image in chosen} == {"p2", "p3"}
     assert len(list(chosen)) == len(list(chosen)) == 4

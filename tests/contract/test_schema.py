@@ -15,13 +15,14 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 import imagemill
 import imagemill.db.dataset_tables
-from imagemill.db import schema
+from imagemill.db import schema, views
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, SchemaError
 from imagemill.db.job_tables import RemovedJob, RemovedObject
 from imagemill.db.queries import jobs
 from imagemill.db.schema import check_schema, ensure_schema, head, migrate
 from imagemill.db.tables import Base
+from imagemill.db.view_columns import VIEWS
 from tests.helpers.mill import Mill, spec
 
 if TYPE_CHECKING:
@@ -109,6 +110,37 @@ def test_migrations_set_the_models_server_defaults(connection: Connection) -> No
             wanted = table.columns[column["name"]].server_default is not None
             has = column["default"] is not None and not str(column["default"]).startswith("nextval")
             assert has == wanted, f"{table.name}.{column['name']}"
+
+
+def test_migrations_make_todays_views(connection: Connection) -> None:
+    """Migrations have texts of their own, so that a later view changes no history."""
+    dialect = connection.dialect.name
+    todays = {
+        "dataset_images": views.dataset_images(dialect),
+        "dataset_jobs": views.dataset_jobs(dialect),
+        "dataset_failures": views.DATASET_FAILURES,
+        "dataset_scores": views.DATASET_SCORES,
+    }
+    assert set(todays) == set(VIEWS)
+    for name, query in todays.items():
+        connection.exec_driver_sql(
+            f"CREATE VIEW todays AS {query}", execution_options={"no_parameters": True}
+        )
+        inspector = inspect(connection)  # a new one each time: it remembers what it was told
+        migrated, made = (inspector.get_view_definition(each) for each in (name, "todays"))
+        assert _body(migrated) == _body(made), name
+        connection.exec_driver_sql("DROP VIEW todays")
+
+
+def _body(definition: str | None) -> list[str]:
+    """The words of a view's query; SQLite gives the statement that made it."""
+    text = re.sub(r"(?i)^create view \w+ as", "", (definition or "").strip())
+    return re.findall(r"\w+|\S", text)
+
+
+def test_migrations_never_read_what_changes_later() -> None:
+    for module in (Path(schema.__file__).parent / "migrations").rglob("*.py"):
+        assert "imagemill.db.views" not in module.read_text(), module.name
 
 
 def test_the_view_has_the_promised_columns(mill: Mill) -> None:

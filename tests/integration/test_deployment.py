@@ -137,7 +137,8 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         "score_work": "SID",
     }
     assert found["producer"] == everywhere | both | {
-        **dict.fromkeys(("models", "groups", "exports"), "SIU"),
+        **dict.fromkeys(("models", "groups"), "SIU"),
+        "exports": "SIUD",
         **dict.fromkeys(("jobs", "rows", "images"), "SIUD"),
         **dict.fromkeys(("job_labels", "job_notes", "removed_objects"), "SIUD"),
         "removed_jobs": "SIU",

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from imagemill.db.views import dataset_images
+from imagemill.db.migrations.dataset_images import SIGNED_SEED, dataset_images
 
 revision = "0002"
 down_revision = "0001"
@@ -19,9 +19,8 @@ def upgrade() -> None:
         sa.CheckConstraint("id = 1", name=op.f("ck_store_one_row")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_store")),
     )
-    # Whoever changes the view next copies the text that it has today to this place.
     dialect = op.get_bind().dialect.name
-    view = dataset_images(dialect, seed="i.seed", tags=False)
+    view = dataset_images(dialect, seed=SIGNED_SEED)
     if dialect == "sqlite":
         op.execute("DROP VIEW dataset_images")
         op.execute(f"CREATE VIEW dataset_images AS {view}")

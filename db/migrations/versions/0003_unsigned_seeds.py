@@ -7,7 +7,7 @@ view is made anew, and whoever could read it still can.
 import sqlalchemy as sa
 from alembic import op
 
-from imagemill.db.views import dataset_images
+from imagemill.db.migrations.dataset_images import dataset_images
 
 revision = "0003"
 down_revision = "0002"
@@ -29,15 +29,14 @@ def upgrade() -> None:
     connection = op.get_bind()
     if connection.dialect.name != "postgresql":
         op.execute("DROP VIEW dataset_images")
-        op.execute(f"CREATE VIEW dataset_images AS {dataset_images('sqlite', tags=False)}")
+        op.execute(f"CREATE VIEW dataset_images AS {dataset_images('sqlite')}")
         return
     grants = connection.execute(sa.text(_GRANTS)).all()
     if connection.execute(sa.text(_OTHERS)).first() is None:
         op.execute("DROP VIEW dataset_images")
     else:  # somebody's own views read this one: they go on with it under its new name
         op.execute("ALTER VIEW dataset_images RENAME TO dataset_images_0002")
-    # Whoever changes the view next copies the text that it has today to this place.
-    op.execute(f"CREATE VIEW dataset_images AS {dataset_images('postgresql', tags=False)}")
+    op.execute(f"CREATE VIEW dataset_images AS {dataset_images('postgresql')}")
     for grantee, privilege, grantable in grants:
         option = " WITH GRANT OPTION" if grantable else ""
         op.execute(f"GRANT {privilege} ON dataset_images TO {grantee}{option}")

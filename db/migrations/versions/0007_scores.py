@@ -4,11 +4,21 @@ import sqlalchemy as sa
 from alembic import op
 
 from imagemill.db.clock import UtcDateTime, now
+from imagemill.db.migrations.dataset_images import TAGS, dataset_images
 from imagemill.db.view_columns import describe_views
-from imagemill.db.views import DATASET_SCORES, dataset_images
 
 revision = "0007"
 down_revision = "0006"
+
+_DATASET_SCORES = """
+SELECT
+  s.image_id, i.job_id, j.name AS job_name, s.name, s.value, s.text, s.scorer, s.version,
+  s.created_at
+FROM scores AS s
+JOIN images AS i ON i.id = s.image_id AND i.generation = s.generation
+JOIN jobs AS j ON j.id = i.job_id
+WHERE i.state = 'done'
+"""
 
 
 def _id() -> sa.types.TypeEngine[int]:
@@ -84,12 +94,12 @@ def upgrade() -> None:
     )
     op.create_index("ix_tags_tag", "tags", ["tag"])
     dialect = op.get_bind().dialect.name
-    # Whoever changes a view next copies the text that it has today to this place.
+    view = dataset_images(dialect, tags=TAGS)
     if dialect == "sqlite":
         op.execute("DROP VIEW dataset_images")
-        op.execute(f"CREATE VIEW dataset_images AS {dataset_images(dialect)}")
+        op.execute(f"CREATE VIEW dataset_images AS {view}")
     else:
         # Replaced and not made anew: readers keep the rights that they were granted on it.
-        op.execute(f"CREATE OR REPLACE VIEW dataset_images AS {dataset_images(dialect)}")
-    op.execute(f"CREATE VIEW dataset_scores AS {DATASET_SCORES}")
+        op.execute(f"CREATE OR REPLACE VIEW dataset_images AS {view}")
+    op.execute(f"CREATE VIEW dataset_scores AS {_DATASET_SCORES}")
     describe_views(op.get_bind())

@@ -24,6 +24,7 @@ from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, moment
+from imagemill.scheduler_jobs.exports.selection import list_where
 
 MOST_SHOWN = 100
 """Images of a row that `show --key` shows."""
@@ -61,6 +62,7 @@ _OUTCOME, _MODEL, _SIZE = Column(title="OUTCOME"), Column(title="MODEL"), Column
     help="Only images of this seed.",
 )
 @click.option("--code", metavar="CODE", help="Only images whose last failure has this code.")
+@click.option("--where", metavar="CONDITION", help="Only these: \"steps > 20 and mood = 'calm'\".")
 @click.option(
     "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, metavar="N"
 )
@@ -78,6 +80,7 @@ def images(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
     guidance_scale: float | None,
     seed: int | None,
     code: str | None,
+    where: str | None,
     limit: int,
     after: int | None,
     as_json: bool,
@@ -90,6 +93,7 @@ def images(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
     \b
     Example:
       imagemill images latest --outcome truncated_prompt --limit 10
+      imagemill images latest --where "sharpness < 5 and tag <> 'keep'"
     """
     with invocation.reading() as session:
         which = ImageFilter(
@@ -104,7 +108,7 @@ def images(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
             guidance_scale=guidance_scale,
             seed=seed,
         )
-        found = list_images(session, which, limit=limit + 1, after=after)
+        found = list_where(session, [which], where, limit=limit + 1, after=after)
     page, more = found[:limit], len(found) > limit
     if as_json:
         output.emit({"images": page, "next": page[-1].id if more else None})

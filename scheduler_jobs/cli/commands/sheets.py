@@ -18,7 +18,14 @@ from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
 from imagemill.scheduler_jobs.pages.contact_sheet import head_height, page_width, row_height
 from imagemill.scheduler_jobs.pages.job_grid import GridLayout, job_grids
-from imagemill.scheduler_jobs.pages.job_sheet import PAGE_IMAGES, SETTLED, Layout, Page, job_pages
+from imagemill.scheduler_jobs.pages.job_sheet import (
+    PAGE_IMAGES,
+    SETTLED,
+    Choice,
+    Layout,
+    Page,
+    job_pages,
+)
 
 MOST_TILES = 100_000
 _TILES = 60
@@ -57,6 +64,7 @@ _MOST_PIXELS = 150_000_000
 @click.option("--x", metavar="PARAMETER", help="A grid: a column for each value, as sampler.")
 @click.option("--y", metavar="PARAMETER", help="A grid: a row for each value, as guidance_scale.")
 @click.option("--key", metavar="ID", help="Only the row that has this id in the manifest.")
+@click.option("--where", metavar="CONDITION", help="Only these: \"steps > 20 and mood = 'calm'\".")
 @click.option(
     "--state",
     type=click.Choice([state.value for state in SETTLED]),
@@ -75,7 +83,8 @@ def contact_sheet(
 
     Shows their ids, their prompts and the values in which they differ. A dead image shows why it is
     dead. More than 1,000 pictures make several pages. With --x, --y or both, a page is a grid with
-    these axes, one for each prompt and each combination of the other parameters.
+    these axes, one for each prompt and each combination of the other parameters. Images that are
+    no grid in them are refused.
 
     \b
     Example:
@@ -118,17 +127,18 @@ def _pages(
     state, tile = options["state"], options["tile"]
     page_images = images_a_page(file, options)
     database, storage = invocation.database, open_storage(invocation.settings)
-    chosen: dict[str, Any] = {
-        "states": SETTLED if state is None else (ImageState(state),),
-        "key": options["key"],
-    }
+    chosen = Choice(
+        states=SETTLED if state is None else (ImageState(state),),
+        key=options["key"],
+        where=options["where"],
+    )
     if options["x"] is None and options["y"] is None:
         layout = Layout(columns=options["columns"], tile_size=tile, page_images=page_images)
         limit = options["limit"] or _TILES
-        return job_pages(database, storage, job_id, limit=limit, layout=layout, **chosen)
+        return job_pages(database, storage, job_id, limit=limit, layout=layout, choice=chosen)
     axes = GridLayout(x=options["x"], y=options["y"], tile_size=tile)
     limit = options["limit"] or MOST_TILES
-    return job_grids(database, storage, job_id, axes, limit=limit, **chosen)
+    return job_grids(database, storage, job_id, axes, limit=limit, choice=chosen)
 
 
 def warn_undrawn(characters: Collection[str]) -> None:

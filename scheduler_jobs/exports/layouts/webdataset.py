@@ -10,7 +10,7 @@ import json
 import tarfile
 from collections import Counter
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -28,6 +28,15 @@ from imagemill.scheduler_jobs.exports.selection import ExportImage
 
 SHARD_SIZE = 10_000
 SHARD_DIGITS = 5
+
+_EMPTY = tarfile.TarInfo("").tobuf(tarfile.USTAR_FORMAT)
+"""A member's header without a name and of no bytes."""
+
+_OWNER, _TIME, _REST = _EMPTY[100:124], _EMPTY[135:148], _EMPTY[154:]
+"""What lies between its name, its size and its sum."""
+
+_EMPTY_SUM = int(_EMPTY[148:154], 8) - 11 * ord("0")
+"""The sum of its bytes without those of the size."""
 
 _KEY_COLUMNS = (
     pa.field("key", pa.string()),
@@ -65,7 +74,7 @@ def _write_shard(export: Export, shard: str, images: list[ExportImage]) -> None:
             key = f"{number}{place:0{digits}}"
             row = _row(key, image, picture)
             if picture is not None:
-                file.write(_members(key, row, picture))
+                _write_members(file, key, row, picture)
                 export.advance()
             rows.append(row)
         # An archive ends with two empty blocks and is filled up to a whole record.
@@ -77,24 +86,28 @@ def _write_shard(export: Export, shard: str, images: list[ExportImage]) -> None:
     export.target.write(f"{shard}_stats.json", _stats(images))
 
 
-def _members(key: str, row: dict[str, Any], picture: Picture) -> bytes:
-    """The members of one image; all share the key, which is how readers put them together.
-
-    They are put together here and written in one go: `TarFile.addfile` writes five times for a
-    member, which took a third of the time of small pictures.
-    """
+def _write_members(file: BinaryIO, key: str, row: dict[str, Any], picture: Picture) -> None:
+    """The members of one image; all share the key, which is how readers put them together."""
     members = {
         picture.suffix: picture.body,
         "txt": row["prompt"].encode("utf-8", "surrogatepass"),
         "json": json_of(row),
     }
-    pieces = []
     for suffix, body in members.items():
-        info = tarfile.TarInfo(f"{key}.{suffix}")
-        info.size = len(body)
-        header = info.tobuf(tarfile.USTAR_FORMAT)
-        pieces += [header, body, bytes(-len(body) % tarfile.BLOCKSIZE)]
-    return b"".join(pieces)
+        file.write(_header(f"{key}.{suffix}", len(body)))
+        file.write(body)
+        file.write(bytes(-len(body) % tarfile.BLOCKSIZE))
+
+
+def _header(name: str, size: int) -> bytes:
+    """A member's header, byte for byte as `TarInfo.tobuf` makes it with `USTAR_FORMAT`.
+
+    That takes 40 microseconds, more than all else that is done for a small picture. Only the name
+    (short and ASCII here), the size and the sum of all bytes differ between members.
+    """
+    named, sized = name.encode("ascii"), b"%011o" % size
+    total = _EMPTY_SUM + sum(named) + sum(sized)
+    return b"".join((named.ljust(100, b"\0"), _OWNER, sized, _TIME, b"%06o" % total, _REST))
 
 
 def _row(key: str, image: ExportImage, picture: Picture | None) -> dict[str, Any]:

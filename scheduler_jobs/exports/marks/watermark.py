@@ -45,17 +45,22 @@ def check_text(text: str) -> None:
         )
 
 
+def check_size(size: tuple[int, int]) -> None:
+    """A `UsageError` for a picture (width and height in pixels) that is too small for one."""
+    if min(size) < SMALLEST_SIDE:
+        raise UsageError(
+            f"--watermark: a picture of {size[0]}x{size[1]} is too small; "
+            f"each side needs {SMALLEST_SIDE} pixels"
+        )
+
+
 def add_watermark(picture: Image.Image, text: str) -> Image.Image:
     """The picture, RGB, with a text in it. A `UsageError` if it is too small or can't hold it.
 
     Pixels that are black or white already can't be moved further. So it is written several times,
     each time what still lacks.
     """
-    if min(picture.size) < SMALLEST_SIDE:
-        raise UsageError(
-            f"--watermark: a picture of {picture.width}x{picture.height} is too small; "
-            f"each side needs {SMALLEST_SIDE} pixels"
-        )
+    check_size(picture.size)
     bits = _bits(text)
     original = np.asarray(picture, np.float64)
     change = np.zeros((picture.height, picture.width))

@@ -168,6 +168,24 @@ def test_images_are_filtered(at_home, worked, filters, rows):
     assert [image["row_number"] for image in found] == rows
 
 
+def test_images_are_filtered_by_a_condition_in_any_state(at_home, mill):
+    job = mill.load("many", [spec(f"p{n}", seed=n) for n in range(9)])
+    mill.complete(shift := mill.shift(), mill.claim(shift, limit=2))
+
+    def seeds(*words):
+        page = at_home("images", job, *words, "--json").json
+        return [image["seed"] for image in page["images"]], page["next"]
+
+    assert seeds("--where", "seed >= 5") == ([5, 6, 7, 8], None)
+    assert seeds("--where", "seed >= 5", "--limit", 2) == ([5, 6], 7)
+    assert seeds("--where", "seed >= 5", "--limit", 2, "--after", 7) == ([7, 8], None)
+    assert seeds("--where", "seed < 3", "--state", "ready") == ([2], None)
+    assert at_home("images", job, "--where", "seed > 99").out == "no images\n"
+    wrong = at_home("images", job, "--where", "sede = 1")
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "--where: nothing is called 'sede'; there are" in wrong.err
+
+
 def test_a_table_of_images_says_what_differs(at_home, mill):
     plain = spec("a circle")
     mill.load("grid", [replace(plain, sampler="euler", guidance_scale=7.5, steps=9), plain])

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from imagemill.db.errors import UsageError
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.pages.grid_sheet import Axis, GridSheet
 from imagemill.scheduler_jobs.pages.job_grid import GridLayout, job_grids
@@ -95,6 +96,21 @@ def test_samples_make_a_grid_each_and_say_their_seeds_where_these_differ(mill, t
     ]
     assert "seed 5" in sheets[0][0].subtitle
     assert "seed" not in sheets[1][0].subtitle
+
+
+def test_images_that_are_no_grid_are_refused_in_one_line(mill, tmp_path, sheets):
+    specs = [replace(spec(f"p{n}"), sampler="euler", seed=n) for n in range(3)]
+    job = refused(mill, specs)
+    said = (
+        "--x sampler, --y steps: no grid, as no two of the 3 images differ in these alone "
+        r"\(but in prompt, seed\); leave out one to set the rows against the other"
+    )
+    with pytest.raises(UsageError, match=said):
+        drawn(mill, job, tmp_path, sheets, "sampler", "steps")
+    assert sheets == []
+    assert len(drawn(mill, job, tmp_path, sheets, "sampler", None)) == 1
+    sheets.clear()
+    assert len(drawn(mill, job, tmp_path, sheets, "sampler", "steps", limit=1)) == 1
 
 
 def test_one_axis_stands_against_the_rows(mill, folder_storage, tmp_path, sheets):

@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from imagemill.db.errors import UsageError
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.pages import job_sheet
-from imagemill.scheduler_jobs.pages.job_sheet import Layout, job_pages
+from imagemill.scheduler_jobs.pages.job_sheet import Choice, Layout, job_pages
 from tests.helpers.mill import REFUSED, Mill, spec
 
 
@@ -44,6 +45,19 @@ def test_a_page_says_how_much_of_the_job_it_shows(mill, dead, tmp_path, monkeypa
         assert len(tiles) == min(5, limit)
 
 
+def test_a_condition_chooses_the_images(mill, dead, tmp_path, monkeypatch):
+    for where, limit, labels, words in (
+        ("prompt = 'q'", 60, ["image 4 · 4", "image 5 · 5"], "job 1, 2 images"),
+        ("seed < 2", 1, ["image 1 · 1"], "job 1, images 1 to 1 of those that the condition takes"),
+    ):
+        [(subtitle, tiles)] = told(
+            mill, dead, tmp_path, monkeypatch, limit=limit, choice=Choice(where=where)
+        )
+        assert (subtitle, [tile.label for tile in tiles]) == (words, labels)
+    with pytest.raises(UsageError, match="--where: nothing is called 'sede'"):
+        told(mill, dead, tmp_path, monkeypatch, limit=60, choice=Choice(where="sede = 1"))
+
+
 def test_many_images_make_several_pages(mill, dead, tmp_path, monkeypatch):
     layout = Layout(page_images=2)
     pages = told(mill, dead, tmp_path, monkeypatch, limit=60, layout=layout)
@@ -64,7 +78,7 @@ def test_a_tile_says_which_image_it_is_and_what_differs(mill, dead, tmp_path, mo
         "euler · g 5 · seed 1",
         "ddim · g 7.5 · seed 1",
     ]
-    [(_, [only])] = told(mill, dead, tmp_path, monkeypatch, limit=60, key="4")
+    [(_, [only])] = told(mill, dead, tmp_path, monkeypatch, limit=60, choice=Choice(key="4"))
     assert only.details == "seed 1"
 
 
