@@ -226,7 +226,7 @@ def _in_each_way(
 
 
 def _by_pipeline(name: str, folder: Path, settings: Settings, steps: int) -> Iterator[Comparison]:
-    """A family of the generic engine: its own sampler, and others that suit it."""
+    """A family of the slot engine: its own sampler, and others that suit it."""
     families.build(name).save_pretrained(folder / name)
     model = _load(name, settings)
     pipeline = diffusers.DiffusionPipeline.from_pretrained(folder / name, local_files_only=True)

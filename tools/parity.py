@@ -36,7 +36,7 @@ WHAT: Mapping[str, str] = {
     "Pictures start at a strength of 0.9.",
     "Unconditional": "A DDPM in pixels; small, random weights. diffusers has pipelines for these "
     "two samplers.",
-    "Other pipelines": "The generic engine; small, random weights.",
+    "Other pipelines": "The slot engine; small, random weights.",
 }
 
 

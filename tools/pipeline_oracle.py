@@ -1,15 +1,18 @@
 """What diffusers' pipelines of other families draw for one row, called by hand.
 
-The arguments are written down family by family, so that a wrong guess of the generic engine about
-a signature is a difference.
+The arguments are written down family by family, so that a wrong guess of the slot engine about a
+signature is a difference. The engine's shapes are made by repeating an image's own rows, without
+any of the engine's code.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import diffusers
 import numpy as np
 import torch
+from torch.nn import functional
 
 from imagemill.db.specs import ImageSpec
 from tools.oracle import Pixels
@@ -18,6 +21,9 @@ GUIDANCE: Mapping[str, str] = {"flux_schnell": "true_cfg_scale", "qwen_image": "
 """What a family calls its guidance scale, where it is not `guidance_scale`."""
 
 NO_NEGATIVES = frozenset({"flux_dev", "latent_consistency"})
+PADDED_TEXTS: Mapping[str, tuple[int, ...]] = {"qwen_image": (128, 256, 512, 1024)}
+"""To the first of these lengths that holds it, in tokens, the engine pads a text of the family."""
+
 EXTRAS: Mapping[str, Mapping[str, Any]] = {
     "pixart_sigma": {"use_resolution_binning": False, "clean_caption": False},
     "sana": {"use_resolution_binning": False},
@@ -39,32 +45,78 @@ class PipelineOracle:
 
     def alone(self, spec: ImageSpec) -> Pixels:
         """The row as a user gets it: one prompt, one generator, one image."""
-        return self.same_shape(spec, slots=1)
-
-    def same_shape(self, spec: ImageSpec, *, slots: int) -> Pixels:
-        """The row drawn first of `slots`; the others have no prompt."""
-        seeds = [spec.seed] + [0] * (slots - 1)
         arguments = {
-            "prompt": [spec.prompt] + [""] * (slots - 1),
+            "prompt": [spec.prompt],
             "width": spec.width,
             "height": spec.height,
             "num_inference_steps": spec.steps,
             GUIDANCE.get(self._family, "guidance_scale"): spec.guidance_scale,
-            "generator": [torch.Generator().manual_seed(seed) for seed in seeds],
+            "generator": [torch.Generator().manual_seed(spec.seed)],
             **EXTRAS.get(self._family, {}),
         }
         if self._family not in NO_NEGATIVES and spec.guided:
-            arguments["negative_prompt"] = [spec.negative_prompt] + [""] * (slots - 1)
+            arguments["negative_prompt"] = [spec.negative_prompt]
         own = self._pipeline.scheduler
         try:
             if self._scheduler is not None:
                 self._pipeline.scheduler = scheduler = self._scheduler(own.config)
                 if hasattr(scheduler, "noise_sampler_seed"):
                     # One seed for all rows is a tree of its own kind; a list is one for each.
-                    scheduler.noise_sampler_seed = seeds
+                    scheduler.noise_sampler_seed = [spec.seed]
             return np.asarray(self._pipeline(**arguments).images[0])
         finally:
             self._pipeline.scheduler = own
+
+    def same_shape(self, spec: ImageSpec, *, slots: int) -> Pixels:
+        """The row alone, but each denoiser call has its rows `slots` times, as in the engine."""
+        if slots == 1:
+            return self.alone(spec)
+        with self._repeating(slots):
+            return self.alone(spec)
+
+    @contextmanager
+    def _repeating(self, times: int) -> Iterator[None]:
+        components = self._pipeline.components
+        denoiser = components.get("transformer") or components["unet"]
+        forward = denoiser.forward
+
+        def repeated(*args: Any, **kwargs: Any) -> Any:
+            if self._family in PADDED_TEXTS:
+                kwargs = _with_padded_text(kwargs, PADDED_TEXTS[self._family])
+            first = args[0] if args else kwargs["hidden_states"]
+            rows = len(first)
+            args, kwargs = _repeat((args, kwargs), rows, times)
+            (output,) = forward(*args, **kwargs)
+            return (output[:rows],)
+
+        denoiser.forward = repeated
+        try:
+            yield
+        finally:
+            del denoiser.forward
+
+
+def _repeat(value: Any, rows: int, times: int) -> Any:
+    """Everything that has an item for each row, that many times."""
+    if torch.is_tensor(value):
+        return torch.cat([value] * times) if value.ndim and len(value) == rows else value
+    if isinstance(value, list) and len(value) == rows:
+        return value * times
+    if isinstance(value, tuple):
+        return tuple(_repeat(each, rows, times) for each in value)
+    if isinstance(value, dict):
+        return {key: _repeat(each, rows, times) for key, each in value.items()}
+    return value
+
+
+def _with_padded_text(kwargs: Mapping[str, Any], lengths: tuple[int, ...]) -> dict[str, Any]:
+    text = kwargs["encoder_hidden_states"]
+    missing = next(length for length in lengths if length >= text.shape[1]) - text.shape[1]
+    return {
+        **kwargs,
+        "encoder_hidden_states": functional.pad(text, (0, 0, 0, missing)),
+        "encoder_hidden_states_mask": functional.pad(torch.ones(text.shape[:2]), (0, missing)),
+    }
 
 
 SAMPLERS: Mapping[str, tuple[str, str, dict[str, Any], Callable[[Any], Any]]] = {

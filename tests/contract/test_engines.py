@@ -1,4 +1,4 @@
-"""One contract for every engine: the fake one, which the worker's tests trust, and the real one."""
+"""One contract for every engine: the real ones, and the fake one of the worker's tests."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -62,7 +62,7 @@ def shapes64() -> Case:
 
 
 @pytest.fixture(scope="module")
-def generic(tmp_path_factory: pytest.TempPathFactory) -> Case:
+def slots(tmp_path_factory: pytest.TempPathFactory) -> Case:
     from tests.oracle.registered import Shop, spec_of
 
     shop = Shop(tmp_path_factory.mktemp("families"), slots=SLOTS)
@@ -71,14 +71,14 @@ def generic(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(lambda: open_engine(model, spec.group(), shop.settings, SLOTS), spec)
 
 
-@pytest.fixture(params=["fake", "shapes64"])
+@pytest.fixture(params=["fake", "shapes64", "slots"])
 def joining(request: pytest.FixtureRequest) -> Case:
     """Engines whose images share calls while their steps differ."""
     found: Case = request.getfixturevalue(request.param)
     return found
 
 
-@pytest.fixture(params=["fake", "shapes64", "generic"])
+@pytest.fixture(params=["fake", "shapes64", "slots"])
 def case(request: pytest.FixtureRequest) -> Case:
     found: Case = request.getfixturevalue(request.param)
     return found

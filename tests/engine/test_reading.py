@@ -10,7 +10,7 @@ import transformers
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Rendered
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.generic.cut_prompts import Reading
+from imagemill.worker.engine.slots.cut_prompts import Reading
 from tests.engine.rendering import hashes, render
 from tests.oracle.registered import Shop, spec_of
 

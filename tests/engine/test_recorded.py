@@ -230,7 +230,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     return Shop(tmp_path_factory.mktemp("families"), slots=SLOTS)
 
 
-def test_a_call_of_a_generic_pipeline_is_a_micro_batch(
+def test_a_generic_pipeline_keeps_its_composition(
     shop: Shop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mix_rows(monkeypatch, diffusers.SD3Transformer2DModel)
@@ -239,12 +239,18 @@ def test_a_call_of_a_generic_pipeline_is_a_micro_batch(
     settings = shop.settings.model_copy(update={"batches": "recorded"})
     engine = open_engine(model, specs[0].group(), settings, SLOTS)
     results = together(engine, specs)
-    for ticket, result in enumerate(results):
+    for result in results:
         assert isinstance(result, Rendered)
         assert result.composition is not None
-        assert result.composition.image_ids == ((0, 2), (1, 3))[ticket % 2]
-    assert hashes(together(engine, specs[::2])) == hashes(results)[::2]
-    assert hashes(together(engine, specs[2:3])) != hashes(results)[2:3]
+        assert result.composition.image_ids == (0, 1, 2, 3)
+    assert hashes(together(engine, specs)) == hashes(results)
+    assert hashes(together(engine, specs[::2])) != hashes(results)[::2]
+    # A cancelled image is drawn to the end, for its neighbours' sake.
+    engine.admit(list(enumerate(specs)))
+    engine.step()
+    engine.cancel([1])
+    kept = finish(engine)
+    assert hashes([kept[n] for n in (0, 2, 3)]) == [hashes(results)[n] for n in (0, 2, 3)]
 
 
 def test_a_generic_picture_is_reproduced_with_its_neighbours(

@@ -5,9 +5,9 @@ from typing import Any
 
 from imagemill.db.settings import Settings
 from imagemill.worker.engine import Engine
-from imagemill.worker.engine.generic.engine import open_generic_engine
 from imagemill.worker.engine.guided.factory import open_guided_engine
 from imagemill.worker.engine.inputs import Inputs
+from imagemill.worker.engine.slots.engine import open_slot_engine
 from imagemill.worker.models.model import Model
 
 
@@ -27,5 +27,5 @@ def open_engine(
     composition is recorded. Raises `ModelError` if the group does not belong to the model.
     """
     if model.kind == "generic":
-        return open_generic_engine(model, group, settings, slots)
+        return open_slot_engine(model, group, settings, slots, inputs=inputs)
     return open_guided_engine(model, group, settings, slots, inputs=inputs)

@@ -1,4 +1,4 @@
-"""What both engines keep: fixed shapes, a count of calls, and the images that failed alone."""
+"""What both engines keep: fixed shapes, a count of calls, and the images that ended."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ class ShapedEngine:
         self._shapes = shapes
         self._guided = guided
         self._environment = environment
-        self._failed: list[Failed] = []
+        self._ended: list[Rendered | Failed] = []
         self._steps = 0
 
     @property
@@ -35,19 +35,19 @@ class ShapedEngine:
 
     @property
     def steps(self) -> int:
-        """Denoiser calls so far. A generic pipeline may make several for one sampling step."""
+        """Denoiser calls so far. A pipeline may make several for one sampling step."""
         return self._steps
 
-    def _take_failed(self) -> list[Rendered | Failed]:
-        """The images that failed alone since the last call."""
-        failed: list[Rendered | Failed] = list(self._failed)
-        self._failed.clear()
-        return failed
+    def _take_ended(self) -> list[Rendered | Failed]:
+        """The images that ended since the last call."""
+        ended = self._ended
+        self._ended = []
+        return ended
 
-    def _drop_failed(self, tickets: Collection[int]) -> list[int]:
-        """Forget these images if they failed; the tickets of those that did."""
-        dropped = [failure.ticket for failure in self._failed if failure.ticket in tickets]
-        self._failed = [failure for failure in self._failed if failure.ticket not in tickets]
+    def _drop_ended(self, tickets: Collection[int]) -> list[int]:
+        """Forget these images if they ended; the tickets of those that did."""
+        dropped = [result.ticket for result in self._ended if result.ticket in tickets]
+        self._ended = [result for result in self._ended if result.ticket not in tickets]
         return dropped
 
 

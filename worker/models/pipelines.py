@@ -82,17 +82,16 @@ def copy_pipeline(pipeline: Pipeline) -> Pipeline:
     return copy
 
 
-def denoisers(pipeline: Pipeline) -> list[torch.nn.Module]:
-    """The modules whose calls count as a pipeline's steps: all of diffusers' models.
+def denoisers(pipeline: Pipeline) -> dict[str, torch.nn.Module]:
+    """The modules that a pipeline calls while it draws, by name: diffusers' own models.
 
-    Autoencoders are among them and do no harm: pipelines call their `encode` and `decode`, never
-    the modules themselves.
+    An autoencoder is none of them: pipelines call its `encode` and `decode`.
     """
-    return [
-        component
-        for component in pipeline.components.values()
-        if isinstance(component, diffusers.ModelMixin)
-    ]
+    return {
+        name: component
+        for name, component in pipeline.components.items()
+        if isinstance(component, diffusers.ModelMixin) and not hasattr(component, "decode")
+    }
 
 
 def _pipeline_class(model: str, name: object) -> Any:

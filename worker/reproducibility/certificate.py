@@ -27,7 +27,7 @@ from imagemill.db.specs import Adapter, ImageSpec
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Engine, Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.generic.engine import GenericEngine
+from imagemill.worker.engine.slots.engine import SLOTS_ENGINE
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.loader import load_model
 
@@ -92,13 +92,12 @@ def certify(
     """Test an idle engine of `group` with `rows` known rows and `rounds` shuffles of neighbours.
 
     The short form is one row and one round. Errors of the engine are raised. A generic pipeline is
-    tested with its own sampler and without NaN neighbours, because all rows of its call share one
-    sampler configuration.
+    tested with its own sampler and without NaN neighbours, because nobody knows beforehand which
+    other samplers suit it.
     """
     started = time.perf_counter()
     steps = SHORT_STEPS if rows == 1 else LONG_STEPS
-    generic = isinstance(engine, GenericEngine)
-    samplers = (OWN.name,) if generic else _SAMPLERS
+    samplers = (OWN.name,) if _is_generic(engine) else _SAMPLERS
     known = [
         replace(
             row,
@@ -176,6 +175,10 @@ def known_rows(
     ]
 
 
+def _is_generic(engine: Engine) -> bool:
+    return engine.environment.document().get("engine") == SLOTS_ENGINE
+
+
 def _same_alone(
     engine: Engine, known: Sequence[ImageSpec], *, rounds: int, samplers: Sequence[str]
 ) -> tuple[Comparison, ...]:
@@ -185,7 +188,7 @@ def _same_alone(
         _every_slot(engine, known, expected),
         _shuffled(engine, known, expected, rounds=rounds, samplers=samplers),
     )
-    if not isinstance(engine, GenericEngine):
+    if not _is_generic(engine):
         checks += (_nan_neighbours(engine, known, expected),)
     return checks
 
@@ -195,7 +198,7 @@ def _same_composition(
 ) -> tuple[Comparison, ...]:
     """Render one micro-batch again, then after another one, then with its last image cancelled."""
     others = _others(known, samplers, count=engine.slots)
-    if not isinstance(engine, GenericEngine):
+    if not _is_generic(engine):
         others[0] = replace(others[0], **_NAN)
     batch = [known[0], *others[: engine.slots - 1]]
     expected = [_digest(result) for result in _render(engine, batch)]

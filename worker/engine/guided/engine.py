@@ -68,7 +68,7 @@ class GuidedEngine(ShapedEngine):
     @property
     def busy(self) -> bool:
         """Whether a `step` has something to do."""
-        return bool(self._failed) or any(slot is not None for slot in self._slots)
+        return bool(self._ended) or any(slot is not None for slot in self._slots)
 
     @property
     def tickets(self) -> tuple[int | None, ...]:
@@ -97,7 +97,7 @@ class GuidedEngine(ShapedEngine):
     def step(self) -> list[Rendered | Failed]:
         """Make one denoiser call for all slots; see `Engine`."""
         if all(slot is None for slot in self._slots):
-            return self._take_failed()
+            return self._take_ended()
         started = time.perf_counter()
         wear(self._model, self._adapters)
         denoiser, slots = self._turn()
@@ -113,7 +113,7 @@ class GuidedEngine(ShapedEngine):
         except RuntimeError as error:
             raise RenderError(f"the forward pass failed: {first_line(error)}") from error
         self._charge(time.perf_counter() - started)
-        ended = self._take_failed()
+        ended = self._take_ended()
         for (row, slot), picture in zip(finished, pictures, strict=True):
             self._slots[row] = None
             ended.append(self._rendered(slot, picture))
@@ -126,12 +126,12 @@ class GuidedEngine(ShapedEngine):
             if slot is not None and slot.ticket in tickets:
                 dropped.append(slot.ticket)
                 self._slots[row] = None
-        return dropped + self._drop_failed(tickets)
+        return dropped + self._drop_ended(tickets)
 
     def abandon(self) -> list[int]:
         """Drop every image."""
         tickets = [slot.ticket for slot in self._slots if slot is not None]
-        tickets += [failure.ticket for failure in self._failed]
+        tickets += [result.ticket for result in self._ended]
         return self.cancel(tickets)
 
     def _denoiser_of(self, unet: Any, empty: Condition) -> Denoiser:
@@ -188,7 +188,7 @@ class GuidedEngine(ShapedEngine):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # any error of one image must not touch its neighbours
-            self._failed.append(Failed(ticket=ticket, error=_readable(error)))
+            self._ended.append(Failed(ticket=ticket, error=_readable(error)))
             return
         self._slots[self._slots.index(None)] = slot
 
@@ -223,7 +223,7 @@ class GuidedEngine(ShapedEngine):
                 raise
             except Exception as error:  # as in `_place`
                 self._slots[row] = None
-                self._failed.append(Failed(ticket=slot.ticket, error=_readable(error)))
+                self._ended.append(Failed(ticket=slot.ticket, error=_readable(error)))
 
     def _charge(self, seconds: float) -> None:
         under_way = [slot for slot in self._slots if slot is not None]

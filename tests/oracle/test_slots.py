@@ -1,4 +1,4 @@
-"""Any diffusers pipeline: an image of the generic engine equals the pipeline called by hand.
+"""Any diffusers pipeline: an image of the slot engine equals the pipeline called by hand.
 
 The pipelines are called by `tools.pipeline_oracle`, with arguments written down family by family.
 """

@@ -1,7 +1,11 @@
-"""Images → the arguments of one call of any diffusers pipeline, chosen by its signature."""
+"""An image → a pipeline of its own and the arguments of its call, chosen by the call's signature.
+
+This is the one place that knows how a specification becomes a call of diffusers.
+"""
 
 import inspect
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,11 +13,9 @@ import torch
 from imagemill.db.errors import UsageError
 from imagemill.db.samplers import BY_NAME, OWN
 from imagemill.db.specs import ImageSpec
+from imagemill.worker.engine.inputs import Inputs
 from imagemill.worker.engine.schedulers import make_scheduler
 from imagemill.worker.models.pipelines import Pipeline, copy_pipeline
-
-PAD_PROMPT = ""
-PAD_SEED = 0
 
 _GUIDANCES = ("guidance_scale", "true_cfg_scale", "prior_guidance_scale")
 """The names that pipelines give to the guidance scale. The first that a pipeline has is used."""
@@ -28,26 +30,27 @@ _FIXED: Mapping[str, Any] = {
 }
 
 
-class PipelineCalls:
-    """Makes the arguments for the calls of one pipeline."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineCall:
+    """A call that is ready to be made: `pipeline(**arguments)`.
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    The pipeline is a copy made for this call; it shares the modules of the model's.
+    """
+
+    pipeline: Pipeline
+    arguments: Mapping[str, Any]
+
+
+class PipelineCalls:
+    """Makes the calls of one model's pipeline. `inputs` fetches input pictures by digest."""
+
+    def __init__(self, pipeline: Pipeline, *, inputs: Inputs) -> None:
         self._pipeline = pipeline
+        self._inputs = inputs
         self._name = type(pipeline).__name__
         self._parameters = inspect.signature(type(pipeline).__call__).parameters
         self._own = getattr(pipeline, "scheduler", None)
         self._guidance = self._guidance_parameter()
-
-    def batch_key(self, spec: ImageSpec) -> tuple[object, ...]:
-        """The values that two images of a group must have in common to share a call."""
-        return (
-            spec.steps,
-            spec.guidance_scale,
-            spec.guidance_rescale,
-            spec.sampler,
-            spec.sampler_options,
-            spec.clip_skip,
-        )
 
     def check(self, spec: ImageSpec) -> None:
         """Raise `UsageError` if the specification asks for something that the pipeline lacks."""
@@ -67,46 +70,48 @@ class PipelineCalls:
                 raise UsageError(f"{self._name}, as a generic pipeline, takes no {name}")
         self._check_sampler(spec)
 
-    def pipeline(self, specs: Sequence[ImageSpec], *, rows: int) -> Pipeline:
-        """A copy of the pipeline for one call, with the sampler of these images (of one key)."""
+    def call(self, spec: ImageSpec, *, images: int = 1) -> PipelineCall:
+        """The call for an image, or for several of the same specification with other seeds."""
+        seeds = [(spec.seed + n) % 2**64 for n in range(images)]
+        return PipelineCall(
+            pipeline=self._copied(spec, seeds), arguments=self._arguments(spec, seeds)
+        )
+
+    def _copied(self, spec: ImageSpec, seeds: Sequence[int]) -> Pipeline:
+        """A copy of the pipeline, with the image's sampler."""
         copy = copy_pipeline(self._pipeline)
-        first = specs[0]
-        if first.sampler == OWN.name and not first.sampler_options:
+        if spec.sampler == OWN.name and not spec.sampler_options:
             return copy
-        seeds = [spec.seed for spec in specs] + [PAD_SEED] * (rows - len(specs))
         scheduler = make_scheduler(
-            first.sampler, dict(first.sampler_options), model_config=self._config, seed=seeds[0]
+            spec.sampler, dict(spec.sampler_options), model_config=self._config, seed=seeds[0]
         )
         if hasattr(scheduler, "noise_sampler_seed"):
-            scheduler.noise_sampler_seed = seeds  # one Brownian tree for each row
+            # With a list there is a Brownian tree for each row; one seed is a tree for all.
+            scheduler.noise_sampler_seed = list(seeds)
         copy.register_modules(scheduler=scheduler)
         return copy
 
-    def arguments(self, specs: Sequence[ImageSpec], *, rows: int) -> dict[str, Any]:
-        """The arguments for these images (of one key), padded to `rows` with constant rows."""
-        first = specs[0]
-        padding = rows - len(specs)
-        seeds = [spec.seed for spec in specs] + [PAD_SEED] * padding
+    def _arguments(self, spec: ImageSpec, seeds: Sequence[int]) -> dict[str, Any]:
+        images = len(seeds)
         offered = {
             **_FIXED,
-            "prompt": [spec.prompt for spec in specs] + [PAD_PROMPT] * padding,
-            "height": first.height,
-            "width": first.width,
-            "num_inference_steps": first.steps,
+            "prompt": [spec.prompt] * images,
+            "height": spec.height,
+            "width": spec.width,
+            "num_inference_steps": spec.steps,
             "generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds],
         }
         if "prompt" not in self._parameters:
-            offered["batch_size"] = rows
+            offered["batch_size"] = images
         if self._guidance is not None:
-            offered[self._guidance] = first.guidance_scale
-        if first.guided and self._negatives:
-            negatives = [spec.negative_prompt for spec in specs]
-            offered["negative_prompt"] = negatives + [PAD_PROMPT] * padding
-        if first.guidance_rescale != 0:
-            offered["guidance_rescale"] = first.guidance_rescale
-        if first.clip_skip != 1:
-            offered["clip_skip"] = first.clip_skip - 1
-        options = dict(first.sampler_options)
+            offered[self._guidance] = spec.guidance_scale
+        if spec.guided and self._negatives:
+            offered["negative_prompt"] = [spec.negative_prompt] * images
+        if spec.guidance_rescale != 0:
+            offered["guidance_rescale"] = spec.guidance_rescale
+        if spec.clip_skip != 1:
+            offered["clip_skip"] = spec.clip_skip - 1
+        options = dict(spec.sampler_options)
         if "eta" in options:
             offered["eta"] = options["eta"]
         return {name: value for name, value in offered.items() if name in self._parameters}

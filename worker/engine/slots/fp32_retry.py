@@ -1,4 +1,4 @@
-"""A second decoding, in fp32, of images that a pipeline's autoencoder turned into NaN.
+"""A second decoding, in fp32, of an image that a pipeline's autoencoder turned into NaN.
 
 In fp16 an autoencoder overflows on some latents. A pipeline decodes inside its own call, so for
 one call its autoencoder is replaced by a shallow copy whose `decode` checks its result.
@@ -15,19 +15,18 @@ from imagemill.worker.models.pipelines import Pipeline
 
 
 class Mending:
-    """Watches the decoding of one call.
+    """Watches the decoding of one image.
 
-    `mended` holds the rows that were decoded in fp32, `lost` the rows that are not finite in fp32
-    either. A pipeline may turn such values into black or white, so its picture does not show them.
+    `mended` says that it was decoded in fp32, `lost` that it is not finite in fp32 either. A
+    pipeline may turn such values into black or white, so its picture does not show them.
     """
 
     def __init__(self) -> None:
-        self.mended: set[int] = set()
-        self.lost: set[int] = set()
-        self._decoded = 0
+        self.mended = False
+        self.lost = False
 
     def watch(self, pipeline: Pipeline) -> None:
-        """Replace this pipeline's autoencoders by ones that retry broken rows in fp32.
+        """Replace this pipeline's autoencoders by ones that retry a broken image in fp32.
 
         The pipeline must be a copy made for one call. The new autoencoders share their modules
         with the old ones.
@@ -57,29 +56,23 @@ class Mending:
         latents: torch.Tensor,
         result: Any,
     ) -> Any:
-        """The result of a decoding, with broken rows replaced in place.
-
-        All rows are decoded again, because the shape must stay the same; but only the broken ones
-        are replaced, so the others keep their bits.
-        """
-        first, self._decoded = self._decoded, self._decoded + len(latents)
+        """The result of a decoding, replaced in place where it is not finite."""
         values = _values(result)
-        broken = {row for row in range(len(values)) if not _finite(values[row])}
-        self.lost |= {first + row for row in broken}
-        worth_it = {row for row in broken if _finite(latents[row])}
+        if _finite(values):
+            return result
         dtype = autoencoder.dtype
-        if not worth_it or dtype == torch.float32:
+        if dtype == torch.float32 or not _finite(latents):
+            self.lost = True
             return result
         autoencoder.to(torch.float32)
         try:
             again = _values(decode(latents.float()))
         finally:
             autoencoder.to(dtype)
-        for row in worth_it:
-            if _finite(again[row]):
-                values[row] = again[row].to(values.dtype)
-                self.mended.add(first + row)
-        self.lost -= self.mended
+        self.lost = not _finite(again)
+        if not self.lost:
+            values.copy_(again)
+            self.mended = True
         return result
 
 

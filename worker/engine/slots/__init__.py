@@ -1,0 +1,9 @@
+"""The engine over any other diffusers pipeline: a slot is the pipeline's own call for one image.
+
+Each call runs in a greenlet and stops where it calls the denoiser. There the calls of all slots
+meet and run as one forward pass of a fixed shape.
+
+`arguments` makes a pipeline and its arguments for an image, `slot` runs them, `meetings` learns
+which calls may share a pass and makes it, `merging` puts arguments together and takes results
+apart, and `engine` admits images and chooses the next pass.
+"""

@@ -1,0 +1,173 @@
+"""Where the denoiser calls of all slots meet: which of them may share a pass, and the pass itself.
+
+In a slot's pipeline each denoiser is replaced by a stand-in, which hands over the arguments of its
+call and waits. The modules that all slots share are not touched.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from imagemill.worker.engine.slots.fiber import Fiber
+from imagemill.worker.engine.slots.merging import (
+    Call,
+    Merging,
+    call_structure,
+)
+from imagemill.worker.engine.slots.text_lengths import text_lengths, with_padded_texts
+from imagemill.worker.models.pipelines import Pipeline, denoisers
+
+_Key = tuple[str, Hashable]
+"""A denoiser's name in its pipeline, and the structure of a call."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Request:
+    """A call that a stand-in hands over. `name` is the denoiser's name in its pipeline."""
+
+    name: str
+    call: Call
+
+    @property
+    def key(self) -> _Key:
+        """What the calls have in common whose arguments grow alike with the number of images."""
+        return self.name, call_structure(self.call)
+
+
+def replace_denoisers(pipeline: Pipeline, fiber: Fiber) -> None:
+    """Put stand-ins into a pipeline, a copy made for one call, that runs in this fiber."""
+    for name, module in denoisers(pipeline).items():
+        setattr(pipeline, name, _stand_in(name, module, fiber))
+
+
+class Meetings:
+    """The meetings of one engine, a meeting for each denoiser and structure of its calls.
+
+    `pipeline` has the real denoisers. A pass has `images` images.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, images: int) -> None:
+        self._modules = denoisers(pipeline)
+        self._names = {name: _argument_names(module) for name, module in self._modules.items()}
+        self._lengths = {name: text_lengths(module) for name, module in self._modules.items()}
+        self._images = images
+        self._known: dict[_Key, Merging | None] = {}
+
+    def made_equal(self, request: Request) -> Request:
+        """The request in the form in which most others are: see `_by_name` and `text_lengths`.
+
+        With one image in a pass it stays as it is: the pipeline's own call.
+        """
+        if self._images == 1:
+            return request
+        call = _by_name(self._names[request.name], request.call)
+        call = with_padded_texts(call, self._lengths[request.name])
+        return Request(name=request.name, call=call)
+
+    def signature(self, request: Request, begin: Callable[[int], Fiber]) -> Hashable:
+        """Equal for requests that may share a pass.
+
+        A structure that is met for the first time is learnt: `begin(count)` makes the fiber of a
+        pipeline call for one image or for two.
+        """
+        if self._images == 1:
+            return request
+        key = request.key
+        if key not in self._known:
+            self._known[key] = self._learnt(key, begin)
+        merging = self._known[key]
+        return request if merging is None else (key, merging.signature(request.call))
+
+    def run(self, requests: Sequence[Request]) -> list[Any]:
+        """One forward pass for requests of one signature; the result of each."""
+        first = requests[0]
+        module = self._modules[first.name]
+        merging = self._known.get(first.key)
+        if merging is None:
+            args, kwargs = first.call
+            return [module(*args, **kwargs)]
+        rows = merging.rows(first.call)
+        calls = [request.call for request in requests]
+        args, kwargs = merging.together(calls, images=self._images)
+        output = module(*args, **kwargs)
+        return merging.apart(output, count=len(calls), images=self._images, rows=rows)
+
+    def _learnt(self, key: _Key, begin: Callable[[int], Fiber]) -> Merging | None:
+        """How calls of this structure merge; None if they do not, so that each has a pass alone.
+
+        That is so where a pipeline does not take two images.
+        """
+        try:
+            one, two = (self._reached(key, begin(count)) for count in (1, 2))
+            if one is None or two is None:
+                return None
+            return Merging(one, two, multiple=self._lengths[key[0]].multiple)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # a pipeline may refuse two images by any error
+            return None
+
+    def _reached(self, key: _Key, fiber: Fiber) -> Call | None:
+        """The first call of this structure; None if the pipeline makes none."""
+        answer = None
+        try:
+            while True:
+                fiber.resume(answer)
+                if fiber.ended:
+                    return None
+                request = self.made_equal(fiber.request)
+                if request.key == key:
+                    return request.call
+                args, kwargs = request.call
+                answer = self._modules[request.name](*args, **kwargs)
+        finally:
+            if not fiber.ended:
+                fiber.stop()
+
+
+def _by_name(names: Sequence[str], call: Call) -> Call:
+    """The call with its arguments as keywords, and its timestep as a float.
+
+    Some samplers count timesteps in integers and some do not. Every denoiser turns them into
+    floats first, so it makes no difference to it, but torch does not put the two together.
+    """
+    args, kwargs = call
+    if len(args) <= len(names):
+        args, kwargs = (), {**dict(zip(names, args, strict=False)), **kwargs}
+    timestep = kwargs.get("timestep")
+    if torch.is_tensor(timestep) and not timestep.is_floating_point():
+        kwargs = {**kwargs, "timestep": timestep.to(torch.float32)}
+    return args, kwargs
+
+
+def _argument_names(module: torch.nn.Module) -> list[str]:
+    """The names of the arguments that a denoiser also takes by position, in their order."""
+    parameters = list(inspect.signature(type(module).forward).parameters.values())[1:]
+    return [
+        each.name for each in parameters if each.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    ]
+
+
+def _stand_in(name: str, module: torch.nn.Module, fiber: Fiber) -> Any:
+    """A shallow copy of the module, of a class of its own, whose call waits for a pass.
+
+    It shares all submodules and weights. It is an instance of the module's class, because
+    pipelines ask for that, and for its configuration.
+    """
+    kind = type(module)
+
+    def call(_self: Any, *args: Any, **kwargs: Any) -> Any:
+        return fiber.wait(Request(name=name, call=(args, kwargs)))
+
+    found = copy.copy(module)
+    found.__dict__.pop("forward", None)
+    found.__class__ = type(
+        kind.__name__,
+        (kind,),
+        {"__call__": call, "forward": call, "__module__": kind.__module__},
+    )
+    return found

@@ -1,0 +1,96 @@
+"""One image under way: its pipeline call in a fiber, and the picture that comes of it."""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imagemill.db.errors import ModelError
+from imagemill.db.specs import ImageSpec
+from imagemill.db.states import Outcome
+from imagemill.worker.engine import Rendered
+from imagemill.worker.engine.pictures import Picture
+from imagemill.worker.engine.slots.arguments import PipelineCall, PipelineCalls
+from imagemill.worker.engine.slots.cut_prompts import Reading
+from imagemill.worker.engine.slots.fiber import Fiber
+from imagemill.worker.engine.slots.fp32_retry import Mending
+from imagemill.worker.engine.slots.meetings import Request, replace_denoisers
+from imagemill.worker.models.environment import Environment
+
+
+class Slot:
+    """An image's pipeline call, from one denoiser call to the next.
+
+    `request` is the denoiser call that it waits for, `signature` what another call must equal to
+    share its pass. `passes` counts its denoiser calls, `seconds` is its share of the time.
+    `waiting_since` is the number of the engine's pass after which it began to wait.
+    """
+
+    def __init__(self, *, ticket: int, spec: ImageSpec, calls: PipelineCalls) -> None:
+        self.ticket = ticket
+        self.spec = spec
+        self.request: Request | None = None
+        self.signature: Hashable = None
+        self.passes = 0
+        self.seconds = 0.0
+        self.waiting_since = 0
+        self._reading = Reading()
+        self._mending = Mending()
+
+        def watched() -> PipelineCall:
+            call = calls.call(spec)
+            self._reading.watch(call.pipeline, kept=calls.kept_tokens)
+            self._mending.watch(call.pipeline)
+            return call
+
+        self.fiber = pipeline_fiber(watched)
+
+    def rendered(self, environment: Environment) -> Rendered:
+        """The finished image. Raises `ModelError` if the pipeline gave no picture of its size."""
+        images = getattr(self.fiber.result, "images", None)
+        values = None if images is None else np.asarray(images[0])
+        if values is None or values.shape[:2] != (self.spec.height, self.spec.width):
+            shape = None if values is None else values.shape
+            raise ModelError(
+                f"the pipeline gave {shape} for {self.spec.width} x {self.spec.height}: no "
+                "picture of that size"
+            )
+        picture = _picture(values * np.nan if self._mending.lost else values)
+        cut = self._reading.cut(self.spec.prompt)
+        outcome = picture.outcome
+        if outcome is Outcome.OK and cut is not None:
+            outcome = Outcome.TRUNCATED_PROMPT
+        mended = self._mending.mended
+        return Rendered(
+            ticket=self.ticket,
+            pixels=picture.pixels,
+            outcome=outcome,
+            cut=cut,
+            seconds=self.seconds,
+            environment=environment.changed(vae_dtype="fp32") if mended else None,
+        )
+
+
+def pipeline_fiber(make: Callable[[], PipelineCall]) -> Fiber:
+    """A fiber that makes a pipeline call and stops at each of its denoiser calls."""
+
+    def run() -> Any:
+        call = make()
+        replace_denoisers(call.pipeline, fiber)
+        return call.pipeline(**call.arguments)
+
+    fiber = Fiber(run)
+    return fiber
+
+
+def _picture(values: npt.NDArray[Any]) -> Picture:
+    """Values in [0, 1], (height, width, channels), as a picture."""
+    height, width, channels = values.shape
+    if not np.isfinite(values).all():
+        return Picture(pixels=np.zeros((height, width, 3), np.uint8), outcome=Outcome.NAN)
+    pixels = (values * 255).round().astype(np.uint8)
+    if channels == 1:
+        pixels = np.repeat(pixels, 3, axis=-1)
+    uniform = bool((pixels == pixels[0, 0]).all())
+    return Picture(pixels=pixels, outcome=Outcome.BLANK if uniform else Outcome.OK)
