@@ -28,6 +28,12 @@ MEDIA_TYPES: Mapping[str, str] = MappingProxyType(
 )
 FILE_SUFFIXES: Mapping[str, str] = MappingProxyType({"png": "png", "jpeg": "jpg", "webp": "webp"})
 
+ADDED_MODELS = frozenset({"controlnet", "ip_adapter"})
+"""The fields of a specification that hold an `AddedModel`."""
+
+INPUT_IMAGES = ("init_image", "mask", "control_image", "reference_image")
+"""The fields of a specification that hold an input file's digest."""
+
 _NOT_PIXELS = frozenset({"model", "format", "quality"})
 
 
@@ -41,13 +47,25 @@ class Adapter:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AddedModel:
+    """A ControlNet or an IP-Adapter beside an image's model: its registry name and its digest."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ImageSpec:
     """Everything that decides an image's pixels and the file that holds them.
 
     Sizes are in pixels. `seed` is in [0, 2**64). A `guidance_scale` up to 1 means no guidance.
     `sampler` is a canonical name of `db.samplers`; `sampler_options` replaces values of its
     configuration (`eta`, `sigmas`, `timestep_spacing`, `beta_schedule`, `prediction_type`, …).
-    `init_image` and `mask` are the SHA-256 (hex) of the input file's bytes.
+    `init_image`, `mask`, `control_image` and `reference_image` are the SHA-256 (hex) of the input
+    file's bytes. `controlnet` reads the control image; a pipeline with a control of its own has
+    none. `ip_adapter` reads the reference image; a pipeline that edits pictures has none.
+    `guidance_start` and `guidance_end` are shares of the image's denoising steps: there is guidance
+    from the first to the second, and before and after it the prompt alone counts.
     `refiner_start` is the share of the schedule after which the model's refiner takes over:
     diffusers' `denoising_end` of the base and `denoising_start` of the refiner. With None the base
     draws to the end.
@@ -77,6 +95,14 @@ class ImageSpec:
     prompt_weighting: bool = False
     adapters: tuple[Adapter, ...] = ()
     refiner_start: float | None = None
+    control_image: str | None = None
+    controlnet: AddedModel | None = None
+    control_scale: float = 1.0
+    reference_image: str | None = None
+    ip_adapter: AddedModel | None = None
+    reference_scale: float = 1.0
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
     format: ImageFormat = "png"
     quality: int | None = None
 
@@ -84,6 +110,14 @@ class ImageSpec:
     def guided(self) -> bool:
         """Whether classifier-free guidance is used: then an image takes two denoiser rows."""
         return self.guidance_scale > 1.0
+
+    def guided_at(self, step: int, steps: int) -> bool:
+        """Whether the denoising step with this index, of so many, is a guided one.
+
+        Steps are counted as diffusers' guiders count them (`ClassifierFreeGuidance`).
+        """
+        start, end = int(self.guidance_start * steps), int(self.guidance_end * steps)
+        return self.guided and start <= step < end
 
     def pixel_key(self) -> str:
         """SHA-256 (hex) of all fields that decide the pixels."""
@@ -124,11 +158,17 @@ class ImageSpec:
         group["adapters"] = [asdict(adapter) for adapter in self.adapters]
         if self.windows != 1:
             group["windows"] = self.windows
+        if self.controlnet is not None:
+            group["controlnet"] = asdict(self.controlnet)
+        if self.ip_adapter is not None:
+            # The scale is a state of the denoiser's modules, so all rows of a pass have the same.
+            group["ip_adapter"] = asdict(self.ip_adapter) | {"scale": self.reference_scale}
         return group
 
     def group_key(self) -> str:
         """SHA-256 (hex) of `group`."""
-        if self.adapters or self.windows != 1:
+        plain = not self.adapters and self.windows == 1
+        if not plain or self.controlnet is not None or self.ip_adapter is not None:
             return sha256_of(canonical_json(self.group()))
         return _plain_group_key(self.weights_digest, self.width, self.height, self.guided)
 
@@ -148,6 +188,8 @@ class ImageSpec:
             values["sampler_options"] = tuple(sorted(values["sampler_options"].items()))
         if "adapters" in values:
             values["adapters"] = tuple(Adapter(**adapter) for adapter in values["adapters"])
+        for name in ADDED_MODELS & values.keys():
+            values[name] = AddedModel(**values[name])
         return cls(**values)
 
 
@@ -164,6 +206,8 @@ def _canonical(spec: ImageSpec, *, leave_out: frozenset[str]) -> str:
     document["guidance_scale"] = float(spec.guidance_scale)
     for adapter in document.get("adapters", []):
         del adapter["name"]  # the digest identifies the weights; names differ between teams
+    for name in ADDED_MODELS & document.keys():
+        document[name] = document[name]["digest"]
     return canonical_json(document)
 
 
@@ -177,6 +221,8 @@ def _document(spec: ImageSpec, *, leave_out: frozenset[str]) -> dict[str, Any]:
             value = dict(value)
         elif name == "adapters":
             value = [asdict(adapter) for adapter in value]
+        elif name in ADDED_MODELS:
+            value = asdict(value)
         document[name] = value
     return document
 

@@ -1,19 +1,23 @@
 """Finds a model's components on this machine, and the files that decide its pixels."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from imagemill.db.errors import ModelError, first_line
-from imagemill.db.models.registry import ModelEntry, Registry, is_hub_id
-from imagemill.db.models.weights import component_files, digest_of_files, snapshot_folder
+from imagemill.db.errors import ModelError
+from imagemill.db.models.registry import ModelEntry, Registry
+from imagemill.db.models.sources import is_hub_id
+from imagemill.db.models.weights import (
+    component_files,
+    digest_of_files,
+    read_config,
+    snapshot_folder,
+)
 
 NO_PIXELS = frozenset({"safety_checker", "feature_extractor"})
 _CLASS_FILE = "model_index.json"
 _COMPONENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-_MOST_CONFIG_BYTES = 1 << 24
 _NO_COMPONENTS = NO_PIXELS | {"_class_name"}
 
 
@@ -111,20 +115,6 @@ def license_of(registry: Registry, name: str, digest: str) -> str | None:
         return entry.license if weights_digest(entry) == digest else None
     except ModelError:
         return None
-
-
-def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
-    """A component's configuration; empty if the file is not there."""
-    path = folder / name
-    if not path.is_file():
-        return {}
-    if path.stat().st_size > _MOST_CONFIG_BYTES:
-        raise ModelError(f"{path}: more than {_MOST_CONFIG_BYTES:,} bytes, for a configuration")
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not JSON: {first_line(error)}") from None
-    return document if isinstance(document, dict) else {}
 
 
 def _layout(entry: ModelEntry) -> str | None:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from imagemill.db.errors import ModelError, first_line
-from imagemill.db.models.components import component_folders, read_config
+from imagemill.db.models.components import component_folders, pipeline_options
 from imagemill.db.models.registry import ModelEntry
+from imagemill.db.models.ways import NO_WAYS, WAYS, Ways
+from imagemill.db.models.weights import read_config
 
 _PIPELINE_MULTIPLE = 8
 _CLIP_WINDOW = 77
@@ -31,6 +33,9 @@ class ModelFacts:
     - `guided`: whether classifier-free guidance has an effect.
     - `refined`: whether it has a second U-Net for the end of the schedule.
     - `sampler_class`: the diffusers class of its own sampler; empty if it is not known.
+    - `pipeline_class`: the diffusers class of a generic model; empty for all others.
+    - `ways`: what a generic model's pipelines take beside a prompt.
+    - `distilled`: whether guidance is an input of the denoiser, and no negative prompt counts.
     """
 
     latent_scale: int
@@ -44,6 +49,9 @@ class ModelFacts:
     inpainting: bool
     refined: bool = False
     sampler_class: str = ""
+    pipeline_class: str = ""
+    ways: Ways = NO_WAYS
+    distilled: bool = False
 
 
 def model_facts(entry: ModelEntry) -> ModelFacts:
@@ -124,6 +132,7 @@ def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
     size = denoiser.get("sample_size")
     side = size * scale if isinstance(size, int) else _LARGE_SIDE
     side = max(multiple, side // multiple * multiple)
+    pipeline_class = str(pipeline_options(entry).get("_class_name", ""))
     return ModelFacts(
         latent_scale=scale,
         size_multiple=multiple,
@@ -135,6 +144,11 @@ def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
         prediction_type=_prediction(_scheduler_config(entry)),
         inpainting=False,
         sampler_class=_class_of(_scheduler_config(entry)),
+        pipeline_class=pipeline_class,
+        ways=WAYS.get(pipeline_class, NO_WAYS),
+        distilled=bool(
+            denoiser.get("guidance_embeds") or denoiser.get("time_cond_proj_dim") is not None
+        ),
     )
 
 

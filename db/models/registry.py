@@ -15,11 +15,12 @@ It is a TOML file (the setting `models`). The model `shapes64` is always registe
 
     [adapters]
     pixel_art = "pixel_art.safetensors"                         # a LoRA, in `adapters_folder`
+
+ControlNets and IP-Adapters have tables of their own: `added`.
 """
 
 import importlib.util
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from imagemill.db.errors import ModelError
+from imagemill.db.models.added import AddedEntry, AddedTable
 from imagemill.db.models.scorer_tables import ScorerTable
+from imagemill.db.models.sources import check_revision, find_source, is_hub_id
 from imagemill.db.models.weights import (
     file_digest,
     hub_cache,
@@ -44,12 +47,10 @@ Kind = Literal["text_to_image", "unconditional", "generic"]
 BUILT_IN = "shapes64"
 
 _LICENSE = r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$"
-_REVISION = re.compile(r"[0-9a-f]{40}")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.safetensors)")
 _DEFAULTABLE = frozenset(
     {"width", "height", "steps", "guidance_scale", "sampler", "negative_prompt", "clip_skip"}
     | {"guidance_rescale", "strength", "sampler_options", "format", "quality"}
-    | {"long_prompts", "prompt_weighting", "refiner_start"}
+    | {"long_prompts", "prompt_weighting", "refiner_start", "guidance_start", "guidance_end"}
 )
 
 
@@ -72,7 +73,7 @@ class ModelEntry:
     `embeddings` maps a token to its textual-inversion file. `digest` is the one that `models pull`
     recorded; weights with another digest are refused. `license` is told in exports. `config` is a
     folder or a registered model: a single-file checkpoint uses the component configurations of
-    that model.
+    that model. `ip_adapter` is the registered IP-Adapter that reads its reference images.
     """
 
     name: str
@@ -84,6 +85,7 @@ class ModelEntry:
     license: str | None = None
     kind: Kind = "text_to_image"
     config: str | None = None
+    ip_adapter: str | None = None
     parts: Mapping[str, Part] = field(default_factory=lambda: MappingProxyType({}))
     scheduler: Mapping[str, Any] | None = None
     embeddings: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
@@ -137,6 +139,8 @@ class Registry:
 
     models: Mapping[str, ModelEntry]
     adapters: Mapping[str, AdapterEntry]
+    controlnets: Mapping[str, AddedEntry] = field(default_factory=lambda: MappingProxyType({}))
+    ip_adapters: Mapping[str, AddedEntry] = field(default_factory=lambda: MappingProxyType({}))
     scorers: Mapping[str, ScorerTable] = field(default_factory=lambda: MappingProxyType({}))
 
     def find(self, name: str) -> ModelEntry:
@@ -151,6 +155,21 @@ class Registry:
             return self.adapters[name]
         there = ", ".join(self.adapters) or "none"
         raise ModelError(f"no adapter is called {name!r}; registered: {there}")
+
+    def find_controlnet(self, name: str) -> AddedEntry:
+        """The ControlNet of that name. Raises `ModelError`, which lists the registered ones."""
+        return _find("ControlNet", name, self.controlnets)
+
+    def find_ip_adapter(self, name: str) -> AddedEntry:
+        """The IP-Adapter of that name. Raises `ModelError`, which lists the registered ones."""
+        return _find("IP-Adapter", name, self.ip_adapters)
+
+
+def _find(what: str, name: str, entries: Mapping[str, AddedEntry]) -> AddedEntry:
+    if name in entries:
+        return entries[name]
+    there = ", ".join(entries) or "none"
+    raise ModelError(f"no {what} is called {name!r}; registered: {there}")
 
 
 def load_registry(settings: Settings) -> Registry:
@@ -180,8 +199,14 @@ def load_registry(settings: Settings) -> Registry:
     return Registry(
         models=MappingProxyType(models),
         adapters=MappingProxyType(adapters),
+        controlnets=_added(document.controlnets, base, cache),
+        ip_adapters=_added(document.ip_adapters, base, cache),
         scorers=MappingProxyType(document.scorers),
     )
+
+
+def _added(tables: Mapping[str, AddedTable], base: Path, cache: Path) -> Mapping[str, AddedEntry]:
+    return MappingProxyType({name: each.entry(name, base, cache) for name, each in tables.items()})
 
 
 class _Table(BaseModel):
@@ -204,6 +229,7 @@ class _ModelTable(_Table):
     license: Annotated[str, StringConstraints(pattern=_LICENSE)] | None = None
     kind: Kind = "text_to_image"
     config: str | None = None
+    ip_adapter: str | None = None
     parts: dict[str, dict[str, Any]] = {}
     embeddings: dict[str, Path] = {}
     defaults: dict[str, Any] = {}
@@ -212,6 +238,8 @@ class _ModelTable(_Table):
 class _RegistryFile(_Table):
     models: dict[str, _ModelTable] = {}
     adapters: dict[str, Path] = {}
+    controlnets: dict[str, AddedTable] = {}
+    ip_adapters: dict[str, AddedTable] = {}
     scorers: dict[str, ScorerTable] = {}
 
 
@@ -260,7 +288,7 @@ def _entry(name: str, table: _ModelTable, base: Path, cache: Path) -> ModelEntry
             read = _PartTable.model_validate(values)
         except ValidationError as error:
             raise ModelError(f"{where}: part {component}: {error.errors()[0]['msg']}") from None
-        parts[component] = Part(**(read.model_dump() | {"source": _source(read.source, base)}))
+        parts[component] = Part(**(read.model_dump() | {"source": find_source(read.source, base)}))
     if table.source is None and not parts:
         raise ModelError(f"{where}: give a source or parts")
     entry = ModelEntry(
@@ -271,15 +299,11 @@ def _entry(name: str, table: _ModelTable, base: Path, cache: Path) -> ModelEntry
         embeddings=MappingProxyType({t: base / path for t, path in table.embeddings.items()}),
         defaults=MappingProxyType(_defaults(where, table.defaults)),
         **table.model_dump(exclude={"parts", "embeddings", "defaults", "source", "config"}),
-        source=None if table.source is None else _source(table.source, base),
+        source=None if table.source is None else find_source(table.source, base),
         config=_config(table.config, base),
     )
     for part in entry.hub_parts:
-        if part.revision is None or not _REVISION.fullmatch(part.revision):
-            raise ModelError(
-                f"{where}: {part.source} needs revision = the commit's 40 hex digits, so that "
-                "the revision that you checked is the one that is loaded"
-            )
+        check_revision(where, part.source, part.revision)
     return entry
 
 
@@ -305,14 +329,6 @@ def _defaults(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return defaults
 
 
-def _source(text: str, base: Path) -> str:
-    """A local path made absolute, relative to the registry file; a Hub id unchanged."""
-    local = base / Path(text).expanduser()
-    if local.exists() or not _HUB_ID.fullmatch(text):
-        return str(local)
-    return text
-
-
 def _config(text: str | None, base: Path) -> str | None:
     """A folder made absolute; the name of a registered model unchanged."""
     if text is None or not (base / text).is_dir():
@@ -325,8 +341,3 @@ def _config_folder(entry: ModelEntry) -> str | None:
     if entry.source is None or not is_hub_id(entry.source):
         return entry.source
     return str(snapshot_folder(entry.cache, entry.source, entry.revision or ""))
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether a source is a repository on the Hub, not a path on this machine."""
-    return not Path(source).is_absolute() and bool(_HUB_ID.fullmatch(source))

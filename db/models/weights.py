@@ -10,10 +10,12 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from imagemill.db.errors import ModelError
+from imagemill.db.errors import ModelError, first_line
 
 DIGEST_FILE = "imagemill-digests.json"
+_MOST_CONFIG_BYTES = 1 << 24
 _PICKLES = frozenset({".bin", ".ckpt", ".pt", ".pth"})
 _TOKENIZER_SUFFIXES = frozenset({".json", ".txt", ".model", ".jinja"})
 
@@ -113,6 +115,20 @@ def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_config(folder: Path, name: str = "config.json") -> Mapping[str, Any]:
+    """A component's configuration; empty if the file is not there."""
+    path = folder / name
+    if not path.is_file():
+        return {}
+    if path.stat().st_size > _MOST_CONFIG_BYTES:
+        raise ModelError(f"{path}: more than {_MOST_CONFIG_BYTES:,} bytes, for a configuration")
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not JSON: {first_line(error)}") from None
+    return document if isinstance(document, dict) else {}
 
 
 def _read_remembered(cache: Path) -> dict[str, str]:

@@ -198,6 +198,47 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
             ),
             meaning="The step at which a variation of `init_image` starts; less than `steps`.",
         ),
+        "control_image": Field(
+            also=("controlnet_image",),
+            flag=Flag(name="--control-image", value="FILE", help="Picture for a ControlNet."),
+            meaning="The picture that a ControlNet reads: edges, depth, a pose. Named as an init "
+            "image is.",
+        ),
+        "controlnet": Field(
+            also=("controlnet_model",),
+            flag=Flag(name="--controlnet", value="NAME", help="ControlNet, by its registry name."),
+            meaning="The ControlNet, by its name in the registry (`[controlnets.NAME]`).",
+        ),
+        "control_scale": Field(
+            also=("controlnet_scale", "controlnet_conditioning_scale"),
+            flag=Flag(name="--control-scale", value="X", help="How much the ControlNet counts."),
+            meaning="How much a ControlNet counts; 1 is all of it.",
+        ),
+        "reference_image": Field(
+            also=("ip_adapter_image",),
+            flag=Flag(
+                name="--reference-image", value="FILE", help="Picture to draw alike, or to edit."
+            ),
+            meaning="The picture that the model's IP-Adapter draws alike, or that an editing model "
+            "(FLUX.1 Kontext, Qwen-Image-Edit) changes as the prompt says. Named as an init image "
+            "is.",
+        ),
+        "reference_scale": Field(
+            also=("ip_adapter_scale",),
+            flag=Flag(name="--reference-scale", value="X", help="How much the reference counts."),
+            meaning="How much an IP-Adapter counts; 1 is all of it.",
+        ),
+        "guidance_start": Field(
+            flag=Flag(
+                name="--guidance-start", value="X", help="Share of the steps before guidance."
+            ),
+            meaning="The share of an image's denoising steps before which there is no guidance.",
+        ),
+        "guidance_end": Field(
+            flag=Flag(name="--guidance-end", value="X", help="Share of the steps up to its end."),
+            meaning="The share of an image's denoising steps from which there is no guidance any "
+            "more.",
+        ),
         "clip_skip": Field(
             flag=Flag(name="--clip-skip", value="N", help="Use the text encoder's Nth last layer."),
             meaning="Which of the text encoder's last layers is used, counted from the end; 1 "

@@ -102,7 +102,6 @@ FOREIGN: Mapping[str, frozenset[str]] = MappingProxyType(
         "refiner_control": _ZERO,
         "refiner_upscale": frozenset({"1", "1.0"}),
         # kohya.
-        "controlnet_image": frozenset(),
         "clip_prompt": frozenset(),
         "network_mul": frozenset({"1", "1.0"}),
         # diffusers.
@@ -117,8 +116,6 @@ FOREIGN: Mapping[str, frozenset[str]] = MappingProxyType(
         "timesteps": frozenset(),
         "max_sequence_length": frozenset(),
         "cross_attention_kwargs": frozenset(),
-        "ip_adapter_image": frozenset(),
-        "controlnet_conditioning_scale": frozenset(),
         "crops_coords_top_left": frozenset({"(0, 0)", "[0, 0]"}),
         "original_size": frozenset(),
         "target_size": frozenset(),

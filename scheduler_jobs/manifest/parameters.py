@@ -12,6 +12,9 @@ from imagemill.scheduler_jobs.manifest import values
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.problems import BadValue
 
+MOST_SCALE = 10
+"""Of a ControlNet or an IP-Adapter; useful values are up to 2."""
+
 _EXCLUSIVE: Mapping[str, tuple[str, ...]] = {
     "seed": ("seeds",),
     "seeds": ("seed", "samples"),
@@ -51,6 +54,7 @@ _CLIP_SKIP = partial(values.whole, low=1, high=24)
 _START_STEP = partial(values.whole, low=0)
 _GUIDANCE = partial(values.number, low=0, setting="IMAGEMILL_MAX_GUIDANCE_SCALE")
 _SHARE = partial(values.number, low=0, high=1)
+_SCALE = partial(values.number, low=0, high=MOST_SCALE)
 _PART = partial(values.number, low=0, high=1, above_low=True)
 _LONG_PROMPTS = partial(values.choice, allowed=("truncate", "chunk"))
 
@@ -90,6 +94,13 @@ class Parameters(BaseModel):
     mask: Annotated[str | None, _reads(values.input_file)] = None
     strength: Annotated[float | None, _reads(_PART)] = None
     start_step: Annotated[int | None, _reads(_START_STEP, high="max_steps")] = None
+    control_image: Annotated[str | None, _reads(values.input_file)] = None
+    controlnet: Annotated[str | None, _reads(values.model)] = None
+    control_scale: Annotated[float | None, _reads(_SCALE)] = None
+    reference_image: Annotated[str | None, _reads(values.input_file)] = None
+    reference_scale: Annotated[float | None, _reads(_SCALE)] = None
+    guidance_start: Annotated[float | None, _reads(_SHARE)] = None
+    guidance_end: Annotated[float | None, _reads(_SHARE)] = None
     clip_skip: Annotated[int | None, _reads(_CLIP_SKIP)] = None
     guidance_rescale: Annotated[float | None, _reads(_SHARE)] = None
     eta: Annotated[float | None, _reads(_SHARE)] = None
@@ -119,6 +130,11 @@ class Parameters(BaseModel):
             )
         if self.strength is not None and self.start_step is not None:
             raise BadValue("both strength and start_step", "one of them")
+        start, end = self.guidance_start or 0.0, self.guidance_end
+        if end is not None and start >= end:
+            raise BadValue(f"guidance from {start:g} to {end:g}", "a start before the end")
+        if self.guidance_start == 1 and end is None:
+            raise BadValue("guidance from 1 to 1", "a start before the end")
         if self.seed is not None and self.seed + self.count > SEED_LIMIT:
             raise BadValue(
                 f"seed {self.seed} and {self.count} samples", f"seed + samples up to {SEED_LIMIT}"

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.registry import is_hub_id
+from imagemill.db.models.sources import is_hub_id
 
 _MOST_CONFIGS = 200
 _MOST_CONFIG_BYTES = 1 << 24

@@ -13,6 +13,7 @@ from typing import Any, get_args
 from imagemill.db.errors import UsageError
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.settings import Settings
+from imagemill.db.specs import INPUT_IMAGES
 from imagemill.scheduler_jobs.expansion import Variants
 from imagemill.scheduler_jobs.labels import read_labels
 from imagemill.scheduler_jobs.manifest import (
@@ -37,8 +38,6 @@ PARAMETER_FLAGS: Mapping[str, Flag] = MappingProxyType(
 derive theirs."""
 
 MOST_PRIORITY = 2**31 - 1
-
-_INPUTS = ("init_image", "mask")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,7 +130,7 @@ def _take_inputs(parameters: dict[str, Any], settings: Settings) -> dict[str, by
     inputs: dict[str, bytes] = {}
     for name, value in parameters.items():
         field_name = field_of(name) or name
-        if field_name in _INPUTS and value:
+        if field_name in INPUT_IMAGES and value:
             flag = PARAMETER_FLAGS[field_name].name
             parameters[name], body = take_input(flag, str(value), settings)
             if body is not None:

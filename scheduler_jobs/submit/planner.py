@@ -6,7 +6,7 @@ here, before anything is queued. The only I/O is to read each model's configurat
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,12 +18,18 @@ from imagemill.db.sampler_options import misfit
 from imagemill.db.samplers import BY_NAME, OWN, strength_for
 from imagemill.db.seeds import DERIVE, derive_seed, row_key
 from imagemill.db.settings import Settings
-from imagemill.db.specs import Adapter, ImageSpec
+from imagemill.db.specs import INPUT_IMAGES, Adapter, AddedModel, ImageSpec
 from imagemill.scheduler_jobs.expansion import seed_base
 from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters, Problem
 from imagemill.scheduler_jobs.manifest.problems import BadValue
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
+from imagemill.scheduler_jobs.submit.pictures import (
+    AddedModels,
+    check_interval,
+    check_pictures,
+)
 from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
+from imagemill.scheduler_jobs.submit.refusals import Refused
 
 FALLBACK = Parameters(steps=25, guidance_scale=7.5, sampler="dpmpp_2m", samples=1, format="png")
 """The values that neither row, job nor model gives."""
@@ -58,9 +64,10 @@ class PlannedCell:
     parameters: Parameters
     width: int
     height: int
-    init_image: str | None
-    mask: str | None
-    """SHA-256 of the input files."""
+    inputs: Mapping[str, str]
+    """SHA-256 of the input files, by their columns."""
+    controlnet: AddedModel | None
+    ip_adapter: AddedModel | None
     adapters: tuple[Adapter, ...]
     cut: str | None
     """The part of the prompt that the model's text encoder will not see."""
@@ -82,7 +89,7 @@ class PlannedCell:
 
     def _strength(self, steps: int) -> float | None:
         """How much of an init image is drawn anew; a start step says the same in steps."""
-        if self.init_image is None:
+        if "init_image" not in self.inputs:
             return None
         if self.parameters.start_step is not None:
             return strength_for(steps=steps, start_step=self.parameters.start_step)
@@ -91,7 +98,7 @@ class PlannedCell:
     def _refiner_start(self) -> float | None:
         """Where the refiner takes over; None where the model has none, or is to do without."""
         start = self.parameters.refiner_start
-        if not self.model.facts.refined or self.mask is not None or start == 1:
+        if not self.model.facts.refined or "mask" in self.inputs or start == 1:
             return None
         return REFINER_START if start is None else start
 
@@ -117,8 +124,10 @@ class PlannedCell:
             "width": self.width,
             "height": self.height,
             "sampler_options": tuple(sorted(options.items())),
-            "init_image": self.init_image,
-            "mask": self.mask,
+            **dict.fromkeys(INPUT_IMAGES),
+            **self.inputs,
+            "controlnet": self.controlnet,
+            "ip_adapter": self.ip_adapter,
             "strength": self._strength(given.steps),
             "adapters": self.adapters,
             "windows": self._windows(given),
@@ -126,6 +135,9 @@ class PlannedCell:
         }
         # Every other field of the specification is the parameter of the same name.
         own = {name: value for name, value in given.settings().items() if name in _SPEC_FIELDS}
+        if given.guidance_scale is not None and given.guidance_scale <= 1:
+            # Without guidance an interval of it changes no pixel, so it makes no other request.
+            settled |= {"guidance_start": 0.0, "guidance_end": 1.0}
         return own | settled
 
 
@@ -145,6 +157,7 @@ class Planner:
         self._settings = settings
         self._defaults = defaults
         self._inputs = inputs
+        self._added = AddedModels(registry)
         self._file = source_name
         self._models: dict[str, PlannedModel | ModelError] = {}
         self._unsaid: dict[str, Parameters] = {}
@@ -172,7 +185,7 @@ class Planner:
         """Give every parameter of one cell of a row its value."""
         try:
             return self._plan(row)
-        except _Refused as refused:
+        except Refused as refused:
             return Problem(
                 file=self._file,
                 row=row.number,
@@ -189,14 +202,15 @@ class Planner:
             model = self.model(name)
         except ModelError as error:
             allowed = ", ".join(self._registry.models)
-            raise _Refused("model", f"{name!r} ({error})", f"one of {allowed}") from None
+            raise Refused("model", f"{name!r} ({error})", f"one of {allowed}") from None
         parameters = self._layered(given, model)
         width = parameters.width or model.facts.default_size[0]
         height = parameters.height or model.facts.default_size[1]
         _check_size(model, width, height)
         _check_sampler(model, parameters)
         _check_options(model, parameters)
-        _check_pictures(model, parameters)
+        check_pictures(model.entry, model.facts, parameters)
+        check_interval(model.entry, model.facts, parameters)
         _check_refiner(model, parameters)
         truncates = model.window is not None and parameters.long_prompts != "chunk"
         return PlannedCell(
@@ -205,8 +219,9 @@ class Planner:
             parameters=parameters,
             width=width,
             height=height,
-            init_image=self._input("init_image", parameters.init_image),
-            mask=self._input("mask", parameters.mask),
+            controlnet=self._added.control(model.entry, model.facts, parameters),
+            ip_adapter=self._added.reference(model.entry, model.facts, parameters),
+            inputs=self._input_digests(parameters),
             adapters=self._adapters(parameters),
             cut=model.window.cut(row.prompt) if truncates and model.window else None,
         )
@@ -223,12 +238,18 @@ class Planner:
             self._unsaid[model.entry.name] = layered
         return layered
 
-    def _input(self, column: str, name: str | None) -> str | None:
-        """The content hash of an input file."""
-        try:
-            return None if name is None else self._inputs.digest(name)
-        except BadValue as bad:
-            raise _Refused(column, bad.found, bad.allowed) from None
+    def _input_digests(self, given: Parameters) -> Mapping[str, str]:
+        """The content hashes of a row's input files."""
+        digests = {}
+        for column in INPUT_IMAGES:
+            name = getattr(given, column)
+            if name is None:
+                continue
+            try:
+                digests[column] = self._inputs.digest(name)
+            except BadValue as bad:
+                raise Refused(column, bad.found, bad.allowed) from None
+        return digests
 
     def _adapters(self, given: Parameters) -> tuple[Adapter, ...]:
         """The adapters that parameters name, with the digests of their files."""
@@ -242,7 +263,7 @@ class Planner:
                 for choice in given.adapters or ()
             )
         except ModelError as error:
-            raise _Refused("adapters", str(error), "registered adapters") from None
+            raise Refused("adapters", str(error), "registered adapters") from None
 
     def _load(self, name: str) -> PlannedModel:
         entry = self._registry.find(name)
@@ -260,21 +281,11 @@ class Planner:
         )
 
 
-class _Refused(Exception):
-    """A parameter's value that can't be rendered."""
-
-    def __init__(self, column: str, found: str, allowed: str) -> None:
-        super().__init__(f"{column}: {found}; {allowed}")
-        self.column = column
-        self.found = found
-        self.allowed = allowed
-
-
 def _check_size(model: PlannedModel, width: int, height: int) -> None:
     multiple = model.facts.size_multiple
     for column, side in (("width", width), ("height", height)):
         if side % multiple:
-            raise _Refused(column, str(side), f"a multiple of {multiple} for {model.entry.name}")
+            raise Refused(column, str(side), f"a multiple of {multiple} for {model.entry.name}")
 
 
 def _check_sampler(model: PlannedModel, given: Parameters) -> None:
@@ -284,7 +295,7 @@ def _check_sampler(model: PlannedModel, given: Parameters) -> None:
     flow = model.facts.prediction_type == "flow_prediction"
     if sampler.flow != flow and model.entry.kind != "generic":
         suits = "flow-matching samplers" if flow else "samplers that are not flow-matching"
-        raise _Refused("sampler", sampler.name, f"{suits} for {model.entry.name}")
+        raise Refused("sampler", sampler.name, f"{suits} for {model.entry.name}")
 
 
 def _check_options(model: PlannedModel, given: Parameters) -> None:
@@ -293,22 +304,7 @@ def _check_options(model: PlannedModel, given: Parameters) -> None:
     for name, value in (given.sampler_options or {}).items():
         problem = misfit(class_name, name, value)
         if problem is not None:
-            raise _Refused("sampler_options", f"{sampler.name}: {problem[0]}", problem[1])
-
-
-def _check_pictures(model: PlannedModel, given: Parameters) -> None:
-    if given.mask is not None and given.init_image is None:
-        raise _Refused("mask", "no init_image", "an init image for every mask")
-    if model.facts.inpainting and given.mask is None:
-        allowed = f"an init image and a mask: {model.entry.name} is for inpainting"
-        raise _Refused("mask", "none", allowed)
-    # All strength is what a picture from nothing takes: ComfyUI writes `denoise` 1 for every one.
-    for column, idle in (("strength", 1), ("start_step", None)):
-        if getattr(given, column) not in (None, idle) and given.init_image is None:
-            raise _Refused(column, "no init_image", "an init image beside it")
-    if given.start_step is not None and given.start_step >= (given.steps or 0):
-        allowed = f"less than the {given.steps} steps"
-        raise _Refused("start_step", str(given.start_step), allowed)
+            raise Refused("sampler_options", f"{sampler.name}: {problem[0]}", problem[1])
 
 
 def _check_refiner(model: PlannedModel, given: Parameters) -> None:
@@ -316,6 +312,6 @@ def _check_refiner(model: PlannedModel, given: Parameters) -> None:
         return
     found = f"{given.refiner_start:g}"
     if not model.facts.refined:
-        raise _Refused("refiner_start", found, f"1, or none: {model.entry.name} has no refiner")
+        raise Refused("refiner_start", found, f"1, or none: {model.entry.name} has no refiner")
     if given.mask is not None:
-        raise _Refused("refiner_start", found, "1, or none: nothing is refined within a mask")
+        raise Refused("refiner_start", found, "1, or none: nothing is refined within a mask")

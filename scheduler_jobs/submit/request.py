@@ -27,7 +27,7 @@ class SubmissionRequest:
     """Rows of a program in the place of a manifest: opens them as one."""
     name: str | None = None
     inputs: Mapping[str, bytes] = field(default_factory=dict)
-    """Init image and mask that flags name, by the SHA-256 under which `defaults` have them."""
+    """Input images that flags name, by the SHA-256 under which `defaults` have them."""
     defaults: Parameters = field(default_factory=Parameters)
     seed: int = 0
     priority: int = 0

@@ -74,10 +74,28 @@ def _extras(spec: ImageSpec) -> Iterator[tuple[str, str]]:
         yield "Init image hash", _short(spec.init_image)
     if spec.mask is not None:
         yield "Mask hash", _short(spec.mask)
+    if spec.guidance_start or spec.guidance_end != 1:
+        interval = f"{_number(spec.guidance_start)} - {_number(spec.guidance_end)}"
+        yield "Guidance interval", interval
+    yield from _added(spec)
     if spec.adapters:
         names = (f"{adapter.name}: {_short(adapter.digest)}" for adapter in spec.adapters)
         yield "Lora hashes", ", ".join(names)
         yield "Lora weights", ", ".join(f"{a.name}: {_number(a.weight)}" for a in spec.adapters)
+
+
+def _added(spec: ImageSpec) -> Iterator[tuple[str, str]]:
+    """The ControlNet and the reference, which A1111 knows under other names for each extension."""
+    if spec.control_image is not None:
+        yield "Control image hash", _short(spec.control_image)
+        yield "Control scale", _number(spec.control_scale)
+    if spec.controlnet is not None:
+        yield "ControlNet", f"{spec.controlnet.name}: {_short(spec.controlnet.digest)}"
+    if spec.reference_image is not None:
+        yield "Reference image hash", _short(spec.reference_image)
+    if spec.ip_adapter is not None:
+        yield "IP-Adapter", f"{spec.ip_adapter.name}: {_short(spec.ip_adapter.digest)}"
+        yield "Reference scale", _number(spec.reference_scale)
 
 
 def _short(digest: str) -> str:

@@ -21,11 +21,11 @@ from imagemill.db.errors import ModelError, OutOfMemory, first_line
 from imagemill.db.models.components import (
     component_folders,
     pipeline_options,
-    read_config,
     weights_digest,
 )
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import ModelEntry
+from imagemill.db.models.weights import read_config
 from imagemill.db.settings import Settings
 from imagemill.worker import metrics
 from imagemill.worker.models.adapters import add_embeddings

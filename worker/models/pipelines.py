@@ -14,8 +14,9 @@ import torch
 import transformers
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.components import NO_PIXELS, pipeline_folder, read_config
+from imagemill.db.models.components import NO_PIXELS, pipeline_folder
 from imagemill.db.models.registry import ModelEntry
+from imagemill.db.models.weights import read_config
 
 Pipeline = Any
 """A `diffusers.DiffusionPipeline`. The library ships no types."""

@@ -19,7 +19,7 @@ from imagemill.db.queries.claims import Claimed
 from imagemill.db.samplers import BY_NAME
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.settings import Settings
-from imagemill.db.specs import ImageSpec
+from imagemill.db.specs import ADDED_MODELS, INPUT_IMAGES, ImageSpec
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _SHAPE = TypeAdapter(ImageSpec)
@@ -106,7 +106,9 @@ def _check_types(spec: ImageSpec) -> None:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise OverLimit(f"{where}: {first['msg']}") from None
-    digests = {"init_image": spec.init_image, "mask": spec.mask}
+    digests = {name: getattr(spec, name) for name in INPUT_IMAGES}
+    added = {name: getattr(spec, name) for name in ADDED_MODELS}
+    digests |= {name: model.digest for name, model in added.items() if model is not None}
     digests |= {f"adapter {n}": adapter.digest for n, adapter in enumerate(spec.adapters)}
     for where, digest in digests.items():
         if digest is not None and _HEX.fullmatch(digest) is None:

@@ -207,7 +207,8 @@ def _models(settings: Settings) -> str:
                 raise
             absent.append(error.message)
     registry.find(settings.default_model)
-    absent += [each.problem for each in registry.adapters.values() if each.problem]
+    for entries in (registry.adapters, registry.controlnets, registry.ip_adapters):
+        absent += [each.problem for each in entries.values() if each.problem]
     if absent:
         raise _Note(f"{', '.join(here)}; {'; '.join(absent)}")
     return ", ".join(here)

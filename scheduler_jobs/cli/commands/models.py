@@ -1,11 +1,12 @@
 """`models` and `samplers`: what manifests may name."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from imagemill.db.errors import ModelError
+from imagemill.db.models.added import AddedEntry
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.db.samplers import OWN, SAMPLERS
@@ -40,8 +41,12 @@ def models(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
         {"adapter": a.name, "file": str(a.file), "problem": a.problem}
         for a in registry.adapters.values()
     ]
+    added = {
+        "controlnets": [_added(entry) for entry in registry.controlnets.values()],
+        "ip_adapters": [_added(entry) for entry in registry.ip_adapters.values()],
+    }
     if as_json:
-        output.emit({"models": found, "adapters": adapters})
+        output.emit({"models": found, "adapters": adapters, **added})
         return
     output.table(
         (
@@ -65,22 +70,9 @@ def models(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
     for model in found:
         if model["problem"]:
             output.line(model["problem"], error=True)
-    if adapters:
-        output.line()
-        output.table(
-            (
-                Column(title="ADAPTER", whole=True),
-                Column(title="HERE"),
-                Column(title="FILE", whole=True),
-            ),
-            (
-                (adapter["adapter"], "no" if adapter["problem"] else "yes", adapter["file"])
-                for adapter in adapters
-            ),
-        )
-        for adapter in adapters:
-            if adapter["problem"]:
-                output.line(adapter["problem"], error=True)
+    _print_files("ADAPTER", "FILE", adapters)
+    _print_files("CONTROLNET", "SOURCE", added["controlnets"])
+    _print_files("IP-ADAPTER", "SOURCE", added["ip_adapters"])
 
 
 @click.command()
@@ -121,6 +113,48 @@ def samplers(as_json: bool) -> None:
             for sampler in (*SAMPLERS, OWN)
         ),
     )
+
+
+def _added(entry: AddedEntry) -> dict[str, Any]:
+    """A registered ControlNet or IP-Adapter for people and programs."""
+    digest, problem = entry.pinned, None
+    try:
+        digest = entry.digest
+        problem = entry.problem
+    except ModelError as error:
+        problem = error.message
+    return {
+        "name": entry.name,
+        "source": entry.source,
+        "revision": entry.revision,
+        "digest": digest,
+        "problem": problem,
+    }
+
+
+def _print_files(title: str, place: str, listed: Sequence[Mapping[str, Any]]) -> None:
+    """A table of what is registered beside the models, and what is missing of it."""
+    if not listed:
+        return
+    output.line()
+    output.table(
+        (
+            Column(title=title, whole=True),
+            Column(title="HERE"),
+            Column(title=place, whole=True),
+        ),
+        (
+            (
+                each.get("name") or each["adapter"],
+                "no" if each["problem"] else "yes",
+                each[place.casefold()],
+            )
+            for each in listed
+        ),
+    )
+    for each in listed:
+        if each["problem"]:
+            output.line(each["problem"], error=True)
 
 
 def _described(entry: ModelEntry, settings: Settings) -> dict[str, Any]:

@@ -15,7 +15,14 @@ from typing import Any
 
 import torch
 
-from imagemill.db.errors import ImagemillError, ModelError, OutOfMemory, RenderError, first_line
+from imagemill.db.errors import (
+    ImagemillError,
+    ModelError,
+    OutOfMemory,
+    RenderError,
+    UsageError,
+    first_line,
+)
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Failed, Rendered
@@ -210,6 +217,9 @@ class GuidedEngine(ShapedEngine):
         here = (shapes.width, shapes.height, self._guided, shapes.windows)
         if wanted != here:
             raise ModelError(f"image of {wanted} in an engine of {here}: not of this group")
+        for name in ("control_image", "reference_image"):
+            if getattr(spec, name) is not None:
+                raise UsageError(f"the guided engine takes no {name}: kind = 'generic' does")
 
     def _advance(
         self,

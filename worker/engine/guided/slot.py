@@ -35,6 +35,8 @@ class Slot:
     `latents` is (1, channels, height, width) in latent cells. `timesteps` stays on the CPU: the
     schedulers look values up in it, and each lookup on a GPU would stop the GPU's queue.
     `later` is what the refiner does after these timesteps; `refining` says that it has begun.
+    `calls` is the number of the image's denoiser calls, those of the refiner included, and `called`
+    how many of them are done.
     """
 
     ticket: int
@@ -46,6 +48,8 @@ class Slot:
     prompt: Condition
     negative: Condition | None
     cut: str | None
+    calls: int
+    called: int = 0
     blend: Blend | None = None
     extra: torch.Tensor | None = None
     later: Refining | None = None
@@ -86,7 +90,7 @@ class Slot:
         an fp16 tensor would round it first.
         """
         output = prompt
-        if negative is not None:
+        if negative is not None and self.spec.guided_at(self.called, self.calls):
             output = negative + self.spec.guidance_scale * (prompt - negative)
             if self.spec.guidance_rescale > 0:
                 output = rescale_guidance(output, prompt, self.spec.guidance_rescale)
@@ -95,6 +99,7 @@ class Slot:
         )
         self.latents = stepped[0].to(self.latents.dtype)
         self.index += 1
+        self.called += 1
         if self.blend is not None:
             time = None if self.finished else self.timestep.reshape(1)
             self.latents = put_back(self.blend, self.latents, self.scheduler, time)
@@ -157,6 +162,7 @@ def begin(
         prompt=prompt,
         negative=negative,
         cut=cut,
+        calls=len(timesteps) + (0 if later is None else len(later.timesteps)),
         later=later,
     )
     slot.hand_over()

@@ -57,6 +57,10 @@ class PipelineCalls:
         wanted = {
             "init_image": spec.init_image is not None,
             "mask": spec.mask is not None,
+            "control_image": spec.control_image is not None,
+            "reference_image": spec.reference_image is not None,
+            "guidance_start": spec.guidance_start != 0,
+            "guidance_end": spec.guidance_end != 1,
             "clip_skip": spec.clip_skip != 1 and "clip_skip" not in self._parameters,
             "guidance_rescale": spec.guidance_rescale != 0
             and "guidance_rescale" not in self._parameters,

@@ -80,6 +80,6 @@ def test_a_size_is_whole_patches(at_home, tmp_path):
 def test_the_index_counts_among_what_decides_pixels(at_home, mill, tmp_path):
     images(at_home, mill, tmp_path)
     index = tmp_path / "qwen" / "model_index.json"
-    index.write_text(index.read_text().replace("QwenImagePipeline", "QwenImageEditPipeline"))
+    index.write_text(index.read_text().replace("QwenImagePipeline", "SanaPipeline"))
     both = images(at_home, mill, tmp_path, "--name", "again")
     assert len({image.group_id for image in both}) == 2

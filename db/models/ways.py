@@ -1,0 +1,118 @@
+"""What diffusers' pipelines take beside a prompt, known without torch: a row for each class.
+
+`tests/oracle/test_ways_of_working.py` holds this table to the installed diffusers: the classes are
+those of its `AUTO_…_PIPELINES_MAPPING` that take a `strength`, and those that it has beside them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ways:
+    """The classes that a text-to-image pipeline's modules are put into, and what they read.
+
+    - `from_picture`, `in_mask`: for an init image; for an init image and a mask.
+    - `controlnet`: the class of the ControlNets that suit it.
+    - `controlled`, `controlled_from_picture`, `controlled_in_mask`: the same with a ControlNet.
+    - `own_control`: it reads a control image itself, and always.
+    - `ip_adapter`: whether an IP-Adapter can be added to it.
+    - `reference`: whether it may, or must, have a picture that it edits.
+
+    A class that diffusers does not have is empty.
+    """
+
+    from_picture: str = ""
+    in_mask: str = ""
+    controlnet: str = ""
+    controlled: str = ""
+    controlled_from_picture: str = ""
+    controlled_in_mask: str = ""
+    own_control: bool = False
+    ip_adapter: bool = False
+    reference: Literal["no", "may", "must"] = "no"
+
+
+NO_WAYS = Ways()
+"""Of a pipeline that takes a prompt and no picture."""
+
+WAYS: Mapping[str, Ways] = MappingProxyType(
+    {
+        "StableDiffusionPipeline": Ways(
+            from_picture="StableDiffusionImg2ImgPipeline",
+            in_mask="StableDiffusionInpaintPipeline",
+            controlnet="ControlNetModel",
+            controlled="StableDiffusionControlNetPipeline",
+            controlled_from_picture="StableDiffusionControlNetImg2ImgPipeline",
+            controlled_in_mask="StableDiffusionControlNetInpaintPipeline",
+            ip_adapter=True,
+        ),
+        "StableDiffusionXLPipeline": Ways(
+            from_picture="StableDiffusionXLImg2ImgPipeline",
+            in_mask="StableDiffusionXLInpaintPipeline",
+            controlnet="ControlNetModel",
+            controlled="StableDiffusionXLControlNetPipeline",
+            controlled_from_picture="StableDiffusionXLControlNetImg2ImgPipeline",
+            controlled_in_mask="StableDiffusionXLControlNetInpaintPipeline",
+            ip_adapter=True,
+        ),
+        "LatentConsistencyModelPipeline": Ways(
+            from_picture="LatentConsistencyModelImg2ImgPipeline", ip_adapter=True
+        ),
+        "KolorsPipeline": Ways(from_picture="KolorsImg2ImgPipeline"),
+        "StableDiffusion3Pipeline": Ways(
+            from_picture="StableDiffusion3Img2ImgPipeline",
+            in_mask="StableDiffusion3InpaintPipeline",
+            controlnet="SD3ControlNetModel",
+            controlled="StableDiffusion3ControlNetPipeline",
+        ),
+        "FluxPipeline": Ways(
+            from_picture="FluxImg2ImgPipeline",
+            in_mask="FluxInpaintPipeline",
+            controlnet="FluxControlNetModel",
+            controlled="FluxControlNetPipeline",
+            controlled_from_picture="FluxControlNetImg2ImgPipeline",
+            controlled_in_mask="FluxControlNetInpaintPipeline",
+        ),
+        "FluxControlPipeline": Ways(
+            from_picture="FluxControlImg2ImgPipeline",
+            in_mask="FluxControlInpaintPipeline",
+            own_control=True,
+        ),
+        "FluxKontextPipeline": Ways(reference="may"),
+        "Flux2Pipeline": Ways(reference="may"),
+        "Flux2KleinPipeline": Ways(reference="may"),
+        "ChromaPipeline": Ways(
+            from_picture="ChromaImg2ImgPipeline", in_mask="ChromaInpaintPipeline"
+        ),
+        "QwenImagePipeline": Ways(
+            from_picture="QwenImageImg2ImgPipeline",
+            in_mask="QwenImageInpaintPipeline",
+            controlnet="QwenImageControlNetModel",
+            controlled="QwenImageControlNetPipeline",
+        ),
+        "QwenImageEditPipeline": Ways(reference="must"),
+        "QwenImageEditPlusPipeline": Ways(reference="must"),
+        "ZImagePipeline": Ways(
+            from_picture="ZImageImg2ImgPipeline", in_mask="ZImageInpaintPipeline"
+        ),
+        "CogView4ControlPipeline": Ways(own_control=True),
+        "HunyuanDiTPipeline": Ways(
+            controlnet="HunyuanDiT2DControlNetModel", controlled="HunyuanDiTControlNetPipeline"
+        ),
+        "SanaPipeline": Ways(controlnet="SanaControlNetModel", controlled="SanaControlNetPipeline"),
+        "StableDiffusion3PAGPipeline": Ways(from_picture="StableDiffusion3PAGImg2ImgPipeline"),
+        "StableDiffusionPAGPipeline": Ways(
+            from_picture="StableDiffusionPAGImg2ImgPipeline",
+            in_mask="StableDiffusionPAGInpaintPipeline",
+        ),
+        "StableDiffusionXLPAGPipeline": Ways(
+            from_picture="StableDiffusionXLPAGImg2ImgPipeline",
+            in_mask="StableDiffusionXLPAGInpaintPipeline",
+        ),
+        "Kandinsky3Pipeline": Ways(from_picture="Kandinsky3Img2ImgPipeline"),
+    }
+)
+"""By the class in a model's `model_index.json`; what is not here has `NO_WAYS`."""

@@ -1,0 +1,158 @@
+"""Whether a model takes the pictures that a row gives it: to start from, to follow, to be like.
+
+A model of kind `generic` takes what diffusers has a pipeline for (`db.models.ways`). All others
+are drawn by the guided engine, which takes init images and masks.
+"""
+
+from imagemill.db.errors import ModelError
+from imagemill.db.models.facts import ModelFacts
+from imagemill.db.models.registry import ModelEntry, Registry
+from imagemill.db.models.ways import Ways
+from imagemill.db.specs import AddedModel
+from imagemill.scheduler_jobs.manifest import Parameters
+from imagemill.scheduler_jobs.submit.refusals import Refused
+
+_GENERIC = 'none, unless its kind is "generic" in the registry'
+
+
+def check_pictures(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> None:
+    """Raise `Refused` for an init image, a mask, or what belongs to them, that can't be used."""
+    if given.mask is not None and given.init_image is None:
+        raise Refused("mask", "no init_image", "an init image for every mask")
+    if facts.inpainting and given.mask is None:
+        raise Refused("mask", "none", f"an init image and a mask: {entry.name} is for inpainting")
+    # All strength is what a picture from nothing takes: ComfyUI writes `denoise` 1 for every one.
+    for column, idle in (("strength", 1), ("start_step", None)):
+        if getattr(given, column) not in (None, idle) and given.init_image is None:
+            raise Refused(column, "no init_image", "an init image beside it")
+    if given.start_step is not None and given.start_step >= (given.steps or 0):
+        raise Refused("start_step", str(given.start_step), f"less than the {given.steps} steps")
+    if entry.kind == "generic":
+        _check_generic(facts, given)
+
+
+def _check_generic(facts: ModelFacts, given: Parameters) -> None:
+    """Refuse an init image or a mask that diffusers has no pipeline for."""
+    name, ways = facts.pipeline_class or "this pipeline", facts.ways
+    if given.init_image is not None and given.mask is None and not ways.from_picture:
+        instead = ", but a reference_image" if ways.reference != "no" else ""
+        raise Refused("init_image", given.init_image, f"none: {name} takes no init image{instead}")
+    if given.mask is not None and not ways.in_mask:
+        raise Refused("mask", given.mask, f"none: diffusers has no inpainting for {name}")
+    if given.init_image is not None and given.strength is not None:
+        steps = given.steps or 0
+        if int(steps * given.strength) < 1:
+            allowed = f"at least {1 / steps:.2g}, which is one of the {steps} steps"
+            raise Refused("strength", f"{given.strength:g}", allowed)
+
+
+class AddedModels:
+    """The ControlNets and IP-Adapters that rows ask for; each is looked at once."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._controlnets: dict[str, tuple[AddedModel, str | None]] = {}
+        self._ip_adapters: dict[str, AddedModel] = {}
+
+    def control(self, entry: ModelEntry, facts: ModelFacts, given: Parameters) -> AddedModel | None:
+        """The ControlNet of an image; None without a control image, or if the pipeline has its own.
+
+        Raises `Refused` if it is not known, not for this model, or stands alone.
+        """
+        ways, picture, pipeline = facts.ways, given.control_image, facts.pipeline_class
+        for column in ("controlnet", "control_scale"):
+            value = getattr(given, column)
+            if value is not None and picture is None:
+                raise Refused(column, "no control_image", "a control image beside it")
+            if value is not None and ways.own_control:
+                raise Refused(column, str(value), f"none: {pipeline} reads control images itself")
+        if ways.own_control and picture is None:
+            raise Refused("control_image", "none", f"one: {pipeline} always reads a control image")
+        if picture is None or ways.own_control:
+            return None
+        if not ways.controlnet:
+            raise Refused("control_image", picture, _no_way(entry, facts, "ControlNet"))
+        _check_controlled(ways, pipeline, given)
+        if given.controlnet is None:
+            there = ", ".join(self._registry.controlnets) or "none is registered"
+            raise Refused("controlnet", "none", f"the ControlNet for control_image: {there}")
+        return self._controlnet(given.controlnet, ways, entry)
+
+    def reference(
+        self, entry: ModelEntry, facts: ModelFacts, given: Parameters
+    ) -> AddedModel | None:
+        """The IP-Adapter of an image; None without a reference image, or if its pipeline edits it.
+
+        Raises `Refused` if the model takes no reference image, or needs one that is not there.
+        """
+        ways, picture, pipeline = facts.ways, given.reference_image, facts.pipeline_class
+        scale = given.reference_scale
+        if scale is not None and picture is None:
+            raise Refused("reference_scale", "no reference_image", "a reference image beside it")
+        if scale not in (None, 1) and ways.reference != "no":
+            allowed = f"1, or none: {pipeline} has no scale for its picture"
+            raise Refused("reference_scale", f"{scale:g}", allowed)
+        if ways.reference == "must" and picture is None:
+            raise Refused("reference_image", "none", f"the picture that {pipeline} is to change")
+        if picture is None or ways.reference != "no":
+            return None
+        if not ways.ip_adapter:
+            raise Refused("reference_image", picture, _no_way(entry, facts, "IP-Adapter"))
+        if entry.ip_adapter is None:
+            allowed = f'none, unless {entry.name} has ip_adapter = "NAME" in the registry'
+            raise Refused("reference_image", picture, allowed)
+        return self._ip_adapter(entry.ip_adapter)
+
+    def _controlnet(self, name: str, ways: Ways, entry: ModelEntry) -> AddedModel:
+        if name not in self._controlnets:
+            try:
+                found = self._registry.find_controlnet(name)
+                # Where only workers have its files, the registry has its digest, nobody its class.
+                class_name = found.class_name if found.problem is None else None
+                self._controlnets[name] = AddedModel(name=name, digest=found.digest), class_name
+            except ModelError as error:
+                raise Refused("controlnet", error.message, "a registered ControlNet") from None
+        added, class_name = self._controlnets[name]
+        if class_name not in (None, ways.controlnet):
+            allowed = f"a {ways.controlnet} for {entry.name}"
+            raise Refused("controlnet", f"{name}, a {class_name or 'model of no class'}", allowed)
+        return added
+
+    def _ip_adapter(self, name: str) -> AddedModel:
+        if name not in self._ip_adapters:
+            try:
+                digest = self._registry.find_ip_adapter(name).digest
+            except ModelError as error:
+                raise Refused("reference_image", error.message, "an IP-Adapter") from None
+            self._ip_adapters[name] = AddedModel(name=name, digest=digest)
+        return self._ip_adapters[name]
+
+
+def _check_controlled(ways: Ways, pipeline: str, given: Parameters) -> None:
+    """Refuse a ControlNet together with an init image or a mask that diffusers does not combine."""
+    if given.mask is not None:
+        column, way = "mask", ways.controlled_in_mask
+    elif given.init_image is not None:
+        column, way = "init_image", ways.controlled_from_picture
+    else:
+        return
+    if not way:
+        allowed = f"none beside control_image: diffusers has no such pipeline for {pipeline}"
+        raise Refused(column, str(getattr(given, column)), allowed)
+
+
+def check_interval(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> None:
+    """Raise `Refused` for a guidance interval on a model whose guidance can't be switched off."""
+    for column, idle in (("guidance_start", 0), ("guidance_end", 1)):
+        value = getattr(given, column)
+        if value in (None, idle):
+            continue
+        if facts.distilled or not facts.guided:
+            allowed = f"{idle}, or none: {entry.name} has no guidance that could be switched off"
+            raise Refused(column, f"{value:g}", allowed)
+
+
+def _no_way(entry: ModelEntry, facts: ModelFacts, what: str) -> str:
+    if entry.kind == "text_to_image":
+        return f"{_GENERIC}: the guided engine takes no {what}"
+    return f"none: diffusers has no {what} for {facts.pipeline_class or entry.name}"

@@ -1,0 +1,189 @@
+"""ControlNets, reference images and guidance intervals as planning sees them, without torch."""
+
+import json
+
+import pytest
+from PIL import Image as Pillow
+from sqlalchemy import select
+
+from imagemill.db.queries.images import spec_of
+from imagemill.db.tables import Image
+from imagemill.scheduler_jobs.submit import submission
+from tests.unit.scheduler_jobs.submit.test_generic_models import NoBroker
+
+KINDS = {
+    "sd": "StableDiffusionPipeline",
+    "flux": "FluxPipeline",
+    "kontext": "FluxKontextPipeline",
+    "edit": "QwenImageEditPipeline",
+    "canny_model": "FluxControlPipeline",
+    "sana": "SanaPipeline",
+    "sd3": "StableDiffusion3Pipeline",
+}
+REGISTRY = """
+[models.guided]
+source = "guided"
+[controlnets.canny]
+source = "canny"
+[controlnets.flux_canny]
+source = "flux_canny"
+[controlnets.elsewhere]
+source = "elsewhere"
+digest = "%s"
+[ip_adapters.plain]
+source = "ip"
+weights = "ip.safetensors"
+""" % ("e" * 64)
+
+
+@pytest.fixture(autouse=True)
+def registry(tmp_path, monkeypatch):
+    monkeypatch.setattr(submission, "Tokens", NoBroker)
+    text = REGISTRY
+    for name, class_name in {**KINDS, "guided": "StableDiffusionPipeline"}.items():
+        unet = "unet" if class_name.startswith("StableDiffusionPipeline") else "transformer"
+        _write(
+            tmp_path / name / "model_index.json",
+            {
+                "_class_name": class_name,
+                unet: ["diffusers", "Some"],
+                "scheduler": ["diffusers", "S"],
+            },
+        )
+        config = {"sample_size": 8, "in_channels": 4, "guidance_embeds": name == "kontext"}
+        _write(tmp_path / name / unet / "config.json", config)
+        _write(tmp_path / name / "scheduler" / "scheduler_config.json", {"_class_name": "S"})
+        if name in KINDS:
+            text += f'[models.{name}]\nsource = "{name}"\nkind = "generic"\n'
+            text += 'ip_adapter = "plain"\n' if name == "sd" else ""
+    for name, class_name in {
+        "canny": "ControlNetModel",
+        "flux_canny": "FluxControlNetModel",
+    }.items():
+        _write(tmp_path / name / "config.json", {"_class_name": class_name})
+        (tmp_path / name / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+    (tmp_path / "ip").mkdir()
+    (tmp_path / "ip" / "ip.safetensors").write_bytes(b"adapter")
+    (tmp_path / "inputs").mkdir()
+    Pillow.new("RGB", (64, 64)).save(tmp_path / "inputs" / "edges.png")
+    (tmp_path / "models.toml").write_text(text)
+    monkeypatch.setenv("IMAGEMILL_MODELS", str(tmp_path / "models.toml"))
+    monkeypatch.setenv("IMAGEMILL_MODEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("IMAGEMILL_INPUTS_FOLDER", str(tmp_path / "inputs"))
+
+
+def _write(path, document):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
+
+
+def planned(at_home, tmp_path, row):
+    manifest = tmp_path / "rows.jsonl"
+    manifest.write_text(json.dumps({"prompt": "a red circle", **row}) + "\n")
+    return at_home("plan", manifest, "--json"), manifest
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        (
+            {"model": "guided", "control_image": "edges.png", "controlnet": "canny"},
+            'control_image: edges.png; none, unless its kind is "generic" in the registry',
+        ),
+        (
+            {"model": "sana", "init_image": "edges.png"},
+            "init_image: edges.png; none: SanaPipeline takes no init image",
+        ),
+        (
+            {"model": "kontext", "init_image": "edges.png"},
+            "takes no init image, but a reference_image",
+        ),
+        ({"model": "edit"}, "reference_image: none; the picture that QwenImageEditPipeline is to"),
+        ({"model": "canny_model"}, "control_image: none; one: FluxControlPipeline always reads"),
+        ({"model": "sd", "control_image": "edges.png"}, "controlnet: none; the ControlNet for"),
+        ({"model": "sd", "controlnet": "canny"}, "controlnet: no control_image; a control image"),
+        (
+            {"model": "sd", "control_image": "edges.png", "controlnet": "flux_canny"},
+            "controlnet: flux_canny, a FluxControlNetModel; a ControlNetModel for sd",
+        ),
+        (
+            {"model": "sd", "control_image": "edges.png", "controlnet": "none_such"},
+            "no ControlNet is called 'none_such'; registered: canny, flux_canny, elsewhere",
+        ),
+        (
+            {"model": "flux", "reference_image": "edges.png"},
+            "reference_image: edges.png; none: diffusers has no IP-Adapter for FluxPipeline",
+        ),
+        (
+            {"model": "edit", "reference_image": "edges.png", "reference_scale": 0.5},
+            "reference_scale: 0.5; 1, or none: QwenImageEditPipeline has no scale",
+        ),
+        ({"model": "sd", "control_image": "none.png", "controlnet": "canny"}, "none.png"),
+        ({"model": "kontext", "guidance_end": 0.5}, "guidance_end: 0.5; 1, or none: kontext has"),
+        ({"model": "sd", "guidance_start": 0.5, "guidance_end": 0.5}, "guidance from 0.5 to 0.5"),
+        (
+            {"model": "sd3", "init_image": "edges.png", "control_image": "edges.png"},
+            "init_image: edges.png; none beside control_image: diffusers has no such pipeline",
+        ),
+        (
+            {"model": "sd", "init_image": "edges.png", "strength": 0.01},
+            "strength: 0.01; at least 0.04, which is one of the 25 steps",
+        ),
+    ],
+)
+def test_what_a_model_does_not_take_is_refused(at_home, tmp_path, row, complaint):
+    answer, manifest = planned(at_home, tmp_path, row)
+    assert answer.code == 2
+    [problem] = json.loads(answer.out)["problems"]
+    assert (problem["file"], problem["row_number"]) == (str(manifest), 1)
+    said = f"{problem['column']}: {problem['found']}; {problem['allowed']}"
+    assert complaint in said
+
+
+def test_what_it_takes_becomes_part_of_the_specification(at_home, mill, tmp_path):
+    row = {
+        "prompt": "a red circle",
+        "model": "sd",
+        "control image": "edges.png",
+        "controlnet_model": "canny",
+        "controlnet_conditioning_scale": 0.5,
+        "ip_adapter_image": "edges.png",
+        "reference_scale": 0.25,
+        "guidance_start": 0.1,
+        "guidance_end": 0.6,
+    }
+    manifest = tmp_path / "rows.jsonl"
+    manifest.write_text(json.dumps(row) + "\n")
+    answer = at_home("submit", manifest, "--json")
+    assert answer.code == 0, answer.err
+    with mill.database.reading() as session:
+        [image] = session.scalars(select(Image))
+        spec = spec_of(image, "a" * 64)
+    assert spec.controlnet is not None
+    assert spec.ip_adapter is not None
+    assert (spec.controlnet.name, spec.ip_adapter.name) == ("canny", "plain")
+    assert spec.control_image == spec.reference_image is not None
+    assert (spec.control_scale, spec.reference_scale) == (0.5, 0.25)
+    assert (spec.guidance_start, spec.guidance_end) == (0.1, 0.6)
+
+
+@pytest.mark.parametrize("model", ["sd", "flux"])
+def test_an_init_image_is_taken_where_diffusers_has_a_pipeline(at_home, tmp_path, model):
+    answer, _ = planned(at_home, tmp_path, {"model": model, "init_image": "edges.png"})
+    assert answer.code == 0, answer.out
+
+
+def test_a_controlnet_of_other_machines_is_known_by_its_digest(at_home, tmp_path):
+    row = {"model": "sd", "control_image": "edges.png", "controlnet": "elsewhere"}
+    answer, _ = planned(at_home, tmp_path, row)
+    assert answer.code == 0, answer.out
+
+
+def test_without_guidance_an_interval_makes_no_other_request(at_home, mill, tmp_path):
+    manifest = tmp_path / "rows.csv"
+    manifest.write_text("prompt,model,guidance_scale,guidance_end,seed\na,sd,1,,1\na,sd,1,0.5,1\n")
+    answer = at_home("submit", manifest, "--json")
+    assert answer.code == 0, answer.err
+    with mill.database.reading() as session:
+        first, second = session.scalars(select(Image))
+    assert first.request_key == second.request_key
