@@ -7,10 +7,11 @@ from typing import Any, TypeAlias
 from sqlalchemy import Select, and_, func, select
 from sqlalchemy.orm import Session
 
+from imagemill.db.clock import now
 from imagemill.db.dataset_tables import Score, ScoreFailure, ScoreWork
 from imagemill.db.queries.images import in_state
 from imagemill.db.states import ImageState
-from imagemill.db.tables import Image
+from imagemill.db.tables import Image, Job, Shift
 
 Query: TypeAlias = "Select[*tuple[Any, ...]]"
 
@@ -40,6 +41,17 @@ class FailureSummary:
     code: str
     images: int
     message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoringReport:
+    """What a scorer has left to judge of a job, in images; of them `running` are being judged."""
+
+    job_id: int
+    job_name: str
+    scorer: str
+    left: int
+    running: int
 
 
 def score_names(session: Session, job_id: int) -> set[str]:
@@ -84,6 +96,31 @@ def summarize_failures(session: Session, job_id: int) -> Sequence[FailureSummary
         .order_by(ScoreFailure.scorer, ScoreFailure.code)
     ).mappings()
     return [FailureSummary(**row) for row in rows]
+
+
+def list_scoring(session: Session, job_id: int | None = None) -> list[ScoringReport]:
+    """The scoring work that waits or runs, of one job or of all, by job and scorer."""
+    held = and_(Shift.ended_at.is_(None), Shift.lease_until > now())
+    running = func.coalesce(func.sum(ScoreWork.images).filter(held), 0)
+    query = (
+        select(
+            ScoreWork.job_id,
+            Job.name.label("job_name"),
+            ScoreWork.scorer,
+            func.sum(ScoreWork.images).label("left"),
+            running.label("running"),
+        )
+        .join(Job, Job.id == ScoreWork.job_id)
+        .outerjoin(Shift, Shift.id == ScoreWork.shift_id)
+        .group_by(ScoreWork.job_id, Job.name, ScoreWork.scorer)
+        .order_by(ScoreWork.job_id, ScoreWork.scorer)
+    )
+    if job_id is not None:
+        query = query.where(ScoreWork.job_id == job_id)
+    return [
+        ScoringReport(**{**row, "left": int(row["left"]), "running": int(row["running"])})
+        for row in session.execute(query).mappings()
+    ]
 
 
 def waiting_by_scorer(session: Session, job_id: int) -> dict[str, int]:

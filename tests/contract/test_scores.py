@@ -1,11 +1,14 @@
 """Passes of scorers on both databases: each image once, whoever was lost; tags; conditions."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from sqlalchemy import text
 
@@ -16,6 +19,7 @@ from imagemill.db.queries.scores import summarize_failures, summarize_scores
 from imagemill.db.scorers import ScorerEntry, find_scorers, known_scorers
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
+from imagemill.scheduler_jobs.cli import cli
 from imagemill.scheduler_jobs.curation.chosen import named_images
 from imagemill.scheduler_jobs.curation.passes import plan_pass
 from imagemill.scheduler_jobs.curation.tags import tag_images, untag_images
@@ -342,3 +346,31 @@ def test_a_manifest_s_own_columns_are_found_beside_scores_of_their_name(
         own = "extras.letters = 'abc' and extras.tags = '1girl' and extras.tag = 'mine'"
         for where in (own, "letters = 12", "tag is null", "extra_letters = 'abc'"):
             assert named_images(session, str(job), where) == [image["image_id"]], where
+
+
+def test_status_and_watch_show_what_scorers_have_left(
+    mill: Mill, job: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan(mill, job, "length", "sharpness")
+    assert claim(mill, mill.shift())
+    url = mill.database.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("IMAGEMILL_DATABASE_URL", url)
+
+    def told(*words: str) -> Any:
+        done = CliRunner().invoke(cli, [*words])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.output) if "--json" in words else done.output
+
+    expected = [
+        {"job_id": job, "job_name": "set", "scorer": name, "left": 6, "running": running}
+        for name, running in (("length", 0), ("sharpness", 6))
+    ]
+    assert told("status", "--json")["scoring"] == expected
+    assert told("status", "latest", "--json")["scoring"] == expected
+    assert told("watch", "latest", "--json")["scoring"] == expected
+    for words in (("status",), ("status", "latest")):
+        assert re.search(
+            rf"SCORER +JOB +NAME +LEFT +RUNNING\nlength +{job} +set +6 +0", told(*words)
+        )
+    said = "6 images done of 6; left to judge: 6 by length, 6 by sharpness"
+    assert said in told("watch", "latest")

@@ -19,7 +19,6 @@ from imagemill.db.errors import (
     UsageError,
     first_line,
 )
-from imagemill.db.logs import log_fields
 from imagemill.db.queries import score_work, shifts
 from imagemill.db.queries.claims import RetryPolicy
 from imagemill.db.queries.score_work import Judgement, ScoredImage, WorkPiece
@@ -28,6 +27,7 @@ from imagemill.db.storage import Storage
 from imagemill.worker.scores import Scorer
 from imagemill.worker.scores.shelf import ScorerShelf, as_error, checked
 from imagemill.worker.shifts.lease import Lease
+from imagemill.worker.shifts.leased_shift import ShiftEnd, leased_shift
 from imagemill.worker.shifts.stop_reason import Drain, NoDrain, Stop, StopRule
 
 log = logging.getLogger(__name__)
@@ -36,16 +36,14 @@ READERS = 4
 """Threads that read and decode pictures."""
 
 _CODE_LENGTH = 64
-_REASON_LENGTH = 32
 
 
 @dataclass(kw_only=True, slots=True)
-class ScoreReport:
+class ScoreReport(ShiftEnd):
     """What a shift did, in images; `reason` says why it ended."""
 
     judged: int = 0
     failed: int = 0
-    seconds: float = 0.0
     reason: str = "nothing left to judge"
 
     def __str__(self) -> str:
@@ -82,29 +80,16 @@ class ScoreShift:
 
     def work(self) -> ScoreReport:
         """Do the shift. A `ServiceError` is raised after all work was given back."""
-        started = time.monotonic()
         policy = RetryPolicy.from_settings(self._settings)
         self._database.run(lambda session: shifts.rescue(session, policy=policy))
         if not self._database.run(
             lambda session: score_work.count_due(session, route=self._route, known=self._shelf.able)
         ):
             return self._report
-        shift_id = self._database.run(
-            lambda session: shifts.start_shift(
-                session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds
-            )
-        )
-        lease = Lease.of_shift(shift_id, database=self._database, settings=self._settings)
-        with log_fields(shift=shift_id), lease:
-            try:
-                self._work_on(lease)
-            except ServiceError as error:
-                self._report.reason = f"{error.code}: {error}"
-                raise
-            finally:
-                self._end(lease)
-                self._report.seconds = time.monotonic() - started
-                log.info("shift %s ended: %s", shift_id, self._report)
+        with leased_shift(
+            self._database, self._settings, worker_id=self._worker_id, end=self._report
+        ) as lease:
+            self._work_on(lease)
         return self._report
 
     def _work_on(self, lease: Lease) -> None:
@@ -200,16 +185,6 @@ class ScoreShift:
 
     def _stop(self, lease: Lease) -> Stop | None:
         return self._rule.stop(now=time.monotonic(), lease=lease, drain=self._drain)
-
-    def _end(self, lease: Lease) -> None:
-        if lease.lost:
-            return  # the rescuer ends the shift, and its work is free then
-        with lease.waiting():
-            reason = self._report.reason[:_REASON_LENGTH]
-            self._database.run(
-                lambda session: shifts.end_shift(session, shift_id=lease.shift_id, reason=reason),
-                patience=lease.seconds_left,
-            )
 
 
 def _judgements(

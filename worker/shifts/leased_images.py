@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError, RenderError
-from imagemill.db.queries import claims, environments, objects, shifts
+from imagemill.db.queries import claims, environments, objects
 from imagemill.db.queries.claims import Claimed, GroupChoice, RetryPolicy
 from imagemill.db.queries.images import Failure
 from imagemill.db.queries.objects import NewObject
@@ -172,16 +172,6 @@ class Holdings:
                 environment_id=environment_id,
                 stored=stored,
             )
-
-        return self._run(work)
-
-    def end(self, reason: str) -> int:
-        """Give back everything without a charge and close the shift; how many images there were."""
-
-        def work(session: Session) -> int:
-            count = claims.give_back(session, shift_id=self._shift_id)
-            shifts.end_shift(session, shift_id=self._shift_id, reason=reason)
-            return count
 
         return self._run(work)
 

@@ -19,15 +19,14 @@ from imagemill.db.errors import (
     ServiceError,
     first_line,
 )
-from imagemill.db.logs import log_fields
 from imagemill.db.queries import claims, shifts
 from imagemill.db.queries.claims import GroupChoice, RetryPolicy
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.worker.engine import Engine
 from imagemill.worker.shifts.group_run import LOOK_SECONDS, GroupRun
-from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.leased_shift import ShiftEnd, leased_shift
 from imagemill.worker.shifts.limits import RenderLimits
 from imagemill.worker.shifts.recorder import Recorder
 from imagemill.worker.shifts.shelf import Shelf
@@ -44,18 +43,13 @@ They are few, because a worker that is wrongly set up must not use up a job that
 _REFUSED_SECONDS = 60.0
 """How long a worker leaves a group alone whose model it could not load."""
 
-_REASON_LENGTH = 32
-"""The longest text that `shifts.end_reason` holds."""
-
 
 @dataclass(kw_only=True, slots=True)
-class ShiftReport:
+class ShiftReport(ShiftEnd):
     """What a shift did. Flower shows its text as the result of the task."""
 
     done: int = 0
     failed: int = 0
-    given_back: int = 0
-    seconds: float = 0.0
     groups: Counter[str] = field(default_factory=Counter)
     reason: str = "nothing left to do"
 
@@ -126,17 +120,12 @@ class Shift:
         `memory` says whether this process should end because of the memory that it holds.
         """
         self._memory = memory or NoLimit()
-        started = time.monotonic()
         self._database.run(lambda session: shifts.rescue(session, policy=self._policy))
         if self._choose(set(), ()) is None:
             return self._report
-        shift_id = self._database.run(
-            lambda session: shifts.start_shift(
-                session, worker_id=self._worker_id, lease_seconds=self._settings.lease_seconds
-            )
-        )
-        lease = Lease.of_shift(shift_id, database=self._database, settings=self._settings)
-        with log_fields(shift=shift_id), lease:
+        with leased_shift(
+            self._database, self._settings, worker_id=self._worker_id, end=self._report
+        ) as lease:
             holdings = Holdings(
                 database=self._database,
                 lease=lease,
@@ -144,15 +133,7 @@ class Shift:
                 policy=self._policy,
                 limits=self._limits,
             )
-            try:
-                self._work_on(holdings)
-            except ServiceError as error:
-                self._report.reason = f"{error.code}: {error}"
-                raise
-            finally:
-                self._end(holdings)
-                self._report.seconds = time.monotonic() - started
-                log.info("shift %s ended: %s", shift_id, self._report)
+            self._work_on(holdings)
         return self._report
 
     def _work_on(self, holdings: Holdings) -> None:
@@ -262,12 +243,6 @@ class Shift:
                 session, route=self._route, loaded=loaded, busy=avoided
             )
         )
-
-    def _end(self, holdings: Holdings) -> None:
-        if holdings.lease.lost:
-            return  # nothing that we say counts any more; the rescuer releases the images
-        with holdings.lease.waiting():
-            self._report.given_back += holdings.end(self._report.reason[:_REASON_LENGTH])
 
 
 def _group_name(choice: GroupChoice) -> str:

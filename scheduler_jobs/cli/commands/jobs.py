@@ -8,6 +8,7 @@ import click
 from imagemill.db.queries import reports
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.reports import CodeReport, GroupReport, JobReport, Waiting, WorkerReport
+from imagemill.db.queries.scores import ScoringReport, list_scoring
 from imagemill.db.queries.shifts import live_shifts
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
@@ -43,7 +44,7 @@ def status(invocation: Invocation, job: str | None, as_json: bool) -> None:
     """Show how far the live jobs are, or one job in detail.
 
     JOB is an id, a name, or `latest`. Without it, every job that is loading, open or paused is
-    shown, and the workers that are alive.
+    shown, what scorers have left to judge, and the workers that are alive.
 
     \b
     Examples:
@@ -117,8 +118,10 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
         newest = live or reports.list_jobs(session, limit=1)
         workers = reports.list_workers(session)
         shifts = live_shifts(session)
+        scoring = list_scoring(session)
     if as_json:
-        output.emit({"jobs": live, "workers": workers, "live_shifts": shifts})
+        told = {"jobs": live, "scoring": scoring, "workers": workers, "live_shifts": shifts}
+        output.emit(told)
         return
     if not live:
         output.line("no job is live" + ("; the newest:" if newest else ""))
@@ -128,6 +131,7 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
         if len(newest) > len(shown):
             more = plural(len(newest) - len(shown), "more live job")
             output.line(f"… and {more} (`imagemill jobs --state open` lists them)")
+    _print_scoring(scoring)
     output.line()
     _print_workers(workers, shifts)
     _print_unserved(live, workers)
@@ -143,10 +147,12 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
         dead = reports.count_dead(session, found.id) if report.counts.dead else []
         workers = reports.list_workers(session)
         shifts = live_shifts(session)
+        scoring = list_scoring(session, found.id)
     if as_json:
         output.emit(
             {
                 "job": report,
+                "scoring": scoring,
                 "waiting": waiting,
                 "outcomes": outcomes,
                 "groups": groups,
@@ -159,7 +165,8 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
     _print_job(report, outcomes, waiting)
     _print_groups(groups)
     _print_dead(report, dead)
-    if report.state in reports.UNFINISHED:
+    _print_scoring(scoring)
+    if report.state in reports.UNFINISHED or scoring:
         output.line()
         _print_workers(workers, shifts)
         _print_unserved([report], workers)
@@ -223,6 +230,25 @@ def _print_groups(groups: Sequence[GroupReport]) -> None:
     )
     if len(groups) > SHOWN_GROUPS:
         output.line(f"… and {plural(len(groups) - SHOWN_GROUPS, 'more group')}")
+
+
+def _print_scoring(scoring: Sequence[ScoringReport]) -> None:
+    if not scoring:
+        return
+    output.line()
+    output.table(
+        (
+            Column(title="SCORER", whole=True),
+            Column(title="JOB", right=True),
+            Column(title="NAME", elastic=True, whole=True),
+            Column(title="LEFT", right=True),
+            Column(title="RUNNING", right=True),
+        ),
+        (
+            (each.scorer, each.job_id, each.job_name, f"{each.left:,}", f"{each.running:,}")
+            for each in scoring
+        ),
+    )
 
 
 def _print_dead(job: JobReport, dead: Sequence[CodeReport]) -> None:

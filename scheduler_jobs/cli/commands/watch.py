@@ -2,12 +2,14 @@
 
 import sys
 from time import sleep
+from typing import NamedTuple
 
 import click
 from sqlalchemy.orm import Session
 
 from imagemill.db.queries.jobs import find_job, shown_state
 from imagemill.db.queries.reports import UNFINISHED, is_served
+from imagemill.db.queries.scores import ScoringReport, list_scoring
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
@@ -49,14 +51,15 @@ def watch(
         if shown_state(found, count_images(session, [found.id])[found.id]) in UNFINISHED:
             warn_unserved(session, found.route)
     if as_json:
-        state, counts = _follow_as_json(invocation, found.id, found.name, every)
+        state, counts, _ = _follow_as_json(invocation, found.id, found.name, every)
     else:
-        state, counts = _follow(invocation, found.id, found.name, every)
+        state, counts, scoring = _follow(invocation, found.id, found.name, every)
         output.line(
             f"job {found.id} ({found.name}) {state}: {plural(counts.done, 'image')} done of "
             f"{counts.requested:,}"
             + (f", {counts.dead:,} dead" if counts.dead else "")
             + (f", {counts.cancelled:,} cancelled" if counts.cancelled else "")
+            + (f"; {_left(scoring)}" if scoring else "")
         )
     if counts.dead or state in {JobState.CANCELLED, JobState.REJECTED}:
         ctx.exit(EXIT_FAILED)
@@ -72,23 +75,28 @@ def warn_unserved(session: Session, route: str) -> None:
         )
 
 
-def _follow(
-    invocation: Invocation, job_id: int, name: str, every: float
-) -> tuple[JobState, Counts]:
+class _Look(NamedTuple):
+    state: JobState
+    counts: Counts
+    scoring: list[ScoringReport]
+
+
+def _follow(invocation: Invocation, job_id: int, name: str, every: float) -> _Look:
     with ProgressView(name, sys.stdout) as view:
         while True:
-            state, counts = _look(invocation, job_id)
-            view.update(counts, note=note_of(state, counts))
+            look = _look(invocation, job_id)
+            state, counts, scoring = look
+            notes = (note_of(state, counts), _left(scoring) if scoring else "")
+            view.update(counts, note=" · ".join(filter(None, notes)))
             if has_ended(state, counts):
-                return state, counts
+                return look
             sleep(every)
 
 
-def _follow_as_json(
-    invocation: Invocation, job_id: int, name: str, every: float
-) -> tuple[JobState, Counts]:
+def _follow_as_json(invocation: Invocation, job_id: int, name: str, every: float) -> _Look:
     while True:
-        state, counts = _look(invocation, job_id)
+        look = _look(invocation, job_id)
+        state, counts, scoring = look
         ended = has_ended(state, counts)
         output.emit(
             {
@@ -97,16 +105,23 @@ def _follow_as_json(
                 "state": state,
                 "requested": counts.requested,
                 "counts": counts,
+                "scoring": scoring,
                 "ended": ended,
             }
         )
         sys.stdout.flush()
         if ended:
-            return state, counts
+            return look
         sleep(every)
 
 
-def _look(invocation: Invocation, job_id: int) -> tuple[JobState, Counts]:
+def _look(invocation: Invocation, job_id: int) -> _Look:
     with invocation.reading() as session:
         counts = count_images(session, [job_id])[job_id]
-        return shown_state(find_job(session, str(job_id)), counts), counts
+        state = shown_state(find_job(session, str(job_id)), counts)
+        return _Look(state, counts, list_scoring(session, job_id))
+
+
+def _left(scoring: list[ScoringReport]) -> str:
+    """`left to judge: 24 by sharpness, 3 by phash`, in images."""
+    return "left to judge: " + ", ".join(f"{each.left:,} by {each.scorer}" for each in scoring)

@@ -171,7 +171,7 @@ def test_a_hung_step_ends_the_lease_and_then_the_process(
         def __init__(self, **values: Any) -> None:
             super().__init__(**values, end_process=lambda code: ended.set())
 
-    monkeypatch.setattr("imagemill.worker.shifts.shift.Lease", Watched)
+    monkeypatch.setattr("imagemill.worker.shifts.leased_shift.Lease", Watched)
     workshop.settings = quick_settings(lease_seconds=2, hang_seconds=0.2)
     job = workshop.mill.load("job", ["hang now"])
     threading.Thread(target=workshop.shift, daemon=True).start()
