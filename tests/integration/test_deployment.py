@@ -25,11 +25,11 @@ from imagemill.db.settings import Settings
 from imagemill.db.states import ImageState
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.tables import Base
+from imagemill.scheduler_jobs.local.ports import free_ports
 from imagemill.scheduler_jobs.removal import remove_jobs
 from tests.helpers.compose import ENV_EXAMPLE, ROOT, compose_commands, env_file
 from tests.helpers.mill import CRASH_ALONE, REFUSED, Mill
 from tests.helpers.servers.postgres import Postgres
-from tests.helpers.servers.scratch import free_ports
 
 PASSWORDS = {name: secrets.token_hex(16) for name in env_file(ENV_EXAMPLE)}
 SERVICES = compose_commands(PASSWORDS)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from imagemill.scheduler_jobs.local.ports import free_ports
 from tests.helpers.metrics import scrape, series_names, value
 from tests.helpers.places import ROOT
-from tests.helpers.servers.scratch import free_ports
 from tests.integration.workers import Plant, children, eventually, planted
 
 

@@ -17,9 +17,11 @@ from redis.exceptions import AuthenticationError
 from redis.retry import Retry
 
 from imagemill.db.errors import BrokerError
+from imagemill.scheduler_jobs.local import postgres as launcher
+from imagemill.scheduler_jobs.local.postgres import _Account, _reachable
 from imagemill.scheduler_jobs.local.valkey import MAX_SOCKET_PATH, EmbeddedValkey
 from tests.helpers.places import ROOT
-from tests.helpers.servers.postgres import Postgres, _reachable
+from tests.helpers.servers.postgres import Postgres
 from tests.helpers.servers.valkey import Valkey
 from tests.unit.scheduler_jobs.local.test_tether import wait_for_end
 
@@ -180,6 +182,25 @@ def test_a_killed_postgres_keeps_what_was_committed():
             assert connection.execute("SELECT count(*) FROM things").fetchone() == (100,)
         pid = server.pid
     wait_for_end(pid)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
+@pytest.mark.parametrize("user", [None, 65534])
+def test_under_root_postgres_is_not_root(user: int | None, monkeypatch: pytest.MonkeyPatch):
+    """In a namespace of its own, or as another user where the kernel allows no namespace."""
+    if user is not None:
+        monkeypatch.setattr(launcher, "_account", lambda: _Account(user=user))
+    with Postgres() as server:
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        same = (
+            Path(f"/proc/{server.pid}/ns/user").readlink() == Path("/proc/self/ns/user").readlink()
+        )
+        assert same == (user is not None)
+        uids = next(line.split()[1:] for line in status.splitlines() if line.startswith("Uid:"))
+        assert set(uids) == {str(user or 0)}
+        with psycopg.connect(server.dsn) as connection:
+            query = "SELECT setting FROM pg_settings WHERE name = 'unix_socket_directories'"
+            assert connection.execute(query).fetchone() == ("",)
 
 
 def test_a_postgres_that_nobody_can_reach_is_copied(tmp_path: Path):

@@ -1,11 +1,13 @@
 """`report` and `gallery`: jobs as HTML pages, in a file or live."""
 
+import os
 import shlex
 from pathlib import Path
 
 import click
 
 from imagemill.db.errors import UsageError
+from imagemill.db.logs import GALLERY_TOKEN
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.storage.factory import open_storage
@@ -113,7 +115,8 @@ def gallery(
 ) -> None:
     """Serve jobs and their pictures to a browser, live.
 
-    Prints the address to open; it has a token that nobody else knows. Runs until Ctrl-C.
+    Prints the address to open; it has a token that nobody else knows. Runs until Ctrl-C. A token
+    in IMAGEMILL_GALLERY_TOKEN is taken as it is, and not printed.
 
     \b
     Example:
@@ -136,9 +139,11 @@ def gallery(
         )
     database, storage = invocation.database, open_storage(invocation.settings)
     with listen(host, port) as listening:
-        keys = Keys(hosts=names_of(host), port=listening.getsockname()[1])
+        given = os.environ.get(GALLERY_TOKEN)
+        token = {} if given is None else {"token": given}
+        keys = Keys(hosts=names_of(host), port=listening.getsockname()[1], **token)
         app = gallery_app(database, storage, keys=keys, command=command_prefix(invocation))
-        url = address(host, keys.port, keys.token)
+        url = address(host, keys.port, keys.token if given is None else f"${GALLERY_TOKEN}")
 
         def ready() -> None:
             if as_json:

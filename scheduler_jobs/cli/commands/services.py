@@ -12,16 +12,12 @@ import click
 
 from imagemill.db.database import Database
 from imagemill.db.errors import SettingsError, UsageError
-from imagemill.db.logs import configure_logging
+from imagemill.db.logs import FLOWER_LOGIN, configure_logging
 from imagemill.db.present_store import record_named_store
 from imagemill.db.schema import migrate as upgrade
 from imagemill.db.urls import without_password
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-
-BASIC_AUTH = "IMAGEMILL_FLOWER_BASIC_AUTH"
-"""user:password of Flower's page. It is not in `Settings`, because no other part may see it."""
-
 
 TASK_COLUMNS = "name,kwargs,state,result,received,runtime,worker"
 """The columns of Flower's list of shifts: the route, and the report of the shift."""
@@ -111,9 +107,9 @@ def flower(invocation: Invocation, address: str, port: int, as_json: bool) -> No
       imagemill flower --port 5555
     """
     broker = without_password(invocation.settings.broker_url.get_secret_value())
-    login = os.environ.get(BASIC_AUTH)
+    login = os.environ.get(FLOWER_LOGIN)
     if login is not None and not all(login.partition(":")):
-        raise SettingsError(f"{BASIC_AUTH} is not user:password")
+        raise SettingsError(f"{FLOWER_LOGIN} is not user:password")
     _check_address(address, port)
     url = f"http://{address}:{port}/"
     made_up = None
@@ -127,7 +123,7 @@ def flower(invocation: Invocation, address: str, port: int, as_json: bool) -> No
     else:
         output.line(f"Flower: {url} on {broker}")
         if made_up is not None:
-            output.line(f"user imagemill, password {made_up} (set {BASIC_AUTH} to choose)")
+            output.line(f"user imagemill, password {made_up} (set {FLOWER_LOGIN} to choose)")
     sys.stdout.flush()
     # Flower takes this process's place: signals reach it, and its end is ours. The password goes
     # through the environment, because everybody on the machine can read a command line.

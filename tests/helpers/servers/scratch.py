@@ -7,7 +7,6 @@ server, it removes the folders that nobody locks any more: what a killed run lef
 import fcntl
 import os
 import shutil
-import socket
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -30,18 +29,6 @@ class ScratchFolder:
         if self.path.exists():
             os.close(self.lock)
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-def free_ports(count: int) -> list[int]:
-    """That many loopback ports nobody listens on just now, none of them twice."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def _remove_abandoned() -> None:

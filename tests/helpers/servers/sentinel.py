@@ -13,8 +13,9 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
-from imagemill.scheduler_jobs.local.valkey import _binary as valkey_server
-from tests.helpers.servers.scratch import ScratchFolder, free_ports
+from imagemill.scheduler_jobs.local.ports import free_ports
+from imagemill.scheduler_jobs.local.valkey import valkey_binary
+from tests.helpers.servers.scratch import ScratchFolder
 
 MASTER = "mill"
 PATIENCE_SECONDS = 90
@@ -110,7 +111,7 @@ class Watched:
         file = folder / "server.conf"
         file.write_text("\n".join([f"port {port}", "bind 127.0.0.1", "dir .", *lines]) + "\n")
         return TetheredProcess(
-            [str(valkey_server()), file.name, *options], folder=folder, log=folder / "log"
+            [str(valkey_binary()), file.name, *options], folder=folder, log=folder / "log"
         )
 
 

@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from imagemill.db.errors import SettingsError
 from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.local.ports import free_ports
 from imagemill.worker.process.children_metrics import FOLDER, ChildrenCollector, serve_children
 from imagemill.worker.process.gpus import GpuCollector, pynvml
 from tests.helpers.metrics import scrape, value
-from tests.helpers.servers.scratch import free_ports
 
 CHILD = """
 import time

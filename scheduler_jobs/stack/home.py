@@ -1,0 +1,159 @@
+"""The folder of a stack: what is where in it, and which process holds it.
+
+Everything in it is for its owner alone: the folder has mode 0700, and files with passwords 0600.
+"""
+
+import fcntl
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from imagemill.db.errors import ServiceError, UsageError
+from imagemill.db.settings import DATABASE_FILE, ENVIRONMENT_FILE
+
+_LOOK_SECONDS = 0.05
+_PROBE_SECONDS = 1.0
+"""Who asks whether a supervisor runs holds its lock for an instant."""
+
+
+def default_home() -> Path:
+    """Where a stack is if nobody says: the place for a user's data by the XDG specification."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "imagemill"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StackHome:
+    """The files and folders of one stack; `path` is absolute."""
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: Path | None) -> "StackHome":
+        """The home that the user named, or the default."""
+        return cls(path=(path or default_home()).absolute())
+
+    @property
+    def plan(self) -> Path:
+        """What was asked for, the ports, and every password."""
+        return self.path / "stack.json"
+
+    @property
+    def environment(self) -> Path:
+        """The variables for people's commands, as `imagemill env` prints them."""
+        return self.path / ENVIRONMENT_FILE
+
+    @property
+    def state(self) -> Path:
+        """What the supervisor last said of each service."""
+        return self.path / "state.json"
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the supervisor as long as it lives; it contains its process id."""
+        return self.path / "supervisor.lock"
+
+    @property
+    def parked(self) -> Path:
+        """A file for each service that was stopped by its name."""
+        return self.path / "parked"
+
+    @property
+    def logs(self) -> Path:
+        """A log file for each service."""
+        return self.path / "logs"
+
+    def log(self, service: str) -> Path:
+        """The log file of a service."""
+        return self.logs / f"{service}.log"
+
+    def make(self) -> None:
+        """Create the folder. Raises `UsageError` if something else is there."""
+        if (self.path / DATABASE_FILE).exists():
+            raise UsageError(
+                f"{self.path} is the folder of `imagemill run`; name another with --home"
+            )
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            foreign = not self.plan.exists() and any(
+                each.name not in {"up.lock", self.lock.name} for each in self.path.iterdir()
+            )
+            if foreign:
+                raise UsageError(f"{self.path} has other files in it; name another with --home")
+            self.path.chmod(0o700)
+            for folder in (self.logs, self.parked, *map(self.data, DATA_FOLDERS)):
+                folder.mkdir(mode=0o700, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UsageError(f"{self.path}: a part of this path is a file") from None
+
+    def data(self, server: str) -> Path:
+        """The folder of a server's data."""
+        return self.path / server
+
+    def supervisor_pid(self) -> int | None:
+        """The process id of the supervisor; None if none runs here."""
+        with suppress(OSError, ValueError), self.lock.open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read())
+        return None
+
+    @contextmanager
+    def starting(self, seconds: float = 60) -> Iterator[None]:
+        """Let one `up` at a time prepare a start. Raises `ServiceError` after `seconds`."""
+        with open_private(self.path / "up.lock") as file:
+            if not _locked(file, seconds):
+                raise ServiceError(f"another `imagemill up` starts {self.path}")
+            yield
+
+    @contextmanager
+    def supervised(self) -> Iterator[None]:
+        """Hold the home as its supervisor. Raises `UsageError` if another one does."""
+        with open_private(self.lock) as file:
+            if not _locked(file, _PROBE_SECONDS):
+                raise UsageError(f"{self.path} has a supervisor already")
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+DATA_FOLDERS = ("postgres", "valkey", "seaweedfs")
+
+
+def open_private(file: Path) -> IO[str]:
+    """Open a file to append to it; if it is new, only the owner can read it."""
+    return os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "a+")
+
+
+def _locked(file: IO[str], seconds: float) -> bool:
+    """Lock an open file; False if another process still holds it after `seconds`."""
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                return False
+            time.sleep(_LOOK_SECONDS)
+        else:
+            return True
+
+
+def write_private(file: Path, document: Any) -> None:
+    """Write JSON that only the owner can read, complete or not at all."""
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # mode 0600
+    try:
+        with os.fdopen(handle, "w") as opened:
+            json.dump(document, opened, indent=1)
+        Path(name).replace(file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,129 @@
+"""What a stack was asked to run, and its ports and passwords. `up` remembers it in a 0600 file.
+
+A second `up` reads it again, so addresses and passwords stay, and so does what it is not told anew.
+"""
+
+import json
+import secrets
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from imagemill.db.errors import UsageError
+from imagemill.scheduler_jobs.local.ports import is_free, lasting_port
+from imagemill.scheduler_jobs.local.seaweedfs import PORTS as SEAWEED_PORTS
+from imagemill.scheduler_jobs.local.seaweedfs import S3_PORT
+from imagemill.scheduler_jobs.stack.home import StackHome, write_private
+from imagemill.scheduler_jobs.stack.token import JoinToken
+
+PREFERRED: Mapping[str, int | None] = MappingProxyType(
+    {
+        "postgres": None,
+        "valkey": None,
+        **dict.fromkeys(SEAWEED_PORTS),
+        "flower": 5555,
+        "gallery": 8420,
+    }
+)
+"""Every port of a stack, with the one that its users expect."""
+
+SECRETS = (
+    *("postgres", "owner", "producer", "worker", "reader", "broker"),
+    *("s3_producer", "s3_worker", "s3_reader", "flower", "gallery"),
+)
+"""The passwords and keys: of PostgreSQL's superuser and four roles, and of the other services."""
+
+_SHARED = MappingProxyType({"postgres": "postgres", "valkey": "valkey", "seaweedfs": S3_PORT})
+"""The services that workers on other machines need, with the names of their ports."""
+
+_RELEASE_SECONDS = 3.0
+"""How long a port may still be held by what a killed supervisor has left."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """`workers` worker services of `children` processes each (None: one for each GPU or core).
+
+    `listen` is the `address:port` for other machines, None for none. `first` is the host, port
+    and fingerprint of the first machine, where this one has joined; else None.
+    """
+
+    workers: int = 1
+    children: int | None = None
+    listen: str | None = None
+    first: Mapping[str, Any] | None = None
+    ports: Mapping[str, int]
+    secrets: Mapping[str, str] = field(repr=False)
+
+    @classmethod
+    def new(cls) -> "Plan":
+        """New passwords. Ports follow with `with_free_ports`."""
+        return cls(ports={}, secrets={name: secrets.token_hex(20) for name in SECRETS})
+
+    @classmethod
+    def joined(cls, token: JoinToken) -> "Plan":
+        """The plan of a machine that works for another one: its workers, and a worker's keys."""
+        return cls(
+            first={"host": token.host, "port": token.port, "fingerprint": token.fingerprint},
+            ports={},
+            secrets={"worker": token.database, "broker": token.broker, "s3_worker": token.s3},
+        )
+
+    @classmethod
+    def load(cls, home: StackHome) -> "Plan | None":
+        """The plan of a home; None if nothing was brought up there. Raises `UsageError`."""
+        try:
+            return cls(**json.loads(home.plan.read_text()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{home.plan} can't be read: {error}") from None
+
+    def save(self, home: StackHome) -> None:
+        """Remember it."""
+        write_private(home.plan, asdict(self))
+
+    def changed(self, **asked: Any) -> "Plan":
+        """The plan with what the user has asked for; None means as before."""
+        return replace(self, **{name: value for name, value in asked.items() if value is not None})
+
+    def with_free_ports(self) -> "Plan":
+        """The plan with a port for everything: the known one, unless another program has it."""
+        chosen: dict[str, int] = {}
+        names = PREFERRED if self.first is None else dict.fromkeys(_SHARED.values())
+        for name, preferred in names.items():
+            known = self.ports.get(name)
+            if known is not None:
+                _await_release(known)
+            wanted = [port for port in (known, preferred) if port is not None]
+            chosen[name] = lasting_port(*wanted, taken=chosen.values())
+        return replace(self, ports=chosen)
+
+    def shared_ports(self) -> Mapping[str, int]:
+        """The loopback ports of the services that workers need, by their names in the tunnel."""
+        return {name: self.ports[port] for name, port in _SHARED.items()}
+
+    def listening(self) -> tuple[str, int]:
+        """The address and the port for other machines; only where `listen` is set."""
+        assert self.listen is not None
+        address, _, port = self.listen.rpartition(":")
+        return address.strip("[]"), int(port)
+
+    def token(self) -> JoinToken | None:
+        """The token by which this machine has joined another one; None if it has not."""
+        if self.first is None:
+            return None
+        return JoinToken(
+            **self.first,
+            database=self.secrets["worker"],
+            broker=self.secrets["broker"],
+            s3=self.secrets["s3_worker"],
+        )
+
+
+def _await_release(port: int) -> None:
+    give_up = time.monotonic() + _RELEASE_SECONDS
+    while not is_free(port) and time.monotonic() < give_up:
+        time.sleep(0.1)

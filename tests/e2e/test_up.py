@@ -1,0 +1,136 @@
+"""`imagemill up`: a job goes through a drained and a killed worker, and through `down` and `up`."""
+
+import json
+import os
+import signal
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.e2e.commands import dataset_images, imagemill, last_json
+from tests.e2e.test_production import fetch
+from tests.helpers.browser import Browser, find_browser
+from tests.helpers.places import ROOT
+
+ROWS = 40
+PATIENCE_SECONDS = 120
+LEASES = {"IMAGEMILL_LEASE_SECONDS": "6", "IMAGEMILL_HEARTBEAT_SECONDS": "1"}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A folder for a stack, which is down at the end, however the test ends."""
+    place = tmp_path / "home"
+    yield place
+    if place.exists():
+        imagemill("--home", place, "down")
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    """The first of the PartiPrompts, as they are published."""
+    lines = (ROOT / "tests/data/prompts/PartiPrompts.tsv").read_text("utf-8").splitlines()
+    file = tmp_path / "parti.tsv"
+    file.write_text("\n".join(lines[: ROWS + 1]) + "\n", "utf-8")
+    return file
+
+
+def services(home: Path) -> Mapping[str, Mapping[str, Any]]:
+    found = last_json(imagemill("--home", home, "ps", "--json"))["services"]
+    return {each["service"]: each for each in found}
+
+
+def wait_for(what: Any) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not what():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.5)
+
+
+@pytest.mark.timeout(900)
+def test_a_job_survives_a_drain_a_kill_and_a_night(home: Path, manifest: Path, tmp_path: Path):
+    up = ["--home", home, "up", "--workers", "2", "--children", "1", "--json"]
+    started = last_json(imagemill(*up, environment=LEASES))
+    first = {each["service"]: each for each in started["services"]}
+    assert {each["state"] for each in first.values()} == {"running"}
+    assert_private(home, started["supervisor_pid"])
+
+    imagemill("--home", home, "submit", manifest, "--size", "64x64", "--steps", "12")
+    environment = last_json(imagemill("--home", home, "env", "--json"))["environment"]
+    assert_pages(first, environment, tmp_path)
+
+    database = environment["IMAGEMILL_DATABASE_URL"]
+    wait_for(lambda: any(image["state"] == "done" for image in dataset_images(database)))
+    imagemill("--home", home, "down", "worker-2")
+    assert services(home)["worker-2"]["state"] == "stopped"
+    for victim in ("worker-1", "postgres"):
+        os.kill(services(home)[victim]["pid"], signal.SIGKILL)
+        wait_for(lambda name=victim: services(home)[name]["restarts"] == 1)
+    wait_for(lambda: services(home)["postgres"]["state"] == "running")
+
+    pids = [each["pid"] for each in services(home).values() if each["pid"]]
+    imagemill("--home", home, "down")
+    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert {each["state"] for each in services(home).values()} == {"stopped"}
+
+    again = last_json(imagemill("--home", home, "up", "--json", environment=LEASES))
+    second = {each["service"]: each for each in again["services"]}
+    assert set(second) == set(first), "the two workers were remembered"
+    assert {each["state"] for each in second.values()} == {"running"}
+    assert {n: s["address"] for n, s in second.items()} == {
+        n: s["address"] for n, s in first.items()
+    }
+    imagemill("--home", home, "watch", "latest")
+    images = dataset_images(database)
+    assert [image["state"] for image in images] == ["done"] * ROWS
+    assert len({image["object_key"] for image in images}) == ROWS
+    imagemill("--home", home, "verify", "latest")
+
+
+def assert_private(home: Path, supervisor: int) -> None:
+    """Nobody else reads the folder, and nobody reaches a port from another machine."""
+    for file in home.rglob("*"):
+        if "data" not in file.relative_to(home).parts:  # the servers' own; the folder hides them
+            assert file.stat().st_mode & 0o077 == 0, file
+    assert home.stat().st_mode & 0o777 == 0o700
+    family = psutil.Process(supervisor).children(recursive=True)
+    listening = [
+        connection.laddr.ip
+        for process in family
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) > len(family) / 2
+    assert set(listening) == {"127.0.0.1"}
+    command_lines = " ".join(" ".join(process.cmdline()) for process in family)
+    secrets = json.loads((home / "stack.json").read_text())["secrets"].values()
+    assert not [secret for secret in secrets if secret in command_lines]
+
+
+def assert_pages(
+    found: Mapping[str, Mapping[str, Any]], environment: Mapping[str, str], folder: Path
+) -> None:
+    """Flower and the gallery ask for what `env` tells, and show the work."""
+    flower, gallery = found["flower"]["address"], found["gallery"]["address"]
+    assert fetch(f"{flower}tasks")[0] == 401
+    login = environment["IMAGEMILL_FLOWER_BASIC_AUTH"]
+    wait_for(lambda: "worker-2" in fetch(f"{flower}workers", login)[1])
+    assert fetch(f"{gallery}")[0] == 403
+    program = find_browser()
+    if program is None:
+        return
+    token = environment["IMAGEMILL_GALLERY_TOKEN"]
+    with Browser(program, folder / "profile") as page:
+        page.resize(1280, 800)
+        page.open(f"{gallery}?token={token}")
+        page.wait("document.body.innerText.includes('parti')")
+        page.screenshot(folder / "gallery.png")
+        page.open(f"http://{login}@{urllib.parse.urlsplit(flower).netloc}/workers")
+        page.wait("document.body.innerText.includes('worker-1')")
+        page.screenshot(folder / "flower.png")

