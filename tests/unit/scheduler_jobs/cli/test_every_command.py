@@ -57,7 +57,7 @@ RENDERERS = {
 NOT_HERE = {
     "doctor": "test_cli_services.py: what it finds is its answer",
     **dict.fromkeys(
-        ("up", "down", "ps", "logs", "env"),
+        ("up", "join", "down", "ps", "logs", "env"),
         "its home is another: tests/unit/scheduler_jobs/stack/test_stack_commands.py",
     ),
     "flower": "it opens neither; its port is tried below",

@@ -144,6 +144,29 @@ def test_a_stack_that_runs_keeps_its_options(home: StackHome, imagemill, monkeyp
     assert "runs with other options; `imagemill down` first" in answer.err
 
 
+def test_without_an_address_nobody_can_join(home: StackHome, imagemill):
+    answer = imagemill("--home", str(home.path), "env", "--join")
+    assert answer.code == 2
+    assert "no other machine can join: `imagemill up --listen ADDRESS`" in answer.err
+
+
+def test_an_address_of_another_machine_is_refused(home: StackHome, imagemill, monkeypatch):
+    monkeypatch.setattr("imagemill.scheduler_jobs.stack.plan._RELEASE_SECONDS", 0)
+    for text, said in (("192.0.2.1", "can't listen on 192.0.2.1:8421"), ("::", "name one address")):
+        answer = imagemill("--home", str(home.path), "up", "--listen", text)
+        assert answer.code == 2
+        assert said in answer.err
+    assert Plan.load(home).listen is None
+
+
+def test_a_token_that_is_none_makes_nothing(tmp_path: Path, imagemill):
+    answer = imagemill("--home", str(tmp_path / "home"), "join", "secret-but-no-token")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert "secret-but" not in answer.err
+    assert not (tmp_path / "home").exists()
+
+
 def test_the_default_home_is_where_a_user_s_data_is(monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", "/data/of/mine")
     assert default_home() == Path("/data/of/mine/imagemill")
