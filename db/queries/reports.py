@@ -8,14 +8,15 @@ from typing import Any
 from sqlalchemy import and_, func, not_, or_, select
 from sqlalchemy.orm import Session
 
-from imagemill.db.clock import now, seconds_from_now
+from imagemill.db.clock import now
 from imagemill.db.documents import JSON
 from imagemill.db.queries.images import flawed, in_state, of_row
 from imagemill.db.queries.jobs import over, shown_state
 from imagemill.db.queries.labels import find_labels, find_notes, has_labels
+from imagemill.db.queries.presence import alive, working
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import ImageState, JobState, Outcome
-from imagemill.db.tables import Attempt, Group, Image, Job, Model, Row, Shift, Tally, Worker
+from imagemill.db.tables import Attempt, Group, Image, Job, Model, Row, Tally, Worker
 
 UNFINISHED = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
 """Jobs that may still bring images."""
@@ -31,9 +32,6 @@ ONE_BATCH_SECONDS = 1.0
 
 RATE_EVENTS = 10_000
 """How many of the newest events are read for it. If they begin later, so does the window."""
-
-ALIVE_SECONDS = 120.0
-"""A worker that was not seen for this long is not shown as alive."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -306,15 +304,8 @@ def list_bad_rows(
 
 def list_workers(session: Session) -> list[WorkerReport]:
     """Worker children that are alive: seen lately, or with a live lease."""
-    lease = select(Shift.worker_id).where(Shift.ended_at.is_(None), Shift.lease_until > now())
-    working = Worker.id.in_(lease)
     rows = session.execute(
-        select(Worker, working)
-        .where(
-            Worker.stopped_at.is_(None),
-            working | (Worker.seen_at > seconds_from_now(-ALIVE_SECONDS)),
-        )
-        .order_by(Worker.host, Worker.name, Worker.id)
+        select(Worker, working()).where(alive()).order_by(Worker.host, Worker.name, Worker.id)
     )
     return [
         WorkerReport(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy import and_, case, func, insert, literal, or_, select, update
+from sqlalchemy import and_, case, exists, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now, seconds_from_now
@@ -15,6 +15,7 @@ from imagemill.db.queries.images import (
     record_release,
     release,
 )
+from imagemill.db.queries.presence import ALIVE_SECONDS
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Image, Job, Shift, Worker
 
@@ -38,10 +39,21 @@ class Orders:
 def register_worker(
     session: Session, *, name: str, host: str, pid: int, device: str, route: str
 ) -> int:
-    """Record a worker child that has just started; returns its id."""
+    """Record a worker child that has just started; returns its id.
+
+    It drains if another live child of its worker does: it may stand in for one that was told to.
+    """
+    node = name.rpartition(":")[0] + ":"
+    drained = exists().where(
+        Worker.name.startswith(node, autoescape=True),
+        Worker.draining,
+        Worker.stopped_at.is_(None),
+        Worker.seen_at > seconds_from_now(-ALIVE_SECONDS),
+    )
+    draining = bool(session.scalar(select(drained)))
     return session.scalars(
         insert(Worker)
-        .values(name=name, host=host, pid=pid, device=device, route=route)
+        .values(name=name, host=host, pid=pid, device=device, route=route, draining=draining)
         .returning(Worker.id)
     ).one()
 
@@ -50,6 +62,11 @@ def see_worker(session: Session, worker_id: int, *, device: str | None = None) -
     """Record that a worker child is alive, and the device that it has found."""
     values = {} if device is None else {"device": device}
     session.execute(update(Worker).where(Worker.id == worker_id).values(seen_at=now(), **values))
+
+
+def is_draining(session: Session, worker_id: int) -> bool:
+    """Whether an operator told this worker child to drain."""
+    return bool(session.scalar(select(Worker.draining).where(Worker.id == worker_id)))
 
 
 def stop_worker(session: Session, worker_id: int) -> None:

@@ -242,6 +242,21 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                 ),
                 ("worker", f"{_GPU}.worker:worker", "Render queued images until stopped."),
                 (
+                    "workers",
+                    f"{_CONTROL}.workers:workers",
+                    "List the workers that are alive, and what each does.",
+                ),
+                (
+                    "workers drain",
+                    f"{_CONTROL}.workers:drain",
+                    "Let a worker give back what it holds and take no more.",
+                ),
+                (
+                    "workers resume",
+                    f"{_CONTROL}.workers:resume",
+                    "Let a drained worker take work again.",
+                ),
+                (
                     "dispatcher",
                     f"{_CONTROL}.services:dispatcher",
                     "Keep workers busy and rescue lost images.",

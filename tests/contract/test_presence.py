@@ -7,6 +7,7 @@ from sqlalchemy import update
 
 from imagemill.db.clock import seconds_from_now
 from imagemill.db.queries import reports
+from imagemill.db.queries.presence import ALIVE_SECONDS
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Worker
 from imagemill.worker.process.presence import SEEN_SECONDS, Presence, belong_to
@@ -35,7 +36,7 @@ def mine(mill: Mill) -> list[reports.WorkerReport]:
 
 def forget(mill: Mill) -> None:
     """As if nobody had been seen for longer than counts as alive."""
-    past = seconds_from_now(-reports.ALIVE_SECONDS - 1)
+    past = seconds_from_now(-ALIVE_SECONDS - 1)
     mill.database.run(lambda session: session.execute(update(Worker).values(seen_at=past)))
 
 
@@ -103,4 +104,4 @@ def test_a_database_that_comes_late_is_told_then(tmp_path, mill, caplog, monkeyp
 
 
 def test_three_signs_may_be_lost():
-    assert SEEN_SECONDS * 4 <= reports.ALIVE_SECONDS
+    assert SEEN_SECONDS * 4 <= ALIVE_SECONDS

@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from imagemill.db.queries.reports import list_workers
 from imagemill.db.queries.tallies import Counts
+from imagemill.db.queries.workers import order_drain
 from imagemill.db.states import ImageState
 from tests.helpers.mill import spec
 from tests.integration.workers import Plant, children, eventually, lives, planted, uncharged
@@ -241,3 +242,20 @@ def test_idle_workers_are_seen_and_dead_ones_replaced(plant: Plant) -> None:
     worker.signal(signal.SIGTERM)
     worker.ends()
     assert alive() <= {first}
+
+
+def test_a_worker_that_an_operator_drains_takes_nothing_until_it_is_resumed(plant: Plant) -> None:
+    job = plant.mill.load("job", SLOW)
+    plant.dispatcher()
+    worker = plant.worker()
+    held_by_a_child(plant, job)
+    host = os.uname().nodename
+    order = plant.database.run
+    assert order(lambda session: order_drain(session, host, draining=True))
+    assert eventually(lambda: plant.leased(job) == 0, 30), plant.logs
+    assert eventually(lambda: "an operator drains this worker" in worker.said, 30), plant.logs
+    assert plant.mill.counts(job).ready > 0
+    assert all(uncharged(plant.mill, job))
+    assert plant.leased(job) == 0
+    assert order(lambda session: order_drain(session, host, draining=False))
+    assert plant.finishes(job), plant.logs

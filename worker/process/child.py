@@ -16,7 +16,7 @@ from imagemill.db.errors import BrokerError, ImagemillError, SettingsError
 from imagemill.db.logs import configure_logging
 from imagemill.db.models.scorers import all_scorers
 from imagemill.db.present_store import record_store
-from imagemill.db.queries import jobs, score_work
+from imagemill.db.queries import jobs, score_work, shifts
 from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
@@ -37,6 +37,9 @@ _HEAVY_MODULE = "imagemill.worker.shifts.model_shelf"
 
 _AFTER_FAULT_SECONDS = 5.0
 """How long a child waits after a shift that a service ended, so that it never spins."""
+
+_DRAINED_SECONDS = 2.0
+"""How long a child that an operator drains keeps a token that it does not take."""
 
 
 class Child:
@@ -65,6 +68,7 @@ class Child:
         self.drain = DrainSignal(seconds=settings.drain_seconds)
         self.drain.install()
         self._worker_id = presence.worker_id(device)
+        self._was_drained = False
 
     def work(self, route: str) -> str:
         """Do one shift; returns its report, as Flower shows it. If work is left, publish a token.
@@ -119,10 +123,25 @@ class Child:
         self._database.close()
 
     def _refusal(self, route: str) -> str | None:
+        """Why to do no shift now; None if nothing is against it."""
         if route == self._settings.route:
-            return None
+            return self._drained()
         log.warning("a token for another route than %s was refused", self._settings.route)
         return f"refused: this worker takes the route {self._settings.route}"
+
+    def _drained(self) -> str | None:
+        """Why to do no shift, if an operator drains this worker; None if nobody does.
+
+        It keeps the token for a while, so that a drained worker leaves the others to others.
+        """
+        drained = self._database.run(lambda session: shifts.is_draining(session, self._worker_id))
+        if drained != self._was_drained:
+            log.info("an operator %s", "drains this worker" if drained else "resumes this worker")
+        self._was_drained = drained
+        if not drained:
+            return None
+        self.drain.wait(_DRAINED_SECONDS)
+        return "refused: an operator drains this worker (`imagemill workers resume`)"
 
     def _wake_next(self, route: str, report: ShiftReport) -> None:
         if report.done and self._database.run(jobs.due_images).get(route):

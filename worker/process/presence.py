@@ -14,7 +14,7 @@ import threading
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
 from imagemill.db.queries import shifts
-from imagemill.db.queries.reports import ALIVE_SECONDS
+from imagemill.db.queries.presence import ALIVE_SECONDS
 from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,104 @@
+"""The fleet as `imagemill workers` shows it, and the order to drain, on both databases."""
+
+import pytest
+
+from imagemill.db.errors import UsageError
+from imagemill.db.queries import environments, shifts
+from imagemill.db.queries.workers import FleetWorker, list_fleet, order_drain
+from tests.helpers.mill import Mill, sha
+
+GPU = {"device_name": "NVIDIA H200", "shapes": {"slots": 16}}
+
+
+def fleet(mill: Mill) -> dict[str, FleetWorker]:
+    with mill.database.reading() as session:
+        return {worker.name: worker for worker in list_fleet(session)}
+
+
+def register(mill: Mill, name: str, *, host: str = "box") -> int:
+    return mill.database.run(
+        lambda session: shifts.register_worker(
+            session, name=name, host=host, pid=4711, device="cuda:0", route="default"
+        )
+    )
+
+
+def drain(mill: Mill, name: str, *, draining: bool = True) -> list[str]:
+    return mill.database.run(lambda session: order_drain(session, name, draining=draining))
+
+
+def test_a_worker_that_renders_says_what_and_how_fast(mill: Mill) -> None:
+    mill.environment_id = mill.database.run(
+        lambda session: environments.environment_id(session, fingerprint=sha("gpu"), document=GPU)
+    )
+    idle = fleet(mill)["w@host"]
+    assert (idle.state, idle.model, idle.slots, idle.images_per_second) == ("waits", None, None, 0)
+    mill.load("job", [f"p{n}" for n in range(5)])
+    shift = mill.shift()
+    mill.claim(shift, limit=2)
+    first = fleet(mill)["w@host"]
+    assert (first.state, first.model, first.images_in_work) == ("renders", "model-aaaa", 2)
+    mill.complete(shift, mill.claim(shift, limit=2))
+    found = fleet(mill)["w@host"]
+    assert (found.device_name, found.slots) == ("NVIDIA H200", 16)
+    assert found.images_in_work == 2
+    assert 2 / 60 <= found.images_per_second <= 2
+    assert found.since >= idle.since
+    mill.end(shift)
+    assert fleet(mill)["w@host"].state == "waits"
+    assert fleet(mill)["w@host"].model == "model-aaaa", "what it rendered last"
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("a@box:1", ["a@box:1"]),
+        ("a@box", ["a@box:1", "a@box:2"]),
+        ("a", ["a@box:1", "a@box:2"]),
+        ("box", ["a@box:1", "a@box:2", "b@box:3"]),
+        ("host", ["w@host"]),
+    ],
+)
+def test_a_process_a_worker_or_a_host_drains(mill: Mill, name: str, told: list[str]) -> None:
+    for each in ("a@box:1", "a@box:2", "b@box:3"):
+        register(mill, each)
+    assert drain(mill, name) == told
+    states = {worker.name: worker.state for worker in fleet(mill).values()}
+    assert sorted(each for each, state in states.items() if state == "drained") == told
+    assert drain(mill, name, draining=False) == told
+    assert {worker.state for worker in fleet(mill).values()} == {"waits"}
+
+
+def test_a_heartbeat_brings_the_order(mill: Mill) -> None:
+    shift = mill.shift()
+    drain(mill, "w@host")
+    assert fleet(mill)["w@host"].state == "drains"
+    orders = mill.renew(shift)
+    assert orders is not None
+    assert orders.draining
+
+
+def test_whoever_is_not_there_can_not_drain(mill: Mill) -> None:
+    gone = register(mill, "gone@box:1")
+    mill.database.run(lambda session: shifts.stop_worker(session, gone))
+    for name in ("gone@box", "", "a%", "nobody"):
+        with pytest.raises(UsageError, match="no live worker"):
+            drain(mill, name)
+
+
+def test_a_process_that_replaces_a_drained_one_drains(mill: Mill) -> None:
+    register(mill, "a_1@box:1")
+    drain(mill, "a_1@box")
+    register(mill, "a_1@box:2")
+    register(mill, "aX1@box:3")
+    states = {name: worker.state for name, worker in fleet(mill).items()}
+    assert states["a_1@box:2"] == "drained"
+    assert states["aX1@box:3"] == "waits", "the _ of a name is no wildcard"
+
+
+def test_a_worker_that_is_started_again_takes_work(mill: Mill) -> None:
+    first = register(mill, "a@box:1")
+    drain(mill, "a@box")
+    mill.database.run(lambda session: shifts.stop_worker(session, first))
+    register(mill, "a@box:2")
+    assert fleet(mill)["a@box:2"].state == "waits"
