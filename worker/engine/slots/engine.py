@@ -62,6 +62,12 @@ class SlotEngine(ShapedEngine):
         self._calls = PipelineCalls(model.pipeline, inputs=inputs)
         self._meetings = Meetings(model.pipeline, images=shapes.slots)
         self._slots: list[Slot] = []
+        self._image_calls = 0
+
+    @property
+    def image_calls(self) -> int:
+        """Denoiser calls of single images so far; over `steps` it is the mean fill of a pass."""
+        return self._image_calls
 
     @property
     def refined(self) -> bool:
@@ -107,6 +113,7 @@ class SlotEngine(ShapedEngine):
         group = self._next_pass()
         outputs = self._pass([slot.request for slot in group if slot.request is not None])
         self._steps += 1
+        self._image_calls += len(group)
         share = (time.perf_counter() - started) / len(group)
         for slot, output in zip(group, outputs, strict=True):
             slot.seconds += share

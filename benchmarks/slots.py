@@ -1,0 +1,279 @@
+"""How full the slot engine's passes are, and how fast it is beside lockstep calls.
+
+    python -m benchmarks.slots fill [--families flux_dev,sana] [--images 96] [--slots 8]
+    python -m benchmarks.slots speed [--images 24] [--slots 8]
+    python -m benchmarks.slots engines [--images 32] [--slots 8]
+
+`fill` renders a mixed manifest (8 to 40 steps, guidance 1 to 9, prompts of 3 to 75 tokens) with
+small models of each family and counts forward passes. `speed` compares with diffusers' pipeline
+called with lists of B prompts of equal settings, on one model that is large enough that a pass
+takes 100 ms or more. `engines` compares with the guided engine on `shapes64`. Ways are measured
+in turns in one process, so that their ratios hold on a noisy machine. Each prints a table, and a
+JSON object as the last line of standard output.
+"""
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+from imagemill.db.models.registry import BUILT_IN, load_registry
+from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.engine import Engine, Failed
+from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.slots.arguments import PipelineCalls
+from imagemill.worker.engine.slots.engine import SlotEngine
+from imagemill.worker.models.device import prepare_process
+from imagemill.worker.models.loader import load_model
+from imagemill.worker.models.model import Model
+from tools import families
+from tools.small_models import save_sdxl
+
+STEPS = (8, 40)
+GUIDANCE = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.5, 9.0)
+SAMPLERS: Mapping[str, Sequence[str]] = {
+    "sd": ("ddim", "euler", "dpmpp_2m_karras", "unipc"),
+    "sdxl": ("ddim", "euler", "dpmpp_2m_karras", "unipc"),
+}
+"""The samplers of a family's rows, where it is not the model's own for all."""
+
+FREE_TEXTS = frozenset({"qwen_image", "z_image"})
+"""Families whose denoiser gets a text as long as it is."""
+
+_LETTERS = "abcdefgh "
+_ROUNDS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fill:
+    """How full the passes of one family were: `fill` is the mean number of images in a pass."""
+
+    family: str
+    slots: int
+    images: int
+    image_calls: int
+    passes: int
+    fill: float
+    wanted: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Speed:
+    """The seconds of one way for one manifest, and how many times as fast it is as the first."""
+
+    manifest: str
+    way: str
+    seconds: float
+    ratio: float
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("fill", "speed", "engines"))
+    parser.add_argument("--families", default=",".join(("sd", "sdxl", *families.FAMILIES)))
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--slots", type=int, default=8)
+    given = parser.parse_args(words)
+    diffusers.logging.set_verbosity_error()
+    prepare_process(Settings.load(device="cpu", threads=1))
+    lines: list[Any]
+    with tempfile.TemporaryDirectory() as folder:
+        if given.what == "fill":
+            names = given.families.split(",")
+            lines = list(fills(Path(folder), names, given.images or 96, given.slots))
+        elif given.what == "speed":
+            lines = list(speeds(Path(folder), given.images or 24, given.slots))
+        else:
+            lines = list(engines(Path(folder), given.images or 32, given.slots))
+    documents = [asdict(line) for line in lines]
+    print_table(documents)
+    print(json.dumps({"what": given.what, "slots": given.slots, "lines": documents}))
+    return 0
+
+
+def fills(folder: Path, names: Sequence[str], images: int, slots: int) -> Iterator[Fill]:
+    """A line for each family, from the slot engine's own count of its passes."""
+    settings = _registered(folder, names)
+    for name in names:
+        model = _loaded(name, folder, settings)
+        rows = mixed(model, images, samplers=SAMPLERS.get(name, ("own",)))
+        calls = passes = 0
+        for guided in (True, False):
+            group = [row for row in rows if row.guided is guided]
+            engine = open_engine(model, group[0].group(), settings, slots)
+            assert isinstance(engine, SlotEngine)
+            render(engine, group)
+            calls += engine.image_calls
+            passes += engine.steps
+        yield Fill(
+            family=name,
+            slots=slots,
+            images=images,
+            image_calls=calls,
+            passes=passes,
+            fill=round(calls / passes, 2),
+            wanted=slots * (6.5 if name in FREE_TEXTS else 7.5) / 8,
+        )
+
+
+def speeds(folder: Path, images: int, slots: int) -> Iterator[Speed]:
+    """The slot engine beside lockstep calls, on a mixed and on a uniform manifest."""
+    large_model().save_pretrained(folder / "large")
+    settings = _registered(folder, ["large"])
+    model = load_model(load_registry(settings).find("large"), settings=settings)
+    mixed_rows = [row for row in mixed(model, 2 * images, steps=(4, 12)) if row.guided][:images]
+    uniform = [replace(row, steps=6, guidance_scale=4.0) for row in mixed_rows]
+    for manifest, rows in (("mixed", mixed_rows), ("uniform", uniform)):
+        engine = open_engine(model, rows[0].group(), settings, slots)
+        ways = {
+            "lockstep": lambda rows=rows: lockstep(model, rows, slots),
+            "slots": lambda rows=rows, engine=engine: render(engine, rows),
+        }
+        yield from _in_turns(manifest, ways)
+
+
+def engines(folder: Path, images: int, slots: int) -> Iterator[Speed]:
+    """The slot engine beside the guided engine, on the same weights."""
+    settings = _registered(folder, ["sd"])
+    registry = load_registry(settings)
+    models = [load_model(registry.find(name), settings=settings) for name in (BUILT_IN, "sd")]
+    mixed_rows = mixed(models[0], 2 * images, samplers=SAMPLERS["sd"])
+    mixed_rows = [row for row in mixed_rows if row.guided][:images]
+    uniform = [replace(row, steps=20, sampler="ddim") for row in mixed_rows]
+    for manifest, rows in (("mixed", mixed_rows), ("uniform", uniform)):
+        ways: dict[str, Callable[[], object]] = {}
+        for way, model in zip(("guided", "slots"), models, strict=True):
+            own = [
+                replace(row, model=model.name, weights_digest=model.weights_digest) for row in rows
+            ]
+            engine = open_engine(model, own[0].group(), settings, slots)
+            ways[way] = lambda own=own, engine=engine: render(engine, own)
+        yield from _in_turns(manifest, ways)
+
+
+def mixed(
+    model: Model,
+    count: int,
+    *,
+    steps: tuple[int, int] = STEPS,
+    samplers: Sequence[str] = ("own",),
+) -> list[ImageSpec]:
+    """Rows of many steps, guidance scales, samplers and lengths of text, always the same."""
+    dice = random.Random(1)
+    return [
+        ImageSpec(
+            model=model.name,
+            weights_digest=model.weights_digest,
+            prompt="".join(dice.choices(_LETTERS, k=dice.randint(3, 75))),
+            seed=number,
+            width=64,
+            height=64,
+            steps=min(dice.randint(*steps), dice.randint(*steps)),
+            guidance_scale=GUIDANCE[number % len(GUIDANCE)],
+            sampler=samplers[number % len(samplers)],
+        )
+        for number in range(count)
+    ]
+
+
+def render(engine: Engine, rows: Sequence[ImageSpec]) -> None:
+    """All rows; free places are filled before every step, as a worker does."""
+    waiting = list(enumerate(rows))
+    while waiting or engine.busy:
+        while waiting and (room := engine.room()):
+            engine.admit(waiting[:room])
+            del waiting[:room]
+        for result in engine.step():
+            if isinstance(result, Failed):
+                raise result.error
+
+
+def lockstep(model: Model, rows: Sequence[ImageSpec], slots: int) -> None:
+    """The pipeline with lists of at most B prompts; a list has images of equal settings."""
+    alike: dict[tuple[object, ...], list[ImageSpec]] = {}
+    for row in rows:
+        alike.setdefault((row.steps, row.guidance_scale, row.sampler), []).append(row)
+    calls = PipelineCalls(model.pipeline, inputs=lambda _: b"")
+    for group in alike.values():
+        for start in range(0, len(group), slots):
+            some = group[start : start + slots]
+            call = calls.call(some[0], images=len(some))
+            prompts = {"prompt": [row.prompt for row in some]}
+            call.pipeline(**{**call.arguments, **prompts})
+
+
+def large_model() -> Any:
+    """Stable Diffusion 3's architecture, of a size between the tests' models and real ones."""
+    pipeline = families.build("stable_diffusion_3")
+    config = dict(pipeline.transformer.config)
+    config |= {
+        "num_layers": 3,
+        "attention_head_dim": 64,
+        "num_attention_heads": 4,
+        "caption_projection_dim": 256,
+    }
+    torch.manual_seed(1)
+    transformer = diffusers.SD3Transformer2DModel.from_config(config)
+    pipeline.register_modules(transformer=transformer)
+    return pipeline
+
+
+def print_table(documents: Sequence[Mapping[str, Any]]) -> None:
+    """The lines as a Markdown table."""
+    columns = list(documents[0])
+    print("| " + " | ".join(name.replace("_", " ") for name in columns) + " |")
+    print("| " + " | ".join("---" for _ in columns) + " |")
+    for document in documents:
+        print("| " + " | ".join(str(document[name]) for name in columns) + " |", flush=True)
+
+
+def _in_turns(manifest: str, ways: Mapping[str, Callable[[], object]]) -> Iterator[Speed]:
+    """Each way several times, one after another. The first turn only warms up."""
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(_ROUNDS + 1):
+        for way, call in ways.items():
+            started = time.perf_counter()
+            call()
+            if turn:
+                seconds[way].append(time.perf_counter() - started)
+    first = next(iter(seconds.values()))
+    for way, own in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(first, own, strict=True))
+        yield Speed(
+            manifest=manifest,
+            way=way,
+            seconds=round(statistics.median(own), 2),
+            ratio=round(ratio, 2),
+        )
+
+
+def _registered(folder: Path, names: Sequence[str]) -> Settings:
+    tables = []
+    for name in names:
+        source = load_registry(Settings.load()).find(BUILT_IN).source if name == "sd" else name
+        tables.append(f'[models.{name}]\nsource = "{source}"\nkind = "generic"\n')
+    (folder / "models.toml").write_text("".join(tables), "utf-8")
+    return Settings.load(models=folder / "models.toml", device="cpu", dtype="fp32", threads=1)
+
+
+def _loaded(name: str, folder: Path, settings: Settings) -> Model:
+    if name == "sdxl":
+        save_sdxl(folder / name)
+    elif name != "sd":
+        families.build(name).save_pretrained(folder / name)
+    return load_model(load_registry(settings).find(name), settings=settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
