@@ -1,11 +1,13 @@
 """Whether pixels depend on anything but the row: one mixed manifest, rendered in many ways.
 
-    python -m benchmarks.independence [--rows 200] [--slots 2,4,8] [--output docs/independence.md]
+    python -m benchmarks.independence [--rows 200] [--family-rows 48] [--slots 2,4,8]
+                                      [--output docs/independence.md]
 
 The whole system (`imagemill run`, a folder of its own each time) renders the same rows in file
 order, shuffled, with one worker child and with two, and while processes are killed. Per B the
-hash of every row's pixels must be the same in all of them: exit code 1 where one is not. Writes
-the table, and a JSON object as the last line of standard output.
+hash of every row's pixels must be the same in all of them: exit code 1 where one is not. There are
+two manifests: of `shapes64`, and of small models of three other families, which the slot engine
+renders. Writes the tables, and a JSON object as the last line of standard output.
 """
 
 import argparse
@@ -29,17 +31,15 @@ import psutil
 import torch
 from sqlalchemy import text
 
+from benchmarks.mixed_manifests import (
+    FAMILIES,
+    SIZES,
+    family_rows,
+    mixed_rows,
+    save_families,
+)
 from imagemill.db.database import Database
 from imagemill.db.settings import DATABASE_FILE
-
-SAMPLERS = ("ddim", "pndm", "lms", "euler_a", "heun", "dpmpp_2m_karras", "dpmpp_sde", "unipc")
-SIZES = ("64x64", "96x64")
-STEPS = (8, 40)
-GUIDANCE = (1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 7.5, 9.0)
-"""1 is no guidance, which is a group of its own."""
-
-_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "white")
-_SHAPES = ("circle", "square", "triangle", "star", "diamond", "cross", "heart", "ring")
 
 _SETTINGS = {
     "IMAGEMILL_CONFIG": os.devnull,
@@ -107,54 +107,31 @@ class Line:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=200)
+    parser.add_argument("--family-rows", type=int, default=48, help="of three other families")
     parser.add_argument("--slots", default="2,4,8", help="the Bs to try")
     parser.add_argument("--seed", type=int, default=1, help="of the manifest and its shuffles")
-    parser.add_argument("--output", type=Path, help="where to write the table")
+    parser.add_argument("--output", type=Path, help="where to write the tables")
     options = parser.parse_args(arguments)
 
-    rows = mixed_rows(options.rows, seed=options.seed)
-    lines: list[Line] = []
-    for slots in [int(part) for part in options.slots.split(",")]:
-        for line in compare(rows, slots=slots, ways=WAYS, seed=options.seed):
-            lines.append(line)
-            print(_cells(line), file=sys.stderr, flush=True)
+    manifests = [mixed_rows(options.rows, seed=options.seed)]
+    manifests.append(family_rows(options.family_rows, seed=options.seed))
+    found: list[list[Line]] = [[], []]
+    for rows, lines in zip(manifests, found, strict=True):
+        for slots in [int(part) for part in options.slots.split(",")] if rows else ():
+            for line in compare(rows, slots=slots, ways=WAYS, seed=options.seed):
+                lines.append(line)
+                print(_cells(line), file=sys.stderr, flush=True)
     if options.output is not None:
-        options.output.write_text(report(lines, rows), encoding="utf-8")
-    different = sum(len(line.different) for line in lines)
-    summary = {"rows": len(rows), "different": different, "lines": [asdict(x) for x in lines]}
+        options.output.write_text(report(found, manifests), encoding="utf-8")
+    every = [*found[0], *found[1]]
+    different = sum(len(line.different) for line in every)
+    summary = {
+        "rows": sum(map(len, manifests)),
+        "different": different,
+        "lines": [asdict(line) for line in every],
+    }
     print(json.dumps(summary))
     return 1 if different else 0
-
-
-def mixed_rows(
-    count: int,
-    *,
-    seed: int,
-    steps: tuple[int, int] = STEPS,
-    guidance: Sequence[float] = GUIDANCE,
-) -> list[dict[str, Any]]:
-    """Rows of every sampler, with many steps and scales of guidance, in two sizes.
-
-    Each has an id: its seed comes from that, so that shuffling changes no picture.
-    """
-    dice = random.Random(seed)
-    rows = []
-    for number in range(count):
-        colour, ground = dice.sample(_COLOURS, 2)
-        rows.append(
-            {
-                "id": f"row-{number:03d}",
-                "prompt": f"a {colour} {dice.choice(_SHAPES)} on a {ground} background",
-                "sampler": SAMPLERS[number % len(SAMPLERS)],
-                # The fewest, the most, then the lesser of two throws: few of many steps.
-                "steps": min(dice.randint(*steps), dice.randint(*steps))
-                if number >= len(steps)
-                else steps[number],
-                "guidance_scale": dice.choice(guidance),
-                "size": dice.choice(SIZES),
-            }
-        )
-    return rows
 
 
 def compare(
@@ -168,6 +145,7 @@ def compare(
             random.Random(f"{seed} {slots} {way.name}").shuffle(order)
         home = Path(tempfile.mkdtemp(prefix="imagemill-independence-"))
         started = time.monotonic()
+        save_families(home, {str(row["model"]) for row in rows if "model" in row})
         try:
             kills = _render(order, home, slots=slots, way=way)
             found = _pictures(home)
@@ -199,7 +177,11 @@ def _render(rows: Sequence[Mapping[str, Any]], home: Path, *, slots: int, way: W
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     command = [sys.executable, "-m", "imagemill", "run", str(manifest)]
     command += ["--out", str(home / "out"), "--seed", "7", "--json"]
-    own = {"IMAGEMILL_SLOTS": str(slots), "IMAGEMILL_CHILDREN": str(way.children)}
+    own = {
+        "IMAGEMILL_SLOTS": str(slots),
+        "IMAGEMILL_CHILDREN": str(way.children),
+        "IMAGEMILL_MODELS": str(home / "models.toml"),
+    }
     planned = [_kill_child] * way.child_kills + [_kill_run] * way.run_kills
     kills = 0
     with (home / "log").open("wb") as log:
@@ -280,42 +262,64 @@ def _url(home: Path) -> str:
     return f"sqlite:///{home / 'out' / DATABASE_FILE}"
 
 
-def report(lines: Sequence[Line], rows: Sequence[Mapping[str, Any]]) -> str:
-    steps = [row["steps"] for row in rows]
-    scales = [row["guidance_scale"] for row in rows]
-    samplers = ", ".join(f"`{name}`" for name in SAMPLERS)
+def report(
+    found: Sequence[Sequence[Line]], manifests: Sequence[Sequence[Mapping[str, Any]]]
+) -> str:
+    own, others = manifests
     head = [
         "# Independence of the batch",
         "",
         "The same row gives the same pixels whatever else is rendered, in whatever order, by how "
-        "many processes, and however often they are killed. Here one mixed manifest was rendered "
+        "many processes, and however often they are killed. Here mixed manifests were rendered "
         "by the whole system (`imagemill run`, a new folder each time), and the SHA-256 of every "
         "row's raw pixels was compared with that of the run in file order with the same B.",
         "",
-        f"{len(rows)} rows: samplers {samplers}; {min(steps)} to {max(steps)} steps; guidance "
-        f"{min(scales):g} to {max(scales):g}; sizes {' and '.join(SIZES)}. `shapes64`, fp32, CPU "
-        f"({torch.backends.cpu.get_cpu_capability()}), one thread a child; torch "
+        f"fp32, CPU ({torch.backends.cpu.get_cpu_capability()}), one thread a child; torch "
         f"{torch.__version__}, diffusers {diffusers.__version__}. Killed: SIGKILL for the child "
         "that renders after a third of the images, SIGKILL for every process of the run after "
         "two thirds, and the same command again. Written by `make independence`, which ends with "
         "exit code 1 if one row differs.",
         "",
-        "| B | way | images | kills | environments | rows of another environment | rows that "
-        "differ |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"{_about(own)}; sizes {' and '.join(SIZES)}; `shapes64`.",
+        "",
     ]
-    tail = [
+    between = [
         "",
         "There is one environment for each shape of forward pass: two sizes, each with and "
         "without guidance. Another B is another environment, whose pixels may differ in the "
         "last bit: that is why B is recorded with every image, and `imagemill reproduce` uses "
         "the recorded one.",
         "",
+        "## Other families",
+        "",
+        f"{_about(others)}; small models of {', '.join(f'`{name}`' for name in FAMILIES)} with "
+        "random weights, which the slot engine renders, in one manifest.",
+        "",
+    ]
+    tail = [
+        "",
         "Where a device can't keep this, its certificate says so, and recorded batches keep every "
         "picture reproducible together with its neighbours: "
         "[gpu.md](gpu.md#where-pixels-depend-on-the-batch).",
     ]
-    return "\n".join([*head, *map(_cells, lines), *tail]) + "\n"
+    tables = [[*_TABLE_HEAD, *map(_cells, lines)] for lines in found]
+    return "\n".join([*head, *tables[0], *between, *tables[1], *tail]) + "\n"
+
+
+_TABLE_HEAD = (
+    "| B | way | images | kills | environments | rows of another environment | rows that differ |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
+)
+
+
+def _about(rows: Sequence[Mapping[str, Any]]) -> str:
+    steps = [row["steps"] for row in rows]
+    scales = [row["guidance_scale"] for row in rows]
+    samplers = ", ".join(f"`{name}`" for name in dict.fromkeys(row["sampler"] for row in rows))
+    return (
+        f"{len(rows)} rows: samplers {samplers}; {min(steps)} to {max(steps)} steps; guidance "
+        f"{min(scales):g} to {max(scales):g}"
+    )
 
 
 def _cells(line: Line) -> str:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks.independence import SAMPLERS, Way, compare, mixed_rows
+from benchmarks.independence import Way, compare
+from benchmarks.mixed_manifests import SAMPLERS, family_rows, mixed_rows
 
 WAYS = (
     Way(name="file order"),
@@ -31,3 +32,12 @@ def test_the_manifest_is_mixed():
     assert max(row["steps"] for row in rows) > 30
     assert {row["size"] for row in rows} == {"64x64", "96x64"}
     assert {1.0, 9.0} <= {row["guidance_scale"] for row in rows}
+
+
+def test_no_pixel_of_other_families_does_either():
+    rows = family_rows(12, seed=1)
+    first, second = compare(rows, slots=2, ways=WAYS, seed=1)
+    assert first.images == second.images == 12
+    assert second.kills == 1
+    assert second.foreign == 0
+    assert second.different == ()
