@@ -14,11 +14,14 @@ from sqlalchemy import (
     Index,
     String,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from imagemill.db.clock import now
 from imagemill.db.tables import Base, Hash, Id
+
+_NUMBER = text("value IS NOT NULL")
 
 
 class ExportRow(Base):
@@ -46,7 +49,16 @@ class Score(Base):
     """
 
     __tablename__ = "scores"
-    __table_args__ = (CheckConstraint("(value IS NULL) != (text IS NULL)", name="one_value"),)
+    __table_args__ = (
+        CheckConstraint("(value IS NULL) != (text IS NULL)", name="one_value"),
+        # For pages in the order of a score: the gallery's, forwards and backwards.
+        Index(
+            "ix_scores_value",
+            *("name", "value", "image_id"),
+            postgresql_where=_NUMBER,
+            sqlite_where=_NUMBER,
+        ),
+    )
 
     image_id: Mapped[int] = mapped_column(
         ForeignKey("images.id", ondelete="CASCADE"), primary_key=True

@@ -65,14 +65,21 @@ def remove_jobs(
 
 
 def delete_files(
-    database: Database, storage: Storage, *, stopped: Callable[[], bool] = lambda: False
+    database: Database,
+    storage: Storage,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    spare_waiting: bool = True,
 ) -> tuple[int, int]:
-    """Delete the files of removed objects that no image wants again; how many, and their bytes."""
+    """Delete the files of removed objects that no image wants again; how many, and their bytes.
+
+    Without `spare_waiting` also those that an image waits for: it is rendered anew.
+    """
     files = size_bytes = 0
     with ThreadPoolExecutor(THREADS, thread_name_prefix="remove") as pool:
 
         def step(session: Session) -> list[removed.LeavingFile]:
-            taken = removed.take_removed_files(session, FILES_A_STEP)
+            taken = removed.take_removed_files(session, FILES_A_STEP, spare_waiting=spare_waiting)
             keys = [file.object_key for file in taken if not file.wanted]
             # The transaction is still open: nobody can begin to want one of them now.
             list(pool.map(storage.delete, keys))

@@ -1,20 +1,23 @@
 """Holding the store against the database: `verify` re-hashes, `sweep` finds what nobody owns."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ObjectMissing
-from imagemill.db.queries import jobs
+from imagemill.db.queries import jobs, removed
 from imagemill.db.queries.objects import known_keys, objects_of_job
 from imagemill.db.storage import Storage, StoredObject
 from imagemill.db.storage.inputs import INPUTS
+from imagemill.db.storage.keys import request_key_of
 from imagemill.db.tables import Object
+from imagemill.scheduler_jobs.removal import delete_files
 
 PAGE = 500
 """Objects asked of the database at a time."""
@@ -93,10 +96,13 @@ def sweep(
 ) -> Sweeping:
     """Find objects without a row, and with `delete` remove them.
 
-    Only those older than `older_than_seconds`: a younger one may be about to get its row.
+    Only those older than `older_than_seconds`: a younger one may be about to get its row. An older
+    one may too, if a worker has rendered the same picture again and found its file there. So each
+    is listed as the file of a removed job, and deleted in a transaction that no worker gets past.
     """
     before = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
     strays: list[StoredObject] = []
+    deleted = 0
     old = (item for item in storage.list() if _ours(item) and item.modified < before)
     while page := list(islice(old, PAGE)):
         with database.reading() as session:
@@ -104,12 +110,27 @@ def sweep(
         strays += [item for item in page if item.key not in known]
     leftovers = [item for item in storage.leftovers() if item.modified < before]
     if delete:
-        for item in strays:
-            storage.delete(item.key)
+        deleted = _delete(database, storage, strays)
         for item in leftovers:
             storage.discard(item)
-    deleted = len(strays) + len(leftovers) if delete else 0
+        deleted += len(leftovers)
     return Sweeping(strays=tuple(strays), leftovers=tuple(leftovers), deleted=deleted)
+
+
+def _delete(database: Database, storage: Storage, strays: Sequence[StoredObject]) -> int:
+    """Delete strays, as far as they still are; how many files went."""
+    for start in range(0, len(strays), PAGE):
+        listed = [
+            (item.key, request_key, item.size)
+            for item in strays[start : start + PAGE]
+            if (request_key := request_key_of(item.key)) is not None
+        ]
+        database.run(partial(removed.list_files, files=listed))
+    foreign = [item for item in strays if request_key_of(item.key) is None]
+    for item in foreign:  # no worker writes such a key
+        storage.delete(item.key)
+    files, _ = delete_files(database, storage, spare_waiting=False)
+    return files + len(foreign)
 
 
 def _ours(item: StoredObject) -> bool:

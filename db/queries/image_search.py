@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, asc, desc, or_, select, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from imagemill.db.dataset_tables import Score
@@ -29,7 +29,7 @@ def images_by_id(session: Session, ids: Collection[int]) -> dict[int, ImageRepor
 
 
 class Rank(NamedTuple):
-    """An image's place in the order of a score; equal values are ordered by the image's id."""
+    """An image's place in the order of a score; equal values go by the image's id, the same way."""
 
     value: float
     image_id: int
@@ -44,19 +44,24 @@ def ranked(
     limit: int,
     after: Rank | None = None,
 ) -> list[Rank]:
-    """A job's present pictures that have this score as a number, in its order, from after one."""
+    """A job's present pictures that have this score as a number, in its order, from after one.
+
+    Value and id go the same way, so that one index has this order forwards and backwards, and a
+    page costs what is on it.
+    """
     value = Score.value
+    way = desc if descending else asc
     query = (
-        select(value, Image.id)
+        select(value, Score.image_id)
         .join(Image, (Image.id == Score.image_id) & (Image.generation == Score.generation))
         .where(Image.job_id == job_id, in_state(ImageState.DONE), Score.name == score)
         .where(value.is_not(None))
-        .order_by(value.desc() if descending else value, Image.id)
+        .order_by(way(value), way(Score.image_id))
         .limit(limit)
     )
     if after is not None:
-        beyond = value < after.value if descending else value > after.value
-        query = query.where(or_(beyond, (value == after.value) & (Image.id > after.image_id)))
+        here, there = tuple_(value, Score.image_id), tuple_(*after)
+        query = query.where(here < there if descending else here > there)
     return [Rank(float(found or 0.0), image_id) for found, image_id in session.execute(query)]
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.job_tables import RemovedJob, RemovedObject
-from imagemill.db.queries.bulk import among
+from imagemill.db.queries.bulk import among, insert_new
 from imagemill.db.queries.images import in_state
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Image, Job, Object
@@ -46,6 +46,16 @@ def first_job_id(session: Session) -> int | None:
     return min((each for each in (first, removed) if each is not None), default=None)
 
 
+def list_files(session: Session, files: Collection[tuple[str, str, int]]) -> None:
+    """List files to be deleted: object key, request key, and bytes of each."""
+    rows = [
+        {"object_key": key, "request_key": request, "size_bytes": size}
+        for key, request, size in files
+    ]
+    if rows:
+        session.execute(insert_new(session, RemovedObject, rows))
+
+
 def keep_removed_files(session: Session, request_keys: Collection[str]) -> None:
     """Let no file of these requests be deleted before the end of this transaction.
 
@@ -69,11 +79,14 @@ def claim_removed_files(session: Session, object_keys: Collection[str]) -> None:
     )
 
 
-def take_removed_files(session: Session, limit: int) -> list[LeavingFile]:
+def take_removed_files(
+    session: Session, limit: int, *, spare_waiting: bool = True
+) -> list[LeavingFile]:
     """Some files to delete within this transaction, by key. Their rows are gone with its commit.
 
     The rows are locked, so no image that wants one of these requests can be inserted meanwhile.
-    Files that another process has taken are left to it.
+    Files that another process has taken are left to it. With `spare_waiting` a file stays that an
+    image waits for; without, such images are locked too, so that no worker takes one meanwhile.
     """
     taken = session.scalars(
         select(RemovedObject)
@@ -84,20 +97,24 @@ def take_removed_files(session: Session, limit: int) -> list[LeavingFile]:
     keys = {file.request_key for file in taken}
     if not taken:
         return []
-    # A worker may have stored the same file again and be about to record it. Then it holds an
-    # image of that request. A dead image may be tried again.
+    # A dead image may be tried again.
     waiting = select(Image.request_key).where(
         among(session, Image.request_key, keys),
         Image.shift_id.is_(None),
         Image.object_id.is_(None),
         Image.state != ImageState.CANCELLED,
     )
+    if not spare_waiting:
+        session.execute(waiting.order_by(Image.id).with_for_update()).all()
+    # A worker may have stored the same file again and be about to record it. Then it holds an
+    # image of that request, or has recorded it by now.
     leased = select(Image.request_key).where(
         in_state(ImageState.LEASED), among(session, Image.request_key, keys)
     )
     names = [file.object_key for file in taken]
     recorded = select(Object.request_key).where(Object.object_key.in_(names))
-    wanted = {key for query in (waiting, leased, recorded) for key in session.scalars(query)}
+    asked = (waiting, leased, recorded) if spare_waiting else (leased, recorded)
+    wanted = {key for query in asked for key in session.scalars(query)}
     session.execute(delete(RemovedObject).where(RemovedObject.object_key.in_(names)))
     return [
         LeavingFile(

@@ -16,6 +16,7 @@ MAX_KEY_BYTES = 512
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 _KEY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 _HEX = re.compile(r"[0-9a-f]{64}")
+_PICTURE = re.compile(r"[0-9a-f]{2}/(?P<request_key>[0-9a-f]{64})-[0-9a-f]{64}\.[a-z0-9]{1,8}")
 _SUFFIX = re.compile(r"[a-z0-9]{1,8}")
 
 
@@ -33,6 +34,12 @@ def checked_key(key: str) -> str:
 def is_key(name: str) -> bool:
     """Whether a name is allowed as a key. Listings skip all other names."""
     return len(name) <= MAX_KEY_BYTES and _KEY.fullmatch(name) is not None
+
+
+def request_key_of(key: str) -> str | None:
+    """The request key in a picture's key; None for a key that `object_key` never makes."""
+    found = _PICTURE.fullmatch(key)
+    return None if found is None else found["request_key"]
 
 
 def object_key(request_key: str, content_sha256: str, suffix: str) -> str:

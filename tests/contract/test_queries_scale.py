@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from imagemill.db.database import Database
 from imagemill.db.queries import claims, jobs, objects, reports
 from imagemill.db.queries.image_reports import ImageFilter, list_images
+from imagemill.db.queries.image_search import Rank, ranked
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Image, Object
 from tests.helpers.mill import CRASH, POLICY, Mill
@@ -62,6 +63,10 @@ _FILL = (
     f" i, {_OUTCOME} FROM n",
     "UPDATE images SET state = 'dead', object_id = NULL, outcome = NULL, error_code = 'render',"
     f" error_message = 'it raised' WHERE id IN ({DEAD_IDS})",
+    "INSERT INTO scores (image_id, name, scorer, version, generation, value)"
+    f" {_NUMBERS.format(IMAGES)} SELECT i, 'sharp', 's', '1', 1, i * 7919 & 1023 FROM n",
+    "INSERT INTO scores (image_id, name, scorer, version, generation, value)"
+    f" {_NUMBERS.format(IMAGES)} SELECT i, 'equal', 's', '1', 1, 1.0 FROM n",
     "INSERT INTO tallies (job_id, group_id, state, delta)"
     f" VALUES (1, 1, 'done', {IMAGES - DEAD}), (1, 1, 'dead', {DEAD})",
 )
@@ -204,6 +209,24 @@ def test_a_question_costs_what_its_answer_is_worth(
     answer, part, plans = cost(large, question)
     assert answer == expected
     assert part < 1, plans
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize(("score", "middle"), [("sharp", 500.0), ("equal", 1.0)])
+def test_a_page_in_the_order_of_a_score_costs_what_is_on_it(
+    large: Database, score: str, middle: float, descending: bool
+) -> None:
+    for after in (None, Rank(middle, IMAGES // 2)):
+        found, part, plans = cost(
+            large,
+            lambda s, after=after: ranked(
+                s, 1, score, descending=descending, limit=PAGE, after=after
+            ),
+        )
+        assert len(found) == PAGE
+        assert found == sorted(found, reverse=descending)
+        assert after is None or (found[0] < after if descending else found[0] > after)
+        assert part < 1, plans
 
 
 def undo(session: Session, **images: str) -> None:

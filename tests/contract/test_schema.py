@@ -100,7 +100,7 @@ def test_migrations_make_the_models_indexes(connection: Connection) -> None:
         }
         assert found == wanted, table.name
         partial += sum(where != "none" for _, _, where in found.values())
-    assert partial == 12
+    assert partial == 13
 
 
 def test_migrations_set_the_models_server_defaults(connection: Connection) -> None:

@@ -2,12 +2,16 @@
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from imagemill.db.queries import jobs, objects
+from imagemill.db.queries.objects import NewObject
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.storage import Storage
+from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.store_check import Damage, sweep, verify
 from tests.helpers.mill import Mill, spec, stored
 
@@ -122,3 +126,71 @@ def test_sweep_finds_only_what_has_no_row_and_is_old_enough(mill, storage, job):
     assert "ab/stray.png" not in left
     assert "inputs/ab/init-image" in left
     assert verify(mill.database, storage, job, requeue=False).findings == ()
+
+
+def rendered(mill: Mill, storage: Storage, job: int) -> tuple[int, NewObject]:
+    """A shift that has stored its image's file and not recorded it yet, and that file."""
+    shift = mill.shift()
+    [image] = mill.claim(shift)
+    assert image.job_id == job
+    body = f"picture {image.request_key}".encode()
+    digest = hashlib.sha256(body).hexdigest()
+    key = f"{image.request_key[:2]}/{image.request_key}-{digest}.png"
+    storage.put(key, body, media_type="image/png")
+    file = stored(image.request_key)
+    return shift, replace(file, object_key=key, sha256=digest, size_bytes=len(body))
+
+
+def record(mill: Mill, shift: int, file: NewObject) -> None:
+    mill.database.run(
+        lambda session: objects.complete(
+            session, shift_id=shift, environment_id=mill.environment_id, stored=[file]
+        )
+    )
+
+
+def test_a_file_that_a_worker_is_about_to_record_is_no_stray_to_delete(mill, folder_storage):
+    """It may be old: the same picture was stored before by a worker that was killed then."""
+    job = mill.load("job", ["a"])
+    shift, file = rendered(mill, folder_storage, job)
+    found = sweep(mill.database, folder_storage, older_than_seconds=OLD, delete=True)
+    assert ([item.key for item in found.strays], found.deleted) == ([file.object_key], 0)
+    record(mill, shift, file)
+    assert verify(mill.database, folder_storage, job, requeue=False).findings == ()
+
+
+def test_a_file_that_is_recorded_while_strays_are_looked_for_stays(mill, folder_storage):
+    job = mill.load("job", ["a"])
+    shift, file = rendered(mill, folder_storage, job)
+
+    class Meanwhile(FolderStorage):
+        """Asked for leftovers, so between finding strays and deleting them, the worker records."""
+
+        def leftovers(self):
+            record(mill, shift, file)
+            mill.end(shift)
+            return super().leftovers()
+
+    store = Meanwhile(Path(urlsplit(folder_storage.uri).path))
+    assert sweep(mill.database, store, older_than_seconds=OLD, delete=True).deleted == 0
+    assert verify(mill.database, folder_storage, job, requeue=False).findings == ()
+
+
+def test_no_worker_takes_an_image_while_its_stray_is_deleted(mill, folder_storage):
+    """It would find the file there, store nothing, and record what is gone."""
+    job = mill.load("job", ["a"])
+    shift, _ = rendered(mill, folder_storage, job)
+    mill.end(shift)
+    claimed = []
+
+    class Meanwhile(FolderStorage):
+        def delete(self, key):
+            if not mill.database.is_sqlite:  # there, a transaction that writes is alone
+                claimed.extend(mill.claim(mill.shift()))
+            super().delete(key)
+
+    store = Meanwhile(Path(urlsplit(folder_storage.uri).path))
+    assert sweep(mill.database, store, older_than_seconds=OLD, delete=True).deleted == 1
+    assert (claimed, keys(folder_storage)) == ([], [])
+    record(mill, *rendered(mill, folder_storage, job))
+    assert verify(mill.database, folder_storage, job, requeue=False).findings == ()
