@@ -8,7 +8,7 @@ from typing import Literal
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.components import component_folders
-from imagemill.db.models.facts import model_facts
+from imagemill.db.models.facts import ModelFacts, model_facts
 from imagemill.db.models.families import NAMES
 from imagemill.db.models.registry import ModelEntry
 from imagemill.db.models.weights import component_files
@@ -54,7 +54,7 @@ def abilities_of(entry: ModelEntry) -> Abilities:
     return Abilities(
         family=None if family is None else family.name,
         pipeline=pipeline,
-        ways=_ways(entry, inpainting=facts.inpainting),
+        ways=_ways(entry, facts),
         lora=lora,
         speed=(*EVERYWHERE, *sorted(NAMES - lacks)),
         speed_missing=tuple(sorted(lacks)),
@@ -63,12 +63,21 @@ def abilities_of(entry: ModelEntry) -> Abilities:
     )
 
 
-def _ways(entry: ModelEntry, *, inpainting: bool) -> tuple[str, ...]:
+def _ways(entry: ModelEntry, facts: ModelFacts) -> tuple[str, ...]:
     if entry.kind == "unconditional":
         return ("unconditional",)
     if entry.kind == "generic":
-        return ("text-to-image",)
-    if inpainting:
+        ways = facts.ways
+        has = {
+            "text-to-image": ways.reference != "must" and not ways.own_control,
+            "image-to-image": ways.from_picture,
+            "inpainting": ways.in_mask,
+            "control": ways.controlnet or ways.own_control,
+            "reference": ways.ip_adapter,
+            "editing": ways.reference != "no",
+        }
+        return tuple(name for name, there in has.items() if there)
+    if facts.inpainting:
         return ("inpainting",)
     return ("text-to-image", "image-to-image", "inpainting")
 

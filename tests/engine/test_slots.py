@@ -231,7 +231,7 @@ def test_it_can_be_certified(name: str, shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "said"),
     [
-        (QUICK, {"init_image": "0" * 64}, "no init_image"),
+        (QUICK, {"control_image": "0" * 64}, "no control_image"),
         (QUICK, {"sampler": "ddim"}, "flow-matching"),
         (QUICK, {"sampler": "from a later version"}, "no sampler"),
         (QUICK, {"guidance_rescale": 0.5}, "no guidance_rescale"),

@@ -22,6 +22,8 @@ class Model:
     U-Net for the end of the schedule, if there is one. `scheduler_config` is the model's own
     sampler configuration, `index` the options that its pipeline was saved with. `active_adapters`
     has the (digest, weight) of each active adapter; only the module `adapters` changes it.
+    `controlnet` is the digest and the module of the ControlNet that was used last, and
+    `active_ip_adapter` the (digest, scale) of the IP-Adapter in its denoiser: see `added`.
     `pipeline` is the whole pipeline of a model of kind `generic`, its sampler included.
     """
 
@@ -39,6 +41,8 @@ class Model:
     pipeline: Pipeline | None = None
     has_embeddings: bool = False
     active_adapters: tuple[tuple[str, float], ...] = ()
+    controlnet: tuple[str, Any] | None = None
+    active_ip_adapter: tuple[str, float] | None = None
 
     @property
     def dtype(self) -> torch.dtype:

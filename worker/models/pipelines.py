@@ -67,10 +67,17 @@ def load_pipeline(
     )
 
 
-def copy_pipeline(pipeline: Pipeline) -> Pipeline:
-    """A pipeline that shares the modules of this one but has samplers and state of its own."""
-    given = {}
-    for name in inspect.signature(type(pipeline).__init__).parameters:
+def copy_pipeline(pipeline: Pipeline, kind: Any = None, **added: Any) -> Pipeline:
+    """A pipeline that shares the modules of this one but has samplers and state of its own.
+
+    `kind` is another class of pipelines for the same modules (by default the same class), `added`
+    are modules that it needs besides. This is diffusers' `from_pipe`, but it never moves a module.
+    """
+    given = dict(added)
+    kind = kind or type(pipeline)
+    for name in inspect.signature(kind.__init__).parameters:
+        if name in given:
+            continue
         if name in pipeline.components:
             component = pipeline.components[name]
             if isinstance(component, diffusers.SchedulerMixin):
@@ -78,9 +85,17 @@ def copy_pipeline(pipeline: Pipeline) -> Pipeline:
             given[name] = component
         elif name in pipeline.config:
             given[name] = pipeline.config[name]
-    copy = type(pipeline)(**given)
+    copy = kind(**given)
     copy.set_progress_bar_config(disable=True)
     return copy
+
+
+def pipeline_class(name: str) -> Any:
+    """The class of diffusers' pipelines with this name; a `ModelError` if it has none."""
+    found = getattr(diffusers, name, None)
+    if not _is_a(found, diffusers.DiffusionPipeline):
+        raise ModelError(f"diffusers {diffusers.__version__} has no pipeline {name!r}")
+    return found
 
 
 def denoisers(pipeline: Pipeline) -> dict[str, torch.nn.Module]:

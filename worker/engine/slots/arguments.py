@@ -6,16 +6,20 @@ This is the one place that knows how a specification becomes a call of diffusers
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 
-from imagemill.db.errors import UsageError
+from imagemill.db.errors import ModelError, UsageError
+from imagemill.db.models.ways import NO_WAYS, WAYS
 from imagemill.db.samplers import BY_NAME, OWN
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.inputs import Inputs
 from imagemill.worker.engine.schedulers import make_scheduler
-from imagemill.worker.models.pipelines import Pipeline, copy_pipeline
+from imagemill.worker.engine.slots.guidance_interval import GuidanceInterval, has_interval
+from imagemill.worker.engine.slots.pictures import Pictures
+from imagemill.worker.models.pipelines import Pipeline, copy_pipeline, pipeline_class
 
 _GUIDANCES = ("guidance_scale", "true_cfg_scale", "prior_guidance_scale")
 """The names that pipelines give to the guidance scale. The first that a pipeline has is used."""
@@ -39,28 +43,36 @@ class PipelineCall:
 
     pipeline: Pipeline
     arguments: Mapping[str, Any]
+    interval: GuidanceInterval | None = None
 
 
 class PipelineCalls:
-    """Makes the calls of one model's pipeline. `inputs` fetches input pictures by digest."""
+    """Makes the calls of one model's pipeline.
 
-    def __init__(self, pipeline: Pipeline, *, inputs: Inputs) -> None:
+    `inputs` fetches input pictures by digest, of at most `max_pixels`. `controlnet` is the module
+    that reads control pictures, if the group has one.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, *, inputs: Inputs, max_pixels: int, controlnet: Any = None
+    ) -> None:
         self._pipeline = pipeline
-        self._inputs = inputs
+        self._controlnet = controlnet
         self._name = type(pipeline).__name__
-        self._parameters = inspect.signature(type(pipeline).__call__).parameters
+        self._ways = WAYS.get(self._name, NO_WAYS)
+        self._pictures = Pictures(self._ways, inputs=inputs, max_pixels=max_pixels)
+        self._parameters = _parameters(pipeline.__class__)
         self._own = getattr(pipeline, "scheduler", None)
-        self._guidance = self._guidance_parameter()
 
     def check(self, spec: ImageSpec) -> None:
         """Raise `UsageError` if the specification asks for something that the pipeline lacks."""
+        controlled = self._ways.own_control or spec.controlnet is not None
+        referred = self._ways.reference != "no" or spec.ip_adapter is not None
+        interval = (spec.guidance_start, spec.guidance_end) != (0, 1)
         wanted = {
-            "init_image": spec.init_image is not None,
-            "mask": spec.mask is not None,
-            "control_image": spec.control_image is not None,
-            "reference_image": spec.reference_image is not None,
-            "guidance_start": spec.guidance_start != 0,
-            "guidance_end": spec.guidance_end != 1,
+            "control_image": spec.control_image is not None and not controlled,
+            "reference_image": spec.reference_image is not None and not referred,
+            "guidance interval": interval and self._distilled,
             "clip_skip": spec.clip_skip != 1 and "clip_skip" not in self._parameters,
             "guidance_rescale": spec.guidance_rescale != 0
             and "guidance_rescale" not in self._parameters,
@@ -72,18 +84,51 @@ class PipelineCalls:
         for name, refused in wanted.items():
             if refused:
                 raise UsageError(f"{self._name}, as a generic pipeline, takes no {name}")
+        if spec.controlnet is not None and self._controlnet is None:
+            raise ModelError("an image with a ControlNet in an engine without: not of this group")
+        self._kind(spec)
         self._check_sampler(spec)
 
     def call(self, spec: ImageSpec, *, images: int = 1) -> PipelineCall:
         """The call for an image, or for several of the same specification with other seeds."""
         seeds = [(spec.seed + n) % 2**64 for n in range(images)]
+        pipeline = self._copied(spec, seeds)
+        parameters = _parameters(pipeline.__class__)
+        offered = self._arguments(spec, seeds, parameters)
+        offered |= self._pictures.arguments(spec, parameters, images=images)
+        offered |= self._pictures.edited(spec, pipeline, images=images)
+        offered |= self._pictures.embedded(spec, pipeline, images=images)
         return PipelineCall(
-            pipeline=self._copied(spec, seeds), arguments=self._arguments(spec, seeds)
+            pipeline=pipeline,
+            arguments={name: value for name, value in offered.items() if name in parameters},
+            # With two images, the call is made only to see its arguments.
+            interval=GuidanceInterval(spec, pipeline)
+            if has_interval(spec) and images == 1
+            else None,
         )
+
+    def _kind(self, spec: ImageSpec) -> Any:
+        """The class of pipelines that draws the specification; a `UsageError` if there is none."""
+        ways, controlled = self._ways, spec.controlnet is not None
+        if spec.mask is not None:
+            name = ways.controlled_in_mask if controlled else ways.in_mask
+            what = "mask"
+        elif spec.init_image is not None:
+            name = ways.controlled_from_picture if controlled else ways.from_picture
+            what = "init_image"
+        elif controlled:
+            name, what = ways.controlled, "control_image"
+        else:
+            return type(self._pipeline)
+        if not name:
+            beside = " beside a control_image" if controlled else ""
+            raise UsageError(f"{self._name}, as a generic pipeline, takes no {what}{beside}")
+        return pipeline_class(name)
 
     def _copied(self, spec: ImageSpec, seeds: Sequence[int]) -> Pipeline:
         """A copy of the pipeline, with the image's sampler."""
-        copy = copy_pipeline(self._pipeline)
+        added = {} if spec.controlnet is None else {"controlnet": self._controlnet}
+        copy = copy_pipeline(self._pipeline, self._kind(spec), **added)
         if spec.sampler == OWN.name and not spec.sampler_options:
             return copy
         scheduler = make_scheduler(
@@ -95,20 +140,24 @@ class PipelineCalls:
         copy.register_modules(scheduler=scheduler)
         return copy
 
-    def _arguments(self, spec: ImageSpec, seeds: Sequence[int]) -> dict[str, Any]:
+    def _arguments(
+        self, spec: ImageSpec, seeds: Sequence[int], parameters: Mapping[str, Any]
+    ) -> dict[str, Any]:
         images = len(seeds)
         offered = {
             **_FIXED,
             "prompt": [spec.prompt] * images,
             "height": spec.height,
             "width": spec.width,
+            "max_area": spec.width * spec.height,  # FLUX.1 Kontext draws pictures of this area
             "num_inference_steps": spec.steps,
             "generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds],
         }
-        if "prompt" not in self._parameters:
+        if "prompt" not in parameters:
             offered["batch_size"] = images
-        if self._guidance is not None:
-            offered[self._guidance] = spec.guidance_scale
+        guidance = self._guidance_parameter(parameters)
+        if guidance is not None:
+            offered[guidance] = spec.guidance_scale
         if spec.guided and self._negatives:
             offered["negative_prompt"] = [spec.negative_prompt] * images
         if spec.guidance_rescale != 0:
@@ -118,7 +167,7 @@ class PipelineCalls:
         options = dict(spec.sampler_options)
         if "eta" in options:
             offered["eta"] = options["eta"]
-        return {name: value for name, value in offered.items() if name in self._parameters}
+        return offered
 
     @property
     def kept_tokens(self) -> int | None:
@@ -146,16 +195,16 @@ class PipelineCalls:
         transformer = self._pipeline.components.get("transformer")
         return bool(getattr(getattr(transformer, "config", None), "guidance_embeds", False))
 
-    def _guidance_parameter(self) -> str | None:
+    def _guidance_parameter(self, parameters: Mapping[str, Any]) -> str | None:
         """The name of the parameter that takes an image's guidance scale.
 
         Some pipelines have two. Then `guidance_scale` is an input of guidance-distilled models,
         and `true_cfg_scale` is the classifier-free guidance of all others.
         """
-        has_both = {"guidance_scale", "true_cfg_scale"} <= self._parameters.keys()
+        has_both = {"guidance_scale", "true_cfg_scale"} <= parameters.keys()
         if has_both and not self._distilled:
             return "true_cfg_scale"
-        return next((name for name in _GUIDANCES if name in self._parameters), None)
+        return next((name for name in _GUIDANCES if name in parameters), None)
 
     def _check_sampler(self, spec: ImageSpec) -> None:
         sampler = BY_NAME.get(spec.sampler)
@@ -176,3 +225,9 @@ class PipelineCalls:
             raise UsageError(
                 f"sampler {sampler.name}: {self._name} here takes {suits}, or {OWN.name}"
             )
+
+
+@cache
+def _parameters(kind: type[Any]) -> Mapping[str, Any]:
+    """The parameters of the calls of a class of pipelines."""
+    return inspect.signature(kind.__call__).parameters

@@ -12,7 +12,7 @@ them wait for the same pass.
 """
 
 import time
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from imagemill.db.errors import (
     UsageError,
     first_line,
 )
+from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Failed, Rendered
@@ -36,6 +37,7 @@ from imagemill.worker.engine.shapes import choose_shapes
 from imagemill.worker.engine.slots.arguments import PipelineCalls
 from imagemill.worker.engine.slots.meetings import Meetings, Request
 from imagemill.worker.engine.slots.slot import Slot, pipeline_fiber
+from imagemill.worker.models.added import controlnet_of, wear_ip_adapter
 from imagemill.worker.models.environment import Environment, Shapes, describe_environment
 from imagemill.worker.models.model import Model
 
@@ -56,11 +58,18 @@ class SlotEngine(ShapedEngine):
         shapes: Shapes,
         guided: bool,
         environment: Environment,
-        inputs: Inputs,
+        calls: PipelineCalls,
+        meetings: Meetings,
+        wear: Callable[[], None],
     ) -> None:
+        """More than seven parameters: `open_slot_engine` puts together what another group lacks.
+
+        `wear` makes the model's modules those of this group, if another engine has changed them.
+        """
         super().__init__(model, shapes=shapes, guided=guided, environment=environment)
-        self._calls = PipelineCalls(model.pipeline, inputs=inputs)
-        self._meetings = Meetings(model.pipeline, images=shapes.slots)
+        self._calls = calls
+        self._meetings = meetings
+        self._wear = wear
         self._slots: list[Slot] = []
         self._image_calls = 0
 
@@ -94,6 +103,7 @@ class SlotEngine(ShapedEngine):
     def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
         """Begin images, each up to its first denoiser call; see `Engine`."""
         check_room(images, self.room())
+        self._wear()
         for ticket, spec in images:
             try:
                 self._check(spec)
@@ -110,6 +120,7 @@ class SlotEngine(ShapedEngine):
         if not self._slots:
             return self._take_ended()
         started = time.perf_counter()
+        self._wear()
         group = self._next_pass()
         outputs = self._pass([slot.request for slot in group if slot.request is not None])
         self._steps += 1
@@ -240,12 +251,22 @@ def open_slot_engine(
         group=group,
         adapters=[],
     ).changed(engine=SLOTS_ENGINE)
+    registry = load_registry(settings)
+    controlnet = controlnet_of(model, group, registry)
+    wear_ip_adapter(model, group, registry)
     engine = SlotEngine(
         model,
         shapes=shapes,
         guided=group["guided"],
         environment=environment,
-        inputs=inputs or no_inputs,
+        calls=PipelineCalls(
+            model.pipeline,
+            inputs=inputs or no_inputs,
+            max_pixels=settings.max_pixels,
+            controlnet=controlnet,
+        ),
+        meetings=Meetings(model.pipeline, images=shapes.slots, controlnet=controlnet),
+        wear=lambda: wear_ip_adapter(model, group, registry),
     )
     return RecordedEngine(engine) if settings.batches == "recorded" else engine
 

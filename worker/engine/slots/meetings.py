@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from imagemill.worker.engine.slots.fiber import Fiber
+from imagemill.worker.engine.slots.guidance_interval import GuidanceInterval
 from imagemill.worker.engine.slots.merging import (
     Call,
     Merging,
@@ -20,6 +21,9 @@ from imagemill.worker.engine.slots.merging import (
 )
 from imagemill.worker.engine.slots.text_lengths import text_lengths, with_padded_texts
 from imagemill.worker.models.pipelines import Pipeline, denoisers
+
+CONTROLNET = "controlnet"
+"""The name of a ControlNet in every pipeline that has one."""
 
 _Key = tuple[str, Hashable]
 """A denoiser's name in its pipeline, and the structure of a call."""
@@ -38,20 +42,30 @@ class Request:
         return self.name, call_structure(self.call)
 
 
-def replace_denoisers(pipeline: Pipeline, fiber: Fiber) -> None:
-    """Put stand-ins into a pipeline, a copy made for one call, that runs in this fiber."""
+def replace_denoisers(
+    pipeline: Pipeline, fiber: Fiber, interval: GuidanceInterval | None = None
+) -> None:
+    """Put stand-ins into a pipeline, a copy made for one call, that runs in this fiber.
+
+    A guidance interval follows the calls of the denoiser itself, not those of a ControlNet.
+    """
     for name, module in denoisers(pipeline).items():
-        setattr(pipeline, name, _stand_in(name, module, fiber))
+        followed = None if name == CONTROLNET else interval
+        setattr(pipeline, name, _stand_in(name, module, fiber, followed))
 
 
 class Meetings:
     """The meetings of one engine, a meeting for each denoiser and structure of its calls.
 
-    `pipeline` has the real denoisers. A pass has `images` images.
+    `pipeline` has the real denoisers, `controlnet` is one more. A pass has `images` images.
     """
 
-    def __init__(self, pipeline: Pipeline, *, images: int) -> None:
+    def __init__(
+        self, pipeline: Pipeline, *, images: int, controlnet: torch.nn.Module | None = None
+    ) -> None:
         self._modules = denoisers(pipeline)
+        if controlnet is not None:
+            self._modules[CONTROLNET] = controlnet
         self._names = {name: _argument_names(module) for name, module in self._modules.items()}
         self._lengths = {name: text_lengths(module) for name, module in self._modules.items()}
         self._images = images
@@ -152,7 +166,9 @@ def _argument_names(module: torch.nn.Module) -> list[str]:
     ]
 
 
-def _stand_in(name: str, module: torch.nn.Module, fiber: Fiber) -> Any:
+def _stand_in(
+    name: str, module: torch.nn.Module, fiber: Fiber, interval: GuidanceInterval | None
+) -> Any:
     """A shallow copy of the module, of a class of its own, whose call waits for a pass.
 
     It shares all submodules and weights. It is an instance of the module's class, because
@@ -161,7 +177,10 @@ def _stand_in(name: str, module: torch.nn.Module, fiber: Fiber) -> Any:
     kind = type(module)
 
     def call(_self: Any, *args: Any, **kwargs: Any) -> Any:
-        return fiber.wait(Request(name=name, call=(args, kwargs)))
+        request = Request(name=name, call=(args, kwargs))
+        if interval is None:
+            return fiber.wait(request)
+        return interval.follow(module, request.call, lambda: fiber.wait(request))
 
     found = copy.copy(module)
     found.__dict__.pop("forward", None)

@@ -77,7 +77,7 @@ def pipeline_fiber(make: Callable[[], PipelineCall]) -> Fiber:
 
     def run() -> Any:
         call = make()
-        replace_denoisers(call.pipeline, fiber)
+        replace_denoisers(call.pipeline, fiber, call.interval)
         return call.pipeline(**call.arguments)
 
     fiber = Fiber(run)
