@@ -134,6 +134,10 @@ class Settings(BaseSettings):
     max_rows: int = Field(100_000_000, gt=0, description="most rows of a manifest")
     max_guidance_scale: int = Field(100, gt=0, description="most guidance of an image")
 
+    prices: str | None = Field(
+        None, description="what an hour costs by device, for `cost`: H200=3.5,cpu=0.05"
+    )
+
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="where a worker or dispatcher serves /metrics, if at all"
     )

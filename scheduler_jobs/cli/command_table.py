@@ -56,6 +56,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                 ),
                 ("errors", f"{_CONTROL}.errors:errors", "Show the errors of a job."),
                 (
+                    "cost",
+                    f"{_CONTROL}.cost:cost",
+                    "Say what a job cost: time of devices, and its price.",
+                ),
+                (
                     "diff",
                     f"{_CONTROL}.comparison:diff",
                     "Say what differs between two jobs: rows, parameters, pixels.",

@@ -30,6 +30,7 @@ READERS = (
         "status",
         "status job",
         "workers",
+        "cost job",
         "watch job",
         "jobs",
         "images job",

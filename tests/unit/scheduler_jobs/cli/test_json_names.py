@@ -48,6 +48,7 @@ HERE = {
     "sweep": [],
     "models": [],
     "workers": [],
+    "cost": ["done"],
     "workers drain": ["w@host"],
     "workers resume": ["w@host"],
     "samplers": [],
