@@ -16,7 +16,7 @@ DATABASE = "imagemill"
 BUCKET = "pictures"
 FLOWER_USER = "imagemill"
 
-_FOREIGN = ("AWS_", "IMAGEMILL_BROKER_", "IMAGEMILL_S3_")
+_FOREIGN = ("AWS_", "IMAGEMILL_BROKER_", "IMAGEMILL_S3_", "IMAGEMILL_METRICS_")
 """The user's own variables that would point a stack's processes elsewhere."""
 
 

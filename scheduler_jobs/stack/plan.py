@@ -26,15 +26,19 @@ PREFERRED: Mapping[str, int | None] = MappingProxyType(
         **dict.fromkeys(SEAWEED_PORTS),
         "flower": 5555,
         "gallery": 8420,
+        "dispatcher": 9464,
     }
 )
-"""Every port of a stack, with the one that its users expect."""
+"""Every port of a stack but the workers', with the one that its users expect."""
 
 SECRETS = (
     *("postgres", "owner", "producer", "worker", "reader", "broker"),
     *("s3_producer", "s3_worker", "s3_reader", "flower", "gallery"),
 )
 """The passwords and keys: of PostgreSQL's superuser and four roles, and of the other services."""
+
+_WORKER_METRICS = 9464
+"""The first worker's metrics are one port higher."""
 
 LISTEN_PORT = 8421
 """The port for other machines, if none is named."""
@@ -99,7 +103,9 @@ class Plan:
     def with_free_ports(self) -> "Plan":
         """The plan with a port for everything: the known one, unless another program has it."""
         chosen: dict[str, int] = {}
-        names = PREFERRED if self.first is None else dict.fromkeys(_SHARED.values())
+        names = dict(PREFERRED) if self.first is None else dict.fromkeys(_SHARED.values())
+        for number, worker in enumerate(self.worker_names, 1):
+            names[worker] = _WORKER_METRICS + number
         for name, preferred in names.items():
             known = self.ports.get(name)
             if known is not None:
@@ -107,6 +113,11 @@ class Plan:
             wanted = [port for port in (known, preferred) if port is not None]
             chosen[name] = lasting_port(*wanted, taken=chosen.values())
         return replace(self, ports=chosen)
+
+    @property
+    def worker_names(self) -> tuple[str, ...]:
+        """The names of the worker services."""
+        return tuple(f"worker-{number}" for number in range(1, self.workers + 1))
 
     def shared_ports(self) -> Mapping[str, int]:
         """The loopback ports of the services that workers need, by their names in the tunnel."""

@@ -66,9 +66,9 @@ class Service:
 def service_names(plan: Plan) -> tuple[str, ...]:
     """The names of a stack's services, in the order in which they start."""
     if plan.first is not None:
-        return ("tunnel", *_workers(plan))
+        return ("tunnel", *plan.worker_names)
     tunnel = () if plan.listen is None else ("tunnel",)
-    return (*_SERVERS, *tunnel, "dispatcher", "flower", "gallery", *_workers(plan))
+    return (*_SERVERS, *tunnel, "dispatcher", "flower", "gallery", *plan.worker_names)
 
 
 def stack_services(home: StackHome, plan: Plan) -> tuple[Service, ...]:
@@ -79,22 +79,22 @@ def stack_services(home: StackHome, plan: Plan) -> tuple[Service, ...]:
     front = (
         Service(
             name="dispatcher",
-            program=_command(home, plan, "dispatcher", "dispatcher"),
+            program=_command(home, plan, "dispatcher", flag="--metrics-port"),
             after=("postgres", "valkey"),
+            address=_metrics(plan, "dispatcher"),
         ),
         Service(
             name="flower",
-            program=_command(home, plan, "flower", "flower", port=ports["flower"]),
+            program=_command(home, plan, "flower"),
             after=("valkey",),
             address=f"http://{LOOPBACK}:{ports['flower']}/",
         ),
         Service(
             name="gallery",
-            program=_command(home, plan, "gallery", "gallery", port=ports["gallery"]),
+            program=_command(home, plan, "gallery"),
             after=("postgres", "seaweedfs"),
             address=f"http://{LOOPBACK}:{ports['gallery']}/",
         ),
-        # A page of metrics (Prometheus) has its place here.
     )
     tunnel = () if plan.listen is None else (_tunnel(home, plan),)
     # Workers come after the dispatcher, so that they drain before it ends.
@@ -109,14 +109,19 @@ def _worker_services(home: StackHome, plan: Plan, *, after: tuple[str, ...]) -> 
         Service(
             name=name,
             program=Program(
-                ["imagemill.worker", "--name", name, *children],
+                [
+                    *("imagemill.worker", "--name", name),
+                    *("--metrics-port", str(plan.ports[name]), *children),
+                ],
                 environment=_environment(plan, "worker"),
                 log=home.log(name),
+                port=plan.ports[name],
                 stop_seconds=drain,
             ),
             after=after,
+            address=_metrics(plan, name),
         )
-        for name in _workers(plan)
+        for name in plan.worker_names
     )
 
 
@@ -144,10 +149,6 @@ def _joined_tunnel(home: StackHome, plan: Plan) -> Service:
     )
     place = f"{plan.first['host']}:{plan.first['port']} (TLS)"
     return Service(name="tunnel", program=program, address=place)
-
-
-def _workers(plan: Plan) -> tuple[str, ...]:
-    return tuple(f"worker-{number}" for number in range(1, plan.workers + 1))
 
 
 def _servers(home: StackHome, plan: Plan) -> tuple[Service, ...]:
@@ -200,17 +201,20 @@ def _identities(secrets: Mapping[str, str]) -> dict[str, object]:
     }
 
 
-def _command(
-    home: StackHome, plan: Plan, name: str, *words: str, port: int | None = None
-) -> Program:
-    """A command of `imagemill` that the producer's role runs."""
-    where = () if port is None else ("--port", str(port))
+def _command(home: StackHome, plan: Plan, name: str, *, flag: str = "--port") -> Program:
+    """A command of `imagemill` that the producer's role runs; `flag` says what its port is for."""
+    port = plan.ports[name]
     return Program(
-        ["imagemill", *words, *where],
+        ["imagemill", name, flag, str(port)],
         environment=_environment(plan, "producer"),
         log=home.log(name),
         port=port,
     )
+
+
+def _metrics(plan: Plan, name: str) -> str:
+    """Where Prometheus reads what a process counts."""
+    return f"http://{LOOPBACK}:{plan.ports[name]}/metrics"
 
 
 def _environment(plan: Plan, role: Role) -> dict[str, str]:

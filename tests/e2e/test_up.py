@@ -122,6 +122,8 @@ def assert_pages(
     login = environment["IMAGEMILL_FLOWER_BASIC_AUTH"]
     wait_for(lambda: "worker-2" in fetch(f"{flower}workers", login)[1])
     assert fetch(f"{gallery}")[0] == 403
+    assert "imagemill_job_images" in fetch(found["dispatcher"]["address"])[1]
+    assert fetch(found["worker-2"]["address"])[0] == 200
     program = find_browser()
     if program is None:
         return

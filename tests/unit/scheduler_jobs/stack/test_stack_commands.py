@@ -30,8 +30,8 @@ def home(tmp_path: Path) -> StackHome:
 
 def test_a_plan_has_ports_and_passwords_of_its_own(home: StackHome):
     plan = Plan.load(home)
-    assert set(plan.ports) == set(PREFERRED)
-    assert len(set(plan.ports.values())) == len(PREFERRED)
+    assert set(plan.ports) == {*PREFERRED, "worker-1"}
+    assert len(set(plan.ports.values())) == len(PREFERRED) + 1
     assert set(plan.secrets) == set(SECRETS)
     assert len(set(plan.secrets.values())) == len(SECRETS)
     assert min(map(len, plan.secrets.values())) >= 40
