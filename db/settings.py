@@ -81,16 +81,33 @@ class Settings(BaseSettings):
         "continuous",
         description="recorded: fixed micro-batches; for devices that fail the certificate",
     )
-    attention: Literal["sdpa", "math", "flash", "efficient", "cudnn"] = Field(
-        "sdpa", description="attention kernel; sdpa is torch's own choice"
+    attention: str = Field(
+        "sdpa",
+        pattern=r"^(sdpa|math|flash|efficient|cudnn|diffusers:[a-z0-9_]+)$",
+        description="attention kernel: sdpa (torch's own choice), math, flash, efficient, cudnn, "
+        "or diffusers:NAME for a backend of diffusers",
     )
     channels_last: bool | None = Field(
         None, description="memory format of convolutions; on a GPU yes, if not set"
     )
     compile: bool = Field(False, description="torch.compile the denoiser")
+    compile_regions: bool = Field(
+        False, description="torch.compile the denoiser's repeated blocks alone: sooner ready"
+    )
+    compile_vae: bool = Field(False, description="torch.compile the VAE's decoder")
+    compile_mode: (
+        Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None
+    ) = Field(None, description="torch.compile's mode for all that is compiled")
     fuse_projections: bool = Field(False, description="fuse the projections of attention")
     cpu_offload: bool = Field(False, description="keep text encoders and VAE off the GPU at rest")
+    group_offload: Literal["block", "leaf"] | None = Field(
+        None, description="keep denoisers off the GPU but for the blocks or layers in use"
+    )
+    fp8_storage: bool = Field(
+        False, description="store the denoiser's weights in fp8 and compute in the precision"
+    )
     vae_tiling: bool = Field(False, description="decode in tiles: less memory for large pictures")
+    vae_slicing: bool = Field(False, description="decode pictures of a batch one by one")
     threads: int = Field(1, ge=1, description="intra-op threads of one child on a CPU")
     children: int | None = Field(
         None, ge=1, description="worker processes; one per GPU or core if not set"

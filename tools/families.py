@@ -10,111 +10,9 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-WIDTH = 32
-"""Features of every text encoder here."""
-
-_BYTES = sorted(pre_tokenizers.ByteLevel.alphabet())
-_SPECIAL = ("<pad>", "</s>", "<s>", "<unk>", "<|im_start|>", "<|im_end|>")
-VOCABULARY = len(_SPECIAL) + len(_BYTES)
-
-_CHAT = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}"
-    "<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-def tokenizer(*, length: int, ends: bool = True) -> Any:
-    """Every byte a token; with `ends`, an end mark after every text, as T5 wants it."""
-    vocabulary = {token: number for number, token in enumerate((*_SPECIAL, *_BYTES))}
-    inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    inner.decoder = decoders.ByteLevel()
-    if ends:
-        inner.post_processor = processors.TemplateProcessing(
-            single="$A </s>", special_tokens=[("</s>", vocabulary["</s>"])]
-        )
-    found = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        model_max_length=length,
-        pad_token="<pad>",
-        eos_token="</s>",
-        bos_token="<s>",
-        unk_token="<unk>",
-        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
-    )
-    found.chat_template = _CHAT
-    return found
-
-
-def words(*, length: int) -> Any:
-    """Every word a token, of those that the tests' prompts have; the rest is unknown."""
-    known = [
-        "a",
-        "red",
-        "circle",
-        "two",
-        "green",
-        "stars",
-        "on",
-        "white",
-        "background",
-        "yellow",
-        "heart",
-        "black",
-        "blue",
-    ]
-    vocabulary = {token: number for number, token in enumerate((*_SPECIAL, *known))}
-    inner = Tokenizer(models.WordLevel(vocab=vocabulary, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        model_max_length=length,
-        pad_token="<pad>",
-        eos_token="</s>",
-        bos_token="<s>",
-        unk_token="<unk>",
-    )
-
-
-def clip(*, projected: bool) -> Any:
-    config = transformers.CLIPTextConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
-        projection_dim=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=77,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=2,
-    )
-    if projected:
-        return transformers.CLIPTextModelWithProjection(config)
-    return transformers.CLIPTextModel(config)
-
-
-def t5() -> Any:
-    config = transformers.T5Config(
-        vocab_size=VOCABULARY, d_model=WIDTH, d_kv=16, d_ff=2 * WIDTH, num_layers=2, num_heads=2
-    )
-    return transformers.T5EncoderModel(config)
-
-
-def vae(*, channels: int, **config: Any) -> Any:
-    return diffusers.AutoencoderKL(
-        in_channels=3,
-        out_channels=3,
-        block_out_channels=(8, 8, 8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        norm_num_groups=4,
-        latent_channels=channels,
-        **config,
-    )
+from tools import more_families
+from tools.family_parts import VOCABULARY, WIDTH, clip, gemma_2, qwen_3, t5, tokenizer, vae, words
 
 
 def stable_diffusion_3() -> Any:
@@ -201,16 +99,6 @@ def pixart_sigma() -> Any:
 
 
 def sana() -> Any:
-    gemma = transformers.Gemma2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        query_pre_attn_scalar=16,
-    )
     autoencoder = diffusers.AutoencoderDC(
         latent_channels=4,
         attention_head_dim=2,
@@ -243,22 +131,13 @@ def sana() -> Any:
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0
         ),
         vae=autoencoder,
-        text_encoder=transformers.Gemma2Model(gemma),
+        text_encoder=gemma_2(),
         # Byte by byte, the instruction that Sana puts before each prompt would take seconds.
         tokenizer=words(length=1000),
     )
 
 
 def z_image() -> Any:
-    qwen = transformers.Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-    )
     return diffusers.ZImagePipeline(
         transformer=diffusers.ZImageTransformer2DModel(
             in_channels=4,
@@ -273,7 +152,7 @@ def z_image() -> Any:
         ),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(channels=4, shift_factor=0.1, scaling_factor=0.4),
-        text_encoder=transformers.Qwen3Model(qwen),
+        text_encoder=qwen_3(layers=2),
         tokenizer=tokenizer(length=512, ends=False),
     )
 
@@ -349,7 +228,20 @@ def latent_consistency() -> Any:
     )
 
 
+_SEEDS = (
+    "flux_dev",
+    "flux_schnell",
+    "latent_consistency",
+    "pixart_sigma",
+    "qwen_image",
+    "sana",
+    "stable_diffusion_3",
+    "z_image",
+)
+"""The first families, whose seeds are their places here: their weights stay what they were."""
+
 FAMILIES: Mapping[str, Callable[[], Any]] = {
+    **more_families.FAMILIES,
     "flux_dev": flux_dev,
     "flux_schnell": flux_schnell,
     "latent_consistency": latent_consistency,
@@ -363,5 +255,6 @@ FAMILIES: Mapping[str, Callable[[], Any]] = {
 
 def build(name: str) -> Any:
     """A family's pipeline, with the same weights every time."""
-    torch.manual_seed(sorted(FAMILIES).index(name))
+    later = sorted(FAMILIES.keys() - set(_SEEDS))
+    torch.manual_seed((*_SEEDS, *later).index(name))
     return FAMILIES[name]()

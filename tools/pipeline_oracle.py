@@ -20,11 +20,12 @@ from tools.oracle import Pixels
 GUIDANCE: Mapping[str, str] = {"flux_schnell": "true_cfg_scale", "qwen_image": "true_cfg_scale"}
 """What a family calls its guidance scale, where it is not `guidance_scale`."""
 
-NO_NEGATIVES = frozenset({"flux_dev", "latent_consistency"})
+NO_NEGATIVES = frozenset({"flux_2_klein", "flux_dev", "latent_consistency"})
 PADDED_TEXTS: Mapping[str, tuple[int, ...]] = {"qwen_image": (128, 256, 512, 1024)}
 """To the first of these lengths that holds it, in tokens, the engine pads a text of the family."""
 
 EXTRAS: Mapping[str, Mapping[str, Any]] = {
+    "hunyuan_dit": {"use_resolution_binning": False},
     "pixart_sigma": {"use_resolution_binning": False, "clean_caption": False},
     "sana": {"use_resolution_binning": False},
 }

@@ -45,7 +45,7 @@ def _opened(model: Model, settings: Settings, slots: int = 2) -> Engine:
 
 def _compiled(model: Model) -> Model:
     tuning = Tuning(compiled=True)
-    tune(model.components, tuning)
+    tune(model.components, tuning, model.device)
     return replace(model, tuning=tuning)
 
 

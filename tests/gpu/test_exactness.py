@@ -165,7 +165,11 @@ def test_compiled_kernels_draw_the_same_picture_from_one_graph(
         for sampler, steps, scale in (("ddim", 3, 2.0), ("heun", 4, 7.5), ("euler_a", 5, 5.0))
     ]
     expected = render(open_engine(small, rows[0].group(), settings, 2), rows)
-    tune(small.components, Tuning(compiled=True, channels_last=small.tuning.channels_last))
+    tune(
+        small.components,
+        Tuning(compiled=True, channels_last=small.tuning.channels_last),
+        small.device,
+    )
     engine = open_engine(small, rows[0].group(), settings, 2)
     results = render(engine, rows)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -58,6 +59,9 @@ def wear(model: Model, adapters: tuple[WornAdapter, ...]) -> None:
         return
     if adapters and find_spec("peft") is None:
         raise ModelError("adapters need peft: pip install 'imagemill[lora]'")
+    if adapters and not hasattr(_pipeline_class(model), "load_lora_weights"):
+        name = _pipeline_class(model).__name__
+        raise ModelError(f"model {model.name}: diffusers loads no LoRA for {name}")
     if adapters and model.tuning.fused:
         raise ModelError("adapters do not fit fused projections: unset IMAGEMILL_FUSE_PROJECTIONS")
     pipeline = _pipeline(model)
@@ -98,6 +102,9 @@ def add_embeddings(model: Model, embeddings: Mapping[str, Path]) -> None:
     """
     if not embeddings:
         return
+    if not hasattr(_pipeline_class(model), "load_textual_inversion"):
+        name = _pipeline_class(model).__name__
+        raise ModelError(f"model {model.name}: diffusers loads no embeddings for {name}")
     pipeline = _pipeline(model)
     for token, file in embeddings.items():
         if file.suffix != ".safetensors":
@@ -136,15 +143,25 @@ def convert_prompt(tokenizer: Any, text: str) -> str:
 def _vectors(model: Model) -> Sequence[tuple[str | None, str]]:
     """For each text encoder: the key of its vectors in an embedding's file, and its suffix.
 
-    A file for one encoder has one key of any name, hence None.
+    Of the text encoders only CLIP's learn tokens. A file for one encoder has one key of any name, hence None.
     """
-    if "text_encoder_2" in model.components:
+    if isinstance(model.components.get("text_encoder_2"), transformers.CLIPTextModelWithProjection):
         return (("clip_l", ""), ("clip_g", "_2"))
     return ((None, ""),)
 
 
+def _pipeline_class(model: Model) -> Any:
+    if model.pipeline is not None:
+        return type(model.pipeline)
+    if "text_encoder_2" in model.components:
+        return diffusers.StableDiffusionXLPipeline
+    return diffusers.StableDiffusionPipeline
+
+
 def _pipeline(model: Model) -> Any:
     """A pipeline object around the model's components, for its loading methods. Copies nothing."""
+    if model.pipeline is not None:
+        return model.pipeline
     if "text_encoder_2" in model.components:
         return diffusers.StableDiffusionXLPipeline(
             **model.components, scheduler=diffusers.DDIMScheduler(), add_watermarker=False

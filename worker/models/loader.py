@@ -32,7 +32,7 @@ from imagemill.worker.models.adapters import add_embeddings
 from imagemill.worker.models.device import DTYPES, Precision, resolve_device, resolve_precision
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.pipelines import load_pipeline
-from imagemill.worker.models.tuning import Tuning, check_attention, choose_tuning, tune
+from imagemill.worker.models.tuning import check_attention, choose_tuning, tune
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +76,11 @@ def load_model(
         else:
             components = _load_components(entry, folders, DTYPES[precision])
         _place(components, device)
-        tuning = Tuning()
         if pipeline is None:
             _widen_vae(components, precision)
-            tuning = choose_tuning(settings, device)
-            check_attention(tuning, device, DTYPES[precision])
-            tune(components, tuning)
+        tuning = choose_tuning(settings, device, generic=pipeline is not None)
+        check_attention(tuning, device, DTYPES[precision])
+        tune(components, tuning, device, generic=pipeline is not None)
         refiner = _take_refiner(entry, components)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(f"model {entry.name} does not fit on {device}: {error}") from error
