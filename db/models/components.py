@@ -1,5 +1,7 @@
 """Finds a model's components on this machine, and the files that decide its pixels."""
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,8 +41,29 @@ def component_folders(entry: ModelEntry) -> Mapping[str, tuple[Path, str | None]
         if not found and (root / "config.json").is_file():
             found["unet"] = (root, entry.variant)
     for name, part in entry.parts.items():
+        if part.is_gguf:
+            # Only the weights lie in the file; what they are is said by the source.
+            own = _root(entry.name, str(entry.source), entry.revision, entry.cache)
+            found[name] = (own / name, None)
+            continue
         root = _root(f"{entry.name}: {name}", part.source, part.revision, entry.cache)
         found[name] = (root / part.subfolder, part.variant)
+    return found
+
+
+def gguf_files(entry: ModelEntry) -> Mapping[str, Path]:
+    """Component → its GGUF file on this machine. Raises `ModelError` if one is missing."""
+    found = {}
+    for name, part in entry.parts.items():
+        if not part.is_gguf:
+            continue
+        where = f"{entry.name}: {name}"
+        file = Path(part.source)
+        if part.file:
+            file = _root(where, part.source, part.revision, entry.cache) / part.file
+        if not file.is_file():
+            raise ModelError(f"model {where}: {file}: no such file")
+        found[name] = file
     return found
 
 
@@ -69,6 +92,10 @@ def weights_digest(entry: ModelEntry) -> str:
     """
     try:
         digest = digest_of_files(_deciding_files(entry), entry.cache)
+        if entry.quantization:
+            # Quantised weights are a model of their own, although its files are the same.
+            schemes = json.dumps(dict(entry.quantization), sort_keys=True)
+            digest = hashlib.sha256(f"{digest}\0{schemes}".encode()).hexdigest()
     except ModelError:
         if entry.digest is not None:
             return entry.digest
@@ -161,8 +188,12 @@ def _deciding_files(entry: ModelEntry) -> dict[str, Path]:
         if not entry.single_file.is_file():
             raise ModelError(f"model {entry.name}: {entry.single_file}: no such file")
         files["checkpoint"] = entry.single_file
+    quantised = gguf_files(entry)
     for component, (folder, variant) in component_folders(entry).items():
         weights = entry.single_file is None or component in entry.parts
+        if component in quantised:
+            files[f"{component}/{quantised[component].name}"] = quantised[component]
+            weights = False
         for path in component_files(folder, variant, weights=weights):
             files[f"{component}/{path.name}"] = path
     zeroes = "force_zeros_for_empty_prompt" in pipeline_options(entry)

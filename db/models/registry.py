@@ -13,6 +13,10 @@ It is a TOML file (the setting `models`). The model `shapes64` is always registe
     vae = { source = "stabilityai/sd-vae-ft-ema", revision = "…" }
     scheduler = { class = "LMSDiscreteScheduler", beta_schedule = "scaled_linear", … }
 
+    [models.small_flux]                                         # docs/models.md: quantised weights
+    kind = "generic"
+    quantization = "int8"
+
     [adapters]
     pixel_art = "pixel_art.safetensors"                         # a LoRA, in `adapters_folder`
 
@@ -32,6 +36,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.added import AddedEntry, AddedTable
+from imagemill.db.models.quantization import chosen_schemes
 from imagemill.db.models.scorer_tables import ScorerTable
 from imagemill.db.models.sources import check_revision, find_source, is_hub_id
 from imagemill.db.models.weights import (
@@ -56,12 +61,22 @@ _DEFAULTABLE = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """The place of one component: a Hub id with its revision, or a local path; and a subfolder."""
+    """The place of one component: a Hub id with its revision, or a local path; and a subfolder.
+
+    `file` is a GGUF file with the component's weights, in a repository; a local one is
+    the `source`.
+    """
 
     source: str
     revision: str | None = None
     subfolder: str = ""
     variant: str | None = None
+    file: str = ""
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether the part is one GGUF file, whose configuration is the source's."""
+        return (self.file or self.source).endswith(".gguf")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +89,7 @@ class ModelEntry:
     recorded; weights with another digest are refused. `license` is told in exports. `config` is a
     folder or a registered model: a single-file checkpoint uses the component configurations of
     that model. `ip_adapter` is the registered IP-Adapter that reads its reference images.
+    `quantization` has a scheme (`db.models.quantization`) for each quantised component.
     """
 
     name: str
@@ -90,6 +106,7 @@ class ModelEntry:
     scheduler: Mapping[str, Any] | None = None
     embeddings: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    quantization: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     cache: Path
 
     @property
@@ -218,6 +235,7 @@ class _PartTable(_Table):
     revision: str | None = None
     subfolder: str = ""
     variant: str | None = None
+    file: str = ""
 
 
 class _ModelTable(_Table):
@@ -233,6 +251,7 @@ class _ModelTable(_Table):
     parts: dict[str, dict[str, Any]] = {}
     embeddings: dict[str, Path] = {}
     defaults: dict[str, Any] = {}
+    quantization: str | dict[str, str] = {}
 
 
 class _RegistryFile(_Table):
@@ -298,13 +317,32 @@ def _entry(name: str, table: _ModelTable, base: Path, cache: Path) -> ModelEntry
         parts=MappingProxyType(parts),
         embeddings=MappingProxyType({t: base / path for t, path in table.embeddings.items()}),
         defaults=MappingProxyType(_defaults(where, table.defaults)),
-        **table.model_dump(exclude={"parts", "embeddings", "defaults", "source", "config"}),
+        quantization=chosen_schemes(where, table.quantization, table.kind),
+        **table.model_dump(
+            exclude={"parts", "embeddings", "defaults", "source", "config", "quantization"}
+        ),
         source=None if table.source is None else find_source(table.source, base),
         config=_config(table.config, base),
     )
+    _check_gguf(entry)
     for part in entry.hub_parts:
         check_revision(where, part.source, part.revision)
     return entry
+
+
+def _check_gguf(entry: ModelEntry) -> None:
+    for name, part in entry.parts.items():
+        if part.file and not part.is_gguf:
+            raise ModelError(f"model {entry.name}: part {name}: file is for a .gguf file")
+        if not part.is_gguf:
+            continue
+        if entry.kind != "generic" or entry.source is None:
+            raise ModelError(
+                f"model {entry.name}: part {name}: a .gguf file needs kind = 'generic' and a "
+                "source, whose configuration describes it"
+            )
+        if name in entry.quantization:
+            raise ModelError(f"model {entry.name}: part {name} is quantised already")
 
 
 def _defaults(where: str, given: Mapping[str, Any]) -> dict[str, Any]:

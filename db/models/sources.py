@@ -6,7 +6,7 @@ from pathlib import Path
 from imagemill.db.errors import ModelError
 
 _REVISION = re.compile(r"[0-9a-f]{40}")
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.safetensors)")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(?<!\.safetensors)(?<!\.gguf)")
 
 
 def is_hub_id(source: str) -> bool:

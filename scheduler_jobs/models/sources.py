@@ -69,6 +69,11 @@ def open_source(text: str, *, revision: str | None) -> Iterator[Source]:
             raise ModelError(f"{text}: a folder has no revision")
         yield Source(root=folder, sizes=_sizes(folder))
         return
+    if text.endswith(".gguf"):
+        raise ModelError(
+            f"{text}: a .gguf file has the weights of one component: add its model, then name the "
+            "file in the entry's parts (docs/models.md, quantised weights)"
+        )
     if not is_hub_id(text):
         raise ModelError(f"{text}: no such folder or file, and no Hub id (owner/name)")
     with TemporaryDirectory(prefix="imagemill-") as temporary:

@@ -1,4 +1,4 @@
-"""Speed and memory settings of any pipeline: the same picture, or one line where a part is missing."""
+"""Speed and memory settings of any pipeline: the same picture, or one line that says no."""
 
 from typing import Any
 
@@ -111,8 +111,11 @@ def test_tiles_are_decoded_one_by_one(shop: Shop) -> None:
 @pytest.mark.usefixtures("traced_only")
 @pytest.mark.parametrize(
     "values",
-    [{"compile": True}, {"compile_regions": True, "compile_mode": "max-autotune"}]
-    + [{"compile_vae": True}],
+    [
+        {"compile": True},
+        {"compile_regions": True, "compile_mode": "max-autotune"},
+        {"compile_vae": True},
+    ],
     ids=str,
 )
 def test_what_is_compiled_gives_the_same_picture(values: dict[str, object], shop: Shop) -> None:

@@ -143,7 +143,8 @@ def convert_prompt(tokenizer: Any, text: str) -> str:
 def _vectors(model: Model) -> Sequence[tuple[str | None, str]]:
     """For each text encoder: the key of its vectors in an embedding's file, and its suffix.
 
-    Of the text encoders only CLIP's learn tokens. A file for one encoder has one key of any name, hence None.
+    Of the text encoders only CLIP's learn tokens. A file for one encoder has one key of any name,
+    hence None.
     """
     if isinstance(model.components.get("text_encoder_2"), transformers.CLIPTextModelWithProjection):
         return (("clip_l", ""), ("clip_g", "_2"))

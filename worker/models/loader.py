@@ -7,6 +7,7 @@ may consist of parts from several repositories.
 
 import logging
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from imagemill.worker.models.adapters import add_embeddings
 from imagemill.worker.models.device import DTYPES, Precision, resolve_device, resolve_precision
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.pipelines import load_pipeline
+from imagemill.worker.models.quantized import described
 from imagemill.worker.models.tuning import check_attention, choose_tuning, tune
 
 log = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ def load_model(
     try:
         pipeline = None
         if entry.kind == "generic":
-            pipeline = load_pipeline(entry, folders, DTYPES[precision])
+            pipeline = load_pipeline(entry, folders, DTYPES[precision], device)
             components = dict(pipeline.components)
         else:
             components = _load_components(entry, folders, DTYPES[precision])
@@ -79,6 +81,7 @@ def load_model(
         if pipeline is None:
             _widen_vae(components, precision)
         tuning = choose_tuning(settings, device, generic=pipeline is not None)
+        tuning = replace(tuning, quantization=described(entry))
         check_attention(tuning, device, DTYPES[precision])
         tune(components, tuning, device, generic=pipeline is not None)
         refiner = _take_refiner(entry, components)

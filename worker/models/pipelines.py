@@ -14,9 +14,10 @@ import torch
 import transformers
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.components import NO_PIXELS, pipeline_folder
+from imagemill.db.models.components import NO_PIXELS, gguf_files, pipeline_folder
 from imagemill.db.models.registry import ModelEntry
 from imagemill.db.models.weights import read_config
+from imagemill.worker.models.quantized import load_gguf, quantization_config, schemes_of
 
 Pipeline = Any
 """A `diffusers.DiffusionPipeline`. The library ships no types."""
@@ -26,12 +27,16 @@ _INDEX = "model_index.json"
 
 
 def load_pipeline(
-    entry: ModelEntry, folders: Mapping[str, tuple[Path, str | None]], dtype: torch.dtype
+    entry: ModelEntry,
+    folders: Mapping[str, tuple[Path, str | None]],
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> Pipeline:
     """The pipeline of a registry entry of kind `generic`, on the CPU.
 
-    `folders` are those of its components (`db.models.components.component_folders`). Raises
-    `ModelError` if the folder asks for code other than diffusers' or transformers' own.
+    `device` is the one that it will be moved to. `folders` are those of its components
+    (`db.models.components.component_folders`). Raises `ModelError` if the folder asks for code
+    other than diffusers' or transformers' own.
     """
     root = pipeline_folder(entry)
     if root is None:
@@ -43,11 +48,17 @@ def load_pipeline(
     pipeline_class = _pipeline_class(entry.name, index.get("_class_name"))
     for name, (folder, _) in folders.items():
         _check_component(entry.name, name, folder, index.get(name))
+    quantised = gguf_files(entry)
     given = {
         name: _load_part(index[name], *folders[name], dtype)
         for name in entry.parts
-        if name in folders
+        if name in folders and name not in quantised
     }
+    for name, file in quantised.items():
+        given[name] = load_gguf(entry.name, _class_of(index[name]), file, folders[name][0], dtype)
+    schemes = schemes_of(entry, index)
+    if schemes:
+        given["quantization_config"] = quantization_config(entry.name, schemes, dtype, device)
     if entry.scheduler is not None:
         given["scheduler"] = _scheduler(entry.name, entry.scheduler)
     accepted = inspect.signature(pipeline_class.__init__).parameters
@@ -142,10 +153,14 @@ def _library(name: object) -> Any:
     return _LIBRARIES.get(str(name))
 
 
+def _class_of(declared: list[str]) -> Any:
+    library, class_name = declared
+    return getattr(_library(library), class_name)
+
+
 def _load_part(declared: list[str], folder: Path, variant: str | None, dtype: torch.dtype) -> Any:
     """A component from a folder of its own, of the class that the index names."""
-    library, class_name = declared
-    component_class = getattr(_library(library), class_name)
+    component_class = _class_of(declared)
     options: dict[str, Any] = {"local_files_only": True}
     if issubclass(component_class, torch.nn.Module):
         options |= {"dtype": dtype, "use_safetensors": True, "variant": variant}

@@ -20,6 +20,7 @@ from imagemill.db.models.weights import choose_files
 from imagemill.db.settings import Settings
 
 _INDEX = "model_index.json"
+_CONFIG = "config.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,10 +98,15 @@ def _wanted_files(
     for name in listed:
         path = PurePosixPath(name)
         folders["" if len(path.parts) == 1 else str(path.parent)].append(path.name)
+    if part.file:
+        if part.file not in listed:
+            raise ModelError(f"{where} has no file {part.file}")
+        return {part.file}
     if part.source == entry.source:
         wanted = {_INDEX} & set(folders[""])
         own = components if wanted else {""}
         variant = entry.variant
+        wanted |= {f"{name}/{_CONFIG}" for name, each in entry.parts.items() if each.is_gguf}
     else:
         own, wanted, variant = {part.subfolder}, set(), part.variant
     for folder in sorted(own):

@@ -39,6 +39,7 @@ class Tuning:
     `attention` is the kernel of scaled-dot-product attention; with `sdpa` torch chooses, and
     `diffusers:NAME` is a backend of diffusers. `offload` keeps text encoders and VAE in main memory
     while they are not used, `group_offload` also the denoisers but for the blocks in use.
+    `quantization` says how the weights are stored.
     """
 
     attention: str = "sdpa"
@@ -53,6 +54,7 @@ class Tuning:
     group_offload: str | None = None
     fp8_storage: bool = False
     vae_slicing: bool = False
+    quantization: str | None = None
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -149,27 +151,14 @@ def tune(
     """Apply a tuning to a model's modules, in place.
 
     With `generic` they belong to a pipeline that calls them itself, so that what rests must be
-    fetched by hooks; the guided engine fetches it (`Model.using`). Raises `SettingsError`, which names the setting and the class, if a module has no means for it.
+    fetched by hooks; the guided engine fetches it (`Model.using`). Raises `SettingsError`, which
+    names the setting and the class, if a module has no means for it.
     """
     denoisers, decoders = _denoisers(components), _decoders(components)
-    backend = _backend(tuning)
-    for module in denoisers:
-        if backend is not None:
-            _set_backend(module, backend, tuning.attention)
-        if tuning.fused:
-            _call(module, "fuse_qkv_projections", "FUSE_PROJECTIONS")
-        if tuning.fp8_storage:
-            # The paths and norms that diffusers leaves out of it stay in the precision.
-            module.enable_layerwise_casting(
-                storage_dtype=torch.float8_e4m3fn, compute_dtype=module.dtype
-            )
+    for denoiser in denoisers:
+        _tune_denoiser(denoiser, tuning)
     for decoder in decoders:
-        if tuning.fused and hasattr(decoder, "fuse_qkv_projections"):
-            decoder.fuse_qkv_projections()
-        if tuning.vae_tiling:
-            _call(decoder, "enable_tiling", "VAE_TILING")
-        if tuning.vae_slicing:
-            _call(decoder, "enable_slicing", "VAE_SLICING")
+        _tune_decoder(decoder, tuning)
     if tuning.channels_last:
         for module in (*denoisers, *decoders):
             _store_channels_last(module)
@@ -188,6 +177,28 @@ def tune(
 def resting(components: Mapping[str, Any]) -> tuple[str, ...]:
     """The components that are used once for each image, not at every step."""
     return tuple(name for name in ("text_encoder", "text_encoder_2", "vae") if name in components)
+
+
+def _tune_denoiser(denoiser: Any, tuning: Tuning) -> None:
+    backend = _backend(tuning)
+    if backend is not None:
+        _set_backend(denoiser, backend, tuning.attention)
+    if tuning.fused:
+        _call(denoiser, "fuse_qkv_projections", "FUSE_PROJECTIONS")
+    if tuning.fp8_storage:
+        # The norms and embeddings that diffusers leaves out of it stay in the precision.
+        denoiser.enable_layerwise_casting(
+            storage_dtype=torch.float8_e4m3fn, compute_dtype=denoiser.dtype
+        )
+
+
+def _tune_decoder(decoder: Any, tuning: Tuning) -> None:
+    if tuning.fused and hasattr(decoder, "fuse_qkv_projections"):
+        decoder.fuse_qkv_projections()
+    if tuning.vae_tiling:
+        _call(decoder, "enable_tiling", "VAE_TILING")
+    if tuning.vae_slicing:
+        _call(decoder, "enable_slicing", "VAE_SLICING")
 
 
 def _denoisers(components: Mapping[str, Any]) -> list[Any]:

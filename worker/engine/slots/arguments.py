@@ -79,7 +79,6 @@ class PipelineCalls:
             "negative_prompt": spec.negative_prompt != "" and spec.guided and not self._negatives,
             "long_prompts": spec.long_prompts != "truncate",
             "prompt_weighting": spec.prompt_weighting,
-            "adapters": bool(spec.adapters),
         }
         for name, refused in wanted.items():
             if refused:

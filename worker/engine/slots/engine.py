@@ -38,6 +38,7 @@ from imagemill.worker.engine.slots.arguments import PipelineCalls
 from imagemill.worker.engine.slots.meetings import Meetings, Request
 from imagemill.worker.engine.slots.slot import Slot, pipeline_fiber
 from imagemill.worker.models.added import controlnet_of, wear_ip_adapter
+from imagemill.worker.models.adapters import find_adapters, wear
 from imagemill.worker.models.environment import Environment, Shapes, describe_environment
 from imagemill.worker.models.model import Model
 
@@ -170,7 +171,8 @@ class SlotEngine(ShapedEngine):
 
     def _pass(self, requests: Sequence[Request]) -> list[Any]:
         try:
-            return self._meetings.run(requests)
+            with self._model.tuning.attending():
+                return self._meetings.run(requests)
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory(error) from error
         except ImagemillError:
@@ -238,8 +240,8 @@ def open_slot_engine(
 ) -> SlotEngine | RecordedEngine:
     """See `imagemill.worker.engine.factory.open_engine`."""
     check_weights(model, group)
-    if group["adapters"]:
-        raise ModelError(f"model {model.name}: a generic pipeline takes no adapters")
+    registry = load_registry(settings)
+    adapters = find_adapters(group["adapters"], registry)
     shapes = choose_shapes(device=model.device, group=group, settings=settings, slots=slots)
     # A pipeline encodes the texts of its one image itself.
     shapes = replace(shapes, prompts=1)
@@ -249,11 +251,16 @@ def open_slot_engine(
         shapes=shapes,
         batches=settings.batches,
         group=group,
-        adapters=[],
+        adapters=[{"digest": worn.digest, "weight": worn.weight} for worn in adapters],
+        tuning=model.tuning,
     ).changed(engine=SLOTS_ENGINE)
-    registry = load_registry(settings)
     controlnet = controlnet_of(model, group, registry)
-    wear_ip_adapter(model, group, registry)
+
+    def put_on() -> None:
+        wear(model, adapters)
+        wear_ip_adapter(model, group, registry)
+
+    put_on()
     engine = SlotEngine(
         model,
         shapes=shapes,
@@ -266,7 +273,7 @@ def open_slot_engine(
             controlnet=controlnet,
         ),
         meetings=Meetings(model.pipeline, images=shapes.slots, controlnet=controlnet),
-        wear=lambda: wear_ip_adapter(model, group, registry),
+        wear=put_on,
     )
     return RecordedEngine(engine) if settings.batches == "recorded" else engine
 
