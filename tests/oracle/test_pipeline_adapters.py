@@ -16,6 +16,7 @@ from imagemill.db.models.weights import file_digest
 from imagemill.db.settings import Settings
 from imagemill.db.specs import Adapter
 from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, pixels_of, render
 from tests.oracle.registered import Shop, spec_of, table_of
 from tools.families import FAMILIES
@@ -38,6 +39,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("adapters")
 
 
+def _fresh(shop: Shop, name: str) -> Model:
+    """A family's model of its own: adapters change modules in place."""
+    shop.saved(name)
+    return shop.load(name)
+
+
 def _layers(module: Any, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
     """The layers of a LoRA of random weights on a module's projections."""
     names = [
@@ -47,13 +54,12 @@ def _layers(module: Any, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
     ]
     module.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=names))
     state = get_peft_model_state_dict(module)
-    module.delete_adapters("default") if hasattr(module, "delete_adapters") else None
     return {key: torch.randn_like(value) * 0.3 for key, value in state.items()}
 
 
 def _save_lora(shop: Shop, family: str, folder: Path, name: str, seed: int) -> Adapter:
     torch.manual_seed(seed)
-    pipeline = shop.load(family).pipeline
+    pipeline = _fresh(shop, family).pipeline
     denoiser = "unet" if "unet" in pipeline.components else "transformer"
     layers = {
         f"{denoiser}_lora_layers": _layers(pipeline.components[denoiser], ("to_q", "to_v")),
@@ -75,7 +81,7 @@ def test_adapters_equal_diffusers_and_leave_nothing_behind(
 ) -> None:
     soft = replace(_save_lora(shop, name, folder, "soft", 1), weight=0.5)
     hard = replace(_save_lora(shop, name, folder, "hard", 2), weight=-0.7)
-    model = shop.load(name)
+    model = _fresh(shop, name)
     plain = spec_of(model)
     worn = replace(plain, adapters=(soft, hard))
     settings = _with(shop.settings, folder)
@@ -93,7 +99,7 @@ def test_adapters_equal_diffusers_and_leave_nothing_behind(
     assert hashes(render(plain_engine, [plain])) == before
     assert hashes(render(worn_engine, [worn])) == hashes([result])
 
-    reference = shop.load(name).pipeline
+    reference = _fresh(shop, name).pipeline
     reference.set_progress_bar_config(disable=True)
     for adapter in worn.adapters:
         reference.load_lora_weights(
@@ -118,7 +124,7 @@ def test_a_pipeline_without_a_loader_says_so(name: str, shop: Shop, folder: Path
 
 def test_an_adapter_of_another_family_does_not_fit(shop: Shop, folder: Path) -> None:
     adapter = _save_lora(shop, "stable_diffusion_3", folder, "other", 4)
-    model = shop.load("chroma")
+    model = _fresh(shop, "chroma")
     spec = spec_of(model, adapters=(adapter,))
     plain = open_engine(model, spec_of(model).group(), shop.settings)
     before = hashes(render(plain, [spec_of(model)]))
@@ -138,7 +144,7 @@ def test_embeddings_equal_diffusers(name: str, shop: Shop, tmp_path: Path) -> No
     spec = spec_of(model, prompt="a <blob> circle")
     [result] = render(open_engine(model, spec.group(), shop.settings), [spec])
 
-    reference = shop.load(name).pipeline
+    reference = _fresh(shop, name).pipeline
     reference.set_progress_bar_config(disable=True)
     without = PipelineOracle(name, reference).alone(spec)
     reference.load_textual_inversion(str(file), token="<blob>")

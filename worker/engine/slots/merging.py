@@ -199,5 +199,6 @@ def _constant(value: Any, leaves: Leaves, path: Path) -> Any:
 
 
 def _blank(tensor: torch.Tensor) -> torch.Tensor:
-    # Integers are masks and indices: a mask of nothing but zeros would make NaN of the row.
-    return torch.zeros_like(tensor) if tensor.is_floating_point() else torch.ones_like(tensor)
+    # A mask of nothing but zeros would make NaN of the row; an index other than 0 may not exist.
+    is_mask = not tensor.is_floating_point() and tensor.ndim > 1
+    return torch.ones_like(tensor) if is_mask else torch.zeros_like(tensor)
