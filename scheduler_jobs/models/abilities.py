@@ -66,20 +66,19 @@ def abilities_of(entry: ModelEntry) -> Abilities:
 def _ways(entry: ModelEntry, facts: ModelFacts) -> tuple[str, ...]:
     if entry.kind == "unconditional":
         return ("unconditional",)
-    if entry.kind == "generic":
-        ways = facts.ways
-        has = {
-            "text-to-image": ways.reference != "must" and not ways.own_control,
-            "image-to-image": ways.from_picture,
-            "inpainting": ways.in_mask,
-            "control": ways.controlnet or ways.own_control,
-            "reference": ways.ip_adapter,
-            "editing": ways.reference != "no",
-        }
-        return tuple(name for name, there in has.items() if there)
-    if facts.inpainting:
-        return ("inpainting",)
-    return ("text-to-image", "image-to-image", "inpainting")
+    if entry.kind == "text_to_image":
+        if facts.inpainting:
+            return ("inpainting",)
+        return ("text-to-image", "image-to-image", "inpainting")
+    ways = facts.ways
+    has = {
+        "text-to-image": ways.reference != "must" and not ways.own_control,
+        "image-to-image": bool(ways.from_picture),
+        "inpainting": bool(ways.in_mask),
+        "control-image": bool(ways.controlled) or ways.own_control,
+        "reference-image": ways.ip_adapter or ways.reference != "no",
+    }
+    return tuple(name for name, there in has.items() if there)
 
 
 def _bytes(entry: ModelEntry) -> dict[str, int]:

@@ -37,8 +37,8 @@ from imagemill.worker.engine.shapes import choose_shapes
 from imagemill.worker.engine.slots.arguments import PipelineCalls
 from imagemill.worker.engine.slots.meetings import Meetings, Request
 from imagemill.worker.engine.slots.slot import Slot, pipeline_fiber
-from imagemill.worker.models.added import controlnet_of, wear_ip_adapter
 from imagemill.worker.models.adapters import find_adapters, wear
+from imagemill.worker.models.added import controlnet_of, wear_ip_adapter
 from imagemill.worker.models.environment import Environment, Shapes, describe_environment
 from imagemill.worker.models.model import Model
 
