@@ -23,6 +23,7 @@ from imagemill.db.models.registry import load_registry
 from imagemill.db.queries import jobs, objects
 from imagemill.db.queries.jobs import NewJob
 from imagemill.db.queries.labels import set_labels
+from imagemill.db.queries.rates import Kind
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec, canonical_json, sha256_of
@@ -31,6 +32,7 @@ from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
 from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem, RowText, Source
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
+from imagemill.scheduler_jobs.submit.forecast import Forecast, forecast
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts, ForeignRows
 from imagemill.scheduler_jobs.submit.loader import Loading
 from imagemill.scheduler_jobs.submit.occurrences import Occurrences
@@ -63,7 +65,7 @@ class PlannedGroup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What submitting would do. `reused` is None where no database was asked."""
+    """What submitting would do. `reused` and `unmeasured` are None where no database was asked."""
 
     rows: int
     images: int = field(metadata={JSON: "requested"})
@@ -75,6 +77,10 @@ class Plan:
     foreign_syntax: tuple[ForeignRows, ...]
     columns: tuple[ColumnReport, ...]
     reused: int | None
+    forecasts: tuple[Forecast, ...]
+    """What the other images would take, by device, as far as it was measured before."""
+    unmeasured: int | None
+    """Images of a model, size, steps and sampler of which none was rendered before."""
     seconds: float
 
 
@@ -106,6 +112,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     """
     started = time.monotonic()
     groups: Counter[tuple[str, int, int, bool]] = Counter()
+    work: Counter[Kind] = Counter()
     findings, foreign, met = Findings(), ForeignCounts(), MetColumns()
     long_rows: list[RowText] = []
     rows = long_prompts = reused = 0
@@ -131,7 +138,10 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
             if database is not None:
                 with database.reading() as session:
                     files = objects.find_files(session, requests)
-                reused += sum(object_id is not None for _, object_id, _ in files)
+                missing = [s for s, file in zip(requests, files, strict=True) if file[1] is None]
+                reused += len(requests) - len(missing)
+                work.update(map(Kind.of, missing))
+    forecasts, unmeasured = _forecast(work, database, settings)
     return Plan(
         rows=rows,
         images=sum(groups.values()),
@@ -146,8 +156,16 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
         foreign_syntax=foreign.found(),
         columns=met.found(),
         reused=None if database is None else reused,
+        forecasts=forecasts,
+        unmeasured=unmeasured,
         seconds=time.monotonic() - started,
     )
+
+
+def _forecast(
+    work: Counter[Kind], database: Database | None, settings: Settings
+) -> tuple[tuple[Forecast, ...], int | None]:
+    return ((), None) if database is None else forecast(work, database=database, settings=settings)
 
 
 def check_and_submit(

@@ -1,6 +1,6 @@
-"""`cost`: the time of devices that a job took, and its price."""
+"""`cost`: the time of devices that a job took, and its price; and the same of a plan."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import click
@@ -13,6 +13,7 @@ from imagemill.scheduler_jobs.cli.arguments import job_argument
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, duration, number, plural
 from imagemill.scheduler_jobs.prices import EXAMPLE, price_of, read_prices
+from imagemill.scheduler_jobs.submit.forecast import Forecast
 
 _HOUR = 3600.0
 
@@ -119,6 +120,30 @@ def _print(devices: list[DeviceCost], time: JobTime, whole: float | None, *, pri
     if time.reused:
         are = "was" if time.reused == 1 else "were"
         output.line(f"{plural(time.reused, 'picture')} {are} there before and cost nothing")
+
+
+def print_forecast(forecasts: Sequence[Forecast], unmeasured: int | None) -> None:
+    """What rendering would take, by device; nothing where there is nothing to render."""
+    if forecasts:
+        output.line()
+        output.table(
+            (
+                Column(title="ONE OF", elastic=True),
+                Column(title="IMAGES", right=True),
+                Column(title="TAKES", right=True),
+                Column(title="COST", right=True),
+            ),
+            (
+                (each.device, f"{each.images:,}", duration(each.seconds), _money(each.cost))
+                for each in forecasts
+            ),
+        )
+    if unmeasured:
+        output.line()
+        output.line(
+            f"no time for {plural(unmeasured, 'image')}: none of that model, size, steps and "
+            "sampler was rendered here before"
+        )
 
 
 def _money(cost: float | None) -> str | None:

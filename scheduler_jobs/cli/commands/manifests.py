@@ -14,6 +14,7 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.column_table import print_columns, print_extras
+from imagemill.scheduler_jobs.cli.commands.cost import print_forecast
 from imagemill.scheduler_jobs.cli.commands.sheets import warn_undrawn
 from imagemill.scheduler_jobs.cli.commands.submit_options import ManifestCommand, submission_options
 from imagemill.scheduler_jobs.cli.commands.watch import warn_unserved
@@ -281,6 +282,7 @@ def _print_plan(planned: Plan, request: SubmissionRequest) -> None:
         )
         if len(planned.groups) > SHOWN_GROUPS:
             output.line(f"… and {len(planned.groups) - SHOWN_GROUPS:,} more groups")
+    print_forecast(planned.forecasts, planned.unmeasured)
     if planned.long_prompts:
         output.line()
         output.line(

@@ -73,3 +73,24 @@ def test_the_longest_name_wins():
     assert price_of(prices, device="NVIDIA L4", kind="cuda") == 1
     assert price_of(prices, device="AMD EPYC", kind="cpu") == 0.05
     assert price_of({}, device="AMD EPYC", kind="cpu") is None
+
+
+def test_a_plan_predicts_from_what_was_measured(at_home, mill, tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("prompt\na red circle\na blue star\n")
+    assert "no time for 2 images" in at_home("plan", manifest).out
+    mill.environment_id = mill.database.run(
+        lambda session: environments.environment_id(session, fingerprint=sha("g"), document=H200)
+    )
+    at_home("submit", manifest)
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift, limit=2))
+    again = at_home("plan", manifest, "--seed", "5", "--samples", "50", "--json").json
+    assert again["unmeasured"] == 0
+    assert again["forecasts"] == [
+        {"device": "NVIDIA H200", "images": 100, "seconds": 50.0, "cost": None}
+    ]
+    shown = at_home("plan", manifest, "--seed", "5", "--samples", "50").out
+    assert "NVIDIA H200     100   50 s" in shown
+    assert "no time" not in shown
+    assert at_home("plan", manifest, "--json").json["forecasts"] == [], "all is there"

@@ -1,0 +1,50 @@
+"""What rendering would take, by what images of the same kind took before."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from imagemill.db.database import Database
+from imagemill.db.documents import JSON
+from imagemill.db.queries.rates import MOST_KINDS, Kind, measured_rates
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.prices import price_of, read_prices
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """What some of the images would take on one device of a kind; `cost` is None without a price.
+
+    `images` are those of whose kind images were rendered on such a device before.
+    """
+
+    device: str = field(metadata={JSON: "device"})
+    images: int
+    seconds: float
+    cost: float | None
+
+
+def forecast(
+    work: Counter[Kind], *, database: Database, settings: Settings
+) -> tuple[tuple[Forecast, ...], int]:
+    """The forecast by device, that with the most images first; and the images without any.
+
+    Raises `SettingsError` if the prices are none.
+    """
+    prices = read_prices(settings.prices)
+    largest = dict(work.most_common(MOST_KINDS))
+    with database.reading() as session:
+        rates = measured_rates(session, list(largest))
+    images: Counter[tuple[str, str]] = Counter()
+    seconds: dict[tuple[str, str], float] = {}
+    for kind, found in rates.items():
+        for rate in found:
+            device = (rate.device, rate.device_kind)
+            images[device] += work[kind]
+            seconds[device] = seconds.get(device, 0.0) + work[kind] * rate.seconds
+    forecasts = []
+    for place, count in images.most_common():
+        name, device_kind = place
+        price = price_of(prices, device=name, kind=device_kind)
+        cost = None if price is None else price * seconds[place] / 3600
+        forecasts.append(Forecast(device=name, images=count, seconds=seconds[place], cost=cost))
+    return tuple(forecasts), sum(work.values()) - sum(work[kind] for kind in rates)
