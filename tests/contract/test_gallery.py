@@ -233,7 +233,7 @@ def test_images_come_in_the_order_of_a_score(
         for image, value in zip(images, values, strict=True)
     ]
     mill.database.run(lambda session: session.add_all(rows))
-    assert found(gallery, job, score="clip") == ["p1", "p0", "p2", "p3"]
+    assert found(gallery, job, score="clip") == ["p1", "p2", "p0", "p3"]
     assert found(gallery, job, score="clip", ascending=1) == ["p3", "p0", "p2", "p1"]
     assert found(gallery, job, score="clip", words="fox 2") == ["p2"]
     mood = {"name": "extras.mood", "value": "calm"}
