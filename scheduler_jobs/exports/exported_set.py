@@ -3,8 +3,10 @@
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -12,8 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imagemill.db.errors import UsageError
+from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.exports.columns import OWN
 from imagemill.scheduler_jobs.exports.record import RECORD
+from imagemill.scheduler_jobs.exports.target import Target, open_target
 
 NEEDED = tuple(name for name in OWN if name not in ("error_code", "error_message", "composition"))
 """The columns without which an image could be neither found nor rendered again."""
@@ -33,6 +37,40 @@ class ExportedImage:
     values: Record
     extras: Record
     body: bytes
+
+
+@contextmanager
+def export_folder(place: str, settings: Settings) -> Iterator[Path]:
+    """The folder of an export; of one in a bucket a copy, which is gone after the block.
+
+    A copy needs room for the whole export where temporary files are (`TMPDIR`). A `UsageError` of
+    the block names the place as it was given.
+    """
+    if "://" not in place:
+        yield Path(place).expanduser()
+        return
+    target = open_target(place, settings, option="EXPORT")
+    with TemporaryDirectory(prefix="imagemill-import-") as temporary:
+        folder = Path(temporary).resolve()
+        try:
+            _copy(target, RECORD, folder)
+            read_record(folder)  # before anything large is copied
+            for name in sorted(target.names() - {RECORD, ""}):
+                _copy(target, name, folder)
+            yield folder
+        except UsageError as error:
+            raise UsageError(error.message.replace(str(folder), target.uri)) from None
+
+
+def _copy(target: Target, name: str, folder: Path) -> None:
+    place = (folder / name).resolve()
+    # A name from a bucket that others may have written must not lead out of the folder.
+    if not place.is_relative_to(folder) or (name == RECORD and target.read(name) is None):
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("wb") as file:
+        for chunk in target.chunks(name):
+            file.write(chunk)
 
 
 def exported_images(folder: Path) -> Iterator[ExportedImage]:

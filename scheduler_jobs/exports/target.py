@@ -56,15 +56,18 @@ class Target(Protocol):
         """Remove every file: of an export that can't be made after all."""
 
 
-def open_target(place: str, settings: Settings) -> Target:
-    """The target at a path or at `s3://bucket/prefix`. A folder is created with its first file."""
+def open_target(place: str, settings: Settings, *, option: str = "--to") -> Target:
+    """The target at a path or at `s3://bucket/prefix`. A folder is created with its first file.
+
+    A `UsageError` for another address names the `option` that gave it.
+    """
     if not place.startswith(_S3):
         if "://" in place:
-            raise UsageError(f"--to {place!r}: expected a folder, or s3://bucket/prefix")
+            raise UsageError(f"{option} {place!r}: expected a folder, or s3://bucket/prefix")
         return FolderTarget(Path(place).expanduser())
     bucket, _, prefix = place.removeprefix(_S3).partition("/")
     if not bucket:
-        raise UsageError(f"--to {place!r}: expected s3://bucket/prefix")
+        raise UsageError(f"{option} {place!r}: expected s3://bucket/prefix")
     # boto3 takes a fifth of a second to import, which nobody with a folder should wait for.
     from imagemill.db.storage.s3_client import s3_client  # noqa: PLC0415  # see above
 

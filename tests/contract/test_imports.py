@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +16,17 @@ from imagemill.db.errors import UsageError
 from imagemill.db.queries.dataset import stream_images
 from imagemill.db.queries.originals import find_originals
 from imagemill.db.schema import migrate
+from imagemill.db.settings import Settings
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs import imports
 from imagemill.scheduler_jobs.exports.export import ExportOptions
+from imagemill.scheduler_jobs.exports.exported_set import export_folder
 from imagemill.scheduler_jobs.exports.pictures import PictureForm
 from imagemill.scheduler_jobs.exports.run import run_export
 from imagemill.scheduler_jobs.exports.selection import Selection, read_splits
-from imagemill.scheduler_jobs.exports.target import FolderTarget
+from imagemill.scheduler_jobs.exports.target import FolderTarget, open_target
 from imagemill.scheduler_jobs.imports import import_export
 from tests.contract.test_comparison import picture, render, rows
 from tests.helpers.mill import Mill
@@ -178,3 +181,35 @@ def test_a_damaged_file_and_one_that_leads_out_are_refused(mill, exported, store
     names = ["../../source.sqlite3"] * kept.num_rows
     pq.write_table(kept.set_column(0, "file_name", [names]), table)
     refused(mill, store, tmp_path / "copy", "there is no picture")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_set_in_a_bucket_is_imported_as_from_a_folder(
+    mill: Mill, store: FolderStorage, exported, layout: str, s3_storage_url: str, s3_server
+) -> None:
+    settings = Settings.load(s3_endpoint_url=s3_server.endpoint)
+    place = f"{s3_storage_url}/set"
+    target, folder = open_target(place, settings), exported(layout)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            target.write(str(path.relative_to(folder)), path.read_bytes())
+    with export_folder(place, settings) as copy:
+        done = import_export(mill.database, store, copy, labels={})
+        assert import_export(mill.database, store, folder, labels={})[0].created is False
+    assert [job.job_name for job in done] == ["first", "second"]
+    assert not copy.exists()
+
+
+def test_a_place_without_an_export_is_named_as_it_was_given(s3_storage_url: str, s3_server) -> None:
+    settings = Settings.load(s3_endpoint_url=s3_server.endpoint)
+    said = f"{s3_storage_url}/none: holds no export"
+    with (
+        pytest.raises(UsageError, match=re.escape(said)),
+        export_folder(f"{s3_storage_url}/none", settings),
+    ):
+        pytest.fail("it is no export")
+    with (
+        pytest.raises(UsageError, match=r"^EXPORT 'ftp://a/b': expected a folder"),
+        export_folder("ftp://a/b", settings),
+    ):
+        pytest.fail("it is no export")

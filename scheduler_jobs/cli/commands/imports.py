@@ -9,13 +9,14 @@ from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
+from imagemill.scheduler_jobs.exports.exported_set import export_folder
 from imagemill.scheduler_jobs.imports import import_export
 from imagemill.scheduler_jobs.labels import read_labels
 
 
 @click.command("import")
 @pass_invocation
-@click.argument("export", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("export")
 @click.option(
     "--label",
     "labels",
@@ -25,23 +26,26 @@ from imagemill.scheduler_jobs.labels import read_labels
 )
 @output.json_option
 def import_command(
-    invocation: Invocation, export: Path, labels: Sequence[str], as_json: bool
+    invocation: Invocation, export: str, labels: Sequence[str], as_json: bool
 ) -> None:
     """Take an exported set into this database and store.
 
-    EXPORT is the folder of a complete export in the layout parquet, imagefolder or webdataset, with
-    its files as they were rendered. Every file is compared with its SHA-256 before the first one is
-    stored. Importing the same export again adds nothing.
+    EXPORT is the folder of a complete export in the layout parquet, imagefolder or webdataset, or
+    its s3://bucket/prefix, with its files as they were rendered. Every file is compared with its
+    SHA-256 before the first one is stored. Importing the same export again adds nothing.
 
     \b
     Example:
       imagemill import set --home other
+      imagemill import s3://bucket/set
     """
     given = read_labels(labels)
     storage = open_storage(invocation.settings)
-    done = import_export(invocation.database, storage, export, labels=given)
+    with export_folder(export, invocation.settings) as folder:
+        done = import_export(invocation.database, storage, folder, labels=given)
     if as_json:
-        output.emit({"jobs": done, "export": str(export.absolute())})
+        place = export if "://" in export else str(Path(export).expanduser().absolute())
+        output.emit({"jobs": done, "export": place})
         return
     for job in done:
         if job.created:
