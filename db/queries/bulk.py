@@ -8,7 +8,6 @@ parsing the statement's text. SQLite has no such way and needs none.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-import psycopg
 from sqlalchemy import ColumnElement, Connection, Table, any_, exc, insert, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -100,6 +99,7 @@ def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]
     into = ", ".join(quote.format_column(column) for column in columns)
     statement = f"COPY {quote.format_table(table)} ({into}) FROM STDIN"
     driver: Any = connection.connection.driver_connection
+    errors: Any = dialect.dbapi.Error
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
             for row in rows:
@@ -110,7 +110,7 @@ def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]
                         for value, process in zip(values, processors, strict=True)
                     ]
                 )
-    except psycopg.Error as error:
+    except errors as error:
         # The same error as from any other statement, so that `Database.run` knows whether it may
         # try again.
         lost = dialect.is_disconnect(error, driver, None)
@@ -120,7 +120,7 @@ def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]
             statement,
             None,
             error,
-            psycopg.Error,
+            errors,
             hide_parameters=True,
             connection_invalidated=lost,
             dialect=dialect,

@@ -15,12 +15,8 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, Protocol, cast
 
-from botocore.exceptions import ClientError
-
 from imagemill.db.errors import ManifestError
 from imagemill.db.settings import Settings
-from imagemill.db.storage.s3_client import s3_client
-from imagemill.db.storage.s3_errors import error_code, s3_errors
 from imagemill.scheduler_jobs.manifest.places import Place, find_places
 
 STDIN = "-"
@@ -202,6 +198,12 @@ def _spooled(name: str, stream: _Readable) -> Source:
 
 
 def _from_s3(uri: str, settings: Settings) -> Source:
+    # boto3 takes a fifth of a second to import, which nobody with a file should wait for.
+    from botocore.exceptions import ClientError  # noqa: PLC0415  # see above
+
+    from imagemill.db.storage.s3_client import s3_client  # noqa: PLC0415
+    from imagemill.db.storage.s3_errors import error_code, s3_errors  # noqa: PLC0415
+
     # urlsplit is not used, because `?` and `#` are ordinary characters in an object's key.
     bucket, _, key = uri.removeprefix(_S3).partition("/")
     if not bucket or not key:

@@ -10,6 +10,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Connection, inspect, text
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -176,6 +177,12 @@ def test_migrating_twice_or_at_once_is_safe(database_url: str) -> None:
     database = Database(database_url)
     check_schema(database)
     database.close()
+
+
+def test_migrations_are_known_by_the_names_of_their_files() -> None:
+    scripts = ScriptDirectory.from_config(schema._config())
+    assert {script.revision for script in scripts.walk_revisions()} == schema._known_revisions()
+    assert scripts.get_current_head() == head()
 
 
 def test_an_empty_database_wants_a_migration(database_url: str) -> None:
