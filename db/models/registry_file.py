@@ -23,22 +23,23 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
-def record_digest(registry_file: Path, name: str, digest: str) -> bool:
+def record_digest(registry_file: Path, name: str, digest: str, *, table: str = "models") -> bool:
     """Write a model's digest into its table of the registry file, unless it has one.
 
-    Returns whether the file has this digest now. It is False if the file has no table
-    `[models.NAME]` to write into, or if it can't be written.
+    `table` is `controlnets` or `ip_adapters` for those. Returns whether the file has this digest
+    now. It is False if the file has no table `[models.NAME]` to write into, or if it can't be
+    written.
     """
     document = tomlkit.parse(registry_file.read_text("utf-8"))
-    table = document.get("models", {}).get(name)
-    if not isinstance(table, Table):
+    entry = document.get(table, {}).get(name)
+    if not isinstance(entry, Table):
         return False
-    if "digest" in table:
-        return bool(table["digest"] == digest)
+    if "digest" in entry:
+        return bool(entry["digest"] == digest)
     # First in its table: at the end it would stand behind the comment on the next table.
-    table.value.body.insert(0, (tomlkit.key("digest"), tomlkit.string(digest)))
+    entry.value.body.insert(0, (tomlkit.key("digest"), tomlkit.string(digest)))
     written = tomlkit.dumps(document)
-    if tomlkit.parse(written)["models"][name].get("digest") != digest:
+    if tomlkit.parse(written)[table][name].get("digest") != digest:
         return False
     try:
         _replace(registry_file.resolve(), written)

@@ -13,7 +13,7 @@ from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.db.models.registry_file import record_digest
 from imagemill.db.settings import Settings
 from imagemill.worker.models.loader import load_model
-from imagemill.worker.models.pull import pull
+from imagemill.worker.models.pull import pull, pull_added
 from tests.models.hub import REVISION, Hub, folder_files, serving
 from tests.unit.scheduler_jobs.cli.test_every_command import answers
 
@@ -47,6 +47,17 @@ revision = "{REVISION}"
 [models.partial]
 source = "team/partial"
 revision = "{REVISION}"
+
+[controlnets.edges]
+source = "team/vae"
+revision = "{REVISION}"
+
+[ip_adapters.alike]
+source = "team/small"
+revision = "{REVISION}"
+subfolder = "vae"
+weights = "diffusion_pytorch_model.safetensors"
+image_encoder = "text_encoder"
 
 [models.old]
 source = "team/small"
@@ -264,3 +275,36 @@ def test_a_model_without_its_own_table_is_left_to_the_reader(tmp_path: Path) -> 
     file.write_text("[models]\nsmall = { source = 'x' }\n")
     assert not record_digest(file, "small", "0" * 64)
     assert file.read_text() == "[models]\nsmall = { source = 'x' }\n"
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "files"),
+    [
+        ("controlnets", "edges", {"config.json", "diffusion_pytorch_model.safetensors"}),
+        (
+            "ip_adapters",
+            "alike",
+            {
+                "vae/diffusion_pytorch_model.safetensors",
+                "text_encoder/config.json",
+                "text_encoder/model.safetensors",
+            },
+        ),
+    ],
+)
+def test_what_stands_beside_a_model_is_pulled_too(
+    table: str, name: str, files: set[str], hub: Hub, settings: Settings
+) -> None:
+    entry = getattr(load_registry(settings), table)[name]
+    assert f"run `imagemill models pull {name}`" in str(entry.problem)
+    pulled = pull_added(entry, endpoint=hub.url)
+    found = {str(path.relative_to(entry.root)) for path in entry.root.rglob("*") if path.is_file()}
+    assert found == files
+    assert (pulled.files, entry.problem) == (len(files), None)
+    assert settings.models is not None
+    assert record_digest(settings.models, name, pulled.weights_digest, table=table)
+    again = getattr(load_registry(settings), table)[name]
+    assert again.digest == pulled.weights_digest
+    spoilt = replace(again, pinned="0" * 64)
+    with pytest.raises(ModelError, match="pull it again"):
+        _ = spoilt.digest

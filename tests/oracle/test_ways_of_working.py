@@ -262,6 +262,29 @@ def test_an_interval_of_all_or_nothing(name: str, shop: Shop) -> None:
     assert (part != without).any()
 
 
+@pytest.mark.parametrize("name", ["sd", "stable_diffusion_3", "z_image", "flux_schnell"])
+def test_a_step_without_guidance_takes_half_the_rows(
+    name: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_in(shop, name, {"guidance_start": 0.2, "guidance_end": 0.6})
+    model = model_of(shop, name)
+    denoiser = model.components.get("transformer") or model.components["unet"]
+    engine = open_engine(model, spec.group(), shop.settings, inputs=FILES)
+    forward, rows = type(denoiser).forward, []
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+        named = [kwargs[key] for key in ("sample", "hidden_states", "x") if key in kwargs]
+        rows.append(len((named or args)[0]))
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(denoiser), "forward", counted)
+    both = [spec, replace(spec, seed=2)]
+    together = hashes(render(engine, both))
+    guided = [SLOTS, SLOTS] if name == "flux_schnell" else [2 * SLOTS]
+    assert rows == [SLOTS, *guided, *guided, SLOTS, SLOTS]
+    assert [hashes(render(engine, [each]))[0] for each in both] == together
+
+
 def test_a_cutoff_equals_diffusers_own_callback(shop: Shop) -> None:
     spec = spec_in(shop, "sd", {"guidance_end": 0.4})
     engine = open_engine(model_of(shop, "sd"), spec.group(), shop.settings, inputs=FILES)

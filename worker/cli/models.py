@@ -18,20 +18,28 @@ from imagemill.worker.cli.output_files import check_place
 def pull(names: tuple[str, ...], as_json: bool) -> None:
     """Fetch registered models from the Hugging Face Hub, at their pinned revisions.
 
+    A name may also be that of a ControlNet or an IP-Adapter of the registry.
+
     Only safetensors are fetched. Gated models need HF_TOKEN. The weights' digest is written into
     the registry file; from then on, other weights are refused.
 
     Example: imagemill models pull sd15
     """
     from imagemill.worker.models.pull import pull as pull_model  # noqa: PLC0415  # huggingface_hub is slow to load
+    from imagemill.worker.models.pull import pull_added  # noqa: PLC0415  # as above
 
     settings = Settings.load()
     registry = load_registry(settings)
     pulled = []
     for name in names:
-        model = pull_model(registry.find(name), settings)
+        table = registry.table_of(name)
+        if table == "models":
+            model = pull_model(registry.find(name), settings)
+        else:
+            added = {**registry.controlnets, **registry.ip_adapters}
+            model = pull_added(added[name])
         recorded = settings.models is not None and record_digest(
-            settings.models, name, model.weights_digest
+            settings.models, name, model.weights_digest, table=table
         )
         pulled.append(model)
         if not as_json:

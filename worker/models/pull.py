@@ -13,9 +13,11 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
 from imagemill.db.errors import ModelError, first_line
+from imagemill.db.models.added import AddedEntry
 from imagemill.db.models.components import NO_PIXELS, weights_digest
 from imagemill.db.models.hub_errors import asking_the_hub
 from imagemill.db.models.registry import ModelEntry, Part
+from imagemill.db.models.sources import is_hub_id
 from imagemill.db.models.weights import choose_files
 from imagemill.db.settings import Settings
 
@@ -45,12 +47,52 @@ def pull(entry: ModelEntry, settings: Settings, *, endpoint: str | None = None) 
         where = f"model {entry.name}: {part.source}"
         with asking_the_hub(where, part.revision):
             paths |= _pull_part(entry, part, endpoint, where)
-    return Pulled(
-        name=entry.name,
-        weights_digest=weights_digest(entry),
-        files=len(paths),
-        size=sum(path.stat().st_size for path in paths),
-    )
+    return _pulled(entry.name, weights_digest(entry), paths)
+
+
+def pull_added(entry: AddedEntry, *, endpoint: str | None = None) -> Pulled:
+    """Fetch a ControlNet or an IP-Adapter, as `pull` fetches a model."""
+    paths: set[Path] = set()
+    if is_hub_id(entry.source):
+        where = f"{entry.name}: {entry.source}"
+        with asking_the_hub(where, entry.revision):
+            listed = HfApi(endpoint=endpoint).list_repo_files(entry.source, revision=entry.revision)
+            wanted = _added_files(entry, listed, where)
+            root = snapshot_download(
+                entry.source,
+                revision=entry.revision,
+                cache_dir=entry.cache,
+                endpoint=endpoint,
+                allow_patterns=sorted(wanted),
+            )
+        paths = {Path(root) / name for name in wanted}
+    return _pulled(entry.name, entry.digest, paths)
+
+
+def _pulled(name: str, digest: str, paths: Set[Path]) -> Pulled:
+    size = sum(path.stat().st_size for path in paths)
+    return Pulled(name=name, weights_digest=digest, files=len(paths), size=size)
+
+
+def _added_files(entry: AddedEntry, listed: list[str], where: str) -> set[str]:
+    """The files of a repository that a ControlNet or an IP-Adapter is loaded from."""
+    wanted: set[str] = set()
+    folders = {entry.subfolder: entry.variant} if entry.weights is None else {}
+    if entry.image_encoder is not None:
+        folders[entry.image_encoder] = None
+    for folder, variant in folders.items():
+        inside = PurePosixPath(folder)
+        names = [PurePosixPath(name) for name in listed]
+        plain = sorted(path.name for path in names if path.parent == inside)
+        if not plain:
+            raise ModelError(f"{where} has no folder {folder}")
+        wanted |= {str(inside / name) for name in choose_files(plain, variant, where=where)}
+    if entry.weights is not None:
+        file = str(PurePosixPath(entry.subfolder) / entry.weights)
+        if file not in listed:
+            raise ModelError(f"{where} has no file {file}")
+        wanted.add(file)
+    return wanted
 
 
 def _pull_part(entry: ModelEntry, part: Part, endpoint: str | None, where: str) -> set[Path]:

@@ -35,6 +35,7 @@ from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room, check_weights
 from imagemill.worker.engine.shapes import choose_shapes
 from imagemill.worker.engine.slots.arguments import PipelineCalls
+from imagemill.worker.engine.slots.fiber import Fiber
 from imagemill.worker.engine.slots.meetings import Meetings, Request
 from imagemill.worker.engine.slots.slot import Slot, pipeline_fiber
 from imagemill.worker.models.adapters import find_adapters, wear
@@ -200,11 +201,14 @@ class SlotEngine(ShapedEngine):
             self._end(slot)
 
     def _await_pass(self, slot: Slot) -> None:
-        slot.request = self._meetings.made_equal(slot.fiber.request)
-        slot.signature = self._meetings.signature(
-            slot.request,
-            lambda images: pipeline_fiber(lambda: self._calls.call(slot.spec, images=images)),
-        )
+        def begin(images: int) -> Fiber:
+            return pipeline_fiber(lambda: self._calls.call(slot.spec, images=images))
+
+        request = self._meetings.made_equal(slot.fiber.request)
+        slot.request, slot.signature = request, self._meetings.signature(request, begin)
+        halved = self._meetings.without_lost_rows(request)
+        if halved is not request:
+            slot.request, slot.signature = halved, self._meetings.signature(halved, begin)
         slot.waiting_since = self._steps
 
     def _end(self, slot: Slot) -> None:

@@ -9,12 +9,14 @@ then the second is answered without a pass.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.slots.merging import Call
+
+Half = Literal["first", "second"]
 
 _PROMPT_FIRST = frozenset({"ZImageTransformer2DModel", "LuminaNextDiT2DModel"})
 """Denoisers whose pipelines put the prompt's row before the negative one's."""
@@ -33,19 +35,27 @@ class GuidanceInterval:
         self._plain = False
         self._prompts_answer: Any = None
 
-    def follow(self, module: torch.nn.Module, call: Call, wait: Callable[[], Any]) -> Any:
-        """What the pipeline is to see as a call's answer; `wait` has the call made."""
+    def follow(
+        self, module: torch.nn.Module, call: Call, wait: Callable[[Half | None], Any]
+    ) -> Any:
+        """What the pipeline is to see as a call's answer.
+
+        `wait` has the call made. It is told which half of the rows is the prompt's if no other
+        counts; an answer then has either all rows, or the prompt's in both halves.
+        """
         single = _rows(call) == 1
         if single and self._prompts_answer is not None:
             answer, self._prompts_answer = self._prompts_answer, None
-            return answer if self._plain else wait()
+            return answer if self._plain else wait(None)
         self._step += 1
         self._plain = not self._spec.guided_at(self._step, self._steps())
-        answer = wait()
         if single:
-            self._prompts_answer = answer
-            return answer
-        return _both(answer, type(module).__name__ in _PROMPT_FIRST) if self._plain else answer
+            self._prompts_answer = wait(None)
+            return self._prompts_answer
+        if not self._plain:
+            return wait(None)
+        half: Half = "first" if type(module).__name__ in _PROMPT_FIRST else "second"
+        return _both(wait(half), half)
 
     def _steps(self) -> int:
         """The denoising steps of the pipeline's loop."""
@@ -65,15 +75,31 @@ def _rows(call: Call) -> int:
     return 1 if latents is None else len(latents)
 
 
-def _both(answer: Any, prompt_first: bool) -> Any:
-    """An answer of two rows with the prompt's row in both places."""
+def doubled(answer: Any) -> Any:
+    """An answer with every row of it twice: first all of them, then all again."""
     if torch.is_tensor(answer):
-        half = len(answer) // 2
-        prompt = answer[:half] if prompt_first else answer[half:]
-        return torch.cat([prompt, prompt])
+        return torch.cat([answer, answer])
     if isinstance(answer, dict):
-        return type(answer)(**{key: _both(each, prompt_first) for key, each in answer.items()})
-    if isinstance(answer, list) and len(answer) == 2 and torch.is_tensor(answer[0]):
-        prompt = answer[0] if prompt_first else answer[1]
-        return [prompt, prompt]
-    return type(answer)(_both(each, prompt_first) for each in answer)
+        return type(answer)(**{key: doubled(each) for key, each in answer.items()})
+    if _is_list_of_rows(answer):
+        return [*answer, *answer]
+    return type(answer)(doubled(each) for each in answer)
+
+
+def _both(answer: Any, half: Half) -> Any:
+    """An answer of two halves with one half in both places."""
+    return doubled(_half(answer, first=half == "first"))
+
+
+def _half(answer: Any, *, first: bool) -> Any:
+    if torch.is_tensor(answer) or _is_list_of_rows(answer):
+        middle = len(answer) // 2
+        return answer[:middle] if first else answer[middle:]
+    if isinstance(answer, dict):
+        return type(answer)(**{key: _half(each, first=first) for key, each in answer.items()})
+    return type(answer)(_half(each, first=first) for each in answer)
+
+
+def _is_list_of_rows(answer: Any) -> bool:
+    """Whether a denoiser answers with a tensor for each row (Z-Image)."""
+    return isinstance(answer, list) and all(torch.is_tensor(each) for each in answer)

@@ -7,13 +7,13 @@ call and waits. The modules that all slots share are not touched.
 import copy
 import inspect
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from imagemill.worker.engine.slots.fiber import Fiber
-from imagemill.worker.engine.slots.guidance_interval import GuidanceInterval
+from imagemill.worker.engine.slots.guidance_interval import GuidanceInterval, Half, doubled
 from imagemill.worker.engine.slots.merging import (
     Call,
     Merging,
@@ -31,10 +31,16 @@ _Key = tuple[str, Hashable]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Request:
-    """A call that a stand-in hands over. `name` is the denoiser's name in its pipeline."""
+    """A call that a stand-in hands over. `name` is the denoiser's name in its pipeline.
+
+    `half` says which half of its rows is the prompt's, where no other counts: `first` or `second`.
+    `halved` says that the call has only that half.
+    """
 
     name: str
     call: Call
+    half: Half | None = None
+    halved: bool = False
 
     @property
     def key(self) -> _Key:
@@ -80,7 +86,18 @@ class Meetings:
             return request
         call = _by_name(self._names[request.name], request.call)
         call = with_padded_texts(call, self._lengths[request.name])
-        return Request(name=request.name, call=call)
+        return replace(request, call=call)
+
+    def without_lost_rows(self, request: Request) -> Request:
+        """The request with the prompt's rows alone, if no others count.
+
+        Its structure must have been learnt, by `signature`.
+        """
+        merging = self._known.get(request.key)
+        if merging is None or request.half is None:
+            return request
+        call = merging.half(request.call, first=request.half == "first")
+        return request if call is None else replace(request, call=call, halved=True)
 
     def signature(self, request: Request, begin: Callable[[int], Fiber]) -> Hashable:
         """Equal for requests that may share a pass.
@@ -103,12 +120,13 @@ class Meetings:
         merging = self._known.get(first.key)
         if merging is None:
             args, kwargs = first.call
-            return [module(*args, **kwargs)]
+            return [module(*args, **kwargs)]  # such a request was not halved
         rows = merging.rows(first.call)
         calls = [request.call for request in requests]
         args, kwargs = merging.together(calls, images=self._images)
         output = module(*args, **kwargs)
-        return merging.apart(output, count=len(calls), images=self._images, rows=rows)
+        results = merging.apart(output, count=len(calls), images=self._images, rows=rows)
+        return [doubled(each) if first.halved else each for each in results]
 
     def _learnt(self, key: _Key, begin: Callable[[int], Fiber]) -> Merging | None:
         """How calls of this structure merge; None if they do not, so that each has a pass alone.
@@ -180,7 +198,9 @@ def _stand_in(
         request = Request(name=name, call=(args, kwargs))
         if interval is None:
             return fiber.wait(request)
-        return interval.follow(module, request.call, lambda: fiber.wait(request))
+        return interval.follow(
+            module, request.call, lambda half: fiber.wait(replace(request, half=half))
+        )
 
     found = copy.copy(module)
     found.__dict__.pop("forward", None)

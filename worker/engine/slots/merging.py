@@ -90,6 +90,28 @@ class Merging:
         leaf = _at(call, path)
         return len(leaf) if axis is None else int(leaf.shape[axis])
 
+    def half(self, call: Call, *, first: bool) -> Call | None:
+        """The first or the second half of an image's rows as a call; None if it can't be halved."""
+        rows = self.rows(call)
+        alike = all(
+            axis in (0, None) and len(_at(call, path)) == rows
+            for path, axis in self._leaves.items()
+        )
+        if rows % 2 or not alike:
+            return None
+        half: Call = self._half(call, (), first)
+        return half
+
+    def _half(self, value: Any, path: Path, first: bool) -> Any:
+        if path in self._leaves:
+            half = len(value) // 2
+            return value[:half] if first else value[half:]
+        if isinstance(value, list | tuple):
+            return type(value)(self._half(each, (*path, n), first) for n, each in enumerate(value))
+        if isinstance(value, dict):
+            return {key: self._half(each, (*path, key), first) for key, each in value.items()}
+        return value
+
     def signature(self, call: Call) -> Hashable:
         """What two calls must have in common to share a forward pass.
 
