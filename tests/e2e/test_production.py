@@ -8,7 +8,6 @@ import base64
 import hashlib
 import json
 import os
-import socket
 import sys
 import time
 import urllib.error
@@ -24,6 +23,7 @@ import pytest
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+from imagemill.scheduler_jobs.local.ports import free_ports
 from tests.e2e.commands import dataset_images, imagemill, last_json
 from tests.helpers.compose import COMPOSE_FILE, ROOT, compose_commands, used_variables
 
@@ -82,12 +82,6 @@ def wait_until_finished(
     raise AssertionError("\n".join([f"not finished after {seconds} s", *ends]))
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def fetch(url: str, password: str | None = None) -> tuple[int, str]:
     request = urllib.request.Request(url)
     if password is not None:
@@ -110,7 +104,10 @@ def test_two_workers_on_postgres_valkey_and_s3_give_the_pixels_of_a_local_run(
 
     def started(name: str, log: str, *more: str, **variables: str):
         """A service by its exact command; only addresses, ports and passwords are ours."""
-        own = {"IMAGEMILL_METRICS_ADDRESS": "127.0.0.1", "IMAGEMILL_METRICS_PORT": str(free_port())}
+        own = {
+            "IMAGEMILL_METRICS_ADDRESS": "127.0.0.1",
+            "IMAGEMILL_METRICS_PORT": str(free_ports(1)[0]),
+        }
         here = {**services[name].environment, **environment, **own, **variables}
         here["IMAGEMILL_CONFIG"] = str(ROOT / "deploy" / "imagemill.toml")
         here["IMAGEMILL_MODELS"] = str(ROOT / "deploy" / "models.toml")
@@ -121,7 +118,7 @@ def test_two_workers_on_postgres_valkey_and_s3_give_the_pixels_of_a_local_run(
         assert migrating.wait(60) == 0
     submitted = last_json(imagemill("submit", manifest, "--json", environment=environment))
     assert submitted["requested"] == len(PROMPTS)
-    port = free_port()
+    (port,) = free_ports(1)
     with ExitStack() as stack:
         for name in ("one", "two"):
             worker = started("worker-cpu", f"{name}.log", "--name", name, IMAGEMILL_CHILDREN="1")

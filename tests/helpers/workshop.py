@@ -20,12 +20,12 @@ from tests.helpers.mill import Mill
 
 
 def quick_settings(**values: Any) -> Settings:
-    """Settings with leases and waits of a second, where production has a minute."""
+    """Settings for tests: no pauses, and a lease that outlives a pause of a busy machine."""
     defaults = {
-        "lease_seconds": 5.0,
+        "lease_seconds": 30.0,
         "heartbeat_seconds": 0.1,
         "hang_seconds": 60.0,
-        "shift_seconds": 30.0,
+        "shift_seconds": 120.0,
         "drain_seconds": 2.0,
         "retry_seconds": 0.0,
     }

@@ -10,6 +10,7 @@ from imagemill.db.errors import BrokerError
 from imagemill.scheduler_jobs import dispatcher as dispatching
 from imagemill.scheduler_jobs.cli.commands import checks
 from imagemill.scheduler_jobs.cli.commands.services import TASK_COLUMNS
+from imagemill.scheduler_jobs.local.ports import free_ports
 from tests.helpers.mill import REFUSED
 
 
@@ -116,14 +117,15 @@ def executed(monkeypatch):
 
 
 def test_flower_makes_up_a_password_and_keeps_it_off_the_command_line(at_home, executed):
-    told = at_home("flower", "--port", 5999, "--json").json
+    (port,) = free_ports(1)
+    told = at_home("flower", "--port", port, "--json").json
     (_, command, environment) = executed[0]
-    assert told["url"] == "http://127.0.0.1:5999/"
+    assert told["url"] == f"http://127.0.0.1:{port}/"
     assert command[1:] == [
         *("-P", "-m", "imagemill.db.broker.celery_app", "flower"),
         *(
             "--address=127.0.0.1",
-            "--port=5999",
+            f"--port={port}",
             f"--tasks-columns={TASK_COLUMNS}",
             "--conf=/dev/null",
         ),
@@ -134,7 +136,7 @@ def test_flower_makes_up_a_password_and_keeps_it_off_the_command_line(at_home, e
 
 def test_flower_uses_the_password_it_is_given_and_never_shows_it(at_home, executed, monkeypatch):
     monkeypatch.setenv("IMAGEMILL_FLOWER_BASIC_AUTH", "me:opensesame")
-    answer = at_home("flower")
+    answer = at_home("flower", "--port", *free_ports(1))
     assert "opensesame" not in answer.out + answer.err
     assert executed[0][2]["FLOWER_BASIC_AUTH"] == "me:opensesame"
 

@@ -9,6 +9,7 @@ import pytest
 
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS
 from imagemill.scheduler_jobs.cli.commands import checks
+from imagemill.scheduler_jobs.local.ports import free_ports
 from imagemill.scheduler_jobs.submit import submission
 from tests.helpers.mill import REFUSED
 from tests.helpers.places import ROOT
@@ -54,7 +55,7 @@ HERE = {
     "samplers": [],
     "tokens": ["a red circle"],
     "dispatcher": ["--once"],
-    "flower": [],
+    "flower": ["--port", "PORT"],
     "migrate": [],
     "doctor": [],
 }
@@ -106,6 +107,7 @@ def answers(at_home, mill, tmp_path, monkeypatch, pretended_run):
             "OUT": tmp_path / "out",
             "OUT.png": tmp_path / "o.png",
             "OUT.html": tmp_path / "o.html",
+            "PORT": free_ports(1)[0],
         }
         arguments = [words.get(word, word) for word in HERE[name]]
         answer = at_home(*name.split(" "), *arguments, "--json")

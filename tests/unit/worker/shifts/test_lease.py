@@ -78,9 +78,12 @@ def test_a_step_that_stands_still_for_too_long_ends_it(
     mill: Mill, lease: Lease, progress: Progress, ended: list[int]
 ) -> None:
     mill.load("job", ["a"])
+    assert mill.claim(lease.shift_id)
     progress.still = True
     assert soon(lambda: lease.lost)
     assert soon(lambda: ended == [70]), "a hung process must end itself"
+    # The database counts from the moment at which it recorded the last renewal, a little later.
+    assert soon(lambda: mill.rescue() == 1)
     assert mill.claim(lease.shift_id) == []
 
 
