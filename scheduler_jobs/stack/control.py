@@ -114,8 +114,8 @@ def _begin(
         for name in services or service_names(plan):
             (home.parked / name).unlink(missing_ok=True)
         if not running:
-            _prepare_listening(home, plan)
             plan = plan.with_free_ports()
+            _prepare_listening(home, plan)
             plan.save(home)
             write_private(home.environment, exports(plan))
             _start_supervisor(home)

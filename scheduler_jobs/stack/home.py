@@ -81,10 +81,10 @@ class StackHome:
             )
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            foreign = not self.plan.exists() and any(
-                each.name not in {"up.lock", self.lock.name} for each in self.path.iterdir()
-            )
-            if foreign:
+            names = {each.name for each in self.path.iterdir()}
+            # Another `up` may be making the same home now, and has not written its plan yet.
+            foreign = {name for name in names - _MADE_FIRST if not name.startswith(".stack.json.")}
+            if foreign and self.plan.name not in names:
                 raise UsageError(f"{self.path} has other files in it; name another with --home")
             self.path.chmod(0o700)
             for folder in (self.logs, self.parked, *map(self.data, DATA_FOLDERS)):
@@ -126,6 +126,10 @@ class StackHome:
 
 
 DATA_FOLDERS = ("postgres", "valkey", "seaweedfs")
+_MADE_FIRST = frozenset(
+    {"up.lock", "supervisor.lock", "logs", "parked", "certificate.pem", "key.pem", *DATA_FOLDERS}
+)
+"""What is there before the plan."""
 
 
 def open_private(file: Path) -> IO[str]:

@@ -7,6 +7,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,27 @@ def test_a_job_survives_a_drain_a_kill_and_a_night(home: Path, manifest: Path, t
     assert [image["state"] for image in images] == ["done"] * ROWS
     assert len({image["object_key"] for image in images}) == ROWS
     imagemill("--home", home, "verify", "latest")
+
+
+@pytest.mark.timeout(600)
+def test_two_at_once_are_one_stack_and_a_killed_supervisor_loses_nothing(home: Path):
+    up = ("--home", home, "up", "--workers", "0", "--json")
+    with ThreadPoolExecutor(2) as threads:
+        answers = [threads.submit(imagemill, *up) for _ in range(2)]
+        first, second = (last_json(each.result()) for each in answers)
+    assert first["supervisor_pid"] == second["supervisor_pid"]
+    address = {each["service"]: each["address"] for each in first["services"]}
+    before = {each["service"]: each["pid"] for each in first["services"]}
+    imagemill("--home", home, "submit", ROOT / "examples/shapes.csv")
+
+    os.kill(first["supervisor_pid"], signal.SIGKILL)
+    wait_for(lambda: not [pid for pid in before.values() if psutil.pid_exists(pid)])
+    assert {each["state"] for each in services(home).values()} == {"stopped"}
+    again = last_json(imagemill(*up))
+    assert {each["service"]: each["address"] for each in again["services"]} == address
+    assert {each["state"] for each in again["services"]} == {"running"}
+    (job,) = last_json(imagemill("--home", home, "jobs", "--json"))["jobs"]
+    assert job["state"] == "open"
 
 
 def assert_private(home: Path, supervisor: int) -> None:

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 
 import click
 
@@ -35,7 +36,7 @@ _COLUMNS = (
     Column(title="pid", right=True),
     Column(title="address", whole=True),
     Column(title="restarts", right=True),
-    Column(title="since", right=True),
+    Column(title="for", right=True),
     Column(title="why", elastic=True),
 )
 
@@ -292,9 +293,10 @@ def _show(reports: Collection[ServiceReport]) -> None:
             report.service,
             report.state,
             report.pid,
-            report.address,
+            # Without the scheme, the table fits into 80 columns.
+            (report.address or "").removeprefix("http://"),
             report.restarts,
-            output.ago(report.since),
+            output.duration((datetime.now(UTC) - report.since).total_seconds()),
             report.reason,
         )[: len(columns)]
         for report in reports
