@@ -15,9 +15,10 @@ from sqlalchemy import Connection, delete, event, func, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.queries import claims, jobs, objects, reports
+from imagemill.db.queries import claims, fleet, jobs, objects, reports
 from imagemill.db.queries.image_reports import ImageFilter, list_images
 from imagemill.db.queries.image_search import Rank, ranked
+from imagemill.db.queries.workers import list_fleet
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Image, Object
 from tests.helpers.mill import CRASH, POLICY, Mill
@@ -201,6 +202,12 @@ def test_reading_the_job_is_not_allowed(large: Database) -> None:
         (lambda s: jobs.requeue(s, [IMAGES, IMAGES - 1]), 2),
         (jobs.due_images, {"default": 1}),
         (lambda s: reports.count_waiting(s, 1), None),
+        (lambda s: [each.ready for each in fleet.list_backlog(s)], [1]),
+        (lambda s: list(fleet.oldest_ready(s)), ["default"]),
+        (fleet.count_stale_leases, 0),
+        (fleet.count_lost_shifts, 0),
+        (lambda s: [job.counts.requested for job in fleet.list_live_jobs(s, limit=9)], [2, IMAGES]),
+        (lambda s: [worker.images_in_work for worker in list_fleet(s)], [0]),
     ],
 )
 def test_a_question_costs_what_its_answer_is_worth(
