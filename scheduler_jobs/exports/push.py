@@ -7,11 +7,13 @@ that is not whole does not look whole.
 
 import hashlib
 import json
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,8 @@ from imagemill.scheduler_jobs.exports.target import UNFINISHED
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
+
+log = logging.getLogger(__name__)
 
 BATCH_FILES = 1000
 """Files in one commit. The Hub takes some hundred commits an hour."""
@@ -210,6 +214,34 @@ def _batches(folder: Path, names: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _commit(
+    api: "HfApi",
+    repository: str,
+    branch: str,
+    folder: Path,
+    names: Sequence[str],
+    deleted: Sequence[str],
+) -> None:
+    """One commit. Where the client's xet does not get through, the same goes by LFS.
+
+    The client takes xet wherever the package hf_xet is there, and never falls back by itself.
+    From then on it is off for this process.
+    """
+    from huggingface_hub import constants  # noqa: PLC0415  # slow to load
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+    try:
+        _commit_once(api, repository, branch, folder, names, deleted)
+    except (HfHubHTTPError, ValueError):
+        raise  # what the Hub itself says
+    except Exception as error:  # hf_xet raises builtin errors
+        if constants.HF_HUB_DISABLE_XET or find_spec("hf_xet") is None:
+            raise
+        log.warning("uploading by xet failed: %s; going on by LFS", first_line(error))
+        constants.HF_HUB_DISABLE_XET = True
+        _commit_once(api, repository, branch, folder, names, deleted)
+
+
+def _commit_once(
     api: "HfApi",
     repository: str,
     branch: str,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -140,6 +141,18 @@ def test_a_killed_push_goes_on_with_the_same_command(hub: Hub, out: Path) -> Non
     assert 3 <= before < 13
     assert len(hub.puts) == len(set(hub.puts)) == 13
     assert remote(hub) == local(out)
+
+
+def test_where_xet_does_not_get_through_the_same_goes_by_lfs(
+    hub: Hub, out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """hf_xet itself, against a Hub that has no xet: the client does not fall back by itself."""
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    assert pushed(hub, out).uploaded == 17
+    assert remote(hub) == local(out)
+    [warned] = [each.message for each in caplog.records if "xet" in each.message]
+    assert re.match("uploading by xet failed: .*404 Not Found.*; going on by LFS", warned)
 
 
 def test_a_branch_is_created_and_main_stays(hub: Hub, out: Path) -> None:
