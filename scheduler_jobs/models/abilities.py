@@ -9,7 +9,7 @@ from typing import Literal
 from imagemill.db.errors import ModelError
 from imagemill.db.models.components import component_folders
 from imagemill.db.models.facts import ModelFacts, model_facts
-from imagemill.db.models.families import NAMES
+from imagemill.db.models.family import NAMES
 from imagemill.db.models.registry import ModelEntry
 from imagemill.db.models.weights import component_files
 from imagemill.scheduler_jobs.models.inspection import family_of

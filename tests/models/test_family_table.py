@@ -8,7 +8,8 @@ import diffusers
 import pytest
 from diffusers.loaders.lora_base import LoraBaseMixin
 
-from imagemill.db.models.families import FAMILIES, NAMES, Family, find_family
+from imagemill.db.models.families import FAMILIES, find_family
+from imagemill.db.models.family import NAMES, Family
 from tests.helpers.places import ROOT
 
 CASES = [(family, pipeline) for family in FAMILIES for pipeline in family.pipelines]
