@@ -5,14 +5,12 @@ import SQLAlchemy, pyarrow and other large libraries.
 """
 
 import difflib
-import gc
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +20,7 @@ from click.shell_completion import CompletionItem, shell_complete
 
 from imagemill.db.errors import ImagemillError, UsageError, first_line
 from imagemill.db.logs import HumanFormatter, secrets_of
+from imagemill.db.quick_import import quick_import
 from imagemill.scheduler_jobs.cli.command_table import CommandEntry, commands_below
 from imagemill.scheduler_jobs.cli.completion import offer_values
 from imagemill.scheduler_jobs.cli.exit_codes import (
@@ -208,24 +207,13 @@ def _global_options_first(args: Sequence[str]) -> list[str]:
 def _load(name: str, entry: CommandEntry) -> click.Command:
     module, _, attribute = entry.target.partition(":")
     try:
-        with _without_garbage_collection():
-            command = getattr(import_module(module), attribute)
+        command = getattr(quick_import(module), attribute)
     except (ImportError, AttributeError, OSError) as error:
         return _absent(name, first_line(error))
     if not isinstance(command, click.Command):
         return _absent(name, f"{entry.target} is not a click command")
     offer_values(command)
     return command
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """For imports, whose objects stay: looking for garbage among them takes a fifth of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _is_here(entry: CommandEntry) -> bool:

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Callable
 from functools import cache, partial
-from importlib import import_module
 from threading import Thread
 
 from billiard import current_process
@@ -17,6 +16,7 @@ from imagemill.db.logs import configure_logging
 from imagemill.db.models.scorers import all_scorers
 from imagemill.db.present_store import record_store
 from imagemill.db.queries import jobs, score_work, shifts
+from imagemill.db.quick_import import quick_import
 from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
@@ -200,7 +200,7 @@ def load_early() -> None:
     Importing takes seconds, and the first task needs it. Not in the main thread: the pool kills a
     child that does not report within four seconds.
     """
-    Thread(target=import_module, args=[_HEAVY_MODULE], daemon=True).start()
+    Thread(target=quick_import, args=[_HEAVY_MODULE], daemon=True).start()
 
 
 def work_shift(route: str) -> str:
