@@ -21,7 +21,7 @@ kind, and one whose texts differ in length.
 _FAMILY_SAMPLERS = {
     "flux_dev": ("own",),
     "pixart_sigma": ("own", "euler", "ddim", "dpmpp_2m_sde", "euler_a"),
-    "z_image": ("own", "flow_heun"),
+    "z_image": ("own",),
 }
 _FAMILY_STEPS = (4, 20)
 

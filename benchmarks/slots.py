@@ -1,8 +1,8 @@
 """How full the slot engine's passes are, and how fast it is beside lockstep calls.
 
-    python -m benchmarks.slots fill [--families flux_dev,sana] [--images 96] [--slots 8]
-    python -m benchmarks.slots speed [--images 24] [--slots 8]
-    python -m benchmarks.slots engines [--images 32] [--slots 8]
+    python -m benchmarks.slots fill [--families flux_dev,sana] [--images 256] [--slots 8]
+    python -m benchmarks.slots speed [--images 24] [--slots 8] [--rounds 3]
+    python -m benchmarks.slots engines [--images 32] [--slots 8] [--rounds 3]
 
 `fill` renders a mixed manifest (8 to 40 steps, guidance 1 to 9, prompts of 3 to 75 tokens) with
 small models of each family and counts forward passes. `speed` compares with diffusers' pipeline
@@ -52,7 +52,6 @@ FREE_TEXTS = frozenset({"qwen_image", "z_image"})
 """Families whose denoiser gets a text as long as it is."""
 
 _LETTERS = "abcdefgh "
-_ROUNDS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +69,10 @@ class Fill:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """The seconds of one way for one manifest, and how many times as fast it is as the first."""
+    """The CPU seconds of one way for one manifest, and how many times as fast it is as the first.
+
+    One thread does all the work, and other processes of the machine do not count.
+    """
 
     manifest: str
     way: str
@@ -84,19 +86,23 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--families", default=",".join(("sd", "sdxl", *families.FAMILIES)))
     parser.add_argument("--images", type=int)
     parser.add_argument("--slots", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3, help="how often each way is measured")
     given = parser.parse_args(words)
     diffusers.logging.set_verbosity_error()
     prepare_process(Settings.load(device="cpu", threads=1))
-    lines: list[Any]
+    lines: Iterator[Fill | Speed]
+    documents = []
     with tempfile.TemporaryDirectory() as folder:
         if given.what == "fill":
             names = given.families.split(",")
-            lines = list(fills(Path(folder), names, given.images or 96, given.slots))
+            lines = fills(Path(folder), names, given.images or 256, given.slots)
         elif given.what == "speed":
-            lines = list(speeds(Path(folder), given.images or 24, given.slots))
+            lines = speeds(Path(folder), given.images or 24, given.slots, given.rounds)
         else:
-            lines = list(engines(Path(folder), given.images or 32, given.slots))
-    documents = [asdict(line) for line in lines]
+            lines = engines(Path(folder), given.images or 32, given.slots, given.rounds)
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
+            documents.append(asdict(line))
     print_table(documents)
     print(json.dumps({"what": given.what, "slots": given.slots, "lines": documents}))
     return 0
@@ -127,12 +133,12 @@ def fills(folder: Path, names: Sequence[str], images: int, slots: int) -> Iterat
         )
 
 
-def speeds(folder: Path, images: int, slots: int) -> Iterator[Speed]:
+def speeds(folder: Path, images: int, slots: int, rounds: int) -> Iterator[Speed]:
     """The slot engine beside lockstep calls, on a mixed and on a uniform manifest."""
     large_model().save_pretrained(folder / "large")
     settings = _registered(folder, ["large"])
     model = load_model(load_registry(settings).find("large"), settings=settings)
-    mixed_rows = [row for row in mixed(model, 2 * images, steps=(4, 12)) if row.guided][:images]
+    mixed_rows = [row for row in mixed(model, 2 * images, steps=(4, 10)) if row.guided][:images]
     uniform = [replace(row, steps=6, guidance_scale=4.0) for row in mixed_rows]
     for manifest, rows in (("mixed", mixed_rows), ("uniform", uniform)):
         engine = open_engine(model, rows[0].group(), settings, slots)
@@ -140,10 +146,10 @@ def speeds(folder: Path, images: int, slots: int) -> Iterator[Speed]:
             "lockstep": lambda rows=rows: lockstep(model, rows, slots),
             "slots": lambda rows=rows, engine=engine: render(engine, rows),
         }
-        yield from _in_turns(manifest, ways)
+        yield from _in_turns(manifest, ways, rounds)
 
 
-def engines(folder: Path, images: int, slots: int) -> Iterator[Speed]:
+def engines(folder: Path, images: int, slots: int, rounds: int) -> Iterator[Speed]:
     """The slot engine beside the guided engine, on the same weights."""
     settings = _registered(folder, ["sd"])
     registry = load_registry(settings)
@@ -159,7 +165,7 @@ def engines(folder: Path, images: int, slots: int) -> Iterator[Speed]:
             ]
             engine = open_engine(model, own[0].group(), settings, slots)
             ways[way] = lambda own=own, engine=engine: render(engine, own)
-        yield from _in_turns(manifest, ways)
+        yield from _in_turns(manifest, ways, rounds)
 
 
 def mixed(
@@ -200,7 +206,11 @@ def render(engine: Engine, rows: Sequence[ImageSpec]) -> None:
 
 
 def lockstep(model: Model, rows: Sequence[ImageSpec], slots: int) -> None:
-    """The pipeline with lists of at most B prompts; a list has images of equal settings."""
+    """The pipeline with lists of B prompts, a list for at most B images of equal settings.
+
+    A list is filled with empty prompts, so that every pass has the same shape: so the engine
+    worked before it had slots, and without that pixels would depend on the batch.
+    """
     alike: dict[tuple[object, ...], list[ImageSpec]] = {}
     for row in rows:
         alike.setdefault((row.steps, row.guidance_scale, row.sampler), []).append(row)
@@ -208,8 +218,8 @@ def lockstep(model: Model, rows: Sequence[ImageSpec], slots: int) -> None:
     for group in alike.values():
         for start in range(0, len(group), slots):
             some = group[start : start + slots]
-            call = calls.call(some[0], images=len(some))
-            prompts = {"prompt": [row.prompt for row in some]}
+            call = calls.call(some[0], images=slots)
+            prompts = {"prompt": [row.prompt for row in some] + [""] * (slots - len(some))}
             call.pipeline(**{**call.arguments, **prompts})
 
 
@@ -218,10 +228,10 @@ def large_model() -> Any:
     pipeline = families.build("stable_diffusion_3")
     config = dict(pipeline.transformer.config)
     config |= {
-        "num_layers": 3,
-        "attention_head_dim": 64,
+        "num_layers": 2,
+        "attention_head_dim": 32,
         "num_attention_heads": 4,
-        "caption_projection_dim": 256,
+        "caption_projection_dim": 128,
     }
     torch.manual_seed(1)
     transformer = diffusers.SD3Transformer2DModel.from_config(config)
@@ -238,15 +248,16 @@ def print_table(documents: Sequence[Mapping[str, Any]]) -> None:
         print("| " + " | ".join(str(document[name]) for name in columns) + " |", flush=True)
 
 
-def _in_turns(manifest: str, ways: Mapping[str, Callable[[], object]]) -> Iterator[Speed]:
-    """Each way several times, one after another. The first turn only warms up."""
+def _in_turns(
+    manifest: str, ways: Mapping[str, Callable[[], object]], rounds: int
+) -> Iterator[Speed]:
+    """Each way several times, one after another; the medians of times and of ratios."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for turn in range(_ROUNDS + 1):
+    for _ in range(rounds):
         for way, call in ways.items():
-            started = time.perf_counter()
+            started = time.process_time()
             call()
-            if turn:
-                seconds[way].append(time.perf_counter() - started)
+            seconds[way].append(time.process_time() - started)
     first = next(iter(seconds.values()))
     for way, own in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(first, own, strict=True))
