@@ -32,6 +32,7 @@ from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Engine, Failed
 from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.inputs import no_inputs
 from imagemill.worker.engine.slots.arguments import PipelineCalls
 from imagemill.worker.engine.slots.engine import SlotEngine
 from imagemill.worker.models.device import prepare_process
@@ -139,7 +140,7 @@ def speeds(folder: Path, images: int, slots: int, rounds: int) -> Iterator[Speed
     settings = _registered(folder, ["large"])
     model = load_model(load_registry(settings).find("large"), settings=settings)
     mixed_rows = [row for row in mixed(model, 2 * images, steps=(4, 10)) if row.guided][:images]
-    uniform = [replace(row, steps=6, guidance_scale=4.0) for row in mixed_rows]
+    uniform = [replace(row, steps=20, guidance_scale=4.0) for row in mixed_rows]
     for manifest, rows in (("mixed", mixed_rows), ("uniform", uniform)):
         engine = open_engine(model, rows[0].group(), settings, slots)
         ways = {
@@ -214,7 +215,7 @@ def lockstep(model: Model, rows: Sequence[ImageSpec], slots: int) -> None:
     alike: dict[tuple[object, ...], list[ImageSpec]] = {}
     for row in rows:
         alike.setdefault((row.steps, row.guidance_scale, row.sampler), []).append(row)
-    calls = PipelineCalls(model.pipeline, inputs=lambda _: b"")
+    calls = PipelineCalls(model.pipeline, inputs=no_inputs, max_pixels=64 * 64)
     for group in alike.values():
         for start in range(0, len(group), slots):
             some = group[start : start + slots]
