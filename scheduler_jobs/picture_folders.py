@@ -15,6 +15,8 @@ from imagemill.db.settings import OBJECTS_FOLDER, Settings
 from imagemill.db.tables import Object
 
 PICTURES_FOLDER = "pictures"
+CONTACT_SHEET = "contact-sheet"
+"""The page that `imagemill run` draws of a job, without the job's suffix and `.png`."""
 
 _PAGE = 1000
 
@@ -33,15 +35,20 @@ def first_job(database: Database) -> int | None:
 def remove_names(database: Database, settings: Settings, job_id: int) -> int:
     """Remove the names of a job's pictures in the folder of `imagemill run`; how many went.
 
-    Only files that are the job's pictures go: links to them, and copies with the same bytes. A file
-    of somebody's own stays, and so does the folder around it. Does nothing anywhere else.
+    Its contact sheet goes too, which shows the pictures. Of names, only files that are the job's
+    pictures go: links to them, and copies with the same bytes. A file of somebody's own stays, and
+    so does the folder around it. Does nothing anywhere else.
     """
     store = Path(settings.storage_url)
     if database.file is None or store.name != OBJECTS_FOLDER:
         return 0
     home = database.file.parent
-    folder = home / f"{PICTURES_FOLDER}{job_suffix(database, job_id)}"
-    if store.absolute() != (home / OBJECTS_FOLDER).absolute() or not folder.is_dir():
+    suffix = job_suffix(database, job_id)
+    folder = home / f"{PICTURES_FOLDER}{suffix}"
+    if store.absolute() != (home / OBJECTS_FOLDER).absolute():
+        return 0
+    (home / f"{CONTACT_SHEET}{suffix}.png").unlink(missing_ok=True)
+    if not folder.is_dir():
         return 0
     links: set[int] = set()
     contents: set[str] = set()

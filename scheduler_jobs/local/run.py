@@ -36,7 +36,12 @@ from imagemill.scheduler_jobs.local.pictures import NamedPictures, name_pictures
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
 from imagemill.scheduler_jobs.manifest import ColumnReport, Source
 from imagemill.scheduler_jobs.pages.job_sheet import job_pages
-from imagemill.scheduler_jobs.picture_folders import PICTURES_FOLDER, first_job, job_suffix
+from imagemill.scheduler_jobs.picture_folders import (
+    CONTACT_SHEET,
+    PICTURES_FOLDER,
+    first_job,
+    job_suffix,
+)
 from imagemill.scheduler_jobs.picture_names import (
     DEFAULT_TEMPLATE,
     PictureNames,
@@ -50,7 +55,6 @@ from imagemill.scheduler_jobs.submit.submission import Submission, submit
 log = logging.getLogger(__name__)
 
 WORKER_LOG = "worker.log"
-CONTACT_SHEET = "contact-sheet"
 SHEET_IMAGES = 60
 
 _LOOK_SECONDS = 0.25

@@ -84,11 +84,16 @@ def test_names_of_pictures_go_and_a_file_of_somebody_s_own_stays(at_home, home, 
             copy = folder / "deep" / f"copy-{image['image_id']}.png"
             copy.write_bytes((home / "objects" / image["object_key"]).read_bytes())
     (first / "mine.txt").write_text("mine")
+    sheets = [home / "contact-sheet.png", home / f"contact-sheet-{jobs[1]}.png"]
+    for sheet in sheets:
+        sheet.write_bytes(b"a page of pictures")
     at_home("rm", "first", "--yes")
+    assert [sheet.exists() for sheet in sheets] == [False, True]
     assert [path.name for path in first.rglob("*")] == ["mine.txt"]
     assert len([path for path in second.rglob("*") if path.is_file()]) == 4
     assert at_home("rm", "second", "--yes").code == 0
     assert not second.exists()
+    assert not sheets[1].exists()
 
 
 def test_prune_chooses_by_age_and_labels(at_home, mill, jobs):
