@@ -1,6 +1,7 @@
 """What a person sees in windows of 80 and 140 columns, and what a pipe gets."""
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -22,13 +23,32 @@ WIDTHS = (80, 140)
 LONG = "a very long prompt of many words " * 12 + "with an end"
 
 
-def on_terminal(width: int, *words) -> str:
-    """What a command writes to a terminal of this width, without its colours."""
+ONE_AFTER_ANOTHER = """
+import json, sys
+from imagemill.scheduler_jobs.cli import cli
+for words in json.loads(sys.argv[1]):
+    try:
+        cli.main(words, prog_name="imagemill")
+    except SystemExit as end:
+        if end.code:
+            raise
+    print(chr(12), flush=True)
+"""
+"""Several commands in one process, each followed by a form feed: most of their time is imports."""
+
+
+def program(*commands) -> list[str]:
+    words = [list(map(str, command)) for command in commands]
+    return [sys.executable, "-P", "-c", ONE_AFTER_ANOTHER, json.dumps(words)]
+
+
+def on_terminal(width: int, *commands) -> list[str]:
+    """What each command writes to a terminal of this width, without its colours."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     environment = {n: v for n, v in os.environ.items() if n not in {"COLUMNS", "LINES"}}
     with subprocess.Popen(
-        [sys.executable, "-m", "imagemill", *map(str, words)],
+        program(*commands),
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -47,18 +67,19 @@ def on_terminal(width: int, *words) -> str:
         process.wait()
     os.close(ours)
     assert process.returncode == 0, seen.decode()
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r\n", "\n")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r\n", "\n")
+    return text.split("\f\n")[:-1]
 
 
-def in_pipe(width: int, *words) -> str:
+def in_pipe(width: int, *commands) -> list[str]:
     done = subprocess.run(
-        [sys.executable, "-m", "imagemill", *map(str, words)],
+        program(*commands),
         env=os.environ | {"COLUMNS": str(width)},
         capture_output=True,
         text=True,
         check=True,
     )
-    return done.stdout
+    return done.stdout.split("\f\n")[:-1]
 
 
 @pytest.fixture
@@ -75,7 +96,7 @@ def worked(mill):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_sampler_s_name_is_cut_in_a_window(width):
-    text = on_terminal(width, "samplers")
+    (text,) = on_terminal(width, ["samplers"])
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
     for sampler in (*SAMPLERS, OWN):
@@ -92,7 +113,7 @@ def test_no_model_s_name_or_source_is_cut_in_a_window(width, tmp_path, monkeypat
     )
     monkeypatch.setenv("IMAGEMILL_MODELS", str(registry))
     monkeypatch.setenv("IMAGEMILL_MODEL_CACHE", str(tmp_path / "cache"))
-    text = "".join(on_terminal(width, "models").split())
+    text = "".join(on_terminal(width, ["models"])[0].split())
     for name in names:
         assert f"someone/{name}" in text
 
@@ -101,8 +122,8 @@ def test_no_model_s_name_or_source_is_cut_in_a_window(width, tmp_path, monkeypat
 def test_no_job_s_name_is_cut_in_a_window(width, home, mill):
     name = "a-job-with-a-name-that-fills-more-than-half-of-a-window"
     mill.load(name, ["a"])
-    for command in ("jobs", "status"):
-        lines = on_terminal(width, "--home", home, command).splitlines()
+    for text in on_terminal(width, *(["--home", home, command] for command in ("jobs", "status"))):
+        lines = text.splitlines()
         assert max(map(len, lines)) <= width
         begin, end = lines[0].index("NAME"), lines[0].index("STATE")
         assert "".join(line[begin:end].strip() for line in lines[1:]).startswith(name)
@@ -118,22 +139,23 @@ def test_an_export_s_place_is_whole_in_a_window_and_near_where_it_can_be(width, 
         database.run(
             lambda session, to=target: record_export(session, target=to, document=document)
         )
-    near = on_terminal(width, "--home", home, "exports")
+    (near,) = on_terminal(width, ["--home", home, "exports"])
     assert str(home / "my-set") not in near
     assert " my-set" in near
     assert "s3://sets/shapes" in near
     database.run(lambda session: record_export(session, target=far, document=document))
     database.close()
-    lines = on_terminal(width, "--home", home, "exports").splitlines()
+    lines = on_terminal(width, ["--home", home, "exports"])[0].splitlines()
     assert max(map(len, lines)) <= width
     assert far in "".join(line.strip() for line in lines)
-    assert str(home / "my-set") in in_pipe(width, "--home", home, "exports")
+    assert str(home / "my-set") in in_pipe(width, ["--home", home, "exports"])[0]
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_nothing_is_cut_in_a_pipe(width, home, worked):
-    for words in (["images"], ["errors", "long"], ["show", "1"], ["status", "long"]):
-        text = in_pipe(width, "--home", home, *words)
+    commands = (["images"], ["errors", "long"], ["show", "1"], ["status", "long"])
+    texts = in_pipe(width, *(["--home", home, *words] for words in commands))
+    for words, text in zip(commands, texts, strict=True):
         assert "…" not in text, words
         if words != ["status", "long"]:
             assert LONG in text, words
@@ -142,6 +164,8 @@ def test_nothing_is_cut_in_a_pipe(width, home, worked):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_list_of_images_fits_its_window(width, home, worked):
-    for words in (["images"], ["status"], ["jobs"], ["errors", "long"]):
-        lines = on_terminal(width, "--home", home, *words).splitlines()
+    commands = (["images"], ["status"], ["jobs"], ["errors", "long"])
+    texts = on_terminal(width, *(["--home", home, *words] for words in commands))
+    for words, text in zip(commands, texts, strict=True):
+        lines = text.splitlines()
         assert max(map(len, lines)) <= width, words
