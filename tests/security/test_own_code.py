@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,13 @@ from tests.helpers.places import ROOT
 PACKAGES = ("db", "scheduler_jobs", "worker")
 
 
-def _trees() -> Iterator[tuple[Path, ast.AST]]:
-    for package in PACKAGES:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            yield file.relative_to(ROOT), ast.parse(file.read_text("utf-8"))
+@cache
+def _trees() -> tuple[tuple[Path, ast.AST], ...]:
+    return tuple(
+        (file.relative_to(ROOT), ast.parse(file.read_text("utf-8")))
+        for package in PACKAGES
+        for file in sorted((ROOT / package).rglob("*.py"))
+    )
 
 
 FORBIDDEN_IMPORTS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
