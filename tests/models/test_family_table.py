@@ -31,7 +31,7 @@ def _modules(pipeline: Any, *names: str) -> list[Any]:
     return [each for each in (*typing.get_args(found), found) if inspect.isclass(each)]
 
 
-@pytest.mark.parametrize(("family", "name"), CASES, ids=str)
+@pytest.mark.parametrize(("family", "name"), CASES, ids=lambda each: getattr(each, "name", each))
 def test_a_row_says_what_the_pipeline_has(family: Family, name: str) -> None:
     pipeline = _class(name)
     parameters = inspect.signature(pipeline.__call__).parameters
