@@ -192,6 +192,11 @@ def postgres_binaries() -> Path:
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 
+def runs_as_other_user() -> bool:
+    """Whether PostgreSQL runs as another user than this process, and so needs its way open."""
+    return _account().user is not None
+
+
 @cache
 def _account() -> _Account:
     if os.geteuid() != 0:

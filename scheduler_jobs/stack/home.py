@@ -1,6 +1,8 @@
 """The folder of a stack: what is where in it, and which process holds it.
 
 Everything in it is for its owner alone: the folder has mode 0700, and files with passwords 0600.
+Where root starts PostgreSQL as another user, the folder has mode 0711: that user may pass through
+it to the data, and sees nothing else.
 """
 
 import fcntl
@@ -16,6 +18,7 @@ from typing import IO, Any
 
 from imagemill.db.errors import ServiceError, UsageError
 from imagemill.db.settings import DATABASE_FILE, ENVIRONMENT_FILE
+from imagemill.scheduler_jobs.local.postgres import runs_as_other_user
 
 _LOOK_SECONDS = 0.05
 _PROBE_SECONDS = 1.0
@@ -23,9 +26,12 @@ _PROBE_SECONDS = 1.0
 
 
 def default_home() -> Path:
-    """Where a stack is if nobody says: the place for a user's data by the XDG specification."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "imagemill"
+    """Where a stack is if nobody says: the place for a user's data by the XDG specification.
+
+    For root it is that for a system's data: nobody else can pass through root's own folder.
+    """
+    usual = Path("/var/lib") if os.geteuid() == 0 else Path.home() / ".local" / "share"
+    return Path(os.environ.get("XDG_DATA_HOME") or usual) / "imagemill"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +92,7 @@ class StackHome:
             foreign = {name for name in names - _MADE_FIRST if not name.startswith(".stack.json.")}
             if foreign and self.plan.name not in names:
                 raise UsageError(f"{self.path} has other files in it; name another with --home")
-            self.path.chmod(0o700)
+            self.path.chmod(0o711 if runs_as_other_user() else 0o700)
             for folder in (self.logs, self.parked, *map(self.data, DATA_FOLDERS)):
                 folder.mkdir(mode=0o700, exist_ok=True)
         except (FileExistsError, NotADirectoryError):

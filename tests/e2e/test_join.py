@@ -65,9 +65,9 @@ def machine() -> Iterator[Machine]:
 
 
 @pytest.fixture
-def homes(tmp_path: Path, machine: Machine) -> Iterator[tuple[Path, Path]]:
+def homes(open_folder: Path, machine: Machine) -> Iterator[tuple[Path, Path]]:
     """The folders of the two machines; both are down at the end."""
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second = open_folder / "first", open_folder / "second"
     yield first, second
     if second.exists():
         machine.imagemill("--home", second, "down")

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from imagemill.scheduler_jobs.local.postgres import runs_as_other_user
 from tests.e2e.commands import dataset_images, imagemill, last_json
 from tests.e2e.test_production import fetch
 from tests.helpers.browser import Browser, find_browser
@@ -25,9 +26,9 @@ LEASES = {"IMAGEMILL_LEASE_SECONDS": "6", "IMAGEMILL_HEARTBEAT_SECONDS": "1"}
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+def home(open_folder: Path) -> Iterator[Path]:
     """A folder for a stack, which is down at the end, however the test ends."""
-    place = tmp_path / "home"
+    place = open_folder / "home"
     yield place
     if place.exists():
         imagemill("--home", place, "down")
@@ -118,9 +119,10 @@ def test_two_at_once_are_one_stack_and_a_killed_supervisor_loses_nothing(home: P
 def assert_private(home: Path, supervisor: int) -> None:
     """Nobody else reads the folder, and nobody reaches a port from another machine."""
     for file in home.rglob("*"):
-        if "data" not in file.relative_to(home).parts:  # the servers' own; the folder hides them
+        # The servers' own files; the folders hide them.
+        if not {"data", "installation"} & set(file.relative_to(home).parts):
             assert file.stat().st_mode & 0o077 == 0, file
-    assert home.stat().st_mode & 0o777 == 0o700
+    assert home.stat().st_mode & 0o777 == (0o711 if runs_as_other_user() else 0o700)
     family = psutil.Process(supervisor).children(recursive=True)
     listening = [
         connection.laddr.ip

@@ -78,8 +78,8 @@ def up(
 
     PostgreSQL, Valkey, an S3 server, dispatcher, workers, Flower and the gallery, on loopback
     alone, with passwords of their own. Everything is kept in the folder of --home (default:
-    ~/.local/share/imagemill); the same command again goes on with it. With a SERVICE, starts again
-    what `imagemill down SERVICE` has stopped.
+    ~/.local/share/imagemill, for root /var/lib/imagemill); the same command again goes on with it.
+    With a SERVICE, starts again what `imagemill down SERVICE` has stopped.
 
     \b
     Example:

@@ -12,6 +12,7 @@ import pytest
 from imagemill.db.settings import home_environment
 from imagemill.scheduler_jobs.local import postgres
 from imagemill.scheduler_jobs.stack import control
+from imagemill.scheduler_jobs.stack import home as home_module
 from imagemill.scheduler_jobs.stack.environment import exports, inherited
 from imagemill.scheduler_jobs.stack.home import StackHome, default_home, write_private
 from imagemill.scheduler_jobs.stack.plan import PREFERRED, SECRETS, Plan
@@ -171,7 +172,19 @@ def test_the_default_home_is_where_a_user_s_data_is(monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", "/data/of/mine")
     assert default_home() == Path("/data/of/mine/imagemill")
     monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert default_home() == Path.home() / ".local/share/imagemill"
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert default_home() == Path("/var/lib/imagemill")
+
+
+def test_a_home_lets_the_user_of_postgresql_pass_and_nobody_read(tmp_path: Path, monkeypatch):
+    for other, mode in ((True, 0o711), (False, 0o700)):
+        monkeypatch.setattr(home_module, "runs_as_other_user", lambda other=other: other)
+        made = StackHome(path=tmp_path / "home")
+        made.make()
+        assert made.path.stat().st_mode & 0o777 == mode
+        assert made.logs.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_user_s_own_addresses_do_not_reach_the_services(monkeypatch, tmp_path: Path):
