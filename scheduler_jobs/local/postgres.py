@@ -131,7 +131,9 @@ class PostgresServer(Server):
         if self._account.user is not None:
             for path in (self._folder, unfinished, password_file):
                 os.chown(path, self._account.user, self._account.user)
-        options = "-A scram-sha-256 --no-sync --locale-provider=builtin --locale=C.UTF-8"
+        options = "-A scram-sha-256 --locale-provider=builtin --locale=C.UTF-8"
+        if not self._durable:
+            options += " --no-sync"
         command = [
             *self._account.prefix,
             str(self._binaries / "initdb"),

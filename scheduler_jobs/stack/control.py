@@ -148,11 +148,12 @@ def wait_until_up(home: StackHome, changed: Callable[[Collection[ServiceReport]]
         if home.supervisor_pid() is None:
             said = last_line(home.log("supervisor"))
             raise ServiceError(f"the supervisor ended: {said}")
-        if all(report.state in {ServiceState.RUNNING, ServiceState.STOPPED} for report in reports):
+        awaited = [report for report in reports if not _is_settled(home, report)]
+        if reports and not awaited:
             return
         failing = [each for each in reports if each.restarts >= _MOST_RESTARTS and each.reason]
         if failing or time.monotonic() > give_up:
-            worst = failing[0] if failing else _slowest(reports)
+            worst = (failing or awaited)[0]
             raise ServiceError(
                 f"{worst.service} does not start: {worst.reason or worst.state}; "
                 f"its log is {home.log(worst.service)}"
@@ -199,8 +200,10 @@ def _is_down(home: StackHome, services: Collection[str]) -> bool:
     return all(states.get(name) is ServiceState.STOPPED for name in services)
 
 
-def _slowest(reports: Collection[ServiceReport]) -> ServiceReport:
-    return next(each for each in reports if each.state is not ServiceState.RUNNING)
+def _is_settled(home: StackHome, report: ServiceReport) -> bool:
+    """Whether a service runs, or stands still because it was stopped by its name."""
+    parked = (home.parked / report.service).exists()
+    return report.state is (ServiceState.STOPPED if parked else ServiceState.RUNNING)
 
 
 def _start_supervisor(home: StackHome) -> None:

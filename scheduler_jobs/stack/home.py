@@ -80,7 +80,7 @@ class StackHome:
         return self.logs / f"{service}.log"
 
     def make(self) -> None:
-        """Create the folder. Raises `UsageError` if something else is there."""
+        """Create the folder. Raises `UsageError` if something else is there, or if it can't be."""
         if (self.path / DATABASE_FILE).exists():
             raise UsageError(
                 f"{self.path} is the folder of `imagemill run`; name another with --home"
@@ -97,6 +97,8 @@ class StackHome:
                 folder.mkdir(mode=0o700, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise UsageError(f"{self.path}: a part of this path is a file") from None
+        except OSError as error:
+            raise UsageError(f"{self.path}: can't be used: {error.strerror}") from None
 
     def data(self, server: str) -> Path:
         """The folder of a server's data."""
@@ -157,12 +159,18 @@ def _locked(file: IO[str], seconds: float) -> bool:
             return True
 
 
-def write_private(file: Path, document: Any) -> None:
-    """Write JSON that only the owner can read, complete or not at all."""
+def write_private(file: Path, document: Any, *, lasting: bool = False) -> None:
+    """Write JSON that only the owner can read, complete or not at all.
+
+    `lasting` waits until it is on the disk, so that no power failure loses it.
+    """
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # mode 0600
     try:
         with os.fdopen(handle, "w") as opened:
             json.dump(document, opened, indent=1)
+            if lasting:
+                opened.flush()
+                os.fsync(handle)
         Path(name).replace(file)
     except BaseException:
         Path(name).unlink(missing_ok=True)

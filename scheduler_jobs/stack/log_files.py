@@ -16,18 +16,28 @@ def rotate(folder: Path, *, most_bytes: int = MOST_BYTES) -> None:
     """Make `name.log` empty when it is too long; its lines go to `name.log.1`, and so on.
 
     The processes that write keep their file open, and all append to it. So the file is copied and
-    cut, not renamed; lines that come in between are lost.
+    cut, not renamed; lines that come in between are lost. A file that can't be copied, as on a full
+    disk, stays as it is until the next time.
     """
     for file in folder.glob("*.log"):
+        with suppress(OSError):
+            if file.stat().st_size > most_bytes:
+                _rotate(file)
+
+
+def _rotate(file: Path) -> None:
+    copy = file.with_name(f"{file.name}.new")
+    try:
+        shutil.copy2(file, copy)
+    except OSError:
+        copy.unlink(missing_ok=True)
+        raise
+    for number in range(KEPT_FILES - 1, 0, -1):
         with suppress(FileNotFoundError):
-            if file.stat().st_size <= most_bytes:
-                continue
-            for number in range(KEPT_FILES - 1, 0, -1):
-                with suppress(FileNotFoundError):
-                    _older(file, number).replace(_older(file, number + 1))
-            shutil.copy2(file, _older(file, 1))
-            with file.open("r+b") as opened:
-                opened.truncate(0)
+            _older(file, number).replace(_older(file, number + 1))
+    copy.replace(_older(file, 1))
+    with file.open("r+b") as opened:
+        opened.truncate(0)
 
 
 def last_lines(file: Path, count: int) -> list[str]:
@@ -38,8 +48,11 @@ def last_lines(file: Path, count: int) -> list[str]:
 
 
 def follow(files: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
-    """Each new line of the files from now on, with the name of its file. Never ends."""
-    places = {name: _size(file) for name, file in files.items()}
+    """Each line that the files get after this call, with the name of its file. Never ends."""
+    return _new_lines(files, {name: _size(file) for name, file in files.items()})
+
+
+def _new_lines(files: Mapping[str, Path], places: dict[str, int]) -> Iterator[tuple[str, str]]:
     while True:
         for name, file in files.items():
             if _size(file) < places[name]:

@@ -93,8 +93,8 @@ class Plan:
             raise UsageError(f"{home.plan} can't be read: {error}") from None
 
     def save(self, home: StackHome) -> None:
-        """Remember it."""
-        write_private(home.plan, asdict(self))
+        """Remember it for good: without its passwords nobody reaches the data any more."""
+        write_private(home.plan, asdict(self), lasting=True)
 
     def changed(self, **asked: Any) -> "Plan":
         """The plan with what the user has asked for; None means as before."""

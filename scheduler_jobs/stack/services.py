@@ -219,4 +219,5 @@ def _metrics(plan: Plan, name: str) -> str:
 
 def _environment(plan: Plan, role: Role) -> dict[str, str]:
     known = exports(plan) if role == "producer" else addresses(plan, role)
-    return {**inherited(os.environ), **known}
+    # Also where the user's imagemill.toml names another address: a variable wins over it.
+    return {**inherited(os.environ), "IMAGEMILL_METRICS_ADDRESS": LOOPBACK, **known}

@@ -76,7 +76,10 @@ class Supervisor:
 
     def _write(self) -> None:
         with self._writing:
-            write_state(self._home, [watch.report for watch in self._watches.values()])
+            try:
+                write_state(self._home, [watch.report for watch in self._watches.values()])
+            except OSError as error:  # a full disk must not end the thread that watches a service
+                log.warning("can't write %s: %s", self._home.state, error.strerror)
 
 
 def _parked(home: StackHome) -> frozenset[str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from imagemill.db.errors import ImagemillError
+from imagemill.db.errors import ImagemillError, first_line
 from imagemill.scheduler_jobs.local.server import last_line
 from imagemill.scheduler_jobs.stack.home import StackHome
 from imagemill.scheduler_jobs.stack.services import Service
@@ -90,8 +90,11 @@ class Watch:
         started = time.monotonic()
         try:
             program.start()
-        except (ImagemillError, OSError) as error:
-            reason = str(error)
+        except Exception as error:  # a thread that ended here would never start it again
+            if not isinstance(error, ImagemillError | OSError):
+                log.exception("%s", self.service.name)
+            reason = first_line(error)
+            program.stop()  # what a start may have left half done
         else:
             self._say(ServiceState.RUNNING, pid=program.pid)
             while program.running and self._wanted:

@@ -1,7 +1,11 @@
 """Log files of a stack: kept small, read from their end, followed."""
 
+import errno
+import shutil
 from itertools import islice
 from pathlib import Path
+
+import pytest
 
 from imagemill.scheduler_jobs.stack.log_files import follow, last_lines, rotate
 
@@ -22,6 +26,21 @@ def test_a_long_file_is_cut_while_it_is_written(tmp_path: Path):
     assert (tmp_path / "worker-1.log.3").read_text() == "3\n" * 100
 
 
+def test_on_a_full_disk_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def half(source: Path, copy: Path) -> None:
+        copy.write_text(source.read_text()[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copy2", half)
+    (tmp_path / "a.log").write_text("new\n" * 100)
+    (tmp_path / "a.log.1").write_text("old\n")
+    rotate(tmp_path, most_bytes=100)
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {
+        "a.log": "new\n" * 100,
+        "a.log.1": "old\n",
+    }
+
+
 def test_the_last_lines(tmp_path: Path):
     file = tmp_path / "a.log"
     assert last_lines(file, 3) == []
@@ -40,11 +59,7 @@ def test_following_goes_on_after_a_rotation(tmp_path: Path):
             file.write(text)
         return list(islice(lines, count))
 
-    # A generator begins when it is first asked: the first line comes from another thread.
-    from threading import Timer
-
-    Timer(0.5, lambda: files["a"].write_text("old\nfirst\nhal")).start()
-    assert list(islice(lines, 1)) == [("a", "first")]
+    assert told("a", "first\nhal", 1) == [("a", "first")]
     assert told("a", "f\n", 1) == [("a", "half")]
     assert told("b", "other\n", 1) == [("b", "other")]
     files["a"].write_text("")

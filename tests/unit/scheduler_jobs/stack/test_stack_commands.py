@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from imagemill.db.settings import home_environment
+from imagemill.db.settings import Settings, home_environment
 from imagemill.scheduler_jobs.local import postgres
-from imagemill.scheduler_jobs.stack import control
+from imagemill.scheduler_jobs.stack import control, services
 from imagemill.scheduler_jobs.stack import home as home_module
 from imagemill.scheduler_jobs.stack.environment import exports, inherited
 from imagemill.scheduler_jobs.stack.home import StackHome, default_home, write_private
@@ -41,6 +41,13 @@ def test_a_plan_has_ports_and_passwords_of_its_own(home: StackHome):
         assert file.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_plan_is_on_the_disk_before_it_is_used(home: StackHome, monkeypatch):
+    synced: list[int] = []
+    monkeypatch.setattr("imagemill.scheduler_jobs.stack.home.os.fsync", synced.append)
+    Plan.new().save(home)
+    assert len(synced) == 1
+
+
 def test_ports_stay_unless_another_program_has_them(home: StackHome, monkeypatch):
     monkeypatch.setattr("imagemill.scheduler_jobs.stack.plan._RELEASE_SECONDS", 0)
     plan = Plan.load(home)
@@ -55,6 +62,15 @@ def test_options_are_remembered_until_others_are_asked_for(home: StackHome):
     plan = Plan.load(home).changed(workers=3, children=None)
     plan.save(home)
     assert Plan.load(home).changed(workers=None, children=2).workers == 3
+
+
+def test_no_file_of_settings_opens_the_metrics_to_others(home: StackHome, monkeypatch, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('metrics_address = "0.0.0.0"\n')
+    monkeypatch.setenv("IMAGEMILL_CONFIG", str(file))
+    for name, value in services._environment(Plan.load(home), "worker").items():
+        monkeypatch.setenv(name, value)
+    assert Settings.load().metrics_address == "127.0.0.1"
 
 
 def test_the_exports_are_those_of_a_producer_for_a_shell(home: StackHome, imagemill):
@@ -135,6 +151,13 @@ def test_somebody_s_own_folder_is_left_alone(tmp_path: Path, name: str, said: st
     assert answer.code == 2
     assert said in answer.err
     assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
+def test_a_place_where_nothing_can_be_made_is_one_line(imagemill):
+    answer = imagemill("--home", "/proc/imagemill", "up")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert "/proc/imagemill" in answer.err
 
 
 def test_a_stack_that_runs_keeps_its_options(home: StackHome, imagemill, monkeypatch):

@@ -1,7 +1,9 @@
 """The supervisor with small programs: order, restarts, and services that stand still."""
 
+import errno
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -14,6 +16,7 @@ from imagemill.db.errors import ServiceError, UsageError
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.server import Server
 from imagemill.scheduler_jobs.stack import watch
+from imagemill.scheduler_jobs.stack.control import wait_until_up
 from imagemill.scheduler_jobs.stack.home import StackHome
 from imagemill.scheduler_jobs.stack.services import Service
 from imagemill.scheduler_jobs.stack.state import ServiceReport, read_state
@@ -25,16 +28,25 @@ PATIENCE_SECONDS = 60
 class Sleeper(Server):
     """A program that does nothing, and notes when it starts and stops."""
 
-    def __init__(self, name: str, events: list[str], home: StackHome, *, fails: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        events: list[str],
+        home: StackHome,
+        *,
+        fails: int = 0,
+        error: Exception | None = None,
+    ) -> None:
         super().__init__(log=home.log(name))
         self._name = name
         self._events = events
         self._fails = fails
+        self._error = error or ServiceError("no luck")
 
     def start(self) -> None:
         if self._fails:
             self._fails -= 1
-            raise ServiceError("no luck")
+            raise self._error
         self._events.append(f"start {self._name}")
         code = "import time; time.sleep(600)"
         self._process = TetheredProcess([sys.executable, "-I", "-c", code], log=self.log)
@@ -126,6 +138,43 @@ def test_what_does_not_start_is_tried_again_and_says_why(home, events, run):
     assert report(home, "queue").state == "waiting"
     wait_for(lambda: report(home, "queue").state == "running")
     assert report(home, "store").restarts == 2
+
+
+def test_an_error_that_nobody_foresaw_is_tried_again_too(home, events, run):
+    error = subprocess.TimeoutExpired(["psql"], 120)
+    run(Service(name="store", program=Sleeper("store", events, home, fails=1, error=error)))
+    wait_for(lambda: report(home, "store").state == "running")
+    assert report(home, "store").restarts == 1
+    assert events == ["stop store", "start store"], "what was left half done is stopped first"
+
+
+def test_a_state_that_can_not_be_written_ends_nothing(home, events, run, monkeypatch):
+    run(Service(name="store", program=Sleeper("store", events, home)))
+    wait_for(lambda: report(home, "store").state == "running")
+    first = report(home, "store").pid
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("imagemill.scheduler_jobs.stack.supervisor.write_state", full)
+        os.kill(first, signal.SIGKILL)
+        wait_for(lambda: events.count("start store") == 2)
+    (home.parked / "store").touch()
+    wait_for(lambda: report(home, "store").state == "stopped")
+
+
+def test_up_waits_for_a_service_that_was_stopped_by_its_name(home, events, run):
+    (home.parked / "queue").touch()
+    run(
+        Service(name="store", program=Sleeper("store", events, home)),
+        Service(name="queue", program=Sleeper("queue", events, home)),
+    )
+    wait_until_up(home, lambda reports: None)
+    assert report(home, "queue").state == "stopped", "which nobody wants to run"
+    (home.parked / "queue").unlink()
+    wait_until_up(home, lambda reports: None)
+    assert report(home, "queue").state == "running"
 
 
 def test_a_parked_service_stands_still(home, events, run):
