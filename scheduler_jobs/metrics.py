@@ -157,13 +157,20 @@ class FleetCollector(Collector):
         except UsageError:  # the database was restored, or what we knew of it was removed
             first = True
             cursor, pages = finished_since(session, None)
+        images: dict[tuple[str, str], int] = {}
+        seconds: dict[tuple[str, str], float] = {}
         for image_ids in () if first else pages:
             for found in fleet.sum_finished(session, image_ids):
                 place = (found.route, found.outcome)
-                self._images[place] = self._images.get(place, 0) + found.images
+                images[place] = images.get(place, 0) + found.images
                 job = (str(found.job_id), found.job_name)
-                self._seconds[job] = self._seconds.get(job, 0.0) + found.seconds
+                seconds[job] = seconds.get(job, 0.0) + found.seconds
+        # Only now: after an error in between, the next scrape begins at the same place again.
         self._since = cursor
+        for place, more in images.items():
+            self._images[place] = self._images.get(place, 0) + more
+        for job, took in seconds.items():
+            self._seconds[job] = self._seconds.get(job, 0.0) + took
 
 
 _Sample = tuple[str, tuple[str, ...], float]

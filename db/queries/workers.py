@@ -61,13 +61,13 @@ def list_fleet(session: Session) -> list[FleetWorker]:
         .order_by(Worker.host, Worker.name, Worker.id)
     ).all()
     held = _held(session, [shift_id for _, shift_id, _ in rows if shift_id is not None])
-    lately = _lately(session)
+    since, lately = _lately(session, at)
     found = []
     for worker, shift_id, shift_started in rows:
         model, images = held.get(shift_id, (None, 0))
         last = lately.get(worker.id)
         working = shift_id is not None
-        window = min(timedelta(seconds=RATE_SECONDS), max(at - worker.started_at, timedelta(0)))
+        seconds = (at - max(since, worker.started_at)).total_seconds()
         found.append(
             FleetWorker(
                 name=worker.name,
@@ -79,7 +79,7 @@ def list_fleet(session: Session) -> list[FleetWorker]:
                 model=model or (last.model if last else None),
                 slots=last.slots if last else None,
                 images_in_work=images,
-                images_per_second=last.images / max(window.total_seconds(), 1.0) if last else 0.0,
+                images_per_second=last.images / max(seconds, 1.0) if last else 0.0,
                 state=_state(draining=worker.draining, working=working),
                 since=shift_started or worker.started_at,
                 seen_at=worker.seen_at,
@@ -123,14 +123,22 @@ def _held(session: Session, shift_ids: list[int]) -> dict[int | None, tuple[str 
     return {shift_id: (model, images) for shift_id, model, images in rows}
 
 
-def _lately(session: Session) -> dict[int, _Lately]:
-    """What each worker finished, from the newest events of all; it reads no more than those."""
+def _lately(session: Session, at: datetime) -> tuple[datetime, dict[int, _Lately]]:
+    """What each worker finished, from the newest events of all; it reads no more than those.
+
+    The first value is since when that is known: a minute before `at`, or later where more events
+    than are read came within the minute.
+    """
     newest = (
         select(Attempt.id, Attempt.shift_id, Attempt.event, Attempt.at)
         .order_by(Attempt.id.desc())
         .limit(RATE_EVENTS)
         .subquery()
     )
+    oldest, read = session.execute(select(func.min(newest.c.at), func.count())).one()
+    since = at - timedelta(seconds=RATE_SECONDS)
+    if read == RATE_EVENTS:
+        since = max(since, oldest)
     within = case((newest.c.at > seconds_from_now(-RATE_SECONDS), 1), else_=0)
     counts = session.execute(
         select(Shift.worker_id, func.sum(within), func.max(newest.c.id))
@@ -146,7 +154,7 @@ def _lately(session: Session) -> dict[int, _Lately]:
         .where(Attempt.id.in_([last for _, _, last in counts]))
     )
     about = {attempt_id: (model, document) for attempt_id, model, document in rows}
-    return {
+    return since, {
         worker_id: _Lately(
             images=int(images),
             model=about[last][0],

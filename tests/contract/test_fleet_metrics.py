@@ -1,11 +1,15 @@
 """The dispatcher's metrics on both databases: what they say is what the tables say."""
 
+from collections.abc import Collection, Iterator
+
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
+from imagemill.db.errors import DatabaseError
 from imagemill.db.queries import fleet
 from imagemill.scheduler_jobs import metrics
 from imagemill.scheduler_jobs.metrics import FleetCollector
@@ -61,6 +65,28 @@ def test_what_became_done_counts_once(mill: Mill, registry: CollectorRegistry) -
         assert value(found, "imagemill_gpu_seconds_total", job_name="one") == 1.0
     mill.complete(shift, mill.claim(shift, limit=1))
     assert value(scraped(registry), "imagemill_images_total") == 3
+
+
+def test_a_scrape_that_breaks_off_counts_nothing(
+    mill: Mill, registry: CollectorRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mill.load("one", ["a", "b"])
+    scraped(registry)
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift, limit=1))
+    mill.complete(shift, mill.claim(shift, limit=1))
+    whole = fleet.sum_finished
+
+    def broken(session: Session, image_ids: Collection[int]) -> Iterator[fleet.Finished]:
+        yield from whole(session, image_ids)
+        raise DatabaseError("the connection is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fleet, "sum_finished", broken)
+        assert value(scraped(registry), "imagemill_database_up") == 0
+    found = scraped(registry)
+    assert value(found, "imagemill_images_total") == 2
+    assert value(found, "imagemill_gpu_seconds_total", job_name="one") == 1.0
 
 
 def test_a_picture_that_was_there_costs_its_job_nothing(

@@ -1,10 +1,13 @@
 """The fleet as `imagemill workers` shows it, and the order to drain, on both databases."""
 
 import pytest
+from sqlalchemy import update
 
+from imagemill.db.clock import seconds_from_now
 from imagemill.db.errors import UsageError
-from imagemill.db.queries import environments, shifts
+from imagemill.db.queries import environments, shifts, workers
 from imagemill.db.queries.workers import FleetWorker, list_fleet, order_drain
+from imagemill.db.tables import Worker
 from tests.helpers.mill import Mill, sha
 
 GPU = {"device_name": "NVIDIA H200", "shapes": {"slots": 16}}
@@ -47,6 +50,19 @@ def test_a_worker_that_renders_says_what_and_how_fast(mill: Mill) -> None:
     mill.end(shift)
     assert fleet(mill)["w@host"].state == "waits"
     assert fleet(mill)["w@host"].model == "model-aaaa", "what it rendered last"
+
+
+def test_a_fast_fleet_shortens_the_window(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
+    mill.load("job", ["a", "b"])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift, limit=1))
+    mill.age(10)
+    long_ago = update(Worker).values(started_at=seconds_from_now(-1000))
+    mill.database.run(lambda session: session.execute(long_ago))
+    assert fleet(mill)["w@host"].images_per_second == pytest.approx(1 / 60)
+    monkeypatch.setattr(workers, "RATE_EVENTS", 1)
+    # Nothing is known of the time before the newest event, which was ten seconds ago.
+    assert 1 / 50 < fleet(mill)["w@host"].images_per_second <= 1 / 10
 
 
 @pytest.mark.parametrize(
