@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from imagemill.db.queries.environments import device_of
 from imagemill.db.tables import Environment, Image, Job, Object
 
 
@@ -61,9 +62,7 @@ def time_of_job(session: Session, job_id: int) -> JobTime:
         if not rendered:
             reused += images
             continue
-        document = documents[environment_id]
-        kind = str(document.get("device", "unknown"))
-        device = (str(document.get("device_name") or kind), kind)
+        device = device_of(documents[environment_id])
         before = found.get(device, (0, 0.0))
         found[device] = (before[0] + images, before[1] + float(seconds))
     devices = (

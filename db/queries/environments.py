@@ -1,5 +1,6 @@
 """What workers find out about their devices and share: certificates, and B for each group."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import case, select, update
@@ -62,3 +63,9 @@ def shrink_batch_size(session: Session, *, device: str, group_id: int, slots: in
     agreed = batch_size(session, device=device, group_id=group_id)
     assert agreed is not None
     return agreed
+
+
+def device_of(document: Mapping[str, Any]) -> tuple[str, str]:
+    """The name of an environment's device by its driver, and its kind: `cuda` or `cpu`."""
+    kind = str(document.get("device", "unknown"))
+    return str(document.get("device_name") or kind), kind

@@ -1,12 +1,13 @@
 """How fast images of some kind were rendered before, by device: what a plan predicts from."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from imagemill.db.queries.images import in_state
+from imagemill.db.queries.environments import device_of
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Environment, Group, Image, Object, Tally
@@ -14,8 +15,9 @@ from imagemill.db.tables import Environment, Group, Image, Object, Tally
 NEWEST_JOBS = 3
 """How many jobs with images of a group are asked, the newest first."""
 
-NEWEST_IMAGES = 200
-"""How many images of each of them are read, the newest first."""
+ENDS = 500
+"""How many of the first and of the last images of each of them are read. Of a job that is under way
+the first ones are done; and a job of ten million images costs no more than a small one."""
 
 MOST_KINDS = 50
 """How many kinds of images are looked up; a grid may have thousands."""
@@ -45,54 +47,66 @@ class Rate:
 
 
 def measured_rates(session: Session, kinds: Collection[Kind]) -> dict[Kind, list[Rate]]:
-    """The rates of each kind of which images were rendered lately; no others."""
+    """The rates of each kind of which images were found; no others."""
     keys = {kind.group_key for kind in kinds}
     groups = session.execute(select(Group.key, Group.id).where(Group.key.in_(keys)))
     ids = {row.key: row.id for row in groups}
-    jobs: dict[int, list[int]] = {}
+    wanted = {(ids.get(kind.group_key, 0), kind.steps, kind.sampler): kind for kind in kinds}
+    times: dict[Kind, dict[int, list[float]]] = {}
+    for job_id in _newest_jobs(session, ids.values()):
+        for place, environment_id, seconds in _rendered(session, job_id):
+            if (kind := wanted.get(place)) is not None:
+                times.setdefault(kind, {}).setdefault(environment_id, []).append(seconds)
+    environments = {environment_id for found in times.values() for environment_id in found}
+    rows = session.execute(
+        select(Environment.id, Environment.document).where(Environment.id.in_(environments))
+    )
+    documents = {row.id: row.document for row in rows}
+    return {kind: _rates(found, documents) for kind, found in times.items()}
+
+
+def _newest_jobs(session: Session, group_ids: Collection[int]) -> list[int]:
+    """The newest jobs with done images of each group, as far as they are asked."""
     rows = session.execute(
         select(Tally.group_id, Tally.job_id)
-        .where(Tally.state == ImageState.DONE, Tally.group_id.in_(list(ids.values())))
+        .where(Tally.state == ImageState.DONE, Tally.group_id.in_(list(group_ids)))
         .group_by(Tally.group_id, Tally.job_id)
         .having(func.sum(Tally.delta) > 0)
         .order_by(Tally.job_id.desc())
     )
+    jobs: dict[int, list[int]] = {}
     for group_id, job_id in rows:
         jobs.setdefault(group_id, []).append(job_id)
-    found = {}
-    for kind in kinds:
-        group_id = ids.get(kind.group_key, 0)
-        if rates := _rates(session, kind, group_id, jobs.get(group_id, [])[:NEWEST_JOBS]):
-            found[kind] = rates
-    return found
+    return sorted({job_id for found in jobs.values() for job_id in found[:NEWEST_JOBS]})
 
 
-def _rates(session: Session, kind: Kind, group_id: int, job_ids: list[int]) -> list[Rate]:
-    times: dict[int, list[float]] = {}
-    for job_id in job_ids:
-        rows = session.execute(
-            select(Object.environment_id, Object.seconds)
-            .join(Image, Image.object_id == Object.id)
-            .where(
-                Image.job_id == job_id,
-                Image.group_id == group_id,
-                Image.steps == kind.steps,
-                Image.sampler == kind.sampler,
-                in_state(ImageState.DONE),
-            )
-            .order_by(Image.id.desc())
-            .limit(NEWEST_IMAGES)
+def _rendered(session: Session, job_id: int) -> Iterator[tuple[tuple[int, int, str], int, float]]:
+    """Group, steps and sampler, environment, and seconds of the done images at a job's ends."""
+    seen: set[int] = set()
+    for order in (Image.id.asc(), Image.id.desc()):
+        end = (
+            select(Image.id, Image.group_id, Image.steps, Image.sampler, Image.object_id)
+            .where(Image.job_id == job_id)
+            .order_by(order)
+            .limit(ENDS)
+            .subquery()
         )
-        for environment_id, seconds in rows:
-            times.setdefault(environment_id, []).append(seconds)
-    known = session.execute(
-        select(Environment.id, Environment.document).where(Environment.id.in_(list(times)))
-    )
+        rows = session.execute(
+            select(end, Object.environment_id, Object.seconds).join(
+                Object, Object.id == end.c.object_id
+            )
+        ).all()
+        for row in rows:
+            if row.id not in seen:  # the ends of a small job overlap
+                yield (row.group_id, row.steps, row.sampler), row.environment_id, row.seconds
+        seen = {row.id for row in rows}
+
+
+def _rates(times: Mapping[int, list[float]], documents: Mapping[int, Any]) -> list[Rate]:
+    """The mean by device, of times by environment."""
     by_device: dict[tuple[str, str], list[float]] = {}
-    for environment_id, document in known:
-        device_kind = str(document.get("device", "unknown"))
-        device = str(document.get("device_name") or device_kind)
-        by_device.setdefault((device, device_kind), []).extend(times[environment_id])
+    for environment_id, seconds in times.items():
+        by_device.setdefault(device_of(documents[environment_id]), []).extend(seconds)
     return [
         Rate(device=device, device_kind=device_kind, seconds=sum(each) / len(each))
         for (device, device_kind), each in by_device.items()

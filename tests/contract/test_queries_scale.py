@@ -18,6 +18,7 @@ from imagemill.db.database import Database
 from imagemill.db.queries import claims, fleet, jobs, objects, reports
 from imagemill.db.queries.image_reports import ImageFilter, list_images
 from imagemill.db.queries.image_search import Rank, ranked
+from imagemill.db.queries.rates import Kind, measured_rates
 from imagemill.db.queries.workers import list_fleet
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Image, Object
@@ -234,6 +235,14 @@ def test_a_page_in_the_order_of_a_score_costs_what_is_on_it(
         assert found == sorted(found, reverse=descending)
         assert after is None or (found[0] < after if descending else found[0] > after)
         assert part < 1, plans
+
+
+@pytest.mark.parametrize(("steps", "found"), [(20, 1), (21, 0)])
+def test_a_plan_looks_at_the_ends_of_a_job(large: Database, steps: int, found: int) -> None:
+    kind = Kind(group_key="g", steps=steps, sampler="ddim")
+    answer, part, plans = cost(large, lambda s: len(measured_rates(s, [kind])))
+    assert answer == found
+    assert part < 5, plans
 
 
 def undo(session: Session, **images: str) -> None:
