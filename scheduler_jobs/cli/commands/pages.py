@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from imagemill.db.errors import UsageError
+from imagemill.db.errors import SettingsError, UsageError
 from imagemill.db.logs import GALLERY_TOKEN
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.tallies import Counts
@@ -20,6 +20,7 @@ from imagemill.scheduler_jobs.cli.progress import ProgressView
 from imagemill.scheduler_jobs.pages.report import ReportOptions, ReportResult, write_report
 
 _SUFFIXES = (".html", ".htm")
+_LEAST_TOKEN = 16
 
 
 @click.command()
@@ -137,9 +138,13 @@ def gallery(
         raise UsageError(
             f"--host {host}: other machines could reach it; add --allow-remote if they may"
         )
+    given = os.environ.get(GALLERY_TOKEN)
+    if given is not None and len(given) < _LEAST_TOKEN:
+        raise SettingsError(
+            f"{GALLERY_TOKEN}: at least {_LEAST_TOKEN} characters, so that nobody guesses it"
+        )
     database, storage = invocation.database, open_storage(invocation.settings)
     with listen(host, port) as listening:
-        given = os.environ.get(GALLERY_TOKEN)
         token = {} if given is None else {"token": given}
         keys = Keys(hosts=names_of(host), port=listening.getsockname()[1], **token)
         app = gallery_app(database, storage, keys=keys, command=command_prefix(invocation))

@@ -74,6 +74,8 @@ def dispatcher(invocation: Invocation, once: bool, metrics_port: int | None, as_
     from imagemill.scheduler_jobs.dispatcher import Dispatcher  # noqa: PLC0415  # see above
     from imagemill.scheduler_jobs.metrics import serve_fleet  # noqa: PLC0415  # see above
 
+    if once and metrics_port is not None:
+        raise UsageError("--metrics-port: with --once nobody could read what it serves")
     configure_logging(invocation.settings)
     warn_of_broker(invocation.settings)
     record_named_store(invocation.database, invocation.settings)
@@ -84,8 +86,10 @@ def dispatcher(invocation: Invocation, once: bool, metrics_port: int | None, as_
         stop_metrics = serve_fleet(invocation.settings, port=metrics_port)
         stop = threading.Event()
         _stop_on_signals(stop)
-        work.run_forever(stop)
-        stop_metrics()
+        try:
+            work.run_forever(stop)
+        finally:
+            stop_metrics()
     if as_json:
         output.emit({"stopped": True})
 

@@ -149,6 +149,14 @@ def test_flower_refuses_a_login_that_is_none(at_home, executed, monkeypatch, log
     assert "opensesame" not in answer.err
 
 
+@pytest.mark.parametrize("token", ["", "short-one"])
+def test_gallery_refuses_a_token_that_anybody_guesses(at_home, monkeypatch, token):
+    monkeypatch.setenv("IMAGEMILL_GALLERY_TOKEN", token)
+    answer = at_home("gallery", "--port", "0")
+    assert answer.code == 2
+    assert "IMAGEMILL_GALLERY_TOKEN: at least 16 characters" in answer.err
+
+
 def test_dispatcher_does_a_round(at_home, mill, monkeypatch):
     job = mill.load("shapes", ["a circle"])
     shift = mill.shift()
@@ -158,6 +166,12 @@ def test_dispatcher_does_a_round(at_home, mill, monkeypatch):
     assert answer.json == {"stopped": True}
     assert "jobs finished: 1" in answer.err
     assert mill.job(job).state == "finished"
+
+
+def test_a_single_round_serves_no_metrics(at_home):
+    answer = at_home("dispatcher", "--once", "--metrics-port", "9464")
+    assert answer.code == 2
+    assert "--metrics-port: with --once nobody could read" in answer.err
 
 
 def test_models_lists_what_is_here_and_what_is_not(imagemill, monkeypatch, tmp_path):
