@@ -46,9 +46,20 @@ def stub(file: Path, text: str) -> Path:
     return file
 
 
+SRUN = """
+"$@" &
+task=$!
+trap 'kill -USR1 "$task"' USR1
+trap 'kill -KILL "$task"' TERM
+while kill -0 "$task" 2>/dev/null; do wait "$task"; status=$?; done
+exit "$status"
+"""
+"""srun as far as it matters here: it passes USR1 on, and takes TERM for an order to kill."""
+
+
 def test_slurm_s_workers_join_and_drain_when_their_time_is_over(tmp_path: Path):
     subprocess.run(["bash", "-n", SCRIPT], check=True)
-    stub(tmp_path / "srun", 'exec "$@"')
+    stub(tmp_path / "srun", SRUN)
     log = tmp_path / "log"
     program = stub(
         tmp_path / "imagemill",
