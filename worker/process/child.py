@@ -158,6 +158,9 @@ class Child:
 
 def open_child(settings: Settings, presence: Presence) -> Child:
     """A child with its own device and the registered models."""
+    # diffusers puts another object in its own place while it is imported. Who imports it at the
+    # same time in another thread gets the first object, and most names are missing in that.
+    _early_import().join()
     # Imported here: the parent only supervises, and must never load torch.
     from imagemill.worker.models.device import device_class, prepare_process, resolve_device  # noqa: PLC0415  # see above
     from imagemill.worker.models.tuning import check_compiler  # noqa: PLC0415  # see above
@@ -200,7 +203,14 @@ def load_early() -> None:
     Importing takes seconds, and the first task needs it. Not in the main thread: the pool kills a
     child that does not report within four seconds.
     """
-    Thread(target=quick_import, args=[_HEAVY_MODULE], daemon=True).start()
+    _early_import()
+
+
+@cache
+def _early_import() -> Thread:
+    thread = Thread(target=quick_import, args=[_HEAVY_MODULE], daemon=True)
+    thread.start()
+    return thread
 
 
 def work_shift(route: str) -> str:
