@@ -8,7 +8,7 @@ from typing import Any
 from imagemill.db.errors import ModelError, first_line
 from imagemill.db.models.components import component_folders, pipeline_options
 from imagemill.db.models.registry import ModelEntry
-from imagemill.db.models.ways import NO_WAYS, WAYS, Ways
+from imagemill.db.models.ways import NO_WAYS, WAYS, Ways, changes_the_denoiser
 from imagemill.db.models.weights import read_config
 
 _PIPELINE_MULTIPLE = 8
@@ -35,7 +35,8 @@ class ModelFacts:
     - `sampler_class`: the diffusers class of its own sampler; empty if it is not known.
     - `pipeline_class`: the diffusers class of a generic model; empty for all others.
     - `ways`: what a generic model's pipelines take beside a prompt.
-    - `distilled`: whether guidance is an input of the denoiser, and no negative prompt counts.
+    - `distilled`: whether there is no classifier-free guidance, because guidance is an input of the
+      denoiser or part of its weights; no negative prompt counts.
     """
 
     latent_scale: int
@@ -57,7 +58,8 @@ class ModelFacts:
 def model_facts(entry: ModelEntry) -> ModelFacts:
     """The facts of a model whose files are on this machine.
 
-    Raises `ModelError` if the files are missing or their configuration makes no sense.
+    Raises `ModelError` if the files are missing, if their configuration makes no sense, or if no
+    engine can draw with the pipeline.
     """
     try:
         return _facts(entry)
@@ -132,7 +134,13 @@ def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
     size = denoiser.get("sample_size")
     side = size * scale if isinstance(size, int) else _LARGE_SIDE
     side = max(multiple, side // multiple * multiple)
-    pipeline_class = str(pipeline_options(entry).get("_class_name", ""))
+    options = pipeline_options(entry)
+    pipeline_class = str(options.get("_class_name", ""))
+    if changes_the_denoiser(pipeline_class):
+        raise ModelError(
+            f"model {entry.name}: {pipeline_class} changes the denoiser during a call, and images "
+            "under way share one denoiser; use the pipeline that it was made from"
+        )
     return ModelFacts(
         latent_scale=scale,
         size_multiple=multiple,
@@ -147,7 +155,9 @@ def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
         pipeline_class=pipeline_class,
         ways=WAYS.get(pipeline_class, NO_WAYS),
         distilled=bool(
-            denoiser.get("guidance_embeds") or denoiser.get("time_cond_proj_dim") is not None
+            denoiser.get("guidance_embeds")
+            or denoiser.get("time_cond_proj_dim") is not None
+            or options.get("is_distilled")
         ),
     )
 

@@ -103,16 +103,19 @@ WAYS: Mapping[str, Ways] = MappingProxyType(
             controlnet="HunyuanDiT2DControlNetModel", controlled="HunyuanDiTControlNetPipeline"
         ),
         "SanaPipeline": Ways(controlnet="SanaControlNetModel", controlled="SanaControlNetPipeline"),
-        "StableDiffusion3PAGPipeline": Ways(from_picture="StableDiffusion3PAGImg2ImgPipeline"),
-        "StableDiffusionPAGPipeline": Ways(
-            from_picture="StableDiffusionPAGImg2ImgPipeline",
-            in_mask="StableDiffusionPAGInpaintPipeline",
-        ),
-        "StableDiffusionXLPAGPipeline": Ways(
-            from_picture="StableDiffusionXLPAGImg2ImgPipeline",
-            in_mask="StableDiffusionXLPAGInpaintPipeline",
-        ),
         "Kandinsky3Pipeline": Ways(from_picture="Kandinsky3Img2ImgPipeline"),
     }
 )
 """By the class in a model's `model_index.json`; what is not here has `NO_WAYS`."""
+
+_CHANGE_THE_DENOISER = ("PAG", "SAG", "AttendAndExcite", "LEdits", "Pix2PixZero")
+"""Parts of the names of pipelines that put other attention into the denoiser during a call."""
+
+
+def changes_the_denoiser(pipeline_class: str) -> bool:
+    """Whether a pipeline's calls change the denoiser's modules while they run.
+
+    Such calls can't run in slots, because all slots share one denoiser: the first call to end would
+    take the change away from the others. Their attention also counts on rows of one image alone.
+    """
+    return any(part in pipeline_class for part in _CHANGE_THE_DENOISER)

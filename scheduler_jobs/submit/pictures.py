@@ -142,7 +142,14 @@ def _check_controlled(ways: Ways, pipeline: str, given: Parameters) -> None:
 
 
 def check_interval(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> None:
-    """Raise `Refused` for a guidance interval on a model whose guidance can't be switched off."""
+    """Raise `Refused` for a guidance interval on a model whose guidance can't be switched off.
+
+    Also for one without a step, which a row and its model's defaults may make together.
+    """
+    start, end = given.guidance_start or 0.0, given.guidance_end
+    if end is not None and start >= end:
+        found = f"guidance from {start:g} to {end:g}"
+        raise Refused("guidance_start", found, "a start before the end")
     for column, idle in (("guidance_start", 0), ("guidance_end", 1)):
         value = getattr(given, column)
         if value in (None, idle):

@@ -160,6 +160,7 @@ class Planner:
         self._added = AddedModels(registry)
         self._file = source_name
         self._models: dict[str, PlannedModel | ModelError] = {}
+        self._adapter_digests: dict[str, str] = {}
         self._unsaid: dict[str, Parameters] = {}
         """By model: the parameters of rows that give only a prompt, as most rows do."""
 
@@ -233,7 +234,11 @@ class Planner:
         fallback = FALLBACK
         if model.entry.kind == "generic":
             fallback = FALLBACK.model_copy(update={"sampler": OWN.name})
-        layered = given.over(model.defaults).over(fallback)
+        defaults = model.defaults
+        if given.init_image is None and defaults.strength is not None:
+            # A strength that the model gives is meant for the rows that have a picture.
+            defaults = defaults.model_copy(update={"strength": None})
+        layered = given.over(defaults).over(fallback)
         if given is self._defaults:
             self._unsaid[model.entry.name] = layered
         return layered
@@ -257,13 +262,19 @@ class Planner:
             return tuple(
                 Adapter(
                     name=choice.name,
-                    digest=self._registry.find_adapter(choice.name).digest,
+                    digest=self._adapter_digest(choice.name),
                     weight=choice.weight,
                 )
                 for choice in given.adapters or ()
             )
         except ModelError as error:
             raise Refused("adapters", str(error), "registered adapters") from None
+
+    def _adapter_digest(self, name: str) -> str:
+        """The digest of an adapter's file, which is read once for all rows."""
+        if name not in self._adapter_digests:
+            self._adapter_digests[name] = self._registry.find_adapter(name).digest
+        return self._adapter_digests[name]
 
     def _load(self, name: str) -> PlannedModel:
         entry = self._registry.find(name)

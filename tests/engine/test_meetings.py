@@ -1,6 +1,8 @@
 """How denoiser calls are merged and taken apart, for calls of every shape that pipelines make."""
 
 import contextvars
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from greenlet import GreenletExit
 
 from imagemill.worker.engine import Rendered
 from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.slots.engine import SlotEngine
 from imagemill.worker.engine.slots.fiber import Fiber
 from imagemill.worker.engine.slots.merging import Call, Merging, batched_leaves, structure
 from imagemill.worker.engine.slots.text_lengths import TextLengths, with_padded_texts
@@ -146,13 +149,43 @@ def test_a_fiber_stops_and_goes_on_and_is_ended_from_outside() -> None:
     assert (fiber.request, fiber.ended) == ("first", False)
     fiber.resume(1)
     fiber.resume(2)
-    assert (fiber.ended, fiber.result) == (True, "3 the caller's")
+    assert (fiber.ended, fiber.take_result()) == (True, "3 the caller's")
 
     fiber = Fiber(count)
     fiber.resume()
     fiber.stop()
     assert fiber.ended
     assert ended == [GreenletExit]
+
+
+def test_what_an_image_held_is_free_before_python_looks_for_garbage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures: list[weakref.ref[Any]] = []
+    take = Fiber.take_result
+
+    def watched(self: Fiber) -> Any:
+        result = take(self)
+        pictures.append(weakref.ref(result.images))
+        return result
+
+    monkeypatch.setattr(Fiber, "take_result", watched)
+    shop = Shop(tmp_path, slots=2)
+    model = shop.model("stable_diffusion_3")
+    spec = spec_of(model)
+    engine = open_engine(model, spec.group(), shop.settings)
+    assert isinstance(engine, SlotEngine)
+    gc.disable()
+    try:
+        engine.admit([(1, spec), (2, replace(spec, seed=2))])
+        slots = [weakref.ref(slot) for slot in engine._slots]
+        results: list[Any] = []
+        while engine.busy:
+            results += engine.step()
+        assert len(results) == len(pictures) == 2
+        assert [known() for known in (*slots, *pictures)] == [None] * 4
+    finally:
+        gc.enable()
 
 
 # A pipeline of two denoisers ---------------------------------------------------------------

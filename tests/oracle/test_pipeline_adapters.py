@@ -133,6 +133,26 @@ def test_an_adapter_of_another_family_does_not_fit(shop: Shop, folder: Path) -> 
     assert hashes(render(plain, [spec_of(model)])) == before
 
 
+def test_an_adapter_that_widens_a_layer_leaves_nothing_behind(shop: Shop, folder: Path) -> None:
+    """As Flux's control LoRAs do, which read a picture beside the latents."""
+    model = _fresh(shop, "flux_schnell")
+    layer = model.pipeline.transformer.x_embedder
+    layers = {
+        "transformer.x_embedder.lora_A.weight": torch.randn(2, 2 * layer.in_features),
+        "transformer.x_embedder.lora_B.weight": torch.randn(layer.out_features, 2),
+    }
+    save_file(layers, folder / "wide.safetensors")
+    digest = file_digest(folder / "wide.safetensors")
+    plain = spec_of(model)
+    worn = replace(plain, adapters=(Adapter(name="wide", digest=digest),))
+    engine = open_engine(model, plain.group(), shop.settings)
+    before = hashes(render(engine, [plain]))
+    open_engine(model, worn.group(), _with(shop.settings, folder))
+    widened = model.pipeline.transformer.x_embedder.in_features
+    assert widened == 2 * layer.in_features
+    assert hashes(render(engine, [plain])) == before
+
+
 @pytest.mark.parametrize("name", ["flux_dev", "latent_consistency"])
 def test_embeddings_equal_diffusers(name: str, shop: Shop, tmp_path: Path) -> None:
     torch.manual_seed(1)

@@ -4,9 +4,12 @@ And the table of ways equals what the installed diffusers has.
 """
 
 import inspect
+import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -15,13 +18,15 @@ import pytest
 import torch
 from diffusers.pipelines import auto_pipeline
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
-from imagemill.db.errors import UsageError
+from imagemill.db.errors import ModelError, UsageError
 from imagemill.db.models.registry import load_registry
-from imagemill.db.models.ways import WAYS
+from imagemill.db.models.ways import WAYS, changes_the_denoiser
 from imagemill.db.specs import AddedModel, ImageSpec
 from imagemill.worker.engine import Failed
 from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
 from tests.engine.pictures import Files, digest_of, left_half, scene
 from tests.engine.rendering import hashes, pixels_of, render
@@ -48,6 +53,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     save_controlnet(sd, shop.folder / "sd_control")
     save_controlnet(flux, shop.folder / "flux_control")
     save_ip_adapter(sd, shop.folder / "ip")
+    _spoil(shutil.copytree(shop.folder / "ip", shop.folder / "bad") / "ip-adapter.safetensors")
     dev = diffusers.DiffusionPipeline.from_pretrained(shop.saved("flux_dev"))
     diffusers.FluxKontextPipeline(**dev.components).save_pretrained(shop.folder / "kontext")
     shop.register(
@@ -58,8 +64,16 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
         '[controlnets.flux_schnell]\nsource = "flux_control"',
         '[ip_adapters.ip]\nsource = "ip"\nweights = "ip-adapter.safetensors"',
         'image_encoder = "image_encoder"',
+        '[ip_adapters.bad]\nsource = "bad"\nweights = "ip-adapter.safetensors"',
     )
     return shop
+
+
+def _spoil(adapter: Path) -> None:
+    """Make an IP-Adapter one that fails late: its attention fits, its projection does not."""
+    weights = {name: tensor.clone() for name, tensor in load_file(adapter).items()}
+    weights["image_proj.norm.weight"] = weights["image_proj.norm.weight"][1:].clone()
+    save_file(weights, adapter)
 
 
 def model_of(shop: Shop, name: str) -> Model:
@@ -231,6 +245,38 @@ def test_an_ip_adapter_leaves_nothing_behind(shop: Shop) -> None:
     assert hashes(render(engine, [plain])) == expected
 
 
+def test_an_ip_adapter_that_does_not_fit_leaves_nothing_behind(shop: Shop) -> None:
+    plain = spec_in(shop, "sd", {})
+    model = model_of(shop, "sd")
+    engine = open_engine(model, plain.group(), shop.settings, inputs=FILES)
+    expected = hashes(render(engine, [plain]))
+    digest = load_registry(shop.settings).find_ip_adapter("bad").digest
+    bad = replace(plain, reference_image=SCENE, ip_adapter=AddedModel(name="bad", digest=digest))
+    with pytest.raises(ModelError, match="IP-Adapter bad"):
+        open_engine(model, bad.group(), shop.settings, inputs=FILES)
+    assert hashes(render(engine, [plain])) == expected
+
+
+def test_an_ip_adapter_is_refused_beside_fused_projections(shop: Shop) -> None:
+    settings = shop.settings.model_copy(update={"fuse_projections": True})
+    model = load_model(load_registry(settings).find("sd"), settings=settings)
+    spec = spec_in(shop, "sd", {"reference_image": SCENE})
+    with pytest.raises(ModelError, match="unset IMAGEMILL_FUSE_PROJECTIONS"):
+        open_engine(model, spec.group(), settings, inputs=FILES)
+
+
+def test_a_parameter_that_only_text_to_image_has_is_refused_for_the_other_ways(
+    shop: Shop,
+) -> None:
+    spec = spec_in(shop, "sd", START | {"guidance_rescale": 0.7})
+    engine = open_engine(model_of(shop, "sd"), spec.group(), shop.settings, inputs=FILES)
+    failed, drawn = render(engine, [spec, replace(spec, init_image=None, strength=None)])
+    assert isinstance(failed, Failed)
+    assert "StableDiffusionImg2ImgPipeline" in failed.error.message
+    assert "takes no guidance_rescale" in failed.error.message
+    assert not isinstance(drawn, Failed)
+
+
 def test_what_a_pipeline_lacks_fails_that_image_alone(shop: Shop) -> None:
     spec = spec_of(shop.model("pixart_sigma"), init_image=SCENE)
     engine = open_engine(shop.model("pixart_sigma"), spec.group(), shop.settings, inputs=FILES)
@@ -327,7 +373,11 @@ def test_the_table_has_diffusers_own_pipelines(
         for key, kind in mapping.items()
         if key in texts and _takes(kind.__name__, needs) and "controlnet" not in key
     }
-    expected = {text: kind for text, kind in expected.items() if text not in _NOT_TAKEN}
+    expected = {
+        text: kind
+        for text, kind in expected.items()
+        if text not in _NOT_TAKEN and not changes_the_denoiser(text)
+    }
     here = {kind.__name__ for kind in texts.values()} | _BESIDE_THE_MAPPING
     table = {
         text: getattr(ways, field)
@@ -355,3 +405,16 @@ def test_every_class_of_the_table_takes_what_it_says(text: str) -> None:
     assert not ways.own_control or _takes(text, "control_image")
     assert ways.reference == "no" or _takes(text, "image")
     assert not ways.ip_adapter or hasattr(getattr(diffusers, text), "load_ip_adapter")
+
+
+def test_pipelines_that_change_the_denoiser_during_a_call_are_known() -> None:
+    folder = Path(diffusers.__file__).parent / "pipelines"
+    found = set()
+    for path in folder.glob("*/**/pipeline_*.py"):
+        text = path.read_text("utf-8")
+        draws = "text_to_video" not in path.name and "animatediff" not in path.name
+        if draws and re.search(r"(unet|transformer)\.set_attn_processor\(", text):
+            found |= set(re.findall(r"^class (\w*Pipeline(?!Output)\w*)\(", text, re.MULTILINE))
+    assert len(found) > 10
+    assert {name for name in found if not changes_the_denoiser(name)} == set()
+    assert not any(changes_the_denoiser(name) for name in WAYS)

@@ -4,6 +4,7 @@ Adapters belong to a group: while an engine of that group works, exactly these a
 Embeddings belong to the model's registry entry and are loaded with the model.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -68,7 +69,7 @@ def wear(model: Model, adapters: tuple[WornAdapter, ...]) -> None:
     # Weights that were created in inference mode can't be removed again, so it is off here.
     with torch.inference_mode(mode=False), torch.no_grad():
         if model.active_adapters:
-            pipeline.unload_lora_weights()
+            _take_off(pipeline)
             model.active_adapters = ()
         if not adapters:
             return
@@ -84,13 +85,20 @@ def wear(model: Model, adapters: tuple[WornAdapter, ...]) -> None:
                 )
             pipeline.set_adapters(names, [adapter.weight for adapter in adapters])
         except Exception as error:  # diffusers and peft raise many kinds of error for a misfit
-            pipeline.unload_lora_weights()
+            _take_off(pipeline)
             files = ", ".join(adapter.file.name for adapter in adapters)
             raise ModelError(f"adapters {files} do not fit model {model.name}: {error}") from error
         for module in model.components.values():
             if isinstance(module, torch.nn.Module):
                 module.to(model.device).eval().requires_grad_(False)
     model.active_adapters = wanted
+
+
+def _take_off(pipeline: Any) -> None:
+    """Remove every adapter. Flux's control LoRAs have made an input layer wider; it is put back."""
+    accepted = inspect.signature(pipeline.unload_lora_weights).parameters
+    widened = "reset_to_overwritten_params"
+    pipeline.unload_lora_weights(**({widened: True} if widened in accepted else {}))
 
 
 def add_embeddings(model: Model, embeddings: Mapping[str, Path]) -> None:

@@ -40,6 +40,11 @@ def wear_ip_adapter(model: Model, group: Mapping[str, Any], registry: Registry) 
     pipeline: Pipeline = model.pipeline
     if worn == wanted:
         return
+    if wanted is not None and model.tuning.fused:
+        # Taking it away would leave other attention behind than that of fused projections.
+        raise ModelError(
+            "an IP-Adapter does not fit fused projections: unset IMAGEMILL_FUSE_PROJECTIONS"
+        )
     with torch.inference_mode(mode=False), torch.no_grad():
         if worn is not None and (wanted is None or worn[0] != wanted[0]):
             pipeline.unload_ip_adapter()
@@ -88,6 +93,7 @@ def _load_ip_adapter(model: Model, named: Mapping[str, Any], registry: Registry)
             local_files_only=True,
         )
     except Exception as error:  # diffusers raises many kinds of error for a misfit
+        pipeline.unload_ip_adapter()
         raise ModelError(f"IP-Adapter {entry.name}: {first_line(error)}") from error
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):

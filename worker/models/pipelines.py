@@ -6,6 +6,7 @@ transformers are accepted, and everything else is refused before anything is loa
 
 import inspect
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def load_pipeline(
 
 
 def copy_pipeline(pipeline: Pipeline, kind: Any = None, **added: Any) -> Pipeline:
-    """A pipeline that shares the modules of this one but has samplers and state of its own.
+    """A pipeline that shares this one's modules but has samplers, guiders and state of its own.
 
     `kind` is another class of pipelines for the same modules (by default the same class), `added`
     are modules that it needs besides. This is diffusers' `from_pipe`, but it never moves a module.
@@ -93,6 +94,8 @@ def copy_pipeline(pipeline: Pipeline, kind: Any = None, **added: Any) -> Pipelin
             component = pipeline.components[name]
             if isinstance(component, diffusers.SchedulerMixin):
                 component = type(component).from_config(component.config)
+            elif isinstance(component, diffusers.BaseGuidance):
+                component = deepcopy(component)
             given[name] = component
         elif name in pipeline.config:
             given[name] = pipeline.config[name]

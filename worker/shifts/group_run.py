@@ -169,7 +169,8 @@ class GroupRun:
     def _step(self) -> None:
         if not self._engine.busy:
             return
-        metrics.BATCH_FILL.observe(len(self._rendering) / self._engine.slots)
+        # The slot engine may have more images under way than a pass has places.
+        metrics.BATCH_FILL.observe(min(1.0, len(self._rendering) / self._engine.slots))
         finished: list[Rendered | Failed] = []
         self._guarded(lambda: finished.extend(self._engine.step()))
         for item in finished:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import diffusers
 import torch
 
 from imagemill.db.errors import ModelError, UsageError
@@ -21,7 +22,12 @@ from imagemill.worker.engine.slots.guidance_interval import GuidanceInterval, ha
 from imagemill.worker.engine.slots.pictures import Pictures
 from imagemill.worker.models.pipelines import Pipeline, copy_pipeline, pipeline_class
 
-_GUIDANCES = ("guidance_scale", "true_cfg_scale", "prior_guidance_scale")
+_GUIDANCES = (
+    "guidance_scale",
+    "true_cfg_scale",
+    "prior_guidance_scale",
+    "distilled_guidance_scale",
+)
 """The names that pipelines give to the guidance scale. The first that a pipeline has is used."""
 
 _FIXED: Mapping[str, Any] = {
@@ -66,6 +72,7 @@ class PipelineCalls:
 
     def check(self, spec: ImageSpec) -> None:
         """Raise `UsageError` if the specification asks for something that the pipeline lacks."""
+        parameters = _parameters(self._kind(spec))
         controlled = self._ways.own_control or spec.controlnet is not None
         referred = self._ways.reference != "no" or spec.ip_adapter is not None
         interval = (spec.guidance_start, spec.guidance_end) != (0, 1)
@@ -73,20 +80,21 @@ class PipelineCalls:
             "control_image": spec.control_image is not None and not controlled,
             "reference_image": spec.reference_image is not None and not referred,
             "guidance interval": interval and self._distilled,
-            "clip_skip": spec.clip_skip != 1 and "clip_skip" not in self._parameters,
-            "guidance_rescale": spec.guidance_rescale != 0
-            and "guidance_rescale" not in self._parameters,
-            "negative_prompt": spec.negative_prompt != "" and spec.guided and not self._negatives,
+            "clip_skip": spec.clip_skip != 1 and "clip_skip" not in parameters,
+            "guidance_rescale": spec.guidance_rescale != 0 and "guidance_rescale" not in parameters,
+            "negative_prompt": spec.negative_prompt != ""
+            and spec.guided
+            and not self._reads_negatives(parameters),
             "long_prompts": spec.long_prompts != "truncate",
             "prompt_weighting": spec.prompt_weighting,
         }
         for name, refused in wanted.items():
             if refused:
-                raise UsageError(f"{self._name}, as a generic pipeline, takes no {name}")
+                kind = self._kind(spec).__name__
+                raise UsageError(f"{kind}, as a generic pipeline, takes no {name}")
         if spec.controlnet is not None and self._controlnet is None:
             raise ModelError("an image with a ControlNet in an engine without: not of this group")
-        self._kind(spec)
-        self._check_sampler(spec)
+        self._check_sampler(spec, parameters)
 
     def call(self, spec: ImageSpec, *, images: int = 1) -> PipelineCall:
         """The call for an image, or for several of the same specification with other seeds."""
@@ -128,6 +136,10 @@ class PipelineCalls:
         """A copy of the pipeline, with the image's sampler."""
         added = {} if spec.controlnet is None else {"controlnet": self._controlnet}
         copy = copy_pipeline(self._pipeline, self._kind(spec), **added)
+        for component in copy.components.values():
+            # HunyuanImage guides by such an object, and its call has no argument for the scale.
+            if isinstance(component, diffusers.BaseGuidance):
+                component.guidance_scale = max(1.0, spec.guidance_scale)
         if spec.sampler == OWN.name and not spec.sampler_options:
             return copy
         scheduler = make_scheduler(
@@ -157,7 +169,7 @@ class PipelineCalls:
         guidance = self._guidance_parameter(parameters)
         if guidance is not None:
             offered[guidance] = spec.guidance_scale
-        if spec.guided and self._negatives:
+        if spec.guided and self._reads_negatives(parameters):
             offered["negative_prompt"] = [spec.negative_prompt] * images
         if spec.guidance_rescale != 0:
             offered["guidance_rescale"] = spec.guidance_rescale
@@ -184,10 +196,9 @@ class PipelineCalls:
         own: Any = self._own
         return {**own.config, "_class_name": type(own).__name__}
 
-    @property
-    def _negatives(self) -> bool:
+    def _reads_negatives(self, parameters: Mapping[str, Any]) -> bool:
         """Whether a negative prompt has an effect. It has none on a guidance-distilled model."""
-        return "negative_prompt" in self._parameters and not self._distilled
+        return "negative_prompt" in parameters and not self._distilled
 
     @property
     def _distilled(self) -> bool:
@@ -205,7 +216,7 @@ class PipelineCalls:
             return "true_cfg_scale"
         return next((name for name in _GUIDANCES if name in parameters), None)
 
-    def _check_sampler(self, spec: ImageSpec) -> None:
+    def _check_sampler(self, spec: ImageSpec, parameters: Mapping[str, Any]) -> None:
         sampler = BY_NAME.get(spec.sampler)
         if sampler is None:
             raise UsageError(f"no sampler is called {spec.sampler!r}")
@@ -213,7 +224,7 @@ class PipelineCalls:
             return
         if self._own is None:
             raise UsageError(f"{self._name} has no sampler that could be replaced; use {OWN.name}")
-        if "eta" in dict(spec.sampler_options) and "eta" not in self._parameters:
+        if "eta" in dict(spec.sampler_options) and "eta" not in parameters:
             raise UsageError(f"{self._name} takes no eta")
         own_class = type(self._own).__name__
         flow = own_class.startswith("FlowMatch") or (

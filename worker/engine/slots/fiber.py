@@ -19,13 +19,13 @@ class Fiber:
     """Runs `function` from one `wait` to the next.
 
     After `resume`, `request` is what the function waits with, and `ended` says whether it has
-    returned; then `result` is what it returned.
+    returned; then `take_result` is what it returned.
     """
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.request: Any = None
-        self.result: Any = None
-        self._function = function
+        self._result: Any = None
+        self._function: Callable[[], Any] | None = function
         self._greenlet = greenlet(self._run)
         # A new greenlet has no context variables; the function expects those of its caller.
         self._greenlet.gr_context = contextvars.copy_context()
@@ -58,5 +58,16 @@ class Fiber:
         # GreenletExit, the default, is no `Exception`: a pipeline's error handling lets it pass.
         self._greenlet.throw()
 
+    def take_result(self) -> Any:
+        """What the function returned, the first time that this is asked; then None.
+
+        A pipeline's stand-ins refer to their fiber, and their classes to themselves. So a fiber
+        lives until Python looks for garbage, and it must not keep a picture until then.
+        """
+        result, self._result = self._result, None
+        return result
+
     def _run(self) -> None:
-        self.result = self._function()
+        function, self._function = self._function, None
+        assert function is not None
+        self._result = function()

@@ -13,12 +13,15 @@ from typing import Any, Literal
 
 import torch
 
+from imagemill.db.errors import UsageError
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.slots.merging import Call
 
 Half = Literal["first", "second"]
 
-_PROMPT_FIRST = frozenset({"ZImageTransformer2DModel", "LuminaNextDiT2DModel"})
+_PROMPT_FIRST = frozenset(
+    {"ZImageTransformer2DModel", "LuminaNextDiT2DModel", "OmniGenTransformer2DModel"}
+)
 """Denoisers whose pipelines put the prompt's row before the negative one's."""
 
 _PICTURES = ("sample", "hidden_states", "x")
@@ -34,6 +37,7 @@ class GuidanceInterval:
         self._step = -1
         self._plain = False
         self._prompts_answer: Any = None
+        self._prompts_latents: Any = None
 
     def follow(
         self, module: torch.nn.Module, call: Call, wait: Callable[[Half | None], Any]
@@ -41,21 +45,43 @@ class GuidanceInterval:
         """What the pipeline is to see as a call's answer.
 
         `wait` has the call made. It is told which half of the rows is the prompt's if no other
-        counts; an answer then has either all rows, or the prompt's in both halves.
+        counts; an answer then has either all rows, or the prompt's in both halves. Raises
+        `UsageError` if the pipeline does not guide.
         """
-        single = _rows(call) == 1
+        latents = _latents(call)
+        single = latents is None or len(latents) == 1
         if single and self._prompts_answer is not None:
+            self._check_same_step(latents)
             answer, self._prompts_answer = self._prompts_answer, None
             return answer if self._plain else wait(None)
         self._step += 1
         self._plain = not self._spec.guided_at(self._step, self._steps())
         if single:
+            self._prompts_latents = latents
             self._prompts_answer = wait(None)
             return self._prompts_answer
         if not self._plain:
             return wait(None)
         half: Half = "first" if type(module).__name__ in _PROMPT_FIRST else "second"
         return _both(wait(half), half)
+
+    def check_followed(self) -> None:
+        """After the pipeline's call: raise `UsageError` if the interval could have no effect."""
+        if self._step < 0 or self._prompts_answer is not None:
+            raise self._refusal()
+
+    def _check_same_step(self, latents: Any) -> None:
+        """Raise `UsageError` unless a step's second call has the latents of its first.
+
+        Where it has not, it is the call of the next step: this pipeline makes one call a step.
+        """
+        first, self._prompts_latents = self._prompts_latents, None
+        if torch.is_tensor(first) and torch.is_tensor(latents) and not torch.equal(first, latents):
+            raise self._refusal()
+
+    def _refusal(self) -> UsageError:
+        name = type(self._pipeline).__name__
+        return UsageError(f"{name} has no guidance here that an interval could switch off")
 
     def _steps(self) -> int:
         """The denoising steps of the pipeline's loop."""
@@ -68,11 +94,11 @@ def has_interval(spec: ImageSpec) -> bool:
     return spec.guided and (spec.guidance_start, spec.guidance_end) != (0, 1)
 
 
-def _rows(call: Call) -> int:
+def _latents(call: Call) -> Any:
+    """The latents of a call, (rows, …) or a list of rows; None if it has none that we know."""
     args, kwargs = call
     named: Mapping[str, Any] = kwargs
-    latents = next((named[name] for name in _PICTURES if name in named), args[0] if args else None)
-    return 1 if latents is None else len(latents)
+    return next((named[name] for name in _PICTURES if name in named), args[0] if args else None)
 
 
 def doubled(answer: Any) -> Any:

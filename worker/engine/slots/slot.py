@@ -48,7 +48,7 @@ class Slot:
 
     def rendered(self, environment: Environment) -> Rendered:
         """The finished image. Raises `ModelError` if the pipeline gave no picture of its size."""
-        images = getattr(self.fiber.result, "images", None)
+        images = getattr(self.fiber.take_result(), "images", None)
         values = None if images is None else np.asarray(images[0])
         if values is None or values.shape[:2] != (self.spec.height, self.spec.width):
             shape = None if values is None else values.shape
@@ -78,7 +78,10 @@ def pipeline_fiber(make: Callable[[], PipelineCall]) -> Fiber:
     def run() -> Any:
         call = make()
         replace_denoisers(call.pipeline, fiber, call.interval)
-        return call.pipeline(**call.arguments)
+        result = call.pipeline(**call.arguments)
+        if call.interval is not None:
+            call.interval.check_followed()
+        return result
 
     fiber = Fiber(run)
     return fiber

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image as Pillow
 from sqlalchemy import select
 
+from imagemill.db.models import registry as registry_module
 from imagemill.db.queries.images import spec_of
 from imagemill.db.tables import Image
 from imagemill.scheduler_jobs.submit import submission
@@ -19,10 +20,16 @@ KINDS = {
     "canny_model": "FluxControlPipeline",
     "sana": "SanaPipeline",
     "sd3": "StableDiffusion3Pipeline",
+    "klein": "Flux2KleinPipeline",
+    "pag": "StableDiffusion3PAGPipeline",
 }
 REGISTRY = """
 [models.guided]
 source = "guided"
+[models.late]
+source = "sd"
+kind = "generic"
+defaults = { guidance_end = 0.4, strength = 0.6 }
 [controlnets.canny]
 source = "canny"
 [controlnets.flux_canny]
@@ -33,6 +40,8 @@ digest = "%s"
 [ip_adapters.plain]
 source = "ip"
 weights = "ip.safetensors"
+[adapters]
+spots = "spots.safetensors"
 """ % ("e" * 64)
 
 
@@ -48,6 +57,7 @@ def registry(tmp_path, monkeypatch):
                 "_class_name": class_name,
                 unet: ["diffusers", "Some"],
                 "scheduler": ["diffusers", "S"],
+                "is_distilled": name == "klein",
             },
         )
         config = {"sample_size": 8, "in_channels": 4, "guidance_embeds": name == "kontext"}
@@ -62,6 +72,7 @@ def registry(tmp_path, monkeypatch):
     }.items():
         _write(tmp_path / name / "config.json", {"_class_name": class_name})
         (tmp_path / name / "diffusion_pytorch_model.safetensors").write_bytes(b"weights")
+    (tmp_path / "spots.safetensors").write_bytes(b"a LoRA")
     (tmp_path / "ip").mkdir()
     (tmp_path / "ip" / "ip.safetensors").write_bytes(b"adapter")
     (tmp_path / "inputs").mkdir()
@@ -120,6 +131,9 @@ def planned(at_home, tmp_path, row):
         ),
         ({"model": "sd", "control_image": "none.png", "controlnet": "canny"}, "none.png"),
         ({"model": "kontext", "guidance_end": 0.5}, "guidance_end: 0.5; 1, or none: kontext has"),
+        ({"model": "late", "guidance_start": 0.6}, "guidance from 0.6 to 0.4; a start before"),
+        ({"model": "klein", "guidance_end": 0.5}, "guidance_end: 0.5; 1, or none: klein has"),
+        ({"model": "pag"}, "StableDiffusion3PAGPipeline changes the denoiser during a call"),
         ({"model": "sd", "guidance_start": 0.5, "guidance_end": 0.5}, "guidance from 0.5 to 0.5"),
         (
             {"model": "sd3", "init_image": "edges.png", "control_image": "edges.png"},
@@ -165,6 +179,29 @@ def test_what_it_takes_becomes_part_of_the_specification(at_home, mill, tmp_path
     assert spec.control_image == spec.reference_image is not None
     assert (spec.control_scale, spec.reference_scale) == (0.5, 0.25)
     assert (spec.guidance_start, spec.guidance_end) == (0.1, 0.6)
+
+
+def test_an_adapters_file_is_read_once_for_all_rows(at_home, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(registry_module, "file_digest", lambda file: read.append(file) or "d" * 64)
+    manifest = tmp_path / "rows.jsonl"
+    row = {"model": "flux", "adapters": [{"name": "spots", "weight": 0.5}]}
+    lines = [json.dumps({"prompt": word, **row}) for word in ("red", "green", "blue")]
+    manifest.write_text("\n".join(lines))
+    answer = at_home("plan", manifest, "--json")
+    assert answer.code == 0, answer.out
+    assert read == [tmp_path / "spots.safetensors"]
+
+
+def test_a_models_strength_is_for_rows_with_a_picture(at_home, mill, tmp_path):
+    manifest = tmp_path / "rows.csv"
+    manifest.write_text("prompt,model,init_image\na,late,\na,late,edges.png\n")
+    answer = at_home("submit", manifest, "--json")
+    assert answer.code == 0, answer.err
+    with mill.database.reading() as session:
+        images = session.scalars(select(Image).order_by(Image.id))
+        strengths = [spec_of(image, "a" * 64).strength for image in images]
+    assert strengths == [None, 0.6]
 
 
 @pytest.mark.parametrize("model", ["sd", "flux"])

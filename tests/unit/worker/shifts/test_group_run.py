@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import select
@@ -17,6 +18,7 @@ from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.tables import CompositionRow
+from imagemill.worker import metrics
 from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.shifts.group_run import GroupRun
@@ -98,6 +100,22 @@ def bench(mill: Mill, tmp_path: Path) -> Iterator[Bench]:
         yield bench
         bench.recorder.wait()
     assert mill.audit() == []
+
+
+class Roomy(FakeEngine):
+    """Has more images under way than a pass has places, as the slot engine may."""
+
+    @property
+    def slots(self) -> int:
+        return super().slots // 2
+
+
+def test_a_batch_is_never_more_than_full(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.mill.load("job", [spec(f"p{n}") for n in range(4)])
+    fills: list[float] = []
+    monkeypatch.setattr(metrics, "BATCH_FILL", SimpleNamespace(observe=fills.append))
+    assert bench.run(engine=Roomy(spec("any").group(), slots=4)).work() == 4
+    assert set(fills) == {1.0}
 
 
 def test_holds_at_most_the_slots_and_a_batch_ahead(bench: Bench) -> None:
