@@ -37,11 +37,12 @@ TESTS = (
 NOT_FOR_TESTS = frozenset(
     {
         *("boto3-stubs", "import-linter", "mypy", "ruff", "types-cachetools", "types-pyyaml"),
-        *("datasets", "pandas", "peft", "webdataset"),
+        *("datasets", "gguf", "pandas", "peft", "torchao", "webdataset"),
+        *("kubernetes-validate", "mkdocs-material"),
     }
 )
-"""Of the packages for development: those that check the code, what needs torch, and the readers of
-exports, which the whole suite tries."""
+"""Of the packages for development: those that check the code or the deployment's files, what needs
+torch, and the readers of exports, which the whole suite tries."""
 
 _building = threading.Lock()
 """Our own package is built in the source folder: by one at a time."""

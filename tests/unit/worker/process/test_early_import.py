@@ -5,6 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest.importorskip("torch")
+
 from imagemill.db.settings import Settings
 from imagemill.worker.models import device
 from imagemill.worker.process import child
