@@ -51,6 +51,7 @@ _NO_PERMISSION = "42501"
 """The SQLSTATE of a right that the role does not have."""
 
 _SQLITE_BUSY_MS = 30_000
+_SQLITE_LOOK_SECONDS = 0.02
 
 _IDLE_MS = 30_000
 """How long a writing transaction may be idle before Postgres ends it. Our transactions wait for
@@ -306,10 +307,27 @@ def _sqlite_file_engine(url: URL, *, pragmas: Sequence[str]) -> Engine:
         # The driver begins transactions late, so its handling is off and we begin them ourselves.
         connection.isolation_level = None
         for pragma in pragmas:
-            connection.execute(f"PRAGMA {pragma}")
+            _run_pragma(connection, pragma)
 
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _run_pragma(connection: sqlite3.Connection, pragma: str) -> None:
+    """Run a pragma. A file that is locked is waited for, which SQLite does not do by itself here.
+
+    It fails at once where a new file gets its write-ahead log while another process writes.
+    """
+    give_up = time.monotonic() + _SQLITE_BUSY_MS / 1000
+    while True:
+        try:
+            connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(_SQLITE_LOOK_SECONDS)
+        else:
+            return
 
 
 def _passing(error: exc.DBAPIError) -> bool:

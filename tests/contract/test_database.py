@@ -5,6 +5,7 @@ import sqlite3
 import threading
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from sqlalchemy import exc, make_url, text
@@ -167,6 +168,21 @@ def test_a_locked_sqlite_file_is_waited_for(
     holder.close()
     waiter.join(30)
     assert done.is_set()
+
+
+def test_a_new_file_that_another_process_writes_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "new.sqlite3"
+    writer = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("CREATE TABLE begun (x)")
+    end = threading.Timer(0.3, writer.execute, ["COMMIT"])
+    end.start()
+    database = Database(f"sqlite:///{file}")
+    with database.reading() as session:
+        assert session.scalar(text("SELECT count(*) FROM begun")) == 0
+    end.join()
+    writer.close()
+    database.close()
 
 
 def test_a_frozen_client_does_not_keep_its_locks(
