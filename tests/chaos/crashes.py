@@ -52,7 +52,7 @@ POINTS = (
         failure_committed="imagemill.worker.shifts.leased_images:Holdings.fail",
         renewal_uncommitted="imagemill.db.queries.shifts:renew",
         give_back_uncommitted="imagemill.db.queries.claims:give_back",
-        end_committed="imagemill.worker.shifts.leased_images:Holdings.end",
+        end_committed="imagemill.worker.shifts.leased_shift:_give_back",
     ),
     *_points(
         "producer",

@@ -1,5 +1,6 @@
 """Speed and memory settings of any pipeline: the same picture, or one line that says no."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ def traced_only(monkeypatch: pytest.MonkeyPatch) -> Any:
         compiling(module, **options, backend="eager")
 
     monkeypatch.setattr(torch.nn.Module, "compile", with_backend)
+    monkeypatch.setenv("CXX", sys.executable)  # none is called, but one has to be there
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -126,6 +128,7 @@ def test_what_is_compiled_gives_the_same_picture(values: dict[str, object], shop
     assert len(recorded) == 1 + len(values)
 
 
+@pytest.mark.usefixtures("traced_only")
 def test_regions_are_refused_where_the_class_names_none(shop: Shop) -> None:
     with pytest.raises(SettingsError, match="SD3Transformer2DModel names no repeated blocks"):
         _tuned(shop, "stable_diffusion_3", compile_regions=True)

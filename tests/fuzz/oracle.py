@@ -214,6 +214,16 @@ def _schedule(value: Any, row: PlannedRow, specs: list[ImageSpec]) -> bool:
     return all(word in spec.sampler or find_sampler(word) is not None for spec in specs)
 
 
+def _where_guided(name: str) -> Use:
+    """As `_attribute`, of the specifications that are guided: to others it makes no difference."""
+    attribute = _attribute(name)
+
+    def used(value: Any, row: PlannedRow, specs: list[ImageSpec]) -> bool:
+        return attribute(value, row, [spec for spec in specs if spec.guidance_scale > 1])
+
+    return used
+
+
 _ONLY_WITHOUT = {"sampler_index": "sampler"}
 """Fields that are read only where another is empty, as the tool that has them reads them."""
 
@@ -252,5 +262,11 @@ _USES: Mapping[str, Use] = {
     "prompt_weighting": _weighting,
     "adapters": _adapters,
     "refiner_start": _refiner_start,
+    "guidance_start": _where_guided("guidance_start"),
+    "guidance_end": _where_guided("guidance_end"),
+    "control_image": _given("control_image"),
+    "control_scale": _attribute("control_scale"),
+    "reference_image": _given("reference_image"),
+    "reference_scale": _attribute("reference_scale"),
 }
 """How a value of each field is found again."""
