@@ -19,6 +19,7 @@ from tests.e2e.commands import dataset_images, imagemill, last_json
 from tests.e2e.test_production import fetch
 from tests.helpers.browser import Browser, find_browser
 from tests.helpers.places import ROOT
+from tests.integration.workers import lives
 
 ROWS = 40
 PATIENCE_SECONDS = 120
@@ -78,7 +79,7 @@ def test_a_job_survives_a_drain_a_kill_and_a_night(home: Path, manifest: Path, t
 
     pids = [each["pid"] for each in services(home).values() if each["pid"]]
     imagemill("--home", home, "down")
-    assert not [pid for pid in pids if psutil.pid_exists(pid)]
+    assert not [pid for pid in pids if lives(pid)]
     assert {each["state"] for each in services(home).values()} == {"stopped"}
 
     again = last_json(imagemill("--home", home, "up", "--json", environment=LEASES))
@@ -107,7 +108,7 @@ def test_two_at_once_are_one_stack_and_a_killed_supervisor_loses_nothing(home: P
     imagemill("--home", home, "submit", ROOT / "examples/shapes.csv")
 
     os.kill(first["supervisor_pid"], signal.SIGKILL)
-    wait_for(lambda: not [pid for pid in before.values() if psutil.pid_exists(pid)])
+    wait_for(lambda: not [pid for pid in before.values() if lives(pid)])
     assert {each["state"] for each in services(home).values()} == {"stopped"}
     again = last_json(imagemill(*up))
     assert {each["service"]: each["address"] for each in again["services"]} == address

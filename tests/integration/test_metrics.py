@@ -74,7 +74,8 @@ def test_prometheus_reads_both(plant: Plant, tmp_path: Path) -> None:
     plant.mill.load("job", ["a", "b", "slow c"], route="other")
     plant.environment["IMAGEMILL_METRICS_PORT"] = str(fleet)
     plant.dispatcher()
-    plant.worker(metrics_port=str(own))
+    # A route of its own: the helper that loads jobs is a worker too, on the route `default`.
+    plant.worker(metrics_port=str(own), route="idlers")
     config = tmp_path / "prometheus.yml"
     config.write_text(
         "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
@@ -96,7 +97,8 @@ def test_prometheus_reads_both(plant: Plant, tmp_path: Path) -> None:
         assert eventually(lambda: asked(port, "sum(up)") == 2, 90), plant.logs
         assert eventually(lambda: asked(port, "sum(imagemill_backlog_images)") == 3)
         assert eventually(lambda: (asked(port, "max(imagemill_rounds_total)") or 0) > 0)
-        assert eventually(lambda: asked(port, 'sum(imagemill_workers{state="idle"})') == 1)
+        idlers = 'sum(imagemill_workers{route="idlers",state="idle"})'
+        assert eventually(lambda: asked(port, idlers) == 1), plant.logs
         rules = answer(port, "rules")["groups"][0]["rules"]
         assert eventually(
             lambda: all(
