@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: help run test test-fast pythons check format parity independence chaos fuzz hashes audit
-.PHONY: clean
+.PHONY: site clean
 
 run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pictures
 	$(BIN)/imagemill run examples/shapes.csv --out out
@@ -75,6 +75,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $(STAMP)
 
+site: $(STAMP)  ## the documents as a web site, in site/; needs no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 ROWS ?= 200000
 
 fuzz: $(STAMP)  ## hostile manifests through all that `submit` does before it writes
@@ -96,4 +99,4 @@ $(AUDIT)/bin/pip-audit:
 	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 
 clean:  ## remove what the commands above made
-	rm -rf $(VENV) out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) out build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
