@@ -7,6 +7,7 @@ import posixpath
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urldefrag
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -14,6 +15,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
+INDEX = ROOT / "docs" / "README.md"
 
 OUTSIDE = {
     "README.md": "index.md",
@@ -28,6 +30,7 @@ OUTSIDE = {
 
 HOME_ENDS = "\n## First steps\n"
 
+_INDEX_LINES = re.compile(r"^(##+) (.+)$|^\| \[([^\]]+)\]\(([^)]+)\)", re.M)
 _PARTS = re.compile(
     r"^ *```.*?^ *```"  # a block of code
     r"|(?P<image>!?)\[(?P<label>(?:[^\[\]]|\[[^\]]*\])*)\]\((?P<target>[^)\s]+)\)"
@@ -37,6 +40,29 @@ _PARTS = re.compile(
 _DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```", re.M | re.S)
 _MOVE = re.compile(r"^ *(\S+) --> (\S+): (.+)$", re.M)
 _TITLE = re.compile(r'state "(.+)" as ')
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Take the navigation from docs/README.md."""
+    config.nav = [{"Home": "index.md"}, *navigation(INDEX.read_text("utf-8"))]
+    return config
+
+
+def navigation(index: str) -> list[dict[str, list[Any]]]:
+    """The sections of a list of documents, with the pages of their tables in order.
+
+    A title is the text of the link, or the page's own where that text is only the file's name.
+    """
+    sections: list[dict[str, list[Any]]] = []
+    for heading, title, text, target in _INDEX_LINES.findall(index):
+        if heading:
+            pages: list[Any] = []
+            above = sections if heading == "##" else next(iter(sections[-1].values()))
+            above.append({title: pages})
+        else:
+            uri = place_of(target, "docs/README.md", None)
+            pages.append(uri if text.endswith(".md") else {text: uri})
+    return [section for section in sections if any(section.values())]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -53,7 +79,7 @@ def home() -> str:
     """README.md up to its first steps, and the list of the documents by kind."""
     pitch, found, _ = (ROOT / "README.md").read_text("utf-8").partition(HOME_ENDS)
     assert found, f"README.md has no {HOME_ENDS.strip()}"
-    _, head, index = (ROOT / "docs" / "README.md").read_text("utf-8").partition("\n## ")
+    _, head, index = INDEX.read_text("utf-8").partition("\n## ")
     # Its links start in docs/; those of the page on which they will stand do not.
     index = linked(head + index, lambda target: posixpath.join("docs", target))
     return f"{pitch}\n{index}"

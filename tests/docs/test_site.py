@@ -15,7 +15,7 @@ from tests.helpers.places import ROOT
 
 pytest.importorskip("material", reason="the site needs the extra `docs`")
 
-from tools.site import OUTSIDE, diagram, linked, place_of
+from tools.site import OUTSIDE, diagram, linked, navigation, place_of
 
 FETCHING = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src")}
 """What a browser loads by itself; of `link`, all but the address of the page itself."""
@@ -129,6 +129,17 @@ def test_code_has_a_link_only_where_the_repository_is_published():
     )
     text = "[`alerts`](alerts.yml) and `[no](link)`\n\n```sh\necho [no](link)\n```\n"
     assert linked(text, lambda _: None) == text.replace("[`alerts`](alerts.yml)", "`alerts`")
+
+
+def test_the_navigation_has_the_sections_and_pages_of_the_list():
+    index = (
+        "## Start\n| [Tutorial](tutorial.md) | x |\n## How-tos\n### Render\n"
+        "| [models.md](models.md) | x |\n### Run\n| [Deploy](../deploy/README.md) | x |\n"
+    )
+    assert navigation(index) == [
+        {"Start": [{"Tutorial": "tutorial.md"}]},
+        {"How-tos": [{"Render": ["models.md"]}, {"Run": [{"Deploy": "deploy.md"}]}]},
+    ]
 
 
 def test_a_diagram_of_states_becomes_a_table():
