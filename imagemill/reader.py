@@ -130,7 +130,8 @@ class Mill:
         """The images that became done since a cursor, of one job or of all; None gives all.
 
             new = mill.new_images(since=saved)
-            for image in new: ...
+            for image in new:
+                print(image["uri"])
             saved = new.cursor
 
         No order of commits hides an image from this. It comes again only if it was rendered again.
