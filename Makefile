@@ -47,6 +47,8 @@ independence: $(STAMP)  ## one mixed manifest in every order, B and way; writes 
 KILLS ?= 1000
 BROKER_LOSSES ?= 100
 PG_RESTARTS ?= 50
+STORE_DEATHS ?= 50
+STALLS ?= 50
 S3_FAULTS ?= 10000
 FREEZES ?= 200
 HISTORIES ?= 2000
@@ -56,13 +58,16 @@ REAL_ENGINE_FREEZES ?= 12
 SEED ?= 1
 # A page whose table is written anew: REPORT=docs/reliability.md
 REPORT ?=
+# The list of all campaigns that this one is added to: RECORD=benchmarks/campaigns.jsonl
+RECORD ?=
 
 chaos: $(STAMP)  ## break everything, count what was promised; see docs/reliability.md
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --kills $(KILLS) \
-		--broker-losses $(BROKER_LOSSES) --pg-restarts $(PG_RESTARTS) --s3-faults $(S3_FAULTS) \
+		--broker-losses $(BROKER_LOSSES) --pg-restarts $(PG_RESTARTS) \
+		--store-deaths $(STORE_DEATHS) --stalls $(STALLS) --s3-faults $(S3_FAULTS) \
 		--freezes $(FREEZES) --histories $(HISTORIES) --seed $(SEED) --out out/chaos \
 		--real-engine-kills $(REAL_ENGINE_KILLS) --real-engine-freezes $(REAL_ENGINE_FREEZES) \
-		$(if $(REPORT),--report $(REPORT))
+		$(if $(REPORT),--report $(REPORT)) $(if $(RECORD),--record $(RECORD))
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22

@@ -9,11 +9,13 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from imagemill.db.database import Database
 from imagemill.db.queries.audit import audit
+from tests.chaos import ledger
 from tests.chaos.campaign import Campaign
 from tests.chaos.plan import Plan
 from tests.chaos.report import CAMPAIGN, COLUMNS, refill, table
@@ -23,7 +25,7 @@ SHOWN = 50
 
 
 def main() -> int:
-    plan, folder, page = _arguments()
+    plan, folder, page, record = _arguments()
     folder.mkdir(parents=True, exist_ok=True)
     for left in ("history.jsonl", "actors.log"):
         # Of an earlier campaign: what it appended is not this one's to answer for.
@@ -38,6 +40,9 @@ def main() -> int:
     result["violations"] += histories["violations"]
     result["complete"] &= histories["histories"] >= plan.histories
     (folder / CAMPAIGN).write_text(json.dumps(result, indent=1))
+    if record is not None:
+        commit = ledger.commit_here()
+        ledger.add(record, ledger.entry_of(result, commit=commit, at=datetime.now(UTC)))
     _say(table({COLUMNS[CAMPAIGN]: result}))
     if not result["complete"]:
         _say(f"not everything was broken as often as planned in {plan.minutes:g} minutes")
@@ -71,6 +76,8 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         "kills": pace.kills,
         "broker_losses": counts["broker losses"],
         "pg_restarts": counts["Postgres restarts"],
+        "store_deaths": counts["store deaths"],
+        "stalls": counts["stalls"],
         "s3_faults": counts["S3 faults"],
         "s3_fault_kinds": len(stage.proxy.injected),
         "s3_requests": stage.proxy.requests.total(),
@@ -166,17 +173,18 @@ class _Simulation:
             self._process.wait()
 
 
-def _arguments() -> tuple[Plan, Path, Path | None]:
+def _arguments() -> tuple[Plan, Path, Path | None, Path | None]:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     for each in fields(Plan):
         option = f"--{each.name.replace('_', '-')}"
         parser.add_argument(option, type=type(each.default), default=each.default)
     parser.add_argument("--out", type=Path, help="folder for the raw history and the logs")
     parser.add_argument("--report", type=Path, help="the page whose table is written anew")
+    parser.add_argument("--record", type=Path, help="the list of all campaigns to add this one to")
     given = vars(parser.parse_args())
-    page = given.pop("report")
+    page, record = given.pop("report"), given.pop("record")
     folder = given.pop("out") or Path(tempfile.mkdtemp(prefix="imagemill-chaos-"))
-    return Plan(**given), folder, page
+    return Plan(**given), folder, page, record
 
 
 def _progress(line: str) -> None:

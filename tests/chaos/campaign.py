@@ -13,11 +13,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 from redis.exceptions import RedisError
 
+from imagemill.db.errors import ServiceError
 from tests.chaos.crashes import Role
 from tests.chaos.history import History, read_history
+from tests.chaos.outages import Outages
 from tests.chaos.pace import Pace
 from tests.chaos.plan import RENDERER_ROUTE, Manifest, Manifests, Plan
 from tests.chaos.recovery import Recovery
@@ -43,6 +46,9 @@ _MANIFEST_IMAGES = 30
 
 _FREEZERS = 3
 _SUBMITTERS = 4
+
+_AWAY = (psycopg.Error, RedisError, ServiceError, psutil.Error, OSError, RuntimeError)
+"""What a server raises that is broken just then."""
 
 _RENDERER = {
     "IMAGEMILL_ROUTE": RENDERER_ROUTE,
@@ -71,7 +77,13 @@ class Campaign:
             for seed in (plan.seed + 1, plan.seed + 4)
         )
         self._submitted: dict[str, Manifest] = {}
-        self._pg_lock = threading.Lock()
+        self._outages = Outages(
+            stage,
+            pace=self.pace,
+            dice=random.Random(plan.seed + 5),
+            recovery=self.recovery,
+            note=self._note,
+        )
         self._frozen: set[int] = set()
         self._troupe = Troupe(
             folder,
@@ -94,8 +106,8 @@ class Campaign:
             self._troupe.start("worker")
         for _ in range(plan.dispatchers):
             self._troupe.start("dispatcher")
-        loops: list[Callable[[], None]] = [self._submit, self._kill, self._lose_broker]
-        loops += [self._restart_postgres, *([partial(self._freeze, "worker")] * _FREEZERS)]
+        loops: list[Callable[[], None]] = [self._submit, self._kill, *self._outages.loops]
+        loops += [*([partial(self._freeze, "worker")] * _FREEZERS)]
         if plan.real_engine:
             loops += [self._submit_pictures, self._kill_renderer]
             loops += [partial(self._freeze, "renderer")]
@@ -137,7 +149,7 @@ class Campaign:
         while not self.pace.stopped.is_set():
             # Between a restart and the next connection, anything may be away; a server that a
             # busy machine could not start in time is started again.
-            with suppress(psycopg.Error, RedisError, OSError, RuntimeError):
+            with suppress(*_AWAY):
                 loop()
 
     def _submit(self) -> None:
@@ -198,28 +210,6 @@ class Campaign:
             if held is not None:
                 self.recovery.died(held)
             self._note(f"kill {actor.role}", victim=actor.pid)
-
-    def _lose_broker(self) -> None:
-        if self.pace.over("broker losses", 0.5, 2.5):
-            return
-        self.recovery.broker_lost(at=time.time())
-        if self._dice.random() < 0.5:
-            self.stage.flush_broker()
-        else:
-            self.stage.kill_broker()
-            self._note("kill broker")
-        self._note("broker losses")
-
-    def _restart_postgres(self) -> None:
-        if self.pace.over("Postgres restarts", 2, 5):
-            return
-        with self._pg_lock:
-            if self._dice.random() < 0.5:
-                self.stage.postgres.restart()
-            else:
-                self.stage.kill_postgres()
-                self._note("kill database")
-        self._note("Postgres restarts")
 
     def _freeze(self, role: Role) -> None:
         """Stop a worker in the middle of its work until another has it, then let it go on."""

@@ -252,7 +252,7 @@ class Checker:
                 blows[event["pid"]].append((event["at"], "killed"))
             elif event["event"] in ("freezes", "freeze renderer"):
                 frozen[event["shift"]] = "frozen"
-            elif event["event"] in ("kill database", "Postgres restarts"):
+            elif event["event"] in ("kill database", "Postgres restarts", "stall database"):
                 outages.append(event["at"])
         causes = {}
         for attempt in self._lost_alone():

@@ -31,6 +31,10 @@ class Plan:
     kills: int = 1000
     broker_losses: int = 100
     pg_restarts: int = 50
+    store_deaths: int = 50
+    """How often the S3 server itself is killed and started again."""
+    stalls: int = 50
+    """How often a server stands still for a while, as one whose disk hangs."""
     s3_faults: int = 10_000
     freezes: int = 200
     histories: int = 2000
@@ -64,6 +68,8 @@ class Plan:
             "kills": self.kills,
             "broker losses": self.broker_losses,
             "Postgres restarts": self.pg_restarts,
+            "store deaths": self.store_deaths,
+            "stalls": self.stalls,
             "S3 faults": self.s3_faults,
             "freezes": self.freezes,
             "kill renderer": self.real_engine_kills,

@@ -50,6 +50,7 @@ class Recovery:
         self._lock = threading.Lock()
         self._orphans: dict[int, _Orphan] = {}
         self._losses: list[tuple[float, bool]] = []
+        self._store_deaths: list[float] = []
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
 
     def holdings(self) -> dict[int, Holding]:
@@ -72,6 +73,11 @@ class Recovery:
         """The broker lost all its data at this `time.time()`."""
         with self._lock:
             self._losses.append((at, quiet))
+
+    def store_lost(self, *, at: float) -> None:
+        """The store was killed at this `time.time()`."""
+        with self._lock:
+            self._store_deaths.append(at)
 
     @property
     def waiting(self) -> bool:
@@ -108,6 +114,21 @@ class Recovery:
                 with self._lock:
                     self._losses.remove((loss, quiet))
                 self._record("a shift starts after a broker loss", started - loss, quiet)
+        self._look_at_store()
+
+    def _look_at_store(self) -> None:
+        with self._lock:
+            deaths = list(self._store_deaths)
+        for death in deaths:
+            [(stored,)] = self._stage.query(
+                "SELECT extract(epoch FROM min(created_at))::float8 FROM objects"
+                " WHERE created_at > to_timestamp(%s)",
+                death,
+            )
+            if stored is not None:
+                with self._lock:
+                    self._store_deaths.remove(death)
+                self._record("an image is done after the store's death", stored - death, False)
 
     def figures(self) -> dict[str, Mapping[str, Any]]:
         """Count, median, 95th percentile and maximum of the seconds, by what was measured."""

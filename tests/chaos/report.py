@@ -71,6 +71,9 @@ def _rows(results: Mapping[str, Result]) -> list[tuple[str, Callable[[Result], s
         ("… of these at a named place in the code", _at_crash_points),
         ("broker lost all its data", _plain("broker_losses")),
         ("Postgres restarts", _plain("pg_restarts")),
+        ("S3 server killed and started again", _plain("store_deaths")),
+        ("servers that stood still", _plain("stalls")),
+        *((f"… {server}", _stalled(server)) for server in ("database", "broker", "store")),
         ("faulted S3 requests (of)", _s3_faults),
         *((f"… {kind}", _s3_kind(kind)) for kind in sorted(faults)),
         ("workers frozen past their lease", _plain("freezes")),
@@ -97,6 +100,7 @@ _ROLES = {
     "dispatcher": "dispatcher",
     "broker": "broker",
     "database": "database",
+    "store": "store",
 }
 
 
@@ -126,6 +130,10 @@ def _killed(role: str) -> Callable[[Result], str]:
         return _number(sum(found)) if found else ""
 
     return cell
+
+
+def _stalled(server: str) -> Callable[[Result], str]:
+    return lambda result: _number(result["by_kind"].get(f"stall {server}"))
 
 
 def _at_crash_points(result: Result) -> str:

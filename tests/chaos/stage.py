@@ -3,9 +3,12 @@
 import os
 import shutil
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, LiteralString, Self
 
+import psutil
 import psycopg
 from redis import Redis
 
@@ -99,6 +102,26 @@ class Stage:
         for each in Path(self.valkey._folder).glob("appendonly*"):
             shutil.rmtree(each)
         self.valkey.restart()
+
+    def stall(self, name: str, seconds: float) -> None:
+        """Let a server stand still, its connections open, as if its disk hung.
+
+        `name` is database, store or broker. Raises `psutil.Error` if it ends meanwhile.
+        """
+        servers = {"database": self.postgres, "store": self.seaweed, "broker": self.valkey}
+        server = psutil.Process(servers[name].pid)
+        # The parent first: it starts no more children then.
+        server.suspend()
+        processes = [server, *server.children(recursive=True)]
+        try:
+            for process in processes[1:]:
+                with suppress(psutil.NoSuchProcess):
+                    process.suspend()
+            time.sleep(seconds)
+        finally:
+            for process in reversed(processes):
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def kill_postgres(self) -> None:
         self.postgres.kill()

@@ -1,10 +1,12 @@
 """A small campaign, so that the harness and the promises are tried with every change."""
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from tests.chaos import ledger
 from tests.chaos.__main__ import run
 from tests.chaos.crashes import POINTS
 from tests.chaos.mutants import MUTANTS, Mutant
@@ -22,6 +24,8 @@ def test_a_short_campaign_breaks_nothing(
         kills=10,
         broker_losses=1,
         pg_restarts=1,
+        store_deaths=1,
+        stalls=1,
         s3_faults=40,
         freezes=1,
         recoveries=2,
@@ -30,7 +34,7 @@ def test_a_short_campaign_breaks_nothing(
         renderers=1,
         renderer_backlog=12,
         workers=3,
-        dispatchers=1,
+        dispatchers=2,
         minutes=1,
         backlog=40,
         poison=0.002,
@@ -95,3 +99,27 @@ def test_a_report_replaces_the_table_and_nothing_else(tmp_path: Path) -> None:
 def test_the_page_has_a_place_for_the_table() -> None:
     page = (ROOT / "docs" / "reliability.md").read_text()
     assert page.index(BEGIN) < page.index(END)
+
+
+def test_the_ledger_adds_campaigns_up_and_takes_each_once(tmp_path: Path) -> None:
+    kinds = {"kill worker": 7, "kill worker at a crash point": 2, "kill store": 1, "stalls": 3}
+    result = {"seed": 5, "kills": 10, "by_kind": kinds, "images": 30, "lost": 0, "complete": True}
+    result |= {"broker_losses": 1, "s3_faults": 1500, "violations": 1, "seconds": 60}
+    file = tmp_path / "campaigns.jsonl"
+    for minute in (1, 2, 2):
+        at = datetime(2026, 11, 29, 12, minute, tzinfo=UTC)
+        ledger.add(file, ledger.entry_of(result, commit="abc", at=at))
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{ledger.BEGIN}\nold\n{ledger.END}\nafter\n")
+    ledger.rewrite(page, file)
+    before, *lines, after = page.read_text().splitlines()
+    assert (before, after) == ("before", "after")
+    cells = {key.strip(): value.strip() for _, key, value, _ in (x.split("|") for x in lines[1:-1])}
+    assert (cells["campaigns"], cells["kill -9"], cells["… worker"]) == ("2", "20", "18")
+    assert (cells["faulted S3 requests"], cells["images lost"]) == ("3,000", "0")
+    assert cells["violations"] == "2", "what was seen is shown"
+
+
+def test_the_page_shows_the_sum_of_the_ledger() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text()
+    assert ledger.table(ledger.entries(ledger.LEDGER)) in page

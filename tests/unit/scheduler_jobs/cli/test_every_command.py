@@ -18,6 +18,7 @@ from imagemill.db.database import Database
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS
+from tests.helpers.disks import fill, small_disk
 from tests.helpers.mill import Mill
 
 ROOT = Path(__file__).parents[4]
@@ -298,19 +299,8 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of two megabytes."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("only root can mount a small disk")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
-
-
-def fill(disk: Path, *, leave: int = 0) -> None:
-    space = os.statvfs(disk)
-    with (disk / f"all-but-{leave}").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - leave)
+    with small_disk(tmp_path / "disk", megabytes=2) as place:
+        yield place
 
 
 @pytest.mark.parametrize("leave", [0, 1 << 16])
