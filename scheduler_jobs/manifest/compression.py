@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
 
-import pyarrow as pa
-
 from imagemill.scheduler_jobs.manifest.problems import Broken
 
 MAGICS: Mapping[bytes, str] = MappingProxyType(
@@ -31,7 +29,7 @@ MAGICS: Mapping[bytes, str] = MappingProxyType(
 SUFFIXES = (".gz", ".gzip", ".bz2", ".xz", ".zst", ".zstd")
 
 _BUFFER_BYTES = 1 << 16
-_DAMAGE = (OSError, ValueError, zlib.error, lzma.LZMAError, pa.ArrowException, MemoryError)
+_DAMAGE = (OSError, ValueError, zlib.error, lzma.LZMAError, MemoryError)
 _MOST_WINDOW_BYTES = 1 << 27
 """Twice the need of `xz -9`. zstd has the same limit itself."""
 
@@ -146,8 +144,19 @@ def _xz(stream: io.BufferedReader) -> Callable[[int], bytes]:
 
 
 def _zstd(stream: io.BufferedReader) -> Callable[[int], bytes]:
+    import pyarrow as pa  # noqa: PLC0415  # 0.1 s, which other compressions need not wait for
+
     # Arrow includes zstd. It reads several frames and refuses a window over its own limit.
-    read: Callable[[int], bytes] = pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd").read
+    unpack: Callable[[int], bytes] = pa.CompressedInputStream(
+        pa.PythonFile(stream, "r"), "zstd"
+    ).read
+
+    def read(count: int) -> bytes:
+        try:
+            return unpack(count)
+        except pa.ArrowException as error:
+            raise OSError(str(error)) from error
+
     return read
 
 

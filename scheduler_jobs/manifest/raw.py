@@ -1,5 +1,6 @@
 """The output of every format's reader: a row's cells, not yet interpreted."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -33,3 +34,14 @@ class BadRow:
     found: str
     allowed: str
     column: str | None = None
+
+
+def without_nan(value: JSON) -> JSON:
+    """An extra with NaN and infinity as null: Arrow has them where JSON has nothing."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    return value

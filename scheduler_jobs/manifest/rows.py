@@ -11,11 +11,10 @@ from imagemill.scheduler_jobs.manifest.column_report import MetColumns
 from imagemill.scheduler_jobs.manifest.combined import COMBINED
 from imagemill.scheduler_jobs.manifest.fields import KEY, PROMPT
 from imagemill.scheduler_jobs.manifest.foreign_names import asks_for_nothing, folded
-from imagemill.scheduler_jobs.manifest.formats.arrow_rows import without_nan
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, Problem, shown
-from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
+from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow, without_nan
 
 _KNOWN_LAYOUTS = 256
 _NOTHING = Parameters()

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.orm import Session
 
-from imagemill.db.broker.wake_ups import FIRST_TOKENS, Tokens
 from imagemill.db.database import Database
 from imagemill.db.documents import JSON
 from imagemill.db.errors import BrokerError, UsageError
@@ -303,6 +302,9 @@ def _submission(
 
 def _wake(settings: Settings, route: str) -> None:
     """Publish the first tokens; the dispatcher publishes them later if the broker is away."""
+    # Celery takes 0.2 s to import, which `plan` need not wait for.
+    from imagemill.db.broker.wake_ups import FIRST_TOKENS, Tokens  # noqa: PLC0415  # see above
+
     try:
         tokens = Tokens(settings)
         tokens.publish(route, FIRST_TOKENS)

@@ -15,7 +15,6 @@ from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.column_table import print_columns, print_extras
 from imagemill.scheduler_jobs.cli.commands.cost import print_forecast
-from imagemill.scheduler_jobs.cli.commands.sheets import warn_undrawn
 from imagemill.scheduler_jobs.cli.commands.submit_options import ManifestCommand, submission_options
 from imagemill.scheduler_jobs.cli.commands.watch import warn_unserved
 from imagemill.scheduler_jobs.cli.exit_codes import (
@@ -27,6 +26,7 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, duration, plural
 from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
+from imagemill.scheduler_jobs.cli.undrawn import warn_undrawn
 from imagemill.scheduler_jobs.manifest import RowText
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest

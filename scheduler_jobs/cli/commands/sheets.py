@@ -1,6 +1,6 @@
 """`contact-sheet`: a job's pictures on pages."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from imagemill.scheduler_jobs.cli.arguments import job_argument, output_option
 from imagemill.scheduler_jobs.cli.exit_codes import unwritable
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
+from imagemill.scheduler_jobs.cli.undrawn import warn_undrawn
 from imagemill.scheduler_jobs.pages.contact_sheet import head_height, page_width, row_height
 from imagemill.scheduler_jobs.pages.job_grid import GridLayout, job_grids
 from imagemill.scheduler_jobs.pages.job_sheet import (
@@ -30,9 +31,6 @@ from imagemill.scheduler_jobs.pages.job_sheet import (
 MOST_TILES = 100_000
 _TILES = 60
 """Pictures on a sheet, if nobody says how many."""
-
-SHOWN_CHARACTERS = 20
-"""Characters without a font that are named."""
 
 _FORMATS = {".png": ("PNG", 1 << 20), ".jpg": ("JPEG", 65_500), ".jpeg": ("JPEG", 65_500)}
 _FORMATS |= {".webp": ("WEBP", 16_383)}
@@ -139,19 +137,6 @@ def _pages(
     axes = GridLayout(x=options["x"], y=options["y"], tile_size=tile)
     limit = options["limit"] or MOST_TILES
     return job_grids(database, storage, job_id, axes, limit=limit, choice=chosen)
-
-
-def warn_undrawn(characters: Collection[str]) -> None:
-    """Say on standard error which characters stand as boxes on a sheet, if any do."""
-    if characters:
-        shown = " ".join(sorted(characters)[:SHOWN_CHARACTERS])
-        more = len(characters) - SHOWN_CHARACTERS
-        output.line(
-            f"no font here draws {shown}{f' and {more:,} more' if more > 0 else ''}: they are "
-            "boxes on the sheet; `pip install 'imagemill[fonts]'` adds Chinese, Japanese, Korean "
-            "and emoji",
-            error=True,
-        )
 
 
 def images_a_page(file: Path, options: Mapping[str, Any]) -> int:

@@ -11,12 +11,11 @@ from imagemill.scheduler_jobs.manifest.formats.arrow_rows import (
     batch_rows,
     check_columns,
 )
+from imagemill.scheduler_jobs.manifest.formats.magics import ARROW_FILE, ARROW_STREAM
 from imagemill.scheduler_jobs.manifest.memory import at_most_more
 from imagemill.scheduler_jobs.manifest.problems import Broken
 from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
 
-FILE_MAGIC = b"ARROW1"
-STREAM_MAGIC = b"\xff\xff\xff\xff"
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
@@ -28,11 +27,11 @@ def read_arrow(
     Raises:
         Broken: truncated or damaged, a column twice, no rows, or a bomb.
     """
-    head = stream.read(len(FILE_MAGIC))
-    is_file = head == FILE_MAGIC
-    if not is_file and not head.startswith(STREAM_MAGIC):
+    head = stream.read(len(ARROW_FILE))
+    is_file = head == ARROW_FILE
+    if not is_file and not head.startswith(ARROW_STREAM):
         raise Broken("not an Arrow file by its first bytes", "an Arrow file")
-    end = FILE_MAGIC if is_file else _STREAM_END
+    end = ARROW_FILE if is_file else _STREAM_END
     # A stream that was cut between two batches would else end like a whole one.
     stream.seek(max(stream.seek(0, 2) - len(end), 0))
     if stream.read() != end:

@@ -4,7 +4,6 @@ import base64
 import contextlib
 import datetime
 import json
-import math
 import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
@@ -170,14 +169,3 @@ def as_json(value: Any) -> JSON:
         case _:  # Decimal, UUID
             found = str(value)
     return found
-
-
-def without_nan(value: JSON) -> JSON:
-    """An extra with NaN and infinity as null: Arrow has them where JSON has nothing."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, list):
-        return [without_nan(item) for item in value]
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    return value

@@ -8,7 +8,7 @@ from imagemill.scheduler_jobs.manifest.columns import field_of
 from imagemill.scheduler_jobs.manifest.compression import SUFFIXES as COMPRESSED
 from imagemill.scheduler_jobs.manifest.compression import compression_of
 from imagemill.scheduler_jobs.manifest.fields import PROMPT
-from imagemill.scheduler_jobs.manifest.formats import arrow_file, parquet, workbook
+from imagemill.scheduler_jobs.manifest.formats import magics
 from imagemill.scheduler_jobs.manifest.formats.dialects import (
     DELIMITERS,
     cells_of,
@@ -43,10 +43,10 @@ SUFFIXES: Mapping[str, Format] = MappingProxyType(
 
 _MAGIC: Mapping[bytes, Format] = MappingProxyType(
     {
-        parquet.MAGIC: "parquet",
-        arrow_file.FILE_MAGIC: "arrow",
-        arrow_file.STREAM_MAGIC: "arrow",
-        workbook.MAGIC: "xlsx",
+        magics.PARQUET: "parquet",
+        magics.ARROW_FILE: "arrow",
+        magics.ARROW_STREAM: "arrow",
+        magics.WORKBOOK: "xlsx",
     }
 )
 """Formats that are known by their first bytes, whatever their name."""

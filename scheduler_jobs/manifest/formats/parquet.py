@@ -14,11 +14,11 @@ from imagemill.scheduler_jobs.manifest.formats.arrow_rows import (
     batch_rows,
     check_columns,
 )
+from imagemill.scheduler_jobs.manifest.formats.magics import PARQUET
 from imagemill.scheduler_jobs.manifest.memory import at_most_more
 from imagemill.scheduler_jobs.manifest.problems import Broken
 from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
 
-MAGIC = b"PAR1"
 _ENCRYPTED_MAGIC = b"PARE"
 _BATCH_ROWS = 512
 _BATCH_BYTES = 1 << 26
@@ -103,15 +103,15 @@ def spooled(stream: IO[bytes]) -> IO[bytes]:
 def _check_footer(stream: IO[bytes]) -> None:
     size = stream.seek(0, 2)
     stream.seek(0)
-    if stream.read(len(MAGIC)) != MAGIC:
+    if stream.read(len(PARQUET)) != PARQUET:
         raise Broken("not a Parquet file: it does not begin with PAR1", "a Parquet file")
     stream.seek(max(size - _FOOTER_BYTES, 0))
     footer = stream.read(_FOOTER_BYTES)
     if footer.endswith(_ENCRYPTED_MAGIC):
         raise Broken("an encrypted Parquet file", "one that is not encrypted")
-    if size < _FOOTER_BYTES + len(MAGIC) or not footer.endswith(MAGIC):
+    if size < _FOOTER_BYTES + len(PARQUET) or not footer.endswith(PARQUET):
         raise Broken("the Parquet file is truncated: it does not end with PAR1", "a complete file")
-    if int.from_bytes(footer[:4], "little") + _FOOTER_BYTES + len(MAGIC) > size:
+    if int.from_bytes(footer[:4], "little") + _FOOTER_BYTES + len(PARQUET) > size:
         raise Broken("the Parquet file is damaged (its footer is longer than it)", "an intact file")
     stream.seek(0)
 

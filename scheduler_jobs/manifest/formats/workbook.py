@@ -15,11 +15,11 @@ from typing import IO, Any
 from xml.etree.ElementTree import ParseError
 
 from imagemill.db.errors import first_line
+from imagemill.scheduler_jobs.manifest.formats.magics import WORKBOOK
 from imagemill.scheduler_jobs.manifest.memory import at_most_more
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, HeaderCheck, RawRow
 
-MAGIC = b"PK\x03\x04"
 _WORKBOOK = "xl/workbook.xml"
 _MOST_PARTS = 10_000
 _MOST_STRINGS_BYTES = 1 << 27
@@ -44,7 +44,7 @@ def read_workbook(
         Broken: not a workbook, no such sheet, a bomb, a wrong header, or no rows.
     """
     try:
-        if stream.read(len(MAGIC)) != MAGIC:
+        if stream.read(len(WORKBOOK)) != WORKBOOK:
             raise Broken("not an Excel workbook by its first bytes", "a workbook, .xlsx")
         _check_parts(stream)
         yield from _rows(_sheet_rows(stream, sheet), check_header, max_line_bytes)

@@ -2,10 +2,10 @@
 
 import pytest
 
+from imagemill.db.broker import wake_ups
+from imagemill.db.broker.wake_ups import FIRST_TOKENS
 from imagemill.db.queries.tallies import Counts
 from imagemill.scheduler_jobs.local import run as embedded_run
-from imagemill.scheduler_jobs.submit import submission
-from imagemill.scheduler_jobs.submit.submission import FIRST_TOKENS
 from tests.helpers.pretended import Broker, a_result
 
 GOOD = "prompt,steps,Mood\na red circle,,calm\na blue star,30,wild\n"
@@ -15,7 +15,7 @@ GOOD = "prompt,steps,Mood\na red circle,,calm\na blue star,30,wild\n"
 def no_broker(monkeypatch):
     """Let `submit` publish its tokens to nobody."""
     assert FIRST_TOKENS > 0
-    monkeypatch.setattr(submission, "Tokens", Broker)
+    monkeypatch.setattr(wake_ups, "Tokens", Broker)
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
+from imagemill.db.broker import wake_ups
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS
 from imagemill.scheduler_jobs.cli.commands import checks
 from imagemill.scheduler_jobs.local.ports import free_ports
-from imagemill.scheduler_jobs.submit import submission
 from tests.helpers.mill import REFUSED
 from tests.helpers.places import ROOT
 from tests.helpers.pretended import Broker
@@ -84,7 +84,7 @@ def wrong(name, below) -> bool:
 def answers(at_home, mill, tmp_path, monkeypatch, pretended_run):
     """Calls a command with `--json` in a folder with work done, dead and waiting."""
     pretended_run()
-    monkeypatch.setattr(submission, "Tokens", Broker)
+    monkeypatch.setattr(wake_ups, "Tokens", Broker)
     monkeypatch.setattr(os, "execve", lambda *arguments: None)
     quick = subprocess.CompletedProcess([], 0, "cpu, fp32\n", "")
     monkeypatch.setattr(checks.subprocess, "run", lambda *args, **kwargs: quick)

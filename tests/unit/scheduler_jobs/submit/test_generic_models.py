@@ -5,8 +5,8 @@ import json
 import pytest
 from sqlalchemy import select
 
+from imagemill.db.broker import wake_ups
 from imagemill.db.tables import Image
-from imagemill.scheduler_jobs.submit import submission
 
 CONFIGS = {
     "model_index.json": {
@@ -35,7 +35,7 @@ class NoBroker:
 
 @pytest.fixture(autouse=True)
 def registry(tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "Tokens", NoBroker)
+    monkeypatch.setattr(wake_ups, "Tokens", NoBroker)
     for name, document in CONFIGS.items():
         file = tmp_path / "qwen" / name
         file.parent.mkdir(parents=True, exist_ok=True)

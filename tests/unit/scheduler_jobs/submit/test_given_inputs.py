@@ -4,10 +4,10 @@ import hashlib
 
 import pytest
 
+from imagemill.db.broker import wake_ups
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.storage.inputs import fetch_input
-from imagemill.scheduler_jobs.submit import submission
 from tests.helpers.mill import sha, stored
 from tests.helpers.pretended import Broker
 
@@ -17,7 +17,7 @@ DIGEST = hashlib.sha256(PICTURE).hexdigest()
 
 @pytest.fixture(autouse=True)
 def broker(monkeypatch):
-    monkeypatch.setattr(submission, "Tokens", Broker)
+    monkeypatch.setattr(wake_ups, "Tokens", Broker)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import json
 import pytest
 from sqlalchemy import select
 
+from imagemill.db.broker import wake_ups
 from imagemill.db.tables import Image
-from imagemill.scheduler_jobs.submit import submission
 from tests.unit.scheduler_jobs.submit.test_generic_models import NoBroker
 
 CONFIGS = {
@@ -37,7 +37,7 @@ defaults = { refiner_start = 0.9 }
 
 @pytest.fixture(autouse=True)
 def registry(tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "Tokens", NoBroker)
+    monkeypatch.setattr(wake_ups, "Tokens", NoBroker)
     for name, document in CONFIGS.items():
         file = tmp_path / name
         file.parent.mkdir(parents=True, exist_ok=True)

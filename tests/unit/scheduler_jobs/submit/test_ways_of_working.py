@@ -6,10 +6,10 @@ import pytest
 from PIL import Image as Pillow
 from sqlalchemy import select
 
+from imagemill.db.broker import wake_ups
 from imagemill.db.models import registry as registry_module
 from imagemill.db.queries.images import spec_of
 from imagemill.db.tables import Image
-from imagemill.scheduler_jobs.submit import submission
 from tests.unit.scheduler_jobs.submit.test_generic_models import NoBroker
 
 KINDS = {
@@ -47,7 +47,7 @@ spots = "spots.safetensors"
 
 @pytest.fixture(autouse=True)
 def registry(tmp_path, monkeypatch):
-    monkeypatch.setattr(submission, "Tokens", NoBroker)
+    monkeypatch.setattr(wake_ups, "Tokens", NoBroker)
     text = REGISTRY
     for name, class_name in {**KINDS, "guided": "StableDiffusionPipeline"}.items():
         unet = "unet" if class_name.startswith("StableDiffusionPipeline") else "transformer"
