@@ -1,4 +1,4 @@
-"""docs/models.md: every registry file it shows is one that is read."""
+"""docs/models.md, docs/gpu-box.md: every registry file they show is one that is read."""
 
 import re
 from pathlib import Path
@@ -9,8 +9,12 @@ from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from tests.helpers.places import ROOT
 
-PAGE = ROOT / "docs" / "models.md"
-BLOCKS = re.findall(r"```toml\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+PAGES = [ROOT / "docs" / name for name in ("models.md", "gpu-box.md")]
+BLOCKS = [
+    block
+    for page in PAGES
+    for block in re.findall(r"```toml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+]
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.splitlines()[0])
