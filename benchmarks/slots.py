@@ -144,8 +144,8 @@ def speeds(folder: Path, images: int, slots: int, rounds: int) -> Iterator[Speed
     for manifest, rows in (("mixed", mixed_rows), ("uniform", uniform)):
         engine = open_engine(model, rows[0].group(), settings, slots)
         ways = {
-            "lockstep": lambda rows=rows: lockstep(model, rows, slots),
-            "slots": lambda rows=rows, engine=engine: render(engine, rows),
+            "lockstep": lambda n, rows=rows: lockstep(model, in_round(rows, n), slots),
+            "slots": lambda n, rows=rows, engine=engine: render(engine, in_round(rows, n)),
         }
         yield from _in_turns(manifest, ways, rounds)
 
@@ -159,13 +159,13 @@ def engines(folder: Path, images: int, slots: int, rounds: int) -> Iterator[Spee
     mixed_rows = [row for row in mixed_rows if row.guided][:images]
     uniform = [replace(row, steps=20, sampler="ddim") for row in mixed_rows]
     for manifest, rows in (("mixed", mixed_rows), ("uniform", uniform)):
-        ways: dict[str, Callable[[], object]] = {}
+        ways: dict[str, Callable[[int], object]] = {}
         for way, model in zip(("guided", "slots"), models, strict=True):
             own = [
                 replace(row, model=model.name, weights_digest=model.weights_digest) for row in rows
             ]
             engine = open_engine(model, own[0].group(), settings, slots)
-            ways[way] = lambda own=own, engine=engine: render(engine, own)
+            ways[way] = lambda n, own=own, engine=engine: render(engine, in_round(own, n))
         yield from _in_turns(manifest, ways, rounds)
 
 
@@ -192,6 +192,11 @@ def mixed(
         )
         for number in range(count)
     ]
+
+
+def in_round(rows: Sequence[ImageSpec], number: int) -> list[ImageSpec]:
+    """The rows with other prompts in each round: an engine does not encode a text twice."""
+    return [replace(row, prompt=f"{number} {row.prompt}"[:75]) for row in rows]
 
 
 def render(engine: Engine, rows: Sequence[ImageSpec]) -> None:
@@ -250,14 +255,14 @@ def print_table(documents: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _in_turns(
-    manifest: str, ways: Mapping[str, Callable[[], object]], rounds: int
+    manifest: str, ways: Mapping[str, Callable[[int], object]], rounds: int
 ) -> Iterator[Speed]:
     """Each way several times, one after another; the medians of times and of ratios."""
     seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(rounds):
+    for number in range(rounds):
         for way, call in ways.items():
             started = time.process_time()
-            call()
+            call(number)
             seconds[way].append(time.process_time() - started)
     first = next(iter(seconds.values()))
     for way, own in seconds.items():

@@ -12,7 +12,7 @@ from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.inputs import no_inputs
 from imagemill.worker.engine.slots.arguments import PipelineCalls
 from imagemill.worker.engine.slots.guidance_interval import GuidanceInterval
-from imagemill.worker.engine.slots.merging import Call
+from imagemill.worker.engine.slots.row_layout import Call
 
 SPEC = ImageSpec(
     model="m",

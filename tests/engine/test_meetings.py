@@ -16,7 +16,7 @@ from imagemill.worker.engine import Rendered
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.slots.engine import SlotEngine
 from imagemill.worker.engine.slots.fiber import Fiber
-from imagemill.worker.engine.slots.merging import Call, Merging, batched_leaves, structure
+from imagemill.worker.engine.slots.row_layout import Call, RowLayout, batched_leaves, structure
 from imagemill.worker.engine.slots.text_lengths import TextLengths, with_padded_texts
 from tests.engine.rendering import hashes, render
 from tests.oracle.registered import Shop, spec_of
@@ -39,8 +39,8 @@ def call_of(images: int, *, timestep: float = 9.0, value: float = 1.0, ids: floa
 
 
 @pytest.fixture
-def merging() -> Merging:
-    return Merging(call_of(1), call_of(2))
+def layout() -> RowLayout:
+    return RowLayout(call_of(1), call_of(2))
 
 
 def test_what_grows_with_the_images_is_found_wherever_it_is() -> None:
@@ -56,25 +56,24 @@ def test_what_grows_with_the_images_is_found_wherever_it_is() -> None:
 
 
 def test_calls_of_different_times_share_a_pass_and_those_of_different_ids_do_not(
-    merging: Merging,
+    layout: RowLayout,
 ) -> None:
-    usual = merging.signature(call_of(1))
-    assert merging.signature(call_of(1, timestep=3.0, value=7.0)) == usual
-    assert merging.signature(call_of(1, ids=1.0)) != usual
+    usual = layout.signature(call_of(1))
+    assert layout.signature(call_of(1, timestep=3.0, value=7.0)) == usual
+    assert layout.signature(call_of(1, ids=1.0)) != usual
     changed = call_of(1)
     changed[1]["flag"] = True
-    assert merging.signature(changed) != usual
+    assert layout.signature(changed) != usual
     # Whatever a pipeline writes into a tensor that it passes again is seen.
     same = call_of(1)
-    assert merging.signature(same) == usual
+    assert layout.signature(same) == usual
     same[1]["ids"] += 1
-    assert merging.signature(same) != usual
+    assert layout.signature(same) != usual
 
 
-def test_empty_places_are_constant_rows(merging: Merging) -> None:
+def test_empty_places_are_constant_rows(layout: RowLayout) -> None:
     found = [
-        merging.together([call_of(1, value=value, timestep=value)], images=3)
-        for value in (5.0, 6.0)
+        layout.together([call_of(1, value=value, timestep=value)], images=3) for value in (5.0, 6.0)
     ]
     for args, kwargs in found:
         assert args[0].shape == (6, 4)
@@ -88,15 +87,15 @@ def test_empty_places_are_constant_rows(merging: Merging) -> None:
     assert [args[1].tolist()[:2] for args, _ in found] == [[5.0, 5.0], [6.0, 6.0]]
 
 
-def test_every_image_gets_its_own_rows_of_whatever_comes_out(merging: Merging) -> None:
+def test_every_image_gets_its_own_rows_of_whatever_comes_out(layout: RowLayout) -> None:
     out = torch.arange(6.0).reshape(6, 1)
     results = (out, [out * 10, out * 100], torch.tensor(3.0))
-    first, second = merging.apart(results, count=2, images=3, rows=2)
+    first, second = layout.apart(results, count=2, images=3, rows=2)
     assert first[0].tolist() == [[0.0], [1.0]]
     assert second[1][1].tolist() == [[200.0], [300.0]]
     assert first[2] == 3.0
     sample = diffusers.models.unets.unet_2d.UNet2DOutput(sample=out)
-    [_, other] = merging.apart(sample, count=2, images=3, rows=2)
+    [_, other] = layout.apart(sample, count=2, images=3, rows=2)
     assert other.sample.tolist() == [[2.0], [3.0]]
 
 
@@ -104,21 +103,21 @@ def test_a_denoiser_of_lists_gives_lists_also_of_as_many_channels_as_rows() -> N
     def lists(images: int) -> Call:
         return (), {"x": [torch.zeros(4, 8)] * images, "t": torch.zeros(images)}
 
-    merging = Merging(lists(1), lists(2), multiple=32)
+    layout = RowLayout(lists(1), lists(2), multiple=32)
     rows = [torch.full((4, 8), float(n)) for n in range(4)]
-    parts = merging.apart((rows,), count=2, images=4, rows=1)
+    parts = layout.apart((rows,), count=2, images=4, rows=1)
     assert [len(part[0]) for part in parts] == [1, 1]
     assert parts[1][0][0] is rows[1]
     longer: Call = ((), {"x": [torch.zeros(31, 8)], "t": torch.zeros(1)})
     too_long: Call = ((), {"x": [torch.zeros(33, 8)], "t": torch.zeros(1)})
-    assert merging.signature(longer) == merging.signature(lists(1))
-    assert merging.signature(too_long) != merging.signature(lists(1))
+    assert layout.signature(longer) == layout.signature(lists(1))
+    assert layout.signature(too_long) != layout.signature(lists(1))
 
 
 def test_a_call_in_which_nothing_grows_is_not_merged() -> None:
     call: Call = ((torch.zeros(3),), {})
     with pytest.raises(ValueError, match="no argument"):
-        Merging(call, call)
+        RowLayout(call, call)
 
 
 @pytest.mark.parametrize(("tokens", "padded"), [(1, 128), (128, 128), (129, 256), (1025, 2048)])

@@ -1,27 +1,24 @@
-"""The slot engine's conduct: passes, texts of many lengths, refusals, and what is not loaded."""
+"""The slot engine's conduct: who shares passes, who waits, and what it leaves behind."""
 
-import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 
-from imagemill.db.errors import ModelError, OutOfMemory, RenderError, UsageError
-from imagemill.db.models.components import weights_digest
-from imagemill.db.models.facts import model_facts
-from imagemill.db.models.registry import load_registry
-from imagemill.db.states import Outcome
-from imagemill.worker.engine import Failed, Rendered
+from imagemill.db.errors import UsageError
+from imagemill.worker.engine import Rendered
 from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.probing import probe
+from imagemill.worker.engine.shapes import CPU_SLOTS
+from imagemill.worker.engine.slots import engine as slot_engine
+from imagemill.worker.engine.slots.engine import SlotEngine
 from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.certificate import certify
-from tests.engine.rendering import hashes, pixels_of, render
-from tests.oracle.registered import Shop, spec_of, table_of
+from tests.engine.rendering import hashes, render
+from tests.oracle.registered import Shop, spec_of
 
 SLOTS = 2
 QUICK = "stable_diffusion_3"
@@ -201,23 +198,6 @@ def test_a_pipeline_that_refuses_two_images_renders_one_in_a_pass(
     assert hashes(results) == hashes(usual)
 
 
-def test_an_image_that_raises_between_passes_fails_alone(
-    shop: Shop, model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    specs = [spec_of(model, seed=1), spec_of(model, seed=2, sampler="flow_heun")]
-    engine = open_engine(model, specs[0].group(), shop.settings)
-    expected = hashes(render(engine, specs[:1]))
-    engine.admit(list(enumerate(specs)))
-    heun = diffusers.FlowMatchHeunDiscreteScheduler
-    monkeypatch.setattr(heun, "step", _raising(ValueError("no such step")))
-    [failed] = engine.step()
-    assert isinstance(failed, Failed)
-    assert failed.ticket == 1
-    assert isinstance(failed.error, RenderError)
-    assert "no such step" in failed.error.message
-    assert hashes(engine.step()) == expected
-
-
 @pytest.mark.parametrize("name", [QUICK, "qwen_image", "z_image"])
 def test_it_can_be_certified(name: str, shop: Shop) -> None:
     model = shop.model(name)
@@ -228,185 +208,54 @@ def test_it_can_be_certified(name: str, shop: Shop) -> None:
     assert verdict.holds
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "said"),
-    [
-        (QUICK, {"control_image": "0" * 64}, "no control_image"),
-        (QUICK, {"sampler": "ddim"}, "flow-matching"),
-        (QUICK, {"sampler": "from a later version"}, "no sampler"),
-        (QUICK, {"guidance_rescale": 0.5}, "no guidance_rescale"),
-        (QUICK, {"prompt_weighting": True}, "no prompt_weighting"),
-        (QUICK, {"width": 128}, "not of this group"),
-        ("pixart_sigma", {"clip_skip": 2}, "no clip_skip"),
-        ("pixart_sigma", {"sampler": "flow_euler"}, "not flow-matching"),
-        ("flux_dev", {"negative_prompt": "blue"}, "no negative_prompt"),
-        # The pipeline itself says so, when it is called.
-        ("flux_schnell", {"sampler": "flow_heun"}, "sigmas"),
-        ("latent_consistency", {"steps": 60}, "60"),
-    ],
-)
-def test_what_a_pipeline_has_not_fails_alone(
-    name: str, changes: dict[str, Any], said: str, shop: Shop
-) -> None:
-    model = shop.model(name)
-    engine = open_engine(model, spec_of(model).group(), shop.settings)
-    bad, good = render(engine, [spec_of(model, **changes), spec_of(model)])
+@dataclass
+class Waiting:
+    """As much of a slot as the choice of a pass looks at."""
 
-    assert isinstance(bad, Failed)
-    assert isinstance(bad.error, UsageError)
-    assert said in bad.error.message
-    assert isinstance(good, Rendered)
+    signature: str
+    waiting_since: int
 
 
-def _raising(error: Exception) -> Callable[..., None]:
-    def forward(*args: object, **kwargs: object) -> None:
-        raise error
-
-    return forward
-
-
-@pytest.mark.parametrize(
-    ("raised", "expected"),
-    [
-        (torch.OutOfMemoryError("no room"), OutOfMemory),
-        (RuntimeError("bad kernel"), RenderError),
-        (ValueError("in the middle"), RenderError),
-    ],
-)
-def test_a_failing_call_accuses_nobody(
-    raised: Exception,
-    expected: type[Exception],
-    shop: Shop,
-    model: Model,
-    monkeypatch: pytest.MonkeyPatch,
+def test_an_image_without_company_waits_for_a_bounded_number_of_passes(
+    shop: Shop, model: Model
 ) -> None:
     engine = open_engine(model, spec_of(model).group(), shop.settings)
-    engine.admit([(1, spec_of(model)), (2, spec_of(model, seed=2))])
-    with monkeypatch.context() as patch:
-        patch.setattr(model.components["transformer"], "forward", _raising(raised))
-        with pytest.raises(expected):
-            engine.step()
-    assert engine.steps == 0
-    assert engine.abandon() == [1, 2]
-    assert isinstance(render(engine, [spec_of(model)])[0], Rendered)
+    assert isinstance(engine, SlotEngine)
+    rare = Waiting("rare", 0)
+    usual = [Waiting("usual", 0) for _ in range(2 * SLOTS)]
+    engine._slots = [rare, *usual]  # type: ignore[list-item]
+    chosen: list[Any] = []
+    while rare not in chosen:
+        chosen = engine._next_pass()
+        engine._steps += 1
+        for slot in chosen:
+            slot.waiting_since = engine._steps
+    # Two kinds of passes are waited for.
+    assert engine.steps == 2 * 16 + 2
+    assert chosen == [rare]
+    # Of the others, too, those that waited longest were chosen.
+    assert {slot.waiting_since for slot in usual} == {engine.steps - 1, engine.steps - 2}
 
 
-@pytest.mark.parametrize(("value", "outcome"), [(float("nan"), Outcome.NAN), (0.5, Outcome.BLANK)])
-def test_nan_and_uniform_pictures_are_told(
-    value: float, outcome: Outcome, shop: Shop, model: Model, monkeypatch: pytest.MonkeyPatch
+def test_b_is_tried_with_the_slot_engine_itself(shop: Shop, model: Model) -> None:
+    group = spec_of(model).group()
+    engine = open_engine(model, group, shop.settings, 4)
+    assert probe(engine, group, model) > 0
+    assert not engine.busy
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_on_a_gpu_b_is_found_if_the_model_draws_without_a_picture(
+    drawn: bool, shop: Shop, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vae = model.components["vae"]
-    decode = vae.decode
-    calls = iter(range(2))
+    def attempt(*_: object) -> float:
+        if not drawn:
+            raise UsageError("a picture is needed")
+        return 1.0
 
-    def spoilt(latents: torch.Tensor, **options: Any) -> tuple[torch.Tensor]:
-        (picture,) = decode(latents, **options)
-        return (torch.full_like(picture, value) if next(calls) == 0 else picture,)
-
-    monkeypatch.setattr(vae, "decode", spoilt)
-    engine = open_engine(model, spec_of(model).group(), shop.settings)
-    bad, good = render(engine, [spec_of(model), spec_of(model, seed=2)])
-    assert isinstance(bad, Rendered)
-    assert bad.outcome is outcome
-    assert isinstance(good, Rendered)
-    assert good.outcome is Outcome.OK
-
-
-# Loading -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def copy(shop: Shop, tmp_path: Path) -> Path:
-    """A family's folder that may be spoilt, registered as `copy`."""
-    shutil.copytree(shop.saved(QUICK), tmp_path / "copy")
-    shop.register(table_of("copy", tmp_path / "copy"))
-    return tmp_path / "copy"
-
-
-def _edit(file: Path, **changes: Any) -> None:
-    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"_class_name": ["pipeline", "MyPipeline"]}, "never run"),
-        ({"_class_name": "MyPipeline"}, "no pipeline 'MyPipeline'"),
-        ({"_class_name": "UNet2DModel"}, "no pipeline"),
-        ({"transformer": ["os", "system"]}, "os.system"),
-        ({"transformer": ["diffusers", "NoSuchModel"]}, "diffusers.NoSuchModel"),
-    ],
-)
-def test_foreign_code_is_refused(
-    changes: dict[str, Any], said: str, copy: Path, shop: Shop
-) -> None:
-    _edit(copy / "model_index.json", **changes)
-    with pytest.raises(ModelError, match=said):
-        shop.load("copy")
-
-
-def test_code_beside_weights_is_refused(copy: Path, shop: Shop) -> None:
-    (copy / "transformer" / "diffusers.py").write_text("raise SystemExit")
-    with pytest.raises(ModelError, match="holds code"):
-        shop.load("copy")
-
-
-def test_pickled_weights_are_refused(copy: Path, shop: Shop) -> None:
-    weights = copy / "vae" / "diffusion_pytorch_model.safetensors"
-    weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(ModelError, match="pickled"):
-        shop.load("copy")
-
-
-def test_the_digest_covers_the_pipelines_class(copy: Path, shop: Shop) -> None:
-    entry = load_registry(shop.settings).find("copy")
-    before = weights_digest(entry)
-    _edit(copy / "model_index.json", _class_name="StableDiffusion3PAGPipeline")
-    assert weights_digest(entry) != before
-
-
-def test_a_part_and_a_sampler_of_another_place(copy: Path, shop: Shop) -> None:
-    model = shop.model(QUICK)
-    torch.manual_seed(7)
-    vae = type(model.components["vae"]).from_config(model.components["vae"].config)
-    vae.save_pretrained(copy.parent / "other_vae")
-    shop.register(
-        table_of("plain", copy),
-        table_of("composed", copy),
-        "[models.composed.parts]",
-        f'vae = {{ source = "{copy.parent}", subfolder = "other_vae" }}',
-        'scheduler = { class = "FlowMatchHeunDiscreteScheduler", shift = 2.0 }',
-    )
-    plain, composed = shop.load("plain"), shop.load("composed")
-    assert plain.weights_digest == model.weights_digest
-    assert composed.weights_digest != plain.weights_digest
-    assert type(composed.pipeline.scheduler).__name__ == "FlowMatchHeunDiscreteScheduler"
-    pictures = []
-    for each in (plain, composed):
-        spec = spec_of(each)
-        [result] = render(open_engine(each, spec.group(), shop.settings), [spec])
-        pictures.append(pixels_of(result))
-    assert (pictures[0] != pictures[1]).any()
-
-
-@pytest.mark.parametrize(
-    ("name", "multiple", "default", "prediction"),
-    [
-        ("stable_diffusion_3", 8, 64, "flow_prediction"),
-        ("flux_dev", 16, 1024, "flow_prediction"),
-        ("pixart_sigma", 16, 64, "epsilon"),
-        ("sana", 8, 64, "flow_prediction"),
-        ("qwen_image", 16, 1024, "flow_prediction"),
-        ("z_image", 16, 1024, "flow_prediction"),
-        ("latent_consistency", 8, 64, "epsilon"),
-    ],
-)
-def test_the_facts_of_a_family(
-    name: str, multiple: int, default: int, prediction: str, shop: Shop
-) -> None:
-    shop.saved(name)
-    facts = model_facts(load_registry(shop.settings).find(name))
-    assert facts.size_multiple == multiple
-    assert facts.default_size == (default, default)
-    assert facts.prediction_type == prediction
-    assert facts.window is None
+    monkeypatch.setattr(slot_engine, "by_trying", lambda *_: True)
+    monkeypatch.setattr(slot_engine, "probe", attempt)
+    monkeypatch.setattr(slot_engine, "find_slots", lambda probed: int(4 * probed(2)))
+    settings = shop.settings.model_copy(update={"slots": None})
+    engine = open_engine(model, spec_of(model).group(), settings)
+    assert engine.slots == (4 if drawn else CPU_SLOTS)

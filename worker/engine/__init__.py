@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imagemill.db.compositions import Composition
-from imagemill.db.errors import ImagemillError
+from imagemill.db.errors import ImagemillError, RenderError
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import Outcome
 
@@ -52,6 +52,14 @@ class Failed:
 
     ticket: int
     error: ImagemillError
+
+
+class PassFailed(RenderError):
+    """A forward pass raised. `tickets` are the images that were in it; all others can go on."""
+
+    def __init__(self, message: str, *, tickets: Collection[int]) -> None:
+        super().__init__(message)
+        self.tickets = frozenset(tickets)
 
 
 class Engine(Protocol):
@@ -92,7 +100,8 @@ class Engine(Protocol):
         """Make one denoiser call for all slots; return the images that ended with it.
 
         Raises `OutOfMemory` or another `RenderError` if the call itself fails. Then nobody can
-        tell which image caused it: call `abandon` and render the images one by one.
+        tell which image caused it: cancel the images of a `PassFailed`, or `abandon` all after
+        another error, and render them one by one.
         """
 
     def cancel(self, tickets: Collection[int]) -> list[int]:

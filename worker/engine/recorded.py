@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from imagemill.db.compositions import Composition
+from imagemill.db.errors import RenderError
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine import Engine, Failed, Rendered
+from imagemill.worker.engine import Engine, Failed, PassFailed, Rendered
 
 if TYPE_CHECKING:
     from imagemill.worker.models.environment import Environment
@@ -85,9 +86,16 @@ class RecordedEngine:
         )
 
     def step(self) -> list[Rendered | Failed]:
-        """One denoiser call for the micro-batch; see `Engine`."""
+        """One denoiser call for the micro-batch; see `Engine`.
+
+        A pass that raises fails them all: the others would not have the bits of their composition.
+        """
         ended: list[Rendered | Failed] = []
-        for result in self._inner.step():
+        try:
+            results = self._inner.step()
+        except PassFailed as error:
+            raise RenderError(error.message) from error
+        for result in results:
             if result.ticket not in self._wanted:
                 continue
             self._wanted.remove(result.ticket)

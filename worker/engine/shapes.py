@@ -44,6 +44,11 @@ def even(slots: int) -> int:
     return slots if slots == 1 else slots - slots % 2
 
 
+def by_trying(device: torch.device, settings: Settings, slots: int | None) -> bool:
+    """Whether B is found by trying: on a GPU, if nobody has set it."""
+    return slots is None and settings.slots is None and device.type == "cuda"
+
+
 def find_slots(attempt: Callable[[int], float], *, largest: int = LARGEST) -> int:
     """The best number of slots for a device: a power of two, at most `largest`.
 

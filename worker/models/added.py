@@ -17,10 +17,12 @@ from imagemill.worker.models.pipelines import Pipeline
 def controlnet_of(model: Model, group: Mapping[str, Any], registry: Registry) -> Any:
     """The ControlNet of a group (`ImageSpec.group()`) on the model's device; None without one.
 
-    The model keeps the one that was used last. Raises `ModelError` if it can't be loaded.
+    The model keeps it for the next engine, until a group asks for another or for none. Raises
+    `ModelError` if it can't be loaded.
     """
     named = group.get("controlnet")
     if named is None:
+        model.controlnet = None
         return None
     if model.controlnet is None or model.controlnet[0] != named["digest"]:
         model.controlnet = None  # the old one goes first: both together may not fit

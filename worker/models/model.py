@@ -22,7 +22,7 @@ class Model:
     U-Net for the end of the schedule, if there is one. `scheduler_config` is the model's own
     sampler configuration, `index` the options that its pipeline was saved with. `active_adapters`
     has the (digest, weight) of each active adapter; only the module `adapters` changes it.
-    `controlnet` is the digest and the module of the ControlNet that was used last, and
+    `controlnet` is the digest and the module of the ControlNet in use, and
     `active_ip_adapter` the (digest, scale) of the IP-Adapter in its denoiser: see `added`.
     `pipeline` is the whole pipeline of a model of kind `generic`, its sampler included.
     """

@@ -6,7 +6,7 @@ transformers are accepted, and everything else is refused before anything is loa
 
 import inspect
 from collections.abc import Mapping
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +99,34 @@ def copy_pipeline(pipeline: Pipeline, kind: Any = None, **added: Any) -> Pipelin
             given[name] = component
         elif name in pipeline.config:
             given[name] = pipeline.config[name]
-    copy = kind(**given)
-    copy.set_progress_bar_config(disable=True)
-    return copy
+    found = kind(**given)
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+def template_of(pipeline: Pipeline, kind: Any = None, **added: Any) -> Pipeline:
+    """A copy as by `copy_pipeline` that is never called, only copied by `fresh_copy`.
+
+    Its class is one of its own: diffusers looks through all submodules for the device of a call,
+    every time, and this one knows it.
+    """
+    found = copy_pipeline(pipeline, kind, **added)
+    kind, device = type(found), found._execution_device
+    members = {"_execution_device": property(lambda _: device), "__module__": kind.__module__}
+    found.__class__ = type(kind.__name__, (kind,), members)
+    return found
+
+
+def fresh_copy(template: Pipeline) -> Pipeline:
+    """A copy that shares everything but samplers and guiders: a call changes nothing else in place.
+
+    It takes a fraction of the time of `copy_pipeline`, because it asks no constructor.
+    """
+    found = copy(template)
+    for name, component in vars(template).items():
+        if isinstance(component, diffusers.SchedulerMixin | diffusers.BaseGuidance):
+            vars(found)[name] = deepcopy(component)
+    return found
 
 
 def pipeline_class(name: str) -> Any:

@@ -7,7 +7,7 @@ rendered without neighbours. So the image that is at fault is found, and no othe
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from imagemill.db.errors import (
     ImagemillError,
@@ -19,7 +19,7 @@ from imagemill.db.errors import (
 )
 from imagemill.db.queries.claims import Claimed, GroupChoice
 from imagemill.worker import metrics
-from imagemill.worker.engine import Engine, Failed, Rendered
+from imagemill.worker.engine import Engine, Failed, PassFailed, Rendered
 from imagemill.worker.shifts.leased_images import Holdings
 from imagemill.worker.shifts.recorder import Recorder
 
@@ -191,6 +191,9 @@ class GroupRun:
             call()
         except OutOfMemory:
             raise
+        except PassFailed as error:
+            self._engine.cancel(error.tickets)
+            self._suspect([self._rendering.pop(ticket) for ticket in sorted(error.tickets)], error)
         except ImagemillError as error:
             self._fail_all(_charged(error))
         except Exception as error:  # a model may raise anything
@@ -198,11 +201,15 @@ class GroupRun:
             self._fail_all(RenderError(f"{type(error).__name__}: {first_line(error)}"))
 
     def _fail_all(self, error: ImagemillError) -> None:
-        """Handle a forward pass that failed: every image in it is a suspect now."""
+        """Handle an error that any of the images in the engine may have caused."""
         images = list(self._rendering.values())
-        log.warning("a forward pass of %s images failed: %s", len(images), error)
         self._engine.abandon()
         self._rendering.clear()
+        self._suspect(images, error)
+
+    def _suspect(self, images: Collection[Claimed], error: ImagemillError) -> None:
+        """Handle a forward pass that failed: every image in it is a suspect now."""
+        log.warning("a forward pass of %s images failed: %s", len(images), error)
         for image in images:
             self._fail(image, error, neighbours=len(images) > 1)
 

@@ -1,27 +1,21 @@
 """Opens a guided engine: chooses its shapes and environment and, on a GPU, finds its B."""
 
-import time
 from collections.abc import Mapping
 from typing import Any
-
-import torch
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
-from imagemill.db.specs import Adapter, ImageSpec
-from imagemill.worker.engine import Failed
 from imagemill.worker.engine.guided.engine import GuidedEngine
 from imagemill.worker.engine.guided.initial_latents import Starts
 from imagemill.worker.engine.inputs import Inputs, no_inputs
+from imagemill.worker.engine.probing import probe
 from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.engine.shaped_engine import check_weights
-from imagemill.worker.engine.shapes import choose_shapes, find_slots
+from imagemill.worker.engine.shapes import by_trying, choose_shapes, find_slots
 from imagemill.worker.models.adapters import WornAdapter, find_adapters, wear
 from imagemill.worker.models.environment import describe_environment
 from imagemill.worker.models.model import Model
-
-_PROBE_STEPS = 3
 
 
 def open_guided_engine(
@@ -42,8 +36,7 @@ def open_guided_engine(
     def build(count: int | None) -> GuidedEngine:
         return _build(model, group, settings, count, inputs=inputs or no_inputs)
 
-    by_trying = slots is None and settings.slots is None and model.device.type == "cuda"
-    if by_trying and not model.facts.inpainting:
+    if by_trying(model.device, settings, slots) and not model.facts.inpainting:
         slots = find_slots(lambda count: probe(build(count), group, model))
     engine = build(slots)
     return RecordedEngine(engine) if settings.batches == "recorded" else engine
@@ -87,43 +80,3 @@ def _build(
         starts=starts,
         adapters=adapters,
     )
-
-
-def probe(engine: GuidedEngine, group: Mapping[str, Any], model: Model) -> float:
-    """Fill every slot, take three steps and decode. Returns the seconds of the second step."""
-    row = ImageSpec(
-        model=model.name,
-        weights_digest=group["weights_digest"],
-        prompt="a probe",
-        seed=0,
-        width=group["width"],
-        height=group["height"],
-        steps=_PROBE_STEPS,
-        guidance_scale=2.0 if group["guided"] else 1.0,
-        sampler="ddim",
-        windows=group.get("windows", 1),
-        adapters=tuple(Adapter(**adapter) for adapter in group["adapters"]),
-        # The refiner gets only the last of the three steps, so the timed one is the base's.
-        refiner_start=0.6 if engine.refined else None,
-    )
-    seconds = []
-    try:
-        engine.admit([(ticket, row) for ticket in range(engine.slots)])
-        while engine.busy:
-            started = time.perf_counter()
-            for result in engine.step():
-                if isinstance(result, Failed):
-                    raise result.error
-            _wait(model.device)
-            seconds.append(time.perf_counter() - started)
-    finally:
-        engine.abandon()
-        if model.device.type == "cuda":
-            torch.cuda.empty_cache()
-    # The first step includes the choice of kernels, the last one includes decoding.
-    return seconds[1]
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -4,23 +4,31 @@ This is the one place that knows how a specification becomes a call of diffusers
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import diffusers
 import torch
+from cachetools import LRUCache
 
 from imagemill.db.errors import ModelError, UsageError
 from imagemill.db.models.ways import NO_WAYS, WAYS
 from imagemill.db.samplers import BY_NAME, OWN
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.inputs import Inputs
-from imagemill.worker.engine.schedulers import make_scheduler
+from imagemill.worker.engine.schedulers import Scheduler, make_scheduler
 from imagemill.worker.engine.slots.guidance_interval import GuidanceInterval, has_interval
+from imagemill.worker.engine.slots.known_texts import KnownTexts
 from imagemill.worker.engine.slots.pictures import Pictures
-from imagemill.worker.models.pipelines import Pipeline, copy_pipeline, pipeline_class
+from imagemill.worker.models.pipelines import (
+    Pipeline,
+    fresh_copy,
+    pipeline_class,
+    template_of,
+)
 
 _GUIDANCES = (
     "guidance_scale",
@@ -29,6 +37,9 @@ _GUIDANCES = (
     "distilled_guidance_scale",
 )
 """The names that pipelines give to the guidance scale. The first that a pipeline has is used."""
+
+_MOST_SAMPLERS = 64
+"""How many samplers with their options are kept ready."""
 
 _FIXED: Mapping[str, Any] = {
     # Otherwise a pipeline draws at the nearest size of its training and resamples the result.
@@ -69,6 +80,9 @@ class PipelineCalls:
         self._pictures = Pictures(self._ways, inputs=inputs, max_pixels=max_pixels)
         self._parameters = _parameters(pipeline.__class__)
         self._own = getattr(pipeline, "scheduler", None)
+        self._texts = KnownTexts()
+        self._templates: dict[Any, Pipeline] = {}
+        self._samplers: LRUCache[Hashable, Scheduler] = LRUCache(_MOST_SAMPLERS)
 
     def check(self, spec: ImageSpec) -> None:
         """Raise `UsageError` if the specification asks for something that the pipeline lacks."""
@@ -100,7 +114,7 @@ class PipelineCalls:
         """The call for an image, or for several of the same specification with other seeds."""
         seeds = [(spec.seed + n) % 2**64 for n in range(images)]
         pipeline = self._copied(spec, seeds)
-        parameters = _parameters(pipeline.__class__)
+        parameters = _parameters(self._kind(spec))
         offered = self._arguments(spec, seeds, parameters)
         offered |= self._pictures.arguments(spec, parameters, images=images)
         offered |= self._pictures.edited(spec, pipeline, images=images)
@@ -134,22 +148,37 @@ class PipelineCalls:
 
     def _copied(self, spec: ImageSpec, seeds: Sequence[int]) -> Pipeline:
         """A copy of the pipeline, with the image's sampler."""
-        added = {} if spec.controlnet is None else {"controlnet": self._controlnet}
-        copy = copy_pipeline(self._pipeline, self._kind(spec), **added)
+        copy = fresh_copy(self._template(spec))
         for component in copy.components.values():
             # HunyuanImage guides by such an object, and its call has no argument for the scale.
             if isinstance(component, diffusers.BaseGuidance):
                 component.guidance_scale = max(1.0, spec.guidance_scale)
         if spec.sampler == OWN.name and not spec.sampler_options:
             return copy
-        scheduler = make_scheduler(
-            spec.sampler, dict(spec.sampler_options), model_config=self._config, seed=seeds[0]
-        )
+        scheduler = deepcopy(self._sampler(spec))
         if hasattr(scheduler, "noise_sampler_seed"):
             # With a list there is a Brownian tree for each row; one seed is a tree for all.
             scheduler.noise_sampler_seed = list(seeds)
         copy.register_modules(scheduler=scheduler)
         return copy
+
+    def _sampler(self, spec: ImageSpec) -> Scheduler:
+        """A scheduler of the specification's sampler of which every image gets a copy."""
+        key = spec.sampler, spec.sampler_options
+        if key not in self._samplers:
+            self._samplers[key] = make_scheduler(
+                spec.sampler, dict(spec.sampler_options), model_config=self._config, seed=0
+            )
+        return self._samplers[key]
+
+    def _template(self, spec: ImageSpec) -> Pipeline:
+        """The pipeline of the specification's class of which every image gets a copy."""
+        kind = self._kind(spec)
+        if kind not in self._templates:
+            added = {} if spec.controlnet is None else {"controlnet": self._controlnet}
+            self._templates[kind] = template = template_of(self._pipeline, kind, **added)
+            self._texts.remember(template)
+        return self._templates[kind]
 
     def _arguments(
         self, spec: ImageSpec, seeds: Sequence[int], parameters: Mapping[str, Any]

@@ -5,11 +5,13 @@ copies that note what was cut off.
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import transformers
 
+from imagemill.worker.engine.slots.stand_ins import stand_in
 from imagemill.worker.models.pipelines import Pipeline
 
 _TEMPLATE_TOKENS = "prompt_template_encode_start_idx"
@@ -89,10 +91,10 @@ def _watched(tokenizer: Any, notes: list[_Note], tokens: int | None) -> Any:
     """
     if not isinstance(tokenizer, transformers.PreTrainedTokenizerFast):
         return tokenizer
-    found = copy.copy(tokenizer)
     kind = type(tokenizer)
 
-    def call(self: Any, text: Any = None, *args: Any, **options: Any) -> Any:
+    def answer(self: Any, args: tuple[Any, ...], options: Mapping[str, Any]) -> Any:
+        text = args[0] if args else options.get("text")
         if options.get("truncation") and isinstance(text, str | list):
             limit = options.get("max_length") or self.model_max_length
             special = options.get("add_special_tokens", True)
@@ -100,16 +102,18 @@ def _watched(tokenizer: Any, notes: list[_Note], tokens: int | None) -> Any:
                 if isinstance(each, str):
                     read = _characters(tokenizer, each, min(limit, tokens or limit), special)
                     notes.append(_Note(text=each, read=read))
-        return kind.__call__(self, text, *args, **options)
+        # Of the stand-in itself: a pipeline may have changed its settings.
+        return kind.__call__(self, *args, **options)
 
-    found.__class__ = type(
-        kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__}
-    )
-    return found
+    return stand_in(tokenizer, answer)
 
 
 def _characters(tokenizer: Any, text: str, limit: int, special: bool) -> int:
     """How many characters of a text fit into `limit` tokens, special tokens included."""
+    # A token has a character or more, but for the special ones, and for one that some tokenizers
+    # put first. Only ASCII is safe: normalization can make other texts longer.
+    if text.isascii() and len(text) + tokenizer.num_special_tokens_to_add() + 1 <= limit:
+        return len(text)
     whole = tokenizer(
         text,
         add_special_tokens=special,

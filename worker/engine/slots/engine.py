@@ -29,14 +29,15 @@ from imagemill.db.errors import (
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine import Failed, Rendered
+from imagemill.worker.engine import Failed, PassFailed, Rendered
 from imagemill.worker.engine.inputs import Inputs, no_inputs
+from imagemill.worker.engine.probing import probe
 from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room, check_weights
-from imagemill.worker.engine.shapes import choose_shapes
+from imagemill.worker.engine.shapes import by_trying, choose_shapes, find_slots
 from imagemill.worker.engine.slots.arguments import PipelineCalls
 from imagemill.worker.engine.slots.fiber import Fiber
-from imagemill.worker.engine.slots.meetings import Meetings, Request
+from imagemill.worker.engine.slots.meetings import Meetings
 from imagemill.worker.engine.slots.slot import Slot, pipeline_fiber
 from imagemill.worker.models.adapters import find_adapters, wear
 from imagemill.worker.models.added import controlnet_of, wear_ip_adapter
@@ -48,6 +49,10 @@ SLOTS_ENGINE = "slots"
 
 _MOST_UNDER_WAY = 3
 """How many times B images may be under way, where their calls do not share passes."""
+
+_PATIENCE = 16
+"""An image with no company waits for so many passes for each kind of pass that is waited for. So
+one pass in 16 at most is made for such images, and none of them waits for ever."""
 
 
 class SlotEngine(ShapedEngine):
@@ -124,7 +129,7 @@ class SlotEngine(ShapedEngine):
         started = time.perf_counter()
         self._wear()
         group = self._next_pass()
-        outputs = self._pass([slot.request for slot in group if slot.request is not None])
+        outputs = self._pass(group)
         self._steps += 1
         self._image_calls += len(group)
         share = (time.perf_counter() - started) / len(group)
@@ -165,12 +170,24 @@ class SlotEngine(ShapedEngine):
     def _next_pass(self) -> list[Slot]:
         """The slots of the next pass: of a full group, else of the largest.
 
-        Of several, the one whose slot has waited longest is first.
+        Of several, the one whose slot has waited longest is first. A group that has waited too
+        long goes before all others.
         """
-        groups = [group[: self.slots] for group in self._groups().values()]
-        return max(groups, key=lambda group: (len(group), -min(s.waiting_since for s in group)))
+        groups = [
+            sorted(group, key=lambda slot: slot.waiting_since)[: self.slots]
+            for group in self._groups().values()
+        ]
+        overdue = self._steps - _PATIENCE * len(groups)
 
-    def _pass(self, requests: Sequence[Request]) -> list[Any]:
+        def urgency(group: Sequence[Slot]) -> tuple[bool, int, int]:
+            since = group[0].waiting_since
+            late = since < overdue
+            return late, 0 if late else len(group), -since
+
+        return max(groups, key=urgency)
+
+    def _pass(self, group: Sequence[Slot]) -> list[Any]:
+        requests = [slot.request for slot in group if slot.request is not None]
         try:
             with self._model.tuning.attending():
                 return self._meetings.run(requests)
@@ -179,8 +196,9 @@ class SlotEngine(ShapedEngine):
         except ImagemillError:
             raise
         except Exception as error:  # a model may raise anything
-            raise RenderError(
-                f"the forward pass failed: {type(error).__name__}: {first_line(error)}"
+            raise PassFailed(
+                f"the forward pass failed: {type(error).__name__}: {first_line(error)}",
+                tickets=[slot.ticket for slot in group],
             ) from error
 
     def _advance(self, slot: Slot, answer: object) -> None:
@@ -242,8 +260,31 @@ def open_slot_engine(
     *,
     inputs: Inputs | None,
 ) -> SlotEngine | RecordedEngine:
-    """See `imagemill.worker.engine.factory.open_engine`."""
+    """See `engine.factory.open_engine`. On a GPU, B is found by trying if nobody has set it."""
     check_weights(model, group)
+
+    def build(count: int | None) -> SlotEngine:
+        return _build(model, group, settings, count, inputs=inputs or no_inputs)
+
+    if by_trying(model.device, settings, slots):
+        try:
+            slots = find_slots(lambda count: probe(build(count), group, model))
+        except OutOfMemory:
+            raise
+        except ImagemillError:  # it draws nothing without a picture: then the default counts
+            slots = None
+    engine = build(slots)
+    return RecordedEngine(engine) if settings.batches == "recorded" else engine
+
+
+def _build(
+    model: Model,
+    group: Mapping[str, Any],
+    settings: Settings,
+    slots: int | None,
+    *,
+    inputs: Inputs,
+) -> SlotEngine:
     registry = load_registry(settings)
     adapters = find_adapters(group["adapters"], registry)
     shapes = choose_shapes(device=model.device, group=group, settings=settings, slots=slots)
@@ -265,21 +306,20 @@ def open_slot_engine(
         wear_ip_adapter(model, group, registry)
 
     put_on()
-    engine = SlotEngine(
+    return SlotEngine(
         model,
         shapes=shapes,
         guided=group["guided"],
         environment=environment,
         calls=PipelineCalls(
             model.pipeline,
-            inputs=inputs or no_inputs,
+            inputs=inputs,
             max_pixels=settings.max_pixels,
             controlnet=controlnet,
         ),
         meetings=Meetings(model.pipeline, images=shapes.slots, controlnet=controlnet),
         wear=put_on,
     )
-    return RecordedEngine(engine) if settings.batches == "recorded" else engine
 
 
 def _readable(error: Exception, *, begun: int) -> ImagemillError:

@@ -15,7 +15,7 @@ import torch
 
 from imagemill.db.errors import UsageError
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine.slots.merging import Call
+from imagemill.worker.engine.slots.row_layout import Call
 
 Half = Literal["first", "second"]
 

@@ -4,21 +4,22 @@ In a slot's pipeline each denoiser is replaced by a stand-in, which hands over t
 call and waits. The modules that all slots share are not touched.
 """
 
-import copy
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from imagemill.worker.engine.slots.fiber import Fiber
 from imagemill.worker.engine.slots.guidance_interval import GuidanceInterval, Half, doubled
-from imagemill.worker.engine.slots.merging import (
+from imagemill.worker.engine.slots.row_layout import (
     Call,
-    Merging,
+    RowLayout,
     call_structure,
 )
+from imagemill.worker.engine.slots.stand_ins import stand_in
 from imagemill.worker.engine.slots.text_lengths import text_lengths, with_padded_texts
 from imagemill.worker.models.pipelines import Pipeline, denoisers
 
@@ -29,7 +30,7 @@ _Key = tuple[str, Hashable]
 """A denoiser's name in its pipeline, and the structure of a call."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
     """A call that a stand-in hands over. `name` is the denoiser's name in its pipeline.
 
@@ -42,7 +43,7 @@ class Request:
     half: Half | None = None
     halved: bool = False
 
-    @property
+    @cached_property
     def key(self) -> _Key:
         """What the calls have in common whose arguments grow alike with the number of images."""
         return self.name, call_structure(self.call)
@@ -75,7 +76,7 @@ class Meetings:
         self._names = {name: _argument_names(module) for name, module in self._modules.items()}
         self._lengths = {name: text_lengths(module) for name, module in self._modules.items()}
         self._images = images
-        self._known: dict[_Key, Merging | None] = {}
+        self._known: dict[_Key, RowLayout | None] = {}
 
     def made_equal(self, request: Request) -> Request:
         """The request in the form in which most others are: see `_by_name` and `text_lengths`.
@@ -93,10 +94,12 @@ class Meetings:
 
         Its structure must have been learnt, by `signature`.
         """
-        merging = self._known.get(request.key)
-        if merging is None or request.half is None:
+        if request.half is None:
             return request
-        call = merging.half(request.call, first=request.half == "first")
+        layout = self._known.get(request.key)
+        if layout is None:
+            return request
+        call = layout.half(request.call, first=request.half == "first")
         return request if call is None else replace(request, call=call, halved=True)
 
     def signature(self, request: Request, begin: Callable[[int], Fiber]) -> Hashable:
@@ -110,25 +113,25 @@ class Meetings:
         key = request.key
         if key not in self._known:
             self._known[key] = self._learnt(key, begin)
-        merging = self._known[key]
-        return request if merging is None else (key, merging.signature(request.call))
+        layout = self._known[key]
+        return request if layout is None else (key, layout.signature(request.call))
 
     def run(self, requests: Sequence[Request]) -> list[Any]:
         """One forward pass for requests of one signature; the result of each."""
         first = requests[0]
         module = self._modules[first.name]
-        merging = self._known.get(first.key)
-        if merging is None:
+        layout = self._known.get(first.key)
+        if layout is None:
             args, kwargs = first.call
             return [module(*args, **kwargs)]  # such a request was not halved
-        rows = merging.rows(first.call)
+        rows = layout.rows(first.call)
         calls = [request.call for request in requests]
-        args, kwargs = merging.together(calls, images=self._images)
+        args, kwargs = layout.together(calls, images=self._images)
         output = module(*args, **kwargs)
-        results = merging.apart(output, count=len(calls), images=self._images, rows=rows)
+        results = layout.apart(output, count=len(calls), images=self._images, rows=rows)
         return [doubled(each) if first.halved else each for each in results]
 
-    def _learnt(self, key: _Key, begin: Callable[[int], Fiber]) -> Merging | None:
+    def _learnt(self, key: _Key, begin: Callable[[int], Fiber]) -> RowLayout | None:
         """How calls of this structure merge; None if they do not, so that each has a pass alone.
 
         That is so where a pipeline does not take two images.
@@ -137,7 +140,7 @@ class Meetings:
             one, two = (self._reached(key, begin(count)) for count in (1, 2))
             if one is None or two is None:
                 return None
-            return Merging(one, two, multiple=self._lengths[key[0]].multiple)
+            return RowLayout(one, two, multiple=self._lengths[key[0]].multiple)
         except torch.OutOfMemoryError:
             raise
         except Exception:  # a pipeline may refuse two images by any error
@@ -187,26 +190,14 @@ def _argument_names(module: torch.nn.Module) -> list[str]:
 def _stand_in(
     name: str, module: torch.nn.Module, fiber: Fiber, interval: GuidanceInterval | None
 ) -> Any:
-    """A shallow copy of the module, of a class of its own, whose call waits for a pass.
+    """A copy of the module whose call waits for a pass."""
 
-    It shares all submodules and weights. It is an instance of the module's class, because
-    pipelines ask for that, and for its configuration.
-    """
-    kind = type(module)
-
-    def call(_self: Any, *args: Any, **kwargs: Any) -> Any:
-        request = Request(name=name, call=(args, kwargs))
+    def answer(_self: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        request = Request(name=name, call=(args, dict(kwargs)))
         if interval is None:
             return fiber.wait(request)
         return interval.follow(
             module, request.call, lambda half: fiber.wait(replace(request, half=half))
         )
 
-    found = copy.copy(module)
-    found.__dict__.pop("forward", None)
-    found.__class__ = type(
-        kind.__name__,
-        (kind,),
-        {"__call__": call, "forward": call, "__module__": kind.__module__},
-    )
-    return found
+    return stand_in(module, answer)

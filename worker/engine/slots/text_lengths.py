@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from imagemill.worker.engine.slots.merging import Call
+from imagemill.worker.engine.slots.row_layout import Call
 
 _LENGTHS = (128, 256, 512, 1024)
 """To which a text is padded where a mask hides the padding. Few prompts are longer than 128 tokens,

@@ -19,7 +19,7 @@ from imagemill.db.states import ImageState
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.tables import CompositionRow
 from imagemill.worker import metrics
-from imagemill.worker.engine import Failed, Rendered
+from imagemill.worker.engine import Failed, PassFailed, Rendered
 from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.shifts.group_run import GroupRun
 from imagemill.worker.shifts.lease import Lease
@@ -381,6 +381,25 @@ def test_slots_of_unequal_length_wait_for_each_other_in_a_recorded_batch(bench: 
     bench.recorder.wait()
     assert [len(prompts) for prompts in bench.engine.passes] == [4, 3, 2, 1] * 3
     assert compositions(bench.mill) == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
+
+
+class OfTwoKinds(FakeEngine):
+    """Its images do not all share passes, as in the slot engine: one that fails names who did."""
+
+    def step(self) -> list[Rendered | Failed]:
+        try:
+            return super().step()
+        except RuntimeError as error:
+            boom = [slot.ticket for slot in self._active if slot.spec.prompt.startswith("boom")]
+            raise PassFailed(str(error), tickets=boom) from error
+
+
+def test_a_failed_pass_makes_suspects_only_of_the_images_in_it(bench: Bench) -> None:
+    job = bench.mill.load("job", ["boom 1", "boom 2", "a", "b"])
+    bench.run(engine=OfTwoKinds(spec("any").group())).work()
+    bench.recorder.wait()
+    assert bench.mill.counts(job) == Counts(ready=2, done=2)
+    assert [image.suspect for image in bench.mill.images(job)] == [True, True, False, False]
 
 
 def test_a_suspect_of_a_recorded_batch_is_a_batch_of_its_own(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""Denoiser calls of several images → one call with a fixed number of rows, and its rows back.
+"""Where each image's rows are: several denoiser calls → one of a fixed number of rows, and back.
 
 A call is the pair (args, kwargs). An argument is found by its path: `(0, 2)` is the third
 positional one, `(1, "guidance")` a keyword, `(1, "added", 0)` the first item of a list.
@@ -62,8 +62,10 @@ def batched_leaves(one: Any, two: Any, path: Path = ()) -> dict[Path, int | None
     return found
 
 
-class Merging:
-    """Merges calls whose structure is that of `one` and `two`: a call for one image, and for two.
+class RowLayout:
+    """Knows which arguments have rows for each image, in calls of one structure.
+
+    `one` and `two` are such calls: one for one image, and one for two.
 
     `multiple` is for lists of texts: the denoiser itself pads each text to a multiple of that many
     tokens, so texts of the same padded length have the same shape. Raises `ValueError` if no
