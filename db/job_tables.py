@@ -1,4 +1,4 @@
-"""The tables of what people say about jobs, and of jobs that they removed."""
+"""The tables of what people say about jobs, of their workers, and of jobs that were removed."""
 
 from datetime import datetime
 from typing import Any
@@ -32,6 +32,18 @@ class JobNote(Base):
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     text: Mapped[str]
     at: Mapped[datetime] = mapped_column(server_default=now())
+
+
+class JobSeat(Base):
+    """One of the places of a job with `max_workers`: a shift that renders it holds one of them."""
+
+    __tablename__ = "job_seats"
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """From 1 to the job's `max_workers`."""
+    shift_id: Mapped[int | None] = mapped_column(ForeignKey("shifts.id"))
+    """The shift that sat down last; the seat is free when it holds no image of the job."""
 
 
 class RemovedJob(Base):

@@ -90,7 +90,7 @@ class Group(Base):
 
 
 class Job(Base):
-    """A submitted manifest with its defaults and seed. Only state and priority change later."""
+    """A submitted manifest with its defaults and seed. Only its state and turn change later."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -109,6 +109,8 @@ class Job(Base):
     name: Mapped[str] = mapped_column(String(200), index=True)
     state: Mapped[str] = mapped_column(String(16), default=JobState.LOADING)
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    max_workers: Mapped[int | None]
+    """The most worker processes that may render it at once; it has as many `job_seats`."""
     route: Mapped[str] = mapped_column(String(64), default="default", server_default="default")
     seed: Mapped[int] = mapped_column(Seed, default=0)
     identity: Mapped[str] = mapped_column(Hash)
@@ -308,6 +310,12 @@ class Worker(Base):
     route: Mapped[str] = mapped_column(String(64))
     draining: Mapped[bool] = mapped_column(default=False)
     """Set by an operator. The worker reads it with each heartbeat."""
+    pinned_as: Mapped[str | None]
+    """The name by which an operator pinned it: its own, its worker's or its host's."""
+    pinned_job_id: Mapped[int | None] = mapped_column(BigInteger)
+    """It takes only images of this job, which may have been removed."""
+    pinned_model: Mapped[str | None]
+    """It takes only images of this model."""
     started_at: Mapped[datetime] = mapped_column(server_default=now())
     seen_at: Mapped[datetime] = mapped_column(server_default=now())
     stopped_at: Mapped[datetime | None]

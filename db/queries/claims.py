@@ -24,14 +24,14 @@ from imagemill.db.queries.images import (
     SPEC_COLUMNS,
     Failure,
     held_by,
-    hold,
     in_state,
     ready_unless_cancelled,
     record_release,
     release,
     spec_of,
-    weights_digest_of,
 )
+from imagemill.db.queries.scopes import ANY_WORKER, hold_with_scope, scope_of
+from imagemill.db.queries.seats import jobs_with_room, take_seat
 from imagemill.db.queries.tallies import move_images
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
@@ -90,14 +90,20 @@ class RetryPolicy:
 
 
 def choose_group(
-    session: Session, *, route: str, loaded: Collection[str] = (), busy: Collection[int] = ()
+    session: Session,
+    *,
+    route: str,
+    loaded: Collection[str] = (),
+    busy: Collection[int] = (),
+    worker_id: int | None = None,
 ) -> GroupChoice | None:
     """The group that a shift should render next; None if nothing is ready on its route.
 
     The order is: the highest priority, then models that are loaded (by weights digest), then the
     job with the fewest images in work, then the oldest job. Groups in `busy` are left out,
-    because the caller has just found nothing to claim there.
+    because the caller has just found nothing to claim there. So is what this worker may not take.
     """
+    scope = ANY_WORKER if worker_id is None else scope_of(session, worker_id)
     in_work = (
         select(Tally.job_id, func.sum(Tally.delta).label("leased"))
         .where(Tally.state == ImageState.LEASED)
@@ -105,8 +111,8 @@ def choose_group(
         .subquery()
     )
     ready = func.sum(Tally.delta)
-    found = session.execute(
-        select(Group.id, Model.name, Group.document)
+    candidates = session.execute(
+        select(Group.id, Model.name, Job.id, Job.max_workers)
         .join_from(Tally, Job, Job.id == Tally.job_id)
         .join(Group, Group.id == Tally.group_id)
         .join(Model, Model.id == Group.model_id)
@@ -118,7 +124,8 @@ def choose_group(
             Group.id.not_in(list(busy)),
         )
         .group_by(
-            Group.id, Model.name, Model.weights_digest, Job.id, Job.priority, in_work.c.leased
+            *(Group.id, Model.name, Model.weights_digest, in_work.c.leased),
+            *(Job.id, Job.priority, Job.max_workers),
         )
         .having(ready > 0)
         .order_by(
@@ -128,11 +135,17 @@ def choose_group(
             Job.id,
             Group.id,
         )
-        .limit(1)
-    ).first()
-    if found is None:
-        return None
-    group_id, model_name, document = found
+    ).all()
+    limited = {job_id for _, _, job_id, most in candidates if most is not None}
+    full = limited - jobs_with_room(session, limited, worker_id=worker_id) if limited else set()
+    for group_id, model_name, job_id, _ in candidates:
+        if job_id not in full and scope.admits(job_id=job_id, model=model_name):
+            return _choice(session, group_id, model_name)
+    return None
+
+
+def _choice(session: Session, group_id: int, model_name: str) -> GroupChoice:
+    document = session.scalars(select(Group.document).where(Group.id == group_id)).one()
     # A JSON column may hold anything. A group whose document is no JSON object can't be opened.
     known = document if isinstance(document, dict) else {}
     return GroupChoice(id=group_id, model_name=model_name, document=known)
@@ -145,14 +158,19 @@ def claim(
 
     Jobs come in the order of their priority, then of the fewest images in work. A suspect (an
     image that was in a forward pass that failed) comes alone, and after the other images of its
-    job. A shift whose lease is over gets nothing.
+    job. A shift whose lease is over gets nothing, nor one whose worker may not take the job.
     """
-    if not hold(session, shift_id):
+    scope = hold_with_scope(session, shift_id)
+    if scope is None:
         return []
-    digest = weights_digest_of(session, group_id)
+    digest, model = _model_of(session, group_id)
     take = partial(_claim_from, session, shift_id=shift_id, group_id=group_id, digest=digest)
     images: list[Claimed] = []
-    for job_id in _jobs_with_work(session, group_id=group_id, route=route):
+    for job_id, most in _jobs_with_work(session, group_id=group_id, route=route):
+        if not scope.admits(job_id=job_id, model=model):
+            continue
+        if most is not None and not take_seat(session, job_id=job_id, shift_id=shift_id):
+            continue
         images += take(job_id=job_id, suspect=False, limit=limit - len(images))
         images = images or take(job_id=job_id, suspect=True, limit=1)
         if len(images) >= limit or (images and images[0].solo):
@@ -222,27 +240,37 @@ def give_back(session: Session, *, shift_id: int, image_ids: Collection[int] | N
     return release(session, which, shift_id=shift_id)
 
 
-def _jobs_with_work(session: Session, *, group_id: int, route: str) -> list[int]:
+def _model_of(session: Session, group_id: int) -> tuple[str, str]:
+    """The digest of the weights that a group is rendered with, and the model's name."""
+    digest, name = session.execute(
+        select(Model.weights_digest, Model.name)
+        .join(Group, Group.model_id == Model.id)
+        .where(Group.id == group_id)
+    ).one()
+    return digest, name
+
+
+def _jobs_with_work(session: Session, *, group_id: int, route: str) -> list[tuple[int, int | None]]:
+    """The jobs with ready images of a group, in their turn, each with its `max_workers`."""
     ready = func.sum(case((Tally.state == ImageState.READY, Tally.delta), else_=0))
     leased = func.sum(case((Tally.state == ImageState.LEASED, Tally.delta), else_=0))
     # Both states are named, although the sums would ignore the others. Only so can the planner
     # use the index that begins with the state.
     counted = Tally.state.in_((ImageState.READY, ImageState.LEASED))
-    return list(
-        session.scalars(
-            select(Job.id)
-            .join(Tally, Tally.job_id == Job.id)
-            .where(
-                counted,
-                Tally.group_id == group_id,
-                Job.state == JobState.OPEN,
-                Job.route == route,
-            )
-            .group_by(Job.id, Job.priority)
-            .having(ready > 0)
-            .order_by(Job.priority.desc(), leased, Job.id)
+    rows = session.execute(
+        select(Job.id, Job.max_workers)
+        .join(Tally, Tally.job_id == Job.id)
+        .where(
+            counted,
+            Tally.group_id == group_id,
+            Job.state == JobState.OPEN,
+            Job.route == route,
         )
+        .group_by(Job.id, Job.priority, Job.max_workers)
+        .having(ready > 0)
+        .order_by(Job.priority.desc(), leased, Job.id)
     )
+    return [(job_id, most) for job_id, most in rows]
 
 
 def _claim_from(

@@ -109,7 +109,7 @@ def hold(session: Session, shift_id: int) -> bool:
     shift while we lease an image to it: the rescuer does not see our uncommitted lease, and the
     image would belong for ever to a shift that is over.
     """
-    found = session.scalar(select(Shift.id).where(_live(shift_id)).with_for_update(read=True))
+    found = session.scalar(select(Shift.id).where(live_shift(shift_id)).with_for_update(read=True))
     return found is not None
 
 
@@ -119,7 +119,7 @@ def held_by(shift_id: int) -> ColumnElement[bool]:
     Every statement of a shift carries it. So a worker that was frozen, and whose images went to
     somebody else meanwhile, changes nothing when it comes back.
     """
-    live = exists().where(_live(shift_id))
+    live = exists().where(live_shift(shift_id))
     return and_(in_state(ImageState.LEASED), Image.shift_id == shift_id, live)
 
 
@@ -193,5 +193,6 @@ def record_events(
     )
 
 
-def _live(shift_id: int) -> ColumnElement[bool]:
+def live_shift(shift_id: int) -> ColumnElement[bool]:
+    """The condition on `Shift` that this is the shift, and that its lease is live."""
     return and_(Shift.id == shift_id, Shift.ended_at.is_(None), Shift.lease_until > now())

@@ -14,6 +14,7 @@ from imagemill.db.errors import UnknownJob
 from imagemill.db.queries.bulk import insert_new
 from imagemill.db.queries.images import in_state, record_events
 from imagemill.db.queries.removed import next_job_id, removal_of
+from imagemill.db.queries.seats import has_room, set_max_workers
 from imagemill.db.queries.tallies import Counts, move_images
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Image, Job, Object, Row, Tally
@@ -41,6 +42,7 @@ class NewJob:
     defaults: Mapping[str, Any]
     seed: int = 0
     priority: int = 0
+    max_workers: int | None = None
     route: str = "default"
 
 
@@ -58,6 +60,7 @@ def find_or_create(session: Session, new: NewJob) -> tuple[Job, bool]:
         # except where that job was refused at once: then there is room for the other's.
         created = session.execute(insert_new(session, Job, values).returning(Job.id)).first()
         if created is not None:
+            set_max_workers(session, created.id, new.max_workers)
             return session.get_one(Job, created.id), True
 
 
@@ -253,13 +256,14 @@ def due_images(session: Session) -> dict[str, int]:
     """How many images are ready in open jobs, by route, without those that nobody can claim yet.
 
     A group in which every image waits for its next try does not count. To find that out costs one
-    look into the index of ready images for each group.
+    look into the index of ready images for each group. Nor does a job with all the workers that
+    it may have.
     """
     ready = func.sum(Tally.delta)
     backlog = (
         select(Job.route, Tally.job_id, Tally.group_id, ready.label("images"))
         .join(Tally, Tally.job_id == Job.id)
-        .where(Job.state == JobState.OPEN, Tally.state == ImageState.READY)
+        .where(Job.state == JobState.OPEN, Tally.state == ImageState.READY, has_room())
         .group_by(Job.route, Tally.job_id, Tally.group_id)
         .having(ready > 0)
         .subquery()

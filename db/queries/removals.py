@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, aliased
 from imagemill.db.clock import now
 from imagemill.db.documents import JSON
 from imagemill.db.errors import UsageError
-from imagemill.db.job_tables import JobLabel, JobNote, RemovedJob, RemovedObject
+from imagemill.db.job_tables import JobLabel, JobNote, JobSeat, RemovedJob, RemovedObject
 from imagemill.db.queries.bulk import among, insert_new
 from imagemill.db.queries.jobs import over
 from imagemill.db.queries.labels import find_labels, find_notes, has_labels
@@ -132,7 +132,7 @@ def remove_some(session: Session, job_id: int) -> bool:
     gone = session.execute(delete(Row).where(Row.id.in_(rows)).returning(Row.id)).all()
     if len(gone) == ROWS_A_STEP:
         return True
-    for table in (Tally, JobLabel, JobNote):
+    for table in (Tally, JobLabel, JobNote, JobSeat):
         session.execute(delete(table).where(table.job_id == job_id))
     session.execute(delete(Job).where(Job.id == job_id))
     ended = update(RemovedJob).where(RemovedJob.job_id == job_id).values(finished_at=now())

@@ -45,6 +45,7 @@ class JobReport:
     name: str = field(metadata={JSON: "job_name"})
     state: str
     priority: int
+    max_workers: int | None
     route: str
     seed: int
     manifest: str
@@ -334,6 +335,7 @@ def _job_report(job: Job, counts: Counts, rate: float | None) -> JobReport:
         name=job.name,
         state=shown_state(job, counts),
         priority=job.priority,
+        max_workers=job.max_workers,
         route=job.route,
         seed=job.seed,
         manifest=job.manifest,

@@ -15,6 +15,7 @@ from imagemill.db.queries.images import (
     record_release,
     release,
 )
+from imagemill.db.queries.pins import inherited_pin
 from imagemill.db.queries.presence import ALIVE_SECONDS
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Image, Job, Shift, Worker
@@ -42,6 +43,7 @@ def register_worker(
     """Record a worker child that has just started; returns its id.
 
     It drains if another live child of its worker does: it may stand in for one that was told to.
+    It is pinned as its worker or its host is.
     """
     node = name.rpartition(":")[0] + ":"
     drained = exists().where(
@@ -51,9 +53,10 @@ def register_worker(
         Worker.seen_at > seconds_from_now(-ALIVE_SECONDS),
     )
     draining = bool(session.scalar(select(drained)))
+    pin = inherited_pin(session, process=name, host=host)
     return session.scalars(
         insert(Worker)
-        .values(name=name, host=host, pid=pid, device=device, route=route, draining=draining)
+        .values(name=name, host=host, pid=pid, device=device, route=route, draining=draining, **pin)
         .returning(Worker.id)
     ).one()
 

@@ -8,9 +8,8 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now, seconds_from_now
 from imagemill.db.documents import JSON
-from imagemill.db.errors import UsageError
 from imagemill.db.queries.images import in_state
-from imagemill.db.queries.presence import alive
+from imagemill.db.queries.presence import alive, find_alive
 from imagemill.db.queries.reports import RATE_EVENTS, RATE_SECONDS
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Attempt, Environment, Image, Object, Shift, Worker
@@ -38,6 +37,10 @@ class FleetWorker:
     state: str
     since: datetime
     seen_at: datetime
+    pinned_as: str | None
+    """The name by which an operator pinned it to `pinned_job_id` or `pinned_model`; else None."""
+    pinned_job_id: int | None
+    pinned_model: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,6 +86,9 @@ def list_fleet(session: Session) -> list[FleetWorker]:
                 state=_state(draining=worker.draining, working=working),
                 since=shift_started or worker.started_at,
                 seen_at=worker.seen_at,
+                pinned_as=worker.pinned_as,
+                pinned_job_id=worker.pinned_job_id,
+                pinned_model=worker.pinned_model,
             )
         )
     return found
@@ -91,20 +97,11 @@ def list_fleet(session: Session) -> list[FleetWorker]:
 def order_drain(session: Session, name: str, *, draining: bool) -> list[str]:
     """Tell live workers to drain, or to take work again; the names of their processes.
 
-    `name` is that of a process (`NAME@HOST:PID`), of a worker with all its processes (`NAME@HOST`
-    or `NAME`), or a host. Raises `UsageError` if no live worker has it.
+    `name` is as for `find_alive`, which raises `UsageError` if no live worker has it.
     """
-    rows = session.execute(select(Worker.id, Worker.name, Worker.host).where(alive())).all()
-    chosen = {row.id: row.name for row in rows if name in _names(row.name, row.host)}
-    if not chosen:
-        raise UsageError(f"no live worker {name}; `imagemill workers` lists them")
+    chosen = find_alive(session, name)
     session.execute(update(Worker).where(Worker.id.in_(list(chosen))).values(draining=draining))
     return sorted(chosen.values())
-
-
-def _names(name: str, host: str) -> set[str]:
-    node = name.rpartition(":")[0] or name
-    return {name, node, node.partition("@")[0], host}
 
 
 def _state(*, draining: bool, working: bool) -> str:

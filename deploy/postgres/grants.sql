@@ -24,7 +24,8 @@ GRANT INSERT, UPDATE ON store TO imagemill_producer, imagemill_worker;
 GRANT INSERT, UPDATE ON models, groups, jobs, exports TO imagemill_producer;
 -- An export that is refused while it is written leaves no entry.
 GRANT DELETE ON exports TO imagemill_producer;
-GRANT INSERT, UPDATE, DELETE ON rows, images, job_labels, job_notes TO imagemill_producer;
+GRANT INSERT, UPDATE, DELETE ON rows, images, job_labels, job_notes, job_seats
+    TO imagemill_producer;
 -- `rm` removes jobs; an image's history goes with it, and in no other way. That jobs were removed is
 -- recorded for good; the list of files that are still to be deleted gets shorter.
 GRANT DELETE ON jobs TO imagemill_producer;
@@ -41,6 +42,8 @@ GRANT INSERT ON objects, compositions TO imagemill_worker;
 -- some column of it: the one that nothing depends on.
 GRANT UPDATE (seconds) ON objects TO imagemill_worker;
 GRANT INSERT, UPDATE ON environments, batch_sizes TO imagemill_worker;
+-- A job that may have so many workers has as many seats; a worker sits down in one.
+GRANT UPDATE (shift_id) ON job_seats TO imagemill_worker;
 -- Scorers: a piece of work is leased, split after a loss, and deleted with its result.
 GRANT INSERT, UPDATE (shift_id, losses), DELETE ON score_work TO imagemill_worker;
 GRANT INSERT, UPDATE ON scores TO imagemill_worker;

@@ -142,6 +142,11 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     "Cancel the images of a job that are not rendered yet.",
                 ),
                 (
+                    "edit",
+                    f"{_CONTROL}.job_edits:edit",
+                    "Change a job's turn: its priority, how many workers it may have.",
+                ),
+                (
                     "label",
                     f"{_CONTROL}.labels:label",
                     "Give a job labels, or take them away.",
@@ -260,6 +265,16 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     "workers resume",
                     f"{_CONTROL}.workers:resume",
                     "Let a drained worker take work again.",
+                ),
+                (
+                    "workers pin",
+                    f"{_CONTROL}.workers:pin",
+                    "Let a worker take only the images of one job or model.",
+                ),
+                (
+                    "workers unpin",
+                    f"{_CONTROL}.workers:unpin",
+                    "Let a pinned worker take all work again.",
                 ),
                 (
                     "dispatcher",

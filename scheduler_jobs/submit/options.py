@@ -38,6 +38,7 @@ PARAMETER_FLAGS: Mapping[str, Flag] = MappingProxyType(
 derive theirs."""
 
 MOST_PRIORITY = 2**31 - 1
+MOST_WORKERS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +59,7 @@ class SubmissionOptions:
     name: str | None = None
     seed: int = 0
     priority: int = 0
+    max_workers: int | None = None
     route: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     extra: Sequence[str] = ()
@@ -93,6 +95,7 @@ class SubmissionOptions:
             defaults=_agreeing(defaults, limits),
             seed=self.seed,
             priority=self.priority,
+            max_workers=self.max_workers,
             route=self.route or settings.route,
             columns=_columns(self.columns, self.extra),
             format=self.manifest_format or ("jsonl" if self.prompts else None),
@@ -109,6 +112,8 @@ class SubmissionOptions:
     def _check(self) -> None:
         _check_whole("seed", self.seed, 0, SEED_LIMIT - 1)
         _check_whole("priority", self.priority, -MOST_PRIORITY - 1, MOST_PRIORITY)
+        if self.max_workers is not None:
+            _check_whole("max_workers", self.max_workers, 1, MOST_WORKERS)
         _check_whole("draws", self.draws, 1, None)
         _check_one_of("variants", self.variants, get_args(Variants))
         if self.manifest_format is not None:

@@ -31,6 +31,8 @@ class SubmissionRequest:
     defaults: Parameters = field(default_factory=Parameters)
     seed: int = 0
     priority: int = 0
+    max_workers: int | None = None
+    """The most worker processes that may render it at once."""
     route: str = "default"
     columns: Mapping[str, str] = field(default_factory=dict)
     format: str | None = None

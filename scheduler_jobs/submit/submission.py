@@ -261,6 +261,7 @@ def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> 
         defaults=defaults,
         seed=request.seed,
         priority=request.priority,
+        max_workers=request.max_workers,
         route=request.route,
     )
 

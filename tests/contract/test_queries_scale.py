@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, event, func, select
+from sqlalchemy import Connection, delete, event, func, select, update
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
+from imagemill.db.job_tables import JobSeat
 from imagemill.db.queries import claims, fleet, jobs, objects, reports
 from imagemill.db.queries.image_reports import ImageFilter, list_images
 from imagemill.db.queries.image_search import Rank, ranked
 from imagemill.db.queries.rates import Kind, measured_rates
+from imagemill.db.queries.seats import set_max_workers
 from imagemill.db.queries.workers import list_fleet
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Image, Object
@@ -267,13 +269,21 @@ def test_the_dispatcher_looks_past_any_number_of_images_that_wait(large: Databas
     assert effort.spent < (FEW_STEPS if large.is_sqlite else FEW_ROWS), effort.plans
 
 
-def test_a_shift_costs_what_it_renders_whatever_the_statistics_say(large: Database) -> None:
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_shift_costs_what_it_renders_whatever_the_statistics_say(
+    large: Database, limited: bool
+) -> None:
     """A job is loaded, and worked on, long before the planner hears of its images."""
-    shift = Mill(large).shift()
+    mill = Mill(large)
+    mill.shift()
+    shift = mill.shift()
     effort = Effort(large)
     with effort.reading() as session:
         undo(session, error_code="NULL", error_message="NULL")
         session.connection().exec_driver_sql("DELETE FROM objects WHERE id <= 8")
+        if limited:
+            set_max_workers(session, 1, 2)
+            session.execute(update(JobSeat).values(shift_id=shift - 1))  # who holds nothing
         effort.spent = 0
         claimed = claims.claim(session, shift_id=shift, group_id=1, route="default", limit=8)
         assert [image.id for image in claimed] == list(range(1, 9))

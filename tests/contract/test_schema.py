@@ -12,14 +12,14 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Connection, inspect, text
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 import imagemill
 import imagemill.db.dataset_tables
 from imagemill.db import schema, views
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, SchemaError
-from imagemill.db.job_tables import RemovedJob, RemovedObject
+from imagemill.db.job_tables import JobSeat, RemovedJob, RemovedObject
 from imagemill.db.queries import jobs
 from imagemill.db.schema import check_schema, ensure_schema, head, migrate
 from imagemill.db.tables import Base
@@ -254,19 +254,39 @@ def test_an_older_server_is_upgraded_by_its_operator_alone(postgres_url: str) ->
     database.close()
 
 
+def lend_columns(database: Database, *names: str) -> list[tuple[str, str]]:
+    """Add the columns that today's code writes in these tables, and say which those are."""
+    there = inspect(database.engine)
+    missing = [
+        column
+        for name in names
+        for column in Base.metadata.tables[name].columns
+        if column.name not in {each["name"] for each in there.get_columns(name)}
+    ]
+    with database.writing() as session:
+        for column in missing:
+            definition = CreateColumn(column).compile(dialect=database.engine.dialect)
+            session.execute(text(f"ALTER TABLE {column.table.name} ADD COLUMN {definition}"))
+    return [(column.table.name, column.name) for column in missing]
+
+
 def test_an_old_database_goes_on_with_its_images_and_takes_large_seeds(database_url: str) -> None:
     """What was submitted before is read as it was, under its own request key."""
     database = Database(database_url)
     at_revision(database, "0001")
+    later = [RemovedJob.__table__, RemovedObject.__table__, JobSeat.__table__]
+    Base.metadata.create_all(database.engine, later)  # which today's code asks
+    columns = lend_columns(database, "jobs", "workers")
     mill = Mill(database)
-    later = [RemovedJob.__table__, RemovedObject.__table__]  # which today's code asks
-    Base.metadata.create_all(database.engine, later)
     old = mill.load("old", [spec("old", seed=0), spec("old", seed=2**63 - 1)])
     shift = mill.shift()
     mill.give_back(shift, [mill.claim(shift, limit=1)[0].id])
     mill.cancel(mill.load("over", ["over"]))
     keys = [image.request_key for image in mill.images(old)]
     Base.metadata.drop_all(database.engine, later)
+    with database.writing() as session:
+        for table, column in columns:
+            session.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
     migrate(database)
     assert mill.events(3) == ["cancelled"]
     check_schema(database)

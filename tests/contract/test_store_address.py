@@ -116,6 +116,9 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
     with database.writing() as session:
         for view in ("dataset_failures", "dataset_jobs"):
             session.execute(text(f"DROP VIEW {view}"))
+        for column in ("pinned_as", "pinned_job_id", "pinned_model"):
+            session.execute(text(f"ALTER TABLE workers DROP COLUMN {column}"))
+        session.execute(text("ALTER TABLE jobs DROP COLUMN max_workers"))
         session.execute(text("DROP INDEX ix_shifts_lost"))
         session.execute(text("DROP INDEX ix_attempts_done"))
         session.execute(text("ALTER TABLE attempts DROP COLUMN transaction_id"))
@@ -123,7 +126,14 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
         session.execute(text("DROP TABLE store"))
         session.execute(text("DROP VIEW dataset_scores"))
         tables = ("exports", "scores", "score_failures", "score_work", "tags")
-        for table in (*tables, "job_labels", "job_notes", "removed_jobs", "removed_objects"):
+        for table in (
+            *tables,
+            "job_labels",
+            "job_notes",
+            "removed_jobs",
+            "removed_objects",
+            "job_seats",
+        ):
             session.execute(text(f"DROP TABLE {table}"))
         session.execute(text("UPDATE alembic_version SET version_num = '0001'"))
         session.execute(text("CREATE VIEW dataset_images AS " + _view_of_0001()))

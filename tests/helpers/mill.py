@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from sqlalchemy import select, update
 
@@ -97,16 +98,23 @@ class Mill:
         route: str = "default",
         samples: int = 1,
         opened: bool = True,
+        **turn: Any,
     ) -> int:
-        """A job with a row for each spec (or prompt) and `samples` images for each row."""
-        job_id = self.create(name, priority=priority, route=route)
+        """A job with a row for each spec (or prompt) and `samples` images for each row.
+
+        `turn` are further fields of `NewJob`, such as `max_workers`.
+        """
+        job_id = self.create(name, priority=priority, route=route, **turn)
         wanted = [spec(each) if isinstance(each, str) else each for each in specs]
         self.insert(job_id, wanted, samples=samples)
         if opened:
-            self.database.run(lambda session: jobs.open_job(session, job_id))
+            self.open(job_id)
         return job_id
 
-    def create(self, name: str, *, priority: int = 0, route: str = "default") -> int:
+    def open(self, job_id: int) -> None:
+        self.database.run(lambda session: jobs.open_job(session, job_id))
+
+    def create(self, name: str, *, priority: int = 0, route: str = "default", **turn: Any) -> int:
         new = NewJob(
             name=name,
             identity=sha(name),
@@ -115,6 +123,7 @@ class Mill:
             defaults={"steps": 20},
             priority=priority,
             route=route,
+            **turn,
         )
         job, _ = self.database.run(lambda session: jobs.find_or_create(session, new))
         return job.id
@@ -146,10 +155,18 @@ class Mill:
 
     # Workers -------------------------------------------------------------------------------
 
-    def shift(self, *, lease_seconds: float = 60) -> int:
+    def worker(self, name: str, *, host: str = "host", **about: Any) -> int:
+        """Register another worker process; its id."""
+        return self.database.run(
+            lambda session: shifts.register_worker(
+                session, name=name, host=host, pid=1, device="cpu", route="default", **about
+            )
+        )
+
+    def shift(self, *, lease_seconds: float = 60, worker_id: int | None = None) -> int:
         return self.database.run(
             lambda session: shifts.start_shift(
-                session, worker_id=self.worker_id, lease_seconds=lease_seconds
+                session, worker_id=worker_id or self.worker_id, lease_seconds=lease_seconds
             )
         )
 
@@ -163,9 +180,13 @@ class Mill:
             lambda session: shifts.end_shift(session, shift_id=shift_id, reason="test")
         )
 
-    def choose(self, *, route: str = "default", loaded=(), busy=()) -> claims.GroupChoice | None:
+    def choose(
+        self, *, route: str = "default", loaded=(), busy=(), worker_id: int | None = None
+    ) -> claims.GroupChoice | None:
         return self.database.run(
-            lambda session: claims.choose_group(session, route=route, loaded=loaded, busy=busy)
+            lambda session: claims.choose_group(
+                session, route=route, loaded=loaded, busy=busy, worker_id=worker_id
+            )
         )
 
     def claim(
@@ -174,7 +195,9 @@ class Mill:
         def work(session):
             group = group_id
             if group is None:
-                choice = claims.choose_group(session, route=route)
+                shift = session.get(Shift, shift_id)
+                who = None if shift is None else shift.worker_id
+                choice = claims.choose_group(session, route=route, worker_id=who)
                 if choice is None:
                     return []
                 group = choice.id

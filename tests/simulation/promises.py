@@ -39,6 +39,7 @@ class Snapshot:
 
     images: dict[int, ImageRow]
     jobs: dict[int, str]
+    limits: dict[int, int | None]
     objects: dict[int, tuple[str, str]]
     attempts: list[tuple[int, int, int, str]]
     shifts: dict[int, tuple[str, str | None]]
@@ -69,6 +70,7 @@ class Promises:
         before, after = self.before, self.snapshot()
         self._check_counts(after)
         self._check_objects(before, after, actor)
+        self._check_seats(after)
         if after.attempts[: len(before.attempts)] != before.attempts and actor != "reject":
             raise Broken("the history is append-only")
         known = {key for key, _ in before.objects.values()}
@@ -96,6 +98,15 @@ class Promises:
                 raise Broken(
                     f"I1: job {job_id}: {requested} images, {self.requested[job_id]} asked"
                 )
+
+    def _check_seats(self, after: Snapshot) -> None:
+        holders: dict[int, set[int]] = {}
+        for image in after.images.values():
+            if image.shift_id and after.shifts[image.shift_id][0] > self._clock.text():
+                holders.setdefault(image.job_id, set()).add(image.shift_id)
+        for job_id, found in holders.items():
+            if len(found) > (after.limits[job_id] or len(found)):
+                raise Broken(f"job {job_id} may have {after.limits[job_id]} workers, has {found}")
 
     def _check_objects(
         self, before: Snapshot, after: Snapshot, actor: SimulatedWorker | str
@@ -166,6 +177,7 @@ class Promises:
         return Snapshot(
             images={row[0]: ImageRow(*row) for row in rows(f"SELECT {columns} FROM images")},
             jobs=dict(rows("SELECT id, state FROM jobs").fetchall()),
+            limits=dict(rows("SELECT id, max_workers FROM jobs").fetchall()),
             objects={
                 row[0]: row[1:] for row in rows("SELECT id, request_key, sha256 FROM objects")
             },

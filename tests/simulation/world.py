@@ -25,6 +25,9 @@ MANIFESTS = (
     ("d", ["red", "green", "blue", "white", "black"]),
 )
 
+LIMITED = {"b": 1, "d": 2}
+"""The most workers of some of them."""
+
 
 class Stage:
     """One database in memory for all histories: SQLAlchemy keeps what it compiled for it."""
@@ -65,7 +68,8 @@ class World:
     def submit(self, which: int, chunks: int) -> None:
         """Submit a manifest (again); the producer dies after so many chunks of two rows."""
         name, prompts = MANIFESTS[which % len(MANIFESTS)]
-        job_id = self._twice(lambda: self.mill.create(name))
+        most = LIMITED.get(name)
+        job_id = self._twice(lambda: self.mill.create(name, max_workers=most))
         self.jobs[name] = job_id
         job = self.mill.job(job_id)
         if job.state != JobState.LOADING:

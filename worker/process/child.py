@@ -38,8 +38,8 @@ _HEAVY_MODULE = "imagemill.worker.shifts.model_shelf"
 _AFTER_FAULT_SECONDS = 5.0
 """How long a child waits after a shift that a service ended, so that it never spins."""
 
-_DRAINED_SECONDS = 2.0
-"""How long a child that an operator drains keeps a token that it does not take."""
+_TOKEN_SECONDS = 2.0
+"""How long a child keeps a token of which it may take nothing, so that others get the next ones."""
 
 
 class Child:
@@ -140,12 +140,19 @@ class Child:
         self._was_drained = drained
         if not drained:
             return None
-        self.drain.wait(_DRAINED_SECONDS)
+        self.drain.wait(_TOKEN_SECONDS)
         return "refused: an operator drains this worker (`imagemill workers resume`)"
 
     def _wake_next(self, route: str, report: ShiftReport) -> None:
-        if report.done and self._database.run(jobs.due_images).get(route):
+        if report.failed and not report.done:
+            return
+        if not self._database.run(jobs.due_images).get(route):
+            return
+        if report.done:
             self._wake(route, SHIFT_TASK)
+        else:
+            # What is due is for others: this worker is pinned, or leaves the group alone.
+            self.drain.wait(_TOKEN_SECONDS)
 
     def _wake(self, route: str, task: str) -> None:
         if self.drain.since is not None:

@@ -240,7 +240,11 @@ class Shift:
         avoided = exhausted | self._refusals.current()
         return self._database.run(
             lambda session: claims.choose_group(
-                session, route=self._route, loaded=loaded, busy=avoided
+                session,
+                route=self._route,
+                loaded=loaded,
+                busy=avoided,
+                worker_id=self._worker_id,
             )
         )
 

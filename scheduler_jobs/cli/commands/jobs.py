@@ -195,6 +195,7 @@ def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: Waiting | N
             ("rate", rate),
             ("left", _left(job)),
             ("priority", job.priority or None),
+            ("workers", f"at most {job.max_workers:,}" if job.max_workers else None),
             ("route", None if job.route == "default" else job.route),
             ("seed", job.seed),
             ("submitted", moment(job.created_at)),

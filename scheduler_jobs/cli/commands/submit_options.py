@@ -16,6 +16,7 @@ from imagemill.scheduler_jobs.expansion import Variants
 from imagemill.scheduler_jobs.manifest import FORMATS
 from imagemill.scheduler_jobs.submit.options import (
     MOST_PRIORITY,
+    MOST_WORKERS,
     PARAMETER_FLAGS,
     SubmissionOptions,
 )
@@ -27,7 +28,16 @@ T = TypeVar("T")
 _PREFIX = "parameter_"
 
 _AS_THEY_ARE = (
-    *("name", "priority", "route", "extra", "manifest_format", "skip_bad_rows", "literal_words"),
+    *(
+        "name",
+        "priority",
+        "max_workers",
+        "route",
+        "extra",
+        "manifest_format",
+        "skip_bad_rows",
+        "literal_words",
+    ),
     *("strict", "grid", "variants", "draws", "wildcards", "labels"),
 )
 """Options that `SubmissionOptions` takes under their own names."""
@@ -82,6 +92,13 @@ _JOB_OPTIONS = (
         default=0,
         metavar="N",
         help="Jobs with a higher number go first.",
+    ),
+    click.option(
+        "--max-workers",
+        type=int,
+        callback=whole(1, MOST_WORKERS),
+        metavar="N",
+        help="Let at most so many worker processes render the job at once.",
     ),
     click.option("--route", metavar="LABEL", help="Only workers with this label render the job."),
     click.option(

@@ -1,7 +1,11 @@
-"""`workers`: the fleet from here, and the order to drain."""
+"""`workers`: the fleet from here, and the orders to drain and to pin."""
 
 import click
+from sqlalchemy.orm import Session
 
+from imagemill.db.queries.pins import PinTarget, find_target
+from imagemill.db.queries.pins import pin as pin_workers
+from imagemill.db.queries.pins import unpin as unpin_workers
 from imagemill.db.queries.workers import FleetWorker, list_fleet, order_drain
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.command_table import commands_below
@@ -68,18 +72,69 @@ def resume(invocation: Invocation, name: str, as_json: bool) -> None:
     _order(invocation, name, draining=False, as_json=as_json)
 
 
+@click.command()
+@pass_invocation
+@click.argument("name")
+@click.argument("target", metavar="JOB|MODEL")
+@output.json_option
+def pin(invocation: Invocation, name: str, target: str, as_json: bool) -> None:
+    """Let a worker take only the images of one job or model.
+
+    NAME is as for `imagemill workers drain`. JOB is an id, a name or `latest`; `job:TEXT` and
+    `model:TEXT` say which is meant. The worker finishes what it holds. Other workers may take the
+    job's images as well.
+
+    \b
+    Examples:
+      imagemill workers pin gpu@box 12
+      imagemill workers pin box model:sd15
+    """
+
+    def work(session: Session) -> tuple[PinTarget, list[str]]:
+        found = find_target(session, target)
+        return found, pin_workers(session, name, found)
+
+    found, told = invocation.database.run(work)
+    if as_json:
+        output.emit({"workers": told, "pinned": found})
+    else:
+        _print_told(told, f"take only images of {found}")
+
+
+@click.command()
+@pass_invocation
+@click.argument("name")
+@output.json_option
+def unpin(invocation: Invocation, name: str, as_json: bool) -> None:
+    """Let a pinned worker take all work again.
+
+    \b
+    Example:
+      imagemill workers unpin gpu@box
+    """
+    told = invocation.database.run(lambda session: unpin_workers(session, name))
+    if as_json:
+        output.emit({"workers": told, "pinned": None})
+    else:
+        _print_told(told, "take all work")
+
+
 def _order(invocation: Invocation, name: str, *, draining: bool, as_json: bool) -> None:
     told = invocation.database.run(lambda session: order_drain(session, name, draining=draining))
     if as_json:
         output.emit({"workers": told, "draining": draining})
     else:
-        does = "drain" if draining else "take work again"
-        output.line(f"{plural(len(told), 'process', 'processes')} told to {does}:")
-        for each in told:
-            output.line(f"  {each}")
+        _print_told(told, "drain" if draining else "take work again")
+
+
+def _print_told(told: list[str], does: str) -> None:
+    output.line(f"{plural(len(told), 'process', 'processes')} told to {does}:")
+    for each in told:
+        output.line(f"  {each}")
 
 
 def _print(found: list[FleetWorker]) -> None:
+    pinned = any(worker.pinned_as for worker in found)
     output.table(
         (
             Column(title="WORKER", whole=True),
@@ -90,6 +145,7 @@ def _print(found: list[FleetWorker]) -> None:
             Column(title="IMAGES/S", right=True),
             Column(title="DOES"),
             Column(title="SINCE"),
+            *([Column(title="PINNED TO", elastic=True)] if pinned else []),
         ),
         (
             (
@@ -101,7 +157,14 @@ def _print(found: list[FleetWorker]) -> None:
                 number(worker.images_per_second) if worker.images_per_second else None,
                 worker.state,
                 ago(worker.since),
+                *([_pin(worker)] if pinned else []),
             )
             for worker in found
         ),
     )
+
+
+def _pin(worker: FleetWorker) -> str | None:
+    if worker.pinned_model is not None:
+        return f"model {worker.pinned_model}"
+    return None if worker.pinned_job_id is None else f"job {worker.pinned_job_id}"

@@ -52,6 +52,7 @@ OTHERS = (
     *("score job --with blank", "tag job keep", "untag job keep"),
     *("pick job --by steps", "duplicates job"),
     *("workers drain w@host", "workers resume w@host"),
+    *("workers pin w@host job", "workers unpin w@host", "edit job --priority 1"),
 )
 """What needs more than reading the database: the store, or to write."""
 

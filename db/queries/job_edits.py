@@ -1,0 +1,43 @@
+"""Changing when and by whom a job is rendered, after it was submitted."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from imagemill.db.errors import UsageError
+from imagemill.db.queries.jobs import MATCHED, find_job
+from imagemill.db.queries.seats import set_max_workers
+from imagemill.db.tables import Job
+
+NO_LIMIT = 0
+"""As a number of workers: as many as there are."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobEdit:
+    """What is to change of a job; None is what stays as it is."""
+
+    priority: int | None = None
+    max_workers: int | None = None
+    """`NO_LIMIT` takes the limit away."""
+
+
+def edit_job(session: Session, reference: str, edit: JobEdit) -> Job:
+    """Change a job; returns it as it is then. What workers hold already is not touched.
+
+    Raises `UsageError` if the job is cancelled or rejected, `UnknownJob` if there is none.
+    """
+    found = find_job(session, reference)
+    # Locked, so that two edits at the same time do not add the same seats.
+    job = session.scalars(
+        select(Job).where(Job.id == found.id).with_for_update(key_share=True)
+    ).one()
+    if job.state not in MATCHED:
+        raise UsageError(f"job {job.id} ({job.name}) is {job.state}: nothing can be changed")
+    if edit.priority is not None:
+        session.execute(update(Job).where(Job.id == job.id).values(priority=edit.priority))
+    if edit.max_workers is not None:
+        set_max_workers(session, job.id, edit.max_workers or None)
+    session.refresh(job)
+    return job

@@ -1,0 +1,64 @@
+"""`edit`: changes when and by whom a job is rendered."""
+
+import click
+
+from imagemill.db.queries.job_edits import NO_LIMIT, JobEdit, edit_job
+from imagemill.db.queries.jobs import find_job
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.submit.options import MOST_PRIORITY, MOST_WORKERS
+
+
+@click.command()
+@pass_invocation
+@job_argument()
+@click.option(
+    "--priority",
+    type=int,
+    callback=whole(-MOST_PRIORITY - 1, MOST_PRIORITY),
+    metavar="N",
+    help="Jobs with a higher number go first.",
+)
+@click.option(
+    "--max-workers",
+    type=int,
+    callback=whole(NO_LIMIT, MOST_WORKERS),
+    metavar="N",
+    help="At most so many worker processes render it at once; 0 is no limit.",
+)
+@output.json_option
+def edit(
+    invocation: Invocation,
+    job: str,
+    priority: int | None,
+    max_workers: int | None,
+    as_json: bool,
+) -> None:
+    """Change a job's turn: its priority, how many workers it may have.
+
+    What workers hold at that moment is finished first. Without an option, what is set is shown.
+
+    \b
+    Examples:
+      imagemill edit latest --max-workers 2
+      imagemill edit 12 --priority 5
+    """
+    change = JobEdit(priority=priority, max_workers=max_workers)
+    if change == JobEdit():
+        with invocation.reading() as session:
+            found = find_job(session, job)
+    else:
+        found = invocation.database.run(lambda session: edit_job(session, job, change))
+    if as_json:
+        output.emit(
+            {
+                "job_id": found.id,
+                "job_name": found.name,
+                "priority": found.priority,
+                "max_workers": found.max_workers,
+            }
+        )
+        return
+    most = "no limit" if found.max_workers is None else f"at most {found.max_workers:,}"
+    output.line(f"job {found.id} ({found.name}): priority {found.priority}, workers: {most}")
