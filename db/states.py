@@ -1,4 +1,4 @@
-"""The states of jobs and images, who moves them on, and the outcomes of images.
+"""The states of jobs, images and requests, who moves them on, and the outcomes of images.
 
 Each transition is one SQL statement in `db.queries` that names the state it starts from. The
 tables' CHECK constraints use the same words. `docs/states.md` has the diagram.
@@ -51,6 +51,25 @@ class Outcome(StrEnum):
     """The model gave NaN, also in fp32. The pixels are black."""
     BLANK = "blank"
     """All pixels have the same colour."""
+
+
+class ApiState(StrEnum):
+    """The state of what was asked for over HTTP, in OpenAI's words for batches."""
+
+    VALIDATING = "validating"
+    """Recorded. A server reads its lines and loads its job; after a crash the next one does."""
+    FAILED = "failed"
+    """Nothing of it could be loaded; `errors` say why. Terminal."""
+    IN_PROGRESS = "in_progress"
+    """Its job is loaded, and workers render it. A server ends it when no image is pending."""
+    COMPLETED = "completed"
+    """No image of it is pending. Terminal."""
+    CANCELLING = "cancelling"
+    """Somebody cancelled it; what workers hold is let go within a heartbeat."""
+    CANCELLED = "cancelled"
+    """Cancelled, and no image of it is pending. Terminal."""
+    EXPIRED = "expired"
+    """Its time was over before all of it was done; the rest was cancelled. Terminal."""
 
 
 TERMINAL = frozenset({ImageState.DONE, ImageState.DEAD, ImageState.CANCELLED})

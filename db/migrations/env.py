@@ -3,6 +3,7 @@
 from alembic import context
 from sqlalchemy import text
 
+import imagemill.db.api_tables
 import imagemill.db.dataset_tables
 import imagemill.db.job_tables  # noqa: F401 - its tables belong to `Base` too
 from imagemill.db.tables import Base

@@ -35,6 +35,12 @@ GRANT UPDATE, DELETE ON tallies, objects TO imagemill_producer;
 -- They queue the work of scorers, and tag images.
 GRANT INSERT, DELETE ON score_work, tags TO imagemill_producer;
 
+-- The HTTP API: keys are revoked and requests end, but neither is deleted. Workers have no use for
+-- either, nor for uploaded files.
+GRANT INSERT, UPDATE ON api_keys, api_requests TO imagemill_producer;
+GRANT INSERT, DELETE ON api_files TO imagemill_producer;
+REVOKE SELECT ON api_keys, api_requests, api_files FROM imagemill_worker;
+
 -- What came out of it comes from workers. They move an image between states: these columns of
 -- it, and no other.
 GRANT INSERT ON objects, compositions TO imagemill_worker;

@@ -287,6 +287,26 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     "Serve Flower, the web page of the Celery workers.",
                 ),
                 (
+                    "serve",
+                    f"{_CONTROL}.serve:serve",
+                    "Serve OpenAI's API for images and batches over the same jobs.",
+                ),
+                (
+                    "keys",
+                    f"{_CONTROL}.keys:keys",
+                    "List the keys of `imagemill serve`: roles and limits.",
+                ),
+                (
+                    "keys add",
+                    f"{_CONTROL}.keys:add",
+                    "Make a key for `imagemill serve`, and show it once.",
+                ),
+                (
+                    "keys revoke",
+                    f"{_CONTROL}.keys:revoke",
+                    "Let a key open nothing any more.",
+                ),
+                (
                     "migrate",
                     f"{_CONTROL}.services:migrate",
                     "Create or upgrade the database's tables.",

@@ -3,7 +3,6 @@
 A picture's bytes are compared with the recorded hash before they are sent.
 """
 
-import hashlib
 import threading
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from cachetools import LRUCache
 
 from imagemill.db.queries.image_reports import ImageReport
 from imagemill.db.storage import Storage
-from imagemill.scheduler_jobs.pages.picture_bytes import picture_bytes
+from imagemill.scheduler_jobs.pages.picture_bytes import checked_picture
 from imagemill.scheduler_jobs.pages.thumbnails import MEDIA_TYPE, thumbnail
 
 THUMBNAIL_SIZE = 384
@@ -35,10 +34,8 @@ class Pictures:
 
     def whole(self, image: ImageReport) -> Picture | None:
         """The image's file; None if there is none, or if it is not the recorded one."""
-        body = picture_bytes(self._storage, image)
-        if body is None or hashlib.sha256(body).hexdigest() != image.sha256:
-            return None
-        return Picture(body, f"image/{image.format}")
+        body = checked_picture(self._storage, image)
+        return None if body is None else Picture(body, f"image/{image.format}")
 
     def small(self, image: ImageReport) -> Picture | None:
         """A small copy of the image's picture; None as for `whole`."""

@@ -15,6 +15,7 @@ from sqlalchemy import CheckConstraint, Connection, inspect, text
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 import imagemill
+import imagemill.db.api_tables
 import imagemill.db.dataset_tables
 from imagemill.db import schema, views
 from imagemill.db.database import Database

@@ -15,7 +15,7 @@ from imagemill.db.database import Database
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.gallery.access import Keys
 from imagemill.scheduler_jobs.gallery.app import gallery_app
-from imagemill.scheduler_jobs.gallery.server import address, listen, names_of
+from imagemill.scheduler_jobs.web_server import address, listen, names_of
 
 
 @dataclass

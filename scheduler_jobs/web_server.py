@@ -1,4 +1,4 @@
-"""Serves the gallery until it is interrupted."""
+"""Serves an application over HTTP until it is interrupted: the gallery, or the API."""
 
 import contextlib
 import ipaddress
@@ -22,7 +22,7 @@ def is_loopback(host: str) -> bool:
 
 
 def names_of(host: str) -> frozenset[str] | None:
-    """The names by which a gallery at this address may be called; None: any."""
+    """The names by which a server at this address may be called; None: any."""
     return _LOOPBACK_NAMES | {host} if is_loopback(host) else None
 
 
@@ -39,9 +39,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(host: str, port: int, token: str) -> str:
-    """The address to open first."""
+    """The address of the gallery to open first."""
+    return f"{base_address(host, port)}/?token={token}"
+
+
+def base_address(host: str, port: int) -> str:
+    """The address of a server, without a path."""
     shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/?token={token}"
+    return f"http://{shown}:{port}"
 
 
 def serve(app: ASGIApp, listening: socket.socket, *, ready: Callable[[], None]) -> None:

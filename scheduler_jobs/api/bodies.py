@@ -1,0 +1,90 @@
+"""The bodies of requests, read up to a limit: JSON objects, and forms with a file."""
+
+import json
+from email.parser import BytesParser
+from email.policy import HTTP
+from typing import Any, NamedTuple
+
+from starlette.requests import Request
+
+from imagemill.scheduler_jobs.api.refusals import ApiError
+
+MOST_JSON_BYTES = 1 << 20
+
+
+class Upload(NamedTuple):
+    """A form's file and its other fields."""
+
+    filename: str
+    content: bytes
+    fields: dict[str, str]
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The JSON object that was sent. Raises `ApiError`."""
+    if _media_type(request) != "application/json":
+        # A form of a web page can't send this type, so no page writes here behind a user's back.
+        raise ApiError("Send JSON, with the header Content-Type: application/json", status=415)
+    body = await read_body(request, most_bytes=MOST_JSON_BYTES)
+    try:
+        found = json.loads(body, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(f"The body is not JSON: {error}", code="invalid_json") from None
+    if not isinstance(found, dict):
+        raise ApiError("The body is no JSON object", code="invalid_json")
+    return found
+
+
+async def read_upload(request: Request, *, most_bytes: int) -> Upload:
+    """A form (`multipart/form-data`) with a file called `file`. Raises `ApiError`."""
+    if _media_type(request) != "multipart/form-data":
+        raise ApiError("Send a form, with the header Content-Type: multipart/form-data", status=415)
+    body = await read_body(request, most_bytes=most_bytes + MOST_JSON_BYTES)
+    head = f"Content-Type: {request.headers['content-type']}\r\n\r\n"
+    form = BytesParser(policy=HTTP).parsebytes(head.encode("latin-1") + body)
+    fields: dict[str, str] = {}
+    found: tuple[str, bytes] | None = None
+    for part in form.iter_parts() if form.is_multipart() else ():
+        name = part.get_param("name", header="content-disposition")
+        content = part.get_payload(decode=True)
+        if not isinstance(content, bytes):
+            continue
+        if name == "file":
+            found = (part.get_filename() or "file", content)
+        elif isinstance(name, str):
+            fields[name] = content.decode("utf-8", "replace")
+    if found is None:
+        raise ApiError("The form has no file", param="file", code="missing_required_parameter")
+    if len(found[1]) > most_bytes:
+        raise _too_large(most_bytes)
+    return Upload(found[0], found[1], fields)
+
+
+async def read_body(request: Request, *, most_bytes: int) -> bytes:
+    """The whole body. Raises `ApiError` as soon as it is known to be too large."""
+    said = request.headers.get("content-length", "")
+    if said.isdecimal() and int(said) > most_bytes:
+        raise _too_large(most_bytes)
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > most_bytes:
+            raise _too_large(most_bytes)
+    return bytes(body)
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _too_large(most_bytes: int) -> ApiError:
+    return ApiError(
+        f"The body is too large: at most {most_bytes:,} bytes",
+        status=413,
+        code="request_too_large",
+        headers={"connection": "close"},
+    )

@@ -1,0 +1,245 @@
+"""`POST /v1/images/generations`: submits a job and waits for its pictures.
+
+A client that goes away loses nothing: the job stays, and the same `Idempotency-Key` gets its
+pictures later.
+"""
+
+import json
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from operator import gt
+from typing import Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from imagemill.db.database import Database
+from imagemill.db.queries import api_requests
+from imagemill.db.queries.api_keys import live_keys
+from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.image_search import MOST_ID, images_by_id
+from imagemill.db.settings import Settings
+from imagemill.db.states import TERMINAL, ApiState, ImageState
+from imagemill.db.storage import Storage
+from imagemill.scheduler_jobs.api import admission
+from imagemill.scheduler_jobs.api.access import Caller, caller_of
+from imagemill.scheduler_jobs.api.addresses import (
+    base_of,
+    is_signed,
+    picture_address,
+    secret_of,
+)
+from imagemill.scheduler_jobs.api.admission import ApiLimits
+from imagemill.scheduler_jobs.api.answers import encoded, failure, images_body
+from imagemill.scheduler_jobs.api.bodies import read_json
+from imagemill.scheduler_jobs.api.generation import MOST_IMAGES, Generation, read_generation
+from imagemill.scheduler_jobs.api.loader import Loader
+from imagemill.scheduler_jobs.api.refusals import NOT_AGAIN, ApiError, not_found
+from imagemill.scheduler_jobs.api.waiting import Watch
+from imagemill.scheduler_jobs.pages.picture_bytes import checked_picture
+
+_SILENCE_SECONDS = 2.0
+"""How often somebody looks whether the client is still there."""
+
+_CLIENT_GONE = 499
+
+_NO_TOKENS = {"image_tokens": 0, "text_tokens": 0}
+_USAGE = {
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "total_tokens": 0,
+    "input_tokens_details": _NO_TOKENS,
+}
+"""Nothing is counted in tokens here, but a client's type of an event has them."""
+
+
+class Images:
+    """The addresses that render, and those of pictures."""
+
+    def __init__(
+        self,
+        database: Database,
+        storage: Storage,
+        settings: Settings,
+        *,
+        loader: Loader,
+        limits: ApiLimits,
+        local: bool,
+    ) -> None:
+        """`local` says that only this machine reaches the server."""
+        self._local = local
+        self._database = database
+        self._storage = storage
+        self._settings = settings
+        self._loader = loader
+        self._limits = limits
+        self._watch = Watch(database)
+
+    async def generate(self, request: Request) -> Response:
+        """Render a request's pictures, and answer with them."""
+        caller = caller_of(request, writes=True)
+        body = await read_json(request)
+        generation = read_generation(body)
+        key = request.headers.get("idempotency-key")
+        recorded = await run_in_threadpool(self._recorded, caller, generation, body, key)
+        headers = {
+            "x-request-id": recorded.id,
+            "x-imagemill-job": str(recorded.job_id),
+            "idempotency-key": key or recorded.id,
+        }
+        if generation.stream:
+            events = self._events(recorded)
+            return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+        if not await self._rendered(request, recorded):
+            if await request.is_disconnected():
+                return Response(status_code=_CLIENT_GONE)
+            raise self._not_finished(recorded, sent=key is not None, headers=headers)
+        answer = await run_in_threadpool(self._answer, request, caller, recorded, generation)
+        return JSONResponse(answer, headers=headers)
+
+    def picture(self, request: Request) -> Response:
+        """A picture's file, by its signed address."""
+        image_id = min(request.path_params["image"], MOST_ID)
+        with self._database.reading() as session:
+            unlocked = self._local and live_keys(session) == 0
+            allowed = unlocked or is_signed(session, request, image_id)
+            image = images_by_id(session, [image_id]).get(image_id) if allowed else None
+        if not allowed:
+            raise ApiError("This address is not signed, or too old", status=403, code="expired_url")
+        body = None if image is None else checked_picture(self._storage, image)
+        if image is None or body is None:
+            raise not_found("picture", str(image_id))
+        headers = {"content-security-policy": "sandbox; default-src 'none'"}
+        return Response(body, media_type=f"image/{image.format}", headers=headers)
+
+    def _recorded(
+        self, caller: Caller, generation: Generation, body: dict[str, Any], key: str | None
+    ) -> api_requests.Request:
+        """The recorded request, with its job. Raises `ApiError` if it can't be rendered."""
+        new = admission.new_request(
+            api_requests.IMAGES, caller, body, key=key, images=generation.images
+        )
+        new = admission.with_document(new, {"row": dict(generation.row)})
+        route = self._settings.route
+        recorded = self._database.run(
+            lambda session: admission.admit(session, caller, new, limits=self._limits, route=route)
+        )
+        if recorded.state is ApiState.VALIDATING:
+            self._loader.load(recorded)
+            with self._database.reading() as session:
+                found = api_requests.find_request(session, recorded.id)
+            assert found is not None, "requests are never deleted"
+            recorded = found
+        if recorded.state is ApiState.FAILED:
+            error = recorded.errors[0]
+            raise ApiError(
+                error["message"], param=error["param"], code=error["code"], headers=NOT_AGAIN
+            )
+        assert recorded.job_id is not None, "what is loaded has a job"
+        return recorded
+
+    async def _rendered(self, request: Request, recorded: api_requests.Request) -> bool:
+        """Wait for the job's end; False if the time is over, or if the client went away."""
+        assert recorded.job_id is not None
+        give_up = time.monotonic() + self._limits.wait_seconds
+        while (left := give_up - time.monotonic()) > 0:
+            seconds = min(left, _SILENCE_SECONDS)
+            job_id = recorded.job_id
+            if await self._watch.wait(job_id, until=lambda pending: pending == 0, seconds=seconds):
+                return True
+            if await request.is_disconnected():
+                return False
+        return False
+
+    def _answer(
+        self,
+        request: Request,
+        caller: Caller,
+        recorded: api_requests.Request,
+        generation: Generation,
+    ) -> dict[str, Any]:
+        with self._database.reading() as session:
+            images = _images_of(session, recorded)
+            secret = secret_of(session, caller)
+        base = base_of(request)
+        return images_body(
+            images,
+            created=recorded.created_at,
+            response_format=generation.response_format,
+            storage=self._storage,
+            address_of=lambda image_id: picture_address(
+                base, image_id, owner=caller.name, secret=secret
+            ),
+        )
+
+    async def _events(self, recorded: api_requests.Request) -> AsyncIterator[str]:
+        """Each picture as soon as it is there, as events of a stream; then errors, if any."""
+        assert recorded.job_id is not None
+        sent: set[int] = set()
+        give_up = time.monotonic() + self._limits.wait_seconds
+        while True:
+            images = await run_in_threadpool(self._images, recorded)
+            for image in images:
+                if image.id in sent or image.state not in TERMINAL:
+                    continue
+                sent.add(image.id)
+                if image.state != ImageState.DONE:
+                    yield _event("error", failure(image).body())
+                    continue
+                try:
+                    picture = await run_in_threadpool(encoded, self._storage, image)
+                    yield _event("image_generation.completed", _completed(recorded, image, picture))
+                except ApiError as error:
+                    yield _event("error", error.body())
+            pending = sum(image.state not in TERMINAL for image in images)
+            left = give_up - time.monotonic()
+            if pending == 0:
+                return
+            if left <= 0:
+                yield _event("error", self._not_finished(recorded, sent=True, headers={}).body())
+                return
+            await self._watch.wait(recorded.job_id, until=partial(gt, pending), seconds=left)
+
+    def _images(self, recorded: api_requests.Request) -> list[ImageReport]:
+        with self._database.reading() as session:
+            return _images_of(session, recorded)
+
+    def _not_finished(
+        self, recorded: api_requests.Request, *, sent: bool, headers: dict[str, str]
+    ) -> ApiError:
+        key = headers.get("idempotency-key", recorded.id)
+        return ApiError(
+            f"Job {recorded.job_id} goes on. The same request with the header "
+            f"'Idempotency-Key: {key}' waits for its pictures again",
+            status=504,
+            kind="timeout_error",
+            code="not_finished",
+            # Without a key of its own, a client that tries again would ask for other pictures.
+            headers=headers | ({"retry-after": "1"} if sent else NOT_AGAIN),
+        )
+
+
+def _images_of(session: Any, recorded: api_requests.Request) -> list[ImageReport]:
+    return list_images(session, ImageFilter(job_id=recorded.job_id), limit=MOST_IMAGES)
+
+
+def _completed(recorded: api_requests.Request, image: ImageReport, picture: str) -> dict[str, Any]:
+    return {
+        "type": "image_generation.completed",
+        "b64_json": picture,
+        "created_at": int(recorded.created_at.timestamp()),
+        "size": f"{image.width}x{image.height}",
+        "quality": "auto",
+        "background": "opaque",
+        "output_format": image.format,
+        "usage": _USAGE,
+        "image_id": image.id,
+        "seed": image.seed,
+        "outcome": image.outcome,
+    }
+
+
+def _event(name: str, document: dict[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(document)}\n\n"

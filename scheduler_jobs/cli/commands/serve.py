@@ -1,0 +1,113 @@
+"""`serve`: OpenAI's API for images and batches."""
+
+import click
+
+from imagemill.db.errors import UsageError
+from imagemill.db.logs import configure_logging
+from imagemill.db.present_store import record_named_store
+from imagemill.db.queries.api_keys import live_keys
+from imagemill.db.storage.factory import open_storage
+from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+
+_MEBI = 1 << 20
+
+
+@click.command()
+@pass_invocation
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8422,
+    show_default=True,
+    metavar="N",
+    help="The port; 0 takes a free one.",
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a request waits for its pictures; its job goes on after that.",
+)
+@click.option(
+    "--max-backlog",
+    type=click.IntRange(1),
+    default=1_000_000,
+    show_default=True,
+    metavar="N",
+    help="Take no request while so many images are waiting.",
+)
+@click.option(
+    "--max-file",
+    type=click.IntRange(1, 512),
+    default=64,
+    show_default=True,
+    metavar="MIB",
+    help="The largest file of a batch.",
+)
+@output.json_option
+def serve(
+    invocation: Invocation,
+    host: str,
+    port: int,
+    wait: float,
+    max_backlog: int,
+    max_file: int,
+    as_json: bool,
+) -> None:
+    """Serve OpenAI's API for images and batches over the same jobs.
+
+    Any OpenAI client renders here: POST /v1/images/generations, /v1/files, /v1/batches. Without
+    keys it serves this machine alone; `imagemill keys add` makes one. Workers and a dispatcher do
+    the work, as for `imagemill submit`. Runs until Ctrl-C or SIGTERM.
+
+    \b
+    Example:
+      imagemill serve
+    """
+    # Imported here: no other command needs a web server.
+    from imagemill.scheduler_jobs.api.admission import ApiLimits  # noqa: PLC0415
+    from imagemill.scheduler_jobs.api.app import api_app  # noqa: PLC0415
+    from imagemill.scheduler_jobs.api.loader import Loader  # noqa: PLC0415
+    from imagemill.scheduler_jobs.web_server import (  # noqa: PLC0415
+        base_address,
+        is_loopback,
+        listen,
+        names_of,
+    )
+    from imagemill.scheduler_jobs.web_server import serve as run_server  # noqa: PLC0415
+
+    database, settings = invocation.database, invocation.settings
+    database.check_writable()
+    if not is_loopback(host):
+        with invocation.reading() as session:
+            if live_keys(session) == 0:
+                raise UsageError(
+                    f"--host {host}: other machines could reach it, and there are no keys; "
+                    "`imagemill keys add NAME` makes one"
+                )
+    configure_logging(settings)
+    storage = open_storage(settings)
+    record_named_store(database, settings)
+    limits = ApiLimits(wait_seconds=wait, backlog=max_backlog, file_bytes=max_file * _MEBI)
+    with listen(host, port) as listening:
+        loader = Loader(database, settings)
+        app = api_app(
+            database, storage, settings, loader=loader, hosts=names_of(host), limits=limits
+        )
+        port = listening.getsockname()[1]
+        url = f"{base_address(host, port)}/v1"
+
+        def ready() -> None:
+            loader.start()
+            if as_json:
+                output.emit({"url": url, "host": host, "port": port})
+            else:
+                output.line(f"OpenAI clients find it with OPENAI_BASE_URL={url}")
+                output.line("Ctrl-C ends it", error=True)
+
+        run_server(app, listening, ready=ready)
+        loader.stop()
