@@ -83,12 +83,7 @@ def serve(
     database, settings = invocation.database, invocation.settings
     database.check_writable()
     if not is_loopback(host):
-        with invocation.reading() as session:
-            if live_keys(session) == 0:
-                raise UsageError(
-                    f"--host {host}: other machines could reach it, and there are no keys; "
-                    "`imagemill keys add NAME` makes one"
-                )
+        _check_keys(invocation, host)
     configure_logging(settings)
     storage = open_storage(settings)
     record_named_store(database, settings)
@@ -111,3 +106,12 @@ def serve(
 
         run_server(app, listening, ready=ready)
         loader.stop()
+
+
+def _check_keys(invocation: Invocation, host: str) -> None:
+    with invocation.reading() as session:
+        if live_keys(session) == 0:
+            raise UsageError(
+                f"--host {host}: other machines could reach it, and there are no keys; "
+                "`imagemill keys add NAME` makes one"
+            )
