@@ -13,6 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -144,13 +145,8 @@ class ImageSpec:
         return request_key in self.request_keys()
 
     def _file_key(self, pixel_key: str, metadata_version: int) -> str:
-        file = {
-            "pixel_key": pixel_key,
-            "format": self.format,
-            "quality": self.quality,
-            "metadata_version": metadata_version,
-        }
-        return sha256_of(canonical_json(file))
+        before, after = _file_text(self.format, self.quality, metadata_version)
+        return sha256_of(f"{before}{pixel_key}{after}")
 
     def group(self) -> dict[str, Any]:
         """The values that two images must have in common to share a forward pass."""
@@ -193,11 +189,15 @@ class ImageSpec:
         return cls(**values)
 
 
+# Made once: `json.dumps` would make one for each of several texts an image.
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+
+
 def canonical_json(document: Mapping[str, Any]) -> str:
     """JSON with sorted keys, no spaces and plain UTF-8. Raises `ValueError` for NaN."""
-    return json.dumps(
-        document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    )
+    return _CANONICAL.encode(document)
 
 
 def _canonical(spec: ImageSpec, *, leave_out: frozenset[str]) -> str:
@@ -211,19 +211,31 @@ def _canonical(spec: ImageSpec, *, leave_out: frozenset[str]) -> str:
     return canonical_json(document)
 
 
+@lru_cache(maxsize=1024)  # a job's files differ in the pixel key alone
+def _file_text(file_format: str, quality: int | None, metadata_version: int) -> tuple[str, str]:
+    """The canonical text of a file, before and after the pixel key."""
+    file = {
+        "pixel_key": "?",
+        "format": file_format,
+        "quality": quality,
+        "metadata_version": metadata_version,
+    }
+    before, _, after = canonical_json(file).partition("?")
+    return before, after
+
+
 def _document(spec: ImageSpec, *, leave_out: frozenset[str]) -> dict[str, Any]:
-    document: dict[str, Any] = {}
-    for name, default in _FIELDS:
-        value = getattr(spec, name)
-        if value == default or name in leave_out:
-            continue
-        if name == "sampler_options":
-            value = dict(value)
-        elif name == "adapters":
-            value = [asdict(adapter) for adapter in value]
-        elif name in ADDED_MODELS:
-            value = asdict(value)
-        document[name] = value
+    document: dict[str, Any] = {
+        name: value
+        for name, value, default in zip(_NAMES, _VALUES_OF(spec), _DEFAULTS, strict=True)
+        if value != default and name not in leave_out
+    }
+    if "sampler_options" in document:
+        document["sampler_options"] = dict(spec.sampler_options)
+    if "adapters" in document:
+        document["adapters"] = [asdict(adapter) for adapter in spec.adapters]
+    for name in ADDED_MODELS & document.keys():
+        document[name] = asdict(document[name])
     return document
 
 
@@ -243,8 +255,10 @@ def _plain_group_key(weights_digest: str, width: int, height: int, guided: bool)
     return sha256_of(canonical_json(_plain_group(weights_digest, width, height, guided)))
 
 
-_FIELDS = tuple((field.name, field.default) for field in fields(ImageSpec))
-"""Every field's name and default, looked up once because every image needs its document."""
+_NAMES = tuple(field.name for field in fields(ImageSpec))
+_DEFAULTS = tuple(field.default for field in fields(ImageSpec))
+_VALUES_OF = attrgetter(*_NAMES)
+"""What is known of the fields, looked up once because every image needs its document."""
 
 
 def sha256_of(text: str) -> str:

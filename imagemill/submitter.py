@@ -124,7 +124,7 @@ def run(
 
 
 def _note(counts: Counts) -> str:
-    return "starting the worker" if counts.pending and not counts.leased else ""
+    return "waiting for the worker" if counts.pending and not counts.leased else ""
 
 
 def _title(request: SubmissionRequest) -> str:

@@ -75,8 +75,9 @@ def _watch_notice(**_: Any) -> None:
 
 @worker_shutting_down.connect
 def _drain(sig: str = "", **_: Any) -> None:
-    log.info("draining (%s); the same signal again ends at once", sig)
+    # In this order: what the line says is true as soon as somebody reads it.
     drain.tell_children()
+    log.info("draining (%s); the same signal again ends at once", sig)
 
 
 @worker_shutdown.connect

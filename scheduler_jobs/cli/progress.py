@@ -81,8 +81,9 @@ def facts_of(counts: Counts, pace: Pace, note: str = "") -> str:
         facts.append(output.rate(rate))
         if counts.pending:
             facts.append(f"{duration(counts.pending / rate)} left")
-    elif counts.leased and not note:
-        note = "starting"  # a worker loads the model: nothing is known of the time yet
+    elif counts.leased and not counts.done and not note:
+        # A worker loads the model and draws the first ones: nothing is known of the time yet.
+        note = "waiting for the first image"
     if note:
         facts.append(note)
     return " · ".join(facts)

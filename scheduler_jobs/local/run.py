@@ -6,15 +6,11 @@ where a run was stopped.
 """
 
 import logging
-import os
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import TimeoutExpired
 
 from pydantic import SecretStr
 
@@ -30,10 +26,10 @@ from imagemill.db.states import JobState
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.dispatcher import ROUND_SECONDS, Dispatcher
-from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.folder import BROKER_FOLDER, RunFolder, run_folder
 from imagemill.scheduler_jobs.local.pictures import NamedPictures, name_pictures
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
+from imagemill.scheduler_jobs.local.worker import LocalWorker
 from imagemill.scheduler_jobs.manifest import ColumnReport, Source
 from imagemill.scheduler_jobs.pages.job_sheet import job_pages
 from imagemill.scheduler_jobs.picture_folders import (
@@ -61,14 +57,8 @@ _LOOK_SECONDS = 0.25
 _FEW_IMAGES = 8
 """As many images as a batch has slots on a CPU."""
 
-_MOST_RESTARTS = 3
-"""How often a worker that has ended is started again before the run gives up."""
-
 _STALLED_SECONDS = 180.0
 """How long nothing may happen, without a live shift, before the run gives up."""
-
-_ERROR_MARKS = (" ERROR ", " CRITICAL ", '"level": "ERROR"', '"level": "CRITICAL"')
-"""The marks of a line with an error, in both log formats."""
 
 _STILL_OPEN = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
 
@@ -120,8 +110,6 @@ def run(
         columns = check_first_rows(request, source, settings)
         check_columns(PictureNames(picture_name), columns)
         with run_folder(out) as folder, closing(Database.from_settings(settings)) as database:
-            migrate(database)
-            record_store(database, open_storage(settings))
             return _run(request, source, settings, database, folder, progress, picture_name)
 
 
@@ -135,7 +123,11 @@ def _run(
     picture_name: str,
 ) -> RunResult:
     interrupted, out = False, folder.path
-    with EmbeddedValkey(out / BROKER_FOLDER) as valkey:
+    # The worker first: it takes seconds to import, and the others need the other core.
+    with (
+        LocalWorker(settings, out / WORKER_LOG) as worker,
+        _opened(folder, database, settings) as valkey,
+    ):
         settings = settings.model_copy(update={"broker_url": SecretStr(valkey.url)})
         _release_leftovers(database, settings)
         with _emptied_if_refused(folder, database, valkey):
@@ -144,13 +136,9 @@ def _run(
         started = time.monotonic()
         pace = _Pace(before.done)
         if before.pending:
-            try:
-                with _Worker(_for_few(settings, before.pending), out / WORKER_LOG) as worker:
-                    dispatcher = Dispatcher(database, settings)
-                    told = (pace.add, progress)
-                    _watch(database, submission.job_id, dispatcher, worker, told)
-            except KeyboardInterrupt:
-                interrupted = True
+            few = _for_few(settings, before.pending)
+            told = (pace.add, progress)
+            interrupted = not _rendered(database, few, submission.job_id, worker, told)
         seconds = time.monotonic() - started
     suffix = job_suffix(database, submission.job_id)
     sheet, undrawn = None, frozenset[str]()
@@ -185,6 +173,15 @@ def _run(
         columns=submission.columns,
         interrupted=interrupted,
     )
+
+
+@contextmanager
+def _opened(folder: RunFolder, database: Database, settings: Settings) -> Iterator[EmbeddedValkey]:
+    """Bring the folder's database up to date; the broker runs for the block."""
+    migrate(database)
+    record_store(database, open_storage(settings))
+    with EmbeddedValkey(folder.path / BROKER_FOLDER) as valkey:
+        yield valkey
 
 
 @contextmanager
@@ -226,52 +223,20 @@ class _Pace:
         return (self._last[1] - self._first[1]) / (self._last[0] - self._first[0])
 
 
-class _Worker:
-    """The worker process. It ends with this process, and is started again if it ends by itself."""
-
-    def __init__(self, settings: Settings, log_file: Path) -> None:
-        self._settings = settings
-        self._log = log_file
-        self._restarts = 0
-
-    def __enter__(self) -> "_Worker":
-        self._process = self._start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # The worker drains on SIGTERM; a second Ctrl-C of an impatient user must not stop that.
-        with suppress(KeyboardInterrupt):
-            self._process.stop(seconds=self._settings.drain_seconds + 5)
-            return
-        self._process.kill()
-
-    def check(self) -> None:
-        """Start the worker again if it has ended. Raises `ServiceError` if it keeps ending."""
-        with suppress(TimeoutExpired):
-            status = self._process.wait(0)
-            if self._restarts >= _MOST_RESTARTS:
-                raise ServiceError(
-                    f"the worker ended {self._restarts + 1} times (status {status}); "
-                    f"{self.last_error()}"
-                )
-            log.warning("the worker ended with status %s; starting it again", status)
-            self._restarts += 1
-            self._process = self._start()
-
-    def last_error(self) -> str:
-        """Where the worker's log is, and the last error in it."""
-        lines = self._log.read_text("utf-8", "replace").splitlines() if self._log.exists() else []
-        errors = [line for line in lines if any(mark in line for mark in _ERROR_MARKS)]
-        said = f": {errors[-1]}" if errors else ""
-        return f"the worker's log is {self._log}{said}"
-
-    def _start(self) -> TetheredProcess:
-        return TetheredProcess(
-            [sys.executable, "-P", "-m", "imagemill.worker"],
-            environment=_environment(self._settings),
-            log=self._log,
-            death_signal=signal.SIGKILL,
-        )
+def _rendered(
+    database: Database,
+    settings: Settings,
+    job_id: int,
+    worker: LocalWorker,
+    told: Iterable[Callable[[Counts], None]],
+) -> bool:
+    """Let the worker render the job; False if Ctrl-C has interrupted it."""
+    try:
+        with worker.working(settings):
+            _watch(database, job_id, Dispatcher(database, settings), worker, told)
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def _for_few(settings: Settings, pending: int) -> Settings:
@@ -285,15 +250,11 @@ def _for_few(settings: Settings, pending: int) -> Settings:
     return settings
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    return os.environ | settings.environment()
-
-
 def _watch(
     database: Database,
     job_id: int,
     dispatcher: Dispatcher,
-    worker: _Worker,
+    worker: LocalWorker,
     told: Iterable[Callable[[Counts], None]],
 ) -> None:
     """Dispatch and report until the job is over."""

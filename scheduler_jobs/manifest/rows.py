@@ -1,6 +1,7 @@
 """From a row's cells to a `ManifestRow`."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,13 @@ from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow, without_
 _KNOWN_LAYOUTS = 256
 _NOTHING = Parameters()
 _NEGATIVE = "negative_prompt"
+_SEED = "seed"
+
+_KNOWN_PARAMETERS = 1024
+"""How many combinations of settings are remembered."""
+
+_KNOWN_CHARACTERS = 500
+"""The most characters that a remembered combination has: a negative prompt may be very long."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +78,7 @@ class RowReader:
         self._literal_words = literal_words
         self._met = met or MetColumns()
         self._layouts: dict[tuple[str, ...], columns.Layout] = {}
+        self._known: dict[tuple[Any, ...], Parameters] = {}
         self._unmatched = set(mapping)
         self._bad_header: Broken | None = None
 
@@ -217,9 +226,7 @@ class RowReader:
                 except BadValue as bad:
                     problems.append(self._problem(raw, named[combined], bad.found, bad.allowed))
         try:
-            parameters = Parameters.model_validate(fields, context=self.limits)
-            if self._defaults is not _NOTHING:
-                parameters.over(self._defaults).check(self.limits)
+            parameters = self._validated(fields)
         except BadValue as bad:
             problems.append(self._problem(raw, None, bad.found, bad.allowed))
         except ValidationError as error:
@@ -229,6 +236,38 @@ class RowReader:
         else:
             return parameters
         return _NOTHING
+
+    def _validated(self, fields: Mapping[str, Any]) -> Parameters:
+        """The parameters of these fields. Raises what `Parameters` raises.
+
+        Most rows differ from others only in prompt and seed, so the rest is validated once. What
+        is not right is validated as a whole, for all its problems.
+        """
+        seed = fields.get(_SEED)
+        # With its type, because 1, 1.0 and True are equal keys.
+        rest = tuple((*each, type(each[1])) for each in fields.items() if each[0] != _SEED)
+        try:
+            known = self._known[rest]
+            if seed is not None:
+                known = known.with_seed(values.seed(seed))
+                known.check(self.limits)
+                self._check_over_defaults(known)
+        except (KeyError, TypeError, BadValue):
+            parameters = Parameters.model_validate(fields, context=self.limits)
+            self._check_over_defaults(parameters)
+            self._remember(rest, parameters)
+            return parameters
+        return known
+
+    def _remember(self, rest: tuple[Any, ...], parameters: Parameters) -> None:
+        characters = sum(len(value) for _, value, kind in rest if kind is str)
+        if len(self._known) < _KNOWN_PARAMETERS and characters <= _KNOWN_CHARACTERS:
+            with suppress(TypeError):  # a list can't be a key
+                self._known[rest] = parameters.with_seed(None)
+
+    def _check_over_defaults(self, parameters: Parameters) -> None:
+        if self._defaults is not _NOTHING:
+            parameters.over(self._defaults).check(self.limits)
 
     def _extras(
         self,

@@ -41,6 +41,12 @@ MAX_WINDOWS = 8
 """The most windows of a prompt. Attention grows with them; the rest is cut, as the image says."""
 
 
+_KNOWN_SETTINGS = 1024
+"""How many combinations of settings are remembered."""
+
+_KNOWN_CHARACTERS = 500
+"""The longest negative prompt of them."""
+
 _SPEC_FIELDS = frozenset(field.name for field in fields(ImageSpec)) - {"seed"}
 
 
@@ -141,6 +147,20 @@ class PlannedCell:
         return own | settled
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Settled:
+    """What cells share that differ only in prompt and seed; as in `PlannedCell`."""
+
+    model: PlannedModel
+    parameters: Parameters
+    width: int
+    height: int
+    controlnet: AddedModel | None
+    ip_adapter: AddedModel | None
+    inputs: Mapping[str, str]
+    adapters: tuple[Adapter, ...]
+
+
 class Planner:
     """Turns the cells of manifest rows into planned cells or problems."""
 
@@ -161,8 +181,7 @@ class Planner:
         self._file = source_name
         self._models: dict[str, PlannedModel | ModelError] = {}
         self._adapter_digests: dict[str, str] = {}
-        self._unsaid: dict[str, Parameters] = {}
-        """By model: the parameters of rows that give only a prompt, as most rows do."""
+        self._known: dict[tuple[Any, ...], _Settled] = {}
 
     def model(self, name: str) -> PlannedModel:
         """A model's facts, read once. Raises `ModelError` if the model is not there."""
@@ -198,6 +217,43 @@ class Planner:
 
     def _plan(self, row: ManifestRow) -> PlannedCell:
         given = row.parameters.over(self._defaults)
+        settled, parameters = self._settled(given)
+        model = settled.model
+        truncates = model.window is not None and parameters.long_prompts != "chunk"
+        return PlannedCell(
+            row=row,
+            model=model,
+            parameters=parameters,
+            width=settled.width,
+            height=settled.height,
+            controlnet=settled.controlnet,
+            ip_adapter=settled.ip_adapter,
+            inputs=settled.inputs,
+            adapters=settled.adapters,
+            cut=model.window.cut(row.prompt) if truncates and model.window else None,
+        )
+
+    def _settled(self, given: Parameters) -> tuple["_Settled", Parameters]:
+        """Everything of a cell but its prompt, and the cell's parameters.
+
+        Most rows differ from others only in prompt and seed, so the rest is settled once. A seed
+        takes part in no check here. What is refused is never remembered.
+        """
+        settings = {name: value for name, value in vars(given).items() if name != "seed"}
+        key = (given.seed is None, *settings.values())
+        try:
+            found = self._known.get(key)
+        except TypeError:  # sampler options can't be a key
+            return (settled := self._settle(given)), settled.parameters
+        if found is None:
+            found = self._settle(given)
+            if len(self._known) < _KNOWN_SETTINGS and _is_short(given):
+                self._known[key] = found
+        if given.seed is None:
+            return found, found.parameters
+        return found, found.parameters.with_seed(given.seed)
+
+    def _settle(self, given: Parameters) -> "_Settled":
         name = given.model or self._settings.default_model
         try:
             model = self.model(name)
@@ -213,9 +269,7 @@ class Planner:
         check_pictures(model.entry, model.facts, parameters)
         check_interval(model.entry, model.facts, parameters)
         _check_refiner(model, parameters)
-        truncates = model.window is not None and parameters.long_prompts != "chunk"
-        return PlannedCell(
-            row=row,
+        return _Settled(
             model=model,
             parameters=parameters,
             width=width,
@@ -224,13 +278,10 @@ class Planner:
             ip_adapter=self._added.reference(model.entry, model.facts, parameters),
             inputs=self._input_digests(parameters),
             adapters=self._adapters(parameters),
-            cut=model.window.cut(row.prompt) if truncates and model.window else None,
         )
 
     def _layered(self, given: Parameters, model: PlannedModel) -> Parameters:
         """The values of row and job, completed by the model's defaults and the fallback."""
-        if given is self._defaults and model.entry.name in self._unsaid:
-            return self._unsaid[model.entry.name]
         fallback = FALLBACK
         if model.entry.kind == "generic":
             fallback = FALLBACK.model_copy(update={"sampler": OWN.name})
@@ -238,10 +289,7 @@ class Planner:
         if given.init_image is None and defaults.strength is not None:
             # A strength that the model gives is meant for the rows that have a picture.
             defaults = defaults.model_copy(update={"strength": None})
-        layered = given.over(defaults).over(fallback)
-        if given is self._defaults:
-            self._unsaid[model.entry.name] = layered
-        return layered
+        return given.over(defaults).over(fallback)
 
     def _input_digests(self, given: Parameters) -> Mapping[str, str]:
         """The content hashes of a row's input files."""
@@ -290,6 +338,11 @@ class Planner:
             weights_digest=digest,
             window=window,
         )
+
+
+def _is_short(given: Parameters) -> bool:
+    """Whether these parameters take little memory: a row's own texts and seeds may be long."""
+    return given.seeds is None and len(given.negative_prompt or "") <= _KNOWN_CHARACTERS
 
 
 def _check_size(model: PlannedModel, width: int, height: int) -> None:

@@ -23,6 +23,7 @@ import imagemill.db.storage.s3
 import imagemill.scheduler_jobs.dispatcher
 import imagemill.scheduler_jobs.submit.planned_rows
 import imagemill.worker.process.child
+import imagemill.worker.process.start_method
 import imagemill.worker.shifts.recorder
 from imagemill.db.broker.wake_ups import make_app, queue_name
 from imagemill.db.database import Database
@@ -55,6 +56,7 @@ def prepare_worker() -> None:
     """Give this process's `Child` the fake shelf, and pauses that fit thousands of faults."""
     imagemill.worker.process.child.open_child = open_fake_child
     imagemill.worker.process.child.load_early = lambda: None
+    imagemill.worker.process.start_method.HEAVY_MODULE = "imagemill.worker.shifts.shift"
     shorten_pauses()
 
 

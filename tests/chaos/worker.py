@@ -1,6 +1,7 @@
 """`python -m tests.chaos.worker`: the Celery worker of production, with the fake engine.
 
-Celery's children import this module as their main module, so they are prepared as well.
+Celery's children are forks of this process, or import this module as their main module; so they
+are prepared as well.
 """
 
 from imagemill.worker.cli.worker import worker

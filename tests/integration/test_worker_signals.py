@@ -46,16 +46,22 @@ def held_by_a_child(plant: Plant, job: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("number", "group"),
-    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, True)],
-    ids=["SIGTERM", "SIGTERM to the group", "Ctrl-C"],
+    ("number", "group", "device"),
+    [
+        (signal.SIGTERM, False, "cpu"),
+        (signal.SIGTERM, True, "cpu"),
+        (signal.SIGINT, True, "cpu"),
+        (signal.SIGTERM, True, "cuda"),
+    ],
+    ids=["SIGTERM", "SIGTERM to the group", "Ctrl-C", "SIGTERM to the group of a GPU's"],
 )
 def test_a_drain_gives_everything_back_and_charges_nobody(
-    plant: Plant, number: signal.Signals, group: bool
+    plant: Plant, number: signal.Signals, group: bool, device: str
 ) -> None:
+    """The children of a GPU's worker are no forks; the fake engine needs no GPU for that."""
     job = plant.mill.load("job", SLOW)
     plant.dispatcher()
-    worker = plant.worker()
+    worker = plant.worker(device=device)
     child = held_by_a_child(plant, job)
     worker.signal(number, group=group)
     assert worker.ends() == 0, plant.logs
@@ -146,10 +152,13 @@ def test_a_limit_below_what_a_child_needs_only_slows_it_down(plant: Plant) -> No
 
 @pytest.mark.timeout(600)  # children are started anew, one after another
 def test_a_worker_that_cannot_start_children_says_so_and_fails(plant: Plant) -> None:
-    """Killing billiard's semaphore tracker has that effect; a campaign of kills met it."""
+    """Killing billiard's semaphore tracker has that effect; a campaign of kills met it.
+
+    Only where children are spawned: forks need no tracker.
+    """
     job = plant.mill.load("job", SLOW)
     plant.dispatcher()
-    worker = plant.worker(children=2)
+    worker = plant.worker(children=2, device="cuda")
     held_by_a_child(plant, job)
     [tracker] = [pid for pid in children(worker.pid) if "semaphore_tracker" in command_of(pid)]
     os.kill(tracker, signal.SIGKILL)

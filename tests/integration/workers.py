@@ -101,6 +101,9 @@ class Plant:
         return self.mill.database
 
     def worker(self, *, children: int = 1, **settings: str) -> Program:
+        if "metrics_port" in settings:
+            # The fake engine imports prometheus_client before the worker has named its folder.
+            self.environment["PROMETHEUS_MULTIPROC_DIR"] = str(self._folder)
         return self._start("tests.chaos.worker", "--children", str(children), **settings)
 
     def dispatcher(self) -> Program:

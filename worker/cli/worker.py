@@ -16,7 +16,8 @@ from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.worker.process import drain
-from imagemill.worker.process.children_metrics import serve_children
+from imagemill.worker.process.metrics_folder import serve_children
+from imagemill.worker.process.start_method import start_method
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -77,6 +78,7 @@ def worker(
     from imagemill.worker.app import app  # noqa: PLC0415  # reads the environment that was just set
     from imagemill.worker.process.pool import exit_status  # noqa: PLC0415  # imports Celery's pool
 
+    app.conf.worker_pool_start_method = start_method(settings)
     try:
         app.worker_main(
             [

@@ -25,6 +25,7 @@ from imagemill.worker.process.drain import DrainSignal
 from imagemill.worker.process.memory import MemoryLimit
 from imagemill.worker.process.pool import replace_this_child
 from imagemill.worker.process.presence import Presence
+from imagemill.worker.process.start_method import HEAVY_MODULE
 from imagemill.worker.scores.shelf import ScorerShelf
 from imagemill.worker.scores.shift import ScoreShift
 from imagemill.worker.shifts.batch_sizes import Agreements
@@ -32,8 +33,6 @@ from imagemill.worker.shifts.shelf import Shelf
 from imagemill.worker.shifts.shift import Refusals, Shift, ShiftReport
 
 log = logging.getLogger(__name__)
-
-_HEAVY_MODULE = "imagemill.worker.shifts.model_shelf"
 
 _AFTER_FAULT_SECONDS = 5.0
 """How long a child waits after a shift that a service ended, so that it never spins."""
@@ -208,14 +207,14 @@ def load_early() -> None:
     """Import torch and diffusers in a thread, while Celery connects to the broker.
 
     Importing takes seconds, and the first task needs it. Not in the main thread: the pool kills a
-    child that does not report within four seconds.
+    child that does not report in time. In a fork everything is there already.
     """
     _early_import()
 
 
 @cache
 def _early_import() -> Thread:
-    thread = Thread(target=quick_import, args=[_HEAVY_MODULE], daemon=True)
+    thread = Thread(target=quick_import, args=[HEAVY_MODULE], daemon=True)
     thread.start()
     return thread
 

@@ -5,9 +5,6 @@ file in a folder that the parent makes (prometheus_client's multiprocess mode), 
 the files up when it is asked. So the counts of a child that was killed stay.
 """
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -19,9 +16,6 @@ from prometheus_client.registry import Collector
 from imagemill.db.metrics_page import serve_metrics
 from imagemill.db.settings import Settings
 from imagemill.worker.process.gpus import GpuCollector
-
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-"""The variable by which prometheus_client in the children finds the folder."""
 
 
 class ChildrenCollector(Collector):
@@ -41,26 +35,12 @@ class ChildrenCollector(Collector):
         return merged
 
 
-def serve_children(settings: Settings) -> Callable[[], None]:
-    """Serve the metrics of the children to come; the result ends it. Call it in the parent.
+def serve_folder(folder: Path, settings: Settings) -> Callable[[], None]:
+    """Serve what the children write into the folder; the result ends it.
 
-    Without a port in the settings it does nothing. Raises `SettingsError` if nobody can listen.
+    Raises `SettingsError` if nobody can listen.
     """
-    if settings.metrics_port is None:
-        return lambda: None
-    folder = Path(tempfile.mkdtemp(prefix="imagemill-metrics-"))
     registry = CollectorRegistry()
     registry.register(ChildrenCollector(folder))
     registry.register(GpuCollector())
-    try:
-        stop = serve_metrics(registry, settings)
-    except BaseException:
-        folder.rmdir()
-        raise
-    os.environ[FOLDER] = str(folder)
-
-    def close() -> None:
-        stop()
-        shutil.rmtree(folder, ignore_errors=True)
-
-    return close
+    return serve_metrics(registry, settings)

@@ -20,6 +20,8 @@ from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.asynpool import Worker as PoolWorker
 from celery.concurrency.prefork import TaskPool as PreforkPool
 
+from imagemill.worker.process.start_method import prepare_to_fork
+
 log = logging.getLogger(__name__)
 
 _EXIT_NO_CHILDREN = 70  # EX_SOFTWARE
@@ -86,6 +88,8 @@ class TaskPool(PreforkPool):  # type: ignore[misc]  # Celery has no types
 
         Celery then ends the worker by itself, but does not hand its failure to the command.
         """
+        if self.forking_enable:
+            prepare_to_fork()
         try:
             super().on_start()
         except (OSError, MemoryError):

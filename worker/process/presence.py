@@ -27,8 +27,8 @@ _PATIENCE_SECONDS = 5.0
 
 
 _NODE = "_IMAGEMILL_NODE"
-"""The variable that tells a child which Celery worker started it: children are spawned, so they
-share nothing else with it."""
+"""The variable that tells a child which Celery worker started it. A spawned child shares nothing
+else with it."""
 
 
 def belong_to(node: str) -> None:

@@ -203,8 +203,8 @@ def _answering(view: ProgressView) -> Iterator[None]:
 
 
 def _note(counts: Counts) -> str:
-    # Loading a model takes so long that it looks as if nothing happens.
-    return "starting the worker" if counts.pending and not counts.leased else ""
+    # Until it has imported its libraries, it looks as if nothing happens.
+    return "waiting for the worker" if counts.pending and not counts.leased else ""
 
 
 def _print_run(result: "RunResult", out: Path) -> None:

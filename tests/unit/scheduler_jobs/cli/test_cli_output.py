@@ -107,7 +107,10 @@ def test_there_is_no_remaining_time_before_there_is_data():
     with ProgressView("shapes", stream) as view:
         view.update(Counts(ready=3, leased=1))
         view.update(Counts(ready=2, leased=1, done=1))
-    assert stream.getvalue().splitlines() == ["shapes: 0/4 · starting", "shapes: 1/4 · starting"]
+    assert stream.getvalue().splitlines() == [
+        "shapes: 0/4 · waiting for the first image",
+        "shapes: 1/4",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from imagemill.db.errors import SettingsError
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.local.ports import free_ports
-from imagemill.worker.process.children_metrics import FOLDER, ChildrenCollector, serve_children
+from imagemill.worker.process.children_metrics import ChildrenCollector
 from imagemill.worker.process.gpus import GpuCollector, pynvml
+from imagemill.worker.process.metrics_folder import FOLDER, serve_children
 from tests.helpers.metrics import scrape, value
 
 CHILD = """

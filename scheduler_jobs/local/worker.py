@@ -1,0 +1,106 @@
+"""The worker process of `imagemill run`. It imports its libraries before there is work for it."""
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from subprocess import TimeoutExpired
+from typing import Self
+
+from imagemill.db.errors import ServiceError
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+
+log = logging.getLogger(__name__)
+
+_MOST_RESTARTS = 3
+"""How often a worker that has ended is started again before the run gives up."""
+
+_ERROR_MARKS = (" ERROR ", " CRITICAL ", '"level": "ERROR"', '"level": "CRITICAL"')
+"""The marks of a line with an error, in both log formats."""
+
+
+class LocalWorker:
+    """A worker that starts with the block, waits for its orders, and ends with the block.
+
+    It ends with this process too. `settings` are those of which it must know before it works: the
+    device. What it prints before `working` is lost; whatever went wrong then goes wrong again.
+    """
+
+    def __init__(self, settings: Settings, log_file: Path) -> None:
+        self._settings = settings
+        self._log = log_file
+        self._restarts = 0
+
+    def __enter__(self) -> Self:
+        self._process, self._pipe = self._start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Without orders it holds nothing, so nothing is lost.
+        if self._pipe is not None:
+            os.close(self._pipe)
+            self._pipe = None
+        self._process.kill()
+
+    @contextmanager
+    def working(self, settings: Settings) -> Iterator[None]:
+        """Let it work with these settings, and drain it at the end of the block."""
+        self._settings = settings
+        self._order()
+        try:
+            yield
+        finally:
+            # The worker drains on SIGTERM; a second Ctrl-C of an impatient user must not stop that.
+            with suppress(KeyboardInterrupt):
+                self._process.stop(seconds=settings.drain_seconds + 5)
+
+    def check(self) -> None:
+        """Start the worker again if it has ended. Raises `ServiceError` if it keeps ending."""
+        with suppress(TimeoutExpired):
+            status = self._process.wait(0)
+            if self._restarts >= _MOST_RESTARTS:
+                raise ServiceError(
+                    f"the worker ended {self._restarts + 1} times (status {status}); "
+                    f"{self.last_error()}"
+                )
+            log.warning("the worker ended with status %s; starting it again", status)
+            self._restarts += 1
+            self._process, self._pipe = self._start()
+            self._order()
+
+    def last_error(self) -> str:
+        """Where the worker's log is, and the last error in it."""
+        lines = self._log.read_text("utf-8", "replace").splitlines() if self._log.exists() else []
+        errors = [line for line in lines if any(mark in line for mark in _ERROR_MARKS)]
+        said = f": {errors[-1]}" if errors else ""
+        return f"the worker's log is {self._log}{said}"
+
+    def _start(self) -> tuple[TetheredProcess, int | None]:
+        """A process, and the end of a pipe for its orders."""
+        reading, writing = os.pipe()
+        try:
+            process = TetheredProcess(
+                [sys.executable, "-P", "-m", "imagemill.worker.cli.warm", str(reading)],
+                environment=os.environ | self._settings.environment(),
+                death_signal=signal.SIGKILL,
+                inherit=[reading],
+            )
+        except BaseException:
+            os.close(writing)
+            raise
+        finally:
+            os.close(reading)
+        return process, writing
+
+    def _order(self) -> None:
+        assert self._pipe is not None
+        orders = {"environment": self._settings.environment(), "log": str(self._log)}
+        # A process that has ended already can't read. `check` sees that.
+        with suppress(BrokenPipeError), os.fdopen(self._pipe, "wb") as pipe:
+            pipe.write(json.dumps(orders).encode())
+        self._pipe = None
