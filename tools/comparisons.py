@@ -19,7 +19,7 @@ from imagemill.worker.engine import Failed
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
-from tools import families, pipeline_oracle
+from tools import families, pipeline_oracle, ways_of_working
 from tools.oracle import (
     Oracle,
     Pixels,
@@ -30,10 +30,11 @@ from tools.oracle import (
 )
 from tools.pipeline_oracle import PipelineOracle
 from tools.small_models import distilled, inpainting, save_ddpm, save_refiner, save_sdxl
+from tools.ways_of_working import FROM_PICTURE, IN_MASK, Scenes, WayOracle
 
 SLOTS = 4
-FROM_NOISE, FROM_PICTURE, IN_MASK = "from noise", "image to image", "inpainting"
-WAYS = (FROM_NOISE, FROM_PICTURE, IN_MASK)
+FROM_NOISE = "from noise"
+WAYS = (FROM_NOISE, *ways_of_working.WAYS)
 
 USUAL = tuple(sampler.name for sampler in SAMPLERS if not sampler.flow)
 FLOW = tuple(sampler.name for sampler in SAMPLERS if sampler.flow)
@@ -124,9 +125,8 @@ def register(folder: Path) -> Settings:
     tables = ['[models.sdxl]\nsource = "sdxl"\n']
     tables += ['[models.refined]\nsource = "sdxl"\nparts = { refiner = { source = "refiner" } }\n']
     tables += ['[models.ddpm]\nsource = "ddpm"\nkind = "unconditional"\n']
-    tables += [
-        f'[models.{name}]\nsource = "{name}"\nkind = "generic"\n' for name in families.FAMILIES
-    ]
+    names = families.FAMILIES.keys() | ways_of_working.PIPELINES.keys()
+    tables += [ways_of_working.registry_tables(name) for name in sorted(names)]
     (folder / "models.toml").write_text("".join(tables), "utf-8")
     return Settings.load(models=folder / "models.toml", device="cpu", dtype="fp32", threads=1)
 
@@ -193,6 +193,26 @@ def _pipelines(folder: Path, settings: Settings, steps: int) -> Iterator[Compari
         yield from _by_pipeline(name, folder, settings, steps)
 
 
+def _ways(folder: Path, settings: Settings, steps: int) -> Iterator[Comparison]:
+    scene, mask = _inputs(64)
+    scenes = Scenes(picture=(_digest(scene), scene), mask=(_digest(mask), mask))
+    files = dict((scenes.picture, scenes.mask))
+    for name, pipelines in ways_of_working.PIPELINES.items():
+        ways_of_working.save_model(name, folder)
+        model = _load(name, settings)
+        registry = load_registry(settings)
+        for way in pipelines:
+            values = _size(64) | {
+                "steps": min(steps, 4),
+                "guidance_scale": ways_of_working.guidance_scale(name, way),
+                "negative_prompt": "",
+            }
+            values |= ways_of_working.fields(way, name, scenes, registry)
+            row = Row(way=way, title=f"`{name}`", spec=_spec(model, "own", values))
+            oracle = WayOracle(name, way, folder, scenes)
+            yield Comparison(model=model, oracle=oracle, rows=[row], inputs=files)
+
+
 TABLES: Mapping[str, Callable[[Path, Settings, int], Iterator[Comparison]]] = {
     "shapes64": _trained,
     "shapes64, taken for a model that predicts noise": _noise,
@@ -202,6 +222,7 @@ TABLES: Mapping[str, Callable[[Path, Settings, int], Iterator[Comparison]]] = {
     "SDXL and its refiner": _refined,
     "Unconditional": _unconditional,
     "Other pipelines": _pipelines,
+    "Ways of working": _ways,
 }
 """Title → what makes its comparisons, given a folder for models, the settings and the steps."""
 
@@ -211,7 +232,7 @@ def _in_each_way(
     oracle: type[Oracle],
     samplers: Sequence[str],
     values: Mapping[str, Any],
-    ways: Sequence[str] = WAYS,
+    ways: Sequence[str] = (FROM_NOISE, FROM_PICTURE, IN_MASK),
 ) -> Iterator[Comparison]:
     scene, mask = _inputs(values["width"])
     files = {_digest(data): data for data in (scene, mask)}

@@ -18,8 +18,8 @@ def stable_diffusion_3_5() -> Any:
         transformer=diffusers.SD3Transformer2DModel(
             sample_size=8,
             patch_size=1,
-            in_channels=4,
-            out_channels=4,
+            in_channels=16,
+            out_channels=16,
             num_layers=2,
             attention_head_dim=16,
             num_attention_heads=2,
@@ -31,7 +31,7 @@ def stable_diffusion_3_5() -> Any:
             dual_attention_layers=(0,),
         ),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae(channels=4, shift_factor=0.06, scaling_factor=1.5),
+        vae=vae(channels=16, shift_factor=0.06, scaling_factor=1.5),
         text_encoder=clip(projected=True),
         tokenizer=tokenizer(length=77),
         text_encoder_2=clip(projected=True),
@@ -83,7 +83,7 @@ def hunyuan_dit() -> Any:
     return diffusers.HunyuanDiTPipeline(
         transformer=diffusers.HunyuanDiT2DModel(
             sample_size=8,
-            num_layers=2,
+            num_layers=4,  # the fewest with which a ControlNet has a layer to add to
             patch_size=2,
             attention_head_dim=8,
             num_attention_heads=3,
@@ -129,7 +129,7 @@ def lumina_2() -> Any:
 
 
 def chroma() -> Any:
-    return diffusers.ChromaPipeline(
+    pipeline = diffusers.ChromaPipeline(
         transformer=diffusers.ChromaTransformer2DModel(
             in_channels=16,
             num_layers=1,
@@ -147,6 +147,10 @@ def chroma() -> Any:
         text_encoder=t5(),
         tokenizer=tokenizer(length=512),
     )
+    # The model's class has no such argument, but published configurations have this line, and the
+    # inpainting pipeline reads it.
+    pipeline.transformer.register_to_config(guidance_embeds=False)
+    return pipeline
 
 
 def cogview_4() -> Any:

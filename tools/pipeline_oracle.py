@@ -70,44 +70,91 @@ class PipelineOracle:
 
     def same_shape(self, spec: ImageSpec, *, slots: int) -> Pixels:
         """The row alone, but each denoiser call has its rows `slots` times, as in the engine."""
-        if slots == 1:
-            return self.alone(spec)
-        with self._repeating(slots):
+        with repeated(self._pipeline, self._family, slots):
             return self.alone(spec)
 
-    @contextmanager
-    def _repeating(self, times: int) -> Iterator[None]:
-        components = self._pipeline.components
-        denoiser = components.get("transformer") or components["unet"]
-        forward = denoiser.forward
 
-        def repeated(*args: Any, **kwargs: Any) -> Any:
-            if self._family in PADDED_TEXTS:
-                kwargs = _with_padded_text(kwargs, PADDED_TEXTS[self._family])
-            first = args[0] if args else kwargs["hidden_states"]
-            rows = len(first)
-            args, kwargs = _repeat((args, kwargs), rows, times)
-            (output,) = forward(*args, **kwargs)
-            return (output[:rows],)
+@contextmanager
+def repeated(pipeline: Any, family: str, times: int) -> Iterator[None]:
+    """Give every call of a pipeline's denoiser, and of its ControlNet, its rows so many times."""
+    if times == 1:
+        yield
+        return
+    denoiser = pipeline.components.get("transformer") or pipeline.components["unet"]
+    controlnet = pipeline.components.get("controlnet")
+    lengths = PADDED_TEXTS.get(family)
+    denoiser.forward = _repeating(denoiser.forward, times, lengths, last=True)
+    if controlnet is not None:
+        controlnet.forward = _repeating(controlnet.forward, times, None, last=False)
+    try:
+        yield
+    finally:
+        del denoiser.forward
+        if controlnet is not None:
+            del controlnet.forward
 
-        denoiser.forward = repeated
-        try:
-            yield
-        finally:
-            del denoiser.forward
+
+def _repeating(
+    forward: Callable[..., Any], times: int, lengths: tuple[int, ...] | None, *, last: bool
+) -> Callable[..., Any]:
+    """`last` is the denoiser, whose answer may be a list of rows. A ControlNet's has layers."""
+
+    def repeated_call(*args: Any, **kwargs: Any) -> Any:
+        if lengths is not None:
+            kwargs = _with_padded_text(kwargs, lengths)
+        rows = rows_of(args, kwargs)
+        args, kwargs = _changed_rows((args, kwargs), rows, lambda each: each * times)
+        answer = forward(*args, **kwargs)
+        return (answer[0][:rows],) if last else _first_rows(answer, rows)
+
+    return repeated_call
 
 
-def _repeat(value: Any, rows: int, times: int) -> Any:
-    """Everything that has an item for each row, that many times."""
+def rows_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """The rows of a denoiser's call: its latents are its first argument."""
+    named = (kwargs[name] for name in ("hidden_states", "sample", "x") if name in kwargs)
+    return len(args[0] if args else next(named))
+
+
+def taken_rows(call: tuple[Any, ...], rows: int, which: slice) -> Any:
+    """The arguments of a call of so many rows, with some of the rows."""
+    return _changed_rows(call, rows, lambda each: each[which])
+
+
+_FOR_EACH_LAYER = (
+    *("controlnet_block_samples", "controlnet_single_block_samples", "controlnet_samples"),
+    *("block_controlnet_hidden_states", "down_block_additional_residuals", "image_embeds"),
+)
+"""Arguments that are lists of tensors of all rows. Other lists have an item for each row."""
+
+
+def _changed_rows(value: Any, rows: int, change: Callable[[list[Any]], list[Any]]) -> Any:
+    """Everything that has an item for each row, with the rows that `change` makes of them."""
     if torch.is_tensor(value):
-        return torch.cat([value] * times) if value.ndim and len(value) == rows else value
+        if not value.ndim or len(value) != rows:
+            return value
+        return torch.cat(change(list(value.split(1))))
     if isinstance(value, list) and len(value) == rows:
-        return value * times
+        return change(value)
     if isinstance(value, tuple):
-        return tuple(_repeat(each, rows, times) for each in value)
+        return tuple(_changed_rows(each, rows, change) for each in value)
     if isinstance(value, dict):
-        return {key: _repeat(each, rows, times) for key, each in value.items()}
+        return {
+            key: [_changed_rows(one, rows, change) for one in each]
+            if key in _FOR_EACH_LAYER and isinstance(each, list | tuple)
+            else _changed_rows(each, rows, change)
+            for key, each in value.items()
+        }
     return value
+
+
+def _first_rows(answer: Any, rows: int) -> Any:
+    """The first rows of a ControlNet's answer: tensors, and lists of them."""
+    if torch.is_tensor(answer):
+        return answer[:rows]
+    if answer is None:
+        return None
+    return type(answer)(_first_rows(each, rows) for each in answer)
 
 
 def _with_padded_text(kwargs: Mapping[str, Any], lengths: tuple[int, ...]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from safetensors.torch import save_file
 
 from imagemill.db.models.registry import BUILT_IN, load_registry
 from imagemill.db.settings import Settings
@@ -142,59 +141,6 @@ def stable_diffusion() -> Any:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-
-
-def save_controlnet(pipeline: Any, folder: Path) -> Path:
-    """A ControlNet for that pipeline's denoiser. Its last layers are not zeros, as new ones are."""
-    torch.manual_seed(6)
-    if hasattr(pipeline, "unet"):
-        found: Any = diffusers.ControlNetModel.from_unet(
-            pipeline.unet, conditioning_channels=3, load_weights_from_unet=False
-        )
-    else:
-        found = diffusers.FluxControlNetModel.from_transformer(
-            pipeline.transformer,
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-        )
-    for parameter in found.parameters():
-        torch.nn.init.normal_(parameter, std=0.1)
-    found.save_pretrained(folder)
-    return folder
-
-
-def save_ip_adapter(pipeline: Any, folder: Path) -> Path:
-    """An IP-Adapter for that pipeline's U-Net, and its image encoder beside it."""
-    torch.manual_seed(7)
-    read, seen, tokens = families.WIDTH, 16, 4
-    encoder = transformers.CLIPVisionModelWithProjection(
-        transformers.CLIPVisionConfig(
-            hidden_size=16,
-            intermediate_size=32,
-            projection_dim=seen,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            image_size=32,
-            patch_size=8,
-        )
-    )
-    encoder.save_pretrained(folder / "image_encoder")
-    weights = {
-        "image_proj.proj.weight": torch.randn(tokens * read, seen),
-        "image_proj.proj.bias": torch.randn(tokens * read),
-        "image_proj.norm.weight": torch.ones(read),
-        "image_proj.norm.bias": torch.zeros(read),
-    }
-    across = [name for name in pipeline.unet.attn_processors if "attn2" in name]
-    for number, name in enumerate(across):
-        width = pipeline.unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
-        for part in ("to_k_ip", "to_v_ip"):
-            key = f"ip_adapter.{2 * number + 1}.{part}.weight"
-            weights[key] = torch.randn(width, read) / read**0.5
-    save_file(weights, folder / "ip-adapter.safetensors")
-    return folder
 
 
 def distilled(model: Model) -> Model:

@@ -7,14 +7,6 @@ from typing import Any, Literal
 
 from imagemill.db.models.registry import Kind
 
-Texts = Literal["fixed", "masked", "free"]
-"""How long the text is that a denoiser reads.
-
-- `fixed`: every prompt is padded to one length.
-- `masked`: the same, and a mask says which tokens are the prompt's.
-- `free`: as long as the prompt, or as the longest prompt of a call.
-"""
-
 NAMES = frozenset({"compile_regions", "fuse_projections", "vae_tiling", "vae_slicing"})
 """The speed settings that not every pipeline has the means for."""
 
@@ -44,7 +36,6 @@ class Family:
     steps: int
     guidance_scale: float
     guidance: str | None = "guidance_scale"
-    texts: Texts = "fixed"
     dtype: Literal["fp16", "bf16"] | None = "bf16"
     lora: bool = True
     lacks: frozenset[str] = frozenset()

@@ -173,13 +173,10 @@ class Registry:
         there = ", ".join(self.adapters) or "none"
         raise ModelError(f"no adapter is called {name!r}; registered: {there}")
 
-    def table_of(self, name: str) -> str:
-        """The registry's table that has a name: `models`, also for an unknown one."""
-        if name not in self.models:
-            for table in ("controlnets", "ip_adapters"):
-                if name in getattr(self, table):
-                    return table
-        return "models"
+    def tables_of(self, name: str) -> tuple[str, ...]:
+        """The registry's tables that have a name; `models` for one that is not known."""
+        tables = ("models", "controlnets", "ip_adapters")
+        return tuple(table for table in tables if name in getattr(self, table)) or tables[:1]
 
     def find_controlnet(self, name: str) -> AddedEntry:
         """The ControlNet of that name. Raises `ModelError`, which lists the registered ones."""

@@ -308,3 +308,22 @@ def test_what_stands_beside_a_model_is_pulled_too(
     spoilt = replace(again, pinned="0" * 64)
     with pytest.raises(ModelError, match="pull it again"):
         _ = spoilt.digest
+
+
+def test_everything_of_a_name_is_pulled(
+    hub: Hub, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings.models is not None
+    added = f'[controlnets.small]\nsource = "team/vae"\nrevision = "{REVISION}"\n'
+    settings.models.write_text(settings.models.read_text() + added)
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("IMAGEMILL_MODELS", str(settings.models))
+    monkeypatch.setenv("IMAGEMILL_MODEL_CACHE", str(settings.model_cache))
+    ((_, code, err),) = answers([["models", "pull", "small"]])
+    assert code == 0, err
+    # Both digests are in the registry, each in its own table.
+    registry = load_registry(settings)
+    tables = tomllib.loads(settings.models.read_text("utf-8"))
+    assert tables["models"]["small"]["digest"] == weights_digest(registry.find("small"))
+    digest = registry.find_controlnet("small").digest
+    assert tables["controlnets"]["small"]["digest"] == digest

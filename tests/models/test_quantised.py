@@ -8,14 +8,17 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from torchao.quantization import Int8Tensor, Int8WeightOnlyConfig
+from torchao.quantization import Float8Tensor, Int8Tensor, Int8WeightOnlyConfig
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
 from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
+from imagemill.worker.models.pull import pull
 from tests.engine.rendering import pixels_of, render
+from tests.models.hub import REVISION, Hub, serving
 from tests.oracle.registered import Shop, spec_of, table_of
 from tools.oracle import worst_difference
 from tools.pipeline_oracle import PipelineOracle
@@ -78,6 +81,20 @@ def test_a_component_of_transformers_is_quantised_too(shop: Shop) -> None:
     assert len({one, model.weights_digest, _quantised(shop, '"fp8"').weights_digest}) == 3
 
 
+def test_fp8_weights_draw_a_picture_that_is_nearly_the_same(shop: Shop) -> None:
+    model = _quantised(shop, '"fp8"')
+    weight = model.pipeline.transformer.transformer_blocks[0].attn.to_q.weight
+    assert isinstance(weight, Float8Tensor)
+    drawn, plain = _drawn(shop, model), _drawn(shop, shop.model(FAMILY))
+    difference = np.abs(drawn.astype(int) - plain.astype(int))
+    assert difference.any()
+    assert difference.mean() < 8
+    # As in fp32, neither the neighbour nor the place in the pass counts.
+    specs = [spec_of(model, seed=seed) for seed in (2, 1)]
+    engine = open_engine(model, specs[0].group(), shop.settings)
+    assert (pixels_of(render(engine, specs)[1]) == drawn).all()
+
+
 def _write_gguf(module: torch.nn.Module, file: Path) -> None:
     """The weights of a module, in blocks of 32 where they can be cut into such."""
     writer = gguf.GGUFWriter(str(file), "qwen_image")
@@ -127,6 +144,34 @@ def test_a_gguf_file_draws_what_diffusers_draws(shop: Shop, file: Path) -> None:
     file.rename(file.with_name("other.gguf"))
     with pytest.raises(ModelError, match="no such file"):
         weights_digest(load_registry(shop.settings).find("small"))
+
+
+def test_a_gguf_file_is_pulled_from_a_repository(shop: Shop, file: Path, tmp_path: Path) -> None:
+    files = {"quants/weights.gguf": file.read_bytes(), "quants/other.gguf": b"not wanted"}
+    with serving(Hub(repositories={"team/quants": files})) as hub:
+        shop.register(
+            table_of("small", GGUF_FAMILY),
+            "[models.small.parts.transformer]",
+            'source = "team/quants"',
+            f'revision = "{REVISION}"',
+            'file = "quants/weights.gguf"',
+        )
+        settings = shop.settings.model_copy(update={"model_cache": tmp_path / "cache"})
+        entry = load_registry(settings).find("small")
+        with pytest.raises(ModelError, match="models pull small"):
+            weights_digest(entry)
+        digest = pull(entry, settings, endpoint=hub.url).weights_digest
+        assert any("weights.gguf" in path for path in hub.served)
+        assert not any("other.gguf" in path for path in hub.served)
+    pulled = load_model(load_registry(settings).find("small"), settings=settings)
+    assert pulled.weights_digest == digest
+
+    shop.register(
+        table_of("small", GGUF_FAMILY),
+        "[models.small.parts]",
+        f'transformer = {{ source = "{file}" }}',
+    )
+    assert shop.load("small").weights_digest == digest
 
 
 @pytest.mark.parametrize(

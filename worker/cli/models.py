@@ -18,7 +18,8 @@ from imagemill.worker.cli.output_files import check_place
 def pull(names: tuple[str, ...], as_json: bool) -> None:
     """Fetch registered models from the Hugging Face Hub, at their pinned revisions.
 
-    A name may also be that of a ControlNet or an IP-Adapter of the registry.
+    A name may also be that of a ControlNet or an IP-Adapter of the registry. Everything that has
+    the name is fetched.
 
     Only safetensors are fetched. Gated models need HF_TOKEN. The weights' digest is written into
     the registry file; from then on, other weights are refused.
@@ -31,13 +32,11 @@ def pull(names: tuple[str, ...], as_json: bool) -> None:
     settings = Settings.load()
     registry = load_registry(settings)
     pulled = []
-    for name in names:
-        table = registry.table_of(name)
+    for name, table in [(each, table) for each in names for table in registry.tables_of(each)]:
         if table == "models":
             model = pull_model(registry.find(name), settings)
         else:
-            added = {**registry.controlnets, **registry.ip_adapters}
-            model = pull_added(added[name])
+            model = pull_added(getattr(registry, table)[name])
         recorded = settings.models is not None and record_digest(
             settings.models, name, model.weights_digest, table=table
         )
@@ -58,6 +57,7 @@ def pull(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--model", "name", help="The registered model (default: the default model).")
 @click.option("--size", help="WIDTHxHEIGHT (default: the model's own).")
 @click.option("--slots", type=click.IntRange(min=1), help="B (default: the setting's).")
+@click.option("--controlnet", help="Also with this registered ControlNet.")
 @click.option("--rows", type=click.IntRange(min=2), default=6, help="Known rows to render.")
 @click.option("--rounds", type=click.IntRange(min=1), default=3, help="Shuffles of neighbours.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Report file.")
@@ -67,6 +67,7 @@ def certify(
     name: str | None,
     size: str | None,
     slots: int | None,
+    controlnet: str | None,
     rows: int,
     rounds: int,
     output: Path | None,
@@ -75,7 +76,7 @@ def certify(
     """Test whether pixels depend on neighbours, slot or order on this device.
 
     Known rows are rendered in every slot, beside shuffled and NaN neighbours, with and without
-    guidance. Exit code 1 if the promise does not hold.
+    guidance, and also with the model's IP-Adapter. Exit code 1 if the promise does not hold.
 
     Example: imagemill certify --model shapes64 --output certificate.md
     """
@@ -91,6 +92,7 @@ def certify(
         slots=slots,
         rows=rows,
         rounds=rounds,
+        controlnet=controlnet,
     )
     if output is not None:
         output.write_text(report(titled), encoding="utf-8")

@@ -91,8 +91,23 @@ def describe_environment(
         "adapters": adapters,
         "shapes": asdict(shapes),
         "batches": batches,
+        **_added(group),
     }
     return Environment(fields=MappingProxyType(document))
+
+
+def _added(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The ControlNet and the IP-Adapter of a group, without their names.
+
+    A group without them adds nothing, so its fingerprint is what it was before there were any.
+    """
+    found: dict[str, Any] = {}
+    if "controlnet" in group:
+        found["controlnet"] = {"digest": group["controlnet"]["digest"]}
+    if "ip_adapter" in group:
+        worn = group["ip_adapter"]
+        found["ip_adapter"] = {"digest": worn["digest"], "scale": float(worn["scale"])}
+    return found
 
 
 def _hardware(device: torch.device) -> dict[str, Any]:

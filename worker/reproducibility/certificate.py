@@ -9,6 +9,8 @@ long form is `imagemill certify`.
 
 With recorded batches the promise is different: pixels depend only on the composition. So one
 composition is rendered again, then after other work, then with one of its images cancelled.
+
+Where a group has a ControlNet or an IP-Adapter, the known rows have pictures for them.
 """
 
 import hashlib
@@ -20,13 +22,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from imagemill.db.errors import RenderError
-from imagemill.db.models.registry import load_registry
+from imagemill.db.models.registry import Registry, load_registry
 from imagemill.db.samplers import OWN
 from imagemill.db.settings import Settings
-from imagemill.db.specs import Adapter, ImageSpec
+from imagemill.db.specs import Adapter, AddedModel, ImageSpec
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Engine, Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.inputs import known_picture
 from imagemill.worker.engine.slots.engine import SLOTS_ENGINE
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.loader import load_model
@@ -132,24 +135,46 @@ def certify_model(
     slots: int | None,
     rows: int,
     rounds: int,
+    controlnet: str | None = None,
 ) -> list[tuple[str, Certificate]]:
-    """Load a registered model and certify it: with guidance, if it has that, and without."""
+    """Load a registered model and certify it: with guidance, if it has that, and without.
+
+    It is also certified with the named ControlNet, and with the IP-Adapter that it names itself.
+    """
+    registry = load_registry(settings)
+    added = _added_models(registry, name, controlnet)
     prepare_process(settings)
-    model = load_model(load_registry(settings).find(name), settings=settings)
+    model = load_model(registry.find(name), settings=settings)
     width, height = size or model.facts.default_size
     found = []
     for guided in (True, False) if model.facts.guided else (False,):
-        group = {
-            "weights_digest": model.weights_digest,
-            "width": width,
-            "height": height,
-            "guided": guided,
-            "adapters": [],
-        }
-        engine = open_engine(model, group, settings, slots)
-        certificate = certify(engine, group, model_name=name, rows=rows, rounds=rounds)
-        title = f"{name}, {width}x{height}, {'with' if guided else 'without'} guidance"
-        found.append((title, certificate))
+        for beside, models in added.items():
+            group = {
+                "weights_digest": model.weights_digest,
+                "width": width,
+                "height": height,
+                "guided": guided,
+                "adapters": [],
+                **models,
+            }
+            engine = open_engine(model, group, settings, slots)
+            certificate = certify(engine, group, model_name=name, rows=rows, rounds=rounds)
+            title = f"{name}, {width}x{height}, {'with' if guided else 'without'} guidance"
+            found.append((f"{title}{beside}", certificate))
+    return found
+
+
+def _added_models(registry: Registry, name: str, controlnet: str | None) -> dict[str, Any]:
+    """What a title says of a ControlNet or an IP-Adapter → its part of a group."""
+    found: dict[str, Any] = {"": {}}
+    if controlnet is not None:
+        digest = registry.find_controlnet(controlnet).digest
+        found[f", ControlNet {controlnet}"] = {"controlnet": {"name": controlnet, "digest": digest}}
+    adapter = registry.find(name).ip_adapter
+    if adapter is not None:
+        digest = registry.find_ip_adapter(adapter).digest
+        worn = {"name": adapter, "digest": digest, "scale": 1.0}
+        found[f", IP-Adapter {adapter}"] = {"ip_adapter": worn}
     return found
 
 
@@ -170,9 +195,25 @@ def known_rows(
             sampler=_SAMPLERS[number % len(_SAMPLERS)],
             steps=steps + number % 3,
             seed=1000 + number,
+            # The ControlNet's scale belongs to each row, the IP-Adapter's to the group.
+            control_scale=1.0 - number % 3 / 4 if "controlnet" in group else 1.0,
+            **_with_pictures(group),
         )
         for number in range(count)
     ]
+
+
+def _with_pictures(group: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the known rows for the group's ControlNet and IP-Adapter."""
+    digest, _ = known_picture()
+    fields: dict[str, Any] = {}
+    if "controlnet" in group:
+        fields |= {"control_image": digest, "controlnet": AddedModel(**group["controlnet"])}
+    if "ip_adapter" in group:
+        worn = dict(group["ip_adapter"])
+        fields |= {"reference_image": digest, "reference_scale": worn.pop("scale")}
+        fields["ip_adapter"] = AddedModel(**worn)
+    return fields
 
 
 def _is_generic(engine: Engine) -> bool:

@@ -15,6 +15,7 @@ import torch
 from cachetools import LRUCache
 
 from imagemill.db.errors import ModelError, UsageError
+from imagemill.db.models.families import find_family
 from imagemill.db.models.ways import NO_WAYS, WAYS
 from imagemill.db.samplers import BY_NAME, OWN
 from imagemill.db.specs import ImageSpec
@@ -55,11 +56,13 @@ _FIXED: Mapping[str, Any] = {
 class PipelineCall:
     """A call that is ready to be made: `pipeline(**arguments)`.
 
-    The pipeline is a copy made for this call; it shares the modules of the model's.
+    The pipeline is a copy made for this call; it shares the modules of the model's. `seed` is for
+    torch's global generator.
     """
 
     pipeline: Pipeline
     arguments: Mapping[str, Any]
+    seed: int
     interval: GuidanceInterval | None = None
 
 
@@ -78,6 +81,7 @@ class PipelineCalls:
         self._name = type(pipeline).__name__
         self._ways = WAYS.get(self._name, NO_WAYS)
         self._pictures = Pictures(self._ways, inputs=inputs, max_pixels=max_pixels)
+        self._family = find_family(self._name, denoiser=self._denoiser_config)
         self._parameters = _parameters(pipeline.__class__)
         self._own = getattr(pipeline, "scheduler", None)
         self._texts = KnownTexts()
@@ -122,6 +126,7 @@ class PipelineCalls:
         return PipelineCall(
             pipeline=pipeline,
             arguments={name: value for name, value in offered.items() if name in parameters},
+            seed=spec.seed,
             # With two images, the call is made only to see its arguments.
             interval=GuidanceInterval(spec, pipeline)
             if has_interval(spec) and images == 1
@@ -231,15 +236,22 @@ class PipelineCalls:
 
     @property
     def _distilled(self) -> bool:
+        return bool(self._denoiser_config.get("guidance_embeds", False))
+
+    @property
+    def _denoiser_config(self) -> Mapping[str, Any]:
         transformer = self._pipeline.components.get("transformer")
-        return bool(getattr(getattr(transformer, "config", None), "guidance_embeds", False))
+        return getattr(transformer, "config", {})
 
     def _guidance_parameter(self, parameters: Mapping[str, Any]) -> str | None:
         """The name of the parameter that takes an image's guidance scale.
 
-        Some pipelines have two. Then `guidance_scale` is an input of guidance-distilled models,
-        and `true_cfg_scale` is the classifier-free guidance of all others.
+        The family's row says it. Some pipelines of unknown families have two. Then `guidance_scale`
+        is an input of guidance-distilled models, and `true_cfg_scale` is the classifier-free
+        guidance of all others.
         """
+        if self._family is not None and self._family.guidance in parameters:
+            return self._family.guidance
         has_both = {"guidance_scale", "true_cfg_scale"} <= parameters.keys()
         if has_both and not self._distilled:
             return "true_cfg_scale"

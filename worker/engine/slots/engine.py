@@ -30,7 +30,7 @@ from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Failed, PassFailed, Rendered
-from imagemill.worker.engine.inputs import Inputs, no_inputs
+from imagemill.worker.engine.inputs import Inputs, no_inputs, with_known_picture
 from imagemill.worker.engine.probing import probe
 from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room, check_weights
@@ -313,7 +313,7 @@ def _build(
         environment=environment,
         calls=PipelineCalls(
             model.pipeline,
-            inputs=inputs,
+            inputs=with_known_picture(inputs),
             max_pixels=settings.max_pixels,
             controlnet=controlnet,
         ),

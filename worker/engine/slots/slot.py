@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from imagemill.db.errors import ModelError
 from imagemill.db.specs import ImageSpec
@@ -78,6 +79,10 @@ def pipeline_fiber(make: Callable[[], PipelineCall]) -> Fiber:
     def run() -> Any:
         call = make()
         replace_denoisers(call.pipeline, fiber, call.interval)
+        # A few pipelines sample a control picture's latents without the generator that they are
+        # given (SD 3, HunyuanDiT). They do it before their first denoiser call, so no other slot
+        # runs in between.
+        torch.manual_seed(call.seed)
         result = call.pipeline(**call.arguments)
         if call.interval is not None:
             call.interval.check_followed()

@@ -1,105 +1,23 @@
 """One engine's work on one group: what it claims, holds and lets go of."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import select
 
 from imagemill.db.errors import StorageError
 from imagemill.db.queries.claims import GroupChoice
-from imagemill.db.queries.shifts import Orders
 from imagemill.db.queries.tallies import Counts
-from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState
-from imagemill.db.storage.folder import FolderStorage
-from imagemill.db.tables import CompositionRow
 from imagemill.worker import metrics
-from imagemill.worker.engine import Failed, PassFailed, Rendered
-from imagemill.worker.engine.recorded import RecordedEngine
-from imagemill.worker.shifts.group_run import GroupRun
-from imagemill.worker.shifts.lease import Lease
-from imagemill.worker.shifts.leased_images import Holdings
-from imagemill.worker.shifts.limits import RenderLimits
-from imagemill.worker.shifts.recorder import Recorder
+from imagemill.worker.engine import Failed, Rendered
 from tests.helpers.fake_engine import FakeEngine
-from tests.helpers.mill import DIGEST, POLICY, Mill, spec
+from tests.helpers.mill import spec
 from tests.helpers.workshop import FaultyStore
-
-
-class Bench:
-    """A shift on the bench: its lease has no thread, so the test gives the orders."""
-
-    def __init__(self, mill: Mill, folder: Path) -> None:
-        folder.mkdir()
-        self.mill = mill
-        self.lease = Lease(
-            database=mill.database,
-            shift_id=mill.shift(),
-            lease_seconds=60,
-            heartbeat_seconds=5,
-            hang_seconds=60,
-        )
-        self.holdings = Holdings(
-            database=mill.database,
-            lease=self.lease,
-            route="default",
-            policy=POLICY,
-            limits=RenderLimits.from_settings(Settings()),
-        )
-        self.recorder = Recorder(holdings=self.holdings, storage=FolderStorage(folder))
-
-    def run(
-        self,
-        *,
-        engine: FakeEngine | None = None,
-        recorded: bool = False,
-        must_stop: Callable[[], bool] = lambda: False,
-    ) -> "BenchRun":
-        group = spec("any").group()
-        self.engine = engine or FakeEngine(group)
-        choice = GroupChoice(id=self.mill.group_of(DIGEST), model_name="any", document=group)
-        run = GroupRun(
-            engine=RecordedEngine(self.engine) if recorded else self.engine,
-            holdings=self.holdings,
-            recorder=self.recorder,
-            choice=choice,
-        )
-        return BenchRun(run, must_stop)
-
-    def order(self, *stopped: int) -> None:
-        self.lease._orders = Orders(draining=False, stopped_jobs=frozenset(stopped))
-
-
-class BenchRun:
-    """A run, driven as a shift drives it: one step, then the question whether to stop."""
-
-    def __init__(self, run: GroupRun, must_stop: Callable[[], bool]) -> None:
-        self._run = run
-        self._must_stop = must_stop
-
-    @property
-    def failed(self) -> int:
-        return self._run.failed
-
-    def work(self) -> int:
-        with self._run as run:
-            while not self._must_stop() and run.advance():
-                pass
-        return run.claimed
-
-
-@pytest.fixture
-def bench(mill: Mill, tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(mill, tmp_path / "store")
-    with bench.recorder:
-        yield bench
-        bench.recorder.wait()
-    assert mill.audit() == []
+from tests.unit.worker.shifts.bench import Bench
 
 
 class Roomy(FakeEngine):
@@ -336,99 +254,3 @@ def test_a_store_that_is_away_is_no_images_fault(bench: Bench) -> None:
         run.work()
     bench.mill.give_back(bench.lease.shift_id)
     assert bench.mill.events(bench.mill.images(job)[0].id) == []
-
-
-# Recorded batches ---------------------------------------------------------------------------
-
-
-def compositions(mill: Mill) -> list[list[int]]:
-    """The images of every recorded batch."""
-    with mill.database.reading() as session:
-        return sorted(session.scalars(select(CompositionRow.image_ids)))
-
-
-def test_a_recorded_batch_is_filled_before_it_starts(bench: Bench) -> None:
-    """Those who follow others leave no slot empty, nor do those whose picture is there."""
-    bench.mill.load("job", ["same", "same", "same", "a", "b", "c", "d", "e"])
-    bench.run(recorded=True).work()
-    bench.recorder.wait()
-    first, second = bench.engine.passes[0], bench.engine.passes[-1]
-    assert first == ["same", "a", "b", "c"]
-    assert second == ["d", "e"]
-    assert all(prompts in (first, second) for prompts in bench.engine.passes)
-    assert compositions(bench.mill) == [[1, 4, 5, 6], [7, 8]]
-
-
-def test_images_that_only_follow_are_not_claimed_without_end(bench: Bench) -> None:
-    job = bench.mill.load("job", ["same"] * 40)
-    leased = []
-
-    def look() -> bool:
-        if bench.engine.steps == 1:
-            leased.append(bench.mill.counts(job).leased)
-        return False
-
-    bench.run(recorded=True, must_stop=look).work()
-    bench.recorder.wait()
-    assert bench.mill.counts(job) == Counts(done=40)
-    # All slots' worth, and as many as were still free: none of those needed a slot.
-    assert leased == [4 + 3]
-
-
-def test_slots_of_unequal_length_wait_for_each_other_in_a_recorded_batch(bench: Bench) -> None:
-    bench.mill.load("job", [replace(spec(f"p{n}"), steps=1 + n % 4) for n in range(12)])
-    bench.run(recorded=True).work()
-    bench.recorder.wait()
-    assert [len(prompts) for prompts in bench.engine.passes] == [4, 3, 2, 1] * 3
-    assert compositions(bench.mill) == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
-
-
-class OfTwoKinds(FakeEngine):
-    """Its images do not all share passes, as in the slot engine: one that fails names who did."""
-
-    def step(self) -> list[Rendered | Failed]:
-        try:
-            return super().step()
-        except RuntimeError as error:
-            boom = [slot.ticket for slot in self._active if slot.spec.prompt.startswith("boom")]
-            raise PassFailed(str(error), tickets=boom) from error
-
-
-def test_a_failed_pass_makes_suspects_only_of_the_images_in_it(bench: Bench) -> None:
-    job = bench.mill.load("job", ["boom 1", "boom 2", "a", "b"])
-    bench.run(engine=OfTwoKinds(spec("any").group())).work()
-    bench.recorder.wait()
-    assert bench.mill.counts(job) == Counts(ready=2, done=2)
-    assert [image.suspect for image in bench.mill.images(job)] == [True, True, False, False]
-
-
-def test_a_suspect_of_a_recorded_batch_is_a_batch_of_its_own(bench: Bench) -> None:
-    job = bench.mill.load("job", ["boom", "a", "b"])
-    while bench.run(recorded=True).work():
-        bench.mill.wait_out()
-    bench.recorder.wait()
-    assert bench.mill.counts(job) == Counts(done=2, dead=1)
-    assert compositions(bench.mill) == [[2], [3]]
-
-
-def test_a_resumed_image_does_not_join_the_batch_that_it_left(bench: Bench) -> None:
-    """Its slot goes on without it; what comes of that is nobody's."""
-    keeps = bench.mill.load("keeps", [replace(spec("a"), steps=6)])
-    paused = bench.mill.load("paused", [replace(spec("b"), steps=6)])
-    [left] = bench.mill.images(paused)
-
-    def pause_and_resume() -> bool:
-        if bench.engine.steps == 2 and bench.mill.image(left.id).begun_at is not None:
-            bench.mill.pause(paused)
-            bench.order(paused)
-        if bench.engine.steps == 4:
-            bench.mill.resume(paused)
-        return False
-
-    engine = FakeEngine(spec("any").group())
-    while bench.run(engine=engine, recorded=True, must_stop=pause_and_resume).work():
-        pass
-    bench.recorder.wait()
-    assert [bench.mill.counts(job).done for job in (keeps, paused)] == [1, 1]
-    assert compositions(bench.mill) == [[1, 2], [2]]
-    assert engine.passes == [["a", "b"]] * 6 + [["b"]] * 6

@@ -1,0 +1,88 @@
+"""The table of ways, `db.models.ways`, has what the installed diffusers has."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pytest
+from diffusers.pipelines import auto_pipeline
+
+from imagemill.db.models.ways import WAYS, changes_the_denoiser
+
+_NOT_TAKEN = {
+    "IFPipeline",  # draws in stages of its own
+    "KandinskyCombinedPipeline",  # made of two pipelines
+    "KandinskyV22CombinedPipeline",
+}
+_BESIDE_THE_MAPPING = {"ChromaPipeline"}
+
+
+def _takes(class_name: str, parameter: str) -> bool:
+    kind = getattr(diffusers, class_name)
+    return parameter in inspect.signature(kind.__call__).parameters
+
+
+@pytest.mark.parametrize(
+    ("mapping", "field", "needs"),
+    [
+        (auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING, "from_picture", "strength"),
+        (auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING, "in_mask", "mask_image"),
+    ],
+)
+def test_the_table_has_diffusers_own_pipelines(
+    mapping: Mapping[str, Any], field: str, needs: str
+) -> None:
+    texts = auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING
+    expected = {
+        texts[key].__name__: kind.__name__
+        for key, kind in mapping.items()
+        if key in texts and _takes(kind.__name__, needs) and "controlnet" not in key
+    }
+    expected = {
+        text: kind
+        for text, kind in expected.items()
+        if text not in _NOT_TAKEN and not changes_the_denoiser(text)
+    }
+    here = {kind.__name__ for kind in texts.values()} | _BESIDE_THE_MAPPING
+    table = {
+        text: getattr(ways, field)
+        for text, ways in WAYS.items()
+        if getattr(ways, field) and text in here
+    }
+    assert {text: kind for text, kind in table.items() if text not in _BESIDE_THE_MAPPING} == (
+        expected
+    )
+
+
+@pytest.mark.parametrize("text", WAYS)
+def test_every_class_of_the_table_takes_what_it_says(text: str) -> None:
+    ways = WAYS[text]
+    if hasattr(getattr(diffusers, text), "_backends"):
+        pytest.skip(f"diffusers needs another package for {text}")
+    for name in (ways.from_picture, ways.controlled_from_picture):
+        assert not name or _takes(name, "strength")
+    for name in (ways.in_mask, ways.controlled_in_mask):
+        assert not name or _takes(name, "mask_image")
+    for name in (ways.controlled, ways.controlled_from_picture, ways.controlled_in_mask):
+        assert not name or _takes(name, "controlnet_conditioning_scale")
+    assert bool(ways.controlnet) == bool(ways.controlled)
+    assert not ways.controlnet or hasattr(diffusers, ways.controlnet)
+    assert not ways.own_control or _takes(text, "control_image")
+    assert ways.reference == "no" or _takes(text, "image")
+    assert not ways.ip_adapter or hasattr(getattr(diffusers, text), "load_ip_adapter")
+
+
+def test_pipelines_that_change_the_denoiser_during_a_call_are_known() -> None:
+    folder = Path(diffusers.__file__).parent / "pipelines"
+    found = set()
+    for path in folder.glob("*/**/pipeline_*.py"):
+        text = path.read_text("utf-8")
+        draws = "text_to_video" not in path.name and "animatediff" not in path.name
+        if draws and re.search(r"(unet|transformer)\.set_attn_processor\(", text):
+            found |= set(re.findall(r"^class (\w*Pipeline(?!Output)\w*)\(", text, re.MULTILINE))
+    assert len(found) > 10
+    assert {name for name in found if not changes_the_denoiser(name)} == set()
+    assert not any(changes_the_denoiser(name) for name in WAYS)
