@@ -1,4 +1,4 @@
-"""The tables of the data-set side: exports, scores and tags.
+"""The tables of the data-set side: exports, scores, tags and the store.
 
 `db/tables.py` has those of the work itself.
 """
@@ -121,3 +121,16 @@ class Tag(Base):
     )
     tag: Mapped[str] = mapped_column(String(64), primary_key=True)
     created_at: Mapped[datetime] = mapped_column(server_default=now())
+
+
+class Store(Base):
+    """The object store's present address, in the one row with id 1; workers and others write it."""
+
+    __tablename__ = "store"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    address: Mapped[str]
+    """What stands before `/` and an object's key: `s3://bucket/prefix` or `file:///folder`."""
+    below_database: Mapped[str | None]
+    """What a folder's URL has after that of the SQLite database's folder: both may be moved."""

@@ -11,6 +11,7 @@ from imagemill.db.tables import Base, Hash, Id
 
 LABEL_KEY_CHARACTERS = 63
 LABEL_VALUE_CHARACTERS = 200
+OWNER_CHARACTERS = 64
 
 
 class JobLabel(Base):
@@ -32,6 +33,15 @@ class JobNote(Base):
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     text: Mapped[str]
     at: Mapped[datetime] = mapped_column(server_default=now())
+
+
+class Owner(Base):
+    """A weight that somebody gave to an owner of jobs; an owner without a row has 1."""
+
+    __tablename__ = "owners"
+
+    name: Mapped[str] = mapped_column(String(OWNER_CHARACTERS), primary_key=True)
+    weight: Mapped[int]
 
 
 class JobSeat(Base):

@@ -109,6 +109,10 @@ class Job(Base):
     name: Mapped[str] = mapped_column(String(200), index=True)
     state: Mapped[str] = mapped_column(String(16), default=JobState.LOADING)
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
+    weight: Mapped[int] = mapped_column(default=1, server_default="1")
+    """Its share of the workers beside other jobs of its owner and priority."""
+    owner: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    """Who submitted it; empty for jobs from before `0012`."""
     max_workers: Mapped[int | None]
     """The most worker processes that may render it at once; it has as many `job_seats`."""
     route: Mapped[str] = mapped_column(String(64), default="default", server_default="default")
@@ -370,19 +374,6 @@ class Attempt(Base):
     )
     """Which transaction wrote the line; NULL for lines from before `0006`. Readers who come back
     for what is new go by it, because ids do not become visible in their order."""
-
-
-class Store(Base):
-    """The object store's present address, in the one row with id 1; workers and others write it."""
-
-    __tablename__ = "store"
-    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
-
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
-    address: Mapped[str]
-    """What stands before `/` and an object's key: `s3://bucket/prefix` or `file:///folder`."""
-    below_database: Mapped[str | None]
-    """What a folder's URL has after that of the SQLite database's folder: both may be moved."""
 
 
 class Tally(Base):

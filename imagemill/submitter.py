@@ -49,10 +49,11 @@ def submit(what: Any, *, settings: Mapping[str, Any] | None = None, **options: A
         what: rows (mappings, in a list or a stream), prompts (a list of texts), a table (pandas,
             polars, pyarrow), or the path of a manifest, as `imagemill submit` takes it.
         settings: values of settings that win over the environment's, such as `database_url`.
-        **options: of the job: `name`, `seed`, `priority`, `max_workers`, `route`, `labels`,
-            `columns` (column to field), `extra`, `manifest_format`, `defaults_file`, `grid`,
-            `variants`, `draws`, `wildcards`, `skip_bad_rows`, `literal_words`, `strict`. All
-            others are defaults for rows: `steps=20`, `model="sd15"`, …
+        **options: of the job: `name`, `seed`, `priority`, `owner`, `weight`, `max_workers`,
+            `route`, `labels`, `columns` (column to field), `extra`, `manifest_format`,
+            `defaults_file`, `grid`, `variants`, `draws`, `wildcards`, `skip_bad_rows`,
+            `literal_words`, `strict`. All others are defaults for rows: `steps=20`,
+            `model="sd15"`, …
 
     Raises:
         ManifestError: rows or defaults are bad; its `problems` and notes name row and column.

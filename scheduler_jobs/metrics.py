@@ -19,6 +19,7 @@ from imagemill.db.errors import DatabaseError, UsageError
 from imagemill.db.metrics_page import serve_metrics
 from imagemill.db.queries import fleet, reports
 from imagemill.db.queries.finished import Cursor, finished_since
+from imagemill.db.queries.owners import list_owners
 from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,9 @@ MOST_GROUPS = 50
 """How many groups of images have a number of their own; the smaller ones are `other`."""
 
 OTHER = "other"
+
+MOST_OWNERS = 100
+"""How many owners have numbers of their own."""
 
 
 Family = GaugeMetricFamily | CounterMetricFamily
@@ -70,6 +74,11 @@ def families() -> dict[str, Family]:
             "imagemill_backlog_images",
             "Ready images of open jobs, by route and group (model and size).",
             labels=("route", "group"),
+        ),
+        gauge(
+            "imagemill_owner_images",
+            "Images of an owner's open jobs, by state.",
+            labels=("owner", "state"),
         ),
         gauge("imagemill_leased_images", "Images that workers hold.", labels=("route",)),
         gauge(
@@ -179,6 +188,9 @@ _Sample = tuple[str, tuple[str, ...], float]
 def _read(session: Session, live: Iterable[fleet.LiveJob]) -> Iterator[_Sample]:
     yield "imagemill_database_up", (), 1
     yield from _backlog(fleet.list_backlog(session))
+    for owner in list_owners(session)[:MOST_OWNERS]:
+        for state, images in (("ready", owner.ready), ("leased", owner.leased)):
+            yield "imagemill_owner_images", (owner.name, state), images
     for route, seconds in fleet.oldest_ready(session).items():
         yield "imagemill_oldest_ready_seconds", (route,), seconds
     for job in live:

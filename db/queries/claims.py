@@ -1,6 +1,6 @@
 """Claiming images and moving them on: the statements that every shift makes."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,10 +33,14 @@ from imagemill.db.queries.images import (
 from imagemill.db.queries.scopes import ANY_WORKER, hold_with_scope, scope_of
 from imagemill.db.queries.seats import jobs_with_room, take_seat
 from imagemill.db.queries.tallies import move_images
+from imagemill.db.queries.turns import Turns, Waiting, in_turn
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Group, Image, Job, Model, Tally
+
+_IMAGES_OF_A_WORKER = 16
+"""About how many images one worker holds: the unit of the lots when a group is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,48 +104,62 @@ def choose_group(
     """The group that a shift should render next; None if nothing is ready on its route.
 
     The order is: the highest priority, then models that are loaded (by weights digest), then the
-    job with the fewest images in work, then the oldest job. Groups in `busy` are left out,
-    because the caller has just found nothing to claim there. So is what this worker may not take.
+    turns of owners and jobs (`turns.py`). Groups in `busy` are left out, because the caller has
+    just found nothing to claim there. So is what this worker may not take.
     """
     scope = ANY_WORKER if worker_id is None else scope_of(session, worker_id)
-    in_work = (
-        select(Tally.job_id, func.sum(Tally.delta).label("leased"))
-        .where(Tally.state == ImageState.LEASED)
-        .group_by(Tally.job_id)
+    candidates = [
+        candidate
+        for candidate in _candidates(session, route, busy)
+        if scope.admits(job_id=candidate.job.job_id, model=candidate.model_name)
+    ]
+    limited = {c.job.job_id for c in candidates if c.job.max_workers is not None}
+    if limited:
+        full = limited - jobs_with_room(session, limited, worker_id=worker_id)
+        candidates = [c for c in candidates if c.job.job_id not in full]
+    if not candidates:
+        return None
+    turns = Turns({c.job for c in candidates}, unit=_IMAGES_OF_A_WORKER, session=session)
+
+    def place(candidate: _Candidate) -> tuple[int, bool, float, float, int]:
+        priority, owner, job = turns.place(candidate.job.job_id)
+        return priority, candidate.digest not in loaded, owner, job, candidate.group_id
+
+    found = min(candidates, key=place)
+    return _choice(session, found.group_id, found.model_name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    job: Waiting
+    group_id: int
+    model_name: str
+    digest: str
+
+
+_JOB = (Job.id, Job.priority, Job.owner, Job.weight, Job.max_workers)
+"""What `Waiting` has of a job, in its order."""
+
+
+def _candidates(session: Session, route: str, busy: Collection[int]) -> Iterator[_Candidate]:
+    """Every group with ready images of an open job on this route, once for each such job."""
+    ready = (
+        select(Tally.job_id, Tally.group_id)
+        .where(Tally.state == ImageState.READY)
+        .group_by(Tally.job_id, Tally.group_id)
+        .having(func.sum(Tally.delta) > 0)
         .subquery()
     )
-    ready = func.sum(Tally.delta)
-    candidates = session.execute(
-        select(Group.id, Model.name, Job.id, Job.max_workers)
-        .join_from(Tally, Job, Job.id == Tally.job_id)
-        .join(Group, Group.id == Tally.group_id)
+    rows = session.execute(
+        select(Group.id, Model.name, Model.weights_digest, *_JOB)
+        .join_from(ready, Job, Job.id == ready.c.job_id)
+        .join(Group, Group.id == ready.c.group_id)
         .join(Model, Model.id == Group.model_id)
-        .outerjoin(in_work, in_work.c.job_id == Job.id)
-        .where(
-            Tally.state == ImageState.READY,
-            Job.state == JobState.OPEN,
-            Job.route == route,
-            Group.id.not_in(list(busy)),
-        )
-        .group_by(
-            *(Group.id, Model.name, Model.weights_digest, in_work.c.leased),
-            *(Job.id, Job.priority, Job.max_workers),
-        )
-        .having(ready > 0)
-        .order_by(
-            Job.priority.desc(),
-            case((Model.weights_digest.in_(list(loaded)), 0), else_=1),
-            func.coalesce(in_work.c.leased, 0),
-            Job.id,
-            Group.id,
-        )
-    ).all()
-    limited = {job_id for _, _, job_id, most in candidates if most is not None}
-    full = limited - jobs_with_room(session, limited, worker_id=worker_id) if limited else set()
-    for group_id, model_name, job_id, _ in candidates:
-        if job_id not in full and scope.admits(job_id=job_id, model=model_name):
-            return _choice(session, group_id, model_name)
-    return None
+        .where(Job.state == JobState.OPEN, Job.route == route, ready.c.group_id.not_in(list(busy)))
+    )
+    for group_id, model_name, digest, job_id, priority, owner, weight, most in rows:
+        job = Waiting(job_id, priority, owner, weight, most)
+        yield _Candidate(job, group_id, model_name, digest)
 
 
 def _choice(session: Session, group_id: int, model_name: str) -> GroupChoice:
@@ -156,20 +174,24 @@ def claim(
 ) -> list[Claimed]:
     """Lease up to `limit` ready images of a group to this shift.
 
-    Jobs come in the order of their priority, then of the fewest images in work. A suspect (an
-    image that was in a forward pass that failed) comes alone, and after the other images of its
-    job. A shift whose lease is over gets nothing, nor one whose worker may not take the job.
+    Jobs come in their turns (`turns.py`). A suspect (an image that was in a forward pass that
+    failed) comes alone, and after the other images of its job. A shift whose lease is over gets
+    nothing, nor one whose worker may not take the job.
     """
     scope = hold_with_scope(session, shift_id)
     if scope is None:
         return []
     digest, model = _model_of(session, group_id)
     take = partial(_claim_from, session, shift_id=shift_id, group_id=group_id, digest=digest)
+    jobs = [
+        job
+        for job in _jobs_with_work(session, group_id=group_id, route=route)
+        if scope.admits(job_id=job.job_id, model=model)
+    ]
     images: list[Claimed] = []
-    for job_id, most in _jobs_with_work(session, group_id=group_id, route=route):
-        if not scope.admits(job_id=job_id, model=model):
-            continue
-        if most is not None and not take_seat(session, job_id=job_id, shift_id=shift_id):
+    for job in in_turn(session, jobs, unit=limit):
+        job_id = job.job_id
+        if job.max_workers is not None and not take_seat(session, job_id=job_id, shift_id=shift_id):
             continue
         images += take(job_id=job_id, suspect=False, limit=limit - len(images))
         images = images or take(job_id=job_id, suspect=True, limit=1)
@@ -250,27 +272,21 @@ def _model_of(session: Session, group_id: int) -> tuple[str, str]:
     return digest, name
 
 
-def _jobs_with_work(session: Session, *, group_id: int, route: str) -> list[tuple[int, int | None]]:
-    """The jobs with ready images of a group, in their turn, each with its `max_workers`."""
-    ready = func.sum(case((Tally.state == ImageState.READY, Tally.delta), else_=0))
-    leased = func.sum(case((Tally.state == ImageState.LEASED, Tally.delta), else_=0))
-    # Both states are named, although the sums would ignore the others. Only so can the planner
-    # use the index that begins with the state.
-    counted = Tally.state.in_((ImageState.READY, ImageState.LEASED))
+def _jobs_with_work(session: Session, *, group_id: int, route: str) -> list[Waiting]:
+    """The open jobs with ready images of a group."""
     rows = session.execute(
-        select(Job.id, Job.max_workers)
+        select(*_JOB)
         .join(Tally, Tally.job_id == Job.id)
         .where(
-            counted,
+            Tally.state == ImageState.READY,
             Tally.group_id == group_id,
             Job.state == JobState.OPEN,
             Job.route == route,
         )
-        .group_by(Job.id, Job.priority, Job.max_workers)
-        .having(ready > 0)
-        .order_by(Job.priority.desc(), leased, Job.id)
+        .group_by(*_JOB)
+        .having(func.sum(Tally.delta) > 0)
     )
-    return [(job_id, most) for job_id, most in rows]
+    return [Waiting(*row) for row in rows]
 
 
 def _claim_from(

@@ -19,6 +19,7 @@ class JobEdit:
     """What is to change of a job; None is what stays as it is."""
 
     priority: int | None = None
+    weight: int | None = None
     max_workers: int | None = None
     """`NO_LIMIT` takes the limit away."""
 
@@ -35,8 +36,10 @@ def edit_job(session: Session, reference: str, edit: JobEdit) -> Job:
     ).one()
     if job.state not in MATCHED:
         raise UsageError(f"job {job.id} ({job.name}) is {job.state}: nothing can be changed")
-    if edit.priority is not None:
-        session.execute(update(Job).where(Job.id == job.id).values(priority=edit.priority))
+    values = {"priority": edit.priority, "weight": edit.weight}
+    given = {name: value for name, value in values.items() if value is not None}
+    if given:
+        session.execute(update(Job).where(Job.id == job.id).values(**given))
     if edit.max_workers is not None:
         set_max_workers(session, job.id, edit.max_workers or None)
     session.refresh(job)

@@ -42,6 +42,8 @@ class NewJob:
     defaults: Mapping[str, Any]
     seed: int = 0
     priority: int = 0
+    owner: str = ""
+    weight: int = 1
     max_workers: int | None = None
     route: str = "default"
 

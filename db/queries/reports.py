@@ -45,6 +45,8 @@ class JobReport:
     name: str = field(metadata={JSON: "job_name"})
     state: str
     priority: int
+    owner: str
+    weight: int
     max_workers: int | None
     route: str
     seed: int
@@ -335,6 +337,8 @@ def _job_report(job: Job, counts: Counts, rate: float | None) -> JobReport:
         name=job.name,
         state=shown_state(job, counts),
         priority=job.priority,
+        owner=job.owner,
+        weight=job.weight,
         max_workers=job.max_workers,
         route=job.route,
         seed=job.seed,

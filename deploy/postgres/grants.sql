@@ -24,7 +24,7 @@ GRANT INSERT, UPDATE ON store TO imagemill_producer, imagemill_worker;
 GRANT INSERT, UPDATE ON models, groups, jobs, exports TO imagemill_producer;
 -- An export that is refused while it is written leaves no entry.
 GRANT DELETE ON exports TO imagemill_producer;
-GRANT INSERT, UPDATE, DELETE ON rows, images, job_labels, job_notes, job_seats
+GRANT INSERT, UPDATE, DELETE ON rows, images, job_labels, job_notes, job_seats, owners
     TO imagemill_producer;
 -- `rm` removes jobs; an image's history goes with it, and in no other way. That jobs were removed is
 -- recorded for good; the list of files that are still to be deleted gets shorter.

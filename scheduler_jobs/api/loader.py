@@ -178,6 +178,7 @@ class Loader:
             name=request.id,
             seed=request.seed,
             priority=PRIORITIES[request.kind],
+            owner=request.owner,
             route=self._settings.route,
             columns={name: EXTRA for name in EXTRAS if name in met},
             skip_bad_rows=request.kind == BATCH,

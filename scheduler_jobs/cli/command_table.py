@@ -46,6 +46,16 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     f"{_CONTROL}.jobs:status",
                     "Show how far the live jobs are, or one job in detail.",
                 ),
+                (
+                    "owners",
+                    f"{_CONTROL}.owners:owners",
+                    "List the owners of jobs, their weights, and what each has in work.",
+                ),
+                (
+                    "owners weigh",
+                    f"{_CONTROL}.owners:weigh",
+                    "Give an owner a larger or smaller share of the workers.",
+                ),
                 ("watch", f"{_CONTROL}.watch:watch", "Follow a job until it ends."),
                 ("jobs", f"{_CONTROL}.jobs:jobs", "List jobs, newest first."),
                 ("images", f"{_CONTROL}.images:images", "List and filter images."),
@@ -144,7 +154,7 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                 (
                     "edit",
                     f"{_CONTROL}.job_edits:edit",
-                    "Change a job's turn: its priority, how many workers it may have.",
+                    "Change a job's turn: its priority and weight, how many workers it may have.",
                 ),
                 (
                     "label",

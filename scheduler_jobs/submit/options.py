@@ -28,6 +28,7 @@ from imagemill.scheduler_jobs.manifest import (
 from imagemill.scheduler_jobs.manifest.columns import EXTRA, check_mapping, field_of
 from imagemill.scheduler_jobs.manifest.fields import FIELDS, Flag
 from imagemill.scheduler_jobs.manifest.problems import Broken
+from imagemill.scheduler_jobs.owners import MOST_WEIGHT, read_owner, this_user
 from imagemill.scheduler_jobs.submit.given_inputs import take_input
 from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
 
@@ -59,6 +60,8 @@ class SubmissionOptions:
     name: str | None = None
     seed: int = 0
     priority: int = 0
+    owner: str | None = None
+    weight: int = 1
     max_workers: int | None = None
     route: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -95,6 +98,8 @@ class SubmissionOptions:
             defaults=_agreeing(defaults, limits),
             seed=self.seed,
             priority=self.priority,
+            owner=this_user() if self.owner is None else read_owner(self.owner),
+            weight=self.weight,
             max_workers=self.max_workers,
             route=self.route or settings.route,
             columns=_columns(self.columns, self.extra),
@@ -112,6 +117,7 @@ class SubmissionOptions:
     def _check(self) -> None:
         _check_whole("seed", self.seed, 0, SEED_LIMIT - 1)
         _check_whole("priority", self.priority, -MOST_PRIORITY - 1, MOST_PRIORITY)
+        _check_whole("weight", self.weight, 1, MOST_WEIGHT)
         if self.max_workers is not None:
             _check_whole("max_workers", self.max_workers, 1, MOST_WORKERS)
         _check_whole("draws", self.draws, 1, None)

@@ -31,6 +31,10 @@ class SubmissionRequest:
     defaults: Parameters = field(default_factory=Parameters)
     seed: int = 0
     priority: int = 0
+    owner: str = ""
+    """Whose job it is: owners share the workers."""
+    weight: int = 1
+    """Its share beside other jobs of its owner."""
     max_workers: int | None = None
     """The most worker processes that may render it at once."""
     route: str = "default"

@@ -261,6 +261,8 @@ def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> 
         defaults=defaults,
         seed=request.seed,
         priority=request.priority,
+        owner=request.owner,
+        weight=request.weight,
         max_workers=request.max_workers,
         route=request.route,
     )

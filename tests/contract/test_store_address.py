@@ -118,7 +118,8 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
             session.execute(text(f"DROP VIEW {view}"))
         for column in ("pinned_as", "pinned_job_id", "pinned_model"):
             session.execute(text(f"ALTER TABLE workers DROP COLUMN {column}"))
-        session.execute(text("ALTER TABLE jobs DROP COLUMN max_workers"))
+        for column in ("max_workers", "owner", "weight"):
+            session.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
         session.execute(text("DROP INDEX ix_shifts_lost"))
         session.execute(text("DROP INDEX ix_attempts_done"))
         session.execute(text("ALTER TABLE attempts DROP COLUMN transaction_id"))
@@ -134,6 +135,7 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
             "removed_jobs",
             "removed_objects",
             "job_seats",
+            "owners",
         ):
             session.execute(text(f"DROP TABLE {table}"))
         session.execute(text("UPDATE alembic_version SET version_num = '0001'"))

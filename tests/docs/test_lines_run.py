@@ -52,6 +52,8 @@ ELSEWHERE = {
     "models pull": "it needs the Hub: tests/models/test_pull.py",
     "workers drain": "it needs a worker: tests/unit/scheduler_jobs/cli/test_cli_workers.py",
     "workers resume": "it needs a worker: tests/unit/scheduler_jobs/cli/test_cli_workers.py",
+    "workers pin": "it needs a worker: tests/unit/scheduler_jobs/cli/test_cli_workers.py",
+    "workers unpin": "it needs a worker: tests/unit/scheduler_jobs/cli/test_cli_workers.py",
     "watermark": "it needs a marked picture: tests/contract/test_marks.py",
 }
 ABSENT = {

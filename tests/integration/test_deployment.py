@@ -142,7 +142,9 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         **dict.fromkeys(("models", "groups"), "SIU"),
         "exports": "SIUD",
         **dict.fromkeys(("jobs", "rows", "images"), "SIUD"),
-        **dict.fromkeys(("job_labels", "job_notes", "job_seats", "removed_objects"), "SIUD"),
+        **dict.fromkeys(
+            ("job_labels", "job_notes", "job_seats", "owners", "removed_objects"), "SIUD"
+        ),
         "removed_jobs": "SIU",
         **dict.fromkeys(("score_work", "tags"), "SID"),
         "tallies": "SIUD",

@@ -7,6 +7,7 @@ from imagemill.db.queries.jobs import find_job
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.owners import MOST_WEIGHT
 from imagemill.scheduler_jobs.submit.options import MOST_PRIORITY, MOST_WORKERS
 
 
@@ -21,6 +22,13 @@ from imagemill.scheduler_jobs.submit.options import MOST_PRIORITY, MOST_WORKERS
     help="Jobs with a higher number go first.",
 )
 @click.option(
+    "--weight",
+    type=int,
+    callback=whole(1, MOST_WEIGHT),
+    metavar="N",
+    help="The job's share beside other jobs of its owner.",
+)
+@click.option(
     "--max-workers",
     type=int,
     callback=whole(NO_LIMIT, MOST_WORKERS),
@@ -32,10 +40,11 @@ def edit(
     invocation: Invocation,
     job: str,
     priority: int | None,
+    weight: int | None,
     max_workers: int | None,
     as_json: bool,
 ) -> None:
-    """Change a job's turn: its priority, how many workers it may have.
+    """Change a job's turn: its priority and weight, how many workers it may have.
 
     What workers hold at that moment is finished first. Without an option, what is set is shown.
 
@@ -44,7 +53,7 @@ def edit(
       imagemill edit latest --max-workers 2
       imagemill edit 12 --priority 5
     """
-    change = JobEdit(priority=priority, max_workers=max_workers)
+    change = JobEdit(priority=priority, weight=weight, max_workers=max_workers)
     if change == JobEdit():
         with invocation.reading() as session:
             found = find_job(session, job)
@@ -56,9 +65,13 @@ def edit(
                 "job_id": found.id,
                 "job_name": found.name,
                 "priority": found.priority,
+                "weight": found.weight,
                 "max_workers": found.max_workers,
             }
         )
         return
     most = "no limit" if found.max_workers is None else f"at most {found.max_workers:,}"
-    output.line(f"job {found.id} ({found.name}): priority {found.priority}, workers: {most}")
+    output.line(
+        f"job {found.id} ({found.name}): priority {found.priority}, "
+        f"weight {found.weight}, workers: {most}"
+    )

@@ -32,6 +32,9 @@ COLUMNS = (
     Column(title="LEFT", right=True),
     Column(title="SUBMITTED"),
 )
+OWNER = Column(title="OWNER", elastic=True)
+"""A column that is shown where the listed jobs have several owners."""
+
 SAID = (Column(title="LABELS", elastic=True), Column(title="NOTE", elastic=True))
 """Columns of what people say about jobs, shown where one of the listed jobs has it."""
 
@@ -194,7 +197,9 @@ def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: Waiting | N
             ("outcomes", _outcomes(outcomes)),
             ("rate", rate),
             ("left", _left(job)),
+            ("owner", job.owner or None),
             ("priority", job.priority or None),
+            ("weight", job.weight if job.weight != 1 else None),
             ("workers", f"at most {job.max_workers:,}" if job.max_workers else None),
             ("route", None if job.route == "default" else job.route),
             ("seed", job.seed),
@@ -307,13 +312,14 @@ def _print_unserved(jobs: Sequence[JobReport], workers: Sequence[WorkerReport]) 
 
 
 def _print_jobs(jobs: Sequence[JobReport]) -> None:
-    said = [(label_text(job.labels), job.note) for job in jobs]
+    several = len({job.owner for job in jobs}) > 1
+    said = [(job.owner if several else None, label_text(job.labels), job.note) for job in jobs]
     if not any(any(cells) for cells in said):
         output.table(COLUMNS, map(_cells, jobs))
         return
-    # Labels and notes take much room, so columns without a single value make way.
+    # Owners, labels and notes take much room, so columns without a single value make way.
     rows = [(*_cells(job), *cells) for job, cells in zip(jobs, said, strict=True)]
-    columns = (*COLUMNS, *SAID)
+    columns = (*COLUMNS, OWNER, *SAID)
     used = [n for n in range(len(columns)) if any(row[n] for row in rows)]
     output.table([columns[n] for n in used], ([row[n] for n in used] for row in rows))
 

@@ -14,6 +14,7 @@ from imagemill.scheduler_jobs.cli.arguments import at_most, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation
 from imagemill.scheduler_jobs.expansion import Variants
 from imagemill.scheduler_jobs.manifest import FORMATS
+from imagemill.scheduler_jobs.owners import MOST_WEIGHT
 from imagemill.scheduler_jobs.submit.options import (
     MOST_PRIORITY,
     MOST_WORKERS,
@@ -31,6 +32,8 @@ _AS_THEY_ARE = (
     *(
         "name",
         "priority",
+        "owner",
+        "weight",
         "max_workers",
         "route",
         "extra",
@@ -92,6 +95,19 @@ _JOB_OPTIONS = (
         default=0,
         metavar="N",
         help="Jobs with a higher number go first.",
+    ),
+    click.option(
+        "--owner",
+        metavar="NAME",
+        help="Whose job it is, since owners share the workers; the system's user if left out.",
+    ),
+    click.option(
+        "--weight",
+        type=int,
+        callback=whole(1, MOST_WEIGHT),
+        default=1,
+        metavar="N",
+        help="The job's share beside other jobs of its owner: 3 gets three times as much as 1.",
     ),
     click.option(
         "--max-workers",

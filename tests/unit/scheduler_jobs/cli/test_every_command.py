@@ -32,6 +32,7 @@ READERS = (
         "status job",
         "workers",
         "keys",
+        "owners",
         "cost job",
         "watch job",
         "jobs",
@@ -55,6 +56,7 @@ OTHERS = (
     *("workers drain w@host", "workers resume w@host"),
     *("workers pin w@host job", "workers unpin w@host", "edit job --priority 1"),
     *("keys add alice", "keys revoke bob"),
+    "owners weigh anna 3",
 )
 """What needs more than reading the database: the store, or to write."""
 

@@ -1,0 +1,56 @@
+"""`edit` and `owners`, and what a submission says of its turn."""
+
+import getpass
+
+from imagemill.scheduler_jobs.owners import this_user
+
+
+def test_a_job_is_edited(at_home, mill):
+    mill.load("job", ["a"])
+    told = at_home("edit", "job", "--priority", 5, "--max-workers", 2, "--weight", 3).out
+    assert told == "job 1 (job): priority 5, weight 3, workers: at most 2\n"
+    assert at_home("edit", "job").out == told, "without an option it shows what is set"
+    for shown in ("priority", "weight", "at most 2"):
+        assert shown in at_home("status", "job").out
+    told = at_home("edit", "job", "--max-workers", 0, "--json").json
+    assert told["max_workers"] is None
+    mill.cancel(1)
+    answer = at_home("edit", "job", "--priority", 1)
+    assert answer.code == 2
+    assert "job 1 (job) is cancelled: nothing can be changed" in answer.err
+    assert at_home("edit", "nobody", "--priority", 1).code == 2
+    assert at_home("edit", "job", "--max-workers", -1).code == 2
+
+
+def test_owners_are_listed_and_weighed(at_home, mill):
+    assert at_home("owners").out == "nobody has an open job\n"
+    mill.load("hers", ["a", "b"], owner="anna")
+    mill.load("old", ["c"])
+    assert at_home("owners", "weigh", "anna", 3).out == "owner anna has the weight 3\n"
+    lines = at_home("owners").out.splitlines()
+    assert lines[0].split() == ["OWNER", "WEIGHT", "OPEN", "JOBS", "READY", "IN", "WORK"]
+    assert lines[1].split() == ["(unknown)", "1", "1", "1", "0"]
+    assert lines[2].split() == ["anna", "3", "1", "2", "0"]
+    assert at_home("owners", "--json").json["owners"][1]["owner"] == "anna"
+    for bad in (("anna", 0), ("anna", 1001), ("", 1), ("x" * 65, 1)):
+        assert at_home("owners", "weigh", *bad).code == 2
+
+
+def test_several_owners_have_a_column(at_home, mill):
+    mill.load("hers", ["a"], owner="anna")
+    assert "OWNER" not in at_home("jobs").out
+    mill.load("his", ["b"], owner="bob")
+    shown = at_home("jobs").out
+    assert "OWNER" in shown
+    assert "anna" in shown
+    assert "owner" in at_home("status", "hers").out
+
+
+def test_whoever_has_no_name_has_a_number(monkeypatch):
+    assert this_user() == getpass.getuser()
+
+    def nobody():
+        raise OSError("no username set in the environment")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    assert this_user().startswith("uid ")
