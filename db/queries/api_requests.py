@@ -196,12 +196,10 @@ def set_refused(session: Session, request_id: str, refused: Sequence[Mapping[str
 
 def cancel_request(session: Session, request_id: str) -> bool:
     """Cancel a request and its job; False if it was over."""
-    request = session.get_one(ApiRequest, request_id)
-    if request.state == ApiState.VALIDATING:
-        # Whoever is loading its job finds the request ended, and cancels the job.
-        values = {"cancelling_at": now(), "ended_at": now()}
-        if _move(session, request_id, (ApiState.VALIDATING,), ApiState.CANCELLED, **values):
-            return True
+    # Whoever is loading its job finds the request ended, and cancels the job.
+    values = {"cancelling_at": now(), "ended_at": now()}
+    if _move(session, request_id, (ApiState.VALIDATING,), ApiState.CANCELLED, **values):
+        return True
     moved = _move(
         session,
         request_id,
@@ -209,8 +207,9 @@ def cancel_request(session: Session, request_id: str) -> bool:
         ApiState.CANCELLING,
         cancelling_at=now(),
     )
-    if moved and request.job_id is not None:
-        jobs.cancel(session, request.job_id)
+    job_id = session.scalar(select(ApiRequest.job_id).where(ApiRequest.id == request_id))
+    if moved and job_id is not None:
+        jobs.cancel(session, job_id)
     return moved
 
 

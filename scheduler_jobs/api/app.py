@@ -14,6 +14,8 @@ from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.api.access import Access
 from imagemill.scheduler_jobs.api.admission import ApiLimits
+from imagemill.scheduler_jobs.api.batches import Batches
+from imagemill.scheduler_jobs.api.files import Files
 from imagemill.scheduler_jobs.api.images import Images
 from imagemill.scheduler_jobs.api.loader import Loader
 from imagemill.scheduler_jobs.api.models import Models
@@ -34,6 +36,9 @@ def api_app(
     local = hosts is not None
     images = Images(database, storage, settings, loader=loader, limits=limits, local=local)
 
+    files = Files(database, storage, limits=limits)
+    batches = Batches(database, settings, loader=loader, limits=limits)
+
     def health(request: Request) -> Response:
         with database.reading() as session:
             session.execute(text("SELECT 1"))
@@ -46,6 +51,15 @@ def api_app(
             Route("/v1/models", models.every),
             Route("/v1/models/{model}", models.one),
             Route("/v1/images/generations", images.generate, methods=["POST"]),
+            Route("/v1/files", files.upload, methods=["POST"]),
+            Route("/v1/files", files.every),
+            Route("/v1/files/{file}", files.one),
+            Route("/v1/files/{file}", files.delete, methods=["DELETE"]),
+            Route("/v1/files/{file}/content", files.content),
+            Route("/v1/batches", batches.create, methods=["POST"]),
+            Route("/v1/batches", batches.every),
+            Route("/v1/batches/{batch}", batches.one),
+            Route("/v1/batches/{batch}/cancel", batches.cancel, methods=["POST"]),
         ],
         middleware=[Middleware(Access, database=database, hosts=hosts)],
         exception_handlers={

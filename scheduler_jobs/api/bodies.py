@@ -20,6 +20,34 @@ class Upload(NamedTuple):
     fields: dict[str, str]
 
 
+class Page(NamedTuple):
+    """Which part of a list is wanted: so many, from behind the one with the id `after`."""
+
+    limit: int
+    after: str | None
+
+    def body(self, found: list[dict[str, Any]]) -> dict[str, Any]:
+        """The answer. `found` has one more than `limit`, if there are more."""
+        shown = found[: self.limit]
+        return {
+            "object": "list",
+            "data": shown,
+            "first_id": shown[0]["id"] if shown else None,
+            "last_id": shown[-1]["id"] if shown else None,
+            "has_more": len(found) > self.limit,
+        }
+
+
+def read_page(request: Request, *, most: int, usual: int) -> Page:
+    """The `limit` and `after` of a request. Raises `ApiError`."""
+    text = request.query_params.get("limit", str(usual))
+    if not text.isdecimal() or len(text) > 6 or not 1 <= int(text) <= most:
+        raise ApiError(
+            f"Invalid limit: a number from 1 to {most}", param="limit", code="invalid_value"
+        )
+    return Page(int(text), request.query_params.get("after"))
+
+
 async def read_json(request: Request) -> dict[str, Any]:
     """The JSON object that was sent. Raises `ApiError`."""
     if _media_type(request) != "application/json":

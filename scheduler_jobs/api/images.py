@@ -168,10 +168,8 @@ class Images:
             images,
             created=recorded.created_at,
             response_format=generation.response_format,
-            storage=self._storage,
-            address_of=lambda image_id: picture_address(
-                base, image_id, owner=caller.name, secret=secret
-            ),
+            encode=partial(encoded, self._storage),
+            address_of=partial(picture_address, base, owner=caller.name, secret=secret),
         )
 
     async def _events(self, recorded: api_requests.Request) -> AsyncIterator[str]:

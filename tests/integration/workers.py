@@ -109,6 +109,9 @@ class Plant:
     def dispatcher(self) -> Program:
         return self._start("imagemill", "dispatcher")
 
+    def serve(self, port: int) -> Program:
+        return self._start("imagemill", "serve", "--port", str(port))
+
     def busy_child(self) -> int:
         """The pid of a child that holds images that it has begun to render."""
         query = text(
