@@ -78,6 +78,15 @@ def check_schema(database: Database) -> None:
     )
 
 
+def check_revision(revision: str) -> None:
+    """Raise `SchemaError` if this version does not know the schema of a database's copy."""
+    if revision not in _known_revisions():
+        raise SchemaError(
+            f"it is at schema {revision}, which this version (up to {head()}) does not know; "
+            "upgrade imagemill"
+        )
+
+
 @contextmanager
 def _reading(database: Database) -> Iterator[Connection]:
     with (

@@ -12,6 +12,8 @@ REVOKE ALL ON ALL TABLES IN SCHEMA public
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public
     FROM imagemill_producer, imagemill_worker, imagemill_reader;
 GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO imagemill_producer, imagemill_worker;
+-- `imagemill backup` reads everything; a sequence is part of it.
+GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO imagemill_producer;
 GRANT SELECT ON ALL TABLES IN SCHEMA public TO imagemill_producer, imagemill_worker;
 
 -- Both. The history of attempts is append-only for everybody, and so are a worker's counts.

@@ -322,6 +322,16 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     "Create or upgrade the database's tables.",
                 ),
                 (
+                    "backup",
+                    f"{_CONTROL}.backups:backup",
+                    "Copy the database into a new folder, with a list of all pictures.",
+                ),
+                (
+                    "restore",
+                    f"{_CONTROL}.backups:restore",
+                    "Bring a backup back, into a database that has not been used.",
+                ),
+                (
                     "doctor",
                     f"{_CONTROL}.doctor:doctor",
                     "Check the set-up and say how to correct it.",

@@ -22,6 +22,12 @@ OLD = 0.0
 def fill(mill: Mill, storage: Storage, name: str, prompts: list[str]) -> int:
     """A finished job whose files are really in the store."""
     job_id = mill.load(name, prompts)
+    render(mill, storage)
+    return job_id
+
+
+def render(mill: Mill, storage: Storage) -> None:
+    """One shift renders what is ready; its files are really in the store."""
     shift_id = mill.shift()
     images = mill.claim(shift_id)
     files = []
@@ -39,7 +45,6 @@ def fill(mill: Mill, storage: Storage, name: str, prompts: list[str]) -> int:
     )
     mill.end(shift_id)
     mill.finish_jobs()
-    return job_id
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ _INLINE = re.compile(r"`([^`\n]+)`")
 _WITHIN = re.compile(r"\$\(([^()]*)\)")
 _VARIABLE = re.compile(r"\$\w+")
 _PROGRAMS = {"imagemill", ".venv/bin/imagemill"}
-_OTHERS = {"kubectl", "pip", "useradd"}
+_OTHERS = {"createdb", "kubectl", "pip", "psql", "useradd"}
 """Programs with arguments that are called imagemill."""
 _BETWEEN = set(";|&()<>\n")
 

@@ -54,6 +54,7 @@ ELSEWHERE = {
     "workers resume": "it needs a worker: tests/unit/scheduler_jobs/cli/test_cli_workers.py",
     "workers pin": "it needs a worker: tests/unit/scheduler_jobs/cli/test_cli_workers.py",
     "workers unpin": "it needs a worker: tests/unit/scheduler_jobs/cli/test_cli_workers.py",
+    **dict.fromkeys(("backup", "restore"), "their places are new: tests/contract/test_backups.py"),
     "watermark": "it needs a marked picture: tests/contract/test_marks.py",
 }
 ABSENT = {

@@ -49,7 +49,7 @@ OTHERS = (
     *("verify job", "sweep", "retry job", "pause job", "resume job", "cancel job"),
     *("submit {here}/m.csv", "migrate", "dispatcher --once", "verify job --requeue"),
     *("label job team=a", "note job text", "rm job --yes", "prune --older-than 1d --yes"),
-    "import {here}/no-set",
+    *("import {here}/no-set", "backup {here}/no-folder/copy", "restore {here}/no-backup"),
     *("sweep --delete", "export job --format flat --to {here}/set", "push 1 me/set"),
     *("score job --with blank", "tag job keep", "untag job keep"),
     *("pick job --by steps", "duplicates job"),

@@ -1,0 +1,142 @@
+"""Restoring a backup into a fresh place: the files first, then the database in one step.
+
+So an interrupted restoration left no database, and may be repeated: files that are there stay.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import text
+
+from imagemill.db.database import Database, sqlite_file
+from imagemill.db.errors import UsageError
+from imagemill.db.present_store import record_store
+from imagemill.db.queries.backups import drop_tables, is_unused
+from imagemill.db.schema import check_revision, migrate
+from imagemill.db.settings import Settings
+from imagemill.db.storage import Storage
+from imagemill.db.storage.factory import open_storage
+from imagemill.db.storage.folder import FolderStorage
+from imagemill.scheduler_jobs.backup import postgres
+from imagemill.scheduler_jobs.backup.record import (
+    DATABASES,
+    OBJECTS,
+    BackupRecord,
+    read_manifest,
+    read_record,
+    sync_folder,
+)
+from imagemill.scheduler_jobs.backup.snapshot import copy_files
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Restoration:
+    """A restored backup. `missing` are the keys of files that neither the backup nor the store
+    has as recorded: `verify --requeue` renders their images again."""
+
+    record: BackupRecord
+    revision: str
+    missing: tuple[str, ...]
+
+
+def restore(folder: Path, settings: Settings) -> Restoration:
+    """Bring a backup into the database and the store that the settings name.
+
+    Raises `UsageError`, with nothing changed, if the backup is not whole, is of another kind of
+    database or of a newer schema, or if the database has been used.
+    """
+    record = read_record(folder)
+    check_revision(record.revision)
+    file = sqlite_file(settings.database_url.get_secret_value())
+    kind = "postgresql" if file is None else "sqlite"
+    if kind != record.database:
+        raise UsageError(
+            f"{folder} holds a {record.database} database, and IMAGEMILL_DATABASE_URL names a "
+            f"{kind} one; a backup is restored into its own kind"
+        )
+    storage = open_storage(settings)
+    if file is not None:
+        _check_free(file)
+        missing = tuple(_bring_files(folder, record, storage))
+        _place_sqlite(folder / DATABASES[kind], file)
+    else:
+        major = _check_unused(settings, record)
+        missing = tuple(_bring_files(folder, record, storage))
+        _load_postgres(folder / DATABASES[kind], settings, major)
+    database = Database.from_settings(settings)
+    try:
+        revision = migrate(database)
+        record_store(database, storage)
+    finally:
+        database.close()
+    return Restoration(record=record, revision=revision, missing=missing)
+
+
+def _bring_files(folder: Path, record: BackupRecord, storage: Storage) -> Iterator[str]:
+    """Copy the backup's files, or look for them in the store; yields the keys of those missing."""
+    manifest = read_manifest(folder)
+    if record.objects_copied:
+        yield from copy_files(manifest, FolderStorage(folder / OBJECTS), storage)
+        return
+    for file in manifest:
+        found = storage.stat(file.object_key)
+        if found is None or found.size != file.size_bytes:
+            yield file.object_key
+
+
+def _check_free(file: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        beside = file.with_name(file.name + suffix)
+        if beside.exists() or beside.is_symlink():
+            raise UsageError(f"{beside} is there already; a backup is restored into a fresh place")
+
+
+def _place_sqlite(copy: Path, file: Path) -> None:
+    """Give the file its name in one step, and only if nobody has taken it meanwhile."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with copy.open("rb") as source, unfinished.open("xb") as target:
+            shutil.copyfileobj(source, target)
+            target.flush()
+            os.fsync(target.fileno())
+        try:
+            os.link(unfinished, file)
+        except FileExistsError:
+            raise UsageError(f"{file} was made meanwhile; nothing was restored into it") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+    sync_folder(file.parent)
+
+
+def _check_unused(settings: Settings, record: BackupRecord) -> int:
+    """The version that `pg_restore` must have, if the database may be restored into."""
+    database = Database.from_settings(settings)
+    try:
+        with database.reading() as session:
+            if not is_unused(session):
+                raise UsageError(
+                    f"{database.url} has been used; a backup is restored into a fresh database"
+                )
+            major = int(session.scalars(text("SHOW server_version_num")).one()) // 10_000
+    finally:
+        database.close()
+    needed = max(major, record.dump_major or 0)
+    postgres.check_program("pg_restore", needed)
+    return needed
+
+
+def _load_postgres(archive: Path, settings: Settings, major: int) -> None:
+    database = Database.from_settings(settings)
+    try:
+        # What `migrate` has made in a new database would be in the archive's way.
+        with database.writing() as session:
+            if not is_unused(session):
+                raise UsageError(f"{database.url} was used meanwhile; nothing was restored into it")
+            drop_tables(session)
+    finally:
+        database.close()
+    postgres.load(settings, archive, at_least=major)

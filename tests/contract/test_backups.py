@@ -1,0 +1,258 @@
+"""`backup` and `restore` over both databases and both stores."""
+
+import json
+import shutil
+import sqlite3
+import stat
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from imagemill.db.database import Database
+from imagemill.db.errors import DatabaseError, SchemaError, UsageError
+from imagemill.db.queries.audit import audit
+from imagemill.db.schema import head, migrate
+from imagemill.db.settings import Settings
+from imagemill.db.storage import Storage
+from imagemill.db.storage.factory import open_storage
+from imagemill.db.storage.inputs import fetch_input, store_input
+from imagemill.scheduler_jobs.backup.restoration import restore
+from imagemill.scheduler_jobs.backup.snapshot import Backup, make_backup
+from imagemill.scheduler_jobs.cli.group import cli
+from imagemill.scheduler_jobs.store_check import sweep, verify
+from tests.contract.test_upkeep import fill, render
+from tests.helpers.mill import Mill
+from tests.helpers.servers.postgres import Postgres
+from tests.helpers.servers.seaweedfs import Seaweed
+
+PROMPTS = ["a", "b", "c"]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database that does not exist yet, or is empty."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'fresh' / 'imagemill.sqlite3'}"
+    server: Postgres = request.getfixturevalue("postgres_server")
+    return server.create_database()
+
+
+@pytest.fixture
+def database(fresh_url: str, request: pytest.FixtureRequest) -> Database:
+    """The database to back up, of the same kind as the fresh one."""
+    kind = "sqlite" if fresh_url.startswith("sqlite") else "postgres"
+    found: Database = request.getfixturevalue(f"{kind}_database")
+    return found
+
+
+@pytest.fixture
+def settings(database: Database) -> Settings:
+    return _settings(database.engine.url.render_as_string(hide_password=False), "unused")
+
+
+def _settings(url: str, store: str, **more: str) -> Settings:
+    return Settings(database_url=url, storage_url=store, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def fresh(fresh_url: str, storage: Storage, request: pytest.FixtureRequest, tmp_path: Path):
+    """The settings of a fresh database, and of a fresh store of the other's kind."""
+    if storage.uri.startswith("s3://"):
+        server: Seaweed = request.getfixturevalue("s3_server")
+        url = f"{storage.uri}-restored"
+        return _settings(fresh_url, url, s3_endpoint_url=server.endpoint)
+    return _settings(fresh_url, str(tmp_path / "fresh" / "objects"))
+
+
+def back_up(
+    mill: Mill, storage: Storage, settings: Settings, to: Path, *, objects: bool = True
+) -> Backup:
+    return make_backup(mill.database, storage, settings, to, objects=objects)
+
+
+def test_a_backup_with_its_pictures_comes_back_whole(
+    mill: Mill, storage: Storage, settings: Settings, fresh: Settings, tmp_path: Path
+) -> None:
+    storage.probe()
+    job = fill(mill, storage, "job", PROMPTS)
+    waiting = mill.load("waiting", ["later"])
+    given = store_input(storage, b"an init image")
+    made = back_up(mill, storage, settings, tmp_path / "copy")
+    assert made.missing == ()
+    restored = restore(tmp_path / "copy", fresh)
+    assert restored.missing == ()
+    assert restored.revision == head()
+    database, store = Database.from_settings(fresh), open_storage(fresh)
+    again = Mill(database)
+    with database.reading() as session:
+        assert audit(session) == []
+    result = verify(database, store, job, requeue=False)
+    assert (result.checked, result.findings) == (len(PROMPTS), ())
+    assert fetch_input(store, given) == b"an init image"
+    assert again.counts(waiting).ready == 1
+    assert sweep(database, store, older_than_seconds=-5, delete=False).strays == ()
+    # It is a database to work on: ids go on where they were.
+    later = fill(again, store, "after", ["new"])
+    assert later > waiting
+    database.close()
+
+
+def test_what_is_done_after_the_backup_is_rendered_again(
+    mill: Mill, storage: Storage, settings: Settings, fresh: Settings, tmp_path: Path
+) -> None:
+    """The store is still there, the database is that of the backup."""
+    storage.probe()
+    shift, job = mill.shift(), mill.load("job", PROMPTS)
+    held = mill.claim(shift, limit=1)
+    mill.begin(shift, [image.id for image in held])
+    back_up(mill, storage, settings, tmp_path / "copy", objects=False)
+    mill.give_back(shift)
+    fill(mill, storage, "same", PROMPTS)
+    mill.finish_jobs()
+    assert mill.counts(job).done == len(PROMPTS)
+    where = {"storage_url": storage.uri}
+    restored = restore(tmp_path / "copy", fresh.model_copy(update=where))
+    assert restored.missing == ()
+    database = Database.from_settings(fresh)
+    again = Mill(database)
+    assert (again.counts(job).ready, again.counts(job).leased) == (2, 1)
+    again.expire(shift)
+    again.rescue()
+    again.wait_out()
+    strays = sweep(database, storage, older_than_seconds=-5, delete=False).strays
+    assert len(strays) == len(PROMPTS), "their files are there, without rows"
+    for _ in PROMPTS:  # a suspect is rendered alone
+        render(again, storage)
+    assert again.counts(job).done == len(PROMPTS)
+    assert again.audit() == []
+    assert verify(database, storage, job, requeue=False).findings == ()
+    assert sweep(database, storage, older_than_seconds=-5, delete=False).strays == ()
+    database.close()
+
+
+def test_a_picture_that_went_meanwhile_is_named(
+    mill: Mill, storage: Storage, settings: Settings, fresh: Settings, tmp_path: Path
+) -> None:
+    storage.probe()
+    job = fill(mill, storage, "job", PROMPTS)
+    key = next(item.key for item in storage.list())
+    back_up(mill, storage, settings, tmp_path / "listed", objects=False)
+    storage.delete(key)
+    assert back_up(mill, storage, settings, tmp_path / "copied").missing == (key,)
+    restored = restore(tmp_path / "copied", fresh)
+    assert restored.missing == (key,)
+    database = Database.from_settings(fresh)
+    assert verify(database, open_storage(fresh), job, requeue=True).requeued == 1
+    with database.reading() as session:
+        assert audit(session) == []
+    database.close()
+
+
+def test_nothing_is_overwritten(
+    mill: Mill, storage: Storage, settings: Settings, fresh: Settings, tmp_path: Path
+) -> None:
+    storage.probe()
+    fill(mill, storage, "job", PROMPTS)
+    back_up(mill, storage, settings, tmp_path / "copy")
+    with pytest.raises(UsageError, match="is there already"):
+        back_up(mill, storage, settings, tmp_path / "copy")
+    with pytest.raises(UsageError, match="fresh"):
+        restore(tmp_path / "copy", settings)
+    restore(tmp_path / "copy", fresh)
+    with pytest.raises(UsageError, match="fresh"):
+        restore(tmp_path / "copy", fresh)
+
+
+def test_a_database_that_was_only_migrated_is_fresh(
+    postgres_database: Database, postgres_server: Postgres, folder_storage: Storage, tmp_path: Path
+) -> None:
+    mill = Mill(postgres_database)
+    folder_storage.probe()
+    fill(mill, folder_storage, "job", PROMPTS)
+    url = postgres_database.engine.url.render_as_string(hide_password=False)
+    settings = _settings(url, folder_storage.uri)
+    back_up(mill, folder_storage, settings, tmp_path / "copy", objects=False)
+    fresh = _settings(postgres_server.create_database(), folder_storage.uri)
+    database = Database.from_settings(fresh)
+    migrate(database)
+    database.close()
+    assert restore(tmp_path / "copy", fresh).missing == ()
+
+
+@pytest.mark.parametrize("harm", ["no record", "a changed dump", "a newer schema", "another kind"])
+def test_what_cannot_be_restored_changes_nothing(
+    harm: str, sqlite_mill: Mill, folder_storage: Storage, tmp_path: Path
+) -> None:
+    settings = _settings(str(sqlite_mill.database.engine.url), folder_storage.uri)
+    back_up(sqlite_mill, folder_storage, settings, tmp_path / "copy", objects=False)
+    record, url = tmp_path / "copy" / "backup.json", f"sqlite:///{tmp_path / 'new' / 'a.sqlite3'}"
+    match harm:
+        case "no record":
+            record.unlink()
+        case "a changed dump":
+            with (tmp_path / "copy" / "database.sqlite3").open("ab") as file:
+                file.write(b"x")
+        case "a newer schema":
+            record.write_text(json.dumps(json.loads(record.read_text()) | {"revision": "9999"}))
+        case _:
+            url = "postgresql+psycopg://nobody@127.0.0.1:1/none"
+    with pytest.raises((UsageError, SchemaError)):
+        restore(tmp_path / "copy", _settings(url, str(tmp_path / "new" / "objects")))
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_backup_is_private_and_holds_no_password(
+    mill: Mill, storage: Storage, settings: Settings, tmp_path: Path
+) -> None:
+    storage.probe()
+    fill(mill, storage, "job", PROMPTS)
+    back_up(mill, storage, settings, tmp_path / "copy", objects=False)
+    password = mill.database.engine.url.password
+    for file in (tmp_path / "copy").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file.name
+        assert password is None or str(password).encode() not in file.read_bytes(), file.name
+    assert stat.S_IMODE((tmp_path / "copy").stat().st_mode) == 0o700
+
+
+def test_a_backup_that_fails_leaves_nothing(
+    postgres_database: Database,
+    folder_storage: Storage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = postgres_database.engine.url.render_as_string(hide_password=False)
+    settings = _settings(url.replace("postgresql+psycopg", "postgresql"), folder_storage.uri)
+    broken = _settings(url.rpartition("/")[0] + "/none", folder_storage.uri)
+    with pytest.raises(DatabaseError, match="pg_dump"):
+        make_backup(postgres_database, folder_storage, broken, tmp_path / "a", objects=False)
+    monkeypatch.setattr("imagemill.scheduler_jobs.backup.postgres._major", lambda _: 9)
+    with pytest.raises(UsageError, match="pg_dump of PostgreSQL"):
+        make_backup(postgres_database, folder_storage, settings, tmp_path / "b", objects=False)
+    assert not list(tmp_path.glob("[ab]"))
+
+
+def test_the_commands(sqlite_mill: Mill, tmp_path: Path) -> None:
+    home, new = tmp_path / "home", tmp_path / "new"
+    (home / "objects").mkdir(parents=True)
+    with (
+        closing(sqlite3.connect(home / "imagemill.sqlite3")) as target,
+        closing(sqlite3.connect(str(sqlite_mill.database.file))) as source,
+    ):
+        source.backup(target)
+
+    def run(*words: str | Path) -> Result:
+        return CliRunner().invoke(cli, [*map(str, words)])
+
+    done = run("--home", home, "backup", tmp_path / "copy", "--objects")
+    assert done.exit_code == 0, done.output
+    assert "0 jobs, 0 images, 0 files (copied), as of " in done.output
+    refused = run("--home", home, "backup", home / "objects" / "copy")
+    assert refused.exit_code == 2, "a backup inside of the store would be swept"
+    done = run("--home", new, "restore", tmp_path / "copy", "--json")
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.output.splitlines()[-1])
+    assert (answer["revision"], answer["missing"]) == (head(), [])
+    shutil.rmtree(tmp_path / "copy")
+    assert run("--home", new, "jobs").exit_code == 0
