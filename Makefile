@@ -14,7 +14,8 @@ run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pi
 	@echo "Open out/contact-sheet.png"
 
 # Each process starts servers of its own; one thread each, as production has it on a CPU.
-TEST_PROCESSES ?= $(shell nproc)
+# More of them than cores: half of a test's time is waiting for processes, leases and servers.
+TEST_PROCESSES ?= $(shell echo $$(( $$(nproc) * 3 / 2 + 1 )))
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 	-n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 

@@ -3,16 +3,17 @@
 import sys
 import time
 from collections import deque
-from typing import Self, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.output import duration, plural, shortened
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PACE_SECONDS = 60.0
 """The time over which images/s are counted."""
@@ -102,14 +103,7 @@ class ProgressView:
         self._counts: Counts | None = None
         self._bar: Progress | None = None
         if terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=None),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[facts]}", markup=False),
-                console=Console(file=self._stream, highlight=False),
-                expand=True,
-            )
+            self._bar = _bar(self._stream)
             self._task = self._bar.add_task(self._title, total=None, facts="")
 
     def __enter__(self) -> Self:
@@ -153,6 +147,21 @@ class ProgressView:
         if text != self._shown:
             self._shown = text
             click.echo(text, file=self._stream)
+
+
+def _bar(stream: TextIO) -> "Progress":
+    # Where a program reads the output, 0.1 s would be waited for nothing.
+    from rich.console import Console  # noqa: PLC0415  # see above
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn  # noqa: PLC0415
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[facts]}", markup=False),
+        console=Console(file=stream, highlight=False),
+        expand=True,
+    )
 
 
 class LoadingView:

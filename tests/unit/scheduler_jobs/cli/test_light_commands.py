@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("celery", "numpy", "openpyxl", "PIL", "pyarrow", "redis", "sqlglot")
+HEAVY = ("celery", "numpy", "openpyxl", "PIL", "pyarrow", "redis", "rich", "sqlglot")
 
 
 @pytest.mark.parametrize("module", ["jobs", "manifests", "watch"])
