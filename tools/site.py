@@ -6,6 +6,7 @@ mkdocs build --strict        (`make site`) writes the site; mkdocs.yml names thi
 import posixpath
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urldefrag
@@ -82,7 +83,7 @@ def home() -> str:
     _, head, index = INDEX.read_text("utf-8").partition("\n## ")
     # Its links start in docs/; those of the page on which they will stand do not.
     index = linked(head + index, lambda target: posixpath.join("docs", target))
-    return f"{pitch}\n{index}"
+    return f"---\nhide: [navigation]\n---\n\n{pitch}\n{index}"
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -119,9 +120,19 @@ def linked(text: str, lead: Callable[[str], str | None]) -> str:
         target = found["target"] if ":" in found["target"] else lead(found["target"])
         if target is None:
             return found["label"]
-        return f"{found['image']}[{found['label']}]({target})"
+        label = found["label"]
+        if label.endswith(".md"):  # a file's name says little where there are no files
+            label = titles().get(urldefrag(target)[0], label)
+        return f"{found['image']}[{label}]({target})"
 
     return _PARTS.sub(link, text)
+
+
+@cache
+def titles() -> dict[str, str]:
+    """The titles of pages in the list of documents, by their places on the site."""
+    lines = _INDEX_LINES.findall(INDEX.read_text("utf-8"))
+    return {str(place_of(target, "docs/README.md", None)): text for _, _, text, target in lines}
 
 
 def diagram(text: str) -> str:

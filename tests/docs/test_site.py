@@ -142,6 +142,13 @@ def test_the_navigation_has_the_sections_and_pages_of_the_list():
     ]
 
 
+def test_a_file_name_as_a_label_becomes_the_title_of_the_page():
+    assert linked("see [cli.md](cli.md#jobs).", lambda target: target) == (
+        "see [Command line](cli.md#jobs)."
+    )
+    assert linked("the [docs](cli.md)", lambda target: target) == "the [docs](cli.md)"
+
+
 def test_a_diagram_of_states_becomes_a_table():
     drawn = 'stateDiagram-v2\n  state "a job" as job {\n    [*] --> open: submit\n  }\n'
     assert "| (new) | `open` | submit |" in diagram(drawn)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.docs.test_tutorial import PAGE
+from tests.e2e.commands import imagemill
 from tests.helpers.hub import Hub, serving
 
 DIFFERS = "imagemill --home pictures diff "
@@ -36,8 +37,16 @@ def hub() -> Iterator[Hub]:
         yield hub
 
 
-@pytest.mark.timeout(1500)  # some forty processes, three of which render
-def test_the_whole_page(tmp_path: Path, hub: Hub) -> None:
+@pytest.fixture
+def place(open_folder: Path) -> Iterator[Path]:
+    """The folder of the tutorial, whose stack is down at the end, however the test ends."""
+    yield open_folder
+    if (open_folder / "mill").exists():
+        imagemill("--home", open_folder / "mill", "down")
+
+
+@pytest.mark.timeout(1500)  # some forty processes, three of which render, and a stack
+def test_the_whole_page(place: Path, hub: Hub) -> None:
     said: dict[str, str] = {}
     environment = {
         **os.environ,
@@ -51,7 +60,7 @@ def test_the_whole_page(tmp_path: Path, hub: Hub) -> None:
     for script, code in scripts():
         done = subprocess.run(
             ["sh", "-c", script],
-            cwd=tmp_path,
+            cwd=place,
             env=environment,
             capture_output=True,
             text=True,
@@ -65,12 +74,14 @@ def test_the_whole_page(tmp_path: Path, hub: Hub) -> None:
     pictures = [name for name in pushed if name.endswith(".png")]
     assert len(pictures) == 2, "the better image of each of two rows"
     for name in pictures:
-        assert pushed[name] == (tmp_path / "set" / name).read_bytes()
+        assert pushed[name] == (place / "set" / name).read_bytes()
     assert "2 images imported, 2 new files" in said["imagemill --home other import set"]
-    assert Image.open(tmp_path / "apart.png").width > 3 * 256
+    assert Image.open(place / "apart.png").width > 3 * 256
     assert (
         "removed 1 job with 4 images; deleted 4 files"
         in said["imagemill --home pictures rm coarse --yes"]
     )
-    assert not list(tmp_path.glob("pictures/pictures-*/*-s1.png"))
+    assert not list(place.glob("pictures/pictures-*/*-s1.png"))
     assert "prompts" in said["imagemill --home pictures jobs --label keep"]
+    assert "4" in said["imagemill --home mill watch latest"].splitlines()[-1]
+    assert "worker-1" in said["imagemill --home mill ps"]
