@@ -3,33 +3,29 @@
 python -m tools.views        writes them between their two marks
 """
 
-import re
 import sys
 from pathlib import Path
 
 from imagemill.db.view_columns import VIEWS
+from tools.marks import between
 
 PAGE = Path(__file__).parents[1] / "docs" / "database.md"
 
 BEGIN = "<!-- written by `python -m tools.views` from db/view_columns.py -->"
-END = "<!-- end of what is written -->"
 
 
 def tables() -> str:
     """What stands between the marks: a section for each view."""
-    parts = [BEGIN, ""]
+    parts = []
     for name, view in VIEWS.items():
         rows = [f"| `{column}` | {meaning} |" for column, meaning in view.columns.items()]
         parts += [f"### `{name}`", "", view.line, "", "| column | |", "| --- | --- |", *rows, ""]
-    return "\n".join([*parts, END])
+    return "\n".join(parts).rstrip()
 
 
 def page() -> str:
     """The text of docs/database.md with current tables."""
-    before = PAGE.read_text("utf-8")
-    marks = f"{re.escape(BEGIN)}.*?{re.escape(END)}"
-    assert len(re.findall(marks, before, re.DOTALL)) == 1, "the page has each mark once"
-    return re.sub(marks, lambda _: tables(), before, flags=re.DOTALL)
+    return between(PAGE.read_text("utf-8"), BEGIN, tables())
 
 
 def main() -> int:
