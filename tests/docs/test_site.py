@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass, field
+from functools import partial
 from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
 
+from tests.helpers.browser import Browser, find_browser
 from tests.helpers.places import ROOT
 
 pytest.importorskip("material", reason="the site needs the extra `docs`")
@@ -96,6 +100,47 @@ def test_every_document_is_a_page_that_the_navigation_and_the_search_have(site: 
         (site["index.html"].file.parent / "search" / "search_index.json").read_text()
     )
     assert {urldefrag(each["location"])[0] for each in index["docs"]} == set(site)
+
+
+@pytest.mark.browser
+def test_a_browser_finds_pages_by_the_search_and_asks_no_other_server(
+    site: dict[str, Built], tmp_path: Path
+):
+    program = find_browser()
+    if program is None:
+        pytest.skip("needs Chromium or Chrome")
+    folder = site["index.html"].file.parent
+    asked: list[str] = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_request(self, *_: object) -> None:
+            asked.append(self.headers.get("Host", ""))
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    host = f"127.0.0.1:{server.server_port}"
+    try:
+        with Browser(program, tmp_path / "profile") as browser:
+            browser.resize(390, 844, dark=True, phone=True)
+            browser.open(f"http://{host}/index.html")
+            assert browser.evaluate("document.body.dataset.mdColorScheme") == "slate"
+            browser.resize(1280, 900)
+            browser.open(f"http://{host}/tutorial.html")
+            browser.click("input.md-search__input")
+            browser.type("perceptual hashes")
+            browser.wait("document.querySelectorAll('.md-search-result__link').length > 0")
+            found = browser.evaluate(
+                "[...document.querySelectorAll('.md-search-result__link')].map((a) => a.href)"
+            )
+            assert any("scores.html" in link for link in found)
+            loaded = browser.evaluate("performance.getEntries().map((each) => each.name)")
+            others = [name for name in loaded if "://" in name and f"//{host}/" not in name]
+            assert others == []
+            assert browser.problems == []
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert set(asked) == {host}
 
 
 def test_the_home_page_sells_in_one_screen(site: dict[str, Built]):
