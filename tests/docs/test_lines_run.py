@@ -45,7 +45,7 @@ ELSEWHERE = {
     "import": "it needs an export of its own: tests/e2e/test_tutorial.py",
     "dispatcher": "it does not end: tests/integration",
     "flower": "it does not end: tests/e2e/test_flower_page.py",
-    "serve": "it does not end: ",
+    "serve": "it does not end: tests/integration/test_serve_kills.py",
     **dict.fromkeys(
         ("edit", "workers pin", "workers unpin"),
         "it needs a live job or a worker: tests/unit/scheduler_jobs/cli",
