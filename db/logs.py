@@ -169,6 +169,9 @@ def secrets_of(settings: "Settings", *, least: int = _LEAST_SECRET) -> tuple[str
         found.add(settings.broker_sentinel_password.get_secret_value())
     for url in (settings.database_url, settings.broker_url):
         found |= passwords_in(url.get_secret_value())
+    for words in (settings.notify_secret, settings.notify_urls):
+        # An address too: whoever knows it may write there, and its path is often a password.
+        found |= set(words.get_secret_value().split()) if words is not None else set()
     long = (secret for secret in found if len(secret) >= max(least, 1))
     return tuple(sorted(long, key=len, reverse=True))
 

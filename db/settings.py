@@ -143,6 +143,33 @@ class Settings(BaseSettings):
     prune_label: str | None = Field(None, description="it removes only jobs with this label")
     prune_keep_label: str | None = Field("keep", description="it removes no job with this label")
 
+    notify_urls: SecretStr | None = Field(
+        None, description="webhooks that hear of every job's events, with spaces between them"
+    )
+    notify_secret: SecretStr | None = Field(
+        None, description="whsec_… that signs webhooks; several while they are changed, with spaces"
+    )
+    notify_command: str | None = Field(
+        None, description="a command that the dispatcher runs for every event"
+    )
+    notify_events: str = Field(
+        "job.finished job.failing job.stalled", description="the events that are told"
+    )
+    notify_hosts: str | None = Field(
+        None,
+        description="hosts that webhooks of jobs may name: *.lab 10.0.0.7:8080; "
+        "not set: public ones",
+    )
+    notify_dead_images: int = Field(
+        10, ge=1, description="a job is failing if so many images are dead"
+    )
+    notify_dead_share: float = Field(
+        0.05, ge=0, le=1, description="and if they are this part of those that ended"
+    )
+    notify_stalled_seconds: float = Field(
+        900, gt=0, description="a job is stalled if none of its ready images is done for so long"
+    )
+
     max_pixels: int = Field(4096 * 4096, gt=0, description="most width x height of an image")
     max_steps: int = Field(1000, gt=0, description="most denoising steps")
     max_samples: int = Field(10_000, gt=0, description="most images of one row")

@@ -33,6 +33,12 @@ def passwords_in(text: str) -> set[str]:
     return found | {unquote(password) for password in found}
 
 
+def origin(url: str) -> str:
+    """A web address without its path and options, which may be secrets: `https://host:8443`."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
 def _masked(url: str) -> str:
     parts = urlsplit(url)
     if parts.password is None:

@@ -52,8 +52,8 @@ def submit(what: Any, *, settings: Mapping[str, Any] | None = None, **options: A
         **options: of the job: `name`, `seed`, `priority`, `owner`, `weight`, `max_workers`,
             `route`, `labels`, `columns` (column to field), `extra`, `manifest_format`,
             `defaults_file`, `grid`, `variants`, `draws`, `wildcards`, `skip_bad_rows`,
-            `literal_words`, `strict`. All others are defaults for rows: `steps=20`,
-            `model="sd15"`, …
+            `literal_words`, `strict`, `notify` (addresses of webhooks). All others are defaults
+            for rows: `steps=20`, `model="sd15"`, …
 
     Raises:
         ManifestError: rows or defaults are bad; its `problems` and notes name row and column.
@@ -186,6 +186,7 @@ _READ = {
     "extra": _texts,
     "grid": _grid,
     "labels": _labels,
+    "notify": _texts,
     "wildcards": _path,
     "defaults_file": _path,
 }

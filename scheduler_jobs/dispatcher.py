@@ -1,8 +1,9 @@
 """The dispatcher: keeps work moving whatever was lost. Any number may run at once.
 
 Every round it releases what dead shifts held, cancels stragglers, finishes jobs, folds the
-tallies and sees to it that enough tokens wait for the work there is. All of it is idempotent
-and fenced in SQL, so a second dispatcher costs a few queries and nothing else.
+tallies and sees to it that enough tokens wait for the work there is. Beside the rounds it removes
+old jobs (`retention`) and tells of events (`notifications`). All of it is idempotent and fenced in
+SQL, so a second dispatcher costs a few queries and nothing else.
 """
 
 import logging
@@ -18,6 +19,7 @@ from imagemill.db.queries import jobs, score_work, shifts, tallies
 from imagemill.db.queries.claims import RetryPolicy
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs import metrics
+from imagemill.scheduler_jobs.notifications.notifier import Notifier
 from imagemill.scheduler_jobs.retention import Retention
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Dispatcher:
         self._tokens = Tokens(settings)
         self._policy = RetryPolicy.from_settings(settings)
         self._retention = Retention.from_settings(database, settings)
+        self._notifier = Notifier(database, settings)
         self._broker_away = False
 
     def run_forever(self, stop: threading.Event) -> None:
@@ -72,15 +75,15 @@ class Dispatcher:
             self._database.url,
             ROUND_SECONDS,
         )
-        retention = self._start_retention(stop)
+        threads = [*self._start_retention(stop), self._start_notifier(stop)]
         while not stop.is_set():
             try:
                 self.run_once()
             except DatabaseError as error:
                 log.warning("waiting for the database: %s", error)
             stop.wait(ROUND_SECONDS)
-        if retention is not None:
-            retention.join()
+        for thread in threads:
+            thread.join()
         self._tokens.close()
         log.info("the dispatcher stops")
 
@@ -90,7 +93,7 @@ class Dispatcher:
         A `DatabaseError` if the database stays away; a broker's absence is logged.
         """
         rescued = self._database.run(lambda session: shifts.rescue(session, policy=self._policy))
-        cancelled, finished = self._database.run(_finish)
+        cancelled, finished = self._database.run(self._finish)
         folded = self._database.run(tallies.fold)
         done = Round(
             rescued=rescued,
@@ -106,14 +109,29 @@ class Dispatcher:
             log.info("%s", done.told)
         return done
 
-    def _start_retention(self, stop: threading.Event) -> threading.Thread | None:
+    def send_notifications(self) -> None:
+        """Try once to deliver every notification that is due, and wait for the results."""
+        self._notifier.run_once()
+
+    def _start_retention(self, stop: threading.Event) -> list[threading.Thread]:
         """Remove old jobs beside the rounds, which must not wait for that; if it is asked for."""
         if self._retention is None:
-            return None
+            return []
         log.info("jobs that ended %g days ago are removed", self._retention.days)
         thread = threading.Thread(target=self._retention.run_until, args=(stop,), name="retention")
         thread.start()
+        return [thread]
+
+    def _start_notifier(self, stop: threading.Event) -> threading.Thread:
+        """Tell of events beside the rounds: whoever hears of them may be slow."""
+        run = self._notifier.run_until
+        thread = threading.Thread(target=run, args=(stop,), name="notifications")
+        thread.start()
         return thread
+
+    def _finish(self, session: Session) -> tuple[int, int]:
+        audience = self._notifier.receivers.audience
+        return jobs.cancel_stragglers(session), jobs.finish_jobs(session, audience=audience)
 
     def _top_up(self) -> int:
         """Publish what is missing of each route's tokens; how many that were."""
@@ -135,10 +153,6 @@ class Dispatcher:
                 log.info("the broker is back")
             self._broker_away = False
         return published
-
-
-def _finish(session: Session) -> tuple[int, int]:
-    return jobs.cancel_stragglers(session), jobs.finish_jobs(session)
 
 
 def _demand(session: Session) -> tuple[dict[tuple[str, str], int], dict[str, int]]:

@@ -116,7 +116,8 @@ def _import_job(
     if step:
         _load(database, storage, result, step)
     database.run(lambda session: jobs.open_job(session, job.id))
-    database.run(jobs.finish_jobs)
+    # Its own job alone: a dispatcher tells people of every other one that ends.
+    database.run(lambda session: jobs.finish_jobs(session, job_id=job.id))
     return result
 
 

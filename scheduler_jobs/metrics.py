@@ -19,6 +19,7 @@ from imagemill.db.errors import DatabaseError, UsageError
 from imagemill.db.metrics_page import serve_metrics
 from imagemill.db.queries import fleet, reports
 from imagemill.db.queries.finished import Cursor, finished_since
+from imagemill.db.queries.notifications import count_notifications
 from imagemill.db.queries.owners import list_owners
 from imagemill.db.settings import Settings
 
@@ -31,8 +32,16 @@ RESCUED = Counter(
     registry=None,
 )
 WAKE_UPS = Counter("imagemill_wake_ups", "Tokens that this dispatcher published.", registry=None)
+NOTIFICATIONS_SENT = Counter(
+    "imagemill_notifications_sent", "Notifications that this dispatcher delivered.", registry=None
+)
+NOTIFICATION_FAILURES = Counter(
+    "imagemill_notification_failures",
+    "Tries of this dispatcher to deliver a notification that failed.",
+    registry=None,
+)
 
-COUNTERS = (ROUNDS, RESCUED, WAKE_UPS)
+COUNTERS = (ROUNDS, RESCUED, WAKE_UPS, NOTIFICATIONS_SENT, NOTIFICATION_FAILURES)
 """What this process counts itself."""
 
 MOST_JOBS = 100
@@ -89,6 +98,11 @@ def families() -> dict[str, Family]:
         gauge("imagemill_workers", "Live worker processes.", labels=("route", "state")),
         gauge("imagemill_stale_leases", "Leases that are over and that nobody has ended."),
         counter("imagemill_lease_expiries", "Shifts that lost their lease, ever."),
+        gauge(
+            "imagemill_notifications",
+            "Notifications that wait, were sent, or failed for good.",
+            labels=("state",),
+        ),
     )
     return {family.name: family for family in found}
 
@@ -205,6 +219,8 @@ def _read(session: Session, live: Iterable[fleet.LiveJob]) -> Iterator[_Sample]:
         yield "imagemill_workers", route_and_state, count
     yield "imagemill_stale_leases", (), fleet.count_stale_leases(session)
     yield "imagemill_lease_expiries", (), fleet.count_lost_shifts(session)
+    for state, count in count_notifications(session).items():
+        yield "imagemill_notifications", (state,), count
 
 
 def _backlog(found: Iterable[fleet.Backlog]) -> Iterator[_Sample]:

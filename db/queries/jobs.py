@@ -13,6 +13,7 @@ from imagemill.db.clock import now
 from imagemill.db.errors import UnknownJob
 from imagemill.db.queries.bulk import insert_new
 from imagemill.db.queries.images import in_state, record_events
+from imagemill.db.queries.notifications import FINISHED, NOBODY, Audience, announce
 from imagemill.db.queries.removed import next_job_id, removal_of
 from imagemill.db.queries.seats import has_room, set_max_workers
 from imagemill.db.queries.tallies import Counts, move_images
@@ -238,20 +239,26 @@ def shown_state(job: Job, counts: Counts) -> JobState:
     return JobState(job.state)
 
 
-def finish_jobs(session: Session) -> int:
-    """Finish every open job without ready or leased images; how many there were."""
+def finish_jobs(session: Session, *, audience: Audience = NOBODY, job_id: int | None = None) -> int:
+    """Finish every open job without ready or leased images (or one job); how many there were.
+
+    Whoever wants to hear of it is told by the same transaction: it is in the outbox.
+    """
     idle = select(Job.id).where(over()).order_by(Job.id)
+    if job_id is not None:
+        idle = idle.where(Job.id == job_id)
     # Lock first, then count again: a `retry` may have committed since the first count.
     locked = session.scalars(idle.with_for_update(key_share=True, skip_locked=True)).all()
     if not locked:
         return 0
-    rows = session.execute(
+    finished = session.scalars(
         update(Job)
         .where(Job.id.in_(locked), over())
         .values(state=JobState.FINISHED, finished_at=now())
         .returning(Job.id)
     ).all()
-    return len(rows)
+    announce(session, FINISHED, finished, audience)
+    return len(finished)
 
 
 def due_images(session: Session) -> dict[str, int]:

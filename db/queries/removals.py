@@ -19,6 +19,7 @@ from imagemill.db.clock import now
 from imagemill.db.documents import JSON
 from imagemill.db.errors import UsageError
 from imagemill.db.job_tables import JobLabel, JobNote, JobSeat, RemovedJob, RemovedObject
+from imagemill.db.notification_tables import JobWatch, JobWebhook, Notification
 from imagemill.db.queries.bulk import among, insert_new
 from imagemill.db.queries.jobs import over
 from imagemill.db.queries.labels import find_labels, find_notes, has_labels
@@ -132,7 +133,7 @@ def remove_some(session: Session, job_id: int) -> bool:
     gone = session.execute(delete(Row).where(Row.id.in_(rows)).returning(Row.id)).all()
     if len(gone) == ROWS_A_STEP:
         return True
-    for table in (Tally, JobLabel, JobNote, JobSeat):
+    for table in (Tally, JobLabel, JobNote, JobSeat, JobWebhook, JobWatch, Notification):
         session.execute(delete(table).where(table.job_id == job_id))
     session.execute(delete(Job).where(Job.id == job_id))
     ended = update(RemovedJob).where(RemovedJob.job_id == job_id).values(finished_at=now())

@@ -34,6 +34,10 @@ GRANT DELETE ON jobs TO imagemill_producer;
 GRANT INSERT, UPDATE ON removed_jobs TO imagemill_producer;
 GRANT INSERT, UPDATE, DELETE ON removed_objects TO imagemill_producer;
 GRANT UPDATE, DELETE ON tallies, objects TO imagemill_producer;
+-- They let people hear of a job, watch it and tell of it. Addresses of webhooks may be secrets, so
+-- workers do not even read them.
+GRANT INSERT, UPDATE, DELETE ON job_webhooks, job_watches, notifications TO imagemill_producer;
+REVOKE SELECT ON job_webhooks, notifications FROM imagemill_worker;
 -- They queue the work of scorers, and tag images.
 GRANT INSERT, DELETE ON score_work, tags TO imagemill_producer;
 

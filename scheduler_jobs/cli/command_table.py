@@ -292,6 +292,21 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                     "Keep workers busy and rescue lost images.",
                 ),
                 (
+                    "notifications",
+                    f"{_CONTROL}.notifications:notifications",
+                    "List what was told of jobs by webhook or command, and what failed.",
+                ),
+                (
+                    "notifications retry",
+                    f"{_CONTROL}.notifications:retry",
+                    "Let notifications be sent again.",
+                ),
+                (
+                    "notifications test",
+                    f"{_CONTROL}.notifications:test",
+                    "Send a test event from here, by the settings of this machine.",
+                ),
+                (
                     "flower",
                     f"{_CONTROL}.services:flower",
                     "Serve Flower, the web page of the Celery workers.",

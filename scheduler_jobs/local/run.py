@@ -232,8 +232,10 @@ def _rendered(
 ) -> bool:
     """Let the worker render the job; False if Ctrl-C has interrupted it."""
     try:
+        dispatcher = Dispatcher(database, settings)
         with worker.working(settings):
-            _watch(database, job_id, Dispatcher(database, settings), worker, told)
+            _watch(database, job_id, dispatcher, worker, told)
+        dispatcher.send_notifications()
     except KeyboardInterrupt:
         return False
     return True

@@ -28,6 +28,7 @@ from imagemill.scheduler_jobs.manifest import (
 from imagemill.scheduler_jobs.manifest.columns import EXTRA, check_mapping, field_of
 from imagemill.scheduler_jobs.manifest.fields import FIELDS, Flag
 from imagemill.scheduler_jobs.manifest.problems import Broken
+from imagemill.scheduler_jobs.notifications.addresses import check_url
 from imagemill.scheduler_jobs.owners import MOST_WEIGHT, read_owner, this_user
 from imagemill.scheduler_jobs.submit.given_inputs import take_input
 from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
@@ -75,6 +76,7 @@ class SubmissionOptions:
     grid: Sequence[str] = ()
     wildcards: Path | None = None
     labels: Sequence[str] = ()
+    notify: Sequence[str] = ()
 
     def request(self, settings: Settings, *, where: str = "command line") -> SubmissionRequest:
         """The checked request. `where` is what messages call the place of the parameters.
@@ -112,6 +114,7 @@ class SubmissionOptions:
             draws=self.draws,
             wildcards=self.wildcards,
             labels=read_labels(self.labels),
+            notify=tuple(map(check_url, self.notify)),
         )
 
     def _check(self) -> None:

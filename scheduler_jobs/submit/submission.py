@@ -8,7 +8,7 @@ goes on where it stopped when the same manifest is submitted again.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
@@ -22,6 +22,7 @@ from imagemill.db.models.registry import load_registry
 from imagemill.db.queries import jobs, objects
 from imagemill.db.queries.jobs import NewJob
 from imagemill.db.queries.labels import set_labels
+from imagemill.db.queries.notifications import add_webhooks
 from imagemill.db.queries.rates import Kind
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.settings import Settings
@@ -200,7 +201,7 @@ def submit(
         if source is None:
             source = opened.enter_context(request.open(settings))
         new = _new_job(request, source, settings)
-        job, created = database.run(lambda session: _record_job(session, new, request.labels))
+        job, created = database.run(lambda session: _record_job(session, new, request))
         loading = Loading(job.id, request, database, source.name)
         met = MetColumns()
         if job.state == JobState.LOADING:
@@ -223,9 +224,10 @@ def submit(
     return _submission(database, job.id, loading, met, created=created)
 
 
-def _record_job(session: Session, new: NewJob, labels: Mapping[str, str]) -> tuple[Job, bool]:
+def _record_job(session: Session, new: NewJob, request: SubmissionRequest) -> tuple[Job, bool]:
     job, created = jobs.find_or_create(session, new)
-    set_labels(session, job.id, labels)
+    set_labels(session, job.id, request.labels)
+    add_webhooks(session, job.id, request.notify)
     return job, created
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 import imagemill
 import imagemill.db.api_tables
 import imagemill.db.dataset_tables
+import imagemill.db.notification_tables
 from imagemill.db import schema, views
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, SchemaError
@@ -102,7 +103,7 @@ def test_migrations_make_the_models_indexes(connection: Connection) -> None:
         }
         assert found == wanted, table.name
         partial += sum(where != "none" for _, _, where in found.values())
-    assert partial == 13
+    assert partial == 14
 
 
 def test_migrations_set_the_models_server_defaults(connection: Connection) -> None:

@@ -136,6 +136,7 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
             "removed_objects",
             "job_seats",
             "owners",
+            *("notifications", "job_watches", "job_webhooks"),
         ):
             session.execute(text(f"DROP TABLE {table}"))
         session.execute(text("UPDATE alembic_version SET version_num = '0001'"))

@@ -9,7 +9,9 @@ from tests.helpers.places import ROOT
 
 TEXT = "\n".join(page.read_text("utf-8") for page in PAGES)
 NO_SETTINGS = {"CONFIG", "COMPLETE", "FLOWER_BASIC_AUTH", "GALLERY_TOKEN"}
-"""Variables that are read before there are settings, or that hold secrets of one command."""
+NO_SETTINGS |= {"EVENT", "EVENT_ID", "EVENT_TYPE", "EVENT_JOB_ID"}
+"""Variables that are read before there are settings, hold secrets of one command, or are given to
+the command of a notification."""
 
 
 def test_every_variable_is_a_setting():

@@ -18,6 +18,7 @@ import imagemill
 import imagemill.db.api_tables
 import imagemill.db.dataset_tables
 import imagemill.db.job_tables
+import imagemill.db.notification_tables
 from imagemill.db.database import Database
 from imagemill.db.errors import PermissionDenied
 from imagemill.db.queries import labels
@@ -137,6 +138,8 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         "score_failures": "SIUD",
         "score_work": "SID",
         **dict.fromkeys(("api_keys", "api_requests", "api_files"), ""),
+        # Addresses of webhooks may be secrets.
+        **dict.fromkeys(("job_webhooks", "notifications"), ""),
     }
     assert found["producer"] == everywhere | both | {
         **dict.fromkeys(("models", "groups"), "SIU"),
@@ -146,6 +149,7 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
             ("job_labels", "job_notes", "job_seats", "owners", "removed_objects"), "SIUD"
         ),
         "removed_jobs": "SIU",
+        **dict.fromkeys(("job_webhooks", "job_watches", "notifications"), "SIUD"),
         **dict.fromkeys(("score_work", "tags"), "SID"),
         "tallies": "SIUD",
         "objects": "SUD",
@@ -167,6 +171,9 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         "DELETE FROM tags",
         "DELETE FROM scores",
         "UPDATE score_work SET scorer = 'x'",
+        "SELECT url FROM job_webhooks",
+        "SELECT body FROM notifications",
+        "INSERT INTO job_webhooks (job_id, url) VALUES (1, 'https://example.com')",
         "UPDATE attempts SET code = NULL",
         "DELETE FROM attempts",
         "TRUNCATE tallies",

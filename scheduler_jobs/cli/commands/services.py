@@ -82,6 +82,7 @@ def dispatcher(invocation: Invocation, once: bool, metrics_port: int | None, as_
     work = Dispatcher(invocation.database, invocation.settings)
     if once:
         work.run_once()
+        work.send_notifications()
     else:
         stop_metrics = serve_fleet(invocation.settings, port=metrics_port)
         stop = threading.Event()

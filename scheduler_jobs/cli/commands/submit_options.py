@@ -42,6 +42,7 @@ _AS_THEY_ARE = (
         "literal_words",
     ),
     *("strict", "grid", "variants", "draws", "wildcards", "labels"),
+    "notify",
 )
 """Options that `SubmissionOptions` takes under their own names."""
 
@@ -123,6 +124,12 @@ _JOB_OPTIONS = (
         multiple=True,
         metavar="KEY=VALUE",
         help="A label for the job, which `imagemill jobs --label` finds; may be repeated.",
+    ),
+    click.option(
+        "--notify",
+        multiple=True,
+        metavar="URL",
+        help="A webhook that hears of the job's events; may be repeated.",
     ),
     click.option(
         "--defaults",

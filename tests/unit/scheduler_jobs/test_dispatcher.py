@@ -16,6 +16,7 @@ from imagemill.db.states import JobState
 from imagemill.db.tables import Tally
 from imagemill.scheduler_jobs import dispatcher as module
 from imagemill.scheduler_jobs.dispatcher import MIN_TOKENS, TOKENS_PER_SLOT, Dispatcher
+from imagemill.scheduler_jobs.notifications.notifier import Notifier
 from tests.helpers.mill import Mill
 
 
@@ -226,6 +227,7 @@ def test_says_that_it_starts_what_it_does_and_that_it_stops(
     mill.expire(held)
     stop = threading.Event()
     rounds: list[bool] = []
+    monkeypatch.setattr(Notifier, "run_until", lambda self, stop: None)  # it waits by it as well
     monkeypatch.setattr(stop, "wait", lambda seconds: rounds.append(True))
     monkeypatch.setattr(stop, "is_set", lambda: len(rounds) == 2)
     dispatcher.run_forever(stop)

@@ -44,6 +44,7 @@ READERS = (
     *(REPORT, "query SELECT/**/state/**/FROM/**/jobs"),
     *("exports", "plan {here}/m.csv"),
     "diff job job --quick",
+    "notifications",
 )
 OTHERS = (
     *("verify job", "sweep", "retry job", "pause job", "resume job", "cancel job"),
@@ -57,6 +58,7 @@ OTHERS = (
     *("workers pin w@host job", "workers unpin w@host", "edit job --priority 1"),
     *("keys add alice", "keys revoke bob"),
     "owners weigh anna 3",
+    "notifications retry --failed",
 )
 """What needs more than reading the database: the store, or to write."""
 
@@ -81,6 +83,7 @@ NOT_HERE = {
     "flower": "it opens neither; its port is tried below",
     "gallery": "it never ends",
     "serve": "it never ends; test_cli_keys.py has what it refuses",
+    "notifications test": "it reads no home; test_cli_notifications.py has its troubles",
     "samplers": "it reads nothing",
     "watermark": "it reads no home; test_marks.py has its troubles",
     "tokens": "it reads no home",
@@ -234,7 +237,7 @@ def test_a_home_that_cannot_be_used(trouble: str, told: Told) -> None:
             mended = trouble == "an empty file" and command in {"dispatcher --once", "migrate"}
             # After `migrate` the empty file is a database without the job.
             later = trouble == "an empty file" and command.startswith(
-                ("sweep", "prune", "keys add")
+                ("sweep", "prune", "keys add", "notifications retry")
             )
             assert code in {2, 3} or mended or later, f"{command}: code {code}, {err}"
 

@@ -54,6 +54,8 @@ HERE = {
     "cost": ["done"],
     "workers drain": ["w@host"],
     "workers resume": ["w@host"],
+    "notifications": [],
+    "notifications retry": ["--failed"],
     "samplers": [],
     "tokens": ["a red circle"],
     "dispatcher": ["--once"],

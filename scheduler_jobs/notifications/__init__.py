@@ -1,0 +1,1 @@
+"""Tells people and programs of a job's events: signed webhooks, or a command of the settings."""
