@@ -47,7 +47,7 @@ ELSEWHERE = {
     "flower": "it does not end: tests/e2e/test_flower_page.py",
     "serve": "it does not end: tests/integration/test_serve_kills.py",
     **dict.fromkeys(
-        ("edit", "workers pin", "workers unpin"),
+        ("edit", "owners", "owners weigh", "workers pin", "workers unpin"),
         "it needs a live job or a worker: tests/unit/scheduler_jobs/cli",
     ),
     "gallery": "it does not end: tests/e2e/test_gallery_page.py",
@@ -58,6 +58,9 @@ ELSEWHERE = {
     **dict.fromkeys(
         ("reproduce", "certify", "roundtrip"),
         "they render with torch: tests/e2e/test_tutorial.py, test_examples.py",
+    ),
+    **dict.fromkeys(
+        ("backup", "restore"), "they want places outside: tests/contract, tests/integration"
     ),
     "push": "it needs the Hub: tests/e2e/test_tutorial.py has a stand-in",
     "models add": "it needs the Hub: tests/models/test_add.py",
