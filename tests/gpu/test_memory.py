@@ -51,10 +51,10 @@ def _scarce(device: torch.device, slots: int) -> Iterator[None]:
         return
     call = Denoiser.__call__
 
-    def limited(self: Denoiser, rows: Any) -> Any:
-        if len(rows) > slots:
+    def limited(self: Denoiser, cohorts: Any) -> Any:
+        if self.slots > slots:
             raise torch.OutOfMemoryError("no room")
-        return call(self, rows)
+        return call(self, cohorts)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Denoiser, "__call__", limited)

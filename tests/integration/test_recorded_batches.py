@@ -330,7 +330,7 @@ def test_who_can_not_be_rendered_any_more_is_told(
     press.work()
     images = press.done(job)
     monkeypatch.setattr(
-        "imagemill.worker.engine.guided.slot.make_scheduler",
+        "imagemill.worker.engine.schedulers.make_scheduler",
         _without(SAMPLERS[1], _make_scheduler()),
     )
     verdicts = press.verdicts(*(image.id for image in images))

@@ -9,21 +9,25 @@ spoils the image.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from typing import Any
 
 import diffusers
 import torch
+from cachetools import LRUCache
 
 from imagemill.db.errors import UsageError, first_line
 from imagemill.db.samplers import BY_NAME, OWN, Sampler
+from imagemill.db.specs import ImageSpec
+from imagemill.worker.models.model import Model
 
 Scheduler = Any
 """A diffusers scheduler. The library has no useful common type for it."""
 
 _DEFAULT_SIGMAS = {f"use_{kind}_sigmas": False for kind in ("karras", "exponential", "beta")}
 _STEP_OPTIONS = frozenset({"eta"})
+_COEFFICIENTS: LRUCache[Hashable, float] = LRUCache(10_000)
 
 
 def make_scheduler(
@@ -63,9 +67,43 @@ def make_scheduler(
     if "noise_sampler_seed" in accepted:
         config["noise_sampler_seed"] = seed
     try:
-        return scheduler_class.from_config({k: v for k, v in config.items() if k in accepted})
+        # Not by `from_config`: it looks through signatures for a millisecond to find these values.
+        scheduler = scheduler_class(**{k: v for k, v in config.items() if k in accepted})
     except (ImportError, NotImplementedError, ValueError) as error:
         raise UsageError(f"sampler {name}: {first_line(error)}") from error
+    if hasattr(scheduler, "get_lms_coefficient"):
+        _keep_coefficients(scheduler)
+    return scheduler
+
+
+def scheduler_for(spec: ImageSpec, model: Model) -> Scheduler:
+    """An image's scheduler with its timesteps set.
+
+    Raises `UsageError` if the sampler does not allow that many steps.
+    """
+    scheduler = make_scheduler(
+        spec.sampler,
+        dict(spec.sampler_options),
+        model_config=model.scheduler_config,
+        seed=spec.seed,
+    )
+    try:
+        scheduler.set_timesteps(spec.steps, device="cpu")
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        # Some samplers need a minimum of steps, and LCM has a maximum.
+        raise UsageError(f"sampler {spec.sampler}, {spec.steps} steps: {error}") from error
+    return scheduler
+
+
+def steps_rows_alike(scheduler: Scheduler) -> bool:
+    """Whether the scheduler's `step` gives a row of many the bits that it gives the row alone.
+
+    It does where each operation is by element. DPM++ SDE is not like that: it draws the noise of
+    a whole batch from one seed. Neither is dynamic thresholding, which sorts.
+    """
+    made_by: Callable[..., Any] = type(scheduler)
+    seeded = "noise_sampler_seed" in _parameters(made_by)
+    return not seeded and not getattr(scheduler.config, "thresholding", False)
 
 
 def step_arguments(
@@ -84,6 +122,22 @@ def step_arguments(
     if "generator" in accepted:
         arguments["generator"] = generator
     return arguments
+
+
+def _keep_coefficients(scheduler: Scheduler) -> None:
+    """Let LMS integrate each of its coefficients once, and not at each step of each image.
+
+    An integral takes SciPy milliseconds, as long as a small model takes for the step.
+    """
+    integrate = scheduler.get_lms_coefficient
+
+    def known(order: int, t: int, current_order: int) -> float:
+        place = (scheduler.sigmas.numpy().tobytes(), order, t, current_order)
+        if place not in _COEFFICIENTS:
+            _COEFFICIENTS[place] = integrate(order, t, current_order)
+        return _COEFFICIENTS[place]
+
+    scheduler.get_lms_coefficient = known
 
 
 def _check_suits(sampler: Sampler, model_config: Mapping[str, Any]) -> None:

@@ -17,8 +17,8 @@ from imagemill.db.errors import ModelError, UsageError
 from imagemill.db.samplers import strength_for
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.guided.initial_latents import Starts
-from imagemill.worker.engine.guided.slot import scheduler_for
 from imagemill.worker.engine.pictures import Decoder
+from imagemill.worker.engine.schedulers import scheduler_for
 from imagemill.worker.files.records import Pixels
 from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.reproduce import peak_signal_to_noise

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from imagemill.worker.engine.guided.conditions import Condition
-from imagemill.worker.engine.guided.slot import Slot
+from imagemill.worker.engine.guided.slot import Cohort, Slot
 from imagemill.worker.models.environment import Shapes
 from imagemill.worker.models.model import Model
 
@@ -23,6 +23,8 @@ class Denoiser:
 
     With guidance a call has 2B rows: first those of the negative prompts, then those of the
     prompts, in diffusers' order. An empty slot is a row of zeros with the condition `empty`.
+    The arguments are kept from call to call and written into: a row's condition when another
+    image takes the row, its latents and timestep each time.
     """
 
     def __init__(
@@ -38,65 +40,89 @@ class Denoiser:
         self._model = model
         self._unet = unet
         self._shapes = shapes
-        self._guided = guided
         self._empty = empty
-        self._empty_latents = torch.zeros(
-            1, unet.config.in_channels, *cells, device=model.device, dtype=model.dtype
-        )
-        self._sizes = None if empty.pooled is None else self._describe_sizes(empty.pooled)
+        self._copies = 2 if guided else 1
+        self._held: list[Slot | None] = [None] * shapes.slots
+        rows = self._copies * shapes.slots
+        self._sample = torch.zeros(
+            rows, unet.config.in_channels, *cells, device=model.device, dtype=model.dtype
+        ).contiguous(memory_format=model.tuning.memory_format)
+        # U-Nets compute the sine of the timestep in fp32, whatever its type was.
+        self._times = torch.zeros(rows, device=model.device, dtype=torch.float32)
+        self._arguments: dict[str, Any] = {}
+        if empty.hidden is not None:
+            self._arguments["encoder_hidden_states"] = empty.hidden.repeat(rows, 1, 1)
+        if empty.pooled is not None:
+            self._arguments["added_cond_kwargs"] = {
+                "text_embeds": empty.pooled.repeat(rows, 1),
+                "time_ids": self._describe_sizes(empty.pooled),
+            }
+        self._scale_width: int | None = unet.config.time_cond_proj_dim
+        if empty.hidden is not None and self._scale_width is not None:
+            self._arguments["timestep_cond"] = self._embedded(1.0).repeat(shapes.slots, 1)
 
-    def __call__(
-        self, slots: Sequence[Slot | None]
-    ) -> list[tuple[torch.Tensor | None, torch.Tensor]]:
-        """For each slot, the outputs for its negative prompt (None without guidance) and prompt.
+    @property
+    def slots(self) -> int:
+        """B, the number of images in one call."""
+        return self._shapes.slots
 
-        Each output has the shape (1, channels, height, width), in latent cells.
+    def __call__(self, cohorts: Sequence[Cohort]) -> list[tuple[torch.Tensor | None, torch.Tensor]]:
+        """For each cohort, the outputs for its negative prompts (None: no guidance) and prompts.
+
+        Each output has the shape (images, channels, height, width), in latent cells.
         """
-        rows = [self._empty_latents if slot is None else slot.model_input() for slot in slots]
-        times = [0.0 if slot is None else float(slot.timestep) for slot in slots]
-        copies = 2 if self._guided else 1
+        self._take(cohorts)
+        slots = self._shapes.slots
+        sample, times = self._sample[:slots], self._times[:slots]
+        for cohort in cohorts:
+            sample[cohort.rows] = cohort.model_input()
+            times[cohort.rows] = float(cohort.timestep)
+        if self._copies == 2:
+            self._sample[slots:], self._times[slots:] = sample, times
         tuning = self._model.tuning
         with tuning.attending():
             output: torch.Tensor = self._unet(
-                torch.cat(rows * copies).contiguous(memory_format=tuning.memory_format),
-                # U-Nets compute the sine of the timestep in fp32, whatever its type was.
-                torch.tensor(times * copies, dtype=torch.float32).to(self._model.device),
-                **self._conditions(slots),
-                return_dict=False,
+                self._sample, self._times, **self._arguments, return_dict=False
             )[0]
-        parts = torch.split(output.contiguous(), 1)
-        if not self._guided:
-            return [(None, part) for part in parts]
-        return list(zip(parts[: len(slots)], parts[len(slots) :], strict=True))
+        output = output.contiguous()
+        if self._copies == 1:
+            return [(None, output[cohort.rows]) for cohort in cohorts]
+        negatives, prompts = output[:slots], output[slots:]
+        return [(negatives[cohort.rows], prompts[cohort.rows]) for cohort in cohorts]
 
-    def _conditions(self, slots: Sequence[Slot | None]) -> dict[str, Any]:
-        prompts = [self._empty if slot is None else slot.prompt for slot in slots]
-        negatives = []
-        if self._guided:
-            negatives = [
-                self._empty if slot is None or slot.negative is None else slot.negative
-                for slot in slots
-            ]
-        conditions = negatives + prompts
-        if self._empty.hidden is None:
-            return {}
-        arguments: dict[str, Any] = {
-            "encoder_hidden_states": torch.cat(
-                [c.hidden for c in conditions if c.hidden is not None]
-            )
-        }
-        if self._empty.pooled is not None:
-            pooled = torch.cat([c.pooled for c in conditions if c.pooled is not None])
-            arguments["added_cond_kwargs"] = {
-                "text_embeds": pooled,
-                "time_ids": self._sizes,
-            }
-        if self._unet.config.time_cond_proj_dim is not None:
-            scales = [1.0 if slot is None else slot.spec.guidance_scale for slot in slots]
-            arguments["timestep_cond"] = torch.cat(
-                [guidance_embedding(s, self._unet.config.time_cond_proj_dim) for s in scales]
-            ).to(self._model.device, self._model.dtype)
-        return arguments
+    def _take(self, cohorts: Sequence[Cohort]) -> None:
+        """Give each row the condition of the image that has it now."""
+        here: list[Slot | None] = [None] * self._shapes.slots
+        for cohort in cohorts:
+            for slot in cohort.slots:
+                here[slot.row] = slot
+        for row, taker in enumerate(here):
+            if taker is not self._held[row]:
+                self._held[row] = taker
+                self._condition(row, taker)
+
+    def _condition(self, row: int, slot: Slot | None) -> None:
+        prompt = self._empty if slot is None else slot.prompt
+        self._write(row + (self._copies - 1) * self._shapes.slots, prompt)
+        if self._copies == 2:
+            negative = None if slot is None else slot.negative
+            self._write(row, self._empty if negative is None else negative)
+        if "timestep_cond" in self._arguments:
+            scale = 1.0 if slot is None else slot.spec.guidance_scale
+            self._arguments["timestep_cond"][row] = self._embedded(scale)[0]
+        if slot is None:
+            self._sample[row], self._times[row] = 0, 0
+
+    def _write(self, row: int, condition: Condition) -> None:
+        if condition.hidden is not None:
+            self._arguments["encoder_hidden_states"][row] = condition.hidden[0]
+        if condition.pooled is not None:
+            self._arguments["added_cond_kwargs"]["text_embeds"][row] = condition.pooled[0]
+
+    def _embedded(self, scale: float) -> torch.Tensor:
+        assert self._scale_width is not None
+        embedding = guidance_embedding(scale, self._scale_width)
+        return embedding.to(self._model.device, self._model.dtype)
 
     def _describe_sizes(self, pooled: torch.Tensor) -> torch.Tensor:
         """SDXL's conditioning on sizes, one line for each row of a call.
@@ -113,7 +139,7 @@ class Denoiser:
             negative = [*size, 0, 0, NEGATIVE_AESTHETIC_SCORE]
             prompt = [*size, 0, 0, AESTHETIC_SCORE]
         slots = self._shapes.slots
-        rows = [negative] * (slots if self._guided else 0) + [prompt] * slots
+        rows = [negative] * (self._copies - 1) * slots + [prompt] * slots
         return torch.tensor(rows, dtype=self._model.dtype).to(self._model.device)
 
 

@@ -9,7 +9,7 @@ each call goes to one of the two U-Nets; images that need the other one wait.
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,10 +26,11 @@ from imagemill.db.errors import (
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Failed, Rendered
+from imagemill.worker.engine.guided.admission import begin, common_ground
 from imagemill.worker.engine.guided.conditions import Condition, Conditioner, NoText, Text, texts_of
 from imagemill.worker.engine.guided.denoiser import Denoiser
 from imagemill.worker.engine.guided.initial_latents import Starts
-from imagemill.worker.engine.guided.slot import Slot, begin
+from imagemill.worker.engine.guided.slot import Cohort, Slot
 from imagemill.worker.engine.pictures import Decoder, Picture
 from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room
 from imagemill.worker.models.adapters import WornAdapter, wear
@@ -66,6 +67,7 @@ class GuidedEngine(ShapedEngine):
             self._refiner = self._denoiser_of(model.refiner, empty)
         self._decoder = Decoder(model, rows=shapes.pictures)
         self._slots: list[Slot | None] = [None] * shapes.slots
+        self._cohorts: list[Cohort] = []
 
     @property
     def refined(self) -> bool:
@@ -75,7 +77,7 @@ class GuidedEngine(ShapedEngine):
     @property
     def busy(self) -> bool:
         """Whether a `step` has something to do."""
-        return bool(self._ended) or any(slot is not None for slot in self._slots)
+        return bool(self._ended) or bool(self._cohorts)
 
     @property
     def tickets(self) -> tuple[int | None, ...]:
@@ -94,8 +96,9 @@ class GuidedEngine(ShapedEngine):
         wear(self._model, self._adapters)
         try:
             self._encode_together([spec for _, spec in images])
+            together: dict[Hashable, Cohort] = {}
             for ticket, spec in images:
-                self._place(ticket, spec)
+                self._place(ticket, spec, together)
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"out of memory: {error}") from error
         self._charge(time.perf_counter() - started)
@@ -103,36 +106,38 @@ class GuidedEngine(ShapedEngine):
     @torch.inference_mode()
     def step(self) -> list[Rendered | Failed]:
         """Make one denoiser call for all slots; see `Engine`."""
-        if all(slot is None for slot in self._slots):
+        if not self._cohorts:
             return self._take_ended()
         started = time.perf_counter()
         wear(self._model, self._adapters)
-        denoiser, slots = self._turn()
-        active = [(row, slot) for row, slot in enumerate(slots) if slot is not None]
+        denoiser, turn = self._turn()
         try:
-            outputs = denoiser(slots)
+            outputs = denoiser(turn)
             self._steps += 1
-            self._advance(active, outputs)
-            finished = [(row, slot) for row, slot in active if slot.finished]
-            pictures = self._decoder.pictures([slot.latents for _, slot in finished])
+            self._advance(turn, outputs)
+            finished = self._finished()
+            pictures = self._decoder.pictures([latents for _, latents in finished])
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"out of memory with {self.slots} slots: {error}") from error
         except RuntimeError as error:
             raise RenderError(f"the forward pass failed: {first_line(error)}") from error
         self._charge(time.perf_counter() - started)
+        self._cohorts = [cohort for cohort in self._cohorts if not cohort.finished]
         ended = self._take_ended()
-        for (row, slot), picture in zip(finished, pictures, strict=True):
-            self._slots[row] = None
+        for (slot, _), picture in zip(finished, pictures, strict=True):
+            self._slots[slot.row] = None
             ended.append(self._rendered(slot, picture))
         return ended
 
     def cancel(self, tickets: Collection[int]) -> list[int]:
         """Drop these images if they are here."""
         dropped = []
-        for row, slot in enumerate(self._slots):
-            if slot is not None and slot.ticket in tickets:
+        for cohort in self._cohorts:
+            for slot in [slot for slot in cohort.slots if slot.ticket in tickets]:
                 dropped.append(slot.ticket)
-                self._slots[row] = None
+                self._slots[slot.row] = None
+                cohort.leave(slot)
+        self._cohorts = [cohort for cohort in self._cohorts if cohort.slots]
         return dropped + self._drop_ended(tickets)
 
     def abandon(self) -> list[int]:
@@ -151,17 +156,29 @@ class GuidedEngine(ShapedEngine):
             empty=empty,
         )
 
-    def _turn(self) -> tuple[Denoiser, list[Slot | None]]:
-        """The U-Net that is called now, and the slots for it.
+    def _turn(self) -> tuple[Denoiser, list[Cohort]]:
+        """The U-Net that is called now, and the cohorts for it.
 
         It is the U-Net that more images wait for; on a tie, the refiner.
         """
         if self._refiner is None:
-            return self._denoiser, self._slots
-        here = [slot for slot in self._slots if slot is not None]
-        refining = 2 * sum(slot.refining for slot in here) >= len(here)
-        turn = [slot if slot and slot.refining is refining else None for slot in self._slots]
+            return self._denoiser, self._cohorts
+        waiting = {True: 0, False: 0}
+        for cohort in self._cohorts:
+            waiting[cohort.refining] += len(cohort.slots)
+        refining = waiting[True] >= waiting[False]
+        turn = [cohort for cohort in self._cohorts if cohort.refining is refining]
         return (self._refiner if refining else self._denoiser), turn
+
+    def _finished(self) -> list[tuple[Slot, torch.Tensor]]:
+        """The images without a denoiser call left, by row, each with latents (1, channels, …)."""
+        found = [
+            pair
+            for cohort in self._cohorts
+            if cohort.finished
+            for pair in zip(cohort.slots, torch.split(cohort.latents, 1), strict=True)
+        ]
+        return sorted(found, key=lambda pair: pair[0].row)
 
     def _encode_together(self, specs: Sequence[ImageSpec]) -> None:
         """Encode all prompts in as few passes as possible; `_place` finds them in the cache."""
@@ -173,7 +190,8 @@ class GuidedEngine(ShapedEngine):
         except Exception:  # `_place` encodes each prompt alone and so finds the one at fault
             return
 
-    def _place(self, ticket: int, spec: ImageSpec) -> None:
+    def _place(self, ticket: int, spec: ImageSpec, together: dict[Hashable, Cohort]) -> None:
+        """Let an image begin; those of one `common_ground` that begin `together` are a cohort."""
         prompt, negative = texts_of(spec)
         try:
             self._check(spec)
@@ -182,22 +200,27 @@ class GuidedEngine(ShapedEngine):
             refined = None
             if spec.refiner_start is not None:
                 refined = self._refined(prompt, negative)
-            slot = begin(
+            slot = Slot(
                 ticket=ticket,
                 spec=spec,
-                model=self._model,
-                starts=self._starts,
+                row=self._slots.index(None),
                 prompt=conditions[0],
                 negative=None if negative is None else conditions[1],
                 cut=self._conditioner.cut(prompt),
-                refined=refined,
             )
+            ground = common_ground(spec)
+            company = together.get(ground)
+            cohort = begin(slot, self._model, self._starts, cohort=company, refined=refined)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # any error of one image must not touch its neighbours
             self._ended.append(Failed(ticket=ticket, error=_readable(error)))
             return
-        self._slots[self._slots.index(None)] = slot
+        self._slots[slot.row] = slot
+        if cohort is not company:
+            self._cohorts.append(cohort)
+            if ground is not None:
+                together[ground] = cohort
 
     def _refined(self, prompt: Text, negative: Text | None) -> tuple[Condition, Condition | None]:
         """The texts as the refiner reads them.
@@ -223,17 +246,21 @@ class GuidedEngine(ShapedEngine):
 
     def _advance(
         self,
-        active: Sequence[tuple[int, Slot]],
+        turn: Sequence[Cohort],
         outputs: Sequence[tuple[torch.Tensor | None, torch.Tensor]],
     ) -> None:
-        for row, slot in active:
+        failed = []
+        for cohort, (negative, prompt) in zip(turn, outputs, strict=True):
             try:
-                slot.advance(*outputs[row])
+                cohort.advance(negative, prompt)
             except torch.OutOfMemoryError:
                 raise
-            except Exception as error:  # as in `_place`
-                self._slots[row] = None
-                self._ended.append(Failed(ticket=slot.ticket, error=_readable(error)))
+            except Exception as error:  # as in `_place`; each would have met it alone
+                failed.append(cohort)
+                for slot in cohort.slots:
+                    self._slots[slot.row] = None
+                    self._ended.append(Failed(ticket=slot.ticket, error=_readable(error)))
+        self._cohorts = [cohort for cohort in self._cohorts if cohort not in failed]
 
     def _charge(self, seconds: float) -> None:
         under_way = [slot for slot in self._slots if slot is not None]

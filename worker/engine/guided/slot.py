@@ -1,20 +1,32 @@
-"""One image under way, with its own sampler, noise, schedule and guidance.
+"""Images under way: each with its own texts, guidance and noise, stepped on with its cohort.
 
 Images of one batch may differ in sampler and number of steps. That is possible because only the
-denoiser call is shared: every image is stepped on by itself, with its own scheduler object.
+denoiser call is shared: every cohort is stepped on by itself, with its own scheduler object.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from imagemill.db.errors import UsageError
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.guided.conditions import Condition
-from imagemill.worker.engine.guided.initial_latents import Blend, Starts, put_back
-from imagemill.worker.engine.schedulers import Scheduler, make_scheduler, step_arguments
-from imagemill.worker.models.model import Model
+from imagemill.worker.engine.guided.initial_latents import Blend, put_back
+from imagemill.worker.engine.schedulers import Scheduler
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Slot:
+    """One image between its first and its last denoiser call, in row `row` of the calls."""
+
+    ticket: int
+    spec: ImageSpec
+    row: int
+    prompt: Condition
+    negative: Condition | None
+    cut: str | None
+    seconds: float = field(default=0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,26 +40,27 @@ class Refining:
     negative: Condition | None
 
 
-@dataclass(kw_only=True, slots=True)
-class Slot:
-    """An image between its first and its last denoiser call.
+@dataclass(kw_only=True, slots=True, eq=False)
+class Cohort:
+    """Images that began together and are stepped on together, with one scheduler.
 
-    `latents` is (1, channels, height, width) in latent cells. `timesteps` stays on the CPU: the
-    schedulers look values up in it, and each lookup on a GPU would stop the GPU's queue.
-    `later` is what the refiner does after these timesteps; `refining` says that it has begun.
-    `calls` is the number of the image's denoiser calls, those of the refiner included, and `called`
-    how many of them are done.
+    They have the sampler, its options, the timesteps and the guidance interval in common; most
+    images have neighbours of that kind, and a step of many rows costs Python as much as a step of
+    one. An image with anything of its own (a picture that it starts from, a refiner, guidance
+    rescale) is a cohort alone.
+
+    `latents` is (images, channels, height, width) in latent cells, in the order of `slots`.
+    `timesteps` stays on the CPU: the schedulers look values up in it, and each lookup on a GPU
+    would stop the GPU's queue. `later` is what the refiner does after these timesteps; `refining`
+    says that it has begun. `calls` is the number of denoiser calls of each image, those of the
+    refiner included, and `called` how many of them are done.
     """
 
-    ticket: int
-    spec: ImageSpec
+    slots: list[Slot]
     scheduler: Scheduler
     timesteps: torch.Tensor
     latents: torch.Tensor
     arguments: dict[str, Any]
-    prompt: Condition
-    negative: Condition | None
-    cut: str | None
     calls: int
     called: int = 0
     blend: Blend | None = None
@@ -55,7 +68,8 @@ class Slot:
     later: Refining | None = None
     refining: bool = False
     index: int = 0
-    seconds: float = field(default=0.0)
+    _rows: slice | torch.Tensor | None = None
+    _scales: float | torch.Tensor | None = None
 
     @property
     def timestep(self) -> torch.Tensor:
@@ -67,33 +81,76 @@ class Slot:
         """Whether no denoiser call is left."""
         return self.index >= len(self.timesteps)
 
-    def model_input(self) -> torch.Tensor:
-        """The latents, scaled for this step, with any `extra` channels, contiguous.
+    @property
+    def rows(self) -> slice | torch.Tensor:
+        """The images' rows in the denoiser's calls: a slice where they are neighbours."""
+        if self._rows is None:
+            rows = [slot.row for slot in self.slots]
+            if rows == list(range(rows[0], rows[0] + len(rows))):
+                self._rows = slice(rows[0], rows[0] + len(rows))
+            else:
+                self._rows = torch.tensor(rows).to(self.latents.device)
+        return self._rows
 
-        They must be contiguous. A convolution's bits depend on the memory format of its input,
-        and a batch takes its format from its rows. The VAE encoder returns another format, so
-        without this an image with an init image would change its neighbours' bits.
-        """
+    @property
+    def scales(self) -> float | torch.Tensor:
+        """The guidance scale, if it is one; else fp32, (images, 1, 1, 1)."""
+        if self._scales is None:
+            scales = [slot.spec.guidance_scale for slot in self.slots]
+            self._scales = scales[0]
+            if len(set(scales)) > 1:
+                factors = torch.tensor(scales, dtype=torch.float32).view(-1, 1, 1, 1)
+                self._scales = factors.to(self.latents.device)
+        return self._scales
+
+    def join(self, slot: Slot, latents: torch.Tensor, arguments: Mapping[str, Any]) -> None:
+        """Take in one more image before the first step, with latents (1, channels, …)."""
+        self.slots.append(slot)
+        self._rows = self._scales = None
+        self.latents = torch.cat([self.latents, latents])
+        if "generator" in arguments:
+            known = self.arguments["generator"]
+            together = known if isinstance(known, list) else [known]
+            self.arguments["generator"] = [*together, arguments["generator"]]
+
+    def leave(self, left: Slot) -> None:
+        """Let one image go; the others get the bits that they would have got with it."""
+        keep = [place for place, slot in enumerate(self.slots) if slot is not left]
+        images = len(self.slots)
+        self.slots = [self.slots[place] for place in keep]
+        self._rows = self._scales = None
+        if not keep:
+            return
+        generators = self.arguments.get("generator")
+        if isinstance(generators, list):
+            self.arguments["generator"] = [generators[place] for place in keep]
+        # What a scheduler remembers of earlier steps has the shape of the latents.
+        for name, value in vars(self.scheduler).items():
+            setattr(self.scheduler, name, _kept(value, keep, (images, *self.latents.shape[1:])))
+        self.latents = self.latents[keep]
+
+    def model_input(self) -> torch.Tensor:
+        """The latents, scaled for this step, with any `extra` channels."""
         scale = getattr(self.scheduler, "scale_model_input", None)
         scaled: torch.Tensor = self.latents
         if scale is not None:
             scaled = scale(self.latents, self.timestep)
         if self.extra is not None:
             scaled = torch.cat([scaled, self.extra], dim=1)
-        return scaled.contiguous()
+        return scaled
 
     def advance(self, negative: torch.Tensor | None, prompt: torch.Tensor) -> None:
-        """Take one step with the denoiser's outputs for this image.
+        """Take one step with the denoiser's outputs for these images.
 
         Each output has the shape of the latents. The arithmetic repeats diffusers' operation by
-        operation, for equal bits. For example the guidance scale stays a Python number, because
-        an fp16 tensor would round it first.
+        operation, for equal bits.
         """
         output = prompt
-        if negative is not None and self.spec.guided_at(self.called, self.calls):
-            output = negative + self.spec.guidance_scale * (prompt - negative)
-            if self.spec.guidance_rescale > 0:
-                output = rescale_guidance(output, prompt, self.spec.guidance_rescale)
+        spec = self.slots[0].spec
+        if negative is not None and spec.guided_at(self.called, self.calls):
+            output = guide(self.scales, negative, prompt)
+            if spec.guidance_rescale > 0:
+                output = rescale_guidance(output, prompt, spec.guidance_rescale)
         stepped = self.scheduler.step(
             output, self.timestep, self.latents, **self.arguments, return_dict=False
         )
@@ -109,64 +166,25 @@ class Slot:
         """Continue with the refiner if the base's timesteps are finished and there is one."""
         if self.later is None or not self.finished:
             return
+        (slot,) = self.slots
+        slot.prompt, slot.negative = self.later.prompt, self.later.negative
         self.scheduler, self.timesteps = self.later.scheduler, self.later.timesteps
-        self.prompt, self.negative = self.later.prompt, self.later.negative
         self.arguments = self.later.arguments
         self.index, self.refining, self.later = 0, True, None
 
 
-def begin(
-    *,
-    ticket: int,
-    spec: ImageSpec,
-    model: Model,
-    starts: Starts,
-    prompt: Condition,
-    negative: Condition | None,
-    cut: str | None,
-    refined: tuple[Condition, Condition | None] | None = None,
-) -> Slot:
-    """An image's state before its first denoiser call.
+def guide(
+    scales: float | torch.Tensor, negative: torch.Tensor, prompt: torch.Tensor
+) -> torch.Tensor:
+    """Classifier-free guidance of outputs (images, …), by one scale or by one for each image.
 
-    All noise, also that of the ancestral samplers, comes from one CPU generator with the image's
-    seed: so every device gets the same numbers. `refined` holds the prompt and the negative
-    prompt for the refiner, if the specification asks for it. Raises what `Starts.start` and
-    `scheduler_for` raise.
-
-    More than seven parameters: each is a part of the state that another module makes.
+    A single scale stays a Python number, because an fp16 tensor would round it first. Scales that
+    differ are multiplied in fp32 and the product is rounded, as torch does it with a number.
     """
-    options = dict(spec.sampler_options)
-    scheduler = scheduler_for(spec, model)
-    generator = torch.Generator("cpu").manual_seed(spec.seed)
-    start = starts.start(spec, scheduler, generator)
-    timesteps, later = start.timesteps, None
-    if refined is not None:
-        second = scheduler_for(spec, model)
-        timesteps, rest = _divided(timesteps, second, spec)
-        later = Refining(
-            scheduler=second,
-            timesteps=rest,
-            arguments=dict(step_arguments(second, options, generator)),
-            prompt=refined[0],
-            negative=refined[1],
-        )
-    slot = Slot(
-        ticket=ticket,
-        spec=spec,
-        scheduler=scheduler,
-        timesteps=timesteps,
-        latents=start.latents,
-        blend=start.blend,
-        extra=start.extra,
-        arguments=dict(step_arguments(scheduler, options, generator)),
-        prompt=prompt,
-        negative=negative,
-        cut=cut,
-        calls=len(timesteps) + (0 if later is None else len(later.timesteps)),
-        later=later,
-    )
-    slot.hand_over()
-    return slot
+    difference = prompt - negative
+    if isinstance(scales, torch.Tensor):
+        return negative + (scales * difference.float()).to(difference.dtype)
+    return negative + scales * difference
 
 
 def rescale_guidance(guided: torch.Tensor, prompt: torch.Tensor, amount: float) -> torch.Tensor:
@@ -176,40 +194,10 @@ def rescale_guidance(guided: torch.Tensor, prompt: torch.Tensor, amount: float) 
     return amount * (guided * ratio) + (1 - amount) * guided
 
 
-def scheduler_for(spec: ImageSpec, model: Model) -> Scheduler:
-    """An image's scheduler with its timesteps set.
-
-    Raises `UsageError` if the sampler does not allow that many steps.
-    """
-    scheduler = make_scheduler(
-        spec.sampler,
-        dict(spec.sampler_options),
-        model_config=model.scheduler_config,
-        seed=spec.seed,
-    )
-    try:
-        scheduler.set_timesteps(spec.steps, device="cpu")
-    except (ValueError, IndexError, ZeroDivisionError) as error:
-        # Some samplers need a minimum of steps, and LCM has a maximum.
-        raise UsageError(f"sampler {spec.sampler}, {spec.steps} steps: {error}") from error
-    return scheduler
-
-
-def _divided(
-    timesteps: torch.Tensor, second: Scheduler, spec: ImageSpec
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The base's timesteps and the refiner's, divided as diffusers' two pipelines divide them.
-
-    `second` is the refiner's scheduler; it is told at which of its timesteps it begins.
-    """
-    assert spec.refiner_start is not None
-    train = second.config.num_train_timesteps
-    limit = round(train - spec.refiner_start * train)
-    rest = int((second.timesteps < limit).sum())
-    if getattr(second, "order", 1) == 2 and rest % 2 == 0:
-        # Each step but the last has two halves, and the refiner must not begin with a second half.
-        rest += 1
-    begin = len(second.timesteps) - min(rest, len(timesteps))
-    if hasattr(second, "set_begin_index"):
-        second.set_begin_index(begin)
-    return timesteps[timesteps >= limit], second.timesteps[begin:]
+def _kept(value: Any, keep: Sequence[int], shape: tuple[int, ...]) -> Any:
+    """The value with only these rows of every tensor of that shape in it."""
+    if isinstance(value, torch.Tensor):
+        return value[keep] if value.shape == shape else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(_kept(each, keep, shape) for each in value)
+    return value
