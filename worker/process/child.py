@@ -25,6 +25,7 @@ from imagemill.worker.process.drain import DrainSignal
 from imagemill.worker.process.memory import MemoryLimit
 from imagemill.worker.process.pool import replace_this_child
 from imagemill.worker.process.presence import Presence
+from imagemill.worker.process.profile import trace_of_this_child
 from imagemill.worker.process.start_method import HEAVY_MODULE
 from imagemill.worker.scores.shelf import ScorerShelf
 from imagemill.worker.scores.shift import ScoreShift
@@ -179,7 +180,7 @@ def open_child(settings: Settings, presence: Presence) -> Child:
     agreements = Agreements(
         Database.from_settings(settings), device_class=device_class(device), settings=settings
     )
-    open_shelf = partial(ModelShelf, settings, agreements)
+    open_shelf = partial(ModelShelf, settings, agreements, trace=trace_of_this_child())
     return Child(settings, open_shelf=open_shelf, device=str(device), presence=presence)
 
 

@@ -4,6 +4,7 @@ Loads torch: a supervising parent and tests with a fake engine import `shelf` al
 """
 
 from functools import partial
+from pathlib import Path
 
 from imagemill.db.models.components import find_weights
 from imagemill.db.models.registry import load_registry
@@ -13,20 +14,32 @@ from imagemill.db.storage import Storage
 from imagemill.db.storage.inputs import fetch_input
 from imagemill.worker.engine import Engine
 from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.profiled import ProfiledEngine
 from imagemill.worker.models.loader import WarmModels
 from imagemill.worker.shifts.batch_sizes import Agreements
 
 
 class ModelShelf:
-    """Engines of registered models. One engine is kept: that of the group last rendered."""
+    """Engines of registered models. One engine is kept: that of the group last rendered.
 
-    def __init__(self, settings: Settings, agreements: Agreements, storage: Storage) -> None:
+    `trace` is a file for a profile of the first engine.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        agreements: Agreements,
+        storage: Storage,
+        *,
+        trace: Path | None = None,
+    ) -> None:
         self._settings = settings
         self._agreements = agreements
         self._inputs = partial(fetch_input, storage)
         self._registry = load_registry(settings)
         self._models = WarmModels(settings)
         self._engine: tuple[int, Engine] | None = None
+        self._trace = trace
 
     @property
     def loaded(self) -> tuple[str, ...]:
@@ -43,6 +56,9 @@ class ModelShelf:
         if agreed != engine.slots:
             engine = self._open(choice, agreed)
         self._agreements.certify(choice, engine)
+        if self._trace is not None:
+            engine = ProfiledEngine(engine, self._trace)
+            self._trace = None
         self._engine = choice.id, engine
         return engine
 

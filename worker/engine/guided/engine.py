@@ -10,7 +10,7 @@ each call goes to one of the two U-Nets; images that need the other one wait.
 
 import time
 from collections.abc import Collection, Hashable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -31,11 +31,22 @@ from imagemill.worker.engine.guided.conditions import Condition, Conditioner, No
 from imagemill.worker.engine.guided.denoiser import Denoiser
 from imagemill.worker.engine.guided.initial_latents import Starts
 from imagemill.worker.engine.guided.slot import Cohort, Slot
-from imagemill.worker.engine.pictures import Decoder, Picture
+from imagemill.worker.engine.pictures import Decoder, Decoding, Picture
 from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room
 from imagemill.worker.models.adapters import WornAdapter, wear
 from imagemill.worker.models.environment import Environment, Shapes
 from imagemill.worker.models.model import Model
+
+
+@dataclass(kw_only=True, slots=True)
+class _Leaving:
+    """Images after their last denoiser call, and their pictures on the way to the host.
+
+    A cancelled image is None.
+    """
+
+    slots: list[Slot | None] = field(default_factory=list)
+    decodings: list[Decoding] = field(default_factory=list)
 
 
 class GuidedEngine(ShapedEngine):
@@ -68,6 +79,10 @@ class GuidedEngine(ShapedEngine):
         self._decoder = Decoder(model, rows=shapes.pictures)
         self._slots: list[Slot | None] = [None] * shapes.slots
         self._cohorts: list[Cohort] = []
+        self._leaving = _Leaving()
+        # On a GPU, pictures are decoded and copied while the host prepares and queues the next
+        # denoiser call; a CPU does one thing after another anyway.
+        self._overlaps = model.device.type == "cuda"
 
     @property
     def refined(self) -> bool:
@@ -77,7 +92,7 @@ class GuidedEngine(ShapedEngine):
     @property
     def busy(self) -> bool:
         """Whether a `step` has something to do."""
-        return bool(self._ended) or bool(self._cohorts)
+        return bool(self._ended) or bool(self._cohorts) or bool(self._leaving.slots)
 
     @property
     def tickets(self) -> tuple[int | None, ...]:
@@ -105,29 +120,49 @@ class GuidedEngine(ShapedEngine):
 
     @torch.inference_mode()
     def step(self) -> list[Rendered | Failed]:
-        """Make one denoiser call for all slots; see `Engine`."""
-        if not self._cohorts:
+        """Make one denoiser call for all slots; see `Engine`.
+
+        On a GPU an image comes back from the step after its last one: its picture is fetched
+        when the next denoiser call is under way. Without another image there is no such call.
+        """
+        if not self._cohorts and not self._leaving.slots:
             return self._take_ended()
         started = time.perf_counter()
         wear(self._model, self._adapters)
-        denoiser, turn = self._turn()
+        left, self._leaving = self._leaving, _Leaving()
         try:
-            outputs = denoiser(turn)
-            self._steps += 1
-            self._advance(turn, outputs)
-            finished = self._finished()
-            pictures = self._decoder.pictures([latents for _, latents in finished])
+            if self._cohorts:
+                self._leaving = self._step_on()
+            pairs = self._arrived(left)
+            if not self._overlaps:
+                pairs += self._arrived(self._leaving)
+                self._leaving = _Leaving()
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"out of memory with {self.slots} slots: {error}") from error
         except RuntimeError as error:
             raise RenderError(f"the forward pass failed: {first_line(error)}") from error
-        self._charge(time.perf_counter() - started)
+        self._charge(time.perf_counter() - started, [slot for slot, _ in pairs])
+        return [*self._take_ended(), *(self._rendered(slot, picture) for slot, picture in pairs)]
+
+    def _step_on(self) -> _Leaving:
+        """One denoiser call and one step of those that it was for; the images that are finished."""
+        denoiser, turn = self._turn()
+        outputs = denoiser(turn)
+        self._steps += 1
+        self._advance(turn, outputs)
+        finished = self._finished()
         self._cohorts = [cohort for cohort in self._cohorts if not cohort.finished]
-        ended = self._take_ended()
-        for (slot, _), picture in zip(finished, pictures, strict=True):
+        for slot, _ in finished:
             self._slots[slot.row] = None
-            ended.append(self._rendered(slot, picture))
-        return ended
+        return _Leaving(
+            slots=[slot for slot, _ in finished],
+            decodings=self._decoder.begin([latents for _, latents in finished]),
+        )
+
+    def _arrived(self, leaving: _Leaving) -> list[tuple[Slot, Picture]]:
+        pictures = self._decoder.collect(leaving.decodings)
+        pairs = zip(leaving.slots, pictures, strict=True)
+        return [(slot, picture) for slot, picture in pairs if slot is not None]
 
     def cancel(self, tickets: Collection[int]) -> list[int]:
         """Drop these images if they are here."""
@@ -138,11 +173,18 @@ class GuidedEngine(ShapedEngine):
                 self._slots[slot.row] = None
                 cohort.leave(slot)
         self._cohorts = [cohort for cohort in self._cohorts if cohort.slots]
+        for place, gone in enumerate(self._leaving.slots):
+            if gone is not None and gone.ticket in tickets:
+                dropped.append(gone.ticket)
+                self._leaving.slots[place] = None
+        if not any(self._leaving.slots):
+            self._leaving = _Leaving()
         return dropped + self._drop_ended(tickets)
 
     def abandon(self) -> list[int]:
         """Drop every image."""
-        tickets = [slot.ticket for slot in self._slots if slot is not None]
+        here = (*self._slots, *self._leaving.slots)
+        tickets = [slot.ticket for slot in here if slot is not None]
         tickets += [result.ticket for result in self._ended]
         return self.cancel(tickets)
 
@@ -262,10 +304,12 @@ class GuidedEngine(ShapedEngine):
                     self._ended.append(Failed(ticket=slot.ticket, error=_readable(error)))
         self._cohorts = [cohort for cohort in self._cohorts if cohort not in failed]
 
-    def _charge(self, seconds: float) -> None:
-        under_way = [slot for slot in self._slots if slot is not None]
-        for slot in under_way:
-            slot.seconds += seconds / len(under_way)
+    def _charge(self, seconds: float, ended: Sequence[Slot] = ()) -> None:
+        """Share the time between the images under way and those that have just `ended`."""
+        here = (*self._slots, *self._leaving.slots, *ended)
+        sharers = [slot for slot in here if slot is not None]
+        for slot in sharers:
+            slot.seconds += seconds / len(sharers)
 
     def _rendered(self, slot: Slot, picture: Picture) -> Rendered:
         outcome = picture.outcome
