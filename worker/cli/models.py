@@ -80,11 +80,13 @@ def certify(
 
     Example: imagemill certify --model shapes64 --output certificate.md
     """
-    from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify_model, report  # noqa: PLC0415  # loads torch
-
     if output is not None:
         check_place(output)
     settings = Settings.load()
+    load_registry(settings).find(name or settings.default_model)
+    # What is wrong was said before the seconds that torch takes.
+    from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify_model, report  # noqa: PLC0415  # loads torch
+
     titled = certify_model(
         settings,
         name or settings.default_model,

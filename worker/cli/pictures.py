@@ -57,14 +57,15 @@ def roundtrip(
 
     Example: imagemill roundtrip picture.png --steps 15 --start-step 10 -o strip.png
     """
-    from imagemill.worker.engine.inputs import read_picture_file  # noqa: PLC0415  # loads torch
-    from imagemill.worker.models.loader import load_model  # noqa: PLC0415  # as above
-    from imagemill.worker.reproducibility.roundtrip import round_trip  # noqa: PLC0415  # as above
-
     if output is not None:
         check_place(output)
     settings = Settings.load()
     entry = load_registry(settings).find(name or settings.default_model)
+    # What is wrong was said before the seconds that torch takes.
+    from imagemill.worker.engine.inputs import read_picture_file  # noqa: PLC0415  # loads torch
+    from imagemill.worker.models.loader import load_model  # noqa: PLC0415  # as above
+    from imagemill.worker.reproducibility.roundtrip import round_trip  # noqa: PLC0415  # as above
+
     original = read_picture_file(picture, max_pixels=settings.max_pixels)
     model = load_model(entry, settings=settings)
     result = round_trip(

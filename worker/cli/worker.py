@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -166,10 +167,13 @@ def reproduce(what: tuple[str, ...], job: str | None, sample: int, as_json: bool
       imagemill reproduce --job latest --sample 50
       imagemill reproduce picture.png
     """
-    # Only this command needs torch in its own process.
+    settings = Settings.load()
+    if job is not None or any(word.isdecimal() for word in what):
+        with closing(Database.from_settings(settings)) as database:
+            ensure_schema(database)
+    # Only this command needs torch in its own process; what is wrong was said before that.
     from imagemill.worker.cli import reproduce as reproducing  # noqa: PLC0415  # see above
 
-    settings = Settings.load()
     samples = reproducing.collect(settings, what=what, job=job, sample=sample)
     if not samples:
         raise click.UsageError("nothing to reproduce: name images or files, or give --job")
