@@ -33,7 +33,19 @@ from tests.helpers.workshop import Workshop
 RUN = {
     *("cancel", "contact-sheet", "cost", "diff", "duplicates", "errors", "export", "exports"),
     *("images", "jobs", "keys", "keys add", "keys revoke", "label", "migrate", "models"),
-    *("models list", "note", "pause", "pick", "plan", "prune", "query", "report", "resume"),
+    *(
+        "models list",
+        "note",
+        "notifications",
+        "notifications retry",
+        "pause",
+        "pick",
+        "plan",
+        "prune",
+        "query",
+        "report",
+        "resume",
+    ),
     *("retry", "rm", "samplers", "score", "show", "status", "sweep", "tag", "tokens", "untag"),
     *("verify", "watch", "workers"),
 }
