@@ -37,6 +37,9 @@ FLOWER_LOGIN = "IMAGEMILL_FLOWER_BASIC_AUTH"
 GALLERY_TOKEN = "IMAGEMILL_GALLERY_TOKEN"  # noqa: S105  # a name
 """The gallery's token, where it must stay the same from start to start."""
 
+API_KEY = "IMAGEMILL_API_KEY"
+"""A key of `imagemill serve`, for people's own clients; no part of imagemill reads it."""
+
 _SECRET_VARIABLES = (
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
@@ -46,6 +49,7 @@ _SECRET_VARIABLES = (
     "FLOWER_BASIC_AUTH",
     FLOWER_LOGIN,
     GALLERY_TOKEN,
+    API_KEY,
 )
 _LEAST_SECRET = 6
 """The fewest characters of a secret that is replaced. To replace every `app` in a log would show

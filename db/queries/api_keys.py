@@ -11,7 +11,7 @@ from imagemill.db.api_tables import ApiKey
 from imagemill.db.clock import now
 from imagemill.db.documents import JSON
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.bulk import insert_new
+from imagemill.db.queries.bulk import insert_new, insert_or_update
 
 ROLES = ("read", "submit", "admin")
 
@@ -53,6 +53,12 @@ def add_key(
     made = session.execute(insert_new(session, ApiKey, values).returning(ApiKey.id)).first()
     if made is None:
         raise UsageError(f"a key {name!r} is there or was there; names are not used again")
+
+
+def keep_key(session: Session, *, name: str, secret: str) -> None:
+    """Make an `admin` key with this secret, or give the secret to the key of this name."""
+    values = {"name": name, "hash": hash_of(secret), "role": "admin"}
+    session.execute(insert_or_update(session, ApiKey, values, keys=("name",)))
 
 
 def find_key(session: Session, secret: str) -> KeyReport | None:

@@ -14,6 +14,7 @@ from psycopg import sql
 import imagemill.db
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
+from imagemill.db.queries.api_keys import keep_key
 from imagemill.db.schema import migrate
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
 from imagemill.scheduler_jobs.local.postgres import PostgresServer, postgres_binaries
@@ -22,6 +23,8 @@ from imagemill.scheduler_jobs.stack.home import StackHome
 from imagemill.scheduler_jobs.stack.plan import Plan
 
 SUPERUSER = "postgres"
+API_OWNER = "stack"
+"""The name of the stack's own key of `imagemill serve`. With it, nobody is served without one."""
 
 _SCRIPTS = Path(imagemill.db.__file__).parent / "roles"
 _ROLES = ("owner", "producer", "worker", "reader")
@@ -64,6 +67,9 @@ class StackPostgres(PostgresServer):
         database = Database(database_url(self._plan, "owner"))
         try:
             migrate(database)
+            database.run(
+                lambda session: keep_key(session, name=API_OWNER, secret=self._plan.secrets["api"])
+            )
         finally:
             database.close()
         grants = ["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file", "grants.sql"]

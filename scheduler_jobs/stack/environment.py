@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from imagemill.db.logs import FLOWER_LOGIN, GALLERY_TOKEN
+from imagemill.db.logs import API_KEY, FLOWER_LOGIN, GALLERY_TOKEN
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
 from imagemill.scheduler_jobs.local.seaweedfs import S3_PORT
 from imagemill.scheduler_jobs.stack.plan import Plan
@@ -65,6 +65,7 @@ def exports(plan: Plan) -> dict[str, str]:
         **addresses(plan, "producer"),
         FLOWER_LOGIN: flower_login(plan),
         GALLERY_TOKEN: plan.secrets["gallery"],
+        API_KEY: plan.secrets["api"],
     }
 
 

@@ -26,6 +26,7 @@ PREFERRED: Mapping[str, int | None] = MappingProxyType(
         **dict.fromkeys(SEAWEED_PORTS),
         "flower": 5555,
         "gallery": 8420,
+        "serve": 8422,
         "dispatcher": 9464,
     }
 )
@@ -33,7 +34,7 @@ PREFERRED: Mapping[str, int | None] = MappingProxyType(
 
 SECRETS = (
     *("postgres", "owner", "producer", "worker", "reader", "broker"),
-    *("s3_producer", "s3_worker", "s3_reader", "flower", "gallery"),
+    *("s3_producer", "s3_worker", "s3_reader", "flower", "gallery", "api"),
 )
 """The passwords and keys: of PostgreSQL's superuser and four roles, and of the other services."""
 
@@ -71,7 +72,7 @@ class Plan:
     @classmethod
     def new(cls) -> "Plan":
         """New passwords. Ports follow with `with_free_ports`."""
-        return cls(ports={}, secrets={name: secrets.token_hex(20) for name in SECRETS})
+        return cls(ports={}, secrets=_new_secrets())
 
     @classmethod
     def joined(cls, token: JoinToken) -> "Plan":
@@ -86,11 +87,15 @@ class Plan:
     def load(cls, home: StackHome) -> "Plan | None":
         """The plan of a home; None if nothing was brought up there. Raises `UsageError`."""
         try:
-            return cls(**json.loads(home.plan.read_text()))
+            plan = cls(**json.loads(home.plan.read_text()))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:
             raise UsageError(f"{home.plan} can't be read: {error}") from None
+        if plan.first is not None:
+            return plan
+        # An older version knew fewer services.
+        return replace(plan, secrets={**_new_secrets(), **plan.secrets})
 
     def save(self, home: StackHome) -> None:
         """Remember it for good: without its passwords nobody reaches the data any more."""
@@ -139,6 +144,10 @@ class Plan:
             broker=self.secrets["broker"],
             s3=self.secrets["s3_worker"],
         )
+
+
+def _new_secrets() -> dict[str, str]:
+    return {name: secrets.token_hex(20) for name in SECRETS}
 
 
 def listening_place(text: str) -> str:

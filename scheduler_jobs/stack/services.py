@@ -68,7 +68,7 @@ def service_names(plan: Plan) -> tuple[str, ...]:
     if plan.first is not None:
         return ("tunnel", *plan.worker_names)
     tunnel = () if plan.listen is None else ("tunnel",)
-    return (*_SERVERS, *tunnel, "dispatcher", "flower", "gallery", *plan.worker_names)
+    return (*_SERVERS, *tunnel, "dispatcher", "flower", "gallery", "serve", *plan.worker_names)
 
 
 def stack_services(home: StackHome, plan: Plan) -> tuple[Service, ...]:
@@ -94,6 +94,12 @@ def stack_services(home: StackHome, plan: Plan) -> tuple[Service, ...]:
             program=_command(home, plan, "gallery"),
             after=("postgres", "seaweedfs"),
             address=f"http://{LOOPBACK}:{ports['gallery']}/",
+        ),
+        Service(
+            name="serve",
+            program=_command(home, plan, "serve"),
+            after=("postgres", "seaweedfs"),
+            address=f"http://{LOOPBACK}:{ports['serve']}/v1",
         ),
     )
     tunnel = () if plan.listen is None else (_tunnel(home, plan),)

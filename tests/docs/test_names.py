@@ -8,7 +8,7 @@ from tests.docs.command_lines import PAGES
 from tests.helpers.places import ROOT
 
 TEXT = "\n".join(page.read_text("utf-8") for page in PAGES)
-NO_SETTINGS = {"CONFIG", "COMPLETE", "FLOWER_BASIC_AUTH", "GALLERY_TOKEN"}
+NO_SETTINGS = {"CONFIG", "COMPLETE", "FLOWER_BASIC_AUTH", "GALLERY_TOKEN", "API_KEY"}
 NO_SETTINGS |= {"EVENT", "EVENT_ID", "EVENT_TYPE", "EVENT_JOB_ID"}
 """Variables that are read before there are settings, hold secrets of one command, or are given to
 the command of a notification."""

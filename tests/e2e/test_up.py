@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from openai import AuthenticationError, OpenAI
 
 from imagemill.scheduler_jobs.local.postgres import runs_as_other_user
 from tests.e2e.commands import dataset_images, imagemill, last_json
@@ -115,6 +116,15 @@ def test_two_at_once_are_one_stack_and_a_killed_supervisor_loses_nothing(home: P
     assert {each["state"] for each in again["services"]} == {"running"}
     (job,) = last_json(imagemill("--home", home, "jobs", "--json"))["jobs"]
     assert job["state"] == "open"
+    assert_api(address["serve"], last_json(imagemill("--home", home, "env", "--json")))
+
+
+def assert_api(address: str, env: Mapping[str, Any]) -> None:
+    """Clients of OpenAI's API get in with the stack's key, and with no other."""
+    with pytest.raises(AuthenticationError):
+        OpenAI(base_url=address, api_key="none").models.list()
+    key = env["environment"]["IMAGEMILL_API_KEY"]
+    assert [each.id for each in OpenAI(base_url=address, api_key=key).models.list()] == ["shapes64"]
 
 
 def assert_private(home: Path, supervisor: int) -> None:

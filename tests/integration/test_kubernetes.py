@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -67,11 +68,13 @@ def answers(url: str) -> bool:
 
 def test_every_container_runs_answers_its_probe_and_ends(variables: dict[str, str], tmp_path: Path):
     assert started("migrate", variables, tmp_path / "migrate.log").wait(PATIENCE_SECONDS) == 0
-    ports = dict(zip(("dispatcher", "worker", "flower"), free_ports(3), strict=True))
+    key = (str(Path(sys.executable).parent / "imagemill"), "keys", "add", "alice")
+    subprocess.run(key, env={**os.environ, **variables}, check=True, capture_output=True)
+    ports = dict(zip(("dispatcher", "worker", "flower", "serve"), free_ports(4), strict=True))
     running = {}
     for name, port in ports.items():
         where = {"IMAGEMILL_METRICS_PORT": str(port)}
-        more = ("--port", str(port)) if name == "flower" else ()
+        more = ("--port", str(port)) if name in {"flower", "serve"} else ()
         running[name] = started(name, variables | where, tmp_path / f"{name}.log", *more)
     deadline = time.monotonic() + PATIENCE_SECONDS
     for name, port in ports.items():

@@ -88,6 +88,7 @@ def test_a_killed_server_loses_no_batch(plant: Plant, port: int) -> None:
     assert jobs(plant) == 2
     for program in (server, dispatcher, worker):
         program.signal(signal.SIGTERM)
+    assert server.ends() == 0
 
 
 def test_a_request_of_a_killed_server_is_rendered_once(plant: Plant, port: int) -> None:

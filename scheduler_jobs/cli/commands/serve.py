@@ -1,5 +1,7 @@
 """`serve`: OpenAI's API for images and batches."""
 
+import signal
+
 import click
 
 from imagemill.db.errors import UsageError
@@ -104,6 +106,8 @@ def serve(
                 output.line(f"OpenAI clients find it with OPENAI_BASE_URL={url}")
                 output.line("Ctrl-C ends it", error=True)
 
+        # uvicorn ends on SIGTERM, and then raises it again, which would end us before the loader.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         run_server(app, listening, ready=ready)
         loader.stop()
 

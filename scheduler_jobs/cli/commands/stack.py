@@ -320,6 +320,7 @@ def _show_pages(home: StackHome, plan: Plan) -> None:
     """The addresses to open, with what they ask for, and what to do next."""
     user, _, password = flower_login(plan).partition(":")
     gallery = gallery_address(LOOPBACK, plan.ports["gallery"], plan.secrets["gallery"])
+    api = f"http://{LOOPBACK}:{plan.ports['serve']}/v1" if "serve" in plan.ports else None
     place = "" if home.path == default_home() else f" --home {shlex.quote(str(home.path))}"
     output.line()
     output.pairs(
@@ -327,6 +328,8 @@ def _show_pages(home: StackHome, plan: Plan) -> None:
             ("gallery", gallery),
             ("Flower", f"http://{LOOPBACK}:{plan.ports['flower']}/"),
             ("", f"user {user}, password {password}"),
+            ("OpenAI's API", api),
+            ("", "the key is IMAGEMILL_API_KEY of `imagemill env`"),
             ("other shells", f'eval "$(imagemill{place} env)"'),
             ("other machines", None if plan.listen is None else f"imagemill{place} env --join"),
         ]

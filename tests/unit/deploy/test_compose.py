@@ -72,7 +72,7 @@ def test_no_two_services_share_a_password_they_could_do_without():
         for secret in SECRETS.values()
     }
     workers = {"worker-cpu", "worker-gpu"}
-    producers = {"dispatcher", "cli"}
+    producers = {"dispatcher", "serve", "cli"}
     assert holders == {
         "secret-of-postgres-password": {"postgres"},
         "secret-of-owner-password": {"postgres", "migrate", "grants"},
@@ -89,7 +89,7 @@ def test_no_two_services_share_a_password_they_could_do_without():
 
 def test_ports_are_published_on_loopback_only():
     published = [port for s in SERVICES.values() for port in s.document.get("ports", ())]
-    ports = (5432, 6379, 8333, 5555, 9090, 3000)
+    ports = (5432, 6379, 8333, 5555, 8422, 9090, 3000)
     assert published == [f"127.0.0.1:{port}:{port}" for port in ports]
 
 
@@ -103,6 +103,7 @@ def test_services_reach_only_what_they_use():
         "migrate": {"database"},
         "grants": {"database"},
         "flower": {"broker"},
+        "serve": everything,
         "cli": everything,
         **dict.fromkeys(("dispatcher", "worker-cpu", "worker-gpu"), everything | {"metrics"}),
         "prometheus": {"metrics"},
@@ -180,6 +181,7 @@ def test_every_role_signs_in_as_itself():
     assert users == {
         "migrate": "imagemill_owner",
         "dispatcher": "imagemill_producer",
+        "serve": "imagemill_producer",
         "cli": "imagemill_producer",
         "worker-cpu": "imagemill_worker",
         "worker-gpu": "imagemill_worker",
@@ -194,6 +196,7 @@ def test_our_services_run_our_command():
         "worker-cpu": ("imagemill", "worker"),
         "worker-gpu": ("imagemill", "worker"),
         "flower": ("imagemill", "flower", "--address=0.0.0.0"),
+        "serve": ("imagemill", "serve", "--host=0.0.0.0"),
         "cli": ("imagemill", "--help"),
     }
 

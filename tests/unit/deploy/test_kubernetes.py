@@ -83,7 +83,7 @@ def test_a_worker_has_longer_than_its_drain_and_one_gpu():
 
 def test_the_commands_are_those_of_compose():
     compose = compose_commands(dict.fromkeys(used_variables(COMPOSE_FILE.read_text()), "x"))
-    for name in ("migrate", "dispatcher", "flower"):
+    for name in ("migrate", "dispatcher", "flower", "serve"):
         assert tuple(containers()[name]["command"]) == compose[name].argv
     grants = [word.replace("/etc/imagemill", "") for word in containers()["grants"]["command"]]
     assert tuple(grants) == compose["grants"].argv
