@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: help run test test-fast pythons check format parity independence chaos fuzz hashes audit
-.PHONY: site clean
+.PHONY: site bench clean
 
 run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pictures
 	$(BIN)/imagemill run examples/shapes.csv --out out
@@ -69,6 +69,15 @@ chaos: $(STAMP)  ## break everything, count what was promised; see docs/reliabil
 		--freezes $(FREEZES) --histories $(HISTORIES) --seed $(SEED) --out out/chaos \
 		--real-engine-kills $(REAL_ENGINE_KILLS) --real-engine-freezes $(REAL_ENGINE_FREEZES) \
 		$(if $(REPORT),--report $(REPORT)) $(if $(RECORD),--record $(RECORD))
+
+bench: $(STAMP)  ## the speeds that can be measured here: tables, and JSON in out/bench
+	mkdir -p out/bench
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.overhead --out out/bench/overhead.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine --out out/bench/engine.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.slots speed
+	$(BIN)/python -m benchmarks.database
+	$(BIN)/python -m benchmarks.exports --json out/bench/exports.json
+	$(BIN)/python -m benchmarks.duplicates --json out/bench/duplicates.json
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22

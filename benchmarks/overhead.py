@@ -111,11 +111,11 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def measure(model: Model, settings: Settings, slots: Sequence[int], rounds: int) -> list[Overhead]:
     """Each way at each B, `rounds` times in turn."""
-    model.components = {
-        **model.components,
+    free = {
         "unet": FreeDenoiser(model.components["unet"]),
         "vae": FreeDecoder(model.components["vae"]),
     }
+    model = replace(model, components={**model.components, **free})
     ways = [
         (name, b, way)
         for b in slots

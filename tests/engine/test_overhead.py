@@ -1,0 +1,20 @@
+"""`benchmarks/overhead.py`: what it measures is the engine's own work."""
+
+from benchmarks.overhead import measure
+from imagemill.db.settings import Settings
+from imagemill.worker.models.model import Model
+
+
+def test_it_measures_every_way_by_part(shapes64: Model, settings: Settings) -> None:
+    unet = shapes64.components["unet"]
+    found = measure(shapes64, settings, [2], rounds=1)
+    assert [(each.way, each.slots) for each in found] == [
+        ("engine, one sampler", 2),
+        ("engine, five samplers", 2),
+        ("diffusers, list of B", 2),
+    ]
+    for each in found[:2]:
+        assert set(each.parts) == {"inputs", "sampler", "rest"}
+        assert all(each.parts[part] > 0 for part in ("inputs", "sampler"))
+    assert all(each.microseconds > 0 for each in found)
+    assert shapes64.components["unet"] is unet, "the model keeps its denoiser"
