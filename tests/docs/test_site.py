@@ -34,6 +34,7 @@ class Built(HTMLParser):
     loads: list[str] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
     text: str = ""
+    titles: int = 0
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -42,6 +43,7 @@ class Built(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self.ids.add(given.get("id", ""))
+        self.titles += tag == "h1"
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
         if tag == "link" and given.get("rel") != "canonical":
@@ -81,6 +83,10 @@ def test_every_link_and_anchor_leads_somewhere(site: dict[str, Built]):
             if not file.is_file() or (anchor and unquote(anchor) not in known):
                 broken.append(f"{name}: {link}")
     assert broken == []
+
+
+def test_every_page_has_one_title(site: dict[str, Built]):
+    assert {name: page.titles for name, page in site.items() if page.titles != 1} == {}
 
 
 def test_no_page_loads_anything_from_another_server(site: dict[str, Built]):
