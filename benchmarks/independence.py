@@ -7,7 +7,8 @@ The whole system (`imagemill run`, a folder of its own each time) renders the sa
 order, shuffled, with one worker child and with two, and while processes are killed. Per B the
 hash of every row's pixels must be the same in all of them: exit code 1 where one is not. There are
 two manifests: of `shapes64`, and of small models of three other families, which the slot engine
-renders. Writes the tables, and a JSON object as the last line of standard output.
+renders with and without a LoRA, from noise and from a picture. Writes the tables, and a JSON object
+as the last line of standard output.
 """
 
 import argparse
@@ -181,6 +182,8 @@ def _render(rows: Sequence[Mapping[str, Any]], home: Path, *, slots: int, way: W
         "IMAGEMILL_SLOTS": str(slots),
         "IMAGEMILL_CHILDREN": str(way.children),
         "IMAGEMILL_MODELS": str(home / "models.toml"),
+        "IMAGEMILL_ADAPTERS_FOLDER": str(home / "adapters"),
+        "IMAGEMILL_INPUTS_FOLDER": str(home / "inputs"),
     }
     planned = [_kill_child] * way.child_kills + [_kill_run] * way.run_kills
     kills = 0
@@ -293,7 +296,10 @@ def report(
         "## Other families",
         "",
         f"{_about(others)}; small models of {', '.join(f'`{name}`' for name in FAMILIES)} with "
-        "random weights, which the slot engine renders, in one manifest.",
+        "random weights, which the slot engine renders, in one manifest. "
+        f"{sum(bool(row['adapters']) for row in others)} rows wear a LoRA, and "
+        f"{sum('init_image' in row for row in others)} start from a picture, beside the others "
+        "in the same passes where the weights are the same.",
         "",
     ]
     tail = [

@@ -5,7 +5,10 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image, ImageDraw
+
 from tools import families
+from tools.added_models import save_lora
 
 SAMPLERS = ("ddim", "pndm", "lms", "euler_a", "heun", "dpmpp_2m_karras", "dpmpp_sde", "unipc")
 SIZES = ("64x64", "96x64")
@@ -13,14 +16,20 @@ STEPS = (8, 40)
 GUIDANCE = (1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 7.5, 9.0)
 """1 is no guidance, which is a group of its own."""
 
-FAMILIES = ("flux_dev", "pixart_sigma", "z_image")
-"""The models of the second manifest: a guidance-distilled one, one with samplers of the usual
-kind, and one whose texts differ in length.
+FAMILIES = ("flux_dev", "stable_diffusion_3", "z_image")
+"""The models of the second manifest, all transformers (DiT): a guidance-distilled one, one with
+samplers of several kinds, and one whose texts differ in length.
 """
+
+LORA = "twist"
+"""A LoRA's name is this, with its family's before it."""
+
+PICTURE = "disc.png"
+STRENGTHS = (0.5, 0.8)
 
 _FAMILY_SAMPLERS = {
     "flux_dev": ("own",),
-    "pixart_sigma": ("own", "euler", "ddim", "dpmpp_2m_sde", "euler_a"),
+    "stable_diffusion_3": ("own", "flow_euler", "flow_heun", "flow_dpmpp_2m", "flow_unipc"),
     "z_image": ("own",),
 }
 _FAMILY_STEPS = (4, 20)
@@ -61,7 +70,10 @@ def mixed_rows(
 
 
 def family_rows(count: int, *, seed: int) -> list[dict[str, Any]]:
-    """Rows of the other families, in turns, with many steps, scales and lengths of text."""
+    """Rows of the other families, in turns: many steps, scales, samplers and lengths of text.
+
+    A third of them wear a LoRA, and a third start from a picture.
+    """
     dice = random.Random(seed)
     rows = []
     for number in range(count):
@@ -75,14 +87,27 @@ def family_rows(count: int, *, seed: int) -> list[dict[str, Any]]:
                 "steps": dice.randint(*_FAMILY_STEPS),
                 "guidance_scale": dice.choice(GUIDANCE),
                 "size": SIZES[0],
+                "adapters": f"{model}_{LORA}:1" if dice.random() < 1 / 3 else "",
             }
         )
+        if dice.random() < 1 / 3:
+            rows[-1] |= {"init_image": PICTURE, "strength": dice.choice(STRENGTHS)}
     return rows
 
 
 def save_families(home: Path, names: Collection[str]) -> None:
-    """The models of these families, and the registry that names them, in a folder."""
+    """The models of these families with a LoRA each, the registry that names them, and the picture
+    that rows start from, in a folder.
+    """
+    inputs, adapters = home / "inputs", home / "adapters"
+    inputs.mkdir()
+    adapters.mkdir()
+    picture = Image.new("RGB", (64, 64), "navy")
+    ImageDraw.Draw(picture).ellipse((16, 16, 48, 48), fill="orange")
+    picture.save(inputs / PICTURE)
     tables = [f'[models.{name}]\nsource = "{name}"\nkind = "generic"\n' for name in names]
     (home / "models.toml").write_text("".join(tables), encoding="utf-8")
     for name in names:
-        families.build(name).save_pretrained(home / name)
+        pipeline = families.build(name)
+        pipeline.save_pretrained(home / name)
+        save_lora(pipeline, adapters, f"{name}_{LORA}")

@@ -7,6 +7,8 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 _SMALL = {"num_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
@@ -53,6 +55,24 @@ def _from_transformer(pipeline: Any) -> Any:
     return diffusers.FluxControlNetModel.from_transformer(
         transformer, num_single_layers=1, **_SMALL
     )
+
+
+def save_lora(pipeline: Any, folder: Path, name: str) -> Path:
+    """A LoRA for that pipeline's transformer, on its queries and values."""
+    torch.manual_seed(8)
+    transformer = pipeline.transformer
+    names = [
+        layer
+        for layer, module in transformer.named_modules()
+        if isinstance(module, torch.nn.Linear) and layer.rsplit(".", 1)[-1] in ("to_q", "to_v")
+    ]
+    transformer.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=names))
+    state = get_peft_model_state_dict(transformer)
+    layers = {key: torch.randn_like(value) * 0.3 for key, value in state.items()}
+    type(pipeline).save_lora_weights(
+        folder, weight_name=f"{name}.safetensors", transformer_lora_layers=layers
+    )
+    return folder / f"{name}.safetensors"
 
 
 def save_ip_adapter(pipeline: Any, folder: Path) -> Path:

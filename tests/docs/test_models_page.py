@@ -24,4 +24,5 @@ def test_a_registry_on_the_page_is_read(block: str, tmp_path: Path) -> None:
     registry = load_registry(Settings.load(models=file))
     named = set(re.findall(r"^\[models\.([\w-]+)", block, re.M))
     assert named <= set(registry.models)
-    assert len(registry.models) + len(registry.adapters) > 1
+    added = (registry.adapters, registry.controlnets, registry.ip_adapters)
+    assert len(registry.models) + sum(map(len, added)) > 1

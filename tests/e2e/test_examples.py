@@ -4,6 +4,7 @@ Each `imagemill run` of the page becomes an `imagemill submit` to one worker tha
 share: loading torch once is enough for everybody.
 """
 
+import csv
 import os
 import re
 import shlex
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.registry import load_registry
@@ -41,6 +42,7 @@ HUB_IDS = {
     "CompVis/stable-diffusion-v1-4",
     "google/ddpm-cat-256",
     "stabilityai/stable-diffusion-2-1",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5",
 }
 
 
@@ -157,7 +159,7 @@ def score(images: list[dict], **words: str) -> tuple[float, float]:
 
 def test_every_run_of_the_page_is_done(rendered):
     jobs, _ = rendered
-    assert len(jobs) == len(RUNS) == 6
+    assert len(jobs) == len(RUNS) == 7
     for name, images in jobs.items():
         problems = [image["error_message"] for image in images if image["state"] != "done"]
         assert not problems, f"{name}: {problems}"
@@ -232,6 +234,31 @@ def test_variations_keep_the_picture_and_follow_the_prompt(images):
     assert len({image["pixels_sha256"] for image in images}) == 6
 
 
+@pytest.mark.parametrize("images", ["outlines"], indirect=True)
+def test_a_controlnet_draws_shapes_where_the_outline_says(images):
+    assert len(images) == 18
+    with (ROOT / "examples" / "outlines.csv").open(encoding="utf-8") as manifest:
+        outlines = [line["control_image"] for line in csv.DictReader(manifest)]
+    without, half, whole = (
+        [overlap(image, name) for image, name in zip(images[start::3], outlines, strict=True)]
+        for start in range(3)
+    )
+    # Drawn beside it when this was written: 0.00-0.52, 0.60-0.84 and 0.72-0.95.
+    assert max(without) < 0.6 < min(whole)
+    assert np.mean(without) < np.mean(half) < np.mean(whole)
+
+
+def overlap(image: dict, outline: str) -> float:
+    """What a picture's shapes and the inside of an outline share of all that either covers."""
+    with Image.open(ROOT / "examples" / "inputs" / outline) as file:
+        wanted = file.convert("L").point(lambda value: 255 * (value > 60))
+    ImageDraw.floodfill(wanted, (0, 0), 128)
+    inside = np.asarray(wanted) != 128
+    pixels = np.asarray(picture(image).convert("RGB")).astype(float)
+    drawn = np.linalg.norm(pixels - pixels[1, 1], axis=-1) > 90
+    return float((inside & drawn).sum() / (inside | drawn).sum())
+
+
 def test_the_round_trip_of_the_page_writes_its_strip(place):
     line = next(line for line in LINES if line.startswith("imagemill roundtrip"))
     said = last_json(in_place(place, f"{line} --json"))
@@ -248,3 +275,5 @@ def test_the_real_models_have_the_small_ones_names(place):
     assert set(registries[0]) == set(registries[1])
     real = {part.source for entry in registries[1].values() for part in entry.hub_parts}
     assert real == HUB_IDS
+    added = load_registry(Settings.load(models=place / "examples" / "hub.toml")).controlnets
+    assert [entry.source for entry in added.values()] == ["lllyasviel/sd-controlnet-canny"]

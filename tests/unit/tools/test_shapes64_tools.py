@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiffusionPipeline
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    EulerAncestralDiscreteScheduler,
+    StableDiffusionPipeline,
+)
 from PIL import Image
 from transformers import CLIPTokenizer
 
@@ -19,9 +24,11 @@ from imagemill.worker.scores.shapes64.captions import (
 )
 from imagemill.worker.scores.shapes64.drawing import Scene, all_scenes, draw, random_scene
 from imagemill.worker.scores.shapes64.sight import look
-from tools import score_shapes64, train_shapes64
+from tests.helpers.places import ROOT
+from tools import score_shapes64, train_outline, train_shapes64
 from tools.shapes64.autoencoder import CERTAIN, SCALING, encode, fold_scale, new_autoencoder
 from tools.shapes64.muon import orthogonalised
+from tools.shapes64.outline import anywhere, outline
 from tools.shapes64.score import (
     Recipe,
     load_pipeline,
@@ -270,3 +277,29 @@ def test_the_shipped_model_draws_what_unseen_prompts_ask_for():
     assert scores.background >= 0.9
     assert scores.colour >= 0.9
     assert scores.kind >= 0.7
+
+
+def test_an_outline_is_the_edge_of_what_is_covered() -> None:
+    covered = anywhere("square", np.random.default_rng(1))
+    edge = outline(covered)
+    assert edge.shape == (64, 64, 3)
+    assert edge.max() > 200
+    assert not edge[covered == 0].any()
+    # Whatever is surrounded by shape is no edge.
+    inside = covered[1:-1, 1:-1] * (covered[:-2, 1:-1] * covered[2:, 1:-1] == 1)
+    assert edge[1:-1, 1:-1, 0][inside == 1].mean() < 64
+
+
+def test_a_controlnet_is_trained_and_gone_on_with(tmp_path: Path) -> None:
+    small = ["--steps", "1", "--batch", "2", "--pictures", "2"]
+    train_outline.main(["--out", str(tmp_path / "one"), *small])
+    start = ["--start", str(tmp_path / "one")]
+    train_outline.main(["--out", str(tmp_path / "two"), *small, *start])
+    one, two = (
+        ControlNetModel.from_pretrained(tmp_path / name, dtype=torch.float16).state_dict()
+        for name in ("one", "two")
+    )
+    assert one.keys() == two.keys()
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+    shipped = ROOT / "examples" / "outline"
+    assert ControlNetModel.from_pretrained(shipped).state_dict().keys() == one.keys()
