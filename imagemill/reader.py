@@ -7,7 +7,7 @@ Everything is read in pages from one snapshot, so a set of any size can be walke
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.reports import JobReport, list_jobs
 from imagemill.db.read_only import SECONDS
 from imagemill.db.schema import ensure_schema
-from imagemill.db.settings import Settings
+from imagemill.db.settings import ENVIRONMENT_FILE, Settings, read_environment
 from imagemill.db.states import Outcome
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
@@ -34,19 +34,23 @@ _MOST_JOBS = 1_000_000
 
 
 def open_mill(place: str | os.PathLike[str] | None = None, **settings: Any) -> "Mill":
-    """Open what `imagemill run --out PLACE` left there, or a database by its URL.
+    """Open a folder of `imagemill run --out PLACE` or `imagemill --home PLACE up`, or a URL.
 
-    Without a place, the settings say which (`IMAGEMILL_DATABASE_URL`, `imagemill.toml`);
-    `settings` are values of them, `storage_url` for example.
+    A URL is that of a database. Without a place, the settings say which
+    (`IMAGEMILL_DATABASE_URL`, `imagemill.toml`); `settings` are values of them, `storage_url` for
+    example.
 
     Raises:
         SchemaError: there is no database, or one of another version.
-        SettingsError: a URL can't be read.
+        SettingsError: a URL can't be read, or a stack's file of passwords.
     """
+    keys = None
     if place is None:
         found = Settings.load(**settings)
     elif "://" in str(place):
         found = Settings.load(database_url=str(place), **settings)
+    elif (Path(place) / ENVIRONMENT_FILE).is_file():
+        found, keys = _of_stack(Path(place), settings)
     else:
         found = Settings.for_home(Path(place), **settings)
     database = Database.from_settings(found)
@@ -54,37 +58,64 @@ def open_mill(place: str | os.PathLike[str] | None = None, **settings: Any) -> "
         # A reader's role may read the views alone: then `query` works, whatever the version.
         with suppress(PermissionDenied):
             ensure_schema(database)
-        return Mill.of(database, found)
+        return Mill.of(database, found, keys=keys)
     except BaseException:
         database.close()
         raise
+
+
+_Keys = tuple[str, str]
+"""An S3 access key and its secret."""
+
+
+def _of_stack(home: Path, settings: Mapping[str, Any]) -> tuple[Settings, _Keys | None]:
+    """The settings of a stack's home, and the keys of its store.
+
+    They stay in the mill: a program may have keys of its own for another store in its environment.
+    """
+    variables = read_environment(home / ENVIRONMENT_FILE)
+    named = {name: variables.get(f"IMAGEMILL_{name.upper()}") for name in Settings.model_fields}
+    known = {name: value for name, value in named.items() if value is not None}
+    found = Settings.load(**{**known, **settings})
+    access_key = variables.get("AWS_ACCESS_KEY_ID")
+    secret = variables.get("AWS_SECRET_ACCESS_KEY")
+    if "storage_url" in settings or access_key is None or secret is None:
+        return found, None
+    return found, (access_key, secret)
 
 
 class Mill:
     """Jobs and their pictures, for reading. A context manager, which closes the database."""
 
     def __init__(
-        self, database: Database, storage: Storage, *, settings: Settings | None = None
+        self,
+        database: Database,
+        storage: Storage,
+        *,
+        settings: Settings | None = None,
+        keys: _Keys | None = None,
     ) -> None:
         self._database = database
         self.storage = storage
         self._settings = settings
+        self._keys = keys
 
     @classmethod
-    def of(cls, database: Database, settings: Settings) -> Self:
-        """A database with the store that the settings name."""
-        return cls(database, open_storage(settings), settings=settings)
+    def of(cls, database: Database, settings: Settings, *, keys: _Keys | None = None) -> Self:
+        """A database with the store that the settings name; `keys` as `open_storage` has them."""
+        storage = open_storage(settings, keys=keys)
+        return cls(database, storage, settings=settings, keys=keys)
 
     def again(self) -> Self:
         """The same database over a connection of its own, for another process."""
         if self._settings is None:
             raise TypeError("only a mill that imagemill.open made can go to another process")
-        return self.of(Database.from_settings(self._settings), self._settings)
+        return self.of(Database.from_settings(self._settings), self._settings, keys=self._keys)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._settings is None:
             raise TypeError("only a mill that imagemill.open made can go to another process")
-        return _opened_again, (self._settings,)
+        return _opened_again, (self._settings, self._keys)
 
     def reading(self) -> AbstractContextManager[Session]:
         """A read-only transaction, for functions of `imagemill.db.queries`."""
@@ -164,8 +195,8 @@ class Mill:
         self.close()
 
 
-def _opened_again(settings: Settings) -> Mill:
-    return Mill.of(Database.from_settings(settings), settings)
+def _opened_again(settings: Settings, keys: _Keys | None) -> Mill:
+    return Mill.of(Database.from_settings(settings), settings, keys=keys)
 
 
 def _selection(

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, literal_column, select
-from sqlalchemy.orm import Session
+from sqlalchemy import and_, case, exists, func, literal_column, select
+from sqlalchemy.orm import Session, aliased
 
 from imagemill.db.clock import now
 from imagemill.db.queries.reports import UNFINISHED
@@ -139,32 +139,35 @@ def list_live_jobs(session: Session, *, limit: int) -> list[LiveJob]:
 
 
 def sum_finished(session: Session, image_ids: Collection[int]) -> list[Finished]:
-    """These done images by job and outcome. A picture that several of them share counts once."""
+    """These done images by job and outcome.
+
+    The time for a picture that several images of a job share goes with the first of them, by its
+    id. So it counts once, also where the others stand on another page of what became done.
+    """
+    other = aliased(Image)
+    first = ~exists().where(
+        other.object_id == Image.object_id, other.job_id == Image.job_id, other.id < Image.id
+    )
+    own = and_(first, Object.created_at >= Job.created_at)
     rows = session.execute(
         select(
-            *(Job.id, Job.name, Job.route, Image.outcome, Image.object_id),
-            *(Object.seconds, Object.created_at >= Job.created_at, func.count()),
+            *(Job.id, Job.name, Job.route, Image.outcome, func.count()),
+            func.sum(case((own, Object.seconds), else_=0.0)),
         )
         .join_from(Image, Job, Job.id == Image.job_id)
         .join(Object, Object.id == Image.object_id)
         .where(Image.id.in_(list(image_ids)))
-        .group_by(
-            *(Job.id, Image.outcome, Image.object_id, Object.seconds, Object.created_at),
-        )
+        .group_by(Job.id, Image.outcome)
+        .order_by(Job.id, Image.outcome)
     )
-    found: dict[tuple[int, str, str, str], tuple[int, float]] = {}
-    for job_id, name, route, outcome, _, seconds, own, images in rows:
-        key = (job_id, name, route, outcome or "")
-        before = found.get(key, (0, 0.0))
-        found[key] = (before[0] + images, before[1] + (seconds if own else 0.0))
     return [
         Finished(
             job_id=job_id,
             job_name=name,
             route=route,
-            outcome=outcome,
+            outcome=outcome or "",
             images=images,
-            seconds=seconds,
+            seconds=float(seconds),
         )
-        for (job_id, name, route, outcome), (images, seconds) in found.items()
+        for job_id, name, route, outcome, images, seconds in rows
     ]

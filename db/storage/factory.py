@@ -14,14 +14,15 @@ _BUCKET = re.compile(r"[a-z0-9A-Z][a-z0-9A-Z._-]{1,254}")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def open_storage(settings: Settings) -> Storage:
+def open_storage(settings: Settings, *, keys: tuple[str, str] | None = None) -> Storage:
     """The store at `settings.storage_url`: a path, `file:///path`, or `s3://bucket/prefix`.
 
-    It does no I/O. Raises `SettingsError` if the URL is wrong.
+    `keys` are an S3 access key and its secret, if not those of the environment. It does no I/O.
+    Raises `SettingsError` if the URL is wrong.
     """
     url = settings.storage_url
     if url.startswith("s3://"):
-        return _open_bucket(settings)
+        return _open_bucket(settings, keys)
     if url.startswith("file://"):
         parts = urlsplit(url)
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
@@ -32,7 +33,7 @@ def open_storage(settings: Settings) -> Storage:
     return FolderStorage(Path(url).expanduser())
 
 
-def _open_bucket(settings: Settings) -> Storage:
+def _open_bucket(settings: Settings, keys: tuple[str, str] | None) -> Storage:
     bucket, _, prefix = settings.storage_url.removeprefix("s3://").partition("/")
     prefix = prefix.rstrip("/")
     if _BUCKET.fullmatch(bucket) is None or (prefix and not is_key(prefix)):
@@ -41,7 +42,11 @@ def _open_bucket(settings: Settings) -> Storage:
     from imagemill.db.storage.s3 import S3Storage  # noqa: PLC0415  # see above
 
     return S3Storage(
-        bucket, prefix, endpoint_url=settings.s3_endpoint_url, checksums=settings.s3_checksums
+        bucket,
+        prefix,
+        endpoint_url=settings.s3_endpoint_url,
+        checksums=settings.s3_checksums,
+        keys=keys,
     )
 
 

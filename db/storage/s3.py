@@ -35,7 +35,8 @@ _UNKNOWN_HEADER = {"NotImplemented", "InvalidArgument", "InvalidRequest"}
 class S3Storage:
     """Objects in `bucket` below `prefix`, which may be empty and has no slash at its ends.
 
-    Credentials and region come from the usual AWS environment. Any number of threads may share an
+    Credentials and region come from the usual AWS environment, or `keys` are an access key and its
+    secret. Any number of threads may share an
     instance. Making one does no I/O.
     """
 
@@ -48,6 +49,7 @@ class S3Storage:
         checksums: Literal["when_supported", "when_required"] = "when_required",
         attempts: int = ATTEMPTS,
         read_seconds: float = READ_SECONDS,
+        keys: tuple[str, str] | None = None,
     ) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
@@ -56,6 +58,7 @@ class S3Storage:
         self._conditional = True
         self._checksums = checksums
         self._read_seconds = read_seconds
+        self._keys = keys
         self._made: S3Client | None = None
         self._making = threading.Lock()
 
@@ -161,6 +164,7 @@ class S3Storage:
                     checksums=self._checksums,
                     attempts=self._attempts,
                     read_seconds=self._read_seconds,
+                    keys=self._keys,
                 )
             return self._made
 

@@ -21,15 +21,18 @@ def s3_client(
     checksums: Literal["when_supported", "when_required"],
     attempts: int = ATTEMPTS,
     read_seconds: float = READ_SECONDS,
+    keys: tuple[str, str] | None = None,
 ) -> "S3Client":
     """A client with credentials and region from the usual AWS environment. No I/O.
 
+    `keys` are an access key and its secret in the place of the environment's credentials.
     `checksums` says when boto3 adds checksums of its own; some stores refuse them. A client may
     serve any number of threads.
     """
     # A session of its own: boto3's default one is shared, keeps the first credentials that it
     # met, and is not safe to use from several threads.
-    session = boto3.Session()
+    access_key, secret = keys or (None, None)
+    session = boto3.Session(aws_access_key_id=access_key, aws_secret_access_key=secret)
     return session.client(
         "s3",
         endpoint_url=endpoint_url,

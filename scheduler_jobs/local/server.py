@@ -4,7 +4,10 @@
 and passwords differ.
 """
 
+import fcntl
+import os
 import signal
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,6 +15,43 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+
+
+class FolderLock:
+    """A lock on a server's folder. The server inherits it, so it lasts until both have ended."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._handle: int | None = None
+
+    @property
+    def handles(self) -> tuple[int, ...]:
+        """What the server's process keeps open."""
+        return () if self._handle is None else (self._handle,)
+
+    def take(self, seconds: float) -> bool:
+        """Lock it; False if another process still holds it after `seconds`. Safe to repeat."""
+        if self._handle is not None:
+            return True
+        handle = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        give_up = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > give_up:
+                    os.close(handle)
+                    return False
+                time.sleep(0.05)
+            else:
+                self._handle = handle
+                return True
+
+    def release(self) -> None:
+        """Let go of it."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
 
 class Server(ABC):

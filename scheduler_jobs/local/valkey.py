@@ -6,7 +6,6 @@ ends. It listens on a socket in that folder, or on loopback if the folder's path
 socket address, and asks for a random password.
 """
 
-import fcntl
 import os
 import re
 import secrets
@@ -26,7 +25,7 @@ from redis.retry import Retry
 from imagemill.db.errors import BrokerError
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.ports import free_ports
-from imagemill.scheduler_jobs.local.server import last_line
+from imagemill.scheduler_jobs.local.server import FolderLock, last_line
 
 MAX_SOCKET_PATH = 107
 """The bytes of a socket's path on Linux (sockaddr_un), without the closing NUL."""
@@ -90,7 +89,7 @@ class EmbeddedValkey:
         self._log = log or self._folder / _LOG
         self._address = None if port is None else _Address(port=port)
         self._process: TetheredProcess | None = None
-        self._lock: int | None = None
+        self._lock = FolderLock(self._folder / _LOCK)
 
     @property
     def url(self) -> str:
@@ -213,7 +212,7 @@ class EmbeddedValkey:
             [str(binary), _CONFIG],
             folder=self._folder,
             log=self._log,
-            inherit=[] if self._lock is None else [self._lock],
+            inherit=self._lock.handles,
         )
 
     def _answers(self, process: TetheredProcess, address: _Address) -> bool:
@@ -235,29 +234,13 @@ class EmbeddedValkey:
             client.close()
 
     def _take_folder(self) -> None:
-        """Lock the folder. The server inherits the lock, so it lasts until both have ended."""
-        if self._lock is not None:
-            return
-        lock = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        give_up = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() < give_up:
-                    time.sleep(0.05)
-                    continue
-                os.close(lock)
-                raise BrokerError(
-                    f"another imagemill is running in {self._folder}: wait until it has ended"
-                ) from None
-            self._lock = lock
-            return
+        if not self._lock.take(LOCK_SECONDS):
+            raise BrokerError(
+                f"another imagemill is running in {self._folder}: wait until it has ended"
+            )
 
     def _leave_folder(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
 
 
 def valkey_binary() -> Path:

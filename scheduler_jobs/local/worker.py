@@ -14,6 +14,7 @@ from typing import Self
 from imagemill.db.errors import ServiceError
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+from imagemill.scheduler_jobs.local.server import last_line
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +75,12 @@ class LocalWorker:
             self._order()
 
     def last_error(self) -> str:
-        """Where the worker's log is, and the last error in it."""
+        """Where the worker's log is, and the last error in it, or else its last line."""
         lines = self._log.read_text("utf-8", "replace").splitlines() if self._log.exists() else []
         errors = [line for line in lines if any(mark in line for mark in _ERROR_MARKS)]
-        said = f": {errors[-1]}" if errors else ""
-        return f"the worker's log is {self._log}{said}"
+        # A worker that can't even start has no log lines: Python or the command said why.
+        said = errors[-1] if errors else last_line(self._log)
+        return f"the worker's log is {self._log}: {said}"
 
     def _start(self) -> tuple[TetheredProcess, int | None]:
         """A process, and the end of a pipe for its orders."""

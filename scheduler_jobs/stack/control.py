@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from imagemill.db.errors import ServiceError, UsageError
@@ -22,7 +23,7 @@ from imagemill.scheduler_jobs.stack.certificate import (
     fingerprint,
     make_certificate,
 )
-from imagemill.scheduler_jobs.stack.environment import exports, inherited
+from imagemill.scheduler_jobs.stack.environment import exports, inherited, own_settings
 from imagemill.scheduler_jobs.stack.home import StackHome, open_private, write_private
 from imagemill.scheduler_jobs.stack.plan import Plan, await_release, listening_place
 from imagemill.scheduler_jobs.stack.services import service_names
@@ -32,6 +33,11 @@ from imagemill.scheduler_jobs.stack.tunnel import greet
 
 _UP_SECONDS = 180
 _DOWN_SECONDS = 180
+"""How long nothing may stop before `down` gives up."""
+
+_TELL_SECONDS = 15
+"""How often `down` says what it waits for."""
+
 _LOOK_SECONDS = 0.1
 
 _MOST_RESTARTS = 3
@@ -161,10 +167,16 @@ def wait_until_up(home: StackHome, changed: Callable[[Collection[ServiceReport]]
         time.sleep(_LOOK_SECONDS)
 
 
-def take_down(home: StackHome, services: Collection[str] = ()) -> bool:
+def take_down(
+    home: StackHome,
+    services: Collection[str] = (),
+    *,
+    still: Callable[[Collection[str]], None] = lambda names: None,
+) -> bool:
     """Stop the services, or all of them and the supervisor; False if nothing runs there.
 
-    Workers drain first. Raises `ServiceError` if something takes too long.
+    Workers drain first, for as long as their settings say; `still` is told now and then which
+    services have not stopped. Raises `ServiceError` if nothing happens for too long.
     """
     plan, pid = Plan.load(home), home.supervisor_pid()
     if plan is None:
@@ -177,10 +189,26 @@ def take_down(home: StackHome, services: Collection[str] = ()) -> bool:
     if not services:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-    give_up = time.monotonic() + _DOWN_SECONDS
+    give_up, tell_at = time.monotonic() + _DOWN_SECONDS, time.monotonic() + _TELL_SECONDS
     while not _is_down(home, services):
-        if time.monotonic() > give_up:
-            raise ServiceError(f"not everything has stopped in {_DOWN_SECONDS} s: `imagemill ps`")
+        at, reports = time.monotonic(), read_state(home)
+        if any(report.state is ServiceState.STOPPING for report in reports):
+            give_up = at + _DOWN_SECONDS  # its supervisor ends it when its time is over
+        if at > give_up:
+            raise ServiceError(
+                f"nothing has stopped for {_DOWN_SECONDS:.0f} s; the log is "
+                f"{home.log('supervisor')}, and `imagemill ps` shows what runs"
+            )
+        if at > tell_at:
+            tell_at = at + _TELL_SECONDS
+            wanted = services or [report.service for report in reports]
+            still(
+                [
+                    report.service
+                    for report in reports
+                    if report.service in wanted and report.state is not ServiceState.STOPPED
+                ]
+            )
         time.sleep(_LOOK_SECONDS)
     return True
 
@@ -208,11 +236,13 @@ def _is_settled(home: StackHome, report: ServiceReport) -> bool:
 
 def _start_supervisor(home: StackHome) -> None:
     """Start it apart from this terminal, and wait until it holds the home."""
+    environment = inherited(os.environ)
+    environment["IMAGEMILL_CONFIG"] = own_settings(home, Path(environment["IMAGEMILL_CONFIG"]))
     home.state.unlink(missing_ok=True)
     with open_private(home.log("supervisor")) as log:
         process = subprocess.Popen(  # noqa: S603  # argv is ours, no shell
             [sys.executable, "-P", "-m", "imagemill.scheduler_jobs.stack.supervisor", home.path],
-            env=inherited(os.environ),
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

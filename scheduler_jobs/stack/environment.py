@@ -5,9 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import tomlkit
+
+from imagemill.db.errors import SettingsError, first_line
 from imagemill.db.logs import API_KEY, FLOWER_LOGIN, GALLERY_TOKEN
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
 from imagemill.scheduler_jobs.local.seaweedfs import S3_PORT
+from imagemill.scheduler_jobs.stack.home import StackHome, open_private
 from imagemill.scheduler_jobs.stack.plan import Plan
 
 Role = Literal["producer", "worker"]
@@ -67,6 +71,27 @@ def exports(plan: Plan) -> dict[str, str]:
         GALLERY_TOKEN: plan.secrets["gallery"],
         API_KEY: plan.secrets["api"],
     }
+
+
+def own_settings(home: StackHome, file: Path) -> str:
+    """The settings file for a stack's processes: the user's, without what is about his services.
+
+    A variable can't take a value of a file away, so the processes get a copy. Raises
+    `SettingsError` if the file can't be read.
+    """
+    if str(file) == os.devnull:
+        return os.devnull
+    try:
+        known = tomlkit.parse(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"the settings file {file}: {first_line(error)}") from None
+    for name in list(known):
+        if f"IMAGEMILL_{name.upper()}".startswith(_FOREIGN):
+            del known[name]
+    with open_private(home.settings) as copy:
+        copy.truncate(0)
+        copy.write(tomlkit.dumps(known))
+    return str(home.settings)
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:

@@ -56,6 +56,11 @@ class StackHome:
         return self.path / ENVIRONMENT_FILE
 
     @property
+    def settings(self) -> Path:
+        """The user's settings file as the services read it."""
+        return self.path / "imagemill.toml"
+
+    @property
     def state(self) -> Path:
         """What the supervisor last said of each service."""
         return self.path / "state.json"

@@ -162,3 +162,15 @@ def _statement_of(session) -> str:
 
     fleet.count_lost_shifts(Listening())  # type: ignore[arg-type]
     return said[0]
+
+
+def test_a_picture_that_images_on_two_pages_share_is_paid_once(mill: Mill) -> None:
+    job = mill.load("twins", [spec("a"), spec("a"), spec("b")])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift))
+    pages = [[image.id] for image in mill.images(job)]
+    with mill.database.reading() as session:
+        found = [each for page in pages for each in fleet.sum_finished(session, page)]
+        (together,) = fleet.sum_finished(session, [image.id for image in mill.images(job)])
+    assert sum(each.images for each in found) == together.images == 3
+    assert sum(each.seconds for each in found) == together.seconds == 1.0, "two pictures"

@@ -1,19 +1,26 @@
 """`import imagemill`: reading jobs and pictures from Python."""
 
+import json
+import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 
 import imagemill
 from imagemill.db.database import Database
-from imagemill.db.errors import SchemaError, StorageError, UnknownJob, UsageError
+from imagemill.db.errors import SchemaError, SettingsError, StorageError, UnknownJob, UsageError
 from imagemill.db.storage import Storage
 from imagemill.reader import Mill as Reader
 from tests.helpers.dataset import finished_job
 from tests.helpers.mill import Mill
+
+if TYPE_CHECKING:
+    from imagemill.db.storage.s3 import S3Storage
 
 
 def test_importing_it_is_light() -> None:
@@ -63,3 +70,33 @@ def test_a_folder_of_a_run_is_opened_by_its_name(tmp_path: Path, sqlite_database
     with pytest.raises(SchemaError):
         imagemill.open(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
+
+
+def test_a_stack_is_opened_by_its_home_with_the_keys_of_its_store(
+    sqlite_mill: Mill, s3_storage: "S3Storage", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `imagemill --home` does, and the program's own environment stays as it is."""
+    finished_job(sqlite_mill, s3_storage, tmp_path)
+    home = tmp_path / "stack"
+    home.mkdir()
+    variables = {
+        "IMAGEMILL_DATABASE_URL": f"sqlite:///{sqlite_mill.database.file}",
+        "IMAGEMILL_STORAGE_URL": s3_storage.uri,
+        "IMAGEMILL_S3_ENDPOINT_URL": str(s3_storage._endpoint_url),
+        "IMAGEMILL_GALLERY_TOKEN": "no setting",
+    }
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        variables[name] = os.environ[name]
+        monkeypatch.setenv(name, "of another store")
+    file = home / "environment.json"
+    file.write_text(json.dumps(variables))
+    file.chmod(0o644)
+    with pytest.raises(SettingsError, match="others can read its passwords"):
+        imagemill.open(home)
+    file.chmod(0o600)
+    with imagemill.open(home) as mill:
+        first = next(iter(mill.images()))
+        assert first.bytes().startswith(b"\x89PNG")
+        with pickle.loads(pickle.dumps(mill)) as again:
+            assert next(iter(again.images())).bytes() == first.bytes()
+    assert os.environ["AWS_ACCESS_KEY_ID"] == "of another store"

@@ -137,7 +137,7 @@ def down(invocation: Invocation, services: tuple[str, ...], as_json: bool) -> No
       imagemill down
     """
     home = StackHome.at(invocation.home)
-    ran = take_down(home, services)
+    ran = take_down(home, services, still=_say_still)
     if as_json:
         output.emit(_document(home, read_state(home)))
     elif not ran:
@@ -259,6 +259,11 @@ def _show_line(name: str, line: str, names: Collection[str], *, as_json: bool) -
         output.line(line)
     else:
         output.line(f"{name.ljust(max(map(len, names)))} | {line}")
+
+
+def _say_still(names: Collection[str]) -> None:
+    """What `down` waits for: a worker may take as long as `IMAGEMILL_DRAIN_SECONDS` says."""
+    output.line(f"still stopping: {', '.join(names) or 'the supervisor'}", error=True)
 
 
 class _Told:

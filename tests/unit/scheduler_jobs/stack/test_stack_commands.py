@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from imagemill.db.errors import ServiceError, SettingsError
 from imagemill.db.settings import Settings, home_environment
 from imagemill.scheduler_jobs.local import postgres
 from imagemill.scheduler_jobs.stack import control, services
 from imagemill.scheduler_jobs.stack import home as home_module
-from imagemill.scheduler_jobs.stack.environment import exports, inherited
+from imagemill.scheduler_jobs.stack.environment import exports, inherited, own_settings
 from imagemill.scheduler_jobs.stack.home import StackHome, default_home, write_private
 from imagemill.scheduler_jobs.stack.plan import PREFERRED, SECRETS, Plan
+from imagemill.scheduler_jobs.stack.state import ServiceReport, ServiceState, now
 
 
 @pytest.fixture
@@ -228,3 +230,48 @@ def test_the_user_s_own_addresses_do_not_reach_the_services(monkeypatch, tmp_pat
     kept = inherited({"IMAGEMILL_CONFIG": "mine.toml"})
     assert kept["IMAGEMILL_CONFIG"] == str(tmp_path / "mine.toml")
     assert shlex.quote(kept["IMAGEMILL_CONFIG"]) == kept["IMAGEMILL_CONFIG"]
+
+
+def test_the_user_s_own_settings_file_does_not_either(home: StackHome, tmp_path: Path):
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        '# ours\nmodels = "m.toml"  # kept\nbroker_ca = "ca.pem"\nbroker_master = "m"\n'
+        's3_checksums = "when_supported"\nmetrics_address = "0.0.0.0"\n'
+    )
+    for _ in range(2):
+        copy = Path(own_settings(home, file))
+    assert copy.read_text() == '# ours\nmodels = "m.toml"  # kept\n'
+    assert copy.stat().st_mode & 0o077 == 0
+    assert own_settings(home, Path(os.devnull)) == os.devnull
+    file.write_text("models = \n")
+    with pytest.raises(SettingsError, match=r"mine\.toml"):
+        own_settings(home, file)
+
+
+def stopping(name: str, state: ServiceState) -> ServiceReport:
+    return ServiceReport(
+        service=name, state=state, pid=1, address=None, restarts=0, since=now(), reason=None
+    )
+
+
+def test_down_waits_for_a_worker_that_drains_for_long_and_says_so(home: StackHome, monkeypatch):
+    monkeypatch.setattr(control, "_DOWN_SECONDS", 0.0)
+    monkeypatch.setattr(control, "_TELL_SECONDS", 0.0)
+    monkeypatch.setattr(control, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(control.os, "kill", lambda pid, number: None)
+    answers = [1] * 6  # the supervisor lives for so many looks
+    monkeypatch.setattr(
+        StackHome, "supervisor_pid", lambda self: answers.pop() if answers else None
+    )
+    reports = [
+        stopping("worker-1", ServiceState.STOPPING),
+        stopping("valkey", ServiceState.STOPPED),
+    ]
+    monkeypatch.setattr(control, "read_state", lambda home: reports)
+    told: list[list[str]] = []
+    assert control.take_down(home, still=told.append)
+    assert told[0] == ["worker-1"]
+    answers += [1] * 6
+    reports[0] = stopping("worker-1", ServiceState.RUNNING)
+    with pytest.raises(ServiceError, match="nothing has stopped for 0 s; the log is"):
+        control.take_down(home, still=told.append)
