@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,14 +36,22 @@ def lives(pid: int) -> bool:
 
 
 class Program:
-    """A module run with `python -m`, leader of a process group of its own; it ends with us."""
+    """A module run with `python -m`, leader of a process group of its own; it ends with us.
+
+    `prefix` is a command that runs it elsewhere, such as in another network namespace.
+    """
 
     def __init__(
-        self, module: str, *arguments: str, environment: Mapping[str, str], log: Path
+        self,
+        module: str,
+        *arguments: str,
+        environment: Mapping[str, str],
+        log: Path,
+        prefix: Sequence[str] = (),
     ) -> None:
         self._log = log
         self._process = TetheredProcess(
-            [sys.executable, "-m", module, *arguments],
+            [*prefix, sys.executable, "-m", module, *arguments],
             environment={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             log=log,
             death_signal=signal.SIGKILL,
