@@ -1,7 +1,6 @@
 """The slot engine's conduct: who shares passes, who waits, and what it leaves behind."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -14,7 +13,6 @@ from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.probing import probe
 from imagemill.worker.engine.shapes import CPU_SLOTS
 from imagemill.worker.engine.slots import engine as slot_engine
-from imagemill.worker.engine.slots.engine import SlotEngine
 from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.certificate import certify
 from tests.engine.rendering import hashes, render
@@ -206,35 +204,6 @@ def test_it_can_be_certified(name: str, shop: Shop) -> None:
 
     assert [check.name for check in verdict.checks] == ["every slot", "shuffled neighbours"]
     assert verdict.holds
-
-
-@dataclass
-class Waiting:
-    """As much of a slot as the choice of a pass looks at."""
-
-    signature: str
-    waiting_since: int
-
-
-def test_an_image_without_company_waits_for_a_bounded_number_of_passes(
-    shop: Shop, model: Model
-) -> None:
-    engine = open_engine(model, spec_of(model).group(), shop.settings)
-    assert isinstance(engine, SlotEngine)
-    rare = Waiting("rare", 0)
-    usual = [Waiting("usual", 0) for _ in range(2 * SLOTS)]
-    engine._slots = [rare, *usual]  # type: ignore[list-item]
-    chosen: list[Any] = []
-    while rare not in chosen:
-        chosen = engine._next_pass()
-        engine._steps += 1
-        for slot in chosen:
-            slot.waiting_since = engine._steps
-    # Two kinds of passes are waited for.
-    assert engine.steps == 2 * 16 + 2
-    assert chosen == [rare]
-    # Of the others, too, those that waited longest were chosen.
-    assert {slot.waiting_since for slot in usual} == {engine.steps - 1, engine.steps - 2}
 
 
 def test_b_is_tried_with_the_slot_engine_itself(shop: Shop, model: Model) -> None:

@@ -46,9 +46,9 @@ class Reading:
                 watched = _watched(getattr(component, "tokenizer", None), self._notes, tokens)
                 processor = copy.copy(component)
                 object.__setattr__(processor, "tokenizer", watched)
-                setattr(pipeline, name, processor)
+                pipeline.__dict__[name] = processor
             elif isinstance(component, transformers.PreTrainedTokenizerBase):
-                setattr(pipeline, name, _watched(component, self._notes, tokens))
+                pipeline.__dict__[name] = _watched(component, self._notes, tokens)
 
     def cut(self, prompt: str) -> str | None:
         """The end of a prompt that no text encoder has read; None if one has read all of it.

@@ -31,6 +31,7 @@ from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Failed, PassFailed, Rendered
 from imagemill.worker.engine.inputs import Inputs, no_inputs, with_known_picture
+from imagemill.worker.engine.passes import missing, next_pass
 from imagemill.worker.engine.probing import probe
 from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room, check_weights
@@ -49,10 +50,6 @@ SLOTS_ENGINE = "slots"
 
 _MOST_UNDER_WAY = 3
 """How many times B images may be under way, where their calls do not share passes."""
-
-_PATIENCE = 16
-"""An image with no company waits for so many passes for each kind of pass that is waited for. So
-one pass in 16 at most is made for such images, and none of them waits for ever."""
 
 
 class SlotEngine(ShapedEngine):
@@ -102,9 +99,9 @@ class SlotEngine(ShapedEngine):
 
     def room(self) -> int:
         """How many images are missing until a pass is full."""
-        largest = max((len(group) for group in self._groups().values()), default=0)
-        under_way = _MOST_UNDER_WAY * self.slots - len(self._slots)
-        return max(0, min(self.slots - largest, under_way))
+        return missing(
+            self._groups().values(), places=self.slots, most=_MOST_UNDER_WAY * self.slots
+        )
 
     @torch.no_grad()
     def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
@@ -128,7 +125,7 @@ class SlotEngine(ShapedEngine):
             return self._take_ended()
         started = time.perf_counter()
         self._wear()
-        group = self._next_pass()
+        group = next_pass(self._groups().values(), places=self.slots, passes=self._steps)
         outputs = self._pass(group)
         self._steps += 1
         self._image_calls += len(group)
@@ -166,25 +163,6 @@ class SlotEngine(ShapedEngine):
         for slot in self._slots:
             groups.setdefault(slot.signature, []).append(slot)
         return groups
-
-    def _next_pass(self) -> list[Slot]:
-        """The slots of the next pass: of a full group, else of the largest.
-
-        Of several, the one whose slot has waited longest is first. A group that has waited too
-        long goes before all others.
-        """
-        groups = [
-            sorted(group, key=lambda slot: slot.waiting_since)[: self.slots]
-            for group in self._groups().values()
-        ]
-        overdue = self._steps - _PATIENCE * len(groups)
-
-        def urgency(group: Sequence[Slot]) -> tuple[bool, int, int]:
-            since = group[0].waiting_since
-            late = since < overdue
-            return late, 0 if late else len(group), -since
-
-        return max(groups, key=urgency)
 
     def _pass(self, group: Sequence[Slot]) -> list[Any]:
         requests = [slot.request for slot in group if slot.request is not None]

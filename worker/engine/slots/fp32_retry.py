@@ -33,7 +33,7 @@ class Mending:
         """
         for name, component in pipeline.components.items():
             if _decodes(component):
-                setattr(pipeline, name, self._watched(component))
+                pipeline.__dict__[name] = self._watched(component)
 
     def _watched(self, autoencoder: Any) -> Any:
         found = copy.copy(autoencoder)

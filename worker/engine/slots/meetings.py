@@ -58,7 +58,8 @@ def replace_denoisers(
     """
     for name, module in denoisers(pipeline).items():
         followed = None if name == CONTROLNET else interval
-        setattr(pipeline, name, _stand_in(name, module, fiber, followed))
+        # As an attribute, diffusers would enter it into the configuration, which takes its time.
+        pipeline.__dict__[name] = _stand_in(name, module, fiber, followed)
 
 
 class Meetings:
