@@ -74,6 +74,11 @@ def live_keys(session: Session) -> int:
     return session.scalar(query) or 0
 
 
+def has_keys(session: Session) -> bool:
+    """Whether a key was ever made: revoking the last one lets nobody in."""
+    return session.scalar(select(ApiKey.id).limit(1)) is not None
+
+
 def list_keys(session: Session) -> list[KeyReport]:
     """Every key, oldest first, also those that were revoked."""
     return [_report(key) for key in session.scalars(select(ApiKey).order_by(ApiKey.id))]

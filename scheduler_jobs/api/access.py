@@ -1,6 +1,6 @@
 """Who asks, and what they may do: bearer tokens (API keys) with roles.
 
-Without any key in the database, a server that only this machine reaches serves everybody on it;
+Until the first key is made, a server that only this machine reaches serves everybody on it;
 then requests that a web page could send are refused.
 """
 
@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError
-from imagemill.db.queries.api_keys import KeyReport, find_key, live_keys
+from imagemill.db.queries.api_keys import KeyReport, find_key, has_keys
 from imagemill.scheduler_jobs.api.refusals import ApiError, unavailable
 
 OPEN_PATHS = ("/healthz", "/pictures/")
@@ -70,7 +70,7 @@ class Access:
         kind, _, secret = request.headers.get("authorization", "").partition(" ")
         with self._database.reading() as session:
             key = find_key(session, secret.strip()) if kind.lower() == "bearer" else None
-            if key is None and self._hosts is not None and live_keys(session) == 0:
+            if key is None and self._hosts is not None and not has_keys(session):
                 return _local(request)
         if key is None:
             raise ApiError(

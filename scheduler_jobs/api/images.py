@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from imagemill.db.database import Database
 from imagemill.db.queries import api_requests
-from imagemill.db.queries.api_keys import live_keys
+from imagemill.db.queries.api_keys import has_keys
 from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.db.queries.image_search import MOST_ID, images_by_id
 from imagemill.db.settings import Settings
@@ -103,7 +103,7 @@ class Images:
         """A picture's file, by its signed address."""
         image_id = min(request.path_params["image"], MOST_ID)
         with self._database.reading() as session:
-            unlocked = self._local and live_keys(session) == 0
+            unlocked = self._local and not has_keys(session)
             allowed = unlocked or is_signed(session, request, image_id)
             image = images_by_id(session, [image_id]).get(image_id) if allowed else None
         if not allowed:

@@ -46,6 +46,7 @@ def test_without_keys_everybody_here_and_with_one_only_its_holder(api: ServedApi
     assert httpx2.get(f"{api.base}/v1/models").status_code == 401
     assert httpx2.get(f"{api.base}/healthz").json() == {"status": "ok"}
     api.mill.database.run(lambda session: revoke_key(session, "alice"))
+    assert asked(api.client()).status_code == 401, "to revoke the last key lets nobody in"
     other = api.key("bob")
     assert asked(api.client(secret)).status_code == 401
     assert asked(api.client(other)).status_code == 504
