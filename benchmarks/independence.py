@@ -319,6 +319,8 @@ _TABLE_HEAD = (
 
 
 def _about(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return "Left out"
     steps = [row["steps"] for row in rows]
     scales = [row["guidance_scale"] for row in rows]
     samplers = ", ".join(f"`{name}`" for name in dict.fromkeys(row["sampler"] for row in rows))
