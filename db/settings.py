@@ -117,6 +117,7 @@ class Settings(BaseSettings):
     )
     warm_models: int = Field(2, ge=1, description="models kept loaded in one child")
     route: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="worker label")
+    labels: str = Field("", description="labels of workers, which jobs may need: gpu=h100,nvlink")
 
     lease_seconds: float = Field(60, gt=0, description="a shift's lease, renewed while it works")
     heartbeat_seconds: float = Field(5, gt=0, description="how often a shift renews its lease")

@@ -125,6 +125,10 @@ class Job(Base):
     rows_loaded: Mapped[int] = mapped_column(BigInteger, default=0)
     """The manifest rows inserted so far. After a crash the producer goes on from here."""
     bad_rows: Mapped[int] = mapped_column(BigInteger, default=0)
+    needs: Mapped[str] = mapped_column(default="", server_default="")
+    """Labels that a worker must have to render it, as JSON; empty if there are none."""
+    deadline_at: Mapped[datetime | None]
+    """When the dispatcher cancels what is not rendered."""
     message: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=now())
     opened_at: Mapped[datetime | None]
@@ -320,6 +324,8 @@ class Worker(Base):
     """It takes only images of this job, which may have been removed."""
     pinned_model: Mapped[str | None]
     """It takes only images of this model."""
+    labels: Mapped[str] = mapped_column(default="", server_default="")
+    """Its labels, as JSON; empty if it has none."""
     started_at: Mapped[datetime] = mapped_column(server_default=now())
     seen_at: Mapped[datetime] = mapped_column(server_default=now())
     stopped_at: Mapped[datetime | None]

@@ -50,10 +50,10 @@ def submit(what: Any, *, settings: Mapping[str, Any] | None = None, **options: A
             polars, pyarrow), or the path of a manifest, as `imagemill submit` takes it.
         settings: values of settings that win over the environment's, such as `database_url`.
         **options: of the job: `name`, `seed`, `priority`, `owner`, `weight`, `max_workers`,
-            `route`, `labels`, `columns` (column to field), `extra`, `manifest_format`,
-            `defaults_file`, `grid`, `variants`, `draws`, `wildcards`, `skip_bad_rows`,
-            `literal_words`, `strict`, `notify` (addresses of webhooks). All others are defaults
-            for rows: `steps=20`, `model="sd15"`, …
+            `needs`, `deadline`, `route`, `labels`, `columns` (column to field), `extra`,
+            `manifest_format`, `defaults_file`, `grid`, `variants`, `draws`, `wildcards`,
+            `skip_bad_rows`, `literal_words`, `strict`, `notify` (addresses of webhooks). All
+            others are defaults for rows: `steps=20`, `model="sd15"`, …
 
     Raises:
         ManifestError: rows or defaults are bad; its `problems` and notes name row and column.

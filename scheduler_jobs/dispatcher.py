@@ -1,6 +1,6 @@
 """The dispatcher: keeps work moving whatever was lost. Any number may run at once.
 
-Every round it releases what dead shifts held, cancels stragglers, finishes jobs, folds the
+Every round it releases what dead shifts held, finishes jobs, cancels overdue ones, folds the
 tallies and sees to it that enough tokens wait for the work there is. Beside the rounds it removes
 old jobs (`retention`) and tells of events (`notifications`). All of it is idempotent and fenced in
 SQL, so a second dispatcher costs a few queries and nothing else.
@@ -17,6 +17,7 @@ from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, DatabaseError
 from imagemill.db.queries import jobs, score_work, shifts, tallies
 from imagemill.db.queries.claims import RetryPolicy
+from imagemill.db.queries.overdue import cancel_overdue
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs import metrics
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
@@ -131,7 +132,11 @@ class Dispatcher:
 
     def _finish(self, session: Session) -> tuple[int, int]:
         audience = self._notifier.receivers.audience
-        return jobs.cancel_stragglers(session), jobs.finish_jobs(session, audience=audience)
+        finished = jobs.finish_jobs(session, audience=audience)
+        overdue = cancel_overdue(session)
+        if overdue:
+            log.warning("jobs whose deadline passed, cancelled: %s", overdue)
+        return jobs.cancel_stragglers(session), finished
 
     def _top_up(self) -> int:
         """Publish what is missing of each route's tokens; how many that were."""

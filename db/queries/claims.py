@@ -111,7 +111,7 @@ def choose_group(
     candidates = [
         candidate
         for candidate in _candidates(session, route, busy)
-        if scope.admits(job_id=candidate.job.job_id, model=candidate.model_name)
+        if scope.admits(candidate.job, candidate.model_name)
     ]
     limited = {c.job.job_id for c in candidates if c.job.max_workers is not None}
     if limited:
@@ -137,7 +137,7 @@ class _Candidate:
     digest: str
 
 
-_JOB = (Job.id, Job.priority, Job.owner, Job.weight, Job.max_workers)
+_JOB = (Job.id, Job.priority, Job.owner, Job.weight, Job.max_workers, Job.needs)
 """What `Waiting` has of a job, in its order."""
 
 
@@ -157,8 +157,8 @@ def _candidates(session: Session, route: str, busy: Collection[int]) -> Iterator
         .join(Model, Model.id == Group.model_id)
         .where(Job.state == JobState.OPEN, Job.route == route, ready.c.group_id.not_in(list(busy)))
     )
-    for group_id, model_name, digest, job_id, priority, owner, weight, most in rows:
-        job = Waiting(job_id, priority, owner, weight, most)
+    for group_id, model_name, digest, job_id, priority, owner, weight, most, needs in rows:
+        job = Waiting(job_id, priority, owner, weight, most, needs)
         yield _Candidate(job, group_id, model_name, digest)
 
 
@@ -186,7 +186,7 @@ def claim(
     jobs = [
         job
         for job in _jobs_with_work(session, group_id=group_id, route=route)
-        if scope.admits(job_id=job.job_id, model=model)
+        if scope.admits(job, model)
     ]
     images: list[Claimed] = []
     for job in in_turn(session, jobs, unit=limit):

@@ -1,11 +1,14 @@
 """Changing when and by whom a job is rendered, after it was submitted."""
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UsageError
+from imagemill.db.queries.deadline import deadline_of
 from imagemill.db.queries.jobs import MATCHED, find_job
 from imagemill.db.queries.seats import set_max_workers
 from imagemill.db.tables import Job
@@ -22,6 +25,8 @@ class JobEdit:
     weight: int | None = None
     max_workers: int | None = None
     """`NO_LIMIT` takes the limit away."""
+    deadline: timedelta | datetime | None = None
+    no_deadline: bool = False
 
 
 def edit_job(session: Session, reference: str, edit: JobEdit) -> Job:
@@ -37,7 +42,9 @@ def edit_job(session: Session, reference: str, edit: JobEdit) -> Job:
     if job.state not in MATCHED:
         raise UsageError(f"job {job.id} ({job.name}) is {job.state}: nothing can be changed")
     values = {"priority": edit.priority, "weight": edit.weight}
-    given = {name: value for name, value in values.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    if edit.deadline is not None or edit.no_deadline:
+        given["deadline_at"] = deadline_of(edit.deadline)
     if given:
         session.execute(update(Job).where(Job.id == job.id).values(**given))
     if edit.max_workers is not None:

@@ -2,16 +2,19 @@
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, and_, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now
 from imagemill.db.errors import UnknownJob
+from imagemill.db.labels import labels_as_text
 from imagemill.db.queries.bulk import insert_new
+from imagemill.db.queries.deadline import deadline_of
 from imagemill.db.queries.images import in_state, record_events
 from imagemill.db.queries.notifications import FINISHED, NOBODY, Audience, announce
 from imagemill.db.queries.removed import next_job_id, removal_of
@@ -46,6 +49,9 @@ class NewJob:
     owner: str = ""
     weight: int = 1
     max_workers: int | None = None
+    needs: Mapping[str, str] = field(default_factory=dict)
+    deadline: timedelta | datetime | None = None
+    """A time, or how long from now on by the database's clock."""
     route: str = "default"
 
 
@@ -53,6 +59,8 @@ def find_or_create(session: Session, new: NewJob) -> tuple[Job, bool]:
     """The live job of this identity, and whether this call created it (in `loading`)."""
     live = select(Job).where(Job.identity == new.identity, Job.state.in_(MATCHED))
     values = {**asdict(new), "defaults": dict(new.defaults), "state": JobState.LOADING}
+    values["needs"] = labels_as_text(new.needs)
+    values["deadline_at"] = deadline_of(values.pop("deadline"))
     if (job_id := next_job_id(session)) is not None:
         values["id"] = job_id
     while True:
@@ -99,17 +107,16 @@ def resume(session: Session, job_id: int) -> bool:
     return _move_job(session, job_id, sources=(JobState.PAUSED,), target=JobState.OPEN)
 
 
-def cancel(session: Session, job_id: int) -> bool:
-    """Cancel a job; False if it was over already.
+def cancel(session: Session, job_id: int, *, message: str | None = None) -> bool:
+    """Cancel a job, with the reason if there is one; False if it was over already.
 
     Nothing of it is claimed any more, and leased images become cancelled when their shift lets go
     of them. Of the ready images, this transaction cancels as many as it can without making others
     wait. `cancel_stragglers` cancels the rest, call by call.
     """
     sources = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
-    if not _move_job(
-        session, job_id, sources=sources, target=JobState.CANCELLED, finished_at=now()
-    ):
+    values = {"finished_at": now()} | ({"message": message} if message else {})
+    if not _move_job(session, job_id, sources=sources, target=JobState.CANCELLED, **values):
         return False
     cancel_stragglers(session, job_id)
     return True
@@ -221,12 +228,16 @@ def over() -> ColumnElement[bool]:
 
     Such a job only waits for `finish_jobs`; people are told that it is finished.
     """
-    pending = (
+    return and_(Job.state == JobState.OPEN, pending_images() == 0)
+
+
+def pending_images() -> ScalarSelect[int]:
+    """How many images of a job are ready or leased, as a part of a statement on `Job`."""
+    return (
         select(func.coalesce(func.sum(Tally.delta), 0))
         .where(Tally.job_id == Job.id, Tally.state.in_((ImageState.READY, ImageState.LEASED)))
         .scalar_subquery()
     )
-    return and_(Job.state == JobState.OPEN, pending == 0)
 
 
 def shown_state(job: Job, counts: Counts) -> JobState:
@@ -242,7 +253,8 @@ def shown_state(job: Job, counts: Counts) -> JobState:
 def finish_jobs(session: Session, *, audience: Audience = NOBODY, job_id: int | None = None) -> int:
     """Finish every open job without ready or leased images (or one job); how many there were.
 
-    Whoever wants to hear of it is told by the same transaction: it is in the outbox.
+    Whoever wants to hear of it is told by the same transaction: it is in the outbox. Its deadline
+    goes, so that what `retry` or `verify` opens again is not cancelled at once.
     """
     idle = select(Job.id).where(over()).order_by(Job.id)
     if job_id is not None:
@@ -254,7 +266,7 @@ def finish_jobs(session: Session, *, audience: Audience = NOBODY, job_id: int | 
     finished = session.scalars(
         update(Job)
         .where(Job.id.in_(locked), over())
-        .values(state=JobState.FINISHED, finished_at=now())
+        .values(state=JobState.FINISHED, finished_at=now(), deadline_at=None)
         .returning(Job.id)
     ).all()
     announce(session, FINISHED, finished, audience)

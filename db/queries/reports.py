@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now
 from imagemill.db.documents import JSON
+from imagemill.db.labels import has_all, labels_of
 from imagemill.db.queries.images import flawed, in_state, of_row
 from imagemill.db.queries.jobs import over, shown_state
 from imagemill.db.queries.labels import find_labels, find_notes, has_labels
@@ -48,6 +49,8 @@ class JobReport:
     owner: str
     weight: int
     max_workers: int | None
+    needs: Mapping[str, str]
+    deadline_at: datetime | None
     route: str
     seed: int
     manifest: str
@@ -112,6 +115,7 @@ class WorkerReport:
     pid: int
     device: str
     route: str
+    labels: Mapping[str, str]
     draining: bool
     working: bool
     started_at: datetime
@@ -317,6 +321,7 @@ def list_workers(session: Session) -> list[WorkerReport]:
             pid=worker.pid,
             device=worker.device,
             route=worker.route,
+            labels=dict(labels_of(worker.labels)),
             draining=worker.draining,
             working=bool(busy),
             started_at=worker.started_at,
@@ -326,9 +331,14 @@ def list_workers(session: Session) -> list[WorkerReport]:
     ]
 
 
-def is_served(session: Session, route: str) -> bool:
-    """Whether a worker that is alive and not draining takes this route."""
-    return any(each.route == route and not each.draining for each in list_workers(session))
+def is_served(session: Session, route: str, needs: Mapping[str, str]) -> bool:
+    """Whether a worker that is alive and not draining takes this route, and has these labels."""
+    return any(serves(each, route, needs) for each in list_workers(session))
+
+
+def serves(worker: WorkerReport, route: str, needs: Mapping[str, str]) -> bool:
+    """Whether a worker takes a route's jobs that need these labels, and is not draining."""
+    return worker.route == route and not worker.draining and has_all(worker.labels, needs)
 
 
 def _job_report(job: Job, counts: Counts, rate: float | None) -> JobReport:
@@ -340,6 +350,8 @@ def _job_report(job: Job, counts: Counts, rate: float | None) -> JobReport:
         owner=job.owner,
         weight=job.weight,
         max_workers=job.max_workers,
+        needs=dict(labels_of(job.needs)),
+        deadline_at=job.deadline_at,
         route=job.route,
         seed=job.seed,
         manifest=job.manifest,

@@ -1,11 +1,13 @@
-"""What a worker may take: it may be pinned to a job or a model."""
+"""What a worker may take: it may be pinned to a job or a model, and jobs may need its labels."""
 
 from dataclasses import dataclass
 
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from imagemill.db.labels import has_all, labels_of
 from imagemill.db.queries.images import live_shift
+from imagemill.db.queries.turns import Waiting
 from imagemill.db.tables import Shift, Worker
 
 
@@ -16,17 +18,20 @@ class WorkerScope:
     worker_id: int | None = None
     pinned_job_id: int | None = None
     pinned_model: str | None = None
+    labels: str = ""
 
-    def admits(self, *, job_id: int, model: str) -> bool:
+    def admits(self, job: Waiting, model: str) -> bool:
         """Whether it may take images of this job and model."""
-        if self.pinned_job_id not in {None, job_id}:
+        if self.pinned_job_id not in {None, job.job_id}:
+            return False
+        if not has_all(labels_of(self.labels), labels_of(job.needs)):
             return False
         return self.pinned_model in {None, model}
 
 
 ANY_WORKER = WorkerScope()
 
-_SCOPE = (Worker.id, Worker.pinned_job_id, Worker.pinned_model)
+_SCOPE = (Worker.id, Worker.pinned_job_id, Worker.pinned_model, Worker.labels)
 
 
 def scope_of(session: Session, worker_id: int) -> WorkerScope:
@@ -42,9 +47,9 @@ def hold_with_scope(session: Session, shift_id: int) -> WorkerScope | None:
     return _read(session, held.with_for_update(read=True, of=Shift))
 
 
-def _read(session: Session, query: Select[int, int | None, str | None]) -> WorkerScope | None:
+def _read(session: Session, query: Select[int, int | None, str | None, str]) -> WorkerScope | None:
     found = session.execute(query).first()
     if found is None:
         return None
-    worker_id, job_id, model = found
-    return WorkerScope(worker_id=worker_id, pinned_job_id=job_id, pinned_model=model)
+    worker_id, job_id, model, labels = found
+    return WorkerScope(worker_id=worker_id, pinned_job_id=job_id, pinned_model=model, labels=labels)

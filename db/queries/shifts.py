@@ -1,11 +1,14 @@
 """Workers and shifts: leases, their renewal, and the rescue of what a lost shift held."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from sqlalchemy import and_, case, exists, func, insert, literal, or_, select, update
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now, seconds_from_now
+from imagemill.db.labels import labels_as_text
 from imagemill.db.queries.claims import RetryPolicy
 from imagemill.db.queries.images import (
     RELEASED,
@@ -19,6 +22,8 @@ from imagemill.db.queries.pins import inherited_pin
 from imagemill.db.queries.presence import ALIVE_SECONDS
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Image, Job, Shift, Worker
+
+_NO_LABELS: Mapping[str, str] = MappingProxyType({})
 
 LOST = Failure(
     code="worker_lost",
@@ -38,12 +43,19 @@ class Orders:
 
 
 def register_worker(
-    session: Session, *, name: str, host: str, pid: int, device: str, route: str
+    session: Session,
+    *,
+    name: str,
+    host: str,
+    pid: int,
+    device: str,
+    route: str,
+    labels: Mapping[str, str] = _NO_LABELS,
 ) -> int:
     """Record a worker child that has just started; returns its id.
 
     It drains if another live child of its worker does: it may stand in for one that was told to.
-    It is pinned as its worker or its host is.
+    It is pinned as its worker or its host is. More than seven parameters: they are its row.
     """
     node = name.rpartition(":")[0] + ":"
     drained = exists().where(
@@ -56,7 +68,16 @@ def register_worker(
     pin = inherited_pin(session, process=name, host=host)
     return session.scalars(
         insert(Worker)
-        .values(name=name, host=host, pid=pid, device=device, route=route, draining=draining, **pin)
+        .values(
+            name=name,
+            host=host,
+            pid=pid,
+            device=device,
+            route=route,
+            draining=draining,
+            labels=labels_as_text(labels),
+            **pin,
+        )
         .returning(Worker.id)
     ).one()
 

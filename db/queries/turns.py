@@ -29,6 +29,7 @@ class Waiting:
     owner: str
     weight: int
     max_workers: int | None
+    needs: str = ""
 
 
 class Turns:

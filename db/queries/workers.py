@@ -1,5 +1,6 @@
 """The fleet, worker by worker: what each does and how fast, and the order to drain."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -8,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now, seconds_from_now
 from imagemill.db.documents import JSON
+from imagemill.db.labels import labels_of
 from imagemill.db.queries.images import in_state
 from imagemill.db.queries.presence import alive, find_alive
 from imagemill.db.queries.reports import RATE_EVENTS, RATE_SECONDS
@@ -37,6 +39,7 @@ class FleetWorker:
     state: str
     since: datetime
     seen_at: datetime
+    labels: Mapping[str, str]
     pinned_as: str | None
     """The name by which an operator pinned it to `pinned_job_id` or `pinned_model`; else None."""
     pinned_job_id: int | None
@@ -86,6 +89,7 @@ def list_fleet(session: Session) -> list[FleetWorker]:
                 state=_state(draining=worker.draining, working=working),
                 since=shift_started or worker.started_at,
                 seen_at=worker.seen_at,
+                labels=dict(labels_of(worker.labels)),
                 pinned_as=worker.pinned_as,
                 pinned_job_id=worker.pinned_job_id,
                 pinned_model=worker.pinned_model,

@@ -1,11 +1,14 @@
 """What rendering would take, by what images of the same kind took before."""
 
+import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from imagemill.db.database import Database
 from imagemill.db.documents import JSON
 from imagemill.db.queries.rates import MOST_KINDS, Kind, measured_rates
+from imagemill.db.queries.workers import FleetWorker
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.prices import price_of, read_prices
 
@@ -48,3 +51,30 @@ def forecast(
         cost = None if price is None else price * seconds[place] / 3600
         forecasts.append(Forecast(device=name, images=count, seconds=seconds[place], cost=cost))
     return tuple(forecasts), sum(work.values()) - sum(work[kind] for kind in rates)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeadlineCheck:
+    """How many devices of a kind render the measured images by the deadline, and how many live."""
+
+    device: str
+    needed: int
+    alive: int
+    in_time: bool
+
+
+def check_deadline(
+    forecasts: Iterable[Forecast], seconds: float, workers: Iterable[FleetWorker]
+) -> list[DeadlineCheck]:
+    """Whether the workers make it in so many seconds, if they are all of one kind of device."""
+    alive = Counter(worker.device_name or worker.device for worker in workers)
+    found = []
+    for each in forecasts:
+        needed = math.ceil(each.seconds / seconds)
+        there = alive[each.device]
+        found.append(
+            DeadlineCheck(
+                device=each.device, needed=needed, alive=there, in_time=0 < needed <= there
+            )
+        )
+    return found

@@ -6,16 +6,18 @@ in the same words.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, get_args
 
 from imagemill.db.errors import UsageError
+from imagemill.db.labels import read_labels
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.settings import Settings
 from imagemill.db.specs import INPUT_IMAGES
+from imagemill.scheduler_jobs.deadlines import read_deadline
 from imagemill.scheduler_jobs.expansion import Variants
-from imagemill.scheduler_jobs.labels import read_labels
 from imagemill.scheduler_jobs.manifest import (
     FORMATS,
     PROMPTS,
@@ -64,6 +66,8 @@ class SubmissionOptions:
     owner: str | None = None
     weight: int = 1
     max_workers: int | None = None
+    needs: Sequence[str] = ()
+    deadline: str | timedelta | datetime | None = None
     route: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     extra: Sequence[str] = ()
@@ -103,6 +107,8 @@ class SubmissionOptions:
             owner=this_user() if self.owner is None else read_owner(self.owner),
             weight=self.weight,
             max_workers=self.max_workers,
+            needs=read_labels(self.needs),
+            deadline=None if self.deadline is None else read_deadline(self.deadline),
             route=self.route or settings.route,
             columns=_columns(self.columns, self.extra),
             format=self.manifest_format or ("jsonl" if self.prompts else None),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from imagemill.db.settings import Settings
@@ -35,6 +36,10 @@ class SubmissionRequest:
     """Whose job it is: owners share the workers."""
     weight: int = 1
     """Its share beside other jobs of its owner."""
+    needs: Mapping[str, str] = field(default_factory=dict)
+    """Labels that a worker must have to render it."""
+    deadline: timedelta | datetime | None = None
+    """When, or how long after it was submitted, what is not rendered is cancelled."""
     max_workers: int | None = None
     """The most worker processes that may render it at once."""
     route: str = "default"

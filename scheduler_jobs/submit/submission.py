@@ -266,6 +266,8 @@ def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> 
         owner=request.owner,
         weight=request.weight,
         max_workers=request.max_workers,
+        needs=request.needs,
+        deadline=request.deadline,
         route=request.route,
     )
 

@@ -116,9 +116,9 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
     with database.writing() as session:
         for view in ("dataset_failures", "dataset_jobs"):
             session.execute(text(f"DROP VIEW {view}"))
-        for column in ("pinned_as", "pinned_job_id", "pinned_model"):
+        for column in ("pinned_as", "pinned_job_id", "pinned_model", "labels"):
             session.execute(text(f"ALTER TABLE workers DROP COLUMN {column}"))
-        for column in ("max_workers", "owner", "weight"):
+        for column in ("max_workers", "owner", "weight", "needs", "deadline_at"):
             session.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
         session.execute(text("DROP INDEX ix_shifts_lost"))
         session.execute(text("DROP INDEX ix_attempts_done"))

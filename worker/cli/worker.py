@@ -11,6 +11,7 @@ import click
 
 from imagemill.db.broker.wake_ups import TASKS, queue_name, warn_of_broker
 from imagemill.db.database import Database
+from imagemill.db.labels import read_labels
 from imagemill.db.logs import configure_logging
 from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
@@ -35,6 +36,13 @@ def _plain_name(ctx: click.Context, parameter: click.Parameter, name: str | None
 @click.command()
 @click.option("--route", help="The label whose tokens this worker takes (default: `default`).")
 @click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A label, which jobs may need (`submit --needs`); may be repeated.",
+)
+@click.option(
     "--children",
     type=click.IntRange(min=1),
     help="Processes that render (default: one for each GPU, or on a CPU for each core).",
@@ -58,6 +66,7 @@ def _plain_name(ctx: click.Context, parameter: click.Parameter, name: str | None
 )
 def worker(
     route: str | None,
+    labels: tuple[str, ...],
     children: int | None,
     name: str | None,
     metrics_port: int | None,
@@ -76,7 +85,10 @@ def worker(
         os.environ["IMAGEMILL_LOG_FORMAT"] = "json"  # for the children too
     if metrics_port is not None:
         os.environ["IMAGEMILL_METRICS_PORT"] = str(metrics_port)
+    if labels:
+        os.environ["IMAGEMILL_LABELS"] = ",".join(labels)
     settings = Settings.load()
+    read_labels(text for text in settings.labels.split(",") if text.strip())
     configure_logging(settings)  # before Celery, which logs warnings before it sets up logging
     warn_of_broker(settings)
     _check_places(settings)

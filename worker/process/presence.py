@@ -13,6 +13,7 @@ import threading
 
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
+from imagemill.db.labels import read_labels
 from imagemill.db.queries import shifts
 from imagemill.db.queries.presence import ALIVE_SECONDS
 from imagemill.db.settings import Settings
@@ -42,6 +43,7 @@ class Presence:
     def __init__(self, settings: Settings, *, seconds: float = SEEN_SECONDS) -> None:
         self._route = settings.route
         self._device = settings.device
+        self._labels = read_labels(text for text in settings.labels.split(",") if text.strip())
         self._seconds = seconds
         # No connection is kept open between two signs of life, because a machine may have many idle
         # children.
@@ -116,6 +118,7 @@ class Presence:
                 pid=pid,
                 device=self._device,
                 route=self._route,
+                labels=self._labels,
             ),
             **patience,
         )

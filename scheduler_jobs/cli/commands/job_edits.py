@@ -7,6 +7,8 @@ from imagemill.db.queries.jobs import find_job
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.output import moment
+from imagemill.scheduler_jobs.deadlines import read_deadline
 from imagemill.scheduler_jobs.owners import MOST_WEIGHT
 from imagemill.scheduler_jobs.submit.options import MOST_PRIORITY, MOST_WORKERS
 
@@ -35,6 +37,11 @@ from imagemill.scheduler_jobs.submit.options import MOST_PRIORITY, MOST_WORKERS
     metavar="N",
     help="At most so many worker processes render it at once; 0 is no limit.",
 )
+@click.option(
+    "--deadline",
+    metavar="TIME",
+    help="Cancel what is not rendered by then: a duration (12h) or a time; `none` for no deadline.",
+)
 @output.json_option
 def edit(
     invocation: Invocation,
@@ -42,6 +49,7 @@ def edit(
     priority: int | None,
     weight: int | None,
     max_workers: int | None,
+    deadline: str | None,
     as_json: bool,
 ) -> None:
     """Change a job's turn: its priority and weight, how many workers it may have.
@@ -53,7 +61,14 @@ def edit(
       imagemill edit latest --max-workers 2
       imagemill edit 12 --priority 5
     """
-    change = JobEdit(priority=priority, weight=weight, max_workers=max_workers)
+    none = deadline == "none"
+    change = JobEdit(
+        priority=priority,
+        weight=weight,
+        max_workers=max_workers,
+        deadline=None if deadline is None or none else read_deadline(deadline),
+        no_deadline=none,
+    )
     if change == JobEdit():
         with invocation.reading() as session:
             found = find_job(session, job)
@@ -67,6 +82,7 @@ def edit(
                 "priority": found.priority,
                 "weight": found.weight,
                 "max_workers": found.max_workers,
+                "deadline_at": found.deadline_at,
             }
         )
         return
@@ -74,4 +90,5 @@ def edit(
     output.line(
         f"job {found.id} ({found.name}): priority {found.priority}, "
         f"weight {found.weight}, workers: {most}"
+        + (f", deadline {moment(found.deadline_at)}" if found.deadline_at else "")
     )

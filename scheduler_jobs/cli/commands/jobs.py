@@ -2,9 +2,11 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import click
 
+from imagemill.db.labels import label_text, read_label
 from imagemill.db.queries import reports
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.reports import CodeReport, GroupReport, JobReport, Waiting, WorkerReport
@@ -15,7 +17,6 @@ from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, ago, duration, moment, number, plural
-from imagemill.scheduler_jobs.labels import label_text, read_label
 
 SHOWN_GROUPS = 10
 SHOWN_JOBS = 30
@@ -138,6 +139,7 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
     output.line()
     _print_workers(workers, shifts)
     _print_unserved(live, workers)
+    _print_unfit(live, workers)
 
 
 def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
@@ -173,6 +175,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
         output.line()
         _print_workers(workers, shifts)
         _print_unserved([report], workers)
+        _print_unfit([report], workers)
 
 
 def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: Waiting | None) -> None:
@@ -200,6 +203,8 @@ def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: Waiting | N
             ("owner", job.owner or None),
             ("priority", job.priority or None),
             ("weight", job.weight if job.weight != 1 else None),
+            ("deadline", _deadline(job)),
+            ("needs", label_text(job.needs)),
             ("workers", f"at most {job.max_workers:,}" if job.max_workers else None),
             ("route", None if job.route == "default" else job.route),
             ("seed", job.seed),
@@ -311,6 +316,19 @@ def _print_unserved(jobs: Sequence[JobReport], workers: Sequence[WorkerReport]) 
             )
 
 
+def _print_unfit(jobs: Sequence[JobReport], workers: Sequence[WorkerReport]) -> None:
+    """Name the jobs whose route has workers, none of which has the labels that they need."""
+    for job in jobs:
+        if not job.needs or job.state != JobState.OPEN or not job.counts.ready:
+            continue
+        on_route = any(reports.serves(worker, job.route, {}) for worker in workers)
+        if on_route and not any(reports.serves(w, job.route, job.needs) for w in workers):
+            output.line(
+                f"job {job.id} ({job.name}) waits: no live worker on its route has the labels "
+                f"{label_text(job.needs)}"
+            )
+
+
 def _print_jobs(jobs: Sequence[JobReport]) -> None:
     several = len({job.owner for job in jobs}) > 1
     said = [(job.owner if several else None, label_text(job.labels), job.note) for job in jobs]
@@ -336,6 +354,16 @@ def _cells(job: JobReport) -> tuple[object, ...]:
         _left(job),
         ago(job.created_at),
     )
+
+
+def _deadline(job: JobReport) -> str | None:
+    """When what is not rendered is cancelled, and whether the job looks as if it would be late."""
+    if job.deadline_at is None or job.state not in reports.UNFINISHED:
+        return None
+    left = (job.deadline_at - datetime.now(UTC)).total_seconds()
+    told = f"{moment(job.deadline_at)}, in {duration(left)}" if left > 0 else "passed"
+    late = job.eta_seconds is not None and job.eta_seconds > left
+    return f"{told}; too soon at this rate: the rest will be cancelled" if late else told
 
 
 def _left(job: JobReport) -> str | None:

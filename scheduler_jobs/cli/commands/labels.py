@@ -6,12 +6,12 @@ from typing import Any
 import click
 from sqlalchemy.orm import Session
 
+from imagemill.db.labels import label_text, read_label, read_labels
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.labels import find_labels, find_notes, set_labels, set_note
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.labels import label_text, read_label, read_labels
 
 NOTE_CHARACTERS = 10_000
 

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from imagemill.db.database import Database
 from imagemill.db.documents import document
+from imagemill.db.labels import has_all
 from imagemill.db.queries.tallies import Counts
+from imagemill.db.queries.workers import list_fleet
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.column_table import print_columns, print_extras
@@ -27,7 +30,9 @@ from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, duration, plural
 from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
 from imagemill.scheduler_jobs.cli.undrawn import warn_undrawn
+from imagemill.scheduler_jobs.deadlines import seconds_left
 from imagemill.scheduler_jobs.manifest import RowText
+from imagemill.scheduler_jobs.submit.forecast import DeadlineCheck, check_deadline
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Plan, Submission, check_and_submit
@@ -64,10 +69,12 @@ def plan(
     file = invocation.database_file
     database = None if file is not None and not file.is_file() else invocation.database
     planned = make_plan(request, settings=invocation.settings, database=database)
+    checks = _deadline_checks(planned, request, database)
     if as_json:
-        output.emit(document(planned))
+        output.emit(document(planned) | {"deadline": checks})
     else:
         _print_plan(planned, request)
+        _print_deadline(checks, request)
     if planned.problems and not request.skip_bad_rows:
         ctx.exit(EXIT_USAGE)
 
@@ -100,7 +107,7 @@ def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) ->
         _print_submission(submission)
     if submission.ready:
         with invocation.reading() as session:
-            warn_unserved(session, request.route)
+            warn_unserved(session, request.route, request.needs)
 
 
 @click.command(cls=ManifestCommand)
@@ -297,6 +304,38 @@ def _print_plan(planned: Plan, request: SubmissionRequest) -> None:
             f"error: {plural(planned.bad_rows, 'bad row')}; submitting queues nothing until they "
             "are mended or --skip-bad-rows is given",
             error=True,
+        )
+
+
+def _deadline_checks(
+    planned: Plan, request: SubmissionRequest, database: Database | None
+) -> list[DeadlineCheck]:
+    """Who would meet the deadline; nothing where there is none, or nothing was measured."""
+    if request.deadline is None or database is None:
+        return []
+    with database.reading() as session:
+        workers = [
+            worker
+            for worker in list_fleet(session)
+            if worker.route == request.route
+            and worker.state in {"renders", "waits"}
+            and has_all(worker.labels, request.needs)
+        ]
+    return check_deadline(planned.forecasts, seconds_left(request.deadline), workers)
+
+
+def _print_deadline(checks: Sequence[DeadlineCheck], request: SubmissionRequest) -> None:
+    if request.deadline is None:
+        return
+    output.line()
+    left = output.duration(seconds_left(request.deadline))
+    if not checks:
+        output.line(f"deadline in {left}: no image of this kind was measured, so nobody knows")
+    for each in checks:
+        verdict = "in time" if each.in_time else "too few: the rest would be cancelled"
+        output.line(
+            f"deadline in {left}: needs {each.needed:,} of {each.device}, {each.alive:,} alive: "
+            f"{verdict}"
         )
 
 

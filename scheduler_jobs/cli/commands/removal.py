@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import click
 from sqlalchemy.orm import Session
 
+from imagemill.db.labels import read_label
 from imagemill.db.queries import removals
 from imagemill.db.queries.jobs import find_job
 from imagemill.db.queries.removals import Removal
@@ -15,7 +16,6 @@ from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import age, jobs_argument
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, plural
-from imagemill.scheduler_jobs.labels import read_label
 from imagemill.scheduler_jobs.removal import Removed, remove_jobs
 
 COLUMNS = (

@@ -35,6 +35,8 @@ _AS_THEY_ARE = (
         "owner",
         "weight",
         "max_workers",
+        "needs",
+        "deadline",
         "route",
         "extra",
         "manifest_format",
@@ -116,6 +118,17 @@ _JOB_OPTIONS = (
         callback=whole(1, MOST_WORKERS),
         metavar="N",
         help="Let at most so many worker processes render the job at once.",
+    ),
+    click.option(
+        "--needs",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Only workers with this label (`worker --label`) render the job; may be repeated.",
+    ),
+    click.option(
+        "--deadline",
+        metavar="TIME",
+        help="Cancel what is not rendered by then: a duration (12h) or a time (2026-12-24T18:00).",
     ),
     click.option("--route", metavar="LABEL", help="Only workers with this label render the job."),
     click.option(

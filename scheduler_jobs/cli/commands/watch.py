@@ -1,12 +1,14 @@
 """`watch`: follows a job until it ends."""
 
 import sys
+from collections.abc import Mapping
 from time import sleep
 from typing import NamedTuple
 
 import click
 from sqlalchemy.orm import Session
 
+from imagemill.db.labels import label_text, labels_of
 from imagemill.db.queries.jobs import find_job, shown_state
 from imagemill.db.queries.reports import UNFINISHED, is_served
 from imagemill.db.queries.scores import ScoringReport, list_scoring
@@ -49,7 +51,7 @@ def watch(
     with invocation.reading() as session:
         found = find_job(session, job)
         if shown_state(found, count_images(session, [found.id])[found.id]) in UNFINISHED:
-            warn_unserved(session, found.route)
+            warn_unserved(session, found.route, labels_of(found.needs))
     if as_json:
         state, counts, _ = _follow_as_json(invocation, found.id, found.name, every)
     else:
@@ -65,9 +67,15 @@ def watch(
         ctx.exit(EXIT_FAILED)
 
 
-def warn_unserved(session: Session, route: str) -> None:
-    """Print a warning on standard error if no live worker takes this route."""
-    if not is_served(session, route):
+def warn_unserved(session: Session, route: str, needs: Mapping[str, str]) -> None:
+    """Print a warning on standard error if no live worker takes this route, or has the labels."""
+    if needs and not is_served(session, route, needs) and is_served(session, route, {}):
+        output.line(
+            f"no live worker has the labels {label_text(needs)}: nothing is rendered until one "
+            "runs (`imagemill worker --label`)",
+            error=True,
+        )
+    elif not is_served(session, route, {}):
         output.line(
             f"no live worker takes the route {route}: nothing is rendered until "
             f"`imagemill worker --route {route}` runs",

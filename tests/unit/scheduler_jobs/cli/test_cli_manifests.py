@@ -44,7 +44,8 @@ def test_plan_says_what_of_a_long_prompt_is_cut(at_home, tmp_path):
 def test_submit_records_the_job_with_its_defaults(at_home, mill, manifest):
     told = at_home(
         *("submit", manifest, "--name", "my shapes", "--seed", 7, "--priority", -3),
-        *("--owner", "anna", "--weight", 2, "--max-workers", 4),
+        *("--owner", "anna", "--weight", 2, "--max-workers", 4, "--needs", "gpu=h100"),
+        *("--deadline", "12h"),
         *("--steps", 12, "--guidance-scale", 2.5, "--negative-prompt", "text", "--json"),
     ).json
     assert told["created"]
@@ -52,6 +53,8 @@ def test_submit_records_the_job_with_its_defaults(at_home, mill, manifest):
     job = mill.job(told["job_id"])
     assert (job.name, job.seed, job.priority, job.route) == ("my shapes", 7, -3, "default")
     assert (job.owner, job.weight, job.max_workers) == ("anna", 2, 4)
+    assert job.needs == '{"gpu": "h100"}'
+    assert job.deadline_at is not None
     assert [image.steps for image in mill.images(job.id)] == [12, 30]
     assert {image.guidance_scale for image in mill.images(job.id)} == {2.5}
     assert {image.negative_prompt for image in mill.images(job.id)} == {"text"}

@@ -1,6 +1,7 @@
-"""`edit` and `owners`, and what a submission says of its turn."""
+"""`edit` and `owners`, deadlines and needed labels, and what a submission says of its turn."""
 
 import getpass
+import re
 
 from imagemill.scheduler_jobs.owners import this_user
 
@@ -54,3 +55,31 @@ def test_whoever_has_no_name_has_a_number(monkeypatch):
 
     monkeypatch.setattr(getpass, "getuser", nobody)
     assert this_user().startswith("uid ")
+
+
+def test_a_deadline_is_shown_and_changed(at_home, mill, tmp_path):
+    mill.load("job", ["a"])
+    assert "deadline" not in at_home("status", "job").out
+    assert "deadline 20" in at_home("edit", "job", "--deadline", "12h").out
+    assert re.search(r"deadline +20.* UTC, in 1[12]", at_home("status", "job").out)
+    assert at_home("edit", "job", "--deadline", "none", "--json").json["deadline_at"] is None
+    answer = at_home("edit", "job", "--deadline", "soon")
+    assert answer.code == 2
+    assert "is neither a duration, such as 12h" in answer.err
+
+
+def test_a_plan_says_whether_the_deadline_is_met(at_home, mill, tmp_path):
+    file = tmp_path / "m.csv"
+    file.write_text("prompt\na red circle\n")
+    told = at_home("plan", file, "--deadline", "1h").out
+    assert "no image of this kind was measured, so nobody knows" in told
+    assert at_home("plan", file, "--deadline", "1h", "--json").json["deadline"] == []
+
+
+def test_a_job_that_needs_labels_which_nobody_has_says_so(at_home, mill):
+    mill.load("job", ["a"], needs={"gpu": "h100"})
+    told = "job 1 (job) waits: no live worker on its route has the labels gpu=h100"
+    assert told in at_home("status").out
+    assert told in at_home("status", "job").out
+    mill.worker("w@box:1", labels={"gpu": "h100"})
+    assert "waits: no live worker" not in at_home("status").out

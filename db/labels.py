@@ -1,7 +1,10 @@
-"""Labels of jobs as people write them: `team=faces`, or `faces` alone."""
+"""Labels of jobs and of workers as people write them: `team=faces`, or `faces` alone."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
+from types import MappingProxyType
 
 from imagemill.db.errors import UsageError
 from imagemill.db.job_tables import LABEL_KEY_CHARACTERS, LABEL_VALUE_CHARACTERS
@@ -37,3 +40,20 @@ def read_label(text: str) -> tuple[str, str | None]:
 def label_text(labels: Mapping[str, str]) -> str:
     """The labels as people write them, with a space between them."""
     return " ".join(f"{key}={value}" if value else key for key, value in labels.items())
+
+
+def has_all(labels: Mapping[str, str], needs: Mapping[str, str]) -> bool:
+    """Whether the labels have all that is needed; an empty value is any."""
+    return all(key in labels and value in {"", labels[key]} for key, value in needs.items())
+
+
+def labels_as_text(labels: Mapping[str, str]) -> str:
+    """Labels as a column of text keeps them: JSON, or nothing where there are none."""
+    return json.dumps(labels, sort_keys=True) if labels else ""
+
+
+@cache
+def labels_of(text: str) -> Mapping[str, str]:
+    """The labels in such a column."""
+    found: dict[str, str] = json.loads(text) if text else {}
+    return MappingProxyType(found)
