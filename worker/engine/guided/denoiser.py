@@ -57,7 +57,8 @@ class Denoiser:
                 "text_embeds": empty.pooled.repeat(rows, 1),
                 "time_ids": self._describe_sizes(empty.pooled),
             }
-        self._scale_width: int | None = unet.config.time_cond_proj_dim
+        # The U-Net of an unconditional model has no such field.
+        self._scale_width: int | None = unet.config.get("time_cond_proj_dim")
         if empty.hidden is not None and self._scale_width is not None:
             self._arguments["timestep_cond"] = self._embedded(1.0).repeat(shapes.slots, 1)
 
