@@ -176,8 +176,8 @@ IN_WORKER = (
     mutant(
         "out of memory is the images' fault",
         "worker/shifts/group_run.py",
-        "        except OutOfMemory:\n            raise\n        except ImagemillError as error:",
-        "        except ImagemillError as error:",
+        "        except OutOfMemory:\n            raise\n        except PassFailed as error:",
+        "        except PassFailed as error:",
         SHIFT,
     ),
     mutant(
