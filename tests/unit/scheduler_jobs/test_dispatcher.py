@@ -140,10 +140,9 @@ def test_rescues_what_dead_shifts_held(mill: Mill, dispatcher: Dispatcher) -> No
 
 def test_finishes_jobs_and_cancels_stragglers(mill: Mill, dispatcher: Dispatcher) -> None:
     finished = mill.load("finished", ["a"])
-    cancelled = mill.load("cancelled", ["b"])
     shift = mill.shift()
-    [image] = mill.claim(shift, limit=1)
-    mill.complete(shift, [image])
+    mill.complete(shift, mill.claim(shift, limit=1))
+    cancelled = mill.load("cancelled", ["b"])
     [held] = mill.claim(shift, limit=1)
     assert held.job_id == cancelled
     mill.cancel(cancelled)

@@ -131,8 +131,7 @@ def test_the_dispatcher_prunes_where_it_is_told_to(at_home, home, mill, jobs):
     # In the dispatcher it runs beside the rounds, and ends with them.
     aged(mill, fill(mill, FolderStorage(home / "objects"), "third", ["d"]), 31)
     stop = threading.Event()
-    thread = Dispatcher(mill.database, settings)._start_retention(stop)
-    assert thread is not None
+    [thread] = Dispatcher(mill.database, settings)._start_retention(stop)
     deadline = timedelta(seconds=30) / timedelta(seconds=0.05)
     while left(at_home) != ["second"] and deadline > 0:
         deadline -= 1

@@ -18,6 +18,7 @@ def test_a_pool_that_never_gets_a_child_is_a_failure(monkeypatch: pytest.MonkeyP
         raise BlockingIOError("Resource temporarily unavailable")
 
     monkeypatch.setattr(PreforkPool, "on_start", no_process)
+    monkeypatch.setattr(pool, "prepare_to_fork", lambda: None)  # it imports torch
     assert pool.exit_status() == 0
     with pytest.raises(BlockingIOError):
         pool.TaskPool(1).on_start()
