@@ -5,11 +5,13 @@ Servers live as long as the session; databases, key prefixes and folders as long
 No test sees the developer's own settings or AWS account: see `own_environment_only`.
 """
 
+import itertools
 import os
 import secrets
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -64,6 +66,17 @@ def interruptible() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def turns_without_lots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the older of two jobs with equal shares go first, so that a test knows who is next.
+
+    Production draws lots between them; `tests/contract/test_turns.py` does so too.
+    """
+    order = itertools.count()
+    lots = SimpleNamespace(expovariate=lambda _: 1e-9 * next(order))
+    monkeypatch.setattr("imagemill.db.queries.turns.random", lots)
 
 
 _LONGEST = ("e2e", "integration", "chaos", "security", "simulation")

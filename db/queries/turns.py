@@ -51,7 +51,7 @@ class Turns:
         owner_lots = {
             owner: _lot(owned[owner], weights.get(owner, 1), unit) for owner in sorted(owners)
         }
-        for job in jobs:
+        for job in sorted(jobs, key=lambda job: job.job_id):
             lot = _lot(in_work.get((job.owner, job.job_id), 0), job.weight, unit)
             self._places[job.job_id] = (-job.priority, owner_lots[job.owner], lot)
 

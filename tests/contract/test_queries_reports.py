@@ -95,10 +95,10 @@ def test_a_job_with_nothing_left_is_finished_before_the_dispatcher_says_so(read,
 
 
 def test_a_route_is_served_while_a_worker_is_seen_that_takes_it(read, mill):
-    assert read(reports.is_served, "default"), "an idle worker counts: it holds no shift"
-    assert not read(reports.is_served, "80gb")
+    assert read(reports.is_served, "default", {}), "an idle worker counts: it holds no shift"
+    assert not read(reports.is_served, "80gb", {})
     mill.database.run(lambda session: shifts.stop_worker(session, mill.worker_id))
-    assert not read(reports.is_served, "default")
+    assert not read(reports.is_served, "default", {})
 
 
 def test_a_finished_job_has_no_rate(read, mill):

@@ -14,6 +14,11 @@ OTHER = "b" * 64
 
 
 @pytest.fixture(autouse=True)
+def turns_without_lots() -> None:
+    """Here lots are drawn as in production."""
+
+
+@pytest.fixture(autouse=True)
 def seed() -> None:
     random.seed(7)
 

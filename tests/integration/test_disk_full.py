@@ -14,7 +14,8 @@ from tests.helpers.disks import fill, small_disk
 from tests.helpers.mill import spec
 from tests.integration.workers import Plant, eventually, planted, uncharged
 
-LEASE = {"lease_seconds": "5", "heartbeat_seconds": "0.3", "retry_seconds": "0"}
+# Longer than a disk is full here: a lease that was lost meanwhile would charge its images.
+LEASE = {"lease_seconds": "30", "heartbeat_seconds": "0.3", "retry_seconds": "0"}
 
 
 def slow(count: int) -> list:

@@ -132,20 +132,22 @@ class GuidedEngine(ShapedEngine):
         left, self._leaving = self._leaving, _Leaving()
         try:
             if self._cohorts:
-                self._leaving = self._step_on()
+                self._step_on()
             pairs = self._arrived(left)
             if not self._overlaps:
                 pairs += self._arrived(self._leaving)
                 self._leaving = _Leaving()
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"out of memory with {self.slots} slots: {error}") from error
         except RuntimeError as error:
+            # Whoever abandons the engine now is told of every image.
+            self._leaving = _Leaving(slots=[*left.slots, *self._leaving.slots])
+            if isinstance(error, torch.OutOfMemoryError):
+                raise OutOfMemory(f"out of memory with {self.slots} slots: {error}") from error
             raise RenderError(f"the forward pass failed: {first_line(error)}") from error
         self._charge(time.perf_counter() - started, [slot for slot, _ in pairs])
         return [*self._take_ended(), *(self._rendered(slot, picture) for slot, picture in pairs)]
 
-    def _step_on(self) -> _Leaving:
-        """One denoiser call and one step of those that it was for; the images that are finished."""
+    def _step_on(self) -> None:
+        """One denoiser call and one step of those that it was for; what is finished leaves."""
         denoiser, turn = self._turn()
         outputs = denoiser(turn)
         self._steps += 1
@@ -154,10 +156,8 @@ class GuidedEngine(ShapedEngine):
         self._cohorts = [cohort for cohort in self._cohorts if not cohort.finished]
         for slot, _ in finished:
             self._slots[slot.row] = None
-        return _Leaving(
-            slots=[slot for slot, _ in finished],
-            decodings=self._decoder.begin([latents for _, latents in finished]),
-        )
+        self._leaving.slots = [slot for slot, _ in finished]
+        self._leaving.decodings = self._decoder.begin([latents for _, latents in finished])
 
     def _arrived(self, leaving: _Leaving) -> list[tuple[Slot, Picture]]:
         pictures = self._decoder.collect(leaving.decodings)
