@@ -1,4 +1,4 @@
-"""The worker's commands. torch is imported only by the children and by `reproduce`."""
+"""The worker's commands. None imports torch before it needs it; see `process/start_method.py`."""
 
 import json
 import os
@@ -144,7 +144,7 @@ def _default_children(settings: Settings) -> int:
 
 
 def _gpu_count() -> int:
-    """The number of GPUs, from the driver's files: the parent must not import torch."""
+    """The number of GPUs, from the driver's files: with GPUs the parent must not import torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return len([gpu for gpu in visible.split(",") if gpu and gpu != "-1"])

@@ -168,7 +168,7 @@ def open_child(settings: Settings, presence: Presence) -> Child:
     # diffusers puts another object in its own place while it is imported. Who imports it at the
     # same time in another thread gets the first object, and most names are missing in that.
     _early_import().join()
-    # Imported here: the parent only supervises, and must never load torch.
+    # Imported here: a parent whose children are programs of their own never loads torch.
     from imagemill.worker.models.device import device_class, prepare_process, resolve_device  # noqa: PLC0415  # see above
     from imagemill.worker.models.tuning import check_compiler  # noqa: PLC0415  # see above
     from imagemill.worker.shifts.model_shelf import ModelShelf  # noqa: PLC0415  # see above

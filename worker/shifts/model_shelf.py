@@ -1,6 +1,6 @@
 """The shelf of one worker process: its warm models, and the engine of the group in work.
 
-Loads torch: a supervising parent and tests with a fake engine import `shelf` alone.
+Loads torch: a parent that does not fork and tests with a fake engine import `shelf` alone.
 """
 
 from functools import partial
