@@ -9,6 +9,7 @@ import itertools
 import os
 import secrets
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -77,6 +78,14 @@ def turns_without_lots(monkeypatch: pytest.MonkeyPatch) -> None:
     order = itertools.count()
     lots = SimpleNamespace(expovariate=lambda _: 1e-9 * next(order))
     monkeypatch.setattr("imagemill.db.queries.turns.random", lots)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user may pass through: as root, PostgreSQL may run as `nobody`."""
+    with tempfile.TemporaryDirectory(prefix="imagemill-stack-") as folder:
+        Path(folder).chmod(0o711)
+        yield Path(folder)
 
 
 _LONGEST = ("e2e", "integration", "chaos", "security", "simulation")

@@ -1,8 +1,6 @@
 """What every test of whole commands has in common."""
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,11 +16,3 @@ def one_child() -> Iterator[None]:
         patch.setenv("IMAGEMILL_CHILDREN", "1")
         patch.setenv("OMP_NUM_THREADS", "1")
         yield
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user may pass through: as root, PostgreSQL may run as `nobody`."""
-    with tempfile.TemporaryDirectory(prefix="imagemill-stack-") as folder:
-        Path(folder).chmod(0o711)
-        yield Path(folder)

@@ -30,10 +30,10 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[PostgresServer]:
+def server(tmp_path: Path, open_folder: Path) -> Iterator[PostgresServer]:
     """A PostgreSQL on a small disk of its own."""
     with (
-        small_disk(tmp_path / "server", megabytes=160) as folder,
+        small_disk(open_folder / "server", megabytes=160) as folder,
         PostgresServer(
             folder,
             port=free_ports(1)[0],
@@ -79,7 +79,7 @@ def test_one_full_disk_for_database_store_and_logs(broker_url: str, disk: Path) 
 
 
 def test_a_database_whose_disk_is_full_is_waited_for(
-    server: PostgresServer, broker_url: str, tmp_path: Path
+    server: PostgresServer, broker_url: str, open_folder: Path, tmp_path: Path
 ) -> None:
     """PostgreSQL refuses what needs room, and ends itself when its log finds none."""
     (tmp_path / "objects").mkdir()
@@ -88,7 +88,7 @@ def test_a_database_whose_disk_is_full_is_waited_for(
         job = plant.mill.load("job", slow(60))
         dispatcher, worker = plant.dispatcher(), plant.worker()
         assert eventually(lambda: plant.leased(job) > 0), plant.logs
-        ballast = fill(tmp_path / "server")
+        ballast = fill(open_folder / "server")
         assert eventually(lambda: "No space left" in server.log.read_text()), plant.logs
         assert plant.mill.counts(job).pending > 0
         ballast.unlink()
