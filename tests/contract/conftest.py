@@ -8,8 +8,11 @@ import pytest
 
 from imagemill.db.database import Database
 from imagemill.db.schema import migrate
+from imagemill.scheduler_jobs.notifications.notifier import Notifier
 from tests.helpers.mill import Mill
+from tests.helpers.notified import settings
 from tests.helpers.template import copy_of_template
+from tests.helpers.webhooks import WebhookServer, webhook_server
 
 if TYPE_CHECKING:
     from tests.helpers.servers.postgres import Postgres
@@ -60,3 +63,17 @@ def mill(database: Database) -> Iterator[Mill]:
 def sqlite_mill(sqlite_database: Database) -> Mill:
     """A SQLite database to work on, where the other database would show nothing more."""
     return Mill(sqlite_database)
+
+
+@pytest.fixture
+def server() -> Iterator[WebhookServer]:
+    with webhook_server() as server:
+        yield server
+
+
+@pytest.fixture
+def sender(mill: Mill, server: WebhookServer) -> Iterator[Notifier]:
+    """A dispatcher's notifier whose one receiver is the server."""
+    notifier = Notifier(mill.database, settings(server))
+    yield notifier
+    notifier.close()

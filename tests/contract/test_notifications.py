@@ -1,25 +1,16 @@
-"""Notifications on both databases: the outbox, real deliveries, and what is told when."""
+"""Notifications on both databases: the outbox and real deliveries."""
 
 import json
-import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
 
-from imagemill.db.clock import now, seconds_from_now
-from imagemill.db.database import Database
-from imagemill.db.notification_tables import JobWatch, Notification
 from imagemill.db.queries import jobs
-from imagemill.db.queries.job_watches import WatchRules, watch_jobs
 from imagemill.db.queries.notifications import (
     NOBODY,
-    NotificationReport,
     add_webhooks,
-    list_notifications,
     retry_notifications,
 )
 from imagemill.db.settings import Settings
@@ -27,52 +18,9 @@ from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.notifications import addresses, deliveries, notifier
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
 from imagemill.scheduler_jobs.removal import remove_jobs
-from tests.helpers.mill import REFUSED, Mill
+from tests.helpers.mill import Mill
+from tests.helpers.notified import finish, outbox, settings, wait_out
 from tests.helpers.webhooks import OLD_SECRET, SECRET, WebhookServer, webhook_server
-
-RULES = WatchRules(dead_images=2, dead_share=0.5, stalled_seconds=600)
-
-
-@pytest.fixture
-def server() -> Iterator[WebhookServer]:
-    with webhook_server() as server:
-        yield server
-
-
-def settings(server: WebhookServer | None = None, **more: object) -> Settings:
-    own = {} if server is None else {"notify_urls": server.url}
-    return Settings.load(**({"notify_secret": SECRET} | own | more))
-
-
-@pytest.fixture
-def sender(mill: Mill, server: WebhookServer) -> Iterator[Notifier]:
-    """A dispatcher's notifier whose one receiver is the server."""
-    notifier = Notifier(mill.database, settings(server))
-    yield notifier
-    notifier.close()
-
-
-def finish(mill: Mill, sender: Notifier, name: str = "job") -> int:
-    """A job with one image that is done, finished by the dispatcher of `sender`."""
-    job = mill.load(name, ["a"])
-    shift = mill.shift()
-    mill.complete(shift, mill.claim(shift))
-    mill.end(shift)
-    audience = sender.receivers.audience
-    assert mill.database.run(lambda s: jobs.finish_jobs(s, audience=audience)) == 1
-    return job
-
-
-def outbox(mill: Mill) -> list[NotificationReport]:
-    """Oldest first."""
-    with mill.database.reading() as session:
-        return list_notifications(session, limit=100)[::-1]
-
-
-def wait_out(mill: Mill) -> None:
-    """Every wait, and every claim, is over."""
-    over = update(Notification).values(due_at=now())
-    mill.database.run(lambda session: session.execute(over))
 
 
 def test_a_job_that_finishes_is_told_and_signed(
@@ -322,185 +270,6 @@ def test_a_slow_receiver_keeps_no_round_and_no_other_receiver(
         stop.set()
         thread.join()
         assert not server.over.is_set(), "it still hangs, and the dispatcher has stopped"
-
-
-# The command ---------------------------------------------------------------------------------
-
-
-def commanded(mill: Mill, tmp_path: Path, script: str) -> Notifier:
-    (tmp_path / "told.py").write_text(script)
-    command = f"{sys.executable} '{tmp_path / 'told.py'}'"
-    return Notifier(mill.database, Settings.load(notify_command=command, notify_secret=SECRET))
-
-
-def test_the_command_gets_the_event_on_stdin_and_in_its_environment(
-    sqlite_mill: Mill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("IMAGEMILL_NOTIFY_SECRET", SECRET)
-    sender = commanded(
-        sqlite_mill,
-        tmp_path,
-        "import json, os, sys\n"
-        "known = {n: v for n, v in os.environ.items() if n.startswith('IMAGEMILL_')}\n"
-        f"json.dump([sys.stdin.read(), known], open({str(tmp_path / 'out.json')!r}, 'w'))\n"
-        "print('thanks')\n",
-    )
-    job = finish(sqlite_mill, sender)
-    sender.run_once()
-    (row,) = outbox(sqlite_mill)
-    assert (row.state, row.to, row.note) == ("sent", "command", "status 0: thanks")
-    given, known = json.loads((tmp_path / "out.json").read_text())
-    assert json.loads(given)["data"]["job_id"] == job
-    assert known["IMAGEMILL_EVENT"] == given
-    assert known["IMAGEMILL_EVENT_TYPE"] == "job.finished"
-    assert known["IMAGEMILL_EVENT_ID"] == row.message_id
-    assert known["IMAGEMILL_EVENT_JOB_ID"] == str(job)
-    assert "IMAGEMILL_NOTIFY_SECRET" not in known
-
-
-def test_a_command_that_fails_is_tried_again(sqlite_mill: Mill, tmp_path: Path) -> None:
-    sender = commanded(sqlite_mill, tmp_path, "raise SystemExit('no room')")
-    finish(sqlite_mill, sender)
-    sender.run_once()
-    (row,) = outbox(sqlite_mill)
-    assert (row.state, row.note) == ("waiting", "status 1: no room")
-
-
-def test_a_command_that_never_ends_is_killed_with_its_children(
-    sqlite_mill: Mill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(deliveries.CommandRun, "seconds", 0.5)
-    script = "import subprocess\nsubprocess.run(['sleep', '600'])\n"
-    sender = commanded(sqlite_mill, tmp_path, script)
-    finish(sqlite_mill, sender)
-    began = time.monotonic()
-    sender.run_once()
-    assert time.monotonic() - began < 60
-    assert outbox(sqlite_mill)[0].state == "waiting"
-
-
-def test_a_command_is_never_read_from_the_database(sqlite_mill: Mill, tmp_path: Path) -> None:
-    """Whoever can write rows may ask for the dispatcher's own command, and for no other."""
-    own = commanded(sqlite_mill, tmp_path, "print('mine')")
-    finish(sqlite_mill, own)
-    forged = update(Notification).values(target=f"touch {tmp_path / 'forged'}")
-    sqlite_mill.database.run(lambda session: session.execute(forged))
-    own.run_once()
-    assert not (tmp_path / "forged").exists()
-    assert outbox(sqlite_mill)[0].tries == 0
-
-
-# What is watched ------------------------------------------------------------------------------
-
-
-def look(mill: Mill, sender: Notifier, rules: WatchRules = RULES) -> list[str]:
-    """Look at the jobs once; the events that were told, with their jobs."""
-    before = {row.id for row in outbox(mill)}
-    audience = sender.receivers.audience
-    mill.database.run(lambda session: watch_jobs(session, rules, audience))
-    return [f"{row.event} {row.job_name}" for row in outbox(mill) if row.id not in before]
-
-
-def still_for(mill: Mill, seconds: float) -> None:
-    past = update(JobWatch).values(since=seconds_from_now(-seconds))
-    mill.database.run(lambda session: session.execute(past))
-
-
-def test_a_job_that_fails_in_number_is_told_once(mill: Mill, sender: Notifier) -> None:
-    job = mill.load("job", [f"p{n}" for n in range(8)])
-    shift = mill.shift()
-    claimed = mill.claim(shift)
-    mill.complete(shift, claimed[:2])
-    mill.fail(shift, claimed[2].id, REFUSED)
-    assert look(mill, sender) == [], "one is no number"
-    mill.fail(shift, claimed[3].id, REFUSED)
-    assert look(mill, sender) == ["job.failing job"]
-    assert look(mill, sender) == []
-    with mill.database.reading() as session:
-        body = session.get_one(Notification, outbox(mill)[0].id).body
-    data = json.loads(body)["data"]
-    assert (data["dead"], data["done"], data["codes"]) == (2, 2, {"input_image": 2})
-    mill.give_back(shift)
-    assert mill.retry(job) == 2
-    assert look(mill, sender) == []
-    for image in mill.claim(shift)[:2]:
-        mill.fail(shift, image.id, REFUSED)
-    assert look(mill, sender) == ["job.failing job"], "again, after a retry"
-
-
-def test_a_share_that_is_small_is_no_failing_job(sqlite_mill: Mill, server: WebhookServer) -> None:
-    sender = Notifier(sqlite_mill.database, settings(server))
-    sqlite_mill.load("job", [f"p{n}" for n in range(8)])
-    shift = sqlite_mill.shift()
-    claimed = sqlite_mill.claim(shift)
-    sqlite_mill.complete(shift, claimed[:4])
-    for image in claimed[4:6]:
-        sqlite_mill.fail(shift, image.id, REFUSED)
-    assert look(sqlite_mill, sender) == [], "2 of 6"
-    assert look(sqlite_mill, sender, WatchRules(**{**_fields(RULES), "dead_share": 0.3})) == [
-        "job.failing job"
-    ]
-
-
-def _fields(rules: WatchRules) -> dict[str, float]:
-    return {name: getattr(rules, name) for name in rules.__dataclass_fields__}
-
-
-def test_a_job_that_stands_still_is_told_once(mill: Mill, sender: Notifier) -> None:
-    mill.load("job", ["a", "b", "c"])
-    assert look(mill, sender) == []
-    still_for(mill, 599)
-    assert look(mill, sender) == []
-    still_for(mill, 601)
-    assert look(mill, sender) == ["job.stalled job"]
-    assert look(mill, sender) == []
-    shift = mill.shift()
-    mill.complete(shift, mill.claim(shift, limit=1))
-    assert look(mill, sender) == [], "it moves again"
-    still_for(mill, 601)
-    assert look(mill, sender) == ["job.stalled job"]
-
-
-def test_a_job_that_is_paused_or_waits_for_its_turn_is_not_stalled(
-    mill: Mill, sender: Notifier
-) -> None:
-    paused = mill.load("paused", ["a"])
-    mill.load("low", ["b"])
-    assert look(mill, sender) == []
-    still_for(mill, 601)
-    assert mill.pause(paused)
-    mill.load("high", ["c", "d"], priority=5)
-    mill.load("elsewhere", ["e"], priority=5, route="80gb")
-    assert look(mill, sender) == [], "the job with the higher priority has just begun"
-    assert mill.resume(paused)
-    assert look(mill, sender) == [], "its time begins anew"
-    still_for(mill, 601)
-    assert sorted(look(mill, sender)) == [
-        *("job.stalled elsewhere", "job.stalled high", "job.stalled low", "job.stalled paused")
-    ]
-
-
-def test_a_job_whose_images_are_all_in_work_is_not_stalled(mill: Mill, sender: Notifier) -> None:
-    mill.load("job", ["a"])
-    look(mill, sender)
-    mill.claim(mill.shift())
-    still_for(mill, 601)
-    assert look(mill, sender) == []
-
-
-def test_two_dispatchers_tell_it_once(postgres_database: Database, server: WebhookServer) -> None:
-    mill = Mill(postgres_database)
-    senders = [Notifier(postgres_database, settings(server)) for _ in range(2)]
-    for n in range(5):
-        mill.load(f"job {n}", ["a"])
-    look(mill, senders[0])
-    still_for(mill, 601)
-    threads = [threading.Thread(target=look, args=(mill, each)) for each in senders]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(outbox(mill)) == 5
 
 
 def test_events_that_nobody_asked_for_are_not_told(

@@ -3,16 +3,13 @@
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Engine, Failed, Rendered
-
-if TYPE_CHECKING:
-    from imagemill.worker.models.environment import Environment
+from imagemill.worker.engine.wrapped import WrappedEngine
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +21,7 @@ PROFILED_STEPS = 20
 _TABLE_ROWS = 40
 
 
-class ProfiledEngine:
+class ProfiledEngine(WrappedEngine[Engine]):
     """An `Engine` around `inner` that profiles twenty of its steps, and what is between them.
 
     `trace` becomes a trace for Perfetto or chrome://tracing; beside it, with the suffix `.txt`,
@@ -33,33 +30,13 @@ class ProfiledEngine:
     """
 
     def __init__(self, inner: Engine, trace: Path) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._trace = trace
         self._seen = 0
         activities = [ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(ProfilerActivity.CUDA)
         self._profile: profile | None = profile(activities=activities)
-
-    @property
-    def environment(self) -> "Environment":
-        """The inner engine's."""
-        return self._inner.environment
-
-    @property
-    def slots(self) -> int:
-        """The inner engine's B."""
-        return self._inner.slots
-
-    @property
-    def refined(self) -> bool:
-        """Whether the inner engine has a refiner."""
-        return self._inner.refined
-
-    @property
-    def steps(self) -> int:
-        """The inner engine's denoiser calls."""
-        return self._inner.steps
 
     @property
     def busy(self) -> bool:

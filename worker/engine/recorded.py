@@ -8,15 +8,13 @@ request, the environment and the composition only, and the composition is kept w
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from imagemill.db.compositions import Composition
 from imagemill.db.errors import RenderError
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Engine, Failed, PassFailed, Rendered
-
-if TYPE_CHECKING:
-    from imagemill.worker.models.environment import Environment
+from imagemill.worker.engine.wrapped import WrappedEngine
 
 
 class SlottedEngine(Engine, Protocol):
@@ -27,7 +25,7 @@ class SlottedEngine(Engine, Protocol):
         """The ticket of each slot's image; None for an empty slot."""
 
 
-class RecordedEngine:
+class RecordedEngine(WrappedEngine[SlottedEngine]):
     """An `Engine` around `inner`, which is filled only while it is empty.
 
     `inner` must encode and decode each image by itself: a composition fixes only which images
@@ -35,29 +33,9 @@ class RecordedEngine:
     """
 
     def __init__(self, inner: SlottedEngine) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._wanted: set[int] = set()
         self._composition: Composition | None = None
-
-    @property
-    def environment(self) -> "Environment":
-        """What this engine's pixels depend on, besides the composition."""
-        return self._inner.environment
-
-    @property
-    def slots(self) -> int:
-        """B, the number of images in one denoiser call."""
-        return self._inner.slots
-
-    @property
-    def refined(self) -> bool:
-        """Whether the model has a refiner."""
-        return self._inner.refined
-
-    @property
-    def steps(self) -> int:
-        """Denoiser calls so far."""
-        return self._inner.steps
 
     @property
     def busy(self) -> bool:
