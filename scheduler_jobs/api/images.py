@@ -35,9 +35,9 @@ from imagemill.scheduler_jobs.api.admission import ApiLimits
 from imagemill.scheduler_jobs.api.answers import encoded, failure, images_body
 from imagemill.scheduler_jobs.api.bodies import read_json
 from imagemill.scheduler_jobs.api.generation import MOST_IMAGES, Generation, read_generation
+from imagemill.scheduler_jobs.api.job_watch import Watch
 from imagemill.scheduler_jobs.api.loader import Loader
 from imagemill.scheduler_jobs.api.refusals import NOT_AGAIN, ApiError, not_found
-from imagemill.scheduler_jobs.api.waiting import Watch
 from imagemill.scheduler_jobs.pages.picture_bytes import checked_picture
 
 _SILENCE_SECONDS = 2.0

@@ -10,7 +10,7 @@ import torch
 from imagemill.db.errors import UsageError
 from imagemill.worker.engine import Rendered
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.probing import probe
+from imagemill.worker.engine.probe import probe
 from imagemill.worker.engine.shapes import CPU_SLOTS
 from imagemill.worker.engine.slots import engine as slot_engine
 from imagemill.worker.models.model import Model

@@ -9,7 +9,7 @@ from imagemill.db.settings import Settings
 from imagemill.worker.engine.guided.engine import GuidedEngine
 from imagemill.worker.engine.guided.initial_latents import Starts
 from imagemill.worker.engine.inputs import Inputs, no_inputs
-from imagemill.worker.engine.probing import probe
+from imagemill.worker.engine.probe import probe
 from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.engine.shaped_engine import check_weights
 from imagemill.worker.engine.shapes import by_trying, choose_shapes, find_slots

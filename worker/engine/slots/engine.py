@@ -32,7 +32,7 @@ from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Failed, PassFailed, Rendered
 from imagemill.worker.engine.inputs import Inputs, no_inputs, with_known_picture
 from imagemill.worker.engine.passes import missing, next_pass
-from imagemill.worker.engine.probing import probe
+from imagemill.worker.engine.probe import probe
 from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room, check_weights
 from imagemill.worker.engine.shapes import by_trying, choose_shapes, find_slots
