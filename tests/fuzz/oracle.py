@@ -192,9 +192,18 @@ def _options(value: Any, row: PlannedRow, specs: list[ImageSpec]) -> bool:
     )
 
 
+def _strength(value: Any, row: PlannedRow, specs: list[ImageSpec]) -> bool:
+    """As any number; but all strength without a picture is how every image from noise begins."""
+    if _number(value) == 1 and all(spec.init_image is None for spec in specs):
+        return all(spec.strength in {None, 1} for spec in specs)
+    return _attribute("strength")(value, row, specs)
+
+
 def _adapters(value: Any, row: PlannedRow, specs: list[ImageSpec]) -> bool:
     del row
-    return value in ("", [], "[]") or all(spec.adapters for spec in specs)
+    if isinstance(value, str) and not value.strip():
+        return not any(spec.adapters for spec in specs)  # a blank text names none
+    return value in ([], "[]") or all(spec.adapters for spec in specs)
 
 
 def _refiner_start(value: Any, row: PlannedRow, specs: list[ImageSpec]) -> bool:
@@ -252,7 +261,7 @@ _USES: Mapping[str, Use] = {
     "quality": _attribute("quality"),
     "init_image": _given("init_image"),
     "mask": _given("mask"),
-    "strength": _attribute("strength"),
+    "strength": _strength,
     "start_step": _given("start_step"),
     "clip_skip": _attribute("clip_skip"),
     "guidance_rescale": _attribute("guidance_rescale"),
