@@ -151,7 +151,7 @@ class Images:
                 return True
             if await request.is_disconnected():
                 return False
-        return False
+        return await self._watch.look(recorded.job_id) == 0
 
     def _answer(
         self,

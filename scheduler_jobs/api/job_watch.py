@@ -37,7 +37,7 @@ class Watch:
         """
         self._waiting[job_id] += 1
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._look())
+            self._task = asyncio.create_task(self._look_for_all())
         try:
             async with asyncio.timeout(seconds), self._looked:
                 await self._looked.wait_for(
@@ -52,7 +52,15 @@ class Watch:
                 self._pending.pop(job_id, None)
         return True
 
-    async def _look(self) -> None:
+    async def look(self, job_id: int) -> int:
+        """How many images of the job are pending now: a look of the caller's own.
+
+        For the end of a wait, which may come before the first look that serves everybody.
+        Raises `ServiceError` if the database does not answer.
+        """
+        return (await run_in_threadpool(self._count, [job_id]))[job_id]
+
+    async def _look_for_all(self) -> None:
         while self._waiting:
             ids = list(self._waiting)
             try:

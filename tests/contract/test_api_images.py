@@ -156,6 +156,20 @@ def test_who_does_not_wait_gets_the_same_pictures_later(
         assert client.images.generate(prompt="a cross", **SMALL, **named).data
 
 
+def test_pictures_that_are_there_are_given_to_who_can_not_wait(
+    mill: Mill, folder_storage: FolderStorage, tmp_path: Path
+) -> None:
+    key = {"extra_headers": {"Idempotency-Key": "no time"}}
+    with served_api(mill, folder_storage, tmp_path, wait_seconds=0) as api:
+        client = api.client()
+        with pytest.raises(APIStatusError) as late:
+            client.images.generate(prompt="a heart", **SMALL, **key)
+        job = int(late.value.response.headers["x-imagemill-job"])
+        while api.mill.counts(job).pending:
+            api.workshop.shift()
+        assert client.images.generate(prompt="a heart", **SMALL, **key).data
+
+
 def test_models_are_those_of_the_registry(api: ServedApi) -> None:
     client = api.client()
     assert [model.id for model in client.models.list()] == ["shapes64"]
