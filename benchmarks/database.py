@@ -22,8 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.queries import claims, job_rows, jobs, tallies
-from imagemill.db.queries.job_rows import NewRow
+from imagemill.db.queries import tallies
+from imagemill.db.queries.jobs import job_rows, lifecycle
+from imagemill.db.queries.jobs.job_rows import NewRow
+from imagemill.db.queries.work import claims
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
@@ -69,7 +71,7 @@ def insert(mill: Mill, images: int) -> dict[str, float]:
     for first in range(1, images + 1, CHUNK):
         mill.database.run(lambda session, f=first: chunk(session, f))
     total = time.perf_counter() - started
-    mill.database.run(lambda session: jobs.open_job(session, job_id))
+    mill.database.run(lambda session: lifecycle.open_job(session, job_id))
     return {
         "rows inserted/s": images / spent["rows"],
         "images inserted/s": images / spent["images"],
@@ -138,9 +140,9 @@ def questions(mill: Mill) -> dict[str, float]:
     mill.database.run(tallies.fold)
     return {
         "choose_group ms": milliseconds(lambda s: claims.choose_group(s, route="default")),
-        "finish_jobs ms": milliseconds(jobs.finish_jobs),
-        "due_images ms": milliseconds(jobs.due_images),
-        "cancel_stragglers ms": milliseconds(jobs.cancel_stragglers),
+        "finish_jobs ms": milliseconds(lifecycle.finish_jobs),
+        "due_images ms": milliseconds(lifecycle.due_images),
+        "cancel_stragglers ms": milliseconds(lifecycle.cancel_stragglers),
         "count_images ms": milliseconds(lambda s: tallies.count_images(s, [1])),
         "fold ms": milliseconds(tallies.fold),
     }

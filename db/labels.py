@@ -7,7 +7,7 @@ from functools import cache
 from types import MappingProxyType
 
 from imagemill.db.errors import UsageError
-from imagemill.db.job_tables import LABEL_KEY_CHARACTERS, LABEL_VALUE_CHARACTERS
+from imagemill.db.tables import LABEL_KEY_CHARACTERS, LABEL_VALUE_CHARACTERS
 
 _KEY = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._/-]{{0,{LABEL_KEY_CHARACTERS - 1}}}")
 

@@ -17,8 +17,8 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import PermissionDenied
-from imagemill.db.queries.jobs import find_job
-from imagemill.db.queries.reports import JobReport, list_jobs
+from imagemill.db.queries.fleet.reports import JobReport, list_jobs
+from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.read_only import SECONDS
 from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import ENVIRONMENT_FILE, Settings, read_environment

@@ -10,8 +10,8 @@ from PIL import Image, ImageChops
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ObjectMissing
-from imagemill.db.queries import comparison
-from imagemill.db.queries.comparison import Compared
+from imagemill.db.queries.pictures import comparison
+from imagemill.db.queries.pictures.comparison import Compared
 from imagemill.db.storage import Storage
 
 

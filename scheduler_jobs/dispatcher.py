@@ -15,9 +15,11 @@ from sqlalchemy.orm import Session
 from imagemill.db.broker.wake_ups import SCORE_TASK, SHIFT_TASK, Tokens
 from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, DatabaseError
-from imagemill.db.queries import jobs, score_work, shifts, tallies
-from imagemill.db.queries.claims import RetryPolicy
-from imagemill.db.queries.overdue import cancel_overdue
+from imagemill.db.queries import tallies
+from imagemill.db.queries.jobs import lifecycle
+from imagemill.db.queries.jobs.overdue import cancel_overdue
+from imagemill.db.queries.work import score_work, shifts
+from imagemill.db.queries.work.claims import RetryPolicy
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs import metrics
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
@@ -132,11 +134,11 @@ class Dispatcher:
 
     def _finish(self, session: Session) -> tuple[int, int]:
         audience = self._notifier.receivers.audience
-        finished = jobs.finish_jobs(session, audience=audience)
+        finished = lifecycle.finish_jobs(session, audience=audience)
         overdue = cancel_overdue(session)
         if overdue:
             log.warning("jobs whose deadline passed, cancelled: %s", overdue)
-        return jobs.cancel_stragglers(session), finished
+        return lifecycle.cancel_stragglers(session), finished
 
     def _top_up(self) -> int:
         """Publish what is missing of each route's tokens; how many that were."""
@@ -163,6 +165,6 @@ class Dispatcher:
 def _demand(session: Session) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
     """What may be claimed now by task and route, and the workers of each route."""
     # What waits out a retry wakes nobody: a shift could claim nothing of it.
-    due = {SHIFT_TASK: jobs.due_images(session), SCORE_TASK: score_work.due_pieces(session)}
+    due = {SHIFT_TASK: lifecycle.due_images(session), SCORE_TASK: score_work.due_pieces(session)}
     by_route = {(task, route): n for task, routes in due.items() for route, n in routes.items()}
     return by_route, shifts.live_workers(session)

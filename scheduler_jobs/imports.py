@@ -19,12 +19,13 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import UsageError
-from imagemill.db.queries import environments, job_rows, jobs
 from imagemill.db.queries.bulk import insert_new
-from imagemill.db.queries.jobs import NewJob
+from imagemill.db.queries.jobs import job_rows, lifecycle
+from imagemill.db.queries.jobs.lifecycle import NewJob
+from imagemill.db.queries.jobs.removed import claim_removed_files
 from imagemill.db.queries.labels import set_labels
-from imagemill.db.queries.objects import find_objects
-from imagemill.db.queries.removed import claim_removed_files
+from imagemill.db.queries.pictures import environments
+from imagemill.db.queries.pictures.objects import find_objects
 from imagemill.db.seeds import prompt_hash
 from imagemill.db.specs import MEDIA_TYPES, ImageSpec, canonical_json, sha256_of
 from imagemill.db.states import JobState, Outcome
@@ -99,7 +100,7 @@ def _import_job(
     labels: Mapping[str, str],
 ) -> Imported:
     def begin(session: Session) -> tuple[Job, bool]:
-        job, created = jobs.find_or_create(session, new)
+        job, created = lifecycle.find_or_create(session, new)
         set_labels(session, job.id, labels)
         return job, created
 
@@ -115,9 +116,9 @@ def _import_job(
             step = []
     if step:
         _load(database, storage, result, step)
-    database.run(lambda session: jobs.open_job(session, job.id))
+    database.run(lambda session: lifecycle.open_job(session, job.id))
     # Its own job alone: a dispatcher tells people of every other one that ends.
-    database.run(lambda session: jobs.finish_jobs(session, job_id=job.id))
+    database.run(lambda session: lifecycle.finish_jobs(session, job_id=job.id))
     return result
 
 

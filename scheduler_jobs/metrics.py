@@ -17,10 +17,10 @@ from sqlalchemy.orm import Session
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, UsageError
 from imagemill.db.metrics_page import serve_metrics
-from imagemill.db.queries import fleet, reports
-from imagemill.db.queries.finished import Cursor, finished_since
+from imagemill.db.queries.fleet import backlog, reports
+from imagemill.db.queries.fleet.owners import list_owners
 from imagemill.db.queries.notifications import count_notifications
-from imagemill.db.queries.owners import list_owners
+from imagemill.db.queries.pictures.finished import Cursor, finished_since
 from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class FleetCollector(Collector):
         with self._lock:  # two scrapes at once would count what became done twice
             try:
                 with self._database.reading() as session:
-                    live = fleet.list_live_jobs(session, limit=MOST_JOBS)
+                    live = backlog.list_live_jobs(session, limit=MOST_JOBS)
                     self._follow(session, live)
                     samples = list(_read(session, live))
             except DatabaseError as error:
@@ -169,7 +169,7 @@ class FleetCollector(Collector):
         for job, seconds in self._seconds.items():
             yield "imagemill_gpu_seconds", job, seconds
 
-    def _follow(self, session: Session, live: Iterable[fleet.LiveJob]) -> None:
+    def _follow(self, session: Session, live: Iterable[backlog.LiveJob]) -> None:
         """Add up what became done since the last time; the first time only remember the place."""
         for each in live:  # so that Prometheus sees each counter begin at 0
             self._images.setdefault((each.route, "ok"), 0)
@@ -183,7 +183,7 @@ class FleetCollector(Collector):
         images: dict[tuple[str, str], int] = {}
         seconds: dict[tuple[str, str], float] = {}
         for image_ids in () if first else pages:
-            for found in fleet.sum_finished(session, image_ids):
+            for found in backlog.sum_finished(session, image_ids):
                 place = (found.route, found.outcome)
                 images[place] = images.get(place, 0) + found.images
                 job = (str(found.job_id), found.job_name)
@@ -199,13 +199,13 @@ class FleetCollector(Collector):
 _Sample = tuple[str, tuple[str, ...], float]
 
 
-def _read(session: Session, live: Iterable[fleet.LiveJob]) -> Iterator[_Sample]:
+def _read(session: Session, live: Iterable[backlog.LiveJob]) -> Iterator[_Sample]:
     yield "imagemill_database_up", (), 1
-    yield from _backlog(fleet.list_backlog(session))
+    yield from _backlog(backlog.list_backlog(session))
     for owner in list_owners(session)[:MOST_OWNERS]:
         for state, images in (("ready", owner.ready), ("leased", owner.leased)):
             yield "imagemill_owner_images", (owner.name, state), images
-    for route, seconds in fleet.oldest_ready(session).items():
+    for route, seconds in backlog.oldest_ready(session).items():
         yield "imagemill_oldest_ready_seconds", (route,), seconds
     for job in live:
         for state in ("ready", "leased", "done", "dead", "cancelled"):
@@ -217,13 +217,13 @@ def _read(session: Session, live: Iterable[fleet.LiveJob]) -> Iterator[_Sample]:
         workers[worker.route, state] = workers.get((worker.route, state), 0) + 1
     for route_and_state, count in workers.items():
         yield "imagemill_workers", route_and_state, count
-    yield "imagemill_stale_leases", (), fleet.count_stale_leases(session)
-    yield "imagemill_lease_expiries", (), fleet.count_lost_shifts(session)
+    yield "imagemill_stale_leases", (), backlog.count_stale_leases(session)
+    yield "imagemill_lease_expiries", (), backlog.count_lost_shifts(session)
     for state, count in count_notifications(session).items():
         yield "imagemill_notifications", (state,), count
 
 
-def _backlog(found: Iterable[fleet.Backlog]) -> Iterator[_Sample]:
+def _backlog(found: Iterable[backlog.Backlog]) -> Iterator[_Sample]:
     """The largest groups by themselves, the others together; images in work by route."""
     leased: dict[str, int] = {}
     ready: dict[tuple[str, str], int] = {}

@@ -4,7 +4,7 @@ import getpass
 import os
 
 from imagemill.db.errors import UsageError
-from imagemill.db.job_tables import OWNER_CHARACTERS
+from imagemill.db.tables import OWNER_CHARACTERS
 
 MOST_WEIGHT = 1_000
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from imagemill.db.database import Database
-from imagemill.db.queries.objects import objects_of_job
-from imagemill.db.queries.removed import first_job_id
+from imagemill.db.queries.jobs.removed import first_job_id
+from imagemill.db.queries.pictures.objects import objects_of_job
 from imagemill.db.settings import OBJECTS_FOLDER, Settings
 from imagemill.db.tables import Object
 

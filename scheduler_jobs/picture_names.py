@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.image_reports import ImageReport
+from imagemill.db.queries.pictures.image_reports import ImageReport
 
 DEFAULT_TEMPLATE = "{row}-{prompt}-s{sample}"
 

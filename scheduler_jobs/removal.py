@@ -12,7 +12,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.queries import jobs, removals, removed
+from imagemill.db.queries.jobs import lifecycle, removals, removed
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.picture_folders import remove_names
@@ -47,7 +47,7 @@ def remove_jobs(
     """
     for job_id in job_ids:
         # In an own transaction for each part; a cancelled job may have millions of ready images.
-        while database.run(partial(jobs.cancel_stragglers, job_id=job_id)):
+        while database.run(partial(lifecycle.cancel_stragglers, job_id=job_id)):
             pass
         database.run(partial(removals.begin, job_id=job_id))
     gone = 0

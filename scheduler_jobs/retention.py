@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError
 from imagemill.db.labels import read_label
-from imagemill.db.queries import removals
+from imagemill.db.queries.jobs import removals
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.removal import Removed, remove_jobs

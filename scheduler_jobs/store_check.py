@@ -11,8 +11,8 @@ from itertools import islice
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ObjectMissing
-from imagemill.db.queries import jobs, removed
-from imagemill.db.queries.objects import known_keys, objects_of_job
+from imagemill.db.queries.jobs import lifecycle, removed
+from imagemill.db.queries.pictures.objects import known_keys, objects_of_job
 from imagemill.db.storage import Storage, StoredObject
 from imagemill.db.storage.inputs import INPUTS
 from imagemill.db.storage.keys import request_key_of
@@ -164,4 +164,4 @@ def _requeue(database: Database, storage: Storage, findings: list[Finding]) -> i
     for finding in findings:
         storage.delete(finding.object_key)
     ids = [finding.object_id for finding in findings]
-    return database.run(lambda session: jobs.requeue(session, ids))
+    return database.run(lambda session: lifecycle.requeue(session, ids))

@@ -77,7 +77,7 @@ def turns_without_lots(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     order = itertools.count()
     lots = SimpleNamespace(expovariate=lambda _: 1e-9 * next(order))
-    monkeypatch.setattr("imagemill.db.queries.turns.random", lots)
+    monkeypatch.setattr("imagemill.db.queries.work.turns.random", lots)
 
 
 @pytest.fixture

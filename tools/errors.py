@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from imagemill.db.errors import ImagemillError
-from imagemill.db.queries import shifts
+from imagemill.db.queries.work import shifts
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
 

@@ -1,4 +1,4 @@
-"""The page of the database's tables, written from the classes of `db/tables.py` and its neighbours.
+"""The page of the database's tables, written from the classes of `db/tables/`.
 
 python -m tools.tables        writes docs/tables.md
 """
@@ -7,7 +7,6 @@ import ast
 import inspect
 import sys
 from collections.abc import Iterable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,9 @@ from imagemill.db.tables import Base
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tables.md"
 
-for _file in sorted((ROOT / "db").glob("*_tables.py")):
-    import_module(f"imagemill.db.{_file.stem}")  # its tables are known from then on
-
 _HEAD = """# The tables
 
-Written by `python -m tools.tables` from `db/tables.py` and the modules `db/*_tables.py`; a test \
-holds that it is current.
+Written by `python -m tools.tables` from `db/tables/`; a test holds that it is current.
 
 Programs read the [views](database.md#reading-it), which keep their columns. Tables are for those \
 who work on imagemill: a new version may add columns and tables. Types are PostgreSQL's. \

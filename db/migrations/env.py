@@ -3,10 +3,6 @@
 from alembic import context
 from sqlalchemy import text
 
-import imagemill.db.api_tables
-import imagemill.db.dataset_tables
-import imagemill.db.job_tables
-import imagemill.db.notification_tables  # noqa: F401 - its tables belong to `Base` too
 from imagemill.db.tables import Base
 
 _MIGRATION_LOCK = 0x1A6E_3111

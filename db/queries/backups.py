@@ -7,11 +7,8 @@ from datetime import datetime
 from sqlalchemy import func, inspect, select, text
 from sqlalchemy.orm import Session
 
-import imagemill.db.dataset_tables
-import imagemill.db.job_tables  # noqa: F401 - its tables belong to `Base` too
-from imagemill.db.api_tables import ApiKey, ApiRequest
 from imagemill.db.clock import now
-from imagemill.db.tables import Base, Image, Job, Model, Object
+from imagemill.db.tables import ApiKey, ApiRequest, Base, Image, Job, Model, Object
 
 _PAGE = 5_000
 _BESIDE_OURS = ("alembic_version", "schema_compatibility")

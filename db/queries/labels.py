@@ -6,9 +6,8 @@ from sqlalchemy import ColumnElement, and_, delete, exists, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now
-from imagemill.db.job_tables import JobLabel, JobNote
 from imagemill.db.queries.bulk import insert_or_update
-from imagemill.db.tables import Job
+from imagemill.db.tables import Job, JobLabel, JobNote
 
 
 def set_labels(

@@ -18,11 +18,10 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now, seconds_from_now
 from imagemill.db.documents import JSON
-from imagemill.db.notification_tables import JobWebhook, Notification
 from imagemill.db.queries.bulk import insert_new
 from imagemill.db.queries.labels import find_labels
 from imagemill.db.queries.tallies import count_images
-from imagemill.db.tables import Job
+from imagemill.db.tables import Job, JobWebhook, Notification
 from imagemill.db.urls import origin
 
 Kind = Literal["webhook", "setting", "command"]

@@ -7,9 +7,8 @@ bucket may be reached by another name, so readers join this address with the obj
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from imagemill.db.dataset_tables import Store
 from imagemill.db.queries.bulk import insert_new
-from imagemill.db.tables import Object
+from imagemill.db.tables import Object, Store
 from imagemill.db.views import STORE_ADDRESS
 
 _ONE = 1

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError
-from imagemill.db.queries.api_keys import KeyReport, find_key, has_keys
+from imagemill.db.queries.api.keys import KeyReport, find_key, has_keys
 from imagemill.scheduler_jobs.api.refusals import ApiError, unavailable
 
 OPEN_PATHS = ("/healthz", "/pictures/")

@@ -11,7 +11,7 @@ import time
 from sqlalchemy.orm import Session
 from starlette.requests import Request
 
-from imagemill.db.queries.api_keys import signing_secret
+from imagemill.db.queries.api.keys import signing_secret
 from imagemill.scheduler_jobs.api.access import Caller
 
 GOOD_SECONDS = 86_400

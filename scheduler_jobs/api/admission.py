@@ -12,9 +12,9 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from imagemill.db.queries import api_requests
-from imagemill.db.queries.api_keys import lock_key
-from imagemill.db.queries.api_requests import NewRequest, Request
+from imagemill.db.queries.api import requests
+from imagemill.db.queries.api.keys import lock_key
+from imagemill.db.queries.api.requests import NewRequest, Request
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.specs import sha256_of
 from imagemill.scheduler_jobs.api.access import Caller
@@ -52,7 +52,7 @@ def new_request(
             param="Idempotency-Key",
             code="invalid_value",
         )
-    request_id = f"{'batch' if kind == api_requests.BATCH else 'imgreq'}_{secrets.token_hex(16)}"
+    request_id = f"{'batch' if kind == requests.BATCH else 'imgreq'}_{secrets.token_hex(16)}"
     return NewRequest(
         id=request_id,
         kind=kind,
@@ -67,7 +67,7 @@ def new_request(
 
 def repeated(session: Session, new: NewRequest) -> Request | None:
     """The request that this one repeats. Raises `ApiError` if its key was another request's."""
-    found = api_requests.find_repeated(session, new.owner, new.idempotency_key or "")
+    found = requests.find_repeated(session, new.owner, new.idempotency_key or "")
     if found is not None and found.fingerprint != new.fingerprint:
         raise ApiError(
             "This Idempotency-Key was sent with another request",
@@ -90,13 +90,13 @@ def admit(
     if found is not None:
         return found
     _check_quota(session, caller, new.images)
-    if api_requests.backlog_of(session, route) >= limits.backlog:
+    if requests.backlog_of(session, route) >= limits.backlog:
         raise too_many(
             f"{limits.backlog:,} images are waiting already; try again later",
             code="backlog_full",
             seconds=_BACKLOG_SECONDS,
         )
-    made = api_requests.record(session, new)
+    made = requests.record(session, new)
     found = made or repeated(session, new)
     assert found is not None, "what has taken the key is recorded"
     return found
@@ -110,7 +110,7 @@ def with_document(new: NewRequest, document: Mapping[str, Any], **changes: Any) 
 def _check_quota(session: Session, caller: Caller, images: int) -> None:
     if caller.images_a_day is None and caller.open_images is None:
         return
-    usage = api_requests.usage_of(session, caller.name)
+    usage = requests.usage_of(session, caller.name)
     if caller.images_a_day is not None and usage.today + images > caller.images_a_day:
         error = too_many(
             f"{caller.images_a_day:,} images a day are allowed; {usage.today:,} were asked for "

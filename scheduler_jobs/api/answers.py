@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from imagemill.db.queries.image_reports import ImageReport
+from imagemill.db.queries.pictures.image_reports import ImageReport
 from imagemill.db.states import ImageState
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.api.refusals import NOT_AGAIN, ApiError

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from imagemill.db.database import Database
-from imagemill.db.queries import api_files, api_requests
-from imagemill.db.queries.api_requests import BATCH
+from imagemill.db.queries.api import files, requests
+from imagemill.db.queries.api.requests import BATCH
 from imagemill.db.settings import Settings
 from imagemill.db.states import ApiState
 from imagemill.scheduler_jobs.api import admission
@@ -56,7 +56,7 @@ class Batches:
         caller = caller_of(request)
         page = read_page(request, most=_MOST_LISTED, usual=20)
         with self._database.reading() as session:
-            found = api_requests.list_batches(
+            found = requests.list_batches(
                 session, owner=caller.sees_only, limit=page.limit + 1, after=page.after
             )
             described = [_described(session, each) for each in found]
@@ -74,7 +74,7 @@ class Batches:
 
         def work(session: Session) -> dict[str, Any]:
             batch = _found(session, request, caller)
-            api_requests.cancel_request(session, batch.id)
+            requests.cancel_request(session, batch.id)
             after = _found(session, request, caller)
             if after.state not in (ApiState.CANCELLING, ApiState.CANCELLED):
                 raise ApiError(
@@ -111,8 +111,8 @@ class Batches:
             return _described(session, recorded)
 
     def _content(self, session: Session, caller: Caller, file_id: str) -> bytes:
-        file = api_files.find_file(session, file_id, owner=caller.sees_only)
-        content = None if file is None else api_files.file_content(session, file_id)
+        file = files.find_file(session, file_id, owner=caller.sees_only)
+        content = None if file is None else files.file_content(session, file_id)
         if content is None:
             raise ApiError(
                 f"No such File object: {file_id[:80]}", param="input_file_id", code="invalid_file"
@@ -120,9 +120,9 @@ class Batches:
         return content
 
 
-def _found(session: Session, request: Request, caller: Caller) -> api_requests.Request:
+def _found(session: Session, request: Request, caller: Caller) -> requests.Request:
     batch_id = request.path_params["batch"]
-    found = api_requests.find_request(session, batch_id, owner=caller.sees_only, kind=BATCH)
+    found = requests.find_request(session, batch_id, owner=caller.sees_only, kind=BATCH)
     if found is None:
         raise not_found("Batch", batch_id)
     return found
@@ -178,7 +178,7 @@ def _check_metadata(given: Any) -> None:
         )
 
 
-def _described(session: Session, batch: api_requests.Request) -> dict[str, Any]:
+def _described(session: Session, batch: requests.Request) -> dict[str, Any]:
     """A batch in OpenAI's shape."""
     state = batch.state
     ended = _epoch(batch.ended_at)
@@ -209,12 +209,12 @@ def _described(session: Session, batch: api_requests.Request) -> dict[str, Any]:
     }
 
 
-def _counts(session: Session, batch: api_requests.Request) -> dict[str, int]:
+def _counts(session: Session, batch: requests.Request) -> dict[str, int]:
     if batch.counts:
         return {name: int(batch.counts[name]) for name in ("total", "completed", "failed")}
     if batch.job_id is None:
         return {"total": 0, "completed": 0, "failed": 0}
-    lines, refused = api_requests.count_lines(session, batch.job_id), len(batch.refused)
+    lines, refused = requests.count_lines(session, batch.job_id), len(batch.refused)
     return {
         "total": lines.total + refused,
         "completed": lines.completed,

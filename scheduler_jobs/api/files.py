@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from imagemill.db.database import Database
-from imagemill.db.queries import api_files, api_requests
-from imagemill.db.queries.api_files import FileReport
+from imagemill.db.queries.api import files, requests
+from imagemill.db.queries.api.files import FileReport
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.api.access import Caller, caller_of
 from imagemill.scheduler_jobs.api.addresses import base_of, picture_address, secret_of
@@ -45,7 +45,7 @@ class Files:
         if request.query_params.get("order", "desc") != "desc":
             raise ApiError("Files are listed newest first", param="order", code="invalid_value")
         with self._database.reading() as session:
-            found = api_files.list_files(
+            found = files.list_files(
                 session,
                 owner=caller.sees_only,
                 purpose=request.query_params.get("purpose"),
@@ -84,7 +84,7 @@ class Files:
             return StreamingResponse(lines, media_type="application/jsonl")
         self._uploaded(caller, file_id)
         with self._database.reading() as session:
-            content = api_files.file_content(session, file_id)
+            content = files.file_content(session, file_id)
         if content is None:
             raise not_found("File object", file_id)
         return Response(content, media_type="application/octet-stream")
@@ -112,7 +112,7 @@ class Files:
     def _store(self, caller: Caller, upload: Upload) -> dict[str, Any]:
         file_id = f"file-{secrets.token_hex(16)}"
         stored = self._database.run(
-            lambda session: api_files.add_file(
+            lambda session: files.add_file(
                 session,
                 file_id=file_id,
                 owner=caller.name,
@@ -125,20 +125,20 @@ class Files:
 
     def _uploaded(self, caller: Caller, file_id: str) -> FileReport:
         with self._database.reading() as session:
-            found = api_files.find_file(session, file_id, owner=caller.sees_only)
+            found = files.find_file(session, file_id, owner=caller.sees_only)
         if found is None:
             raise not_found("File object", file_id)
         return found
 
-    def _result(self, caller: Caller, file_id: str) -> tuple[api_requests.Request, str] | None:
+    def _result(self, caller: Caller, file_id: str) -> tuple[requests.Request, str] | None:
         """The batch whose results a file has, and which; None for an uploaded file's id."""
         named = batch_of(file_id)
         if named is None:
             return None
         batch_id, which = named
         with self._database.reading() as session:
-            batch = api_requests.find_request(
-                session, batch_id, owner=caller.sees_only, kind=api_requests.BATCH
+            batch = requests.find_request(
+                session, batch_id, owner=caller.sees_only, kind=requests.BATCH
             )
         if batch is None or file_id not in file_ids(batch):
             raise not_found("File object", file_id)
@@ -170,9 +170,9 @@ def _check(upload: Upload) -> None:
 
 
 def _delete(session: Any, *, file_id: str) -> bool:
-    if api_requests.waits_for_file(session, file_id):
+    if requests.waits_for_file(session, file_id):
         return False
-    api_files.delete_file(session, file_id)
+    files.delete_file(session, file_id)
     return True
 
 

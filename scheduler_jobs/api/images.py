@@ -16,10 +16,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from imagemill.db.database import Database
-from imagemill.db.queries import api_requests
-from imagemill.db.queries.api_keys import has_keys
-from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
-from imagemill.db.queries.image_search import MOST_ID, images_by_id
+from imagemill.db.queries.api import requests
+from imagemill.db.queries.api.keys import has_keys
+from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.pictures.image_search import MOST_ID, images_by_id
 from imagemill.db.settings import Settings
 from imagemill.db.states import TERMINAL, ApiState, ImageState
 from imagemill.db.storage import Storage
@@ -116,10 +116,10 @@ class Images:
 
     def _recorded(
         self, caller: Caller, generation: Generation, body: dict[str, Any], key: str | None
-    ) -> api_requests.Request:
+    ) -> requests.Request:
         """The recorded request, with its job. Raises `ApiError` if it can't be rendered."""
         new = admission.new_request(
-            api_requests.IMAGES, caller, body, key=key, images=generation.images
+            requests.IMAGES, caller, body, key=key, images=generation.images
         )
         new = admission.with_document(new, {"row": dict(generation.row)})
         route = self._settings.route
@@ -129,7 +129,7 @@ class Images:
         if recorded.state is ApiState.VALIDATING:
             self._loader.load(recorded)
             with self._database.reading() as session:
-                found = api_requests.find_request(session, recorded.id)
+                found = requests.find_request(session, recorded.id)
             assert found is not None, "requests are never deleted"
             recorded = found
         if recorded.state is ApiState.FAILED:
@@ -140,7 +140,7 @@ class Images:
         assert recorded.job_id is not None, "what is loaded has a job"
         return recorded
 
-    async def _rendered(self, request: Request, recorded: api_requests.Request) -> bool:
+    async def _rendered(self, request: Request, recorded: requests.Request) -> bool:
         """Wait for the job's end; False if the time is over, or if the client went away."""
         assert recorded.job_id is not None
         give_up = time.monotonic() + self._limits.wait_seconds
@@ -157,7 +157,7 @@ class Images:
         self,
         request: Request,
         caller: Caller,
-        recorded: api_requests.Request,
+        recorded: requests.Request,
         generation: Generation,
     ) -> dict[str, Any]:
         with self._database.reading() as session:
@@ -172,7 +172,7 @@ class Images:
             address_of=partial(picture_address, base, owner=caller.name, secret=secret),
         )
 
-    async def _events(self, recorded: api_requests.Request) -> AsyncIterator[str]:
+    async def _events(self, recorded: requests.Request) -> AsyncIterator[str]:
         """Each picture as soon as it is there, as events of a stream; then errors, if any."""
         assert recorded.job_id is not None
         sent: set[int] = set()
@@ -200,12 +200,12 @@ class Images:
                 return
             await self._watch.wait(recorded.job_id, until=partial(gt, pending), seconds=left)
 
-    def _images(self, recorded: api_requests.Request) -> list[ImageReport]:
+    def _images(self, recorded: requests.Request) -> list[ImageReport]:
         with self._database.reading() as session:
             return _images_of(session, recorded)
 
     def _not_finished(
-        self, recorded: api_requests.Request, *, sent: bool, headers: dict[str, str]
+        self, recorded: requests.Request, *, sent: bool, headers: dict[str, str]
     ) -> ApiError:
         key = headers.get("idempotency-key", recorded.id)
         return ApiError(
@@ -219,11 +219,11 @@ class Images:
         )
 
 
-def _images_of(session: Any, recorded: api_requests.Request) -> list[ImageReport]:
+def _images_of(session: Any, recorded: requests.Request) -> list[ImageReport]:
     return list_images(session, ImageFilter(job_id=recorded.job_id), limit=MOST_IMAGES)
 
 
-def _completed(recorded: api_requests.Request, image: ImageReport, picture: str) -> dict[str, Any]:
+def _completed(recorded: requests.Request, image: ImageReport, picture: str) -> dict[str, Any]:
     return {
         "type": "image_generation.completed",
         "b64_json": picture,

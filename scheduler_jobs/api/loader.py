@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session
 from imagemill.db.clock import now
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError, ManifestError, ServiceError, UsageError
-from imagemill.db.queries import api_requests, jobs
-from imagemill.db.queries.api_files import file_content
-from imagemill.db.queries.api_requests import BATCH, Request
+from imagemill.db.queries.api import requests
+from imagemill.db.queries.api.files import file_content
+from imagemill.db.queries.api.requests import BATCH, Request
+from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.settings import Settings
 from imagemill.db.states import ApiState
@@ -42,7 +43,7 @@ _A_ROUND = 500
 EXTRAS = ("response_format", "user", "safety_identifier")
 """Fields of a request that a row keeps and nothing renders."""
 
-PRIORITIES: Mapping[str, int] = {api_requests.IMAGES: 1, BATCH: 0}
+PRIORITIES: Mapping[str, int] = {requests.IMAGES: 1, BATCH: 0}
 """Somebody waits for single requests, so they go before batches."""
 
 _PROBLEM = re.compile(rf"{ROWS}:\d+: (?:(\w+): )?(.*)", re.DOTALL)
@@ -92,7 +93,7 @@ class Loader:
         """One round: load what waits, and end what is over."""
         for request in self._waiting():
             self._try(request, self.load)
-        self._database.run(api_requests.expire_requests)
+        self._database.run(requests.expire_requests)
         running = self._in_states(ApiState.IN_PROGRESS, ApiState.CANCELLING)
         job_ids = [request.job_id for request in running if request.job_id is not None]
         with self._database.reading() as session:
@@ -115,14 +116,14 @@ class Loader:
     def _waiting(self) -> list[Request]:
         """Requests to load: this server's own, and those that nobody has loaded for long."""
         with self._database.reading() as session:
-            found = api_requests.in_states(session, (ApiState.VALIDATING,), limit=_A_ROUND)
+            found = requests.in_states(session, (ApiState.VALIDATING,), limit=_A_ROUND)
             moment = session.execute(select(now())).scalar_one()
         late = moment - timedelta(seconds=_ABANDONED_SECONDS)
         return [each for each in found if each.id in self._own or each.created_at < late]
 
     def _in_states(self, *states: ApiState) -> list[Request]:
         with self._database.reading() as session:
-            return api_requests.in_states(session, states, limit=_A_ROUND)
+            return requests.in_states(session, states, limit=_A_ROUND)
 
     def _try(self, request: Request, work: Callable[[Request], None]) -> None:
         """Do it; one request's trouble is no other's."""
@@ -157,12 +158,12 @@ class Loader:
                 return
             refused += [_refused(rows[row], said[row]) for row in rows if row in said]
             self._database.run(
-                lambda session: api_requests.set_refused(session, request.id, _sorted(refused))
+                lambda session: requests.set_refused(session, request.id, _sorted(refused))
             )
         else:
             if submission is not None:
                 with self._database.reading() as session:
-                    bad = api_requests.refused_rows(session, submission.job_id)
+                    bad = requests.refused_rows(session, submission.job_id)
                 refused += [_refused(rows[number], problem) for number, problem in bad]
             self._loaded(request, submission, _sorted(refused))
 
@@ -191,21 +192,19 @@ class Loader:
         self, request: Request, submission: Submission | None, refused: list[dict[str, Any]]
     ) -> None:
         if submission is None:
-            self._database.run(
-                lambda session: api_requests.set_refused(session, request.id, refused)
-            )
+            self._database.run(lambda session: requests.set_refused(session, request.id, refused))
             return
         job_id = submission.job_id
         self._database.run(lambda session: _record_loaded(session, request.id, job_id, refused))
 
     def _fail(self, request: Request, errors: Sequence[Mapping[str, Any]]) -> None:
-        self._database.run(lambda session: api_requests.set_failed(session, request.id, errors))
+        self._database.run(lambda session: requests.set_failed(session, request.id, errors))
 
     def _end(self, request: Request) -> None:
         assert request.job_id is not None
         job_id, refused = request.job_id, len(request.refused)
         with self._database.reading() as session:
-            lines = api_requests.count_lines(session, job_id)
+            lines = requests.count_lines(session, job_id)
         target = ApiState.COMPLETED
         if request.state is ApiState.CANCELLING:
             target = ApiState.CANCELLED
@@ -217,20 +216,18 @@ class Loader:
             "failed": lines.failed + refused,
         }
         self._database.run(
-            lambda session: api_requests.end_request(
-                session, request.id, target=target, counts=counts
-            )
+            lambda session: requests.end_request(session, request.id, target=target, counts=counts)
         )
 
 
 def _record_loaded(
     session: Session, request_id: str, job_id: int, refused: list[dict[str, Any]]
 ) -> None:
-    if api_requests.set_loaded(session, request_id, job_id, refused=refused):
+    if requests.set_loaded(session, request_id, job_id, refused=refused):
         return
-    request = api_requests.find_request(session, request_id)
+    request = requests.find_request(session, request_id)
     if request is not None and request.state is ApiState.CANCELLED:
-        jobs.cancel(session, job_id)  # it was cancelled while it was loaded
+        lifecycle.cancel(session, job_id)  # it was cancelled while it was loaded
 
 
 def _row(line: Line) -> dict[str, Any]:

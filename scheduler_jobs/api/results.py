@@ -9,8 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from imagemill.db.database import Database
-from imagemill.db.queries import api_requests
-from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.api import requests
+from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.db.states import ApiState, ImageState
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.api.answers import (
@@ -36,7 +36,7 @@ _UNFINISHED = {
 }
 
 
-def file_ids(request: api_requests.Request) -> tuple[str | None, str | None]:
+def file_ids(request: requests.Request) -> tuple[str | None, str | None]:
     """The ids of a batch's output file and of its file of errors; None for one without lines."""
     completed = request.counts.get("completed", 0)
     others = request.counts.get("total", 0) - completed
@@ -65,11 +65,11 @@ class Results:
     storage: Storage
     address_of: AddressOf
 
-    def lines(self, request: api_requests.Request, which: str) -> Iterator[str]:
+    def lines(self, request: requests.Request, which: str) -> Iterator[str]:
         """The lines of a file, in the order of the batch's lines."""
         return self._lines(request, which, lambda image: encoded(self.storage, image))
 
-    def size_bytes(self, request: api_requests.Request, which: str) -> int:
+    def size_bytes(self, request: requests.Request, which: str) -> int:
         """The size of a file, without reading a picture: base64 makes four bytes of three."""
         pictures: list[int] = []
 
@@ -80,11 +80,11 @@ class Results:
         total = sum(len(line) for line in self._lines(request, which, noted))
         for start in range(0, len(pictures), _PAGE):
             with self.database.reading() as session:
-                sizes = api_requests.sizes_of(session, pictures[start : start + _PAGE])
+                sizes = requests.sizes_of(session, pictures[start : start + _PAGE])
             total += sum(-(-size // 3) * 4 for size in sizes.values())
         return total
 
-    def _lines(self, request: api_requests.Request, which: str, encode: Encode) -> Iterator[str]:
+    def _lines(self, request: requests.Request, which: str, encode: Encode) -> Iterator[str]:
         if which == ERRORS:
             for refused in request.refused:
                 yield error_line(request.id, refused["line"], refused)
@@ -97,7 +97,7 @@ class Results:
                 yield failed
 
     def _output_line(
-        self, request: api_requests.Request, images: list[ImageReport], encode: Encode
+        self, request: requests.Request, images: list[ImageReport], encode: Encode
     ) -> str:
         row, custom_id = images[0].row, images[0].key or ""
         try:
@@ -112,7 +112,7 @@ class Results:
             return error_line(request.id, row, _as_refused(custom_id, missing))
         return output_line(request.id, row, custom_id, body)
 
-    def _images(self, request: api_requests.Request) -> Iterator[ImageReport]:
+    def _images(self, request: requests.Request) -> Iterator[ImageReport]:
         """A job's images in the order of its rows; no transaction stays open between pages."""
         after = None
         while request.job_id is not None:
@@ -125,7 +125,7 @@ class Results:
             after = page[-1].id
 
 
-def _failed_line(request: api_requests.Request, images: list[ImageReport]) -> str | None:
+def _failed_line(request: requests.Request, images: list[ImageReport]) -> str | None:
     """The line of a request that has not all of its pictures; None if it has."""
     row, custom_id = images[0].row, images[0].key or ""
     if any(image.state == ImageState.CANCELLED for image in images):

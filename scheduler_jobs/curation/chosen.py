@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UnknownImage
 from imagemill.db.queries.images import jobs_of
-from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.states import Outcome
 from imagemill.scheduler_jobs.exports.selection import (
     ExportImage,

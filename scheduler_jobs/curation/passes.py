@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from imagemill.db.database import Database
-from imagemill.db.queries import score_work
+from imagemill.db.queries.work import score_work
 from imagemill.db.scorers import ScorerEntry
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.curation.chosen import chosen_images

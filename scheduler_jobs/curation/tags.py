@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from imagemill.db.database import Database
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.tags import add_tag, remove_tag
+from imagemill.db.queries.pictures.tags import add_tag, remove_tag
 
 _TAG = re.compile(r"[\w.:/+-]{1,64}")
 

@@ -16,7 +16,7 @@ from sqlalchemy import exc
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, StorageError, UsageError
 from imagemill.db.models.registry import Registry
-from imagemill.db.queries.exports import finish_export, forget_export, record_export
+from imagemill.db.queries.pictures.exports import finish_export, forget_export, record_export
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.exports import record
 from imagemill.scheduler_jobs.exports.about.card import write_card

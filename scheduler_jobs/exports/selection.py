@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.dataset import COLUMN_NAMES, PAGE, some_images, stream_images
-from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
-from imagemill.db.queries.scores import score_names
+from imagemill.db.queries.pictures.dataset import COLUMN_NAMES, PAGE, some_images, stream_images
+from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.pictures.scores import score_names
 from imagemill.db.scorers import known_scorers
 from imagemill.db.states import ImageState, Outcome
 from imagemill.scheduler_jobs.exports.where import OWN_COLUMNS, TAG, Condition

@@ -14,11 +14,11 @@ from starlette.routing import Route
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError, UnknownJob, UsageError
-from imagemill.db.queries.image_reports import ImageReport
-from imagemill.db.queries.image_search import MOST_ID, images_by_id, partners
-from imagemill.db.queries.jobs import find_job
-from imagemill.db.queries.reports import list_jobs
-from imagemill.db.queries.tags import tags_of
+from imagemill.db.queries.fleet.reports import list_jobs
+from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.queries.pictures.image_reports import ImageReport
+from imagemill.db.queries.pictures.image_search import MOST_ID, images_by_id, partners
+from imagemill.db.queries.pictures.tags import tags_of
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.curation.tags import check_tag, tag_images, untag_images
 from imagemill.scheduler_jobs.gallery.access import Access, Keys

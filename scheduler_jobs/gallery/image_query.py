@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.orm import Session
 
-from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
-from imagemill.db.queries.image_search import MOST_ID, Rank, ranked, with_words
+from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.pictures.image_search import MOST_ID, Rank, ranked, with_words
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Image
 from imagemill.scheduler_jobs.pages.entries import entries_of

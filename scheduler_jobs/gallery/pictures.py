@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from cachetools import LRUCache
 
-from imagemill.db.queries.image_reports import ImageReport
+from imagemill.db.queries.pictures.image_reports import ImageReport
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.pages.picture_bytes import checked_picture
 from imagemill.scheduler_jobs.pages.thumbnails import MEDIA_TYPE, thumbnail

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from imagemill.db.database import Database
 from imagemill.db.errors import StorageError
-from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.scheduler_jobs.picture_names import PictureNames
 
 _PAGE = 1000

@@ -14,8 +14,8 @@ from typing import Any
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError, UsageError
-from imagemill.db.queries import score_work, shifts
-from imagemill.db.queries.claims import RetryPolicy
+from imagemill.db.queries.work import score_work, shifts
+from imagemill.db.queries.work.claims import RetryPolicy
 from imagemill.db.scorers import ScorerEntry
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess

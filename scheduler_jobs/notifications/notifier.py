@@ -15,7 +15,7 @@ from functools import partial
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
 from imagemill.db.queries import notifications
-from imagemill.db.queries.job_watches import watch_jobs
+from imagemill.db.queries.jobs.job_watches import watch_jobs
 from imagemill.db.queries.notifications import DueNotification, Kind, Message
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs import metrics

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from imagemill.db.errors import SettingsError, UsageError
-from imagemill.db.queries.job_watches import WatchRules
+from imagemill.db.queries.jobs.job_watches import WatchRules
 from imagemill.db.queries.notifications import EVENTS, Audience, Receiver
 from imagemill.db.settings import Settings
 from imagemill.db.urls import origin

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from PIL import Image
 
 from imagemill.db.errors import ObjectMissing
-from imagemill.db.queries.comparison import Compared
+from imagemill.db.queries.pictures.comparison import Compared
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.comparison import Difference, difference_of
 from imagemill.scheduler_jobs.pages.contact_sheet import Tile, contact_sheet

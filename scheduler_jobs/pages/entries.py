@@ -6,9 +6,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from imagemill.db.documents import document
-from imagemill.db.queries.image_reports import ImageReport
-from imagemill.db.queries.scores import scores_of
-from imagemill.db.queries.tags import tags_of
+from imagemill.db.queries.pictures.image_reports import ImageReport
+from imagemill.db.queries.pictures.scores import scores_of
+from imagemill.db.queries.pictures.tags import tags_of
 
 _LEFT_OUT = frozenset({"job_id", "object_key", "uri"})
 

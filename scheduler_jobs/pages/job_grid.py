@@ -11,7 +11,7 @@ from typing import Any
 
 from imagemill.db.database import Database
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.image_reports import ImageReport
+from imagemill.db.queries.pictures.image_reports import ImageReport
 from imagemill.db.storage import Storage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.pages.contact_sheet import TEXT

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import StorageError
-from imagemill.db.queries.image_reports import ImageFilter, ImageReport
+from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import ImageState
 from imagemill.db.storage import Storage

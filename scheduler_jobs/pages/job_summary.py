@@ -8,7 +8,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from imagemill.db.documents import document
-from imagemill.db.queries.figures import (
+from imagemill.db.queries.fleet.reports import CodeReport, JobReport, count_dead, report_jobs
+from imagemill.db.queries.pictures.figures import (
     PARAMETERS,
     count_scores,
     count_values,
@@ -16,8 +17,7 @@ from imagemill.db.queries.figures import (
     stream_extras,
     stream_finished,
 )
-from imagemill.db.queries.reports import CodeReport, JobReport, count_dead, report_jobs
-from imagemill.db.queries.tags import count_tags
+from imagemill.db.queries.pictures.tags import count_tags
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.pages.histograms import Histogram, extra_histograms, histogram
 

@@ -3,7 +3,7 @@
 import hashlib
 
 from imagemill.db.errors import StorageError
-from imagemill.db.queries.image_reports import ImageReport
+from imagemill.db.queries.pictures.image_reports import ImageReport
 from imagemill.db.storage import Storage
 
 

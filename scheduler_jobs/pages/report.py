@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.pages.entries import entries_of
 from imagemill.scheduler_jobs.pages.job_summary import (

@@ -14,7 +14,7 @@ from psycopg import sql
 import imagemill.db
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
-from imagemill.db.queries.api_keys import keep_key
+from imagemill.db.queries.api.keys import keep_key
 from imagemill.db.schema import migrate
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
 from imagemill.scheduler_jobs.local.postgres import PostgresServer, postgres_binaries

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from imagemill.db.database import Database
 from imagemill.db.documents import JSON
-from imagemill.db.queries.rates import MOST_KINDS, Kind, measured_rates
-from imagemill.db.queries.workers import FleetWorker
+from imagemill.db.queries.fleet.rates import MOST_KINDS, Kind, measured_rates
+from imagemill.db.queries.fleet.workers import FleetWorker
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.prices import price_of, read_prices
 

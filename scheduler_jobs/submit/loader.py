@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ManifestError
-from imagemill.db.queries import job_rows, jobs
+from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts
 from imagemill.scheduler_jobs.submit.planned_rows import Findings, Keys, PlannedRow, RefusedRow
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
@@ -56,7 +56,7 @@ class Loading:
         """Delete what was loaded, and raise the `ManifestError` that says why."""
         count = self.findings.bad_rows
         message = f"{self._file}: {count} bad {'row' if count == 1 else 'rows'}"
-        self._database.run(lambda session: jobs.reject(session, self._job_id, message=message))
+        self._database.run(lambda session: lifecycle.reject(session, self._job_id, message=message))
         raise ManifestError(message, problems=tuple(self.findings.problems))
 
     def _note(self, row: PlannedRow | RefusedRow) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from imagemill.db.models.registry import load_registry
-from imagemill.db.queries.job_rows import NewRow
+from imagemill.db.queries.jobs.job_rows import NewRow
 from imagemill.db.seeds import prompt_hash
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec

@@ -19,11 +19,12 @@ from imagemill.db.documents import JSON
 from imagemill.db.errors import BrokerError, UsageError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
-from imagemill.db.queries import jobs, objects
-from imagemill.db.queries.jobs import NewJob
+from imagemill.db.queries.fleet.rates import Kind
+from imagemill.db.queries.jobs import lifecycle
+from imagemill.db.queries.jobs.lifecycle import NewJob
 from imagemill.db.queries.labels import set_labels
 from imagemill.db.queries.notifications import add_webhooks
-from imagemill.db.queries.rates import Kind
+from imagemill.db.queries.pictures import objects
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec, canonical_json, sha256_of
@@ -219,13 +220,13 @@ def submit(
             else:
                 if loading.hopeless or loading.empty:
                     loading.reject()
-                database.run(lambda session: jobs.open_job(session, job.id))
+                database.run(lambda session: lifecycle.open_job(session, job.id))
                 _wake(settings, request.route)
     return _submission(database, job.id, loading, met, created=created)
 
 
 def _record_job(session: Session, new: NewJob, request: SubmissionRequest) -> tuple[Job, bool]:
-    job, created = jobs.find_or_create(session, new)
+    job, created = lifecycle.find_or_create(session, new)
     set_labels(session, job.id, request.labels)
     add_webhooks(session, job.id, request.notify)
     return job, created

@@ -14,7 +14,7 @@ from openai import (
     RateLimitError,
 )
 
-from imagemill.db.queries.api_keys import revoke_key
+from imagemill.db.queries.api.keys import revoke_key
 from imagemill.db.storage.folder import FolderStorage
 from tests.helpers.api import ServedApi, served_api
 from tests.helpers.mill import Mill

@@ -15,9 +15,9 @@ from openai import APIStatusError, OpenAI
 from PIL import Image
 from sqlalchemy import update
 
-from imagemill.db.api_tables import ApiRequest
 from imagemill.db.clock import seconds_from_now
 from imagemill.db.storage.folder import FolderStorage
+from imagemill.db.tables import ApiRequest
 from imagemill.scheduler_jobs.api import loader as loading
 from tests.helpers.api import ServedApi, served_api
 from tests.helpers.mill import Mill

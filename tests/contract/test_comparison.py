@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imagemill.db.queries import comparison, objects
+from imagemill.db.queries.pictures import comparison, objects
 from imagemill.db.specs import ImageSpec
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.comparison import PixelDifference, Totals, compare, difference_of

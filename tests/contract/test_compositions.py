@@ -6,8 +6,13 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from imagemill.db.compositions import Composition
-from imagemill.db.queries.claims import Claimed
-from imagemill.db.queries.originals import Member, Original, find_originals, sample_originals
+from imagemill.db.queries.pictures.originals import (
+    Member,
+    Original,
+    find_originals,
+    sample_originals,
+)
+from imagemill.db.queries.work.claims import Claimed
 from imagemill.db.tables import CompositionRow, Image
 from tests.helpers.mill import Mill, spec
 

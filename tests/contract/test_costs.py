@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from sqlalchemy import text
 
-from imagemill.db.queries import environments
-from imagemill.db.queries.costs import DeviceTime, JobTime, time_of_job
+from imagemill.db.queries.fleet.costs import DeviceTime, JobTime, time_of_job
+from imagemill.db.queries.pictures import environments
 from tests.helpers.mill import Mill, sha, spec
 
 H200 = {"device": "cuda", "device_name": "NVIDIA H200", "driver": "580"}

@@ -92,7 +92,7 @@ def test_a_connection_cut_in_a_transaction_means_doing_it_again(
     tries = []
 
     def work(session):
-        from imagemill.db.queries import claims
+        from imagemill.db.queries.work import claims
 
         held = claims.claim(session, shift_id=shift, group_id=1, route="default", limit=2)
         tries.append(held)

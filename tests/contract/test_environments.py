@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from imagemill.db.queries import environments
+from imagemill.db.queries.pictures import environments
 from tests.helpers.mill import DIGEST
 
 

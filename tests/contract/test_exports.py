@@ -12,7 +12,7 @@ from PIL import Image
 
 from imagemill.db.errors import RecordError, StorageError, UsageError
 from imagemill.db.provenance import SOURCE_TYPE
-from imagemill.db.queries.exports import list_exports
+from imagemill.db.queries.pictures.exports import list_exports
 from imagemill.db.settings import Settings
 from imagemill.db.states import Outcome
 from imagemill.db.storage import Storage

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
-from imagemill.db.queries import fleet
+from imagemill.db.queries.fleet import backlog
 from imagemill.scheduler_jobs import metrics
 from imagemill.scheduler_jobs.metrics import FleetCollector
 from tests.helpers.metrics import Samples, value
@@ -75,14 +75,14 @@ def test_a_scrape_that_breaks_off_counts_nothing(
     shift = mill.shift()
     mill.complete(shift, mill.claim(shift, limit=1))
     mill.complete(shift, mill.claim(shift, limit=1))
-    whole = fleet.sum_finished
+    whole = backlog.sum_finished
 
-    def broken(session: Session, image_ids: Collection[int]) -> Iterator[fleet.Finished]:
+    def broken(session: Session, image_ids: Collection[int]) -> Iterator[backlog.Finished]:
         yield from whole(session, image_ids)
         raise DatabaseError("the connection is gone")
 
     with monkeypatch.context() as patched:
-        patched.setattr(fleet, "sum_finished", broken)
+        patched.setattr(backlog, "sum_finished", broken)
         assert value(scraped(registry), "imagemill_database_up") == 0
     found = scraped(registry)
     assert value(found, "imagemill_images_total") == 2
@@ -160,7 +160,7 @@ def _statement_of(session) -> str:
             said.append(str(query.compile(session.get_bind())))
             return 0
 
-    fleet.count_lost_shifts(Listening())  # type: ignore[arg-type]
+    backlog.count_lost_shifts(Listening())  # type: ignore[arg-type]
     return said[0]
 
 
@@ -170,7 +170,7 @@ def test_a_picture_that_images_on_two_pages_share_is_paid_once(mill: Mill) -> No
     mill.complete(shift, mill.claim(shift))
     pages = [[image.id] for image in mill.images(job)]
     with mill.database.reading() as session:
-        found = [each for page in pages for each in fleet.sum_finished(session, page)]
-        (together,) = fleet.sum_finished(session, [image.id for image in mill.images(job)])
+        found = [each for page in pages for each in backlog.sum_finished(session, page)]
+        (together,) = backlog.sum_finished(session, [image.id for image in mill.images(job)])
     assert sum(each.images for each in found) == together.images == 3
     assert sum(each.seconds for each in found) == together.seconds == 1.0, "two pictures"

@@ -5,8 +5,10 @@ from sqlalchemy import update
 
 from imagemill.db.clock import seconds_from_now
 from imagemill.db.errors import UsageError
-from imagemill.db.queries import environments, shifts, workers
-from imagemill.db.queries.workers import FleetWorker, list_fleet, order_drain
+from imagemill.db.queries.fleet import workers
+from imagemill.db.queries.fleet.workers import FleetWorker, list_fleet, order_drain
+from imagemill.db.queries.pictures import environments
+from imagemill.db.queries.work import shifts
 from imagemill.db.tables import Worker
 from tests.helpers.mill import Mill, sha
 

@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import replace
 
-from imagemill.db.queries import environments
-from imagemill.db.queries.rates import Kind
+from imagemill.db.queries.fleet.rates import Kind
+from imagemill.db.queries.pictures import environments
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.submit.forecast import Forecast, forecast
 from tests.helpers.mill import Mill, sha, spec

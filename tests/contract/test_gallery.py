@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 import pytest
 from PIL import Image
 
-from imagemill.db.dataset_tables import Score
 from imagemill.db.storage import Storage
+from imagemill.db.tables import Score
 from imagemill.scheduler_jobs.gallery import image_query
 from tests.helpers.dataset import finished_job
 from tests.helpers.gallery import ServedGallery, served_gallery

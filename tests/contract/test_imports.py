@@ -13,8 +13,8 @@ from sqlalchemy import select
 
 from imagemill.db.database import Database
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.dataset import stream_images
-from imagemill.db.queries.originals import find_originals
+from imagemill.db.queries.pictures.dataset import stream_images
+from imagemill.db.queries.pictures.originals import find_originals
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.states import ImageState, JobState

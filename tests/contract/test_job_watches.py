@@ -7,8 +7,8 @@ from sqlalchemy import update
 
 from imagemill.db.clock import seconds_from_now
 from imagemill.db.database import Database
-from imagemill.db.notification_tables import JobWatch, Notification
-from imagemill.db.queries.job_watches import WatchRules, watch_jobs
+from imagemill.db.queries.jobs.job_watches import WatchRules, watch_jobs
+from imagemill.db.tables import JobWatch, Notification
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
 from tests.helpers.mill import REFUSED, Mill
 from tests.helpers.notified import outbox, settings

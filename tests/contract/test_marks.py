@@ -14,7 +14,7 @@ from PIL import Image
 from imagemill.db.database import Database
 from imagemill.db.errors import UsageError
 from imagemill.db.provenance import SOURCE_TYPE
-from imagemill.db.queries.exports import list_exports
+from imagemill.db.queries.pictures.exports import list_exports
 from imagemill.db.settings import Settings
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.exports.export import ExportOptions

@@ -7,7 +7,7 @@ import pytest
 
 from imagemill.db import specs
 from imagemill.db.queries.audit import audit
-from imagemill.db.queries.originals import sample_originals
+from imagemill.db.queries.pictures.originals import sample_originals
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.manifest import Parameters

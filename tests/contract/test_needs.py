@@ -1,7 +1,7 @@
 """Labels of workers and what jobs need of them, on both databases."""
 
 from imagemill.db.labels import has_all
-from imagemill.db.queries.reports import is_served
+from imagemill.db.queries.fleet.reports import is_served
 from tests.helpers.mill import DIGEST, Mill, spec
 
 OTHER = "b" * 64

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import update
 
-from imagemill.db.notification_tables import Notification
 from imagemill.db.settings import Settings
+from imagemill.db.tables import Notification
 from imagemill.scheduler_jobs.notifications import deliveries
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
 from tests.helpers.mill import Mill

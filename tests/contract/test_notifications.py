@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagemill.db.queries import jobs
+from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.notifications import (
     NOBODY,
     add_webhooks,
@@ -54,15 +54,15 @@ def test_a_message_is_there_if_and_only_if_the_job_is_finished(
     mill.complete(shift, mill.claim(shift))
 
     def broken(session: object) -> None:
-        assert jobs.finish_jobs(session, audience=sender.receivers.audience) == 1  # type: ignore[arg-type]
+        assert lifecycle.finish_jobs(session, audience=sender.receivers.audience) == 1  # type: ignore[arg-type]
         raise KeyError("the dispatcher dies before the commit")
 
     with pytest.raises(KeyError):
         mill.database.run(broken)
     assert outbox(mill) == []
     audience = sender.receivers.audience
-    assert mill.database.run(lambda s: jobs.finish_jobs(s, audience=audience)) == 1
-    assert mill.database.run(lambda s: jobs.finish_jobs(s, audience=audience)) == 0
+    assert mill.database.run(lambda s: lifecycle.finish_jobs(s, audience=audience)) == 1
+    assert mill.database.run(lambda s: lifecycle.finish_jobs(s, audience=audience)) == 0
     assert len(outbox(mill)) == 1
 
 

@@ -5,8 +5,9 @@ from sqlalchemy import update
 
 from imagemill.db.clock import seconds_from_now
 from imagemill.db.errors import UsageError
-from imagemill.db.queries import pins, removals, shifts
-from imagemill.db.queries.workers import list_fleet
+from imagemill.db.queries.fleet.workers import list_fleet
+from imagemill.db.queries.jobs import removals
+from imagemill.db.queries.work import pins, shifts
 from imagemill.db.tables import Worker
 from tests.helpers.mill import DIGEST, Mill, spec
 

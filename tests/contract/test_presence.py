@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import update
 
 from imagemill.db.clock import seconds_from_now
-from imagemill.db.queries import reports
-from imagemill.db.queries.presence import ALIVE_SECONDS
+from imagemill.db.queries.fleet import reports
+from imagemill.db.queries.work.presence import ALIVE_SECONDS
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Worker
 from imagemill.worker.process.presence import SEEN_SECONDS, Presence, belong_to

@@ -4,9 +4,9 @@ import pytest
 from sqlalchemy import exc, select, text
 
 from imagemill.db.database import Database
-from imagemill.db.queries import job_rows, jobs
 from imagemill.db.queries.bulk import among, insert_many
-from imagemill.db.queries.job_rows import NewRow
+from imagemill.db.queries.jobs import job_rows, lifecycle
+from imagemill.db.queries.jobs.job_rows import NewRow
 from imagemill.db.tables import Image, Row
 from tests.helpers.mill import Mill, spec
 
@@ -48,7 +48,7 @@ def job(mill):
     job_id = mill.load("job", ["a"], opened=False)
     yield job_id
     # The rows that a test inserts have no images; the promises are about rows that do.
-    mill.database.run(lambda session: jobs.reject(session, job_id, message="end of the test"))
+    mill.database.run(lambda session: lifecycle.reject(session, job_id, message="end of the test"))
 
 
 def insert(mill: Mill, job_id: int, rows: list[NewRow]) -> list[int]:

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import event, text
 
-from imagemill.db.queries import claims
+from imagemill.db.queries.work import claims
 from imagemill.db.states import ImageState
 from tests.helpers.mill import CRASH, CRASH_ALONE, DIGEST, POLICY, REFUSED, Mill, spec
 

@@ -137,7 +137,7 @@ def _claim_and_die(url: str) -> None:
     mill = Mill(Database(url))
     shift = mill.shift(lease_seconds=1)
     with mill.database.writing() as session:
-        from imagemill.db.queries import claims
+        from imagemill.db.queries.work import claims
 
         held = claims.claim(session, shift_id=shift, group_id=1, route="default", limit=8)
         assert held

@@ -4,8 +4,9 @@ import pytest
 from sqlalchemy import func, select
 
 from imagemill.db.errors import ManifestError, UnknownJob, UsageError
-from imagemill.db.queries import job_rows, jobs, reports
-from imagemill.db.queries.job_rows import NewRow
+from imagemill.db.queries.fleet import reports
+from imagemill.db.queries.jobs import job_rows, lifecycle
+from imagemill.db.queries.jobs.job_rows import NewRow
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.seeds import row_key
 from imagemill.db.states import ImageState, JobState
@@ -33,7 +34,7 @@ def kill(mill: Mill, count: int) -> list[int]:
 def test_the_same_submission_is_the_same_job(mill: Mill) -> None:
     first = mill.create("job")
     assert mill.create("job") == first
-    mill.database.run(lambda session: jobs.open_job(session, first))
+    mill.database.run(lambda session: lifecycle.open_job(session, first))
     mill.finish_jobs()
     assert mill.job(first).state == JobState.FINISHED
     assert mill.create("job") == first
@@ -115,7 +116,7 @@ def test_loading_is_over_once_the_job_is_open(mill: Mill) -> None:
     job = mill.load("job", ["a"])
     with pytest.raises(UsageError, match=f"job {job} is open"):
         mill.insert(job, [spec("b")])
-    assert not mill.database.run(lambda session: jobs.open_job(session, job))
+    assert not mill.database.run(lambda session: lifecycle.open_job(session, job))
 
 
 def test_an_unopened_jobs_images_are_counted_but_not_offered(mill: Mill) -> None:
@@ -133,7 +134,7 @@ def test_a_rejected_job_leaves_nothing_behind(mill: Mill) -> None:
     assert mill.counts(other).done == 1
 
     def reject(session):
-        return jobs.reject(session, job, message="job.csv: 1 bad row")
+        return lifecycle.reject(session, job, message="job.csv: 1 bad row")
 
     assert mill.database.run(reject)
     assert not mill.database.run(reject)
@@ -148,16 +149,16 @@ def test_a_rejected_job_leaves_nothing_behind(mill: Mill) -> None:
         assert [report.id for report in reports.list_jobs(session, states=[JobState.REJECTED])] == [
             job
         ]
-        assert jobs.find_job(session, "latest").id == other
-        assert jobs.find_job(session, str(job)).id == job
+        assert lifecycle.find_job(session, "latest").id == other
+        assert lifecycle.find_job(session, str(job)).id == job
         with pytest.raises(UnknownJob):
-            jobs.find_job(session, "job")
+            lifecycle.find_job(session, "job")
     assert mill.create("job") != job
 
 
 def test_who_still_loads_a_rejected_job_is_told_why(mill: Mill) -> None:
     job = mill.load("job", prompts(3), opened=False)
-    mill.database.run(lambda session: jobs.reject(session, job, message="job.csv: 1 bad row"))
+    mill.database.run(lambda session: lifecycle.reject(session, job, message="job.csv: 1 bad row"))
     with pytest.raises(ManifestError, match=r"job\.csv: 1 bad row; another process"):
         mill.database.run(lambda session: job_rows.lock_loading(session, job))
 
@@ -195,7 +196,7 @@ def test_a_job_moves_only_from_where_it_may(
         if action == "finish":
             moved = mill.finish_jobs() == 1
         else:
-            moved = mill.database.run(lambda session, j=job: getattr(jobs, action)(session, j))
+            moved = mill.database.run(lambda session, j=job: getattr(lifecycle, action)(session, j))
         assert moved == (state in allowed), state
         assert mill.job(job).state == (target if moved else state)
         mill.cancel(job)
@@ -204,11 +205,11 @@ def test_a_job_moves_only_from_where_it_may(
 def _bring(mill: Mill, job: int, state: JobState) -> None:
     steps = {
         JobState.LOADING: (),
-        JobState.OPEN: (jobs.open_job,),
-        JobState.PAUSED: (jobs.open_job, jobs.pause),
-        JobState.FINISHED: (jobs.open_job, lambda session, _: jobs.finish_jobs(session)),
-        JobState.CANCELLED: (jobs.cancel,),
-        JobState.REJECTED: (lambda session, j: jobs.reject(session, j, message="bad"),),
+        JobState.OPEN: (lifecycle.open_job,),
+        JobState.PAUSED: (lifecycle.open_job, lifecycle.pause),
+        JobState.FINISHED: (lifecycle.open_job, lambda session, _: lifecycle.finish_jobs(session)),
+        JobState.CANCELLED: (lifecycle.cancel,),
+        JobState.REJECTED: (lambda session, j: lifecycle.reject(session, j, message="bad"),),
     }
     for step in steps[state]:
         mill.database.run(lambda session, s=step: s(session, job))
@@ -233,7 +234,7 @@ def test_stragglers_of_cancelled_jobs_are_cancelled(mill: Mill) -> None:
     job = mill.load("job", prompts(3))
     running = mill.load("running", ["x"])
     mill.database.run(
-        lambda session: jobs._move_job(
+        lambda session: lifecycle._move_job(
             session, job, sources=(JobState.OPEN,), target=JobState.CANCELLED
         )
     )
@@ -246,7 +247,7 @@ def test_stragglers_of_cancelled_jobs_are_cancelled(mill: Mill) -> None:
 def test_cancelling_takes_as_many_statements_as_it_needs(
     mill: Mill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "_IMAGES_A_STATEMENT", 3)
+    monkeypatch.setattr(lifecycle, "_IMAGES_A_STATEMENT", 3)
     job = mill.load("job", prompts(10))
     mill.cancel(job)
     assert mill.counts(job) == Counts(cancelled=10)
@@ -255,8 +256,8 @@ def test_cancelling_takes_as_many_statements_as_it_needs(
 def test_a_large_job_is_cancelled_in_several_transactions(
     mill: Mill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "CANCELLED_AT_ONCE", 4)
-    monkeypatch.setattr(jobs, "_IMAGES_A_STATEMENT", 3)
+    monkeypatch.setattr(lifecycle, "CANCELLED_AT_ONCE", 4)
+    monkeypatch.setattr(lifecycle, "_IMAGES_A_STATEMENT", 3)
     job = mill.load("job", [f"p{n}" for n in range(10)])
     other = mill.load("other", ["a", "b"])
     assert mill.cancel(job)
@@ -293,7 +294,7 @@ def test_a_retry_may_choose_by_what_went_wrong(mill: Mill) -> None:
     assert mill.retry(job, ["out_of_memory", REFUSED.code]) == 1
 
 
-@pytest.mark.parametrize(("stop", "retried"), [(jobs.cancel, 0), (jobs.pause, 1)])
+@pytest.mark.parametrize(("stop", "retried"), [(lifecycle.cancel, 0), (lifecycle.pause, 1)])
 def test_a_retry_in_a_stopped_job(mill: Mill, stop, retried: int) -> None:
     job = mill.load("job", prompts(1))
     kill(mill, 1)
@@ -321,7 +322,7 @@ def test_a_retry_and_the_finisher_do_not_cross(postgres_database) -> None:
     job = mill.load("job", prompts(1))
     kill(mill, 1)
     with mill.database.writing() as session:
-        assert jobs.retry(session, job) == 1
+        assert lifecycle.retry(session, job) == 1
         assert mill.finish_jobs() == 0
     assert mill.finish_jobs() == 0
     assert mill.job(job).state == JobState.OPEN
@@ -348,7 +349,7 @@ def test_a_job_is_found_by_id_name_or_latest(mill: Mill) -> None:
 
     def found(reference: str) -> int:
         with mill.database.reading() as session:
-            return jobs.find_job(session, reference).id
+            return lifecycle.find_job(session, reference).id
 
     assert found(str(first)) == first
     assert found("monday") == second

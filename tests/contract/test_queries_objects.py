@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy import func, select
 
 from imagemill.db.database import Database
-from imagemill.db.queries import environments, jobs, objects
+from imagemill.db.queries.jobs import lifecycle
+from imagemill.db.queries.pictures import environments, objects
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Environment, Object
 from tests.helpers.mill import Mill, sha, spec, stored
@@ -86,7 +87,7 @@ def test_what_is_known_already_needs_no_rendering(mill: Mill) -> None:
     loading = mill.load("second", ["same", "new"], opened=False)
     shift = mill.shift()
     mill.complete(shift, mill.claim(shift))
-    mill.database.run(lambda session: jobs.open_job(session, loading))
+    mill.database.run(lambda session: lifecycle.open_job(session, loading))
     held = mill.claim(shift)
     keys = [image.request_key for image in held]
     assert mill.finish_known(shift, keys) == 1

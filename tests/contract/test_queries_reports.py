@@ -4,10 +4,13 @@ import pytest
 from sqlalchemy import text
 
 from imagemill.db.errors import UnknownImage
-from imagemill.db.queries import image_reports, jobs, reports, shifts
-from imagemill.db.queries.image_reports import ImageFilter
-from imagemill.db.queries.jobs import NewJob
+from imagemill.db.queries.fleet import reports
+from imagemill.db.queries.jobs import lifecycle
+from imagemill.db.queries.jobs.lifecycle import NewJob
+from imagemill.db.queries.pictures import image_reports
+from imagemill.db.queries.pictures.image_reports import ImageFilter
 from imagemill.db.queries.tallies import Counts
+from imagemill.db.queries.work import shifts
 from imagemill.db.states import ImageState, JobState, Outcome
 from tests.helpers.mill import DIGEST, REFUSED, spec
 
@@ -209,7 +212,7 @@ def test_a_job_s_own_seed_is_kept(read, mill, seed):
         defaults={},
         seed=seed,
     )
-    job, _ = mill.database.run(lambda session: jobs.find_or_create(session, new))
+    job, _ = mill.database.run(lambda session: lifecycle.find_or_create(session, new))
     (report,) = read(reports.list_jobs)
     assert (report.id, report.seed) == (job.id, seed)
 

@@ -15,15 +15,17 @@ from sqlalchemy import Connection, delete, event, func, select, update
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.job_tables import JobSeat
-from imagemill.db.queries import claims, fleet, jobs, objects, reports
-from imagemill.db.queries.image_reports import ImageFilter, list_images
-from imagemill.db.queries.image_search import Rank, ranked
-from imagemill.db.queries.rates import Kind, measured_rates
-from imagemill.db.queries.seats import set_max_workers
-from imagemill.db.queries.workers import list_fleet
+from imagemill.db.queries.fleet import backlog, reports
+from imagemill.db.queries.fleet.rates import Kind, measured_rates
+from imagemill.db.queries.fleet.workers import list_fleet
+from imagemill.db.queries.jobs import lifecycle
+from imagemill.db.queries.jobs.seats import set_max_workers
+from imagemill.db.queries.pictures import objects
+from imagemill.db.queries.pictures.image_reports import ImageFilter, list_images
+from imagemill.db.queries.pictures.image_search import Rank, ranked
+from imagemill.db.queries.work import claims
 from imagemill.db.states import ImageState, Outcome
-from imagemill.db.tables import Image, Object
+from imagemill.db.tables import Image, JobSeat, Object
 from tests.helpers.mill import CRASH, POLICY, Mill
 from tests.helpers.mill import stored as stored_image
 from tests.helpers.template import copy_of_template
@@ -202,14 +204,17 @@ def test_reading_the_job_is_not_allowed(large: Database) -> None:
         (a_page(ImageFilter(job_id=1, row=ROWS // 2)), SAMPLES),
         (a_page(ImageFilter(job_id=2)), 2),
         (lambda s: len(objects.objects_of_job(s, 1, limit=PAGE, after=IMAGES // 2)), PAGE),
-        (lambda s: jobs.requeue(s, [IMAGES, IMAGES - 1]), 2),
-        (jobs.due_images, {"default": 1}),
+        (lambda s: lifecycle.requeue(s, [IMAGES, IMAGES - 1]), 2),
+        (lifecycle.due_images, {"default": 1}),
         (lambda s: reports.count_waiting(s, 1), None),
-        (lambda s: [each.ready for each in fleet.list_backlog(s)], [1]),
-        (lambda s: list(fleet.oldest_ready(s)), ["default"]),
-        (fleet.count_stale_leases, 0),
-        (fleet.count_lost_shifts, 0),
-        (lambda s: [job.counts.requested for job in fleet.list_live_jobs(s, limit=9)], [2, IMAGES]),
+        (lambda s: [each.ready for each in backlog.list_backlog(s)], [1]),
+        (lambda s: list(backlog.oldest_ready(s)), ["default"]),
+        (backlog.count_stale_leases, 0),
+        (backlog.count_lost_shifts, 0),
+        (
+            lambda s: [job.counts.requested for job in backlog.list_live_jobs(s, limit=9)],
+            [2, IMAGES],
+        ),
         (lambda s: [worker.images_in_work for worker in list_fleet(s)], [0]),
     ],
 )
@@ -265,7 +270,7 @@ def test_the_dispatcher_looks_past_any_number_of_images_that_wait(large: Databas
     with effort.reading() as session:
         undo(session, **waiting)
         effort.spent = 0
-        assert jobs.due_images(session) == {"default": 1}
+        assert lifecycle.due_images(session) == {"default": 1}
     assert effort.spent < (FEW_STEPS if large.is_sqlite else FEW_ROWS), effort.plans
 
 

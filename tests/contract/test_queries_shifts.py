@@ -5,8 +5,8 @@ import time
 from sqlalchemy import select, update
 
 from imagemill.db.database import Database
-from imagemill.db.queries import claims, shifts
-from imagemill.db.queries.claims import Claimed
+from imagemill.db.queries.work import claims, shifts
+from imagemill.db.queries.work.claims import Claimed
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Attempt, Shift, Worker
 from tests.helpers.mill import CRASH, POLICY, Mill

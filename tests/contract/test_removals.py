@@ -12,15 +12,26 @@ from sqlalchemy import func, select
 
 from imagemill.db.compositions import Composition
 from imagemill.db.errors import UnknownJob, UsageError
-from imagemill.db.job_tables import JobLabel, JobNote, RemovedJob, RemovedObject
-from imagemill.db.queries import job_rows, jobs, labels, removals, removed
-from imagemill.db.queries.jobs import find_job
-from imagemill.db.queries.originals import find_originals
+from imagemill.db.queries import labels
+from imagemill.db.queries.jobs import job_rows, lifecycle, removals, removed
+from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.queries.pictures.originals import find_originals
 from imagemill.db.settings import Settings
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
-from imagemill.db.tables import Attempt, Image, Job, Object, Row, Tally
+from imagemill.db.tables import (
+    Attempt,
+    Image,
+    Job,
+    JobLabel,
+    JobNote,
+    Object,
+    RemovedJob,
+    RemovedObject,
+    Row,
+    Tally,
+)
 from imagemill.scheduler_jobs.removal import delete_files, remove_jobs
 from imagemill.scheduler_jobs.store_check import sweep
 from tests.contract.test_upkeep import fill, keys
@@ -250,7 +261,7 @@ def submitting(mill: Mill, meet: Callable[[], None] = lambda: None) -> None:
         meet()
 
     mill.database.run(chunk)
-    mill.database.run(lambda session: jobs.open_job(session, job))
+    mill.database.run(lambda session: lifecycle.open_job(session, job))
 
 
 def second_image(mill: Mill) -> Image:

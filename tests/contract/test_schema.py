@@ -15,16 +15,12 @@ from sqlalchemy import CheckConstraint, Connection, inspect, text
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 import imagemill
-import imagemill.db.api_tables
-import imagemill.db.dataset_tables
-import imagemill.db.notification_tables
 from imagemill.db import schema, views
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, SchemaError
-from imagemill.db.job_tables import JobSeat, RemovedJob, RemovedObject
-from imagemill.db.queries import jobs
+from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.schema import check_schema, ensure_schema, head, migrate
-from imagemill.db.tables import Base
+from imagemill.db.tables import Base, JobSeat, RemovedJob, RemovedObject
 from imagemill.db.view_columns import VIEWS
 from tests.helpers.mill import Mill, spec
 
@@ -159,7 +155,7 @@ def test_the_view_has_the_promised_columns(mill: Mill) -> None:
     assert (first["state"], first["outcome"], first["prompt"]) == ("done", "ok", "a")
     assert first["sha256"]
     assert (second["state"], second["object_key"], second["row_number"]) == ("ready", None, 2)
-    assert mill.database.run(jobs.finish_jobs) == 0
+    assert mill.database.run(lifecycle.finish_jobs) == 0
 
 
 def _migrate(url: str) -> str:

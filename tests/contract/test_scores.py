@@ -13,9 +13,9 @@ from PIL import Image
 from sqlalchemy import text
 
 from imagemill.db.errors import ServiceError, StorageError, UsageError
-from imagemill.db.queries import score_work
-from imagemill.db.queries.score_work import Judgement, WorkPiece
-from imagemill.db.queries.scores import summarize_failures, summarize_scores
+from imagemill.db.queries.pictures.scores import summarize_failures, summarize_scores
+from imagemill.db.queries.work import score_work
+from imagemill.db.queries.work.score_work import Judgement, WorkPiece
 from imagemill.db.scorers import ScorerEntry, find_scorers, known_scorers
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage

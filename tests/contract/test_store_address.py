@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from imagemill.db.database import Database
 from imagemill.db.present_store import record_named_store, record_store
-from imagemill.db.queries.image_reports import ImageFilter, find_image, list_images
+from imagemill.db.queries.pictures.image_reports import ImageFilter, find_image, list_images
 from imagemill.db.schema import _config, migrate
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage

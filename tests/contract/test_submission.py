@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ManifestError
-from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.seeds import derive_seed, prompt_hash
 from imagemill.db.settings import Settings

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from imagemill.db.queries import owners
-from imagemill.db.queries.job_edits import JobEdit, edit_job
-from imagemill.db.queries.owners import OwnerReport
+from imagemill.db.queries.fleet import owners
+from imagemill.db.queries.fleet.owners import OwnerReport
+from imagemill.db.queries.jobs.job_edits import JobEdit, edit_job
 from tests.helpers.mill import DIGEST, Mill, spec
 
 OTHER = "b" * 64

@@ -7,8 +7,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from imagemill.db.queries import jobs, objects
-from imagemill.db.queries.objects import NewObject
+from imagemill.db.queries.jobs import lifecycle
+from imagemill.db.queries.pictures import objects
+from imagemill.db.queries.pictures.objects import NewObject
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
@@ -108,9 +109,11 @@ def test_a_job_whose_reused_images_are_requeued_while_it_loads_may_still_be_reje
         assert mill.counts(loading).done == 3
     storage.delete(keys(storage)[0])
     assert verify(mill.database, storage, job, requeue=True).requeued == 3
-    assert mill.database.run(lambda session: jobs.reject(session, rejected, message="a bad row"))
+    assert mill.database.run(
+        lambda session: lifecycle.reject(session, rejected, message="a bad row")
+    )
     assert mill.images(rejected) == []
-    assert mill.database.run(lambda session: jobs.open_job(session, opened))
+    assert mill.database.run(lambda session: lifecycle.open_job(session, opened))
     shift_id = mill.shift()
     assert mill.complete(shift_id, mill.claim(shift_id)) == 2
     assert mill.counts(opened).done == 3

@@ -2,7 +2,7 @@
 
 import re
 
-from imagemill.db.queries import shifts
+from imagemill.db.queries.work import shifts
 from tests.helpers.places import ROOT
 from tools.errors import error_classes
 

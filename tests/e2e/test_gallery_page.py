@@ -10,11 +10,11 @@ from urllib.request import urlopen
 import pytest
 
 from imagemill.db.database import Database
-from imagemill.db.dataset_tables import Score
-from imagemill.db.queries.image_reports import ImageFilter, list_images
-from imagemill.db.queries.tags import tags_of
+from imagemill.db.queries.pictures.image_reports import ImageFilter, list_images
+from imagemill.db.queries.pictures.tags import tags_of
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
+from imagemill.db.tables import Score
 from imagemill.scheduler_jobs.pages.report import ReportOptions, write_report
 from tests.helpers.dataset import finished_job
 from tests.helpers.gallery import served_gallery

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from imagemill.db.compositions import Composition
-from imagemill.db.queries.originals import Member
+from imagemill.db.queries.pictures.originals import Member
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import Outcome

@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 
 from imagemill.db.database import Database
-from imagemill.db.queries.api_keys import add_key
+from imagemill.db.queries.api.keys import add_key
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.api.admission import ApiLimits

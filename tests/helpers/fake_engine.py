@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from imagemill.db.errors import InputImageError, ModelError, OutOfMemory, RenderError
-from imagemill.db.queries.claims import GroupChoice
+from imagemill.db.queries.work.claims import GroupChoice
 from imagemill.db.specs import ImageSpec, canonical_json
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Failed, Rendered

@@ -15,13 +15,16 @@ from sqlalchemy import select, update
 from imagemill.db.clock import now, seconds_from_now
 from imagemill.db.compositions import Composition
 from imagemill.db.database import Database
-from imagemill.db.queries import claims, environments, job_rows, jobs, objects, shifts, tallies
+from imagemill.db.queries import tallies
 from imagemill.db.queries.audit import Violation, audit
-from imagemill.db.queries.claims import Claimed, RetryPolicy
 from imagemill.db.queries.images import Failure
-from imagemill.db.queries.job_rows import NewRow
-from imagemill.db.queries.jobs import NewJob
-from imagemill.db.queries.objects import NewObject
+from imagemill.db.queries.jobs import job_rows, lifecycle
+from imagemill.db.queries.jobs.job_rows import NewRow
+from imagemill.db.queries.jobs.lifecycle import NewJob
+from imagemill.db.queries.pictures import environments, objects
+from imagemill.db.queries.pictures.objects import NewObject
+from imagemill.db.queries.work import claims, shifts
+from imagemill.db.queries.work.claims import Claimed, RetryPolicy
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Attempt, Group, Image, Job, Model, Shift
@@ -112,7 +115,7 @@ class Mill:
         return job_id
 
     def open(self, job_id: int) -> None:
-        self.database.run(lambda session: jobs.open_job(session, job_id))
+        self.database.run(lambda session: lifecycle.open_job(session, job_id))
 
     def create(self, name: str, *, priority: int = 0, route: str = "default", **turn: Any) -> int:
         new = NewJob(
@@ -125,7 +128,7 @@ class Mill:
             route=route,
             **turn,
         )
-        job, _ = self.database.run(lambda session: jobs.find_or_create(session, new))
+        job, _ = self.database.run(lambda session: lifecycle.find_or_create(session, new))
         return job.id
 
     def insert(self, job_id: int, specs: Sequence[ImageSpec], *, samples: int = 1) -> None:
@@ -265,22 +268,22 @@ class Mill:
     # Operators -----------------------------------------------------------------------------
 
     def cancel(self, job_id: int) -> bool:
-        return self.database.run(lambda session: jobs.cancel(session, job_id))
+        return self.database.run(lambda session: lifecycle.cancel(session, job_id))
 
     def pause(self, job_id: int) -> bool:
-        return self.database.run(lambda session: jobs.pause(session, job_id))
+        return self.database.run(lambda session: lifecycle.pause(session, job_id))
 
     def resume(self, job_id: int) -> bool:
-        return self.database.run(lambda session: jobs.resume(session, job_id))
+        return self.database.run(lambda session: lifecycle.resume(session, job_id))
 
     def retry(self, job_id: int, codes: Sequence[str] = ()) -> int:
-        return self.database.run(lambda session: jobs.retry(session, job_id, codes=codes))
+        return self.database.run(lambda session: lifecycle.retry(session, job_id, codes=codes))
 
     def finish_jobs(self) -> int:
-        return self.database.run(jobs.finish_jobs)
+        return self.database.run(lifecycle.finish_jobs)
 
     def cancel_stragglers(self) -> int:
-        return self.database.run(jobs.cancel_stragglers)
+        return self.database.run(lifecycle.cancel_stragglers)
 
     def fold(self) -> int:
         return self.database.run(tallies.fold)

@@ -3,13 +3,13 @@
 from sqlalchemy import update
 
 from imagemill.db.clock import now
-from imagemill.db.notification_tables import Notification
-from imagemill.db.queries import jobs
+from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.notifications import (
     NotificationReport,
     list_notifications,
 )
 from imagemill.db.settings import Settings
+from imagemill.db.tables import Notification
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
 from tests.helpers.mill import Mill
 from tests.helpers.webhooks import SECRET, WebhookServer
@@ -27,7 +27,7 @@ def finish(mill: Mill, sender: Notifier, name: str = "job") -> int:
     mill.complete(shift, mill.claim(shift))
     mill.end(shift)
     audience = sender.receivers.audience
-    assert mill.database.run(lambda s: jobs.finish_jobs(s, audience=audience)) == 1
+    assert mill.database.run(lambda s: lifecycle.finish_jobs(s, audience=audience)) == 1
     return job
 
 

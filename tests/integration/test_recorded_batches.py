@@ -17,10 +17,10 @@ from imagemill.db.database import Database
 from imagemill.db.errors import UnknownImage
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
-from imagemill.db.queries import environments
-from imagemill.db.queries.claims import GroupChoice
-from imagemill.db.queries.shifts import Orders
+from imagemill.db.queries.pictures import environments
 from imagemill.db.queries.tallies import Counts
+from imagemill.db.queries.work.claims import GroupChoice
+from imagemill.db.queries.work.shifts import Orders
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec

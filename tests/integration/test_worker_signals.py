@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from imagemill.db.queries.reports import list_workers
+from imagemill.db.queries.fleet.reports import list_workers
+from imagemill.db.queries.fleet.workers import order_drain
 from imagemill.db.queries.tallies import Counts
-from imagemill.db.queries.workers import order_drain
 from imagemill.db.states import ImageState
 from tests.helpers.mill import spec
 from tests.integration.workers import Plant, children, eventually, lives, planted, uncharged

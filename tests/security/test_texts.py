@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from imagemill.db.queries.reports import list_bad_rows
+from imagemill.db.queries.fleet.reports import list_bad_rows
 from imagemill.db.tables import Image, Row
 from tests.helpers.mill import CRASH, Mill
 from tests.security.conftest import BIDI_AND_CONTROLS

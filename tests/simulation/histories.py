@@ -4,7 +4,7 @@ import gc
 import random
 from collections.abc import Iterator
 
-from imagemill.db.queries import jobs
+from imagemill.db.queries.jobs import lifecycle
 from tests.simulation.world import LEASE_SECONDS, MANIFESTS, Broken, World
 
 WEIGHTS = {
@@ -50,7 +50,9 @@ def steps(rng: random.Random, world: World, count: int) -> Iterator[tuple[str, t
         elif step == "submit":
             yield step, (rng.randrange(len(MANIFESTS)), rng.randrange(4))
         elif step == "steer":
-            action = rng.choice([jobs.cancel, jobs.pause, jobs.resume, jobs.resume])
+            action = rng.choice(
+                [lifecycle.cancel, lifecycle.pause, lifecycle.resume, lifecycle.resume]
+            )
             yield step, (rng.randrange(4), action)
         elif step in ("retry", "requeue", "reject"):
             yield step, (rng.randrange(4),)

@@ -3,14 +3,14 @@
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from imagemill.db.queries import jobs
+from imagemill.db.queries.jobs import lifecycle
 from tests.simulation.world import LEASE_SECONDS, Broken, World
 
 small = st.integers(0, 3)
 often = st.sampled_from(["claim"] * 4 + ["begin"] * 3 + ["complete", "fail"] * 2)
 seldom = st.sampled_from(["renew", "give_back", "end", "finish_known", "meddle", "die", "die"])
 waits = st.sampled_from([1, 6, LEASE_SECONDS / 2, LEASE_SECONDS, LEASE_SECONDS + 1])
-steering = st.sampled_from([jobs.cancel, jobs.pause, jobs.resume, jobs.resume])
+steering = st.sampled_from([lifecycle.cancel, lifecycle.pause, lifecycle.resume, lifecycle.resume])
 
 
 class Histories(RuleBasedStateMachine):

@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from imagemill.db.queries.claims import Claimed, RetryPolicy
+from imagemill.db.queries.work.claims import Claimed, RetryPolicy
 from tests.simulation.clock import VirtualClock
 
 POLICY = RetryPolicy(max_failures=3, max_losses=4, retry_seconds=5)

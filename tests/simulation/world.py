@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from imagemill.db.database import Database
-from imagemill.db.queries import jobs
-from imagemill.db.queries.claims import Claimed
+from imagemill.db.queries.jobs import lifecycle
+from imagemill.db.queries.work.claims import Claimed
 from imagemill.db.schema import migrate
 from imagemill.db.states import ImageState, JobState
 from tests.helpers.mill import CRASH, CRASH_ALONE, REFUSED, Mill, spec
@@ -81,12 +81,12 @@ class World:
             self.promises.requested[job_id] += len(part)
             self.promises.check("producer")
         if 2 * chunks > len(rest):
-            self._twice(lambda: self._run(jobs.open_job, job_id))
+            self._twice(lambda: self._run(lifecycle.open_job, job_id))
         self.promises.check("producer")
 
     def reject(self, which: int) -> None:
         job_id = self._job(which)
-        if self._twice(lambda: self._run(jobs.reject, job_id, message="a bad row")):
+        if self._twice(lambda: self._run(lifecycle.reject, job_id, message="a bad row")):
             self.promises.requested[job_id] = 0
         self.promises.check("reject")
 
@@ -188,7 +188,7 @@ class World:
     # Operators and maintenance ---------------------------------------------------------------
 
     def steer(self, which: int, action: Callable[..., Any]) -> None:
-        """`cancel`, `pause` or `resume` of `imagemill.db.queries.jobs`."""
+        """`cancel`, `pause` or `resume` of `imagemill.db.queries.jobs.lifecycle`."""
         job_id = self._job(which)
         moved = self._twice(lambda: self._run(action, job_id))
         self.promises.check("operator")
@@ -210,7 +210,7 @@ class World:
         objects = sorted(self.promises.before.objects)
         if objects:
             gone = [objects[which % len(objects)]]
-            self._twice(lambda: self._run(jobs.requeue, gone))
+            self._twice(lambda: self._run(lifecycle.requeue, gone))
             self.promises.check("requeue")
 
     def rescue(self) -> None:
@@ -234,7 +234,7 @@ class World:
         self.workers.clear()
         for name, _ in MANIFESTS:
             if name in self.jobs:
-                self.steer(list(self.jobs).index(name), jobs.resume)
+                self.steer(list(self.jobs).index(name), lifecycle.resume)
         for which, (name, prompts) in enumerate(MANIFESTS):
             if name in self.jobs:
                 self.submit(which, chunks=len(prompts) + 1)
@@ -287,7 +287,9 @@ class World:
         job_id = self.jobs.get(name)
 
         def live(session: Any) -> bool:
-            return job_id is not None and jobs.find_job(session, str(job_id)).state == "finished"
+            return (
+                job_id is not None and lifecycle.find_job(session, str(job_id)).state == "finished"
+            )
 
         return live
 

@@ -12,8 +12,8 @@ import click
 from imagemill.db.database import Database
 from imagemill.db.errors import ObjectConflict, OverLimit, RecordError, RenderError
 from imagemill.db.logs import printable
-from imagemill.db.queries.jobs import find_job
-from imagemill.db.queries.originals import Original, find_originals, sample_originals
+from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.queries.pictures.originals import Original, find_originals, sample_originals
 from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage

@@ -15,7 +15,8 @@ from imagemill.db.errors import BrokerError, ImagemillError, SettingsError
 from imagemill.db.logs import configure_logging
 from imagemill.db.models.scorers import all_scorers
 from imagemill.db.present_store import record_store
-from imagemill.db.queries import jobs, score_work, shifts
+from imagemill.db.queries.jobs import lifecycle
+from imagemill.db.queries.work import score_work, shifts
 from imagemill.db.quick_import import quick_import
 from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
@@ -146,7 +147,7 @@ class Child:
     def _wake_next(self, route: str, report: ShiftReport) -> None:
         if report.failed and not report.done:
             return
-        if not self._database.run(jobs.due_images).get(route):
+        if not self._database.run(lifecycle.due_images).get(route):
             return
         if report.done:
             self._wake(route, SHIFT_TASK)

@@ -14,8 +14,8 @@ import threading
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
 from imagemill.db.labels import read_labels
-from imagemill.db.queries import shifts
-from imagemill.db.queries.presence import ALIVE_SECONDS
+from imagemill.db.queries.work import shifts
+from imagemill.db.queries.work.presence import ALIVE_SECONDS
 from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)

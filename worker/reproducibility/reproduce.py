@@ -18,7 +18,7 @@ from imagemill.db.compositions import Composition
 from imagemill.db.errors import BadPixels, ImagemillError, RenderError, UnknownImage
 from imagemill.db.models.components import find_weights
 from imagemill.db.models.registry import load_registry
-from imagemill.db.queries.originals import Member
+from imagemill.db.queries.pictures.originals import Member
 from imagemill.db.settings import Batches, Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Engine, Failed, Rendered

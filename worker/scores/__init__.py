@@ -15,7 +15,7 @@ from typing import Protocol
 
 from PIL.Image import Image
 
-from imagemill.db.queries.score_work import ScoredImage
+from imagemill.db.queries.work.score_work import ScoredImage
 
 __all__ = ["ScoredImage", "Scorer", "Scores"]
 

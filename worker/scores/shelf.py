@@ -12,7 +12,7 @@ from imagemill.db.errors import (
     UsageError,
     first_line,
 )
-from imagemill.db.queries.dataset import COLUMN_NAMES
+from imagemill.db.queries.pictures.dataset import COLUMN_NAMES
 from imagemill.db.scorers import NAME, ScorerEntry
 from imagemill.db.settings import Settings
 from imagemill.worker.scores import Scorer, Scores

@@ -19,9 +19,9 @@ from imagemill.db.errors import (
     UsageError,
     first_line,
 )
-from imagemill.db.queries import score_work, shifts
-from imagemill.db.queries.claims import RetryPolicy
-from imagemill.db.queries.score_work import Judgement, ScoredImage, WorkPiece
+from imagemill.db.queries.work import score_work, shifts
+from imagemill.db.queries.work.claims import RetryPolicy
+from imagemill.db.queries.work.score_work import Judgement, ScoredImage, WorkPiece
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.worker.scores import Scorer

@@ -8,9 +8,9 @@ import logging
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError
-from imagemill.db.queries import environments
-from imagemill.db.queries.claims import GroupChoice
-from imagemill.db.queries.environments import environment_id
+from imagemill.db.queries.pictures import environments
+from imagemill.db.queries.pictures.environments import environment_id
+from imagemill.db.queries.work.claims import GroupChoice
 from imagemill.db.settings import Settings
 from imagemill.worker.engine import Engine
 

@@ -17,7 +17,7 @@ from imagemill.db.errors import (
     StorageDenied,
     first_line,
 )
-from imagemill.db.queries.claims import Claimed, GroupChoice
+from imagemill.db.queries.work.claims import Claimed, GroupChoice
 from imagemill.worker import metrics
 from imagemill.worker.engine import Engine, Failed, PassFailed, Rendered
 from imagemill.worker.shifts.leased_images import Holdings

@@ -13,10 +13,11 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError, RenderError
-from imagemill.db.queries import claims, environments, objects
-from imagemill.db.queries.claims import Claimed, GroupChoice, RetryPolicy
 from imagemill.db.queries.images import Failure
-from imagemill.db.queries.objects import NewObject
+from imagemill.db.queries.pictures import environments, objects
+from imagemill.db.queries.pictures.objects import NewObject
+from imagemill.db.queries.work import claims
+from imagemill.db.queries.work.claims import Claimed, GroupChoice, RetryPolicy
 from imagemill.db.states import ImageState
 from imagemill.worker import metrics
 from imagemill.worker.shifts.lease import Lease

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from imagemill.db.errors import OverLimit, RowMismatch
-from imagemill.db.queries.claims import Claimed
+from imagemill.db.queries.work.claims import Claimed
 from imagemill.db.samplers import BY_NAME
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.settings import Settings

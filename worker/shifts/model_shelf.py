@@ -8,7 +8,7 @@ from pathlib import Path
 
 from imagemill.db.models.components import find_weights
 from imagemill.db.models.registry import load_registry
-from imagemill.db.queries.claims import GroupChoice
+from imagemill.db.queries.work.claims import GroupChoice
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.inputs import fetch_input

@@ -23,8 +23,8 @@ from imagemill.db.errors import (
     first_line,
 )
 from imagemill.db.logs import log_fields
-from imagemill.db.queries.claims import Claimed
-from imagemill.db.queries.objects import NewObject
+from imagemill.db.queries.pictures.objects import NewObject
+from imagemill.db.queries.work.claims import Claimed
 from imagemill.db.specs import FILE_SUFFIXES, METADATA_VERSION
 from imagemill.db.storage import Storage
 from imagemill.db.storage.keys import object_key

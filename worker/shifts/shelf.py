@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from imagemill.db.queries.claims import GroupChoice
+from imagemill.db.queries.work.claims import GroupChoice
 from imagemill.worker.engine import Engine
 
 

@@ -19,8 +19,8 @@ from imagemill.db.errors import (
     ServiceError,
     first_line,
 )
-from imagemill.db.queries import claims, shifts
-from imagemill.db.queries.claims import GroupChoice, RetryPolicy
+from imagemill.db.queries.work import claims, shifts
+from imagemill.db.queries.work.claims import GroupChoice, RetryPolicy
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.worker.engine import Engine

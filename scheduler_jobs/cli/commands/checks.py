@@ -32,7 +32,7 @@ from imagemill.db.errors import (
 from imagemill.db.logs import secrets_of
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
-from imagemill.db.queries.reports import list_workers
+from imagemill.db.queries.fleet.reports import list_workers
 from imagemill.db.schema import check_schema, head
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage

@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from imagemill.db.documents import document
-from imagemill.db.queries.comparison import Compared
-from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.queries.pictures.comparison import Compared
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.cli import output

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import click
 
 from imagemill.db.documents import JSON
-from imagemill.db.queries.costs import DeviceTime, JobTime, time_of_job
-from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.fleet.costs import DeviceTime, JobTime, time_of_job
+from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation

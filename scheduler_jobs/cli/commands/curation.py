@@ -8,8 +8,8 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.documents import document
-from imagemill.db.queries.jobs import find_job
-from imagemill.db.queries.tags import tagged_images
+from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.queries.pictures.tags import tagged_images
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, plural

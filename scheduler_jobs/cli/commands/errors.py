@@ -2,10 +2,10 @@
 
 import click
 
-from imagemill.db.queries import reports
-from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
-from imagemill.db.queries.jobs import find_job, shown_state
-from imagemill.db.queries.reports import BadRowReport, CodeReport
+from imagemill.db.queries.fleet import reports
+from imagemill.db.queries.fleet.reports import BadRowReport, CodeReport
+from imagemill.db.queries.jobs.lifecycle import find_job, shown_state
+from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Job

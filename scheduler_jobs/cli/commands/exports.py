@@ -9,8 +9,8 @@ import click
 
 from imagemill.db.errors import UsageError
 from imagemill.db.models.registry import load_registry
-from imagemill.db.queries.exports import list_exports
-from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.queries.pictures.exports import list_exports
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import Outcome
 from imagemill.db.storage.factory import open_storage

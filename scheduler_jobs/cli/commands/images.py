@@ -8,7 +8,8 @@ import click
 
 from imagemill.db.compositions import Composition
 from imagemill.db.errors import UnknownImage, UsageError
-from imagemill.db.queries.image_reports import (
+from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.queries.pictures.image_reports import (
     Event,
     ImageDetail,
     ImageFilter,
@@ -16,7 +17,6 @@ from imagemill.db.queries.image_reports import (
     find_image,
     list_images,
 )
-from imagemill.db.queries.jobs import find_job
 from imagemill.db.samplers import find_sampler
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.states import ImageState, Outcome

@@ -6,8 +6,8 @@ import click
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UsageError
-from imagemill.db.queries import jobs
-from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.jobs import lifecycle
+from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
@@ -41,7 +41,7 @@ def retry(invocation: Invocation, job: str, codes: Sequence[str], as_json: bool)
         found = find_job(session, job)
         if found.state not in {JobState.OPEN, JobState.PAUSED, JobState.FINISHED}:
             raise UsageError(f"job {found.id} ({found.name}) is {found.state}: nothing to retry")
-        return found.id, found.name, jobs.retry(session, found.id, codes=codes)
+        return found.id, found.name, lifecycle.retry(session, found.id, codes=codes)
 
     job_id, name, count = invocation.database.run(work)
     if as_json:
@@ -65,7 +65,7 @@ def pause(invocation: Invocation, job: str, as_json: bool) -> None:
     Example:
       imagemill pause latest
     """
-    _move(invocation, job, jobs.pause, target=JobState.PAUSED, as_json=as_json)
+    _move(invocation, job, lifecycle.pause, target=JobState.PAUSED, as_json=as_json)
 
 
 @click.command()
@@ -79,7 +79,7 @@ def resume(invocation: Invocation, job: str, as_json: bool) -> None:
     Example:
       imagemill resume latest
     """
-    _move(invocation, job, jobs.resume, target=JobState.OPEN, as_json=as_json)
+    _move(invocation, job, lifecycle.resume, target=JobState.OPEN, as_json=as_json)
 
 
 @click.command()
@@ -99,11 +99,11 @@ def cancel(invocation: Invocation, job: str, as_json: bool) -> None:
     _move(
         invocation,
         job,
-        jobs.cancel,
+        lifecycle.cancel,
         target=JobState.CANCELLED,
         as_json=as_json,
         # Each call has its own transaction. If we are stopped, the dispatcher does the rest.
-        go_on=jobs.cancel_stragglers,
+        go_on=lifecycle.cancel_stragglers,
     )
 
 

@@ -2,8 +2,8 @@
 
 import click
 
-from imagemill.db.queries.job_edits import NO_LIMIT, JobEdit, edit_job
-from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.jobs.job_edits import NO_LIMIT, JobEdit, edit_job
+from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation

@@ -7,11 +7,17 @@ from datetime import UTC, datetime
 import click
 
 from imagemill.db.labels import label_text, read_label
-from imagemill.db.queries import reports
-from imagemill.db.queries.jobs import find_job
-from imagemill.db.queries.reports import CodeReport, GroupReport, JobReport, Waiting, WorkerReport
-from imagemill.db.queries.scores import ScoringReport, list_scoring
-from imagemill.db.queries.shifts import live_shifts
+from imagemill.db.queries.fleet import reports
+from imagemill.db.queries.fleet.reports import (
+    CodeReport,
+    GroupReport,
+    JobReport,
+    Waiting,
+    WorkerReport,
+)
+from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.queries.pictures.scores import ScoringReport, list_scoring
+from imagemill.db.queries.work.shifts import live_shifts
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole

@@ -5,9 +5,9 @@ import secrets
 
 import click
 
-from imagemill.db.api_tables import OWNER_CHARACTERS
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.api_keys import ROLES, KeyReport, add_key, list_keys, revoke_key
+from imagemill.db.queries.api.keys import ROLES, KeyReport, add_key, list_keys, revoke_key
+from imagemill.db.tables import OWNER_CHARACTERS
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.command_table import commands_below
 from imagemill.scheduler_jobs.cli.group import LazyGroup

@@ -7,7 +7,7 @@ import click
 from sqlalchemy.orm import Session
 
 from imagemill.db.labels import label_text, read_label, read_labels
-from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.labels import find_labels, find_notes, set_labels, set_note
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument

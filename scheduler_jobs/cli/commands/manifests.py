@@ -12,8 +12,8 @@ import click
 from imagemill.db.database import Database
 from imagemill.db.documents import document
 from imagemill.db.labels import has_all
+from imagemill.db.queries.fleet.workers import list_fleet
 from imagemill.db.queries.tallies import Counts
-from imagemill.db.queries.workers import list_fleet
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.column_table import print_columns, print_extras

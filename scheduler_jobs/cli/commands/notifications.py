@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UsageError
 from imagemill.db.queries import notifications as outbox
-from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.notifications import STATES, NotificationReport
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import storable_reference, whole

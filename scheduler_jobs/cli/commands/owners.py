@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from imagemill.db.queries.owners import list_owners, weigh_owner
+from imagemill.db.queries.fleet.owners import list_owners, weigh_owner
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import whole
 from imagemill.scheduler_jobs.cli.command_table import commands_below

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.exports import find_export
+from imagemill.db.queries.pictures.exports import find_export
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural

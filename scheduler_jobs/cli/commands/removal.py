@@ -7,9 +7,9 @@ import click
 from sqlalchemy.orm import Session
 
 from imagemill.db.labels import read_label
-from imagemill.db.queries import removals
-from imagemill.db.queries.jobs import find_job
-from imagemill.db.queries.removals import Removal
+from imagemill.db.queries.jobs import removals
+from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.queries.jobs.removals import Removal
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.cli import output

@@ -7,8 +7,8 @@ import click
 from imagemill.db.broker.wake_ups import FIRST_TOKENS, SCORE_TASK, Tokens
 from imagemill.db.errors import BrokerError, UsageError
 from imagemill.db.models.scorers import all_scorers
-from imagemill.db.queries.jobs import find_job
-from imagemill.db.queries.scores import (
+from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.queries.pictures.scores import (
     FailureSummary,
     ScoreSummary,
     summarize_failures,

@@ -7,7 +7,7 @@ import click
 from imagemill.db.errors import UsageError
 from imagemill.db.logs import configure_logging
 from imagemill.db.present_store import record_named_store
-from imagemill.db.queries.api_keys import live_keys
+from imagemill.db.queries.api.keys import live_keys
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation

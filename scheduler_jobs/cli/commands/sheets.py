@@ -8,7 +8,7 @@ import click
 from PIL import Image
 
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.states import ImageState
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.cli import output

@@ -4,7 +4,7 @@ import click
 
 from imagemill.db.documents import document
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.jobs import find_job
+from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs import store_check as upkeep
 from imagemill.scheduler_jobs.cli import output

@@ -9,9 +9,9 @@ import click
 from sqlalchemy.orm import Session
 
 from imagemill.db.labels import label_text, labels_of
-from imagemill.db.queries.jobs import find_job, shown_state
-from imagemill.db.queries.reports import UNFINISHED, is_served
-from imagemill.db.queries.scores import ScoringReport, list_scoring
+from imagemill.db.queries.fleet.reports import UNFINISHED, is_served
+from imagemill.db.queries.jobs.lifecycle import find_job, shown_state
+from imagemill.db.queries.pictures.scores import ScoringReport, list_scoring
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output

@@ -3,10 +3,10 @@
 import click
 from sqlalchemy.orm import Session
 
-from imagemill.db.queries.pins import PinTarget, find_target
-from imagemill.db.queries.pins import pin as pin_workers
-from imagemill.db.queries.pins import unpin as unpin_workers
-from imagemill.db.queries.workers import FleetWorker, list_fleet, order_drain
+from imagemill.db.queries.fleet.workers import FleetWorker, list_fleet, order_drain
+from imagemill.db.queries.work.pins import PinTarget, find_target
+from imagemill.db.queries.work.pins import pin as pin_workers
+from imagemill.db.queries.work.pins import unpin as unpin_workers
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.command_table import commands_below
 from imagemill.scheduler_jobs.cli.group import LazyGroup

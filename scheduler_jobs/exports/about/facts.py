@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.models.components import license_of
 from imagemill.db.models.registry import Registry
-from imagemill.db.queries.dataset import count_outcomes
+from imagemill.db.queries.pictures.dataset import count_outcomes
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.exports.export import Plan
 from imagemill.scheduler_jobs.exports.selection import Selection

@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from imagemill.db.broker.wake_ups import SCORE_TASK, SHIFT_TASK
 from imagemill.db.errors import BrokerError, DatabaseError
-from imagemill.db.queries import score_work
 from imagemill.db.queries.tallies import Counts
+from imagemill.db.queries.work import score_work
 from imagemill.db.settings import Settings
 from imagemill.db.states import JobState
 from imagemill.db.tables import Tally

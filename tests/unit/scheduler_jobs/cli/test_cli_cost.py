@@ -3,7 +3,7 @@
 import pytest
 
 from imagemill.db.errors import SettingsError
-from imagemill.db.queries import environments
+from imagemill.db.queries.pictures import environments
 from imagemill.scheduler_jobs.prices import price_of, read_prices
 from tests.helpers.mill import sha
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imagemill.db.queries import shifts
+from imagemill.db.queries.work import shifts
 from tests.helpers.places import DATA
 
 pytestmark = pytest.mark.usefixtures("no_broker")

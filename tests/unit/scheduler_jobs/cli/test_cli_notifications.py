@@ -5,9 +5,9 @@ import sys
 import pytest
 from sqlalchemy import select
 
-from imagemill.db.notification_tables import JobWebhook
-from imagemill.db.queries import jobs
+from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.notifications import add_webhooks
+from imagemill.db.tables import JobWebhook
 from tests.helpers.webhooks import SECRET, webhook_server
 
 URL = "https://hooks.example.com/services/hunter2"
@@ -22,7 +22,7 @@ def told(mill):
         shift = mill.shift()
         mill.complete(shift, mill.claim(shift))
         mill.end(shift)
-        mill.database.run(jobs.finish_jobs)
+        mill.database.run(lifecycle.finish_jobs)
     return mill
 
 

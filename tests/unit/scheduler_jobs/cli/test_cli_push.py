@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from imagemill.db.database import Database
-from imagemill.db.queries.exports import record_export
+from imagemill.db.queries.pictures.exports import record_export
 from imagemill.db.settings import Settings
 from tests.unit.conftest import CommandLine
 

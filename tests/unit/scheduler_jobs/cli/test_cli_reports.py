@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from imagemill.db.compositions import Composition
-from imagemill.db.queries import environments
+from imagemill.db.queries.pictures import environments
 from imagemill.db.states import ImageState, JobState
 from imagemill.scheduler_jobs.cli.commands import jobs
 from tests.helpers.mill import CRASH, REFUSED, spec

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from imagemill.db.queries import jobs, shifts
+from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.tallies import Counts
+from imagemill.db.queries.work import shifts
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli.commands import watch as watching
 from tests.helpers.mill import REFUSED
@@ -125,6 +126,6 @@ def test_ctrl_c_ends_the_watching_cleanly(at_home, job, monkeypatch):
 
 
 def test_cancel_goes_on_until_nothing_is_left_to_cancel(at_home, mill, monkeypatch):
-    monkeypatch.setattr(jobs, "CANCELLED_AT_ONCE", 3)
+    monkeypatch.setattr(lifecycle, "CANCELLED_AT_ONCE", 3)
     job = mill.load("large", [f"p{n}" for n in range(10)])
     assert at_home("cancel", str(job), "--json").json["counts"]["cancelled"] == 10

@@ -1,6 +1,6 @@
 """`workers`, and the orders to drain, resume, pin and unpin."""
 
-from imagemill.db.queries import shifts
+from imagemill.db.queries.work import shifts
 
 
 def test_the_fleet_is_listed(at_home, mill):

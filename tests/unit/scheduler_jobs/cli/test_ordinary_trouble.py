@@ -116,7 +116,7 @@ def test_the_doctor_of_a_folder_with_nothing_in_it(imagemill, tmp_path, monkeypa
 def test_the_loser_of_two_submissions_ends_well(at_home, manifest, home, monkeypatch):
     """The other one opens the job while this one still loads it."""
     from imagemill.db.database import Database
-    from imagemill.db.queries import jobs
+    from imagemill.db.queries.jobs import lifecycle
     from imagemill.db.settings import Settings
     from imagemill.scheduler_jobs.submit.loader import Loading
 
@@ -126,7 +126,7 @@ def test_the_loser_of_two_submissions_ends_well(at_home, manifest, home, monkeyp
         other = Database.from_settings(Settings.for_home(home))
         monkeypatch.setattr(Loading, "add", add)
         assert at_home("submit", manifest).code == 0
-        other.run(lambda session: jobs.open_job(session, self._job_id))
+        other.run(lambda session: lifecycle.open_job(session, self._job_id))
         other.close()
         add(self, chunk)
 

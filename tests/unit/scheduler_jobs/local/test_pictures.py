@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.image_reports import ImageFilter, ImageReport, list_images
+from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.scheduler_jobs.local import pictures
 from imagemill.scheduler_jobs.local.pictures import name_pictures
 from imagemill.scheduler_jobs.picture_names import PictureNames, check_columns

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from imagemill.db.queries.claims import GroupChoice
-from imagemill.db.queries.shifts import Orders
+from imagemill.db.queries.work.claims import GroupChoice
+from imagemill.db.queries.work.shifts import Orders
 from imagemill.db.settings import Settings
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.worker.engine.recorded import RecordedEngine

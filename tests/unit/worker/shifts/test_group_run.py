@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from imagemill.db.errors import StorageError
-from imagemill.db.queries.claims import GroupChoice
 from imagemill.db.queries.tallies import Counts
+from imagemill.db.queries.work.claims import GroupChoice
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState
 from imagemill.worker import metrics

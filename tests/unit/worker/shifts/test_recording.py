@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from imagemill.db.errors import DatabaseError, StorageDenied, StorageError
-from imagemill.db.queries.claims import Claimed
 from imagemill.db.queries.tallies import Counts
+from imagemill.db.queries.work.claims import Claimed
 from imagemill.db.settings import Settings
 from imagemill.db.states import Outcome
 from imagemill.db.storage import Storage
@@ -126,7 +126,7 @@ def test_the_row_describes_the_file(mill: Mill, lease: Lease, store: FolderStora
 def test_one_commit_takes_many_images(
     mill: Mill, lease: Lease, store: FolderStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from imagemill.db.queries import objects
+    from imagemill.db.queries.pictures import objects
 
     commits: list[int] = []
     complete = objects.complete

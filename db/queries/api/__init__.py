@@ -1,0 +1,1 @@
+"""Statements of `imagemill serve`: keys, requests, files."""

@@ -1,0 +1,1 @@
+"""What people and the dispatcher ask about workers, owners and jobs, and what work costs."""

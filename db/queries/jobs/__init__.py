@@ -1,0 +1,1 @@
+"""Statements on jobs: made, loaded, steered, watched, removed."""

@@ -1,0 +1,1 @@
+"""Statements on pictures: recorded, found, judged, exported."""

@@ -1,0 +1,55 @@
+"""What a worker may take: it may be pinned to a job or a model, and jobs may need its labels."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from imagemill.db.labels import has_all, labels_of
+from imagemill.db.queries.images import live_shift
+from imagemill.db.queries.work.turns import Waiting
+from imagemill.db.tables import Shift, Worker
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerScope:
+    """What one worker process may take. A scope without a worker is that of any unpinned one."""
+
+    worker_id: int | None = None
+    pinned_job_id: int | None = None
+    pinned_model: str | None = None
+    labels: str = ""
+
+    def admits(self, job: Waiting, model: str) -> bool:
+        """Whether it may take images of this job and model."""
+        if self.pinned_job_id not in {None, job.job_id}:
+            return False
+        if not has_all(labels_of(self.labels), labels_of(job.needs)):
+            return False
+        return self.pinned_model in {None, model}
+
+
+ANY_WORKER = WorkerScope()
+
+_SCOPE = (Worker.id, Worker.pinned_job_id, Worker.pinned_model, Worker.labels)
+
+
+def scope_of(session: Session, worker_id: int) -> WorkerScope:
+    """The scope of a worker, as it is now; raises `NoResultFound` if there is none."""
+    scope = _read(session, select(*_SCOPE).where(Worker.id == worker_id))
+    assert scope is not None, "workers are never deleted"
+    return scope
+
+
+def hold_with_scope(session: Session, shift_id: int) -> WorkerScope | None:
+    """As `images.hold`, and the scope of the shift's worker; None if the lease is over."""
+    held = select(*_SCOPE).join(Shift, Shift.worker_id == Worker.id).where(live_shift(shift_id))
+    return _read(session, held.with_for_update(read=True, of=Shift))
+
+
+def _read(session: Session, query: Select[int, int | None, str | None, str]) -> WorkerScope | None:
+    found = session.execute(query).first()
+    if found is None:
+        return None
+    worker_id, job_id, model, labels = found
+    return WorkerScope(worker_id=worker_id, pinned_job_id=job_id, pinned_model=model, labels=labels)

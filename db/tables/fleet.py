@@ -1,0 +1,76 @@
+"""The tables of workers: who they are, their shifts, and the B that they found."""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    BigInteger,
+    ForeignKey,
+    Index,
+    String,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from imagemill.db.clock import now
+from imagemill.db.tables.base import Base, Id, partial
+
+
+class BatchSize(Base):
+    """B for a class of devices and a group; all workers share it."""
+
+    __tablename__ = "batch_sizes"
+    __table_args__ = (UniqueConstraint("device", "group_id"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    device: Mapped[str]
+    group_id: Mapped[int] = mapped_column(ForeignKey("groups.id"))
+    slots: Mapped[int]
+
+
+class Worker(Base):
+    """One child process of a worker, as of its last heartbeat."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    name: Mapped[str] = mapped_column(index=True)
+    host: Mapped[str]
+    pid: Mapped[int]
+    device: Mapped[str]
+    route: Mapped[str] = mapped_column(String(64))
+    draining: Mapped[bool] = mapped_column(default=False)
+    """Set by an operator. The worker reads it with each heartbeat."""
+    pinned_as: Mapped[str | None]
+    """The name by which an operator pinned it: its own, its worker's or its host's."""
+    pinned_job_id: Mapped[int | None] = mapped_column(BigInteger)
+    """It takes only images of this job, which may have been removed."""
+    pinned_model: Mapped[str | None]
+    """It takes only images of this model."""
+    labels: Mapped[str] = mapped_column(default="", server_default="")
+    """Its labels, as JSON; empty if it has none."""
+    started_at: Mapped[datetime] = mapped_column(server_default=now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=now())
+    stopped_at: Mapped[datetime | None]
+
+
+class Shift(Base):
+    """The work of one Celery task, and its lease. The shift itself or the rescuer ends it."""
+
+    __tablename__ = "shifts"
+    __table_args__ = (
+        Index(
+            "ix_shifts_live",
+            "lease_until",
+            postgresql_where=text("ended_at IS NULL"),
+            sqlite_where=text("ended_at IS NULL"),
+        ),
+        partial("ix_shifts_lost", "id", where=text("end_reason = 'lost'")),
+    )
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    worker_id: Mapped[int] = mapped_column(ForeignKey("workers.id"), index=True)
+    started_at: Mapped[datetime] = mapped_column(server_default=now())
+    lease_until: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    end_reason: Mapped[str | None] = mapped_column(String(32))
