@@ -16,7 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from imagemill.db.clock import now
-from imagemill.db.tables.base import Base, Hash, Id
+from imagemill.db.tables.base import Base, Hash, Id, partial
 
 _NUMBER = text("value IS NOT NULL")
 
@@ -49,12 +49,7 @@ class Score(Base):
     __table_args__ = (
         CheckConstraint("(value IS NULL) != (text IS NULL)", name="one_value"),
         # For pages in the order of a score: the gallery's, forwards and backwards.
-        Index(
-            "ix_scores_value",
-            *("name", "value", "image_id"),
-            postgresql_where=_NUMBER,
-            sqlite_where=_NUMBER,
-        ),
+        partial("ix_scores_value", "name", "value", "image_id", where=_NUMBER),
     )
 
     image_id: Mapped[int] = mapped_column(

@@ -5,7 +5,6 @@ from datetime import datetime
 from sqlalchemy import (
     BigInteger,
     ForeignKey,
-    Index,
     String,
     UniqueConstraint,
     text,
@@ -59,12 +58,7 @@ class Shift(Base):
 
     __tablename__ = "shifts"
     __table_args__ = (
-        Index(
-            "ix_shifts_live",
-            "lease_until",
-            postgresql_where=text("ended_at IS NULL"),
-            sqlite_where=text("ended_at IS NULL"),
-        ),
+        partial("ix_shifts_live", "lease_until", where=text("ended_at IS NULL")),
         partial("ix_shifts_lost", "id", where=text("end_reason = 'lost'")),
     )
 

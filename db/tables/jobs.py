@@ -55,13 +55,7 @@ class Job(Base):
     __table_args__ = (
         CheckConstraint(one_of("state", JobState), name="state"),
         CheckConstraint("state != 'finished' OR finished_at IS NOT NULL", name="finished"),
-        Index(
-            "uq_jobs_identity_live",
-            "identity",
-            unique=True,
-            postgresql_where=text(LIVE_JOB),
-            sqlite_where=text(LIVE_JOB),
-        ),
+        partial("uq_jobs_identity_live", "identity", where=text(LIVE_JOB), unique=True),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)

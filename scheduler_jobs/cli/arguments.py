@@ -30,6 +30,15 @@ def jobs_argument() -> Callable[[Any], Any]:
     )
 
 
+labels_option = click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only jobs with this label, with any value if only KEY is given; may be repeated.",
+)
+
+
 def output_option(help_text: str) -> Callable[[Any], Any]:
     """The option `--output FILE` of a command that writes one file; its parameter is `file`."""
     return click.option(

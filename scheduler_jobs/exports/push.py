@@ -226,11 +226,28 @@ def _commit(
     The client takes xet wherever the package hf_xet is there, and never falls back by itself.
     From then on it is off for this process.
     """
-    from huggingface_hub import constants  # noqa: PLC0415  # slow to load
+    from huggingface_hub import (  # noqa: PLC0415  # slow to load
+        CommitOperationAdd,
+        CommitOperationDelete,
+        constants,
+    )
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
+    def commit() -> None:
+        operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in deleted]
+        operations += [
+            CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names
+        ]
+        api.create_commit(
+            repository,
+            operations,
+            commit_message=f"Add {len(names)} files of an imagemill export",
+            repo_type="dataset",
+            revision=branch,
+        )
+
     try:
-        _commit_once(api, repository, branch, folder, names, deleted)
+        commit()
     except (HfHubHTTPError, ValueError):
         raise  # what the Hub itself says
     except Exception as error:  # hf_xet raises builtin errors
@@ -238,33 +255,7 @@ def _commit(
             raise
         log.warning("uploading by xet failed: %s; going on by LFS", first_line(error))
         constants.HF_HUB_DISABLE_XET = True
-        _commit_once(api, repository, branch, folder, names, deleted)
-
-
-def _commit_once(
-    api: "HfApi",
-    repository: str,
-    branch: str,
-    folder: Path,
-    names: Sequence[str],
-    deleted: Sequence[str],
-) -> None:
-    from huggingface_hub import (  # noqa: PLC0415  # slow to load
-        CommitOperationAdd,
-        CommitOperationDelete,
-    )
-
-    operations: list[Any] = [CommitOperationDelete(path_in_repo=name) for name in deleted]
-    operations += [
-        CommitOperationAdd(path_in_repo=name, path_or_fileobj=folder / name) for name in names
-    ]
-    api.create_commit(
-        repository,
-        operations,
-        commit_message=f"Add {len(names)} files of an imagemill export",
-        repo_type="dataset",
-        revision=branch,
-    )
+        commit()
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """`imagemill join` from another machine: a network namespace that has one cable to this one."""
 
-import os
-import secrets
 import shutil
 import subprocess
 import sys
@@ -12,20 +10,21 @@ from typing import Any
 import pytest
 
 from tests.e2e.commands import dataset_images, imagemill, last_json
+from tests.helpers.cables import Cable, cable
 
 PROMPTS = [f"a {colour} {kind}" for colour in ("red", "green", "blue") for kind in ("star", "ring")]
 
 
 class Machine:
-    """A network namespace; `first` is the address of this machine on the cable between them."""
+    """Another machine; `first` is the address of this one on the cable between them."""
 
-    def __init__(self, name: str, first: str) -> None:
-        self.name = name
-        self.first = first
+    def __init__(self, cable: Cable) -> None:
+        self._prefix = cable.prefix
+        self.first = cable.address
 
     def run(self, *command: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command there."""
-        inside = ["ip", "netns", "exec", self.name, *map(str, command)]
+        inside = [*self._prefix, *map(str, command)]
         return subprocess.run(
             inside, capture_output=True, text=True, check=False, timeout=240, **options
         )
@@ -40,28 +39,10 @@ class Machine:
 
 @pytest.fixture
 def machine() -> Iterator[Machine]:
-    if os.geteuid() != 0 or shutil.which("ip") is None or shutil.which("openssl") is None:
-        pytest.skip("needs root, and the commands ip and openssl")
-    name, number = f"im{secrets.token_hex(3)}", secrets.randbelow(250) + 1
-    here, there = f"{name}a", f"{name}b"
-    found = Machine(name, f"10.231.{number}.1")
-    steps = (
-        f"netns add {name}",
-        f"link add {here} type veth peer name {there} netns {name}",
-        f"addr add {found.first}/24 dev {here}",
-        f"link set {here} up",
-        f"-n {name} addr add 10.231.{number}.2/24 dev {there}",
-        f"-n {name} link set {there} up",
-        f"-n {name} link set lo up",
-    )
-    try:
-        for step in steps:
-            if subprocess.run(["ip", *step.split()], check=False, capture_output=True).returncode:
-                pytest.skip(f"this kernel allows no `ip {step.split()[0]}`")
-        yield found
-    finally:
-        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
-        subprocess.run(["ip", "link", "del", here], check=False, capture_output=True)
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the command openssl")
+    with cable() as found:
+        yield Machine(found)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
+from tests.helpers.servers.tls_proxy import pump
+
 
 class Cable:
     """The cable to another host. `address` is this side's; `prefix` runs a command there."""
@@ -65,7 +67,7 @@ def reachable(address: str, port: int) -> Iterator[int]:
                 client, _ = listening.accept()
                 upstream = socket.create_connection(("127.0.0.1", port))
                 for pair in ((client, upstream), (upstream, client)):
-                    threading.Thread(target=_pump, args=pair, daemon=True).start()
+                    threading.Thread(target=pump, args=pair, daemon=True).start()
 
     threading.Thread(target=serve, daemon=True).start()
     try:
@@ -74,12 +76,3 @@ def reachable(address: str, port: int) -> Iterator[int]:
         with suppress(OSError):
             listening.shutdown(socket.SHUT_RDWR)
         listening.close()
-
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-    for end in (source, target):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)

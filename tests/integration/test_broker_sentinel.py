@@ -29,14 +29,12 @@ def watched() -> Iterator[Watched]:
 
 @pytest.fixture
 def plant(postgres_url: str, watched: Watched, tmp_path: Path) -> Iterator[Plant]:
-    (tmp_path / "store").mkdir()
     with planted(
         postgres_url,
         tmp_path,
         broker_url=watched.url,
         broker_master=MASTER,
         broker_sentinel_password=watched.sentinel_password,
-        storage_url=str(tmp_path / "store"),
         heartbeat_seconds="0.5",
     ) as plant:
         yield plant

@@ -79,8 +79,7 @@ def test_only_the_url_turns_it_off(
 
 @pytest.fixture
 def plant(postgres_url: str, tmp_path: Path) -> Iterator[Plant]:
-    (tmp_path / "store").mkdir()
-    with planted(postgres_url, tmp_path, storage_url=str(tmp_path / "store")) as plant:
+    with planted(postgres_url, tmp_path) as plant:
         yield plant
 
 

@@ -20,12 +20,10 @@ from tests.integration.workers import Plant, children, eventually, planted
 
 @pytest.fixture
 def plant(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
-    (tmp_path / "store").mkdir()
     with planted(
         postgres_url,
         tmp_path,
         broker_url=broker_url,
-        storage_url=str(tmp_path / "store"),
         lease_seconds="3",
         heartbeat_seconds="0.3",
         retry_seconds="0",

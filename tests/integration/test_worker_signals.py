@@ -23,12 +23,10 @@ SLOW = [replace(spec(f"slow {n}"), steps=8) for n in range(12)]
 @pytest.fixture
 def plant(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
     """Postgres, Valkey and a folder; leases of two seconds."""
-    (tmp_path / "store").mkdir()
     with planted(
         postgres_url,
         tmp_path,
         broker_url=broker_url,
-        storage_url=str(tmp_path / "store"),
         lease_seconds="3",
         heartbeat_seconds="0.3",
         hang_seconds="60",

@@ -161,9 +161,15 @@ class Plant:
 
 @contextmanager
 def planted(database_url: str, folder: Path, **settings: str) -> Iterator[Plant]:
-    """A plant on an empty database, with these settings; at its end the books must balance."""
+    """A plant on an empty database, with these settings; at its end the books must balance.
+
+    Where they name no store, it is a folder of its own.
+    """
     database = Database(database_url)
     migrate(database)
+    if "storage_url" not in settings:
+        (folder / "store").mkdir()
+        settings["storage_url"] = str(folder / "store")
     environment = {f"IMAGEMILL_{name.upper()}": value for name, value in settings.items()}
     environment["IMAGEMILL_DATABASE_URL"] = database_url
     plant = Plant(Mill(database), environment, folder)

@@ -84,12 +84,14 @@ def test_what_is_misspelt_is_not_quoted(environment: dict[str, str]) -> None:
         assert "hunter2" not in output
 
 
-def test_no_object_says_its_secrets(
-    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def settings(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    settings = Settings.load()
+    return Settings.load()
+
+
+def test_no_object_says_its_secrets(settings: Settings) -> None:
     database = Database.from_settings(settings)
     tokens = Tokens(settings)
     app = make_app(settings)
@@ -103,12 +105,7 @@ def test_no_object_says_its_secrets(
         database.close()
 
 
-def test_no_error_says_a_secret(
-    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    settings = Settings.load()
+def test_no_error_says_a_secret(settings: Settings) -> None:
     database = Database.from_settings(settings)
     tokens = Tokens(settings)
     raised: list[BaseException] = []

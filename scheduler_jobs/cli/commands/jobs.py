@@ -20,7 +20,7 @@ from imagemill.db.queries.pictures.scores import ScoringReport, list_scoring
 from imagemill.db.queries.work.shifts import live_shifts
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
+from imagemill.scheduler_jobs.cli.arguments import job_argument, labels_option, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, ago, duration, moment, number, plural
 
@@ -76,13 +76,7 @@ def status(invocation: Invocation, job: str | None, as_json: bool) -> None:
     multiple=True,
     help="Only jobs in this state; may be repeated.",
 )
-@click.option(
-    "--label",
-    "labels",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only jobs with this label, with any value if only KEY is given; may be repeated.",
-)
+@labels_option
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N")
 @click.option(
     "--before", type=int, callback=whole(1), metavar="ID", help="Only jobs older than this one."

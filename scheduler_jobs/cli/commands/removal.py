@@ -13,7 +13,7 @@ from imagemill.db.queries.jobs.removals import Removal
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.arguments import age, jobs_argument
+from imagemill.scheduler_jobs.cli.arguments import age, jobs_argument, labels_option
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, plural
 from imagemill.scheduler_jobs.removal import Removed, remove_jobs
@@ -64,13 +64,7 @@ def rm(invocation: Invocation, jobs: Sequence[str], yes: bool, as_json: bool) ->
     metavar="AGE",
     help="Only jobs that ended longer ago: 30d, 12h, 2w.",
 )
-@click.option(
-    "--label",
-    "labels",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Only jobs with this label, with any value if only KEY is given; may be repeated.",
-)
+@labels_option
 @click.option(
     "--keep-label",
     "keep",

@@ -102,11 +102,12 @@ class TlsProxy:
     def _pass_on(self, client: socket.socket, first: bytes = b"") -> None:
         upstream = socket.create_connection(("127.0.0.1", self._upstream_port))
         upstream.sendall(first)
-        threading.Thread(target=_pump, args=(upstream, client), daemon=True).start()
-        _pump(client, upstream)
+        threading.Thread(target=pump, args=(upstream, client), daemon=True).start()
+        pump(client, upstream)
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
+def pump(source: socket.socket, target: socket.socket) -> None:
+    """Pass on what one side sends, until it ends; then both are shut."""
     with suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
