@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -129,23 +130,27 @@ def assert_api(address: str, env: Mapping[str, Any]) -> None:
 
 def assert_private(home: Path, supervisor: int) -> None:
     """Nobody else reads the folder, and nobody reaches a port from another machine."""
+    # Files and processes of a running stack come and go while they are looked at.
     for file in home.rglob("*"):
         # The servers' own files; the folders hide them.
         if not {"data", "installation"} & set(file.relative_to(home).parts):
-            assert file.stat().st_mode & 0o077 == 0, file
+            with suppress(FileNotFoundError):
+                assert file.stat().st_mode & 0o077 == 0, file
     assert home.stat().st_mode & 0o777 == (0o711 if runs_as_other_user() else 0o700)
     family = psutil.Process(supervisor).children(recursive=True)
-    listening = [
-        connection.laddr.ip
-        for process in family
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    listening, command_lines = [], []
+    for process in family:
+        with suppress(psutil.NoSuchProcess):
+            listening += [
+                connection.laddr.ip
+                for connection in process.net_connections("inet")
+                if connection.status == psutil.CONN_LISTEN
+            ]
+            command_lines += process.cmdline()
     assert len(listening) > len(family) / 2
     assert set(listening) == {"127.0.0.1"}
-    command_lines = " ".join(" ".join(process.cmdline()) for process in family)
     secrets = json.loads((home / "stack.json").read_text())["secrets"].values()
-    assert not [secret for secret in secrets if secret in command_lines]
+    assert not [secret for secret in secrets if secret in " ".join(command_lines)]
 
 
 def assert_pages(
