@@ -1,4 +1,4 @@
-"""The tables of workers: who they are, their shifts, and the B that they found."""
+"""The tables of workers: who they are, their shifts, and what they found out about models."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Mapped, mapped_column
 
 from imagemill.db.clock import now
-from imagemill.db.tables.base import Base, Id, partial
+from imagemill.db.tables.base import Base, Hash, Id, partial
 
 
 class BatchSize(Base):
@@ -25,6 +25,25 @@ class BatchSize(Base):
     device: Mapped[str]
     group_id: Mapped[int] = mapped_column(ForeignKey("groups.id"))
     slots: Mapped[int]
+
+
+class MemoryNeed(Base):
+    """The memory of a card that a model, or a group rendered alone, needs; all workers share it."""
+
+    __tablename__ = "memory_needs"
+    __table_args__ = (UniqueConstraint("tuning", "key"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    key: Mapped[str] = mapped_column(Hash)
+    """The weights digest of a model, for its weights alone, or the key of a group, with B = 1."""
+    tuning: Mapped[str] = mapped_column(Hash)
+    """How the workers run models that found it out: `Worker.tuning`."""
+    device: Mapped[str]
+    """The class of devices on which it was found out last."""
+    needed_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """Measured: it takes at least so much. 0 if nobody measured it."""
+    too_small_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """The largest memory in which it did not fit. 0 if there was none."""
 
 
 class Worker(Base):
@@ -48,6 +67,10 @@ class Worker(Base):
     """It takes only images of this model."""
     labels: Mapped[str] = mapped_column(default="", server_default="")
     """Its labels, as JSON; empty if it has none."""
+    memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    """The memory of its card that it had to itself when it started; None on a CPU."""
+    tuning: Mapped[str] = mapped_column(Hash, default="", server_default="")
+    """SHA-256 of the settings and libraries on which a model's need of memory depends."""
     started_at: Mapped[datetime] = mapped_column(server_default=now())
     seen_at: Mapped[datetime] = mapped_column(server_default=now())
     stopped_at: Mapped[datetime | None]

@@ -8,7 +8,7 @@ goes on where it stopped when the same manifest is submitted again.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ from imagemill.db.documents import JSON
 from imagemill.db.errors import BrokerError, UsageError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
+from imagemill.db.queries.fleet.memory import Fleet, SizedGroup, TooLarge
 from imagemill.db.queries.fleet.rates import Kind
 from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.jobs.lifecycle import NewJob
@@ -82,6 +83,8 @@ class Plan:
     """What the other images would take, by device, as far as it was measured before."""
     unmeasured: int | None
     """Images of a model, size, steps and sampler of which none was rendered before."""
+    too_large: tuple[TooLarge, ...]
+    """Images that no live worker's card has the memory for."""
     seconds: float
 
 
@@ -114,6 +117,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     started = time.monotonic()
     groups: Counter[tuple[str, int, int, bool]] = Counter()
     work: Counter[Kind] = Counter()
+    sizes: dict[str, ImageSpec] = {}
     findings, foreign, met = Findings(), ForeignCounts(), MetColumns()
     long_rows: list[RowText] = []
     rows = long_prompts = reused = 0
@@ -142,6 +146,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
                 missing = [s for s, file in zip(requests, files, strict=True) if file[1] is None]
                 reused += len(requests) - len(missing)
                 work.update(map(Kind.of, missing))
+                sizes |= {spec.group_key(): spec for spec in missing}
     forecasts, unmeasured = _forecast(work, database, settings)
     return Plan(
         rows=rows,
@@ -159,6 +164,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
         reused=None if database is None else reused,
         forecasts=forecasts,
         unmeasured=unmeasured,
+        too_large=_too_large(work, sizes, database, request),
         seconds=time.monotonic() - started,
     )
 
@@ -167,6 +173,33 @@ def _forecast(
     work: Counter[Kind], database: Database | None, settings: Settings
 ) -> tuple[tuple[Forecast, ...], int | None]:
     return ((), None) if database is None else forecast(work, database=database, settings=settings)
+
+
+def _too_large(
+    work: Counter[Kind],
+    sizes: Mapping[str, ImageSpec],
+    database: Database | None,
+    request: SubmissionRequest,
+) -> tuple[TooLarge, ...]:
+    """What live workers have no memory for; `sizes` has an image of each group, by its key."""
+    if database is None:
+        return ()
+    images: Counter[str] = Counter()
+    for kind, count in work.items():
+        images[kind.group_key] += count
+    groups = [
+        SizedGroup(
+            key=key,
+            digest=spec.weights_digest,
+            model=spec.model,
+            width=spec.width,
+            height=spec.height,
+            images=images[key],
+        )
+        for key, spec in sizes.items()
+    ]
+    with database.reading() as session:
+        return tuple(Fleet(session).too_large(groups, route=request.route, needs=request.needs))
 
 
 def check_and_submit(

@@ -116,7 +116,14 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
     with database.writing() as session:
         for view in ("dataset_failures", "dataset_jobs"):
             session.execute(text(f"DROP VIEW {view}"))
-        for column in ("pinned_as", "pinned_job_id", "pinned_model", "labels"):
+        for column in (
+            "pinned_as",
+            "pinned_job_id",
+            "pinned_model",
+            "labels",
+            "memory_bytes",
+            "tuning",
+        ):
             session.execute(text(f"ALTER TABLE workers DROP COLUMN {column}"))
         for column in ("max_workers", "owner", "weight", "needs", "deadline_at"):
             session.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
@@ -127,7 +134,7 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
         session.execute(text("DROP TABLE store"))
         session.execute(text("DROP VIEW dataset_scores"))
         tables = ("exports", "scores", "score_failures", "score_work", "tags")
-        tables += ("api_keys", "api_requests", "api_files")
+        tables += ("api_keys", "api_requests", "api_files", "memory_needs")
         for table in (
             *tables,
             "job_labels",

@@ -8,6 +8,7 @@ free. Faults are planned by prompt, so that a manifest says what goes wrong:
     `segv …`     the process dies of a segmentation fault there
     `hang …`     the forward pass never comes back
     `oom …`      the device is out of memory with more than one slot
+    `huge …`     it is so with any number of slots
     `bad …`      this image fails by itself, its neighbours do not
     `final …`    the same, with an error that no retry can help
     `nan …`      a picture of outcome `nan`
@@ -166,6 +167,8 @@ class FakeEngine:
             case "hang":
                 while True:
                     time.sleep(0.05)
+            case "huge":
+                raise OutOfMemory(f"out of memory with {self.slots} slots")
             case "oom" if self.slots > 1:
                 raise OutOfMemory(f"out of memory with {self.slots} slots")
             case "leak":
@@ -175,11 +178,22 @@ class FakeEngine:
 
 
 class FakeShelf:
-    """Opens fake engines. `broken` are words in a model's name that can't be loaded."""
+    """Opens fake engines. `broken` are words in a model's name that can't be loaded.
+
+    With a `card`, the groups that do not fit are kept in `refused`; without, the device's memory
+    has no size.
+    """
 
     def __init__(
-        self, *, slots: int = 4, step_seconds: float = 0.0, broken: Collection[str] = ()
+        self,
+        *,
+        slots: int = 4,
+        step_seconds: float = 0.0,
+        broken: Collection[str] = (),
+        card: bool = False,
     ) -> None:
+        self._card = card
+        self.refused: list[str] = []
         self._slots = slots
         self._step_seconds = step_seconds
         self._broken = broken
@@ -203,6 +217,10 @@ class FakeShelf:
         slots = self._engines.pop(choice.id).slots
         self._slots = max(1, slots // 2)
         return slots > 1
+
+    def refuse(self, choice: GroupChoice) -> bool:
+        self.refused.append(choice.key)
+        return self._card
 
 
 def _own_error(spec: ImageSpec) -> RenderError | None:

@@ -130,6 +130,7 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         "compositions": "SI",
         "environments": "SIU",
         "batch_sizes": "SIU",
+        "memory_needs": "SIU",
         "scores": "SIU",
         "score_failures": "SIUD",
         "score_work": "SID",

@@ -98,7 +98,10 @@ class Press:
         )
         document = self.spec(0).group()
         choice = GroupChoice(
-            id=self.mill.group_of(self.digest), model_name="shapes64", document=document
+            id=self.mill.group_of(self.digest),
+            key=self.spec(0).group_key(),
+            model_name="shapes64",
+            document=document,
         )
         engine = self.shelf.engine(choice)
         before = engine.steps

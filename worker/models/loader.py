@@ -31,6 +31,7 @@ from imagemill.db.settings import Settings
 from imagemill.worker import metrics
 from imagemill.worker.models.adapters import add_embeddings
 from imagemill.worker.models.device import DTYPES, Precision, resolve_device, resolve_precision
+from imagemill.worker.models.device_memory import DeviceMemory
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.pipelines import load_pipeline
 from imagemill.worker.models.quantized import described
@@ -110,11 +111,16 @@ def load_model(
 
 
 class WarmModels:
-    """The models that stay loaded in this process: the `settings.warm_models` last used ones."""
+    """The models that stay loaded in this process: the `settings.warm_models` last used ones.
 
-    def __init__(self, settings: Settings) -> None:
+    `memory` is that of the device, if what the models take of it is to be known.
+    """
+
+    def __init__(self, settings: Settings, memory: DeviceMemory | None = None) -> None:
         self._settings = settings
+        self._memory = memory
         self._warm: LRUCache[str, Model] = LRUCache(settings.warm_models)
+        self._sizes: dict[str, int] = {}
 
     def get(self, entry: ModelEntry) -> Model:
         """The entry's model; it is loaded first if necessary. Raises what `load_model` raises."""
@@ -123,13 +129,36 @@ class WarmModels:
             return self._warm[digest]
         # The old model goes before the new one is loaded: both together may not fit.
         while len(self._warm) >= self._warm.maxsize:
-            self._warm.popitem()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            self._drop_oldest()
+        before = self._allocated()
         with metrics.MODEL_LOAD_SECONDS.labels(entry.name).time():
             model = load_model(entry, settings=self._settings)
+        self._sizes[digest] = self._allocated() - before
         self._warm[digest] = model
         return model
+
+    def drop_others(self, digest: str) -> bool:
+        """Unload every model but this one; whether there was another."""
+        others = [each for each in self._warm if each != digest]
+        kept = self._warm.pop(digest, None)
+        while self._warm:
+            self._drop_oldest()
+        if kept is not None:
+            self._warm[digest] = kept
+        return bool(others)
+
+    def size(self, digest: str) -> int:
+        """The bytes of the device that a loaded model took when it was loaded; 0 if not known."""
+        return self._sizes.get(digest, 0)
+
+    def _drop_oldest(self) -> None:
+        digest, _ = self._warm.popitem()
+        self._sizes.pop(digest, None)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _allocated(self) -> int:
+        return 0 if self._memory is None else self._memory.allocated()
 
     @property
     def digests(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from imagemill.db.models.scorers import all_scorers
 from imagemill.db.present_store import record_store
 from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.work import score_work, shifts
+from imagemill.db.queries.work.memory_needs import Card
 from imagemill.db.quick_import import quick_import
 from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
@@ -53,6 +54,7 @@ class Child:
         open_shelf: Callable[[Storage], Shelf],
         device: str,
         presence: Presence,
+        card: Card | None = None,
     ) -> None:
         self._settings = settings
         self._database = Database.from_settings(settings)
@@ -68,7 +70,7 @@ class Child:
         self._memory = MemoryLimit(settings.max_worker_memory)
         self.drain = DrainSignal(seconds=settings.drain_seconds)
         self.drain.install()
-        self._worker_id = presence.worker_id(device)
+        self._worker_id = presence.worker_id(device, card)
         self._was_drained = False
 
     def work(self, route: str) -> str:
@@ -171,18 +173,24 @@ def open_child(settings: Settings, presence: Presence) -> Child:
     _early_import().join()
     # Imported here: a parent whose children are programs of their own never loads torch.
     from imagemill.worker.models.device import device_class, prepare_process, resolve_device  # noqa: PLC0415  # see above
+    from imagemill.worker.models.device_memory import memory_of, tuning_digest  # noqa: PLC0415  # see above
     from imagemill.worker.models.tuning import check_compiler  # noqa: PLC0415  # see above
+    from imagemill.worker.shifts.memory_needs import MemoryNeeds  # noqa: PLC0415  # see above
     from imagemill.worker.shifts.model_shelf import ModelShelf  # noqa: PLC0415  # see above
 
     settings = _with_own_device(settings)
     prepare_process(settings)
     device = resolve_device(settings)
     check_compiler(settings, device)
-    agreements = Agreements(
-        Database.from_settings(settings), device_class=device_class(device), settings=settings
-    )
-    open_shelf = partial(ModelShelf, settings, agreements, trace=trace_of_this_child())
-    return Child(settings, open_shelf=open_shelf, device=str(device), presence=presence)
+    database, kind = Database.from_settings(settings), device_class(device)
+    agreements = Agreements(database, device_class=kind, settings=settings)
+    needs = card = None
+    if (memory := memory_of(device)) is not None:
+        tuning = tuning_digest(settings, device)
+        needs = MemoryNeeds(database, memory=memory, tuning=tuning, device_class=kind)
+        card = needs.card
+    open_shelf = partial(ModelShelf, settings, agreements, needs=needs, trace=trace_of_this_child())
+    return Child(settings, open_shelf=open_shelf, device=str(device), presence=presence, card=card)
 
 
 @cache

@@ -15,6 +15,7 @@ from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
 from imagemill.db.labels import read_labels
 from imagemill.db.queries.work import shifts
+from imagemill.db.queries.work.memory_needs import Card
 from imagemill.db.queries.work.presence import ALIVE_SECONDS
 from imagemill.db.settings import Settings
 
@@ -56,18 +57,18 @@ class Presence:
         """Register, and give signs of life from now on, in a thread that nobody waits for."""
         threading.Thread(target=self._keep, name="presence", daemon=True).start()
 
-    def worker_id(self, device: str) -> int:
+    def worker_id(self, device: str, card: Card | None = None) -> int:
         """The id of this process's row, after the row was given the device that it has found.
+
+        `card` is the device's memory, if it has its own.
 
         Raises `DatabaseError` if the database does not answer.
         """
         with self._lock:
             self._device = device
-            known = self._worker_id
-            if known is None:
-                return self._register()
+            known = self._worker_id or self._register()
             self._database.run(
-                lambda session: shifts.see_worker(session, known, device=device),
+                lambda session: shifts.see_worker(session, known, device=device, card=card),
             )
             return known
 

@@ -3,9 +3,11 @@
 Loads torch: a parent that does not fork and tests with a fake engine import `shelf` alone.
 """
 
+import logging
 from functools import partial
 from pathlib import Path
 
+from imagemill.db.errors import ImagemillError, OutOfMemory
 from imagemill.db.models.components import find_weights
 from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.work.claims import GroupChoice
@@ -14,15 +16,21 @@ from imagemill.db.storage import Storage
 from imagemill.db.storage.inputs import fetch_input
 from imagemill.worker.engine import Engine
 from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.probe import probe
 from imagemill.worker.engine.profiled import ProfiledEngine
 from imagemill.worker.models.loader import WarmModels
+from imagemill.worker.models.model import Model
 from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.memory_needs import MemoryNeeds
+
+log = logging.getLogger(__name__)
 
 
 class ModelShelf:
     """Engines of registered models. One engine is kept: that of the group last rendered.
 
-    `trace` is a file for a profile of the first engine.
+    `needs` shares what models need of the device's memory; None on a CPU. `trace` is a file for a
+    profile of the first engine.
     """
 
     def __init__(
@@ -31,13 +39,15 @@ class ModelShelf:
         agreements: Agreements,
         storage: Storage,
         *,
+        needs: MemoryNeeds | None = None,
         trace: Path | None = None,
     ) -> None:
         self._settings = settings
         self._agreements = agreements
         self._inputs = partial(fetch_input, storage)
         self._registry = load_registry(settings)
-        self._models = WarmModels(settings)
+        self._needs = needs
+        self._models = WarmModels(settings, None if needs is None else needs.memory)
         self._engine: tuple[int, Engine] | None = None
         self._trace = trace
 
@@ -51,10 +61,16 @@ class ModelShelf:
         if self._engine is not None and self._engine[0] == choice.id:
             return self._engine[1]
         self._engine = None
-        engine = self._open(choice, self._agreements.slots(choice.id))
-        agreed = self._agreements.agree(choice.id, engine.slots)
-        if agreed != engine.slots:
-            engine = self._open(choice, agreed)
+        try:
+            engine = self._agreed(choice)
+        except OutOfMemory:
+            if not self._models.drop_others(_digest(choice)):
+                raise
+            engine = None
+        if engine is None:
+            # Not in the handler above: its exception holds what the first try allocated.
+            log.info("%s has no room beside other models, which are unloaded", choice.model_name)
+            engine = self._agreed(choice)
         self._agreements.certify(choice, engine)
         if self._trace is not None:
             engine = ProfiledEngine(engine, self._trace)
@@ -63,19 +79,64 @@ class ModelShelf:
         return engine
 
     def shrink(self, choice: GroupChoice) -> bool:
-        """Forget the group's engine. The next one has half as many slots, but at least one."""
+        """Forget the group's engine. The next one has half as many slots, but at least one.
+
+        With one slot, other models are unloaded instead, if there are any.
+        """
         if self._engine is None or self._engine[0] != choice.id:
             return False
         slots = self._engine[1].slots
         self._engine = None
-        self._agreements.shrink(choice.id, max(1, slots // 2))
-        return slots > 1
+        if slots == 1:
+            return self._models.drop_others(_digest(choice))
+        self._agreements.shrink(choice.id, slots // 2)
+        return True
 
-    def _open(self, choice: GroupChoice, slots: int | None) -> Engine:
-        entry = find_weights(
-            self._registry,
-            choice.document["weights_digest"],
-            name=choice.model_name,
-        )
+    def refuse(self, choice: GroupChoice) -> bool:
+        """See `Shelf.refuse`. A model that could not even be loaded fits in none of its groups."""
+        if self._needs is None:
+            return False
+        digest = _digest(choice)
+        self._needs.refuse(choice.key if digest in self._models.digests else digest)
+        return True
+
+    def _agreed(self, choice: GroupChoice) -> Engine:
+        """A new engine with the B that counts for the group."""
+        entry = find_weights(self._registry, _digest(choice), name=choice.model_name)
         model = self._models.get(entry)
+        self._measure(choice, model)
+        engine = self._open(choice, model, self._agreements.slots(choice.id))
+        agreed = self._agreements.agree(choice.id, engine.slots)
+        return engine if agreed == engine.slots else self._open(choice, model, agreed)
+
+    def _open(self, choice: GroupChoice, model: Model, slots: int | None) -> Engine:
         return open_engine(model, choice.document, self._settings, slots, inputs=self._inputs)
+
+    def _measure(self, choice: GroupChoice, model: Model) -> None:
+        """Share what the model needs, and the group with one slot, unless that is known.
+
+        A model that draws nothing without a picture can't be tried, and compiling for one slot
+        takes too long: then only the need of the weights is known.
+        """
+        needs, digest = self._needs, model.weights_digest
+        if needs is None or needs.is_measured(choice.key):
+            return
+        size = self._models.size(digest)
+        needs.record(digest, size)
+        if model.tuning.compiled or model.tuning.compiled_regions:
+            return
+        others = needs.memory.allocated() - size
+        try:
+            peak = needs.peak_of(
+                lambda: probe(self._open(choice, model, 1), choice.document, model)
+            )
+        except OutOfMemory:
+            raise
+        except ImagemillError as error:
+            log.info("the memory that %s needs is not known: %s", choice.model_name, error)
+        else:
+            needs.record(choice.key, peak - others)
+
+
+def _digest(choice: GroupChoice) -> str:
+    return str(choice.document["weights_digest"])

@@ -14,7 +14,17 @@ class Shelf(Protocol):
         """The weights digests of the models that need no loading."""
 
     def engine(self, choice: GroupChoice) -> Engine:
-        """An idle engine for a group. Raises `ModelError` if this worker can't serve the group."""
+        """An idle engine for a group.
+
+        Raises `ModelError` if this worker can't serve the group, and `OutOfMemory` if its device
+        is too small even for one slot.
+        """
 
     def shrink(self, choice: GroupChoice) -> bool:
-        """Give the group half as many slots from now on; False if it has only one already."""
+        """Give the group more room from now on, half as many slots first; False if it has all."""
+
+    def refuse(self, choice: GroupChoice) -> bool:
+        """Share that the group does not fit into the device's memory; False if that has no size.
+
+        From then on no worker whose device is as small chooses it.
+        """

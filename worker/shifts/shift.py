@@ -174,9 +174,9 @@ class Shift:
                     pass
         except OutOfMemory as error:
             if self._shelf.shrink(choice):
-                log.warning("%s; going on with fewer slots", error)
+                log.warning("%s; going on with more room", error)
             else:
-                self._refuse(holdings, choice, error)
+                self._leave(holdings, choice, error)
             return 1
         finally:
             self._report.failed += run.failed
@@ -217,7 +217,9 @@ class Shift:
             self._limits.check_group(choice.document)
             with holdings.lease.waiting():
                 return self._shelf.engine(choice)
-        except (ModelError, OutOfMemory, OverLimit) as error:
+        except OutOfMemory as error:
+            self._leave(holdings, choice, error)
+        except (ModelError, OverLimit) as error:
             self._refuse(holdings, choice, error)
         except ServiceError:
             raise
@@ -226,6 +228,18 @@ class Shift:
             problem = f"{choice.model_name}: {type(error).__name__}: {first_line(error)}"
             self._refuse(holdings, choice, ModelError(problem))
         return None
+
+    def _leave(self, holdings: Holdings, choice: GroupChoice, error: OutOfMemory) -> None:
+        """Leave a group that does not fit into this card to workers with more memory.
+
+        No image is charged. On a device whose memory has no size of its own, a few die with the
+        reason: nobody could say that there is a worker on which they fit.
+        """
+        if self._shelf.refuse(choice):
+            log.warning("%s does not fit into this card: %s", _group_name(choice), error)
+            self._refusals.add(choice.id)
+        else:
+            self._refuse(holdings, choice, error)
 
     def _refuse(self, holdings: Holdings, choice: GroupChoice, error: ImagemillError) -> None:
         """Let a few images of the group die with the reason, and avoid the group for a while."""

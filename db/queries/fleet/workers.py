@@ -40,6 +40,8 @@ class FleetWorker:
     since: datetime
     seen_at: datetime
     labels: Mapping[str, str]
+    memory_bytes: int | None
+    """The memory that it has for models; None on a CPU, and before its first shift."""
     pinned_as: str | None
     """The name by which an operator pinned it to `pinned_job_id` or `pinned_model`; else None."""
     pinned_job_id: int | None
@@ -90,6 +92,7 @@ def list_fleet(session: Session) -> list[FleetWorker]:
                 since=shift_started or worker.started_at,
                 seen_at=worker.seen_at,
                 labels=dict(labels_of(worker.labels)),
+                memory_bytes=worker.memory_bytes,
                 pinned_as=worker.pinned_as,
                 pinned_job_id=worker.pinned_job_id,
                 pinned_model=worker.pinned_model,

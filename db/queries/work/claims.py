@@ -32,6 +32,7 @@ from imagemill.db.queries.images import (
 )
 from imagemill.db.queries.jobs.seats import jobs_with_room, take_seat
 from imagemill.db.queries.tallies import move_images
+from imagemill.db.queries.work.memory_needs import list_too_large
 from imagemill.db.queries.work.scopes import ANY_WORKER, hold_with_scope, scope_of
 from imagemill.db.queries.work.turns import Turns, Waiting, in_turn
 from imagemill.db.settings import Settings
@@ -62,9 +63,10 @@ class Claimed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupChoice:
-    """A group with work: its id and document (`ImageSpec.group`), and the model's name."""
+    """A group with work: its id, key and document (`ImageSpec.group`), and the model's name."""
 
     id: int
+    key: str
     model_name: str
     document: Mapping[str, Any]
 
@@ -105,7 +107,8 @@ def choose_group(
 
     The order is: the highest priority, then models that are loaded (by weights digest), then the
     turns of owners and jobs (`turns.py`). Groups in `busy` are left out, because the caller has
-    just found nothing to claim there. So is what this worker may not take.
+    just found nothing to claim there. So is what this worker may not take, or has not the memory
+    for.
     """
     scope = ANY_WORKER if worker_id is None else scope_of(session, worker_id)
     candidates = [
@@ -113,6 +116,9 @@ def choose_group(
         for candidate in _candidates(session, route, busy)
         if scope.admits(candidate.job, candidate.model_name)
     ]
+    if scope.card is not None:
+        large = list_too_large(session, scope.card)
+        candidates = [c for c in candidates if not {c.digest, c.group_key} & large]
     limited = {c.job.job_id for c in candidates if c.job.max_workers is not None}
     if limited:
         full = limited - jobs_with_room(session, limited, worker_id=worker_id)
@@ -126,13 +132,14 @@ def choose_group(
         return priority, candidate.digest not in loaded, owner, job, candidate.group_id
 
     found = min(candidates, key=place)
-    return _choice(session, found.group_id, found.model_name)
+    return _choice(session, found)
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     job: Waiting
     group_id: int
+    group_key: str
     model_name: str
     digest: str
 
@@ -151,22 +158,23 @@ def _candidates(session: Session, route: str, busy: Collection[int]) -> Iterator
         .subquery()
     )
     rows = session.execute(
-        select(Group.id, Model.name, Model.weights_digest, *_JOB)
+        select(Group.id, Group.key, Model.name, Model.weights_digest, *_JOB)
         .join_from(ready, Job, Job.id == ready.c.job_id)
         .join(Group, Group.id == ready.c.group_id)
         .join(Model, Model.id == Group.model_id)
         .where(Job.state == JobState.OPEN, Job.route == route, ready.c.group_id.not_in(list(busy)))
     )
-    for group_id, model_name, digest, job_id, priority, owner, weight, most, needs in rows:
-        job = Waiting(job_id, priority, owner, weight, most, needs)
-        yield _Candidate(job, group_id, model_name, digest)
+    for group_id, key, model_name, digest, *job in rows:
+        yield _Candidate(Waiting(*job), group_id, key, model_name, digest)
 
 
-def _choice(session: Session, group_id: int, model_name: str) -> GroupChoice:
-    document = session.scalars(select(Group.document).where(Group.id == group_id)).one()
+def _choice(session: Session, found: _Candidate) -> GroupChoice:
+    document = session.scalars(select(Group.document).where(Group.id == found.group_id)).one()
     # A JSON column may hold anything. A group whose document is no JSON object can't be opened.
     known = document if isinstance(document, dict) else {}
-    return GroupChoice(id=group_id, model_name=model_name, document=known)
+    return GroupChoice(
+        id=found.group_id, key=found.group_key, model_name=found.model_name, document=known
+    )
 
 
 def claim(

@@ -1,12 +1,14 @@
-"""What a worker may take: it may be pinned to a job or a model, and jobs may need its labels."""
+"""What a worker may take: what it is pinned to, has the labels for, and has the memory for."""
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from imagemill.db.labels import has_all, labels_of
 from imagemill.db.queries.images import live_shift
+from imagemill.db.queries.work.memory_needs import Card
 from imagemill.db.queries.work.turns import Waiting
 from imagemill.db.tables import Shift, Worker
 
@@ -19,6 +21,8 @@ class WorkerScope:
     pinned_job_id: int | None = None
     pinned_model: str | None = None
     labels: str = ""
+    card: Card | None = None
+    """Its memory for models; None if nobody knows it, and on a CPU."""
 
     def admits(self, job: Waiting, model: str) -> bool:
         """Whether it may take images of this job and model."""
@@ -31,12 +35,15 @@ class WorkerScope:
 
 ANY_WORKER = WorkerScope()
 
-_SCOPE = (Worker.id, Worker.pinned_job_id, Worker.pinned_model, Worker.labels)
+_SCOPE = (
+    *(Worker.id, Worker.pinned_job_id, Worker.pinned_model, Worker.labels),
+    *(Worker.memory_bytes, Worker.tuning),
+)
 
 
 def scope_of(session: Session, worker_id: int) -> WorkerScope:
     """The scope of a worker, as it is now; raises `NoResultFound` if there is none."""
-    scope = _read(session, select(*_SCOPE).where(Worker.id == worker_id))
+    scope = _scope(session.execute(select(*_SCOPE).where(Worker.id == worker_id)).first())
     assert scope is not None, "workers are never deleted"
     return scope
 
@@ -44,12 +51,22 @@ def scope_of(session: Session, worker_id: int) -> WorkerScope:
 def hold_with_scope(session: Session, shift_id: int) -> WorkerScope | None:
     """As `images.hold`, and the scope of the shift's worker; None if the lease is over."""
     held = select(*_SCOPE).join(Shift, Shift.worker_id == Worker.id).where(live_shift(shift_id))
-    return _read(session, held.with_for_update(read=True, of=Shift))
+    return _scope(session.execute(held.with_for_update(read=True, of=Shift)).first())
 
 
-def _read(session: Session, query: Select[int, int | None, str | None, str]) -> WorkerScope | None:
-    found = session.execute(query).first()
-    if found is None:
+def card_of(memory_bytes: int | None, tuning: str) -> Card | None:
+    """The card in these columns of a worker."""
+    return None if memory_bytes is None else Card(memory_bytes=memory_bytes, tuning=tuning)
+
+
+def _scope(row: Any) -> WorkerScope | None:
+    if row is None:
         return None
-    worker_id, job_id, model, labels = found
-    return WorkerScope(worker_id=worker_id, pinned_job_id=job_id, pinned_model=model, labels=labels)
+    worker_id, job_id, model, labels, memory_bytes, tuning = row
+    return WorkerScope(
+        worker_id=worker_id,
+        pinned_job_id=job_id,
+        pinned_model=model,
+        labels=labels,
+        card=card_of(memory_bytes, tuning),
+    )

@@ -18,6 +18,7 @@ from imagemill.db.queries.images import (
     release,
 )
 from imagemill.db.queries.work.claims import RetryPolicy
+from imagemill.db.queries.work.memory_needs import Card
 from imagemill.db.queries.work.pins import inherited_pin
 from imagemill.db.queries.work.presence import ALIVE_SECONDS
 from imagemill.db.states import ImageState, JobState
@@ -82,9 +83,13 @@ def register_worker(
     ).one()
 
 
-def see_worker(session: Session, worker_id: int, *, device: str | None = None) -> None:
-    """Record that a worker child is alive, and the device that it has found."""
-    values = {} if device is None else {"device": device}
+def see_worker(
+    session: Session, worker_id: int, *, device: str | None = None, card: Card | None = None
+) -> None:
+    """Record that a worker child is alive, and the device and the memory that it has found."""
+    values: dict[str, object] = {} if device is None else {"device": device}
+    if card is not None:
+        values |= {"memory_bytes": card.memory_bytes, "tuning": card.tuning}
     session.execute(update(Worker).where(Worker.id == worker_id).values(seen_at=now(), **values))
 
 

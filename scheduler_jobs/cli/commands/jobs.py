@@ -1,6 +1,5 @@
 """`status` and `jobs`: the progress of jobs."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -8,6 +7,7 @@ import click
 
 from imagemill.db.labels import label_text, read_label
 from imagemill.db.queries.fleet import reports
+from imagemill.db.queries.fleet.memory import list_waiting_for_memory
 from imagemill.db.queries.fleet.reports import (
     CodeReport,
     GroupReport,
@@ -23,6 +23,11 @@ from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, labels_option, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, ago, duration, moment, number, plural
+from imagemill.scheduler_jobs.cli.unserved import (
+    print_too_large,
+    print_unlabelled,
+    print_unserved,
+)
 
 SHOWN_GROUPS = 10
 SHOWN_JOBS = 30
@@ -123,9 +128,10 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
         workers = reports.list_workers(session)
         shifts = live_shifts(session)
         scoring = list_scoring(session)
+        too_large = list_waiting_for_memory(session)
     if as_json:
         told = {"jobs": live, "scoring": scoring, "workers": workers, "live_shifts": shifts}
-        output.emit(told)
+        output.emit(told | {"too_large": too_large})
         return
     if not live:
         output.line("no job is live" + ("; the newest:" if newest else ""))
@@ -138,8 +144,9 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
     _print_scoring(scoring)
     output.line()
     _print_workers(workers, shifts)
-    _print_unserved(live, workers)
-    _print_unfit(live, workers)
+    print_unserved(live, workers)
+    print_unlabelled(live, workers)
+    print_too_large(too_large)
 
 
 def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
@@ -153,6 +160,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
         workers = reports.list_workers(session)
         shifts = live_shifts(session)
         scoring = list_scoring(session, found.id)
+        too_large = list_waiting_for_memory(session, job_id=found.id)
     if as_json:
         output.emit(
             {
@@ -164,6 +172,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
                 "codes": dead,
                 "workers": workers,
                 "live_shifts": shifts,
+                "too_large": too_large,
             }
         )
         return
@@ -174,8 +183,9 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
     if report.state in reports.UNFINISHED or scoring:
         output.line()
         _print_workers(workers, shifts)
-        _print_unserved([report], workers)
-        _print_unfit([report], workers)
+        print_unserved([report], workers)
+        print_unlabelled([report], workers)
+        print_too_large(too_large)
 
 
 def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: Waiting | None) -> None:
@@ -301,32 +311,6 @@ def _print_workers(workers: Sequence[WorkerReport], shifts: int) -> None:
             for worker in workers
         ),
     )
-
-
-def _print_unserved(jobs: Sequence[JobReport], workers: Sequence[WorkerReport]) -> None:
-    """Name the routes without a worker: their jobs wait for a worker, not for their turn."""
-    served = {worker.route for worker in workers if not worker.draining}
-    waiting = Counter(job.route for job in jobs if job.state == JobState.OPEN and job.counts.ready)
-    for route, count in sorted(waiting.items()):
-        if workers and route not in served:
-            waits = "waits" if count == 1 else "wait"
-            output.line(
-                f"no worker takes the route {route}: {plural(count, 'job')} {waits}; "
-                f"`imagemill worker --route {route}` starts one"
-            )
-
-
-def _print_unfit(jobs: Sequence[JobReport], workers: Sequence[WorkerReport]) -> None:
-    """Name the jobs whose route has workers, none of which has the labels that they need."""
-    for job in jobs:
-        if not job.needs or job.state != JobState.OPEN or not job.counts.ready:
-            continue
-        on_route = any(reports.serves(worker, job.route, {}) for worker in workers)
-        if on_route and not any(reports.serves(w, job.route, job.needs) for w in workers):
-            output.line(
-                f"job {job.id} ({job.name}) waits: no live worker on its route has the labels "
-                f"{label_text(job.needs)}"
-            )
 
 
 def _print_jobs(jobs: Sequence[JobReport]) -> None:

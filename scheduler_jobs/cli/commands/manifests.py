@@ -12,6 +12,7 @@ import click
 from imagemill.db.database import Database
 from imagemill.db.documents import document
 from imagemill.db.labels import has_all
+from imagemill.db.queries.fleet.memory import list_waiting_for_memory
 from imagemill.db.queries.fleet.workers import list_fleet
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
@@ -19,7 +20,6 @@ from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.column_table import print_columns, print_extras
 from imagemill.scheduler_jobs.cli.commands.cost import print_forecast
 from imagemill.scheduler_jobs.cli.commands.submit_options import ManifestCommand, submission_options
-from imagemill.scheduler_jobs.cli.commands.watch import warn_unserved
 from imagemill.scheduler_jobs.cli.exit_codes import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -30,6 +30,11 @@ from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, duration, plural
 from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
 from imagemill.scheduler_jobs.cli.undrawn import warn_undrawn
+from imagemill.scheduler_jobs.cli.unserved import (
+    print_too_large,
+    warn_unlabelled,
+    warn_unserved,
+)
 from imagemill.scheduler_jobs.deadlines import seconds_left
 from imagemill.scheduler_jobs.manifest import RowText
 from imagemill.scheduler_jobs.submit.forecast import DeadlineCheck, check_deadline
@@ -75,6 +80,10 @@ def plan(
     else:
         _print_plan(planned, request)
         _print_deadline(checks, request)
+        print_too_large(planned.too_large)
+    if database is not None:
+        with database.reading() as session:
+            warn_unlabelled(session, request.route, request.needs)
     if planned.problems and not request.skip_bad_rows:
         ctx.exit(EXIT_USAGE)
 
@@ -108,6 +117,8 @@ def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) ->
     if submission.ready:
         with invocation.reading() as session:
             warn_unserved(session, request.route, request.needs)
+            too_large = list_waiting_for_memory(session, job_id=submission.job_id)
+        print_too_large(too_large, error=True)
 
 
 @click.command(cls=ManifestCommand)

@@ -1,15 +1,14 @@
 """`watch`: follows a job until it ends."""
 
 import sys
-from collections.abc import Mapping
 from time import sleep
 from typing import NamedTuple
 
 import click
-from sqlalchemy.orm import Session
 
-from imagemill.db.labels import label_text, labels_of
-from imagemill.db.queries.fleet.reports import UNFINISHED, is_served
+from imagemill.db.labels import labels_of
+from imagemill.db.queries.fleet.memory import list_waiting_for_memory
+from imagemill.db.queries.fleet.reports import UNFINISHED
 from imagemill.db.queries.jobs.lifecycle import find_job, shown_state
 from imagemill.db.queries.pictures.scores import ScoringReport, list_scoring
 from imagemill.db.queries.tallies import Counts, count_images
@@ -20,6 +19,7 @@ from imagemill.scheduler_jobs.cli.exit_codes import EXIT_FAILED
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
 from imagemill.scheduler_jobs.cli.progress import ProgressView, has_ended, note_of
+from imagemill.scheduler_jobs.cli.unserved import print_too_large, warn_unserved
 
 
 @click.command()
@@ -52,6 +52,7 @@ def watch(
         found = find_job(session, job)
         if shown_state(found, count_images(session, [found.id])[found.id]) in UNFINISHED:
             warn_unserved(session, found.route, labels_of(found.needs))
+            print_too_large(list_waiting_for_memory(session, job_id=found.id), error=True)
     if as_json:
         state, counts, _ = _follow_as_json(invocation, found.id, found.name, every)
     else:
@@ -65,22 +66,6 @@ def watch(
         )
     if counts.dead or state in {JobState.CANCELLED, JobState.REJECTED}:
         ctx.exit(EXIT_FAILED)
-
-
-def warn_unserved(session: Session, route: str, needs: Mapping[str, str]) -> None:
-    """Print a warning on standard error if no live worker takes this route, or has the labels."""
-    if needs and not is_served(session, route, needs) and is_served(session, route, {}):
-        output.line(
-            f"no live worker has the labels {label_text(needs)}: nothing is rendered until one "
-            "runs (`imagemill worker --label`)",
-            error=True,
-        )
-    elif not is_served(session, route, {}):
-        output.line(
-            f"no live worker takes the route {route}: nothing is rendered until "
-            f"`imagemill worker --route {route}` runs",
-            error=True,
-        )
 
 
 class _Look(NamedTuple):

@@ -3,6 +3,7 @@
 import click
 from sqlalchemy.orm import Session
 
+from imagemill.db.queries.fleet.memory import list_waiting_for_memory
 from imagemill.db.queries.fleet.workers import FleetWorker, list_fleet, order_drain
 from imagemill.db.queries.work.pins import PinTarget, find_target
 from imagemill.db.queries.work.pins import pin as pin_workers
@@ -12,6 +13,7 @@ from imagemill.scheduler_jobs.cli.command_table import commands_below
 from imagemill.scheduler_jobs.cli.group import LazyGroup
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, ago, number, plural
+from imagemill.scheduler_jobs.cli.unserved import gibibytes, print_too_large
 
 
 @click.group(cls=LazyGroup, table=commands_below("workers"), invoke_without_command=True)
@@ -21,8 +23,8 @@ from imagemill.scheduler_jobs.cli.output import Column, ago, number, plural
 def workers(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
     """List the workers that are alive, and what each does.
 
-    One line a process: its device, what it renders, B (the images of one forward pass), images/s
-    over the last minute, and since when it does that.
+    One line a process: its device (and a GPU's memory), what it renders, B (the images of one
+    forward pass), images/s over the last minute, and since when it does that.
 
     \b
     Example:
@@ -32,12 +34,14 @@ def workers(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
         return
     with invocation.reading() as session:
         found = list_fleet(session)
+        too_large = list_waiting_for_memory(session)
     if as_json:
-        output.emit({"workers": found})
+        output.emit({"workers": found, "too_large": too_large})
     elif not found:
         output.line("no worker is alive; `imagemill worker` starts one")
     else:
         _print(found)
+        print_too_large(too_large)
 
 
 @click.command()
@@ -135,10 +139,12 @@ def _print_told(told: list[str], does: str) -> None:
 
 def _print(found: list[FleetWorker]) -> None:
     pinned = any(worker.pinned_as for worker in found)
+    cards = any(worker.memory_bytes for worker in found)
     output.table(
         (
             Column(title="WORKER", whole=True),
             Column(title="DEVICE", elastic=True),
+            *([Column(title="GIB", right=True)] if cards else []),
             Column(title="ROUTE"),
             Column(title="MODEL", elastic=True),
             Column(title="B", right=True),
@@ -151,6 +157,11 @@ def _print(found: list[FleetWorker]) -> None:
             (
                 worker.name,
                 worker.device_name or worker.device,
+                *(
+                    [worker.memory_bytes and gibibytes(worker.memory_bytes).removesuffix(" GiB")]
+                    if cards
+                    else []
+                ),
                 worker.route,
                 worker.model,
                 worker.slots,

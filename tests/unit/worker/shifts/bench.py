@@ -48,7 +48,12 @@ class Bench:
     ) -> "BenchRun":
         group = spec("any").group()
         self.engine = engine or FakeEngine(group)
-        choice = GroupChoice(id=self.mill.group_of(DIGEST), model_name="any", document=group)
+        choice = GroupChoice(
+            id=self.mill.group_of(DIGEST),
+            key=spec("any").group_key(),
+            model_name="any",
+            document=group,
+        )
         run = GroupRun(
             engine=RecordedEngine(self.engine) if recorded else self.engine,
             holdings=self.holdings,

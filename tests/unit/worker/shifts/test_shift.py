@@ -337,6 +337,18 @@ def test_out_of_memory_with_one_slot_is_a_reason_to_die_of(workshop: Workshop) -
     assert (image.state, image.error_code) == (ImageState.DEAD, "out_of_memory")
 
 
+def test_what_does_not_fit_into_the_card_is_left_to_others_uncharged(workshop: Workshop) -> None:
+    huge = spec("huge a", width=128)
+    job = workshop.mill.load("job", [huge, "b"])
+    workshop.shelf = FakeShelf(slots=1, card=True)
+    for _ in range(2):
+        workshop.shift()
+        assert workshop.counts(job) == Counts(ready=1, done=1)
+    assert workshop.shelf.refused == [huge.group_key()], "it is not tried again at once"
+    [left] = [each for each in workshop.mill.images(job) if each.state == ImageState.READY]
+    assert (left.failures, left.suspect, left.error_code) == (0, False, None)
+
+
 def test_the_time_of_a_shift_ends_it(workshop: Workshop) -> None:
     job = workshop.mill.load("job", [f"slow {n}" for n in range(9)])
     workshop.settings = quick_settings(shift_seconds=0.1)
