@@ -11,38 +11,12 @@ import diffusers
 import torch
 import transformers
 
-from tools import more_families
+from tools import family_parts, more_families
 from tools.family_parts import VOCABULARY, WIDTH, clip, gemma_2, qwen_3, t5, tokenizer, vae, words
 
 
 def stable_diffusion_3() -> Any:
-    transformer = diffusers.SD3Transformer2DModel(
-        sample_size=8,
-        patch_size=1,
-        in_channels=4,
-        out_channels=4,
-        num_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=2 * WIDTH,
-        caption_projection_dim=32,
-        pooled_projection_dim=2 * WIDTH,
-        pos_embed_max_size=16,
-    )
-    config = transformers.T5Config(
-        vocab_size=VOCABULARY, d_model=2 * WIDTH, d_kv=16, d_ff=64, num_layers=2, num_heads=2
-    )
-    return diffusers.StableDiffusion3Pipeline(
-        transformer=transformer,
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae(channels=4, shift_factor=0.06, scaling_factor=1.5),
-        text_encoder=clip(projected=True),
-        tokenizer=tokenizer(length=77),
-        text_encoder_2=clip(projected=True),
-        tokenizer_2=tokenizer(length=77),
-        text_encoder_3=transformers.T5EncoderModel(config),
-        tokenizer_3=tokenizer(length=256),
-    )
+    return family_parts.stable_diffusion_3(channels=4)
 
 
 def _flux(*, distilled: bool) -> Any:
@@ -202,33 +176,12 @@ def qwen_image() -> Any:
 
 
 def latent_consistency() -> Any:
-    return diffusers.LatentConsistencyModelPipeline(
-        unet=diffusers.UNet2DConditionModel(
-            sample_size=8,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=WIDTH,
-            attention_head_dim=4,
-            norm_num_groups=4,
-            time_cond_proj_dim=16,
-        ),
-        scheduler=diffusers.LCMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
-        ),
-        vae=vae(channels=4),
-        text_encoder=clip(projected=False),
-        tokenizer=tokenizer(length=77),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+    return family_parts.stable_diffusion(
+        diffusers.LatentConsistencyModelPipeline, diffusers.LCMScheduler, time_cond_proj_dim=16
     )
 
 
-_SEEDS = (
+FIRST = (
     "flux_dev",
     "flux_schnell",
     "latent_consistency",
@@ -255,6 +208,6 @@ FAMILIES: Mapping[str, Callable[[], Any]] = {
 
 def build(name: str) -> Any:
     """A family's pipeline, with the same weights every time."""
-    later = sorted(FAMILIES.keys() - set(_SEEDS))
-    torch.manual_seed((*_SEEDS, *later).index(name))
+    later = sorted(FAMILIES.keys() - set(FIRST))
+    torch.manual_seed((*FIRST, *later).index(name))
     return FAMILIES[name]()

@@ -72,14 +72,22 @@ def words(*, length: int) -> Any:
     )
 
 
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": WIDTH,
+    "intermediate_size": 2 * WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+"""The configuration of a small text encoder, in transformers' words."""
+GROUPED = SMALL | {"num_key_value_heads": 1, "head_dim": 16}
+"""The same for one with grouped queries."""
+
+
 def clip(*, projected: bool) -> Any:
     config = transformers.CLIPTextConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=2 * WIDTH,
+        **SMALL,
         projection_dim=WIDTH,
-        num_hidden_layers=2,
-        num_attention_heads=2,
         max_position_embeddings=77,
         pad_token_id=0,
         eos_token_id=1,
@@ -112,27 +120,69 @@ def vae(*, channels: int, **config: Any) -> Any:
 
 
 def qwen_3(*, layers: int, width: int = WIDTH, causal: bool = False) -> Any:
-    config = transformers.Qwen3Config(
-        vocab_size=VOCABULARY,
-        hidden_size=width,
-        intermediate_size=2 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-    )
+    sizes = {"hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": layers}
+    config = transformers.Qwen3Config(**GROUPED | sizes)
     return transformers.Qwen3ForCausalLM(config) if causal else transformers.Qwen3Model(config)
 
 
 def gemma_2() -> Any:
-    config = transformers.Gemma2Config(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        query_pre_attn_scalar=16,
+    return transformers.Gemma2Model(transformers.Gemma2Config(**GROUPED, query_pre_attn_scalar=16))
+
+
+def stable_diffusion(pipeline: Any, scheduler: Any, **unet: Any) -> Any:
+    """A pipeline of Stable Diffusion's kind, of that class; `unet` are further arguments of it."""
+    return pipeline(
+        unet=diffusers.UNet2DConditionModel(
+            sample_size=8,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=WIDTH,
+            attention_head_dim=4,
+            norm_num_groups=4,
+            **unet,
+        ),
+        scheduler=scheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
+        ),
+        vae=vae(channels=4),
+        text_encoder=clip(projected=False),
+        tokenizer=tokenizer(length=77),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
-    return transformers.Gemma2Model(config)
+
+
+def stable_diffusion_3(*, channels: int, **transformer: Any) -> Any:
+    """`channels` of the latents; `transformer` are further arguments of it."""
+    config = transformers.T5Config(
+        vocab_size=VOCABULARY, d_model=2 * WIDTH, d_kv=16, d_ff=64, num_layers=2, num_heads=2
+    )
+    return diffusers.StableDiffusion3Pipeline(
+        transformer=diffusers.SD3Transformer2DModel(
+            sample_size=8,
+            patch_size=1,
+            in_channels=channels,
+            out_channels=channels,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=2 * WIDTH,
+            caption_projection_dim=32,
+            pooled_projection_dim=2 * WIDTH,
+            pos_embed_max_size=16,
+            **transformer,
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=vae(channels=channels, shift_factor=0.06, scaling_factor=1.5),
+        text_encoder=clip(projected=True),
+        tokenizer=tokenizer(length=77),
+        text_encoder_2=clip(projected=True),
+        tokenizer_2=tokenizer(length=77),
+        text_encoder_3=transformers.T5EncoderModel(config),
+        tokenizer_3=tokenizer(length=256),
+    )

@@ -6,38 +6,24 @@ from typing import Any
 import diffusers
 import transformers
 
-from tools.family_parts import VOCABULARY, WIDTH, clip, gemma_2, qwen_3, t5, tokenizer, vae, words
+from tools import family_parts
+from tools.family_parts import (
+    GROUPED,
+    VOCABULARY,
+    WIDTH,
+    gemma_2,
+    qwen_3,
+    t5,
+    tokenizer,
+    vae,
+    words,
+)
 
 
 def stable_diffusion_3_5() -> Any:
     """With normalised queries and a second attention, as SD 3.5 medium has them."""
-    config = transformers.T5Config(
-        vocab_size=VOCABULARY, d_model=2 * WIDTH, d_kv=16, d_ff=64, num_layers=2, num_heads=2
-    )
-    return diffusers.StableDiffusion3Pipeline(
-        transformer=diffusers.SD3Transformer2DModel(
-            sample_size=8,
-            patch_size=1,
-            in_channels=16,
-            out_channels=16,
-            num_layers=2,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=2 * WIDTH,
-            caption_projection_dim=32,
-            pooled_projection_dim=2 * WIDTH,
-            pos_embed_max_size=16,
-            qk_norm="rms_norm",
-            dual_attention_layers=(0,),
-        ),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae(channels=16, shift_factor=0.06, scaling_factor=1.5),
-        text_encoder=clip(projected=True),
-        tokenizer=tokenizer(length=77),
-        text_encoder_2=clip(projected=True),
-        tokenizer_2=tokenizer(length=77),
-        text_encoder_3=transformers.T5EncoderModel(config),
-        tokenizer_3=tokenizer(length=256),
+    return family_parts.stable_diffusion_3(
+        channels=16, qk_norm="rms_norm", dual_attention_layers=(0,)
     )
 
 
@@ -154,16 +140,7 @@ def chroma() -> Any:
 
 
 def cogview_4() -> Any:
-    glm = transformers.GlmConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=WIDTH,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=16,
-        pad_token_id=0,
-    )
+    glm = transformers.GlmConfig(**GROUPED, pad_token_id=0)
     return diffusers.CogView4Pipeline(
         transformer=diffusers.CogView4Transformer2DModel(
             patch_size=2,

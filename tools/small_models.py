@@ -15,7 +15,7 @@ import transformers
 from imagemill.db.models.registry import BUILT_IN, load_registry
 from imagemill.db.settings import Settings
 from imagemill.worker.models.model import Model
-from tools import families
+from tools import family_parts
 
 
 def save_sdxl(folder: Path) -> Path:
@@ -118,29 +118,7 @@ def save_ddpm(folder: Path, *, flat: bool = False, channels: int = 3) -> Path:
 def stable_diffusion() -> Any:
     """A whole pipeline of Stable Diffusion's kind, for 64 x 64 pixels."""
     torch.manual_seed(5)
-    return diffusers.StableDiffusionPipeline(
-        unet=diffusers.UNet2DConditionModel(
-            sample_size=8,
-            in_channels=4,
-            out_channels=4,
-            block_out_channels=(8, 16),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            cross_attention_dim=families.WIDTH,
-            attention_head_dim=4,
-            norm_num_groups=4,
-        ),
-        scheduler=diffusers.DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
-        ),
-        vae=families.vae(channels=4),
-        text_encoder=families.clip(projected=False),
-        tokenizer=families.tokenizer(length=77),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    return family_parts.stable_diffusion(diffusers.StableDiffusionPipeline, diffusers.DDIMScheduler)
 
 
 def distilled(model: Model) -> Model:

@@ -11,16 +11,12 @@ from imagemill.db.queries.work.pins import find_target, pin
 from tests.helpers.mill import spec
 from tests.integration.workers import Plant, eventually, planted
 
+SETTINGS = {"lease_seconds": "20", "heartbeat_seconds": "0.5"}
+
 
 @pytest.fixture
 def plant(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
-    with planted(
-        postgres_url,
-        tmp_path,
-        broker_url=broker_url,
-        lease_seconds="20",
-        heartbeat_seconds="0.5",
-    ) as plant:
+    with planted(postgres_url, tmp_path, broker_url=broker_url, **SETTINGS) as plant:
         yield plant
 
 

@@ -17,18 +17,17 @@ from tests.helpers.metrics import scrape, series_names, value
 from tests.helpers.places import ROOT
 from tests.integration.workers import Plant, children, eventually, planted
 
+SETTINGS = {
+    "lease_seconds": "3",
+    "heartbeat_seconds": "0.3",
+    "retry_seconds": "0",
+    "slots": "2",
+}
+
 
 @pytest.fixture
 def plant(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
-    with planted(
-        postgres_url,
-        tmp_path,
-        broker_url=broker_url,
-        lease_seconds="3",
-        heartbeat_seconds="0.3",
-        retry_seconds="0",
-        slots="2",
-    ) as plant:
+    with planted(postgres_url, tmp_path, broker_url=broker_url, **SETTINGS) as plant:
         yield plant
 
 

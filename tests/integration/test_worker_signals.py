@@ -20,20 +20,20 @@ from tests.integration.workers import Plant, children, eventually, lives, plante
 SLOW = [replace(spec(f"slow {n}"), steps=8) for n in range(12)]
 
 
+SETTINGS = {
+    "lease_seconds": "3",
+    "heartbeat_seconds": "0.3",
+    "hang_seconds": "60",
+    "drain_seconds": "20",
+    "retry_seconds": "0",
+    "max_solo_losses": "2",
+}
+
+
 @pytest.fixture
 def plant(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
     """Postgres, Valkey and a folder; leases of two seconds."""
-    with planted(
-        postgres_url,
-        tmp_path,
-        broker_url=broker_url,
-        lease_seconds="3",
-        heartbeat_seconds="0.3",
-        hang_seconds="60",
-        drain_seconds="20",
-        retry_seconds="0",
-        max_solo_losses="2",
-    ) as plant:
+    with planted(postgres_url, tmp_path, broker_url=broker_url, **SETTINGS) as plant:
         yield plant
 
 

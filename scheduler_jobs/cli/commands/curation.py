@@ -23,6 +23,8 @@ SHOWN_GROUPS = 20
 
 _SHOWN_IDS = 8
 
+_images = click.argument("what", metavar="JOB|image:ID,...")
+_tag_name = click.argument("tag_name", metavar="TAG")
 where_option = click.option(
     "--where", metavar="CONDITION", help="Only these images: \"clip_score > 0.3 and tag = 'keep'\"."
 )
@@ -30,8 +32,8 @@ where_option = click.option(
 
 @click.command()
 @pass_invocation
-@click.argument("what", metavar="JOB|image:ID,...")
-@click.argument("tag_name", metavar="TAG")
+@_images
+@_tag_name
 @where_option
 @output.json_option
 def tag(invocation: Invocation, what: str, tag_name: str, where: str | None, as_json: bool) -> None:
@@ -50,8 +52,8 @@ def tag(invocation: Invocation, what: str, tag_name: str, where: str | None, as_
 
 @click.command()
 @pass_invocation
-@click.argument("what", metavar="JOB|image:ID,...")
-@click.argument("tag_name", metavar="TAG")
+@_images
+@_tag_name
 @where_option
 @output.json_option
 def untag(
