@@ -113,6 +113,7 @@ VIEWS: Mapping[str, ViewText] = MappingProxyType(
                 "created_at": "When it was submitted, in UTC.",
                 "opened_at": "When its last row was read and its images could be claimed, in UTC.",
                 "finished_at": "When nothing was left to render, in UTC; NULL until then.",
+                "owner": "Who submitted it, for sharing workers; empty if nobody said.",
             },
         ),
         "dataset_failures": ViewText(

@@ -119,7 +119,8 @@ SELECT
   j.id AS job_id, j.name AS job_name, j.state, j.priority, j.route, $seed AS seed,
   j.manifest, j.manifest_sha256, j.defaults, j.rows_loaded, j.bad_rows,
   $counts,
-  $labels AS labels, n.text AS note, j.message, j.created_at, j.opened_at, j.finished_at
+  $labels AS labels, n.text AS note, j.message, j.created_at, j.opened_at, j.finished_at,
+  j.owner
 FROM jobs AS j
 LEFT JOIN job_notes AS n ON n.job_id = j.id
 LEFT JOIN (

@@ -7,7 +7,7 @@ from typing import Literal
 
 import tomlkit
 
-from imagemill.db.errors import SettingsError, first_line
+from imagemill.db.errors import SettingsError, UsageError, first_line
 from imagemill.db.logs import API_KEY, FLOWER_LOGIN, GALLERY_TOKEN
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
 from imagemill.scheduler_jobs.local.seaweedfs import S3_PORT
@@ -71,6 +71,16 @@ def exports(plan: Plan) -> dict[str, str]:
         GALLERY_TOKEN: plan.secrets["gallery"],
         API_KEY: plan.secrets["api"],
     }
+
+
+def owner_exports(plan: Plan) -> dict[str, str]:
+    """The variables for what only the owner of the tables may do, such as `restore`.
+
+    Raises `UsageError` on a machine that has joined another one, which has not the password.
+    """
+    if plan.first is not None:
+        raise UsageError("only the machine of `imagemill up` has the owner's password")
+    return addresses(plan, "producer") | {"IMAGEMILL_DATABASE_URL": database_url(plan, "owner")}
 
 
 def own_settings(home: StackHome, file: Path) -> str:

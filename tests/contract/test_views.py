@@ -87,6 +87,13 @@ def test_labels_and_notes_are_on_the_job(mill: Mill) -> None:
     assert found == [(job, {"a": "", "use": "x"}, "n"), (other, {}, None)]
 
 
+def test_a_job_says_whose_it_is(mill: Mill) -> None:
+    mill.load("hers", ["a"], owner="anna")
+    mill.load("old", ["b"])
+    with answering(mill.database, "SELECT job_name, owner FROM dataset_jobs") as answer:
+        assert set(answer.rows) == {("hers", "anna"), ("old", "")}
+
+
 @pytest.mark.parametrize(("dialect", "query"), blocks("sql"))
 def test_a_query_of_the_page_is_answered(finished: Database, dialect: str, query: str) -> None:
     if dialect in {"", "sqlite" if finished.is_sqlite else "postgres"}:

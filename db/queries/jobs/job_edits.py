@@ -1,5 +1,6 @@
 """Changing when and by whom a job is rendered, after it was submitted."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,6 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UsageError
+from imagemill.db.labels import labels_as_text
 from imagemill.db.queries.jobs.deadline import deadline_of
 from imagemill.db.queries.jobs.lifecycle import MATCHED, find_job
 from imagemill.db.queries.jobs.seats import set_max_workers
@@ -25,6 +27,8 @@ class JobEdit:
     weight: int | None = None
     max_workers: int | None = None
     """`NO_LIMIT` takes the limit away."""
+    needs: Mapping[str, str] | None = None
+    """All labels that it needs from then on."""
     deadline: timedelta | datetime | None = None
     no_deadline: bool = False
 
@@ -43,6 +47,8 @@ def edit_job(session: Session, reference: str, edit: JobEdit) -> Job:
         raise UsageError(f"job {job.id} ({job.name}) is {job.state}: nothing can be changed")
     values = {"priority": edit.priority, "weight": edit.weight}
     given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    if edit.needs is not None:
+        given["needs"] = labels_as_text(edit.needs)
     if edit.deadline is not None or edit.no_deadline:
         given["deadline_at"] = deadline_of(edit.deadline)
     if given:

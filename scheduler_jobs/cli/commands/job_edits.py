@@ -1,13 +1,18 @@
 """`edit`: changes when and by whom a job is rendered."""
 
+from collections.abc import Mapping, Sequence
+
 import click
 
+from imagemill.db.labels import label_text, labels_of, read_labels
+from imagemill.db.queries.fleet.reports import UNFINISHED
 from imagemill.db.queries.jobs.job_edits import NO_LIMIT, JobEdit, edit_job
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import moment
+from imagemill.scheduler_jobs.cli.unserved import warn_unlabelled
 from imagemill.scheduler_jobs.deadlines import read_deadline
 from imagemill.scheduler_jobs.owners import MOST_WEIGHT
 from imagemill.scheduler_jobs.submit.options import MOST_PRIORITY, MOST_WORKERS
@@ -42,6 +47,13 @@ from imagemill.scheduler_jobs.submit.options import MOST_PRIORITY, MOST_WORKERS
     metavar="TIME",
     help="Cancel what is not rendered by then: a duration (12h) or a time; `none` for no deadline.",
 )
+@click.option(
+    "--needs",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Only workers with this label render it, instead of those before; may be repeated; "
+    "`none` for any worker.",
+)
 @output.json_option
 def edit(
     invocation: Invocation,
@@ -50,15 +62,19 @@ def edit(
     weight: int | None,
     max_workers: int | None,
     deadline: str | None,
+    needs: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Change a job's turn: its priority and weight, how many workers it may have.
+    """Change a job's turn: its priority and weight, which workers may render it and how many.
+
+    More than seven parameters: they are the command's options.
 
     What workers hold at that moment is finished first. Without an option, what is set is shown.
 
     \b
     Examples:
       imagemill edit latest --max-workers 2
+      imagemill edit latest --needs gpu=h100
       imagemill edit 12 --priority 5
     """
     none = deadline == "none"
@@ -68,6 +84,7 @@ def edit(
         max_workers=max_workers,
         deadline=None if deadline is None or none else read_deadline(deadline),
         no_deadline=none,
+        needs=_needs(needs),
     )
     if change == JobEdit():
         with invocation.reading() as session:
@@ -83,6 +100,7 @@ def edit(
                 "weight": found.weight,
                 "max_workers": found.max_workers,
                 "deadline_at": found.deadline_at,
+                "needs": labels_of(found.needs),
             }
         )
         return
@@ -91,4 +109,13 @@ def edit(
         f"job {found.id} ({found.name}): priority {found.priority}, "
         f"weight {found.weight}, workers: {most}"
         + (f", deadline {moment(found.deadline_at)}" if found.deadline_at else "")
+        + (f", needs {label_text(labels_of(found.needs))}" if found.needs else "")
     )
+    if needs and found.state in UNFINISHED:
+        with invocation.reading() as session:
+            warn_unlabelled(session, found.route, labels_of(found.needs))
+
+
+def _needs(texts: Sequence[str]) -> Mapping[str, str] | None:
+    """The labels that a job is to need; None if nothing is said of them."""
+    return {} if tuple(texts) == ("none",) else read_labels(texts) if texts else None

@@ -21,7 +21,7 @@ from imagemill.scheduler_jobs.stack.control import (
     wait_until_up,
 )
 from imagemill.scheduler_jobs.stack.control import join as begin_work
-from imagemill.scheduler_jobs.stack.environment import flower_login
+from imagemill.scheduler_jobs.stack.environment import flower_login, owner_exports
 from imagemill.scheduler_jobs.stack.home import StackHome, default_home
 from imagemill.scheduler_jobs.stack.log_files import follow, last_lines
 from imagemill.scheduler_jobs.stack.plan import Plan
@@ -209,18 +209,26 @@ def logs(
 @click.option(
     "--join", "joining", is_flag=True, help="Print the token for `imagemill join` instead."
 )
+@click.option(
+    "--owner",
+    is_flag=True,
+    help="Print those of the owner of the tables instead, for `migrate` and `restore`.",
+)
 @output.json_option
-def env(invocation: Invocation, joining: bool, as_json: bool) -> None:
+def env(invocation: Invocation, joining: bool, owner: bool, as_json: bool) -> None:
     """Print the variables by which other shells find the services of `imagemill up`.
 
     They have passwords, as the token has. `imagemill --home DIR COMMAND` needs none of them.
 
     \b
-    Example:
+    Examples:
       eval "$(imagemill env)"
+      (eval "$(imagemill env --owner)"; imagemill restore /mnt/backups/full)
     """
     home = StackHome.at(invocation.home)
     plan = _planned(home)
+    if joining and owner:
+        raise UsageError("--join and --owner are two things: give one of them")
     if joining:
         token = own_token(home, plan).encoded()
         if as_json:
@@ -229,6 +237,8 @@ def env(invocation: Invocation, joining: bool, as_json: bool) -> None:
             click.echo(token)
         return
     variables = read_environment(home.environment)
+    if owner:
+        variables = owner_exports(plan)
     if as_json:
         output.emit({"environment": variables})
         return

@@ -83,3 +83,21 @@ def test_a_job_that_needs_labels_which_nobody_has_says_so(at_home, mill):
     assert told in at_home("status", "job").out
     mill.worker("w@box:1", labels={"gpu": "h100"})
     assert "waits: no live worker" not in at_home("status").out
+
+
+def test_the_labels_that_a_job_needs_are_changed(at_home, mill):
+    mill.load("job", ["a"], needs={"gpu": "h100"})
+    fit = mill.worker("w@box:1", labels={"gpu": "a100", "nvlink": ""})
+    assert mill.choose(worker_id=fit) is None
+    answer = at_home("edit", "job", "--needs", "gpu=a100", "--needs", "nvlink")
+    assert answer.out.endswith(", needs gpu=a100 nvlink\n")
+    assert answer.err == ""
+    assert mill.choose(worker_id=fit) is not None
+    answer = at_home("edit", "job", "--needs", "zone=b", "--json")
+    assert answer.json["needs"] == {"zone": "b"}
+    answer = at_home("edit", "job", "--needs", "zone=b")
+    assert "no live worker has the labels zone=b" in answer.err
+    assert at_home("edit", "job", "--weight", 2, "--json").json["needs"] == {"zone": "b"}
+    assert "needs" not in at_home("edit", "job", "--needs", "none").out
+    for bad in ("=x", "none,", "a b"):
+        assert at_home("edit", "job", "--needs", bad).code == 2

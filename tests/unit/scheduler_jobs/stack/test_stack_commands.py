@@ -88,6 +88,17 @@ def test_the_exports_are_those_of_a_producer_for_a_shell(home: StackHome, imagem
     }
 
 
+def test_the_owners_variables_are_printed_on_demand(home: StackHome, imagemill):
+    secret = Plan.load(home).secrets["owner"]
+    assert secret not in imagemill("--home", str(home.path), "env").out
+    answer = imagemill("--home", str(home.path), "env", "--owner")
+    assert f"IMAGEMILL_DATABASE_URL=postgresql+psycopg://imagemill_owner:{secret}@" in answer.out
+    told = json.loads(imagemill("--home", str(home.path), "env", "--owner", "--json").out)
+    assert told["environment"]["IMAGEMILL_STORAGE_URL"].startswith("s3://"), "to restore pictures"
+    answer = imagemill("--home", str(home.path), "env", "--owner", "--join")
+    assert (answer.code, answer.out) == (2, "")
+
+
 def test_a_home_with_passwords_that_others_can_read_is_refused(home: StackHome, imagemill):
     home.environment.chmod(0o640)
     for command in ("env", "status"):
