@@ -28,6 +28,7 @@ from imagemill.db.queries.jobs.job_rows import NewRow
 from imagemill.db.queries.work import claims
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
+from imagemill.db.shared_specs import Request, SharedSpec
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import submit
 from tests.helpers.mill import DIGEST, Mill, spec
@@ -41,6 +42,7 @@ BATCH = 8
 def insert(mill: Mill, images: int) -> dict[str, float]:
     """Rows and images by the second, in chunks of 1,000 rows with one image each."""
     job_id = mill.create("bench")
+    shared = SharedSpec(spec("a red circle"))
     spent = {"rows": 0.0, "images": 0.0}
 
     def chunk(session: Session, first: int) -> None:
@@ -56,12 +58,14 @@ def insert(mill: Mill, images: int) -> dict[str, float]:
             )
             for n in range(first, first + CHUNK)
         ]
-        specs = [spec(f"a red circle, number {row.number}") for row in rows]
+        requests = [
+            Request(shared, f"a red circle, number {row.number}", row.number) for row in rows
+        ]
         started = time.perf_counter()
         ids = job_rows.insert_rows(session, job, rows)
         between = time.perf_counter()
         job_rows.insert_images(
-            session, job, [(row_id, 0, each) for row_id, each in zip(ids, specs, strict=True)]
+            session, job, [(row_id, 0, each) for row_id, each in zip(ids, requests, strict=True)]
         )
         spent["rows"] += between - started
         spent["images"] += time.perf_counter() - between

@@ -122,7 +122,7 @@ class ImageSpec:
 
     def pixel_key(self) -> str:
         """SHA-256 (hex) of all fields that decide the pixels."""
-        return sha256_of(_canonical(self, leave_out=_NOT_PIXELS))
+        return sha256_of(canonical_json(canonical_document(self)))
 
     def request_key(self, *, metadata_version: int | None = None) -> str:
         """SHA-256 (hex) of what decides the file: pixel key, format, quality, metadata version."""
@@ -145,7 +145,7 @@ class ImageSpec:
         return request_key in self.request_keys()
 
     def _file_key(self, pixel_key: str, metadata_version: int) -> str:
-        before, after = _file_text(self.format, self.quality, metadata_version)
+        before, after = file_text(self.format, self.quality, metadata_version)
         return sha256_of(f"{before}{pixel_key}{after}")
 
     def group(self) -> dict[str, Any]:
@@ -195,24 +195,25 @@ _CANONICAL = json.JSONEncoder(
 )
 
 
-def canonical_json(document: Mapping[str, Any]) -> str:
-    """JSON with sorted keys, no spaces and plain UTF-8. Raises `ValueError` for NaN."""
+def canonical_json(document: Any) -> str:
+    """A value as JSON with sorted keys, no spaces and plain UTF-8. Raises `ValueError` for NaN."""
     return _CANONICAL.encode(document)
 
 
-def _canonical(spec: ImageSpec, *, leave_out: frozenset[str]) -> str:
-    document = _document(spec, leave_out=leave_out)
+def canonical_document(spec: ImageSpec) -> dict[str, Any]:
+    """What decides a specification's pixels, as JSON values: `pixel_key` is of this document."""
+    document = _document(spec, leave_out=_NOT_PIXELS)
     # 7.0 and 7 are equal but give different JSON, so the value is always a float here.
     document["guidance_scale"] = float(spec.guidance_scale)
     for adapter in document.get("adapters", []):
         del adapter["name"]  # the digest identifies the weights; names differ between teams
     for name in ADDED_MODELS & document.keys():
         document[name] = document[name]["digest"]
-    return canonical_json(document)
+    return document
 
 
 @lru_cache(maxsize=1024)  # a job's files differ in the pixel key alone
-def _file_text(file_format: str, quality: int | None, metadata_version: int) -> tuple[str, str]:
+def file_text(file_format: str, quality: int | None, metadata_version: int) -> tuple[str, str]:
     """The canonical text of a file, before and after the pixel key."""
     file = {
         "pixel_key": "?",

@@ -27,6 +27,7 @@ from imagemill.db.queries.labels import set_labels
 from imagemill.db.queries.pictures import environments
 from imagemill.db.queries.pictures.objects import find_objects
 from imagemill.db.seeds import prompt_hash
+from imagemill.db.shared_specs import Request
 from imagemill.db.specs import MEDIA_TYPES, ImageSpec, canonical_json, sha256_of
 from imagemill.db.states import JobState, Outcome
 from imagemill.db.storage import Storage
@@ -167,7 +168,7 @@ def _store(session: Session, storage: Storage, job_id: int, rows: Sequence[Row])
         session,
         job,
         [
-            (row_id, sample, specs[id(image)])
+            (row_id, sample, Request.of(specs[id(image)]))
             for row_id, (_, images) in zip(ids, rows, strict=True)
             for sample, image in enumerate(images)
         ],

@@ -5,10 +5,22 @@ instead of a list of a thousand placeholders. Most of the time of those goes int
 parsing the statement's text. SQLite has no such way and needs none.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice, repeat
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, any_, exc, insert, literal
+from sqlalchemy import (
+    JSON,
+    Column,
+    ColumnElement,
+    Connection,
+    Table,
+    any_,
+    exc,
+    literal,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
@@ -16,20 +28,46 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 _UPSERTED = 500
 """Rows of one statement: together fewer parameters than either database accepts."""
 
+_COPIED = 500
+"""Lines of COPY that are sent at once."""
+
 
 def insert_many(session: Session, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows that all have the same columns into a mapped class's table.
 
-    It belongs to the session's transaction. Columns that are left out get their defaults.
+    As `insert_columns` does, for rows that are made one by one.
     """
-    if not rows:
+    if rows:
+        insert_columns(session, table, {name: [row[name] for row in rows] for name in rows[0]})
+
+
+def insert_columns(
+    session: Session,
+    table: Any,
+    columns: Mapping[str, Sequence[Any]],
+    *,
+    shared: Mapping[str, Any] | None = None,
+) -> None:
+    """Insert rows into a mapped class's table, given as equally long columns of values.
+
+    `shared` are columns that have one value in all rows. It belongs to the session's transaction.
+    Columns that are left out get their defaults.
+    """
+    if not any(map(len, columns.values())):
         return
     connection = session.connection()
+    target: Table = table.__table__
+    # The defaults that Python knows. The database adds its own.
+    constants = {
+        column.name: getattr(column.default, "arg", None)
+        for column in target.columns
+        if column.default is not None
+    } | dict(shared or {})
+    constants = {name: value for name, value in constants.items() if name not in columns}
     if connection.dialect.name == "postgresql":
-        _copy(connection, table.__table__, rows)
+        _copy(connection, target, columns, constants)
     else:
-        # The table, not the class: the ORM would do as much work again for each row.
-        connection.execute(insert(table.__table__), rows)
+        _execute_many(connection, target, columns, constants)
 
 
 def among(
@@ -83,33 +121,51 @@ def upsert(
         session.execute(statement.on_conflict_do_update(index_elements=list(key), set_=replaced))
 
 
-def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+def _execute_many(
+    connection: Connection,
+    table: Table,
+    columns: Mapping[str, Sequence[Any]],
+    constants: Mapping[str, Any],
+) -> None:
+    # SQLAlchemy's own statement would make a mapping of every row and look at each value again.
+    def adapted(name: str, values: Iterable[Any]) -> Iterable[Any]:
+        adapt = _adapter(table.columns[name], connection.dialect)
+        return values if adapt is None else map(adapt, values)
+
+    names = ", ".join(_quoted(connection, table, [*columns, *constants]))
+    places = ", ".join("?" * (len(columns) + len(constants)))
+    into = f"{_quoted_name(connection, table)} ({names})"
+    statement = f"INSERT INTO {into} VALUES ({places})"  # noqa: S608 - names of our own columns
+    given = [adapted(name, values) for name, values in columns.items()]
+    fixed = [repeat(*adapted(name, [value])) for name, value in constants.items()]
+    rows = list(zip(*given, *fixed, strict=False))
+    connection.exec_driver_sql(statement, rows)
+
+
+def _copy(
+    connection: Connection,
+    table: Table,
+    columns: Mapping[str, Sequence[Any]],
+    constants: Mapping[str, Any],
+) -> None:
+    """`COPY` in its text format, which is written column by column."""
     dialect: Any = connection.dialect
-    given = [column for column in table.columns if column.name in rows[0]]
-    # The defaults that Python knows. The database adds its own.
-    constants = {
-        column: getattr(column.default, "arg", None)
-        for column in table.columns
-        if column.name not in rows[0] and column.default is not None
-    }
-    columns = [*given, *constants]
-    names = [column.name for column in given]
-    processors = [column.type.dialect_impl(dialect).bind_processor(dialect) for column in columns]
-    quote = dialect.identifier_preparer
-    into = ", ".join(quote.format_column(column) for column in columns)
-    statement = f"COPY {quote.format_table(table)} ({into}) FROM STDIN"
+
+    def written(name: str, values: Iterable[Any]) -> Iterable[str]:
+        adapt = _adapter(table.columns[name], dialect)
+        return map(_as_text, values if adapt is None else map(adapt, values))
+
+    into = ", ".join(_quoted(connection, table, [*columns, *constants]))
+    statement = f"COPY {_quoted_name(connection, table)} ({into}) FROM STDIN"
+    given = [written(name, values) for name, values in columns.items()]
+    fixed = [repeat(*written(name, [value])) for name, value in constants.items()]
+    lines = map("\t".join, zip(*given, *fixed, strict=False))
     driver: Any = connection.connection.driver_connection
     errors: Any = dialect.dbapi.Error
     try:
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            for row in rows:
-                values = (*(row[name] for name in names), *constants.values())
-                copy.write_row(
-                    [
-                        value if process is None else process(value)
-                        for value, process in zip(values, processors, strict=True)
-                    ]
-                )
+            while some := list(islice(lines, _COPIED)):
+                copy.write("\n".join([*some, ""]))
     except errors as error:
         # The same error as from any other statement, so that `Database.run` knows whether it may
         # try again.
@@ -125,3 +181,46 @@ def _copy(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]
             connection_invalidated=lost,
             dialect=dialect,
         ) from error
+
+
+def _quoted_name(connection: Connection, table: Table) -> str:
+    return connection.dialect.identifier_preparer.format_table(table)
+
+
+def _quoted(connection: Connection, table: Table, names: Iterable[str]) -> list[str]:
+    quote = connection.dialect.identifier_preparer
+    return [quote.format_column(table.columns[name]) for name in names]
+
+
+def _adapter(column: Column[Any], dialect: Any) -> Callable[[Any], Any] | None:
+    """What makes of a column's value the one that the database stores; None where it is the same.
+
+    JSON becomes text. Images of one kind share their options, so equal objects are written once.
+    """
+    kind: Any = column.type.dialect_impl(dialect)
+    if not isinstance(kind, JSON):
+        adapt: Callable[[Any], Any] | None = kind.bind_processor(dialect)
+        return adapt
+    known: dict[int, str | None] = {}
+
+    def as_json(value: Any) -> str | None:
+        if value is None and kind.none_as_null:
+            return None
+        if id(value) not in known:
+            known[id(value)] = json.dumps(value)
+        return known[id(value)]
+
+    return as_json
+
+
+_SIGNS = re.compile(r"[\\\t\n\r]")
+_ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+
+
+def _as_text(value: Any) -> str:
+    """A value in COPY's text format."""
+    if isinstance(value, str):
+        if _SIGNS.search(value) is None:
+            return value
+        return _SIGNS.sub(lambda sign: _ESCAPES[sign[0]], value)
+    return r"\N" if value is None else str(value)

@@ -55,6 +55,9 @@ def expand(
     `limits.max_samples` bounds the cells of a row and `max_prompt_bytes` each prompt; `file` is
     what a problem calls the manifest; `occurrence` counts equal prompts that came before.
     """
+    if expansion.variants == "off" and expansion.grid is NO_GRID:
+        yield row
+        return
     try:
         prompts = _prompts(row, expansion, limits, occurrence)
         grid = _over(row, expansion.grid, len(prompts), limits)
@@ -83,10 +86,10 @@ def seed_base(row: ManifestRow) -> str:
     The cells of a grid share it, and so their seeds. Two prompts of one row do not, and a
     further option in a template changes no other prompt's seed.
     """
+    if row.key is not None and row.template is None:
+        return f"id:{row.key}"
     by_prompt = f"prompt:{prompt_hash(row.prompt)}"
-    if row.key is None:
-        return by_prompt
-    return f"id:{row.key}" if row.template is None else f"id:{row.key}:{by_prompt}"
+    return by_prompt if row.key is None else f"id:{row.key}:{by_prompt}"
 
 
 def _prompts(row: ManifestRow, expansion: Expansion, limits: Limits, occurrence: int) -> list[str]:

@@ -55,6 +55,8 @@ def parse_grid(axes: Iterable[str], *, limits: Limits) -> Grid:
         problems.append(Problem(file=NAME, found=f"a grid of {cells:,} cells", allowed=allowed))
     if problems:
         raise ManifestError("\n".join(map(str, problems)), problems=tuple(problems))
+    if not spans:
+        return NO_GRID
     return tuple(_cell(cell, limits) for cell in itertools.product(*spans.values()))
 
 

@@ -163,10 +163,20 @@ class Parameters(BaseModel):
         """The same with another seed; the caller has checked it."""
         return _valid(vars(self) | {"seed": seed})
 
+    def all_values(self) -> tuple[Any, ...]:
+        """The value of every field, in the order of the fields; None where it is not set."""
+        return tuple(vars(self).values())
+
     def settings(self) -> dict[str, Any]:
         """The fields that are set, by name."""
         # Iterating over the model would take three times as long, and every row needs this.
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+SEED_PLACE = tuple(Parameters.model_fields).index("seed")
+"""Where `Parameters.all_values` has the seed."""
+
+_EVERY_FIELD = set(Parameters.model_fields)
 
 
 def _valid(fields: dict[str, Any]) -> Parameters:
@@ -178,7 +188,7 @@ def _valid(fields: dict[str, Any]) -> Parameters:
     made = Parameters.__new__(Parameters)
     set_slot = object.__setattr__
     set_slot(made, "__dict__", fields)
-    set_slot(made, "__pydantic_fields_set__", set(fields))
+    set_slot(made, "__pydantic_fields_set__", _EVERY_FIELD)
     set_slot(made, "__pydantic_extra__", None)
     set_slot(made, "__pydantic_private__", None)
     return made

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from imagemill.db.seeds import SEED_LIMIT
 from imagemill.scheduler_jobs.manifest import columns, values
 from imagemill.scheduler_jobs.manifest.column_report import MetColumns
 from imagemill.scheduler_jobs.manifest.combined import COMBINED
@@ -50,6 +51,14 @@ class ManifestRow:
     template: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Known:
+    """Parameters that were found right, without their seed, and the largest seed beside them."""
+
+    parameters: Parameters
+    most_seed: int
+
+
 class RowReader:
     """Turns raw rows of one file into manifest rows or problems.
 
@@ -78,7 +87,7 @@ class RowReader:
         self._literal_words = literal_words
         self._met = met or MetColumns()
         self._layouts: dict[tuple[str, ...], columns.Layout] = {}
-        self._known: dict[tuple[Any, ...], Parameters] = {}
+        self._known: dict[tuple[Any, ...], _Known] = {}
         self._unmatched = set(mapping)
         self._bad_header: Broken | None = None
 
@@ -243,31 +252,30 @@ class RowReader:
         Most rows differ from others only in prompt and seed, so the rest is validated once. What
         is not right is validated as a whole, for all its problems.
         """
-        seed = fields.get(_SEED)
-        # With its type, because 1, 1.0 and True are equal keys.
-        rest = tuple((*each, type(each[1])) for each in fields.items() if each[0] != _SEED)
+        # With its type, because 1, 1.0 and True are equal keys; of a seed only that there is one.
+        key = tuple([(name, type(value), name == _SEED or value) for name, value in fields.items()])
         try:
-            known = self._known[rest]
-            if seed is not None:
-                known = known.with_seed(values.seed(seed))
-                known.check(self.limits)
-                self._check_over_defaults(known)
+            known = self._known[key]
+            if _SEED not in fields:
+                return known.parameters
+            seed = values.seed(fields[_SEED])
+            if seed <= known.most_seed:
+                return known.parameters.with_seed(seed)
         except (KeyError, TypeError, BadValue):
-            parameters = Parameters.model_validate(fields, context=self.limits)
-            self._check_over_defaults(parameters)
-            self._remember(rest, parameters)
-            return parameters
-        return known
+            pass
+        parameters = Parameters.model_validate(fields, context=self.limits)
+        layered = parameters.over(self._defaults)
+        layered.check(self.limits)
+        self._remember(key, parameters, max(parameters.count, layered.count))
+        return parameters
 
-    def _remember(self, rest: tuple[Any, ...], parameters: Parameters) -> None:
-        characters = sum(len(value) for _, value, kind in rest if kind is str)
+    def _remember(self, key: tuple[Any, ...], parameters: Parameters, samples: int) -> None:
+        characters = sum(len(value) for _, _, value in key if isinstance(value, str))
         if len(self._known) < _KNOWN_PARAMETERS and characters <= _KNOWN_CHARACTERS:
             with suppress(TypeError):  # a list can't be a key
-                self._known[rest] = parameters.with_seed(None)
-
-    def _check_over_defaults(self, parameters: Parameters) -> None:
-        if self._defaults is not _NOTHING:
-            parameters.over(self._defaults).check(self.limits)
+                self._known[key] = _Known(
+                    parameters=parameters.with_seed(None), most_seed=SEED_LIMIT - samples
+                )
 
     def _extras(
         self,

@@ -122,6 +122,11 @@ _COMMENT = re.compile(r"^[ \t]{0,20}(?:##|//|#[ \t]+[^\W\d_])[^\n]{0,80}", re.MU
 _BARE_COMMENT = re.compile(r"^#[^\W\d_][^\n]{0,80}")
 
 
+def may_be_foreign(prompt: str) -> bool:
+    """Whether a prompt has a sign that some tool uses."""
+    return _ANY.search(prompt) is not None
+
+
 def find_foreign_syntax(
     prompt: str, *, weighted: bool = False, expanded: bool = False, line: bool = False
 ) -> list[ForeignSyntax]:
@@ -130,7 +135,7 @@ def find_foreign_syntax(
     `weighted`: brackets are read as weights. `expanded`: the prompt was a template, so what it
     still holds of one was meant. `line`: the prompt is a whole line of its file.
     """
-    if _ANY.search(prompt) is None:
+    if not may_be_foreign(prompt):
         return []
     found: list[ForeignSyntax] = []
     for kind, search in _SEARCHES:

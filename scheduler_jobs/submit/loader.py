@@ -81,10 +81,10 @@ class Loading:
         ids = job_rows.insert_rows(session, job, checked)
         self._register_models(session, checked)
         images = [
-            (row_id, sample, spec)
+            (row_id, sample, request)
             for row_id, row in zip(ids, checked, strict=True)
             if isinstance(row, PlannedRow)
-            for sample, spec in enumerate(row.specs(self._request.seed))
+            for sample, request in enumerate(row.requests(self._request.seed))
         ]
         job_rows.insert_images(session, job, images)
         job.rows_loaded = max((row.number for row in checked), default=job.rows_loaded)

@@ -10,7 +10,7 @@ from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.jobs.job_rows import NewRow
 from imagemill.db.seeds import prompt_hash
 from imagemill.db.settings import Settings
-from imagemill.db.specs import ImageSpec
+from imagemill.db.shared_specs import Request
 from imagemill.scheduler_jobs.expansion import Expansion, Templates, expand, parse_grid
 from imagemill.scheduler_jobs.manifest import (
     Limits,
@@ -26,10 +26,12 @@ from imagemill.scheduler_jobs.submit.foreign_syntax import (
     WAYS_OUT,
     ForeignSyntax,
     find_foreign_syntax,
+    may_be_foreign,
 )
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.submit.occurrences import Occurrences
-from imagemill.scheduler_jobs.submit.planner import PlannedCell, Planner
+from imagemill.scheduler_jobs.submit.planned_cells import PlannedCell
+from imagemill.scheduler_jobs.submit.planner import Planner
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 CHUNK_ROWS = 1000
@@ -109,12 +111,12 @@ class PlannedRow(NewRow):
     @property
     def images(self) -> int:
         """How many images the row asks for."""
-        return sum(cell.parameters.count for cell in self.cells)
+        return sum([cell.count for cell in self.cells])
 
-    def specs(self, job_seed: int) -> Iterator[ImageSpec]:
+    def requests(self, job_seed: int) -> Iterator[Request]:
         """The row's images: cell after cell, each in the order of its samples."""
         for cell in self.cells:
-            yield from cell.specs(job_seed=job_seed, occurrence=self.key_occurrence)
+            yield from cell.requests(job_seed=job_seed, occurrence=self.key_occurrence)
 
 
 class Findings:
@@ -154,7 +156,8 @@ class Keys:
             occurrence = self._count(row.key_base)
             name, number = row.place or (file, row.number)
             if row.key is None or occurrence == 0:
-                yield replace(row, key_occurrence=occurrence)
+                known = occurrence == row.key_occurrence
+                yield row if known else replace(row, key_occurrence=occurrence)
                 continue
             problem = Problem(
                 file=name,
@@ -298,9 +301,10 @@ class _RowPlanner:
         # A backslash keeps what looks like a template from being one: then it was meant.
         expanded = self._expansion.variants != "off" and "\\" in row.prompt
         texts = {
-            (text, cell.parameters.prompt_weighting or False)
+            (text, cell.settled.parameters.prompt_weighting or False)
             for cell in cells
-            for text in (cell.row.prompt, cell.parameters.negative_prompt or "")
+            for text in (cell.row.prompt, cell.settled.parameters.negative_prompt)
+            if text and may_be_foreign(text)
         }
         kinds: set[str] = set()
         for text, weighted in sorted(texts):

@@ -6,21 +6,19 @@ here, before anything is queued. The only I/O is to read each model's configurat
 """
 
 import copy
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 from typing import Any
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
-from imagemill.db.models.facts import ModelFacts, model_facts
-from imagemill.db.models.registry import ModelEntry, Registry
+from imagemill.db.models.facts import model_facts
+from imagemill.db.models.registry import Registry
 from imagemill.db.sampler_options import misfit
-from imagemill.db.samplers import BY_NAME, OWN, strength_for
-from imagemill.db.seeds import DERIVE, derive_seed, row_key
+from imagemill.db.samplers import BY_NAME, OWN
 from imagemill.db.settings import Settings
-from imagemill.db.specs import INPUT_IMAGES, Adapter, AddedModel, ImageSpec
-from imagemill.scheduler_jobs.expansion import seed_base
+from imagemill.db.specs import INPUT_IMAGES, Adapter
 from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters, Problem
+from imagemill.scheduler_jobs.manifest.parameters import SEED_PLACE
 from imagemill.scheduler_jobs.manifest.problems import BadValue
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.submit.pictures import (
@@ -28,137 +26,18 @@ from imagemill.scheduler_jobs.submit.pictures import (
     check_interval,
     check_pictures,
 )
+from imagemill.scheduler_jobs.submit.planned_cells import PlannedCell, PlannedModel, Settled
 from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
 from imagemill.scheduler_jobs.submit.refusals import Refused
 
 FALLBACK = Parameters(steps=25, guidance_scale=7.5, sampler="dpmpp_2m", samples=1, format="png")
 """The values that neither row, job nor model gives."""
 
-REFINER_START = 0.8
-"""Where a model's refiner takes over, as its makers recommend."""
-
-MAX_WINDOWS = 8
-"""The most windows of a prompt. Attention grows with them; the rest is cut, as the image says."""
-
-
 _KNOWN_SETTINGS = 1024
 """How many combinations of settings are remembered."""
 
 _KNOWN_CHARACTERS = 500
 """The longest negative prompt of them."""
-
-_SPEC_FIELDS = frozenset(field.name for field in fields(ImageSpec)) - {"seed"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedModel:
-    """A model as planning sees it."""
-
-    entry: ModelEntry
-    facts: ModelFacts
-    defaults: Parameters
-    weights_digest: str
-    window: PromptWindow | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedCell:
-    """One cell of a row in which every parameter has its value: ready to become images."""
-
-    row: ManifestRow
-    model: PlannedModel
-    parameters: Parameters
-    width: int
-    height: int
-    inputs: Mapping[str, str]
-    """SHA-256 of the input files, by their columns."""
-    controlnet: AddedModel | None
-    ip_adapter: AddedModel | None
-    adapters: tuple[Adapter, ...]
-    cut: str | None
-    """The part of the prompt that the model's text encoder will not see."""
-
-    def specs(self, *, job_seed: int, occurrence: int) -> Iterator[ImageSpec]:
-        """The row's images, in the order of their samples."""
-        key = row_key(seed_base(self.row), occurrence)
-        shared = self._shared_by_samples()
-        for sample in range(self.parameters.count):
-            yield ImageSpec(**shared, seed=self._seed(sample, job_seed=job_seed, key=key))
-
-    def _seed(self, sample: int, *, job_seed: int, key: str) -> int:
-        given = self.parameters
-        if given.seeds is not None:
-            return given.seeds[sample]
-        if given.seed is not None and given.seed != DERIVE:
-            return given.seed + sample
-        return derive_seed(job_seed=job_seed, row_key=key, sample_index=sample)
-
-    def _strength(self, steps: int) -> float | None:
-        """How much of an init image is drawn anew; a start step says the same in steps."""
-        if "init_image" not in self.inputs:
-            return None
-        if self.parameters.start_step is not None:
-            return strength_for(steps=steps, start_step=self.parameters.start_step)
-        return self.parameters.strength
-
-    def _refiner_start(self) -> float | None:
-        """Where the refiner takes over; None where the model has none, or is to do without."""
-        start = self.parameters.refiner_start
-        if not self.model.facts.refined or "mask" in self.inputs or start == 1:
-            return None
-        return REFINER_START if start is None else start
-
-    def _windows(self, given: Parameters) -> int:
-        """How many of the text encoder's windows the prompts of an image fill."""
-        window = self.model.window
-        if given.long_prompts != "chunk" or window is None:
-            return 1
-        prompts = (self.row.prompt, given.negative_prompt or "")
-        return min(MAX_WINDOWS, max(window.windows(prompt) for prompt in prompts))
-
-    def _shared_by_samples(self) -> dict[str, Any]:
-        """The specification's fields but the seed."""
-        given = self.parameters
-        assert given.steps is not None
-        options = dict(given.sampler_options or {})
-        if given.eta is not None:
-            options["eta"] = given.eta
-        settled: dict[str, Any] = {
-            "model": self.model.entry.name,
-            "weights_digest": self.model.weights_digest,
-            "prompt": self.row.prompt,
-            "width": self.width,
-            "height": self.height,
-            "sampler_options": tuple(sorted(options.items())),
-            **dict.fromkeys(INPUT_IMAGES),
-            **self.inputs,
-            "controlnet": self.controlnet,
-            "ip_adapter": self.ip_adapter,
-            "strength": self._strength(given.steps),
-            "adapters": self.adapters,
-            "windows": self._windows(given),
-            "refiner_start": self._refiner_start(),
-        }
-        # Every other field of the specification is the parameter of the same name.
-        own = {name: value for name, value in given.settings().items() if name in _SPEC_FIELDS}
-        if given.guidance_scale is not None and given.guidance_scale <= 1:
-            # Without guidance an interval of it changes no pixel, so it makes no other request.
-            settled |= {"guidance_start": 0.0, "guidance_end": 1.0}
-        return own | settled
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Settled:
-    """What cells share that differ only in prompt and seed; as in `PlannedCell`."""
-
-    model: PlannedModel
-    parameters: Parameters
-    width: int
-    height: int
-    controlnet: AddedModel | None
-    ip_adapter: AddedModel | None
-    inputs: Mapping[str, str]
-    adapters: tuple[Adapter, ...]
 
 
 class Planner:
@@ -181,7 +60,7 @@ class Planner:
         self._file = source_name
         self._models: dict[str, PlannedModel | ModelError] = {}
         self._adapter_digests: dict[str, str] = {}
-        self._known: dict[tuple[Any, ...], _Settled] = {}
+        self._known: dict[tuple[Any, ...], Settled] = {}
 
     def model(self, name: str) -> PlannedModel:
         """A model's facts, read once. Raises `ModelError` if the model is not there."""
@@ -216,44 +95,36 @@ class Planner:
             )
 
     def _plan(self, row: ManifestRow) -> PlannedCell:
-        given = row.parameters.over(self._defaults)
-        settled, parameters = self._settled(given)
+        settled = self._settled(row.parameters)
         model = settled.model
-        truncates = model.window is not None and parameters.long_prompts != "chunk"
+        truncates = model.window is not None and settled.parameters.long_prompts != "chunk"
+        seed = row.parameters.seed
         return PlannedCell(
             row=row,
-            model=model,
-            parameters=parameters,
-            width=settled.width,
-            height=settled.height,
-            controlnet=settled.controlnet,
-            ip_adapter=settled.ip_adapter,
-            inputs=settled.inputs,
-            adapters=settled.adapters,
+            settled=settled,
+            seed=settled.default_seed if seed is None else seed,
             cut=model.window.cut(row.prompt) if truncates and model.window else None,
         )
 
-    def _settled(self, given: Parameters) -> tuple["_Settled", Parameters]:
-        """Everything of a cell but its prompt, and the cell's parameters.
+    def _settled(self, given: Parameters) -> Settled:
+        """Everything of a cell but its prompt and the seed that its row gives.
 
         Most rows differ from others only in prompt and seed, so the rest is settled once. A seed
         takes part in no check here. What is refused is never remembered.
         """
-        settings = {name: value for name, value in vars(given).items() if name != "seed"}
-        key = (given.seed is None, *settings.values())
+        values = given.all_values()
+        key = (*values[:SEED_PLACE], given.seed is None, *values[SEED_PLACE + 1 :])
         try:
             found = self._known.get(key)
         except TypeError:  # sampler options can't be a key
-            return (settled := self._settle(given)), settled.parameters
+            return self._settle(given.over(self._defaults))
         if found is None:
-            found = self._settle(given)
+            found = self._settle(given.over(self._defaults))
             if len(self._known) < _KNOWN_SETTINGS and _is_short(given):
                 self._known[key] = found
-        if given.seed is None:
-            return found, found.parameters
-        return found, found.parameters.with_seed(given.seed)
+        return found
 
-    def _settle(self, given: Parameters) -> "_Settled":
+    def _settle(self, given: Parameters) -> Settled:
         name = given.model or self._settings.default_model
         try:
             model = self.model(name)
@@ -269,9 +140,10 @@ class Planner:
         check_pictures(model.entry, model.facts, parameters)
         check_interval(model.entry, model.facts, parameters)
         _check_refiner(model, parameters)
-        return _Settled(
+        return Settled(
             model=model,
-            parameters=parameters,
+            parameters=parameters.with_seed(None),
+            default_seed=parameters.seed,
             width=width,
             height=height,
             controlnet=self._added.control(model.entry, model.facts, parameters),

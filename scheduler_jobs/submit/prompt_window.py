@@ -18,14 +18,11 @@ from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from tokenizers.processors import RobertaProcessing
 
 from imagemill.db.errors import ModelError
+from imagemill.scheduler_jobs.submit.word_tokens import CLIP_WORDS, WordTokens, divides_at_blanks
 
 _BEGIN = "<|startoftext|>"
 _END = "<|endoftext|>"
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
-# CLIP's own pattern, as in the original `simple_tokenizer.py`.
-_CLIP_WORDS = (
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +44,7 @@ class PromptWindow:
         tokenizer.no_padding()
         self._tokenizer = tokenizer
         self._room = max_length - tokenizer.num_special_tokens_to_add(is_pair=False)
+        self._words = WordTokens(tokenizer) if divides_at_blanks(tokenizer) else None
 
     @classmethod
     def from_tokenizer_folder(cls, path: Path, max_length: int) -> "PromptWindow":
@@ -72,9 +70,7 @@ class PromptWindow:
 
     def cut(self, prompt: str) -> str | None:
         """The end of `prompt` that is beyond the window, as it is written; None if it fits."""
-        # A token is at least one byte long, so most prompts fit without counting tokens. Only ASCII
-        # can't grow when it is normalized. A tokenizer may put one mark before the first word.
-        if prompt.isascii() and len(prompt) < self._room:
+        if self._surely_fits(prompt):
             return None
         encoded = self._tokenizer.encode(prompt, add_special_tokens=False)
         if len(encoded) <= self._room:
@@ -99,13 +95,21 @@ class PromptWindow:
 
     def windows(self, prompt: str) -> int:
         """How many windows a prompt fills, one after another: at least one."""
-        if prompt.isascii() and len(prompt) < self._room:
+        if self._surely_fits(prompt):
             return 1
         return max(1, -(-self.count(prompt) // self._room))
 
     def count(self, prompt: str) -> int:
         """How many tokens the prompt has, without the marks."""
         return len(self._tokenizer.encode(prompt, add_special_tokens=False))
+
+    def _surely_fits(self, prompt: str) -> bool:
+        """Whether the prompt fits, found without tokenizing it; False where nobody knows yet."""
+        # A token is at least one byte long. Only ASCII can't grow when it is normalized. A
+        # tokenizer may put one mark before the first word.
+        if prompt.isascii() and len(prompt) < self._room:
+            return True
+        return self._words is not None and self._words.fit(prompt, self._room)
 
 
 def _clip_tokenizer(vocab: Path, merges: Path, marks: dict[str, AddedToken]) -> Tokenizer:
@@ -122,7 +126,7 @@ def _clip_tokenizer(vocab: Path, merges: Path, marks: dict[str, AddedToken]) -> 
     tokenizer.normalizer = Normalizers([NFC(), Replace(Regex(r"\s+"), " "), Lowercase()])
     tokenizer.pre_tokenizer = PreTokenizers(
         [
-            Split(Regex(_CLIP_WORDS), behavior="removed", invert=True),
+            Split(Regex(CLIP_WORDS), behavior="removed", invert=True),
             ByteLevel(add_prefix_space=False),
         ]
     )

@@ -28,7 +28,8 @@ from imagemill.db.queries.notifications import add_webhooks
 from imagemill.db.queries.pictures import objects
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.settings import Settings
-from imagemill.db.specs import ImageSpec, canonical_json, sha256_of
+from imagemill.db.shared_specs import Request
+from imagemill.db.specs import canonical_json, sha256_of
 from imagemill.db.states import JobState
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
@@ -124,7 +125,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     with request.open(settings) as source, closing(Occurrences()) as seen:
         keys = Keys(seen.add)
         for chunk in chunks(plan_rows(request, source, settings, met=met)):
-            requests: list[ImageSpec] = []
+            requests: list[Request] = []
             for row in keys.checked(chunk, source.name):
                 if isinstance(row, RefusedRow):
                     findings.add(row)
@@ -134,16 +135,21 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
                 for cell in row.cells:
                     if cell.cut is None:
                         continue
-                    long_prompts += cell.parameters.count
+                    long_prompts += cell.count
                     if len(long_rows) < SHOWN_LONG_PROMPTS:
                         long_rows.append(row.excerpt(cell.cut))
-                for spec in row.specs(request.seed):
+                for each in row.requests(request.seed):
+                    spec = each.shared.example
                     groups[spec.model, spec.width, spec.height, spec.guided] += 1
-                    requests.append(spec)
+                    requests.append(each)
             if database is not None:
                 with database.reading() as session:
-                    files = objects.find_files(session, requests)
-                missing = [s for s, file in zip(requests, files, strict=True) if file[1] is None]
+                    files = objects.find_files(session, [each.keys() for each in requests])
+                missing = [
+                    each.shared.example
+                    for each, file in zip(requests, files, strict=True)
+                    if file[1] is None
+                ]
                 reused += len(requests) - len(missing)
                 work.update(map(Kind.of, missing))
                 sizes |= {spec.group_key(): spec for spec in missing}

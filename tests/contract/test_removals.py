@@ -17,6 +17,7 @@ from imagemill.db.queries.jobs import job_rows, lifecycle, removals, removed
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.pictures.originals import find_originals
 from imagemill.db.settings import Settings
+from imagemill.db.shared_specs import Request
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
@@ -256,7 +257,7 @@ def submitting(mill: Mill, meet: Callable[[], None] = lambda: None) -> None:
         loading = job_rows.lock_loading(session, job)
         new = job_rows.NewRow(number=1, line=1, verbatim="a", extras={}, key_base="id:1")
         [row] = job_rows.insert_rows(session, loading, [new])
-        job_rows.insert_images(session, loading, [(row, 0, spec("a"))])
+        job_rows.insert_images(session, loading, [(row, 0, Request.of(spec("a")))])
         loading.rows_loaded = 1
         meet()
 

@@ -183,8 +183,9 @@ def _check(row: PlannedRow) -> None:
     stored = json.dumps(document, allow_nan=False) + row.verbatim + (row.key or "") + prompts
     assert "\0" not in stored
     stored.encode()
-    for spec in islice(row.specs(0), _MOST_SPECS):
-        assert len(spec.request_key()) == 64
+    for request in islice(row.requests(0), _MOST_SPECS):
+        spec = request.spec()
+        assert request.keys() == spec.request_keys()
         assert 0 <= spec.seed < 2**64
         assert spec.width * spec.height <= 4096 * 4096
         assert 1 <= spec.steps <= 1000

@@ -9,6 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from imagemill.db.samplers import find_sampler
@@ -27,7 +28,7 @@ def check_values(file: FuzzedFile, row: PlannedRow) -> bool:
     written = file.rows.get(str(extras.get(MARK)))
     if written is None:
         return False
-    specs = [spec for spec, _ in zip(row.specs(0), range(_MOST_SPECS), strict=False)]
+    specs = [each.spec() for each in islice(row.requests(0), _MOST_SPECS)]
     kept = {_text(value, file.kind) for value in extras.values()}
     gridded = {axis.partition("=")[0] for axis in file.grid}
     fields = {

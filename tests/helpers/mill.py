@@ -25,6 +25,7 @@ from imagemill.db.queries.pictures import environments, objects
 from imagemill.db.queries.pictures.objects import NewObject
 from imagemill.db.queries.work import claims, shifts
 from imagemill.db.queries.work.claims import Claimed, RetryPolicy
+from imagemill.db.shared_specs import Request
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Attempt, Group, Image, Job, Model, Shift
@@ -147,7 +148,7 @@ class Mill:
             ]
             ids = job_rows.insert_rows(session, job, rows)
             images = [
-                (row_id, sample, each if samples == 1 else _sample(each, sample))
+                (row_id, sample, Request.of(each if samples == 1 else _sample(each, sample)))
                 for row_id, each in zip(ids, specs, strict=True)
                 for sample in range(samples)
             ]

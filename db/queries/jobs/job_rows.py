@@ -2,18 +2,19 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import ManifestError, UsageError
-from imagemill.db.queries.bulk import among, insert_many, insert_new
+from imagemill.db.queries.bulk import among, insert_columns, insert_new
 from imagemill.db.queries.images import spec_values
 from imagemill.db.queries.jobs.removed import keep_removed_files, next_image_id
 from imagemill.db.queries.pictures.objects import find_files
 from imagemill.db.queries.tallies import add_images
+from imagemill.db.shared_specs import Request
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Group, Image, Job, Model, Row
@@ -34,6 +35,9 @@ class NewRow:
     key_occurrence: int = 0
     template: str | None = None
     problem: str | None = None
+
+
+_ROW_COLUMNS = tuple(field.name for field in fields(NewRow))
 
 
 def lock_loading(session: Session, job_id: int) -> Job:
@@ -61,22 +65,9 @@ def insert_rows(session: Session, job: Job, rows: Sequence[NewRow]) -> list[int]
     """Insert manifest rows; returns their ids in the same order."""
     if not rows:
         return []
-    values = [
-        {
-            "job_id": job.id,
-            "number": row.number,
-            "line": row.line,
-            "key_base": row.key_base,
-            "key_occurrence": row.key_occurrence,
-            "verbatim": row.verbatim,
-            "extras": dict(row.extras),
-            "template": row.template,
-            "problem": row.problem,
-        }
-        for row in rows
-    ]
-    insert_many(session, Row, values)
-    numbers = [row.number for row in rows]
+    columns = {name: [getattr(row, name) for row in rows] for name in _ROW_COLUMNS}
+    insert_columns(session, Row, columns, shared={"job_id": job.id})
+    numbers = columns["number"]
     inserted = Row.number.between(min(numbers), max(numbers))
     found = session.execute(select(Row.number, Row.id).where(Row.job_id == job.id, inserted))
     ids = {number: row_id for number, row_id in found}  # noqa: C416 - dict() would ask for keys()
@@ -84,49 +75,43 @@ def insert_rows(session: Session, job: Job, rows: Sequence[NewRow]) -> list[int]
 
 
 def insert_images(
-    session: Session, job: Job, images: Sequence[tuple[int, int, ImageSpec]]
+    session: Session, job: Job, images: Sequence[tuple[int, int, Request]]
 ) -> Counter[ImageState]:
-    """Insert images given as (row id, sample index, spec); how many became ready and how many done.
+    """Insert images given as (row id, sample index, request); how many became ready, and done.
 
     An image whose request has an object already is done at once.
     """
+    requests = [request for _, _, request in images]
     # An object, or a file that waits to be deleted, must not go before these images are there.
-    files = find_files(session, [spec for _, _, spec in images], keep=True)
+    files = find_files(session, [request.keys() for request in requests], keep=True)
     keep_removed_files(session, [key for key, object_id, _ in files if object_id is None])
-    group_keys = [spec.group_key() for _, _, spec in images]
-    specs = (spec for _, _, spec in images)
-    groups = _group_ids(session, dict(zip(group_keys, specs, strict=True)))
-    added: Counter[tuple[int, int, ImageState]] = Counter()
-    values: list[dict[str, Any]] = []
-    for file, group_key, (row_id, sample_index, spec) in zip(
-        files, group_keys, images, strict=True
-    ):
-        key, object_id, outcome = file
-        state = ImageState.READY if object_id is None else ImageState.DONE
-        group_id = groups[group_key]
-        added[job.id, group_id, state] += 1
-        values.append(
-            {
-                **spec_values(spec),
-                "job_id": job.id,
-                "row_id": row_id,
-                "sample_index": sample_index,
-                "group_id": group_id,
-                "request_key": key,
-                "state": state.value,
-                "object_id": object_id,
-                "outcome": outcome,
-            }
-        )
+    kinds = {id(request.shared): request.shared for request in requests}
+    groups = _group_ids(session, {kind.group_key: kind.example for kind in kinds.values()})
+    group_ids = [groups[request.shared.group_key] for request in requests]
+    states = [ImageState.READY if file[1] is None else ImageState.DONE for file in files]
+    columns: dict[str, Sequence[Any]] = {
+        "row_id": [row_id for row_id, _, _ in images],
+        "sample_index": [sample_index for _, sample_index, _ in images],
+        "group_id": group_ids,
+        "prompt": [request.prompt for request in requests],
+        "seed": [request.seed for request in requests],
+        "request_key": [key for key, _, _ in files],
+        "state": [state.value for state in states],
+        "object_id": [object_id for _, object_id, _ in files],
+        "outcome": [outcome for _, _, outcome in files],
+    }
     first = next_image_id(session)
     if first is not None:
-        values = [value | {"id": first + place} for place, value in enumerate(values)]
-    insert_many(session, Image, values)
-    add_images(session, added)
-    states: Counter[ImageState] = Counter()
-    for (_, _, state), count in added.items():
-        states[state] += count
-    return states
+        columns["id"] = range(first, first + len(images))
+    values = {key: spec_values(kind.example) for key, kind in kinds.items()}
+    if len(values) > 1:
+        of_each = [values[id(request.shared)] for request in requests]
+        columns = {name: [its[name] for its in of_each] for name in of_each[0]} | columns
+    alike = next(iter(values.values()), {}) | {"job_id": job.id}
+    insert_columns(session, Image, columns, shared=alike)
+    places = Counter(zip(group_ids, states, strict=True))
+    add_images(session, {(job.id, group, state): n for (group, state), n in places.items()})
+    return Counter(states)
 
 
 def register_model(

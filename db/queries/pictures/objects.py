@@ -10,7 +10,6 @@ from imagemill.db.compositions import Composition
 from imagemill.db.queries.bulk import among, insert_new
 from imagemill.db.queries.images import held_by, hold, record_events
 from imagemill.db.queries.tallies import move_images
-from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, JobState, Outcome
 from imagemill.db.tables import CompositionRow, Image, Job, Object
 
@@ -96,15 +95,16 @@ def find_objects(
 
 
 def find_files(
-    session: Session, specs: Sequence[ImageSpec], *, keep: bool = False
+    session: Session, keys: Sequence[tuple[str, ...]], *, keep: bool = False
 ) -> list[tuple[str, int | None, str | None]]:
-    """For each specification its request key, and the object's id and outcome if there is one.
+    """For each request its key, and the object's id and outcome if there is one.
+
+    `keys` are a request's keys in every metadata version, the newest first.
 
     A file of an earlier metadata version has the same pixels, so it is taken as it is, and the
     request keeps its key: an upgrade makes nothing be rendered again. `keep` is that of
     `find_objects`.
     """
-    keys = [spec.request_keys() for spec in specs]
     found = find_objects(session, [newest for newest, *_ in keys], keep=keep)
     older = [key for own in keys if own[0] not in found for key in own[1:]]
     found |= find_objects(session, older, keep=keep)

@@ -75,7 +75,7 @@ def test_where_they_are_counted_changes_no_seed_and_no_prompt(monkeypatch, tmp_p
         with open_source(request.manifest, settings) as source, closing(Occurrences()) as seen:
             settled = list(plan_rows(request, source, settings))
             good = list(Keys(seen.add).checked(settled, source.name))
-            return [spec.request_key() for row in good for spec in row.specs(request.seed)]
+            return [each.keys()[0] for row in good for each in row.requests(request.seed)]
 
     in_memory = asked_for()
     monkeypatch.setattr(occurrences, "KEYS_IN_MEMORY", 0)
