@@ -18,8 +18,11 @@ from sqlalchemy import (
     Connection,
     Table,
     any_,
+    cast,
     exc,
+    func,
     literal,
+    select,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -27,6 +30,9 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 _UPSERTED = 500
 """Rows of one statement: together fewer parameters than either database accepts."""
+
+_BETWEEN = "\x1f"
+"""What divides texts that are sent as one: the unit separator, which hardly any text has."""
 
 _COPIED = 500
 """Lines of COPY that are sent at once."""
@@ -73,10 +79,15 @@ def insert_columns(
 def among(
     session: Session, column: InstrumentedAttribute[Any], values: Collection[Any]
 ) -> ColumnElement[bool]:
-    """`column IN (values)`, as one parameter where the database has arrays."""
+    """`column IN (values)` as one parameter, of texts or whole numbers."""
     if session.get_bind().dialect.name == "postgresql":
-        return column == any_(literal(list(values), ARRAY(column.type)))
-    return column.in_(list(values))
+        array: Any = ARRAY(column.type)
+        joined = _joined(values)
+        if joined is not None:
+            return column == any_(cast(func.string_to_array(joined, _BETWEEN), array))
+        return column == any_(literal(list(values), array))
+    each = func.json_each(json.dumps(list(values))).table_valued("value")
+    return column.in_(select(each.c.value))
 
 
 def insert_new(session: Session, table: type[Any], values: Any) -> Any:
@@ -142,6 +153,14 @@ def _execute_many(
     connection.exec_driver_sql(statement, rows)
 
 
+def _joined(values: Collection[Any]) -> str | None:
+    """Texts as one text, because psycopg would look at each for itself; None where it can't be."""
+    if not values or not all(isinstance(value, str) and value for value in values):
+        return None
+    joined = _BETWEEN.join(values)
+    return joined if joined.count(_BETWEEN) == len(values) - 1 else None
+
+
 def _copy(
     connection: Connection,
     table: Table,
@@ -151,8 +170,10 @@ def _copy(
     """`COPY` in its text format, which is written column by column."""
     dialect: Any = connection.dialect
 
-    def written(name: str, values: Iterable[Any]) -> Iterable[str]:
+    def written(name: str, values: Sequence[Any]) -> Iterable[str]:
         adapt = _adapter(table.columns[name], dialect)
+        if adapt is None and _are_equal(values):
+            return repeat(_as_text(values[0]), len(values))
         return map(_as_text, values if adapt is None else map(adapt, values))
 
     into = ", ".join(_quoted(connection, table, [*columns, *constants]))
@@ -211,6 +232,10 @@ def _adapter(column: Column[Any], dialect: Any) -> Callable[[Any], Any] | None:
         return known[id(value)]
 
     return as_json
+
+
+def _are_equal(values: Sequence[Any]) -> bool:
+    return values[0] == values[-1] and values.count(values[0]) == len(values)
 
 
 _SIGNS = re.compile(r"[\\\t\n\r]")

@@ -294,7 +294,8 @@ class RowReader:
             if self._nan_is_null:
                 value = without_nan(value)
             try:
-                values.check_storable([column, value])
+                values.check_characters(column)
+                values.check_storable(value)
             except BadValue as bad:
                 problems.append(self._problem(raw, column, bad.found, bad.allowed))
             extras[column] = value

@@ -311,7 +311,10 @@ def adapters(value: Any) -> list[dict[str, Any]]:
 
 def check_storable(value: Any) -> None:
     """Raise `BadValue` if an extra contains NaN, infinity or NUL, which can't be stored."""
-    stack = [(value, 0)]
+    if isinstance(value, str):
+        check_characters(value)
+        return
+    stack = [(value, 1)]
     while stack:
         item, depth = stack.pop()
         if depth > _DEEPEST:

@@ -7,10 +7,9 @@ from typing import Any
 from imagemill.db.models.facts import ModelFacts
 from imagemill.db.models.registry import ModelEntry
 from imagemill.db.samplers import strength_for
-from imagemill.db.seeds import DERIVE, derive_seed, row_key
+from imagemill.db.seeds import DERIVE, derive_seed
 from imagemill.db.shared_specs import Request, SharedSpec
 from imagemill.db.specs import INPUT_IMAGES, Adapter, AddedModel, ImageSpec
-from imagemill.scheduler_jobs.expansion import seed_base
 from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters
 from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
 
@@ -140,19 +139,18 @@ class PlannedCell:
         """The number of images."""
         return self.settled.parameters.count
 
-    def requests(self, *, job_seed: int, occurrence: int) -> Iterator[Request]:
-        """The row's images, in the order of their samples."""
+    def requests(self, *, job_seed: int, key: str) -> Iterator[Request]:
+        """The cell's images, in the order of their samples; seeds are derived from `key`."""
         shared, prompt = self.settled.shared(self.row.prompt), self.row.prompt
-        for seed in self._seeds(job_seed, occurrence):
+        for seed in self._seeds(job_seed, key):
             yield Request(shared, prompt, seed)
 
-    def _seeds(self, job_seed: int, occurrence: int) -> Iterable[int]:
+    def _seeds(self, job_seed: int, key: str) -> Iterable[int]:
         given = self.settled.parameters
         if given.seeds is not None:
             return given.seeds
         if self.seed is not None and self.seed != DERIVE:
             return range(self.seed, self.seed + given.count)
-        key = row_key(seed_base(self.row), occurrence)
         return (
             derive_seed(job_seed=job_seed, row_key=key, sample_index=sample)
             for sample in range(given.count)

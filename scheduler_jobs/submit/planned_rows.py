@@ -8,10 +8,10 @@ from itertools import groupby
 
 from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.jobs.job_rows import NewRow
-from imagemill.db.seeds import prompt_hash
+from imagemill.db.seeds import prompt_hash, row_key
 from imagemill.db.settings import Settings
 from imagemill.db.shared_specs import Request
-from imagemill.scheduler_jobs.expansion import Expansion, Templates, expand, parse_grid
+from imagemill.scheduler_jobs.expansion import Expansion, Templates, expand, parse_grid, seed_base
 from imagemill.scheduler_jobs.manifest import (
     Limits,
     ManifestRow,
@@ -116,7 +116,9 @@ class PlannedRow(NewRow):
     def requests(self, job_seed: int) -> Iterator[Request]:
         """The row's images: cell after cell, each in the order of its samples."""
         for cell in self.cells:
-            yield from cell.requests(job_seed=job_seed, occurrence=self.key_occurrence)
+            base = self.key_base if cell.row.template is None else seed_base(cell.row)
+            key = row_key(base or "", self.key_occurrence)
+            yield from cell.requests(job_seed=job_seed, key=key)
 
 
 class Findings:

@@ -36,7 +36,7 @@ class WordTokens:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self._known: dict[str, int] = {}
+        self._known = {"": 0}
 
     def fit(self, prompt: str, room: int) -> bool:
         """Whether the prompt surely has at most `room` tokens. False means: nobody knows yet."""
@@ -45,8 +45,10 @@ class WordTokens:
         # A token is at least one byte, so a new word of ASCII has at most as many as characters.
         if prompt.isascii() and sum([known.get(word, len(word)) for word in words]) <= room:
             return True
-        new = [word for word in words if word and word not in known]
-        return self._learn(new) and sum([known[word] for word in words if word]) <= room
+        if sum([known.get(word, 1) for word in words]) > room:
+            return False  # even if every new word were a single token
+        new = [word for word in words if word not in known]
+        return self._learn(new) and sum([known[word] for word in words]) <= room
 
     def _learn(self, words: list[str]) -> bool:
         """Count the tokens of words and remember them; False if that is too much to remember."""

@@ -6,6 +6,7 @@ quote inside a cell that does not begin with one is a plain character. If the di
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import zip_longest
 
 from imagemill.scheduler_jobs.manifest.formats.dialects import Dialect, name_of, separator
 from imagemill.scheduler_jobs.manifest.lines import Line
@@ -126,8 +127,30 @@ def _quoted_records(
             continue
         elif '"' not in line.text and "\r" not in line.text:
             yield _Record(line.number, line.text, line.text.split(dialect.delimiter))
+        elif (cells := _simple_cells(line.text, dialect.delimiter)) is not None:
+            yield _Record(line.number, line.text, cells)
         else:
             yield _quoted_record(line, stream, dialect.delimiter, max_line_bytes)
+
+
+def _simple_cells(text: str, delimiter: str) -> list[str] | None:
+    """The cells of a line in which every quote stands beside a delimiter or an end; else None.
+
+    Most lines with quotes are like this. `_quoted_record` reads all of them, in five times as long.
+    """
+    parts = f"{delimiter}{text}{delimiter}".split('"')
+    if len(parts) % 2 == 0 or "\r" in text:
+        return None
+    cells: list[str] = []
+    # What is outside of quotes takes turns with what is inside.
+    for outside, inside in zip_longest(parts[::2], parts[1::2]):
+        if not (outside.startswith(delimiter) and outside.endswith(delimiter)):
+            return None
+        if outside != delimiter:
+            cells += outside[1:-1].split(delimiter)
+        if inside is not None:
+            cells.append(inside)
+    return cells
 
 
 def _quoted_record(
