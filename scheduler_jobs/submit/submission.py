@@ -29,7 +29,7 @@ from imagemill.db.queries.pictures import objects
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.settings import Settings
 from imagemill.db.shared_specs import Request
-from imagemill.db.specs import canonical_json, sha256_of
+from imagemill.db.specs import ImageSpec, canonical_json, sha256_of
 from imagemill.db.states import JobState
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
@@ -145,14 +145,13 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
             if database is not None:
                 with database.reading() as session:
                     files = objects.find_files(session, [each.keys() for each in requests])
-                missing = [
-                    each.shared.example
-                    for each, file in zip(requests, files, strict=True)
-                    if file[1] is None
-                ]
-                reused += len(requests) - len(missing)
-                work.update(map(Kind.of, missing))
-                sizes |= {spec.group_key(): spec for spec in missing}
+                missing = Counter(
+                    each.shared for each, file in zip(requests, files, strict=True) if not file[1]
+                )
+                reused += len(requests) - missing.total()
+                for shared, count in missing.items():
+                    work[Kind.of(shared.example)] += count
+                    sizes[shared.group_key] = shared.example
     forecasts, unmeasured = _forecast(work, database, settings)
     return Plan(
         rows=rows,
