@@ -8,7 +8,7 @@ goes on where it stopped when the same manifest is submitted again.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
@@ -28,7 +28,7 @@ from imagemill.db.queries.notifications import add_webhooks
 from imagemill.db.queries.pictures import objects
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.settings import Settings
-from imagemill.db.shared_specs import Request
+from imagemill.db.shared_specs import Request, SharedSpec
 from imagemill.db.specs import ImageSpec, canonical_json, sha256_of
 from imagemill.db.states import JobState
 from imagemill.db.tables import Job
@@ -143,11 +143,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
                     groups[spec.model, spec.width, spec.height, spec.guided] += 1
                     requests.append(each)
             if database is not None:
-                with database.reading() as session:
-                    files = objects.find_files(session, [each.keys() for each in requests])
-                missing = Counter(
-                    each.shared for each, file in zip(requests, files, strict=True) if not file[1]
-                )
+                missing = _missing(database, requests)
                 reused += len(requests) - missing.total()
                 for shared, count in missing.items():
                     work[Kind.of(shared.example)] += count
@@ -172,6 +168,14 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
         too_large=_too_large(work, sizes, database, request),
         seconds=time.monotonic() - started,
     )
+
+
+def _missing(database: Database, requests: Sequence[Request]) -> Counter[SharedSpec]:
+    """How many of these requests have no file yet, by what they share."""
+    with database.reading() as session:
+        files = objects.find_files(session, [each.keys() for each in requests])
+    found = zip(requests, files, strict=True)
+    return Counter(each.shared for each, (_, object_id, _) in found if object_id is None)
 
 
 def _forecast(
