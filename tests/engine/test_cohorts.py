@@ -28,7 +28,7 @@ ALONE = {"dpmpp_sde", "dpmpp_sde_karras"}
 
 def one(spec: ImageSpec, ticket: int) -> Slot:
     return Slot(
-        ticket=ticket, spec=spec, row=ticket, prompt=Condition(), negative=Condition(), cut=None
+        ticket=ticket, spec=spec, place=ticket, prompt=Condition(), negative=Condition(), cut=None
     )
 
 

@@ -39,3 +39,31 @@ def missing(groups: Collection[Sequence[Image]], *, places: int, most: int) -> i
     largest = max(map(len, groups), default=0)
     under_way = sum(map(len, groups))
     return max(0, min(places - largest, most - under_way))
+
+
+def packed(waiting: Sequence[tuple[Image, int]], *, rows: int, passes: int) -> list[Image]:
+    """Those that go into the next pass of so many rows; each waits with the rows that it needs.
+
+    They are all, if they fit. Else they go in the order in which they have waited, or the largest
+    goes first where that fills more rows and nobody has waited too long. Nobody may need more than
+    a whole pass. `passes` have been made so far.
+    """
+    if sum(needed for _, needed in waiting) <= rows:
+        return [image for image, _ in waiting]
+    in_turn = sorted(waiting, key=lambda pair: pair[0].waiting_since)
+    chosen, filled = _fitting(in_turn, rows)
+    if in_turn[0][0].waiting_since >= passes - _PATIENCE:
+        largest, more = _fitting(sorted(in_turn, key=lambda pair: -pair[1]), rows)
+        if more > filled:
+            chosen = largest
+    return [image for image, _ in waiting if any(image is one for one in chosen)]
+
+
+def _fitting(waiting: Sequence[tuple[Image, int]], rows: int) -> tuple[list[Image], int]:
+    """One after another as long as they fit, and the number of rows that they fill."""
+    found, filled = [], 0
+    for image, needed in waiting:
+        if filled + needed <= rows:
+            found.append(image)
+            filled += needed
+    return found, filled

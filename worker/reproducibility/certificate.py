@@ -4,13 +4,14 @@ Known rows are rendered alone, in every slot, beside other rows in shuffled orde
 of NaN. Their pixels must be the same every time. A fixed batch shape alone does not guarantee
 that: whether a kernel mixes rows is a property of the device, so it is tried out on the device.
 
-The short form takes about ten denoiser calls and runs when a model is first loaded at a size. The
+The short form takes about fifteen denoiser calls and runs when a model is first loaded at a size. The
 long form is `imagemill certify`.
 
 With recorded batches the promise is different: pixels depend only on the composition. So one
 composition is rendered again, then after other work, then with one of its images cancelled.
 
-Where a group has a ControlNet or an IP-Adapter, the known rows have pictures for them.
+Where a group has a ControlNet or an IP-Adapter, the known rows have pictures for them. With
+guidance, the known rows are also rendered without it in any step, two in the place of one.
 """
 
 import hashlib
@@ -49,6 +50,8 @@ _NAN: Mapping[str, Any] = {
     "sampler_options": (("eta", 1e30),),
     "steps": SHORT_STEPS,
 }
+_NEVER_GUIDED: Mapping[str, float] = {"guidance_start": 0.9, "guidance_end": 0.95}
+"""A guidance interval that holds no step, with up to ten of them."""
 
 Promise = Literal["independence", "composition"]
 _TITLES: Mapping[Promise, str] = {
@@ -231,6 +234,8 @@ def _same_alone(
     )
     if not _is_generic(engine):
         checks += (_nan_neighbours(engine, known, expected),)
+        if known[0].guided:
+            checks += (_sharing_places(engine, known),)
     return checks
 
 
@@ -266,6 +271,18 @@ def _every_slot(engine: Engine, known: Sequence[ImageSpec], expected: Sequence[s
         compared += len(results)
         different += sum(_digest(result) != digest for result in results)
     return Comparison(name="every slot", compared=compared, different=different)
+
+
+def _sharing_places(engine: Engine, known: Sequence[ImageSpec]) -> Comparison:
+    """Each known row without guidance in any step, alone and in twice as many rows as slots."""
+    different = 0
+    for row in known:
+        outside = replace(row, **_NEVER_GUIDED)
+        alone = _digest(_render(engine, [outside])[0])
+        many = 2 * engine.slots
+        different += _count_different(_render(engine, [outside] * many), [alone] * many)
+    compared = 2 * engine.slots * len(known)
+    return Comparison(name="two in a place", compared=compared, different=different)
 
 
 def _shuffled(
@@ -330,8 +347,7 @@ def _render(
     found: dict[int, Rendered] = {}
     try:
         while waiting or engine.busy:
-            room = engine.room()
-            if waiting and room:
+            while waiting and (room := engine.room()):
                 engine.admit(waiting[:room])
                 del waiting[:room]
             for result in engine.step():

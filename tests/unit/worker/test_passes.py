@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from imagemill.worker.engine.passes import missing, next_pass
+from imagemill.worker.engine.passes import missing, next_pass, packed
 
 PLACES = 2
 
@@ -38,3 +38,14 @@ def test_what_is_missing_until_a_pass_is_full() -> None:
     assert missing([[Image()] * 3, [Image()]], places=4, most=8) == 1
     assert missing([[Image()] * 5], places=4, most=8) == 0
     assert missing([[Image()]] * 7, places=4, most=8) == 1
+
+
+def test_a_pass_is_packed_as_full_as_it_can_be() -> None:
+    old, new, small = Image(1), Image(4), Image(5)
+    assert packed([(new, 2), (old, 1)], rows=4, passes=5) == [new, old]
+    # The one that waited longest goes first, and the next that fits.
+    assert packed([(new, 3), (small, 1), (old, 3)], rows=4, passes=5) == [small, old]
+    # It would leave half of the rows empty, so the largest goes first.
+    assert packed([(old, 2), (new, 4)], rows=4, passes=5) == [new]
+    # But nobody waits for ever.
+    assert packed([(old, 2), (new, 4)], rows=4, passes=18) == [old]

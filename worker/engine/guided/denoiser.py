@@ -4,12 +4,13 @@ Even an empty slot is a row of the call. A call of fewer rows could run other ke
 image's bits would depend on how many neighbours it had.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from imagemill.worker.engine.guided.conditions import Condition
+from imagemill.worker.engine.guided.rows import Rows, assign_rows
 from imagemill.worker.engine.guided.slot import Cohort, Slot
 from imagemill.worker.models.environment import Shapes
 from imagemill.worker.models.model import Model
@@ -18,13 +19,17 @@ AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
 """The scores that SDXL's refiner gets for the prompt and the negative prompt: diffusers' values."""
 
 
+Index = slice | torch.Tensor
+"""Rows of a call: a slice where they are neighbours."""
+
+
 class Denoiser:
     """Calls one of a model's U-Nets for all slots at once.
 
-    With guidance a call has 2B rows: first those of the negative prompts, then those of the
-    prompts, in diffusers' order. An empty slot is a row of zeros with the condition `empty`.
-    The arguments are kept from call to call and written into: a row's condition when another
-    image takes the row, its latents and timestep each time.
+    With guidance a call has 2B rows, else B; `rows` says which of them each image has. Nobody's
+    row is a row of zeros with the condition `empty`. The arguments are kept from call to call and
+    written into: a row's condition when another image takes the row, its latents and timestep each
+    time.
     """
 
     def __init__(
@@ -42,91 +47,132 @@ class Denoiser:
         self._shapes = shapes
         self._empty = empty
         self._copies = 2 if guided else 1
-        self._held: list[Slot | None] = [None] * shapes.slots
-        rows = self._copies * shapes.slots
+        rows = self.rows
+        self._held: list[tuple[Slot, bool] | None] = [None] * rows
+        self._callers: list[tuple[Cohort, int, bool]] = []
+        self._places: list[tuple[Index | None, Index]] = []
+        self._paired = True
         self._sample = torch.zeros(
             rows, unet.config.in_channels, *cells, device=model.device, dtype=model.dtype
         ).contiguous(memory_format=model.tuning.memory_format)
         # U-Nets compute the sine of the timestep in fp32, whatever its type was.
         self._times = torch.zeros(rows, device=model.device, dtype=torch.float32)
         self._arguments: dict[str, Any] = {}
+        self._sizes: dict[bool, torch.Tensor] = {}
         if empty.hidden is not None:
             self._arguments["encoder_hidden_states"] = empty.hidden.repeat(rows, 1, 1)
         if empty.pooled is not None:
+            self._sizes = self._size_lines(empty.pooled)
+            halves = [self._sizes[negative] for negative in (True, False)[-self._copies :]]
             self._arguments["added_cond_kwargs"] = {
                 "text_embeds": empty.pooled.repeat(rows, 1),
-                "time_ids": self._describe_sizes(empty.pooled),
+                "time_ids": torch.stack(halves).repeat_interleave(shapes.slots, dim=0),
             }
         # The U-Net of an unconditional model has no such field.
         self._scale_width: int | None = unet.config.get("time_cond_proj_dim")
         if empty.hidden is not None and self._scale_width is not None:
-            self._arguments["timestep_cond"] = self._embedded(1.0).repeat(shapes.slots, 1)
+            self._arguments["timestep_cond"] = self._embedded(1.0).repeat(rows, 1)
 
     @property
     def slots(self) -> int:
         """B, the number of images in one call."""
         return self._shapes.slots
 
-    def __call__(self, cohorts: Sequence[Cohort]) -> list[tuple[torch.Tensor | None, torch.Tensor]]:
-        """For each cohort, the outputs for its negative prompts (None: no guidance) and prompts.
+    @property
+    def copies(self) -> int:
+        """How many rows an image needs in a guided step: 2, or 1 in an engine without guidance."""
+        return self._copies
 
-        Each output has the shape (images, channels, height, width), in latent cells.
+    @property
+    def rows(self) -> int:
+        """The number of rows of a call."""
+        return self._copies * self._shapes.slots
+
+    def __call__(self, cohorts: Sequence[Cohort]) -> list[tuple[torch.Tensor | None, torch.Tensor]]:
+        """For each cohort, the outputs for its negative prompts and for its prompts.
+
+        Each output has the shape (images, channels, height, width), in latent cells. Without
+        guidance there may be none for the negative prompts.
         """
-        self._take(cohorts)
-        slots = self._shapes.slots
-        sample, times = self._sample[:slots], self._times[:slots]
-        for cohort in cohorts:
-            sample[cohort.rows] = cohort.model_input()
-            times[cohort.rows] = float(cohort.timestep)
-        if self._copies == 2:
-            self._sample[slots:], self._times[slots:] = sample, times
-        tuning = self._model.tuning
-        with tuning.attending():
+        self._seat(cohorts)
+        for cohort, (negatives, prompts) in zip(cohorts, self._places, strict=True):
+            latents, time = cohort.model_input(), float(cohort.timestep)
+            self._sample[prompts], self._times[prompts] = latents, time
+            if negatives is not None and not self._paired:
+                self._sample[negatives], self._times[negatives] = latents, time
+        if self._paired:
+            slots = self._shapes.slots
+            self._sample[:slots], self._times[:slots] = self._sample[slots:], self._times[slots:]
+        with self._model.tuning.attending():
             output: torch.Tensor = self._unet(
                 self._sample, self._times, **self._arguments, return_dict=False
             )[0]
         output = output.contiguous()
-        if self._copies == 1:
-            return [(None, output[cohort.rows]) for cohort in cohorts]
-        negatives, prompts = output[:slots], output[slots:]
-        return [(negatives[cohort.rows], prompts[cohort.rows]) for cohort in cohorts]
+        return [
+            (None if negatives is None else output[negatives], output[prompts])
+            for negatives, prompts in self._places
+        ]
 
-    def _take(self, cohorts: Sequence[Cohort]) -> None:
-        """Give each row the condition of the image that has it now."""
-        here: list[Slot | None] = [None] * self._shapes.slots
-        for cohort in cohorts:
-            for slot in cohort.slots:
-                here[slot.row] = slot
+    def _seat(self, cohorts: Sequence[Cohort]) -> None:
+        """Give rows to these cohorts, unless they are those of the last call."""
+        callers = [(cohort, len(cohort.slots), cohort.guiding) for cohort in cohorts]
+        if callers == self._callers:
+            return
+        self._callers = callers
+        rows = assign_rows(cohorts, places=self._shapes.slots, copies=self._copies)
+        # Then each image has both rows of a place, and the halves of the call have equal latents.
+        self._paired = None not in {negative for _, negative in rows.values()}
+        self._places = [self._places_of(cohort, rows) for cohort in cohorts]
+        here: list[tuple[Slot, bool] | None] = [None] * self.rows
+        for slot, (prompt, negative) in rows.items():
+            here[prompt] = (slot, False)
+            if negative is not None:
+                here[negative] = (slot, True)
         for row, taker in enumerate(here):
-            if taker is not self._held[row]:
+            if taker != self._held[row]:
                 self._held[row] = taker
-                self._condition(row, taker)
+                self._fill(row, taker)
 
-    def _condition(self, row: int, slot: Slot | None) -> None:
-        prompt = self._empty if slot is None else slot.prompt
-        self._write(row + (self._copies - 1) * self._shapes.slots, prompt)
-        if self._copies == 2:
-            negative = None if slot is None else slot.negative
-            self._write(row, self._empty if negative is None else negative)
-        if "timestep_cond" in self._arguments:
-            scale = 1.0 if slot is None else slot.spec.guidance_scale
-            self._arguments["timestep_cond"][row] = self._embedded(scale)[0]
-        if slot is None:
+    def _places_of(self, cohort: Cohort, rows: Mapping[Slot, Rows]) -> tuple[Index | None, Index]:
+        negatives = [rows[slot][1] for slot in cohort.slots]
+        prompts = self._index([rows[slot][0] for slot in cohort.slots])
+        known = [row for row in negatives if row is not None]
+        return (self._index(known) if known else None), prompts
+
+    def _index(self, rows: Sequence[int]) -> Index:
+        if list(rows) == list(range(rows[0], rows[0] + len(rows))):
+            return slice(rows[0], rows[0] + len(rows))
+        return torch.tensor(rows).to(self._sample.device)
+
+    def _fill(self, row: int, taker: tuple[Slot, bool] | None) -> None:
+        """Give a row what stays the same from call to call, for a slot and its prompt or negative.
+
+        Nobody's row becomes that of an empty slot.
+        """
+        if taker is None:
+            condition, negative, scale = self._empty, row < self.rows - self._shapes.slots, 1.0
             self._sample[row], self._times[row] = 0, 0
-
-    def _write(self, row: int, condition: Condition) -> None:
+        else:
+            slot, negative = taker
+            condition, scale = slot.prompt, slot.spec.guidance_scale
+            if negative:
+                condition = self._empty if slot.negative is None else slot.negative
         if condition.hidden is not None:
             self._arguments["encoder_hidden_states"][row] = condition.hidden[0]
         if condition.pooled is not None:
-            self._arguments["added_cond_kwargs"]["text_embeds"][row] = condition.pooled[0]
+            described = self._arguments["added_cond_kwargs"]
+            described["text_embeds"][row] = condition.pooled[0]
+            described["time_ids"][row] = self._sizes[negative]
+        if "timestep_cond" in self._arguments:
+            self._arguments["timestep_cond"][row] = self._embedded(scale)[0]
 
     def _embedded(self, scale: float) -> torch.Tensor:
         assert self._scale_width is not None
         embedding = guidance_embedding(scale, self._scale_width)
         return embedding.to(self._model.device, self._model.dtype)
 
-    def _describe_sizes(self, pooled: torch.Tensor) -> torch.Tensor:
-        """SDXL's conditioning on sizes, one line for each row of a call.
+    def _size_lines(self, pooled: torch.Tensor) -> dict[bool, torch.Tensor]:
+        """SDXL's conditioning on sizes, for the row of a negative prompt (True) and of a prompt.
 
         It says that the picture has its full size and is not cropped. The refiner gets an
         aesthetic score where the base gets the size a second time.
@@ -139,9 +185,10 @@ class Denoiser:
         if described == (len(prompt) - 1) * config.addition_time_embed_dim:
             negative = [*size, 0, 0, NEGATIVE_AESTHETIC_SCORE]
             prompt = [*size, 0, 0, AESTHETIC_SCORE]
-        slots = self._shapes.slots
-        rows = [negative] * (self._copies - 1) * slots + [prompt] * slots
-        return torch.tensor(rows, dtype=self._model.dtype).to(self._model.device)
+        return {
+            kind: torch.tensor(line, dtype=self._model.dtype).to(self._model.device)
+            for kind, line in ((True, negative), (False, prompt))
+        }
 
 
 def guidance_embedding(scale: float, width: int) -> torch.Tensor:

@@ -1,11 +1,13 @@
 """The guided engine: B fixed slots around one denoiser, with continuous batching.
 
 Every denoiser call has the same shape: B rows, or 2B with guidance (B for the negative prompts,
-then B for the prompts, as in diffusers). An empty slot is a constant row. So the device always
-runs the same kernels, and an image's bits depend neither on its neighbours nor on when it joined.
+then B for the prompts, as in diffusers). A row of nobody is constant. So the device always runs
+the same kernels, and an image's bits depend neither on its neighbours nor on when it joined.
 
-Each slot's image has its own sampler, steps, guidance scale and noise. If the model has a refiner,
-each call goes to one of the two U-Nets; images that need the other one wait.
+Each slot's image has its own sampler, steps, guidance scale and noise. Outside its guidance
+interval an image needs one row of the 2B: up to 2B images are then under way and share a call. If
+the model has a refiner, each call goes to one of the two U-Nets. Images for which a call has no
+rows, or which need the other U-Net, wait.
 """
 
 import time
@@ -30,7 +32,9 @@ from imagemill.worker.engine.guided.admission import begin, common_ground
 from imagemill.worker.engine.guided.conditions import Condition, Conditioner, NoText, Text, texts_of
 from imagemill.worker.engine.guided.denoiser import Denoiser
 from imagemill.worker.engine.guided.initial_latents import Starts
+from imagemill.worker.engine.guided.rows import rows_needed
 from imagemill.worker.engine.guided.slot import Cohort, Slot
+from imagemill.worker.engine.passes import packed
 from imagemill.worker.engine.pictures import Decoder, Decoding, Picture
 from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room
 from imagemill.worker.models.adapters import WornAdapter, wear
@@ -77,7 +81,7 @@ class GuidedEngine(ShapedEngine):
             empty = self._conditioner.for_refiner(self._conditioner.blank())
             self._refiner = self._denoiser_of(model.refiner, empty)
         self._decoder = Decoder(model, rows=shapes.pictures)
-        self._slots: list[Slot | None] = [None] * shapes.slots
+        self._slots: list[Slot | None] = [None] * self._denoiser.rows
         self._cohorts: list[Cohort] = []
         self._leaving = _Leaving()
         # On a GPU, pictures are decoded and copied while the host prepares and queues the next
@@ -100,8 +104,10 @@ class GuidedEngine(ShapedEngine):
         return tuple(None if slot is None else slot.ticket for slot in self._slots)
 
     def room(self) -> int:
-        """The number of free slots."""
-        return self._slots.count(None)
+        """How many images are missing until the next call is full."""
+        denoiser, turn = self._turn()
+        free = denoiser.rows - sum(rows_needed(cohort, denoiser.copies) for cohort in turn)
+        return min(free // denoiser.copies, self._slots.count(None))
 
     @torch.inference_mode()
     def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
@@ -155,7 +161,7 @@ class GuidedEngine(ShapedEngine):
         finished = self._finished()
         self._cohorts = [cohort for cohort in self._cohorts if not cohort.finished]
         for slot, _ in finished:
-            self._slots[slot.row] = None
+            self._slots[slot.place] = None
         self._leaving.slots = [slot for slot, _ in finished]
         self._leaving.decodings = self._decoder.begin([latents for _, latents in finished])
 
@@ -170,7 +176,7 @@ class GuidedEngine(ShapedEngine):
         for cohort in self._cohorts:
             for slot in [slot for slot in cohort.slots if slot.ticket in tickets]:
                 dropped.append(slot.ticket)
-                self._slots[slot.row] = None
+                self._slots[slot.place] = None
                 cohort.leave(slot)
         self._cohorts = [cohort for cohort in self._cohorts if cohort.slots]
         for place, gone in enumerate(self._leaving.slots):
@@ -199,28 +205,33 @@ class GuidedEngine(ShapedEngine):
         )
 
     def _turn(self) -> tuple[Denoiser, list[Cohort]]:
-        """The U-Net that is called now, and the cohorts for it.
+        """The U-Net that is called next, and the cohorts in that call.
 
-        It is the U-Net that more images wait for; on a tie, the refiner.
+        It is the U-Net whose call has more images; on a tie, the refiner.
         """
         if self._refiner is None:
-            return self._denoiser, self._cohorts
-        waiting = {True: 0, False: 0}
-        for cohort in self._cohorts:
-            waiting[cohort.refining] += len(cohort.slots)
-        refining = waiting[True] >= waiting[False]
-        turn = [cohort for cohort in self._cohorts if cohort.refining is refining]
-        return (self._refiner if refining else self._denoiser), turn
+            return self._denoiser, self._packed(self._cohorts, self._denoiser)
+        refining, base = (
+            (denoiser, self._packed([c for c in self._cohorts if c.refining is later], denoiser))
+            for denoiser, later in ((self._refiner, True), (self._denoiser, False))
+        )
+        images = [sum(len(cohort.slots) for cohort in turn) for _, turn in (refining, base)]
+        return refining if images[0] >= images[1] else base
+
+    def _packed(self, cohorts: Sequence[Cohort], denoiser: Denoiser) -> list[Cohort]:
+        """Those of the cohorts that are in the next call."""
+        needed = [(cohort, rows_needed(cohort, denoiser.copies)) for cohort in cohorts]
+        return packed(needed, rows=denoiser.rows, passes=self._steps)
 
     def _finished(self) -> list[tuple[Slot, torch.Tensor]]:
-        """The images without a denoiser call left, by row, each with latents (1, channels, …)."""
+        """The images without a denoiser call left, by place, each with latents (1, channels, …)."""
         found = [
             pair
             for cohort in self._cohorts
             if cohort.finished
             for pair in zip(cohort.slots, torch.split(cohort.latents, 1), strict=True)
         ]
-        return sorted(found, key=lambda pair: pair[0].row)
+        return sorted(found, key=lambda pair: pair[0].place)
 
     def _encode_together(self, specs: Sequence[ImageSpec]) -> None:
         """Encode all prompts in as few passes as possible; `_place` finds them in the cache."""
@@ -245,7 +256,7 @@ class GuidedEngine(ShapedEngine):
             slot = Slot(
                 ticket=ticket,
                 spec=spec,
-                row=self._slots.index(None),
+                place=self._slots.index(None),
                 prompt=conditions[0],
                 negative=None if negative is None else conditions[1],
                 cut=self._conditioner.cut(prompt),
@@ -258,8 +269,9 @@ class GuidedEngine(ShapedEngine):
         except Exception as error:  # any error of one image must not touch its neighbours
             self._ended.append(Failed(ticket=ticket, error=_readable(error)))
             return
-        self._slots[slot.row] = slot
+        self._slots[slot.place] = slot
         if cohort is not company:
+            cohort.waiting_since = self._steps
             self._cohorts.append(cohort)
             if ground is not None:
                 together[ground] = cohort
@@ -295,12 +307,13 @@ class GuidedEngine(ShapedEngine):
         for cohort, (negative, prompt) in zip(turn, outputs, strict=True):
             try:
                 cohort.advance(negative, prompt)
+                cohort.waiting_since = self._steps
             except torch.OutOfMemoryError:
                 raise
             except Exception as error:  # as in `_place`; each would have met it alone
                 failed.append(cohort)
                 for slot in cohort.slots:
-                    self._slots[slot.row] = None
+                    self._slots[slot.place] = None
                     self._ended.append(Failed(ticket=slot.ticket, error=_readable(error)))
         self._cohorts = [cohort for cohort in self._cohorts if cohort not in failed]
 

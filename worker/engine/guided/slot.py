@@ -18,11 +18,14 @@ from imagemill.worker.engine.schedulers import Scheduler
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Slot:
-    """One image between its first and its last denoiser call, in row `row` of the calls."""
+    """One image between its first and its last denoiser call.
+
+    `place` is its number in the engine; `rows` says which rows of a call follow from it.
+    """
 
     ticket: int
     spec: ImageSpec
-    row: int
+    place: int
     prompt: Condition
     negative: Condition | None
     cut: str | None
@@ -53,7 +56,8 @@ class Cohort:
     `timesteps` stays on the CPU: the schedulers look values up in it, and each lookup on a GPU
     would stop the GPU's queue. `later` is what the refiner does after these timesteps; `refining`
     says that it has begun. `calls` is the number of denoiser calls of each image, those of the
-    refiner included, and `called` how many of them are done.
+    refiner included, and `called` how many of them are done. `waiting_since` is the number of the
+    engine's call after which they began to wait for the next.
     """
 
     slots: list[Slot]
@@ -68,7 +72,8 @@ class Cohort:
     later: Refining | None = None
     refining: bool = False
     index: int = 0
-    _rows: slice | torch.Tensor | None = None
+    waiting_since: int = 0
+    _guiding: bool | None = None
     _scales: float | torch.Tensor | None = None
 
     @property
@@ -82,15 +87,13 @@ class Cohort:
         return self.index >= len(self.timesteps)
 
     @property
-    def rows(self) -> slice | torch.Tensor:
-        """The images' rows in the denoiser's calls: a slice where they are neighbours."""
-        if self._rows is None:
-            rows = [slot.row for slot in self.slots]
-            if rows == list(range(rows[0], rows[0] + len(rows))):
-                self._rows = slice(rows[0], rows[0] + len(rows))
-            else:
-                self._rows = torch.tensor(rows).to(self.latents.device)
-        return self._rows
+    def guiding(self) -> bool:
+        """Whether the next denoiser call needs rows for the negative prompts."""
+        if self._guiding is None:
+            slot = self.slots[0]
+            guided = slot.spec.guided_at(self.called, self.calls)
+            self._guiding = slot.negative is not None and guided
+        return self._guiding
 
     @property
     def scales(self) -> float | torch.Tensor:
@@ -106,7 +109,7 @@ class Cohort:
     def join(self, slot: Slot, latents: torch.Tensor, arguments: Mapping[str, Any]) -> None:
         """Take in one more image before the first step, with latents (1, channels, …)."""
         self.slots.append(slot)
-        self._rows = self._scales = None
+        self._scales = None
         self.latents = torch.cat([self.latents, latents])
         if "generator" in arguments:
             known = self.arguments["generator"]
@@ -118,7 +121,7 @@ class Cohort:
         keep = [place for place, slot in enumerate(self.slots) if slot is not left]
         images = len(self.slots)
         self.slots = [self.slots[place] for place in keep]
-        self._rows = self._scales = None
+        self._scales = None
         if not keep:
             return
         generators = self.arguments.get("generator")
@@ -147,7 +150,7 @@ class Cohort:
         """
         output = prompt
         spec = self.slots[0].spec
-        if negative is not None and spec.guided_at(self.called, self.calls):
+        if negative is not None and self.guiding:
             output = guide(self.scales, negative, prompt)
             if spec.guidance_rescale > 0:
                 output = rescale_guidance(output, prompt, spec.guidance_rescale)
@@ -157,6 +160,7 @@ class Cohort:
         self.latents = stepped[0].to(self.latents.dtype)
         self.index += 1
         self.called += 1
+        self._guiding = None
         if self.blend is not None:
             time = None if self.finished else self.timestep.reshape(1)
             self.latents = put_back(self.blend, self.latents, self.scheduler, time)
