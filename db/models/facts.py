@@ -18,6 +18,7 @@ _PACKED = 4
 _MOST_LEVELS = 16
 _AUTOENCODERS = ("vae", "movq", "vqgan", "vqvae")
 _DENOISERS = ("transformer", "unet", "decoder")
+_TOKENIZER, _TEXT_ENCODER = "tokenizer", "text_encoder"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +29,8 @@ class ModelFacts:
     - `size_multiple`: width and height must be multiples of this.
     - `default_size`: the (width, height) that it was trained with.
     - `window`: the tokens that its text encoder reads, begin and end included; None if it takes no
-      text or the pipeline alone knows.
+      text or the pipeline alone knows. A generic model that has one reads its prompts with CLIP
+      alone, and takes weights and several windows.
     - `tokenizer`: the folder of its tokenizer's files.
     - `guided`: whether classifier-free guidance has an effect.
     - `refined`: whether it has a second U-Net for the end of the schedule.
@@ -115,11 +117,12 @@ def _window(tokenizer: Path, text_encoder: Path | None) -> int:
 def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
     """The facts of any diffusers pipeline, as far as the configurations of its components say.
 
-    There is no `window`, because only the pipeline knows where it cuts a prompt. `size_multiple`
-    includes the denoiser's patches: pipelines round other sizes, and then the picture would not
-    have the size that was asked for.
+    There is no `window`, unless CLIP alone reads the prompts, because only the pipeline knows where
+    it cuts them. `size_multiple` includes the denoiser's patches: pipelines round other sizes, and
+    then the picture would not have the size that was asked for.
     """
-    configs = {name: read_config(folder) for name, (folder, _) in component_folders(entry).items()}
+    folders = {name: folder for name, (folder, _) in component_folders(entry).items()}
+    configs = {name: read_config(folder) for name, folder in folders.items()}
     vae = next((configs[name] for name in _AUTOENCODERS if name in configs), {})
     denoiser = next((configs[name] for name in _DENOISERS if name in configs), {})
     scale = _autoencoder_scale(vae)
@@ -141,24 +144,34 @@ def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
             f"model {entry.name}: {pipeline_class} changes the denoiser during a call, and images "
             "under way share one denoiser; use the pipeline that it was made from"
         )
+    ways = WAYS.get(pipeline_class, NO_WAYS)
+    clip = ways.clip_prompts and _is_clip(configs)
     return ModelFacts(
         latent_scale=scale,
         size_multiple=multiple,
         default_size=(side, side),
         latent_channels=channels,
-        window=None,
-        tokenizer=None,
+        window=_window(folders[_TOKENIZER], folders[_TEXT_ENCODER]) if clip else None,
+        tokenizer=folders[_TOKENIZER] if clip else None,
         guided=True,
         prediction_type=_prediction(_scheduler_config(entry)),
         inpainting=False,
         sampler_class=_class_of(_scheduler_config(entry)),
         pipeline_class=pipeline_class,
-        ways=WAYS.get(pipeline_class, NO_WAYS),
+        ways=ways,
         distilled=bool(
             denoiser.get("guidance_embeds")
             or denoiser.get("time_cond_proj_dim") is not None
             or options.get("is_distilled")
         ),
+    )
+
+
+def _is_clip(configs: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether all of a pipeline's text encoders are there, and are CLIP's."""
+    encoders = [name for name in configs if name.startswith(_TEXT_ENCODER)]
+    return {_TOKENIZER, _TEXT_ENCODER} <= configs.keys() and all(
+        str(configs[name].get("model_type")).startswith("clip") for name in encoders
     )
 
 

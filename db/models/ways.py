@@ -1,4 +1,4 @@
-"""What diffusers' pipelines take beside a prompt, known without torch: a row for each class.
+"""What diffusers' pipelines take, known without torch: a row for each class.
 
 `tests/oracle/test_ways_table.py` holds this table to the installed diffusers: the classes are
 those of its `AUTO_…_PIPELINES_MAPPING` that take a `strength`, and those that it has beside them.
@@ -20,6 +20,8 @@ class Ways:
     - `own_control`: it reads a control image itself, and always.
     - `ip_adapter`: whether an IP-Adapter can be added to it.
     - `reference`: whether it may, or must, have a picture that it edits.
+    - `clip_prompts`: whether its prompts are read by CLIP alone and its calls take embeddings, so
+      that they can have weights and more than one window.
 
     A class that diffusers does not have is empty.
     """
@@ -33,6 +35,7 @@ class Ways:
     own_control: bool = False
     ip_adapter: bool = False
     reference: Literal["no", "may", "must"] = "no"
+    clip_prompts: bool = False
 
 
 NO_WAYS = Ways()
@@ -48,6 +51,7 @@ WAYS: Mapping[str, Ways] = MappingProxyType(
             controlled_from_picture="StableDiffusionControlNetImg2ImgPipeline",
             controlled_in_mask="StableDiffusionControlNetInpaintPipeline",
             ip_adapter=True,
+            clip_prompts=True,
         ),
         "StableDiffusionXLPipeline": Ways(
             from_picture="StableDiffusionXLImg2ImgPipeline",
@@ -57,9 +61,12 @@ WAYS: Mapping[str, Ways] = MappingProxyType(
             controlled_from_picture="StableDiffusionXLControlNetImg2ImgPipeline",
             controlled_in_mask="StableDiffusionXLControlNetInpaintPipeline",
             ip_adapter=True,
+            clip_prompts=True,
         ),
         "LatentConsistencyModelPipeline": Ways(
-            from_picture="LatentConsistencyModelImg2ImgPipeline", ip_adapter=True
+            from_picture="LatentConsistencyModelImg2ImgPipeline",
+            ip_adapter=True,
+            clip_prompts=True,
         ),
         "KolorsPipeline": Ways(from_picture="KolorsImg2ImgPipeline"),
         "StableDiffusion3Pipeline": Ways(

@@ -140,6 +140,7 @@ class Planner:
         check_pictures(model.entry, model.facts, parameters)
         check_interval(model.entry, model.facts, parameters)
         _check_refiner(model, parameters)
+        _check_prompts(model, parameters)
         return Settled(
             model=model,
             parameters=parameters.with_seed(None),
@@ -241,6 +242,17 @@ def _check_options(model: PlannedModel, given: Parameters) -> None:
         problem = misfit(class_name, name, value)
         if problem is not None:
             raise Refused("sampler_options", f"{sampler.name}: {problem[0]}", problem[1])
+
+
+def _check_prompts(model: PlannedModel, given: Parameters) -> None:
+    """Refuse weights and several windows where another encoder than CLIP reads prompts too."""
+    if model.entry.kind != "generic" or model.window is not None:
+        return
+    why = f"none: the prompts of {model.facts.pipeline_class} are not read by CLIP alone"
+    if given.prompt_weighting:
+        raise Refused("prompt_weighting", "true", f"false, or {why}")
+    if given.long_prompts == "chunk":
+        raise Refused("long_prompts", "chunk", f"truncate, or {why}")
 
 
 def _check_refiner(model: PlannedModel, given: Parameters) -> None:

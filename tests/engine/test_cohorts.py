@@ -12,10 +12,10 @@ from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.guided.admission import begin, common_ground
-from imagemill.worker.engine.guided.conditions import Condition
 from imagemill.worker.engine.guided.initial_latents import Starts
 from imagemill.worker.engine.guided.slot import Cohort, Slot
 from imagemill.worker.engine.inputs import no_inputs
+from imagemill.worker.engine.texts.conditions import Condition
 from imagemill.worker.models.device import Precision
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import spec_for

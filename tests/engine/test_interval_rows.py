@@ -13,9 +13,9 @@ import torch
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.guided.conditions import Condition
 from imagemill.worker.engine.guided.rows import assign_rows
 from imagemill.worker.engine.guided.slot import Cohort, Slot
+from imagemill.worker.engine.texts.conditions import Condition
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import CAPTIONS, hashes, pixels_of, render, spec_for
 from tools.oracle import Oracle, worst_difference

@@ -7,7 +7,7 @@ from imagemill.db.settings import Settings
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.guided.prompts import Segment, parse_weights, tokenize
+from imagemill.worker.engine.texts.prompts import Segment, parse_weights, tokenize
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
 from tools.oracle import Oracle, worst_difference

@@ -13,7 +13,7 @@ from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.guided.conditions import Conditioner, texts_of
+from imagemill.worker.engine.texts.conditions import Conditioner, texts_of
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.tuning import BACKENDS, Tuning, check_attention, tune

@@ -17,7 +17,7 @@ from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Image
 from imagemill.scheduler_jobs.cli.exit_codes import report
-from imagemill.worker.engine.guided.prompts import parse_weights
+from imagemill.worker.engine.texts.prompts import parse_weights
 from imagemill.worker.models.library_logs import take_over_library_logs
 from tests.e2e.commands import imagemill
 from tests.helpers.mill import Mill

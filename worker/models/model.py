@@ -58,9 +58,12 @@ class Model:
 
     @contextmanager
     def using(self, name: str) -> Iterator[Any]:
-        """A component on the device. With `offload`, it goes back to main memory afterwards."""
+        """A component on the device. With `offload`, it goes back to main memory afterwards.
+
+        The components of a pipeline are fetched by hooks of their own (`tuning.tune`).
+        """
         component = self.components[name]
-        if not self.tuning.offload:
+        if not self.tuning.offload or self.pipeline is not None:
             yield component
             return
         component.to(self.device)

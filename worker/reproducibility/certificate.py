@@ -4,8 +4,8 @@ Known rows are rendered alone, in every slot, beside other rows in shuffled orde
 of NaN. Their pixels must be the same every time. A fixed batch shape alone does not guarantee
 that: whether a kernel mixes rows is a property of the device, so it is tried out on the device.
 
-The short form takes about fifteen denoiser calls and runs when a model is first loaded at a size. The
-long form is `imagemill certify`.
+The short form takes about fifteen denoiser calls and runs when a model is first loaded at a size.
+The long form is `imagemill certify`.
 
 With recorded batches the promise is different: pixels depend only on the composition. So one
 composition is rendered again, then after other work, then with one of its images cancelled.

@@ -30,8 +30,8 @@ def tokens(invocation: Invocation, prompt: str, name: str | None, as_json: bool)
     """Show how a model's tokenizer reads a prompt.
 
     The ids and pieces of its tokens, how many the text encoder's window takes, and which part of
-    the prompt is cut. Only the tokenizer is loaded. A generic pipeline decides by itself where
-    it cuts: then each of its tokenizers is shown without a window.
+    the prompt is cut. Only the tokenizer is loaded. A generic pipeline that does not read with
+    CLIP alone decides by itself where it cuts: each of its tokenizers is shown without a window.
 
     \b
     Example:

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine.guided.conditions import Condition
 from imagemill.worker.engine.guided.initial_latents import Starts
 from imagemill.worker.engine.guided.slot import Cohort, Refining, Slot
 from imagemill.worker.engine.schedulers import (
@@ -15,6 +14,7 @@ from imagemill.worker.engine.schedulers import (
     step_arguments,
     steps_rows_alike,
 )
+from imagemill.worker.engine.texts.conditions import Condition
 from imagemill.worker.models.model import Model
 
 

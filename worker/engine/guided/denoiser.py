@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from imagemill.worker.engine.guided.conditions import Condition
 from imagemill.worker.engine.guided.rows import Rows, assign_rows
 from imagemill.worker.engine.guided.slot import Cohort, Slot
+from imagemill.worker.engine.texts.conditions import Condition
 from imagemill.worker.models.environment import Shapes
 from imagemill.worker.models.model import Model
 

@@ -29,7 +29,6 @@ from imagemill.db.specs import ImageSpec
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.engine.guided.admission import begin, common_ground
-from imagemill.worker.engine.guided.conditions import Condition, Conditioner, NoText, Text, texts_of
 from imagemill.worker.engine.guided.denoiser import Denoiser
 from imagemill.worker.engine.guided.initial_latents import Starts
 from imagemill.worker.engine.guided.rows import rows_needed
@@ -37,6 +36,7 @@ from imagemill.worker.engine.guided.slot import Cohort, Slot
 from imagemill.worker.engine.passes import packed
 from imagemill.worker.engine.pictures import Decoder, Decoding, Picture
 from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room
+from imagemill.worker.engine.texts.conditions import Condition, Conditioner, NoText, Text, texts_of
 from imagemill.worker.models.adapters import WornAdapter, wear
 from imagemill.worker.models.environment import Environment, Shapes
 from imagemill.worker.models.model import Model

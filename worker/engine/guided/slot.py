@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine.guided.conditions import Condition
 from imagemill.worker.engine.guided.initial_latents import Blend, put_back
 from imagemill.worker.engine.schedulers import Scheduler
+from imagemill.worker.engine.texts.conditions import Condition
 
 
 @dataclass(kw_only=True, slots=True, eq=False)

@@ -21,6 +21,11 @@ from imagemill.db.samplers import BY_NAME, OWN
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.inputs import Inputs
 from imagemill.worker.engine.schedulers import Scheduler, make_scheduler
+from imagemill.worker.engine.slots.embedded_prompts import (
+    EmbeddedPrompts,
+    are_embedded,
+    takes_embeddings,
+)
 from imagemill.worker.engine.slots.guidance_interval import GuidanceInterval, has_interval
 from imagemill.worker.engine.slots.known_texts import KnownTexts
 from imagemill.worker.engine.slots.pictures import Pictures
@@ -38,6 +43,8 @@ _GUIDANCES = (
     "distilled_guidance_scale",
 )
 """The names that pipelines give to the guidance scale. The first that a pipeline has is used."""
+
+_PROMPTS = ("prompt", "negative_prompt")
 
 _MOST_SAMPLERS = 64
 """How many samplers with their options are kept ready."""
@@ -57,27 +64,36 @@ class PipelineCall:
     """A call that is ready to be made: `pipeline(**arguments)`.
 
     The pipeline is a copy made for this call; it shares the modules of the model's. `seed` is for
-    torch's global generator.
+    torch's global generator. `cut` is the end of a prompt that its embeddings do not have.
     """
 
     pipeline: Pipeline
     arguments: Mapping[str, Any]
     seed: int
     interval: GuidanceInterval | None = None
+    cut: str | None = None
 
 
 class PipelineCalls:
     """Makes the calls of one model's pipeline.
 
     `inputs` fetches input pictures by digest, of at most `max_pixels`. `controlnet` is the module
-    that reads control pictures, if the group has one.
+    that reads control pictures, if the group has one. `prompts` encodes the prompts that the
+    pipeline does not read itself, if it takes embeddings.
     """
 
     def __init__(
-        self, pipeline: Pipeline, *, inputs: Inputs, max_pixels: int, controlnet: Any = None
+        self,
+        pipeline: Pipeline,
+        *,
+        inputs: Inputs,
+        max_pixels: int,
+        controlnet: Any = None,
+        prompts: EmbeddedPrompts | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._controlnet = controlnet
+        self._prompts = prompts
         self._name = type(pipeline).__name__
         self._ways = WAYS.get(self._name, NO_WAYS)
         self._pictures = Pictures(self._ways, inputs=inputs, max_pixels=max_pixels)
@@ -94,6 +110,7 @@ class PipelineCalls:
         controlled = self._ways.own_control or spec.controlnet is not None
         referred = self._ways.reference != "no" or spec.ip_adapter is not None
         interval = (spec.guidance_start, spec.guidance_end) != (0, 1)
+        embedded = self._prompts is not None and takes_embeddings(parameters)
         wanted = {
             "control_image": spec.control_image is not None and not controlled,
             "reference_image": spec.reference_image is not None and not referred,
@@ -103,8 +120,8 @@ class PipelineCalls:
             "negative_prompt": spec.negative_prompt != ""
             and spec.guided
             and not self._reads_negatives(parameters),
-            "long_prompts": spec.long_prompts != "truncate",
-            "prompt_weighting": spec.prompt_weighting,
+            "long_prompts": spec.long_prompts != "truncate" and not embedded,
+            "prompt_weighting": spec.prompt_weighting and not embedded,
         }
         for name, refused in wanted.items():
             if refused:
@@ -123,6 +140,11 @@ class PipelineCalls:
         offered |= self._pictures.arguments(spec, parameters, images=images)
         offered |= self._pictures.edited(spec, pipeline, images=images)
         offered |= self._pictures.embedded(spec, pipeline, images=images)
+        cut = None
+        if self._prompts is not None and are_embedded(spec):
+            offered = {name: value for name, value in offered.items() if name not in _PROMPTS}
+            offered |= self._prompts.arguments(spec, images=images)
+            cut = self._prompts.cut(spec)
         return PipelineCall(
             pipeline=pipeline,
             arguments={name: value for name, value in offered.items() if name in parameters},
@@ -131,6 +153,7 @@ class PipelineCalls:
             interval=GuidanceInterval(spec, pipeline)
             if has_interval(spec) and images == 1
             else None,
+            cut=cut,
         )
 
     def _kind(self, spec: ImageSpec) -> Any:

@@ -37,6 +37,7 @@ from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room, check_weights
 from imagemill.worker.engine.shapes import by_trying, choose_shapes, find_slots
 from imagemill.worker.engine.slots.arguments import PipelineCalls
+from imagemill.worker.engine.slots.embedded_prompts import embedded_prompts
 from imagemill.worker.engine.slots.fiber import Fiber
 from imagemill.worker.engine.slots.meetings import Meetings
 from imagemill.worker.engine.slots.slot import Slot, pipeline_fiber
@@ -151,8 +152,9 @@ class SlotEngine(ShapedEngine):
         return self.cancel([*tickets, *(result.ticket for result in self._ended)])
 
     def _check(self, spec: ImageSpec) -> None:
-        wanted = (spec.width, spec.height, spec.guided)
-        here = (self._shapes.width, self._shapes.height, self._guided)
+        wanted = (spec.width, spec.height, spec.guided, spec.windows)
+        shapes = self._shapes
+        here = (shapes.width, shapes.height, self._guided, shapes.windows)
         if wanted != here:
             raise ModelError(f"image of {wanted} in an engine of {here}: not of this group")
         self._calls.check(spec)
@@ -294,6 +296,7 @@ def _build(
             inputs=with_known_picture(inputs),
             max_pixels=settings.max_pixels,
             controlnet=controlnet,
+            prompts=embedded_prompts(model, windows=shapes.windows),
         ),
         meetings=Meetings(model.pipeline, images=shapes.slots, controlnet=controlnet),
         wear=put_on,

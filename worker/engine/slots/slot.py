@@ -38,11 +38,13 @@ class Slot:
         self.waiting_since = 0
         self._reading = Reading()
         self._mending = Mending()
+        self._cut: str | None = None
 
         def watched() -> PipelineCall:
             call = calls.call(spec)
             self._reading.watch(call.pipeline, kept=calls.kept_tokens)
             self._mending.watch(call.pipeline)
+            self._cut = call.cut
             return call
 
         self.fiber = pipeline_fiber(watched)
@@ -58,7 +60,7 @@ class Slot:
                 "picture of that size"
             )
         picture = _picture(values * np.nan if self._mending.lost else values)
-        cut = self._reading.cut(self.spec.prompt)
+        cut = self._cut or self._reading.cut(self.spec.prompt)
         outcome = picture.outcome
         if outcome is Outcome.OK and cut is not None:
             outcome = Outcome.TRUNCATED_PROMPT

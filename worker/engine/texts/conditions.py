@@ -12,7 +12,7 @@ import torch
 from cachetools import LRUCache
 
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine.guided.prompts import Piece, Segment, Tokens, parse_weights, tokenize
+from imagemill.worker.engine.texts.prompts import Piece, Segment, Tokens, parse_weights, tokenize
 from imagemill.worker.models.adapters import convert_prompt
 from imagemill.worker.models.model import Model
 

@@ -1,0 +1,1 @@
+"""Prompts for CLIP: weights, windows and embeddings, the same in both engines."""
