@@ -43,6 +43,12 @@ ONE_OF_EACH_KIND = (
     *("dpmpp_2m_karras", "dpmpp_2m_sde", "dpmpp_sde", "dpmpp_2s", "unipc", "deis"),
 )
 
+_BESIDE: Mapping[str, str] = {
+    "flux_dev": ", distilled guidance",
+    "stable_diffusion_3_5": ", SD 3.5",
+}
+"""What a title says of a family whose pipeline another family has too."""
+
 _FLOW_CONFIG = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
 
 
@@ -262,9 +268,7 @@ def _by_pipeline(name: str, folder: Path, settings: Settings, steps: int) -> Ite
     for sampler, options, scheduler in cases:
         spec = replace(_spec(model, sampler, values), sampler_options=tuple(options.items()))
         settled = "".join(f", {option} {value}" for option, value in options.items())
-        title = f"{type(pipeline).__name__}: `{sampler}`{settled}"
-        if name == "flux_dev":
-            title += ", distilled guidance"
+        title = f"{type(pipeline).__name__}: `{sampler}`{settled}{_BESIDE.get(name, '')}"
         row = Row(way=FROM_NOISE, title=title, spec=spec)
         oracle = PipelineOracle(name, pipeline, scheduler)
         yield Comparison(model=model, oracle=oracle, rows=[row])

@@ -116,6 +116,8 @@ def report(found: Mapping[str, Sequence[Difference]], steps: int) -> str:
 def _table(rows: Sequence[Difference], head: str) -> list[str]:
     ways = [way for way in WAYS if any(row.way == way for row in rows)]
     cells = {(row.title, row.way): _text(row) for row in rows}
+    if len(cells) < len(rows):
+        raise ValueError("two rows of one title: one of them would not be seen")
     lines = [f"| {head} | " + " | ".join(ways) + " |", "| --- |" + " --- |" * len(ways)]
     for title in dict.fromkeys(row.title for row in rows):
         found = [cells.get((title, way), "-") for way in ways]

@@ -1,7 +1,9 @@
 """A job's pictures on pages: its first images, done and dead, from database and storage."""
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any
 
 from PIL import Image
 from sqlalchemy.orm import Session
@@ -10,6 +12,7 @@ from imagemill.db.database import Database
 from imagemill.db.errors import StorageError
 from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport
 from imagemill.db.queries.tallies import Counts, count_images
+from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState
 from imagemill.db.storage import Storage
 from imagemill.db.tables import Job
@@ -18,6 +21,22 @@ from imagemill.scheduler_jobs.pages.contact_sheet import TEXT, Tile, contact_she
 from imagemill.scheduler_jobs.pages.fonts import Lettering
 
 SETTLED = (ImageState.DONE, ImageState.DEAD)
+
+_OPTIONS: Mapping[str, tuple[str, str | None]] = MappingProxyType(
+    {
+        "strength": ("strength", "init_image"),
+        "control_scale": ("control", "control_image"),
+        "reference_scale": ("reference", "reference_image"),
+        "guidance_start": ("guided from", None),
+        "guidance_end": ("guided to", None),
+        "guidance_rescale": ("rescale", None),
+        "clip_skip": ("clip skip", None),
+    }
+)
+"""Parameters without a field of their own in a report: what a tile calls them, and the picture that
+they are about."""
+
+_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in fields(ImageSpec)}
 
 PAGE_IMAGES = 1000
 """A page of more is too large to look at, and soon for anything to open."""
@@ -125,7 +144,18 @@ def _extent(first: int, shown: int, total: int | None) -> str:
 def _differing(images: Sequence[ImageReport]) -> frozenset[str]:
     """The settings, of those that a tile can show, that differ between the images."""
     names = ("model", "sampler", "guidance_scale", "steps", "width", "height", "sample")
-    return frozenset(name for name in names if len({getattr(i, name) for i in images}) > 1)
+    differing = {name for name in names if len({getattr(i, name) for i in images}) > 1}
+    options = {name for name in _OPTIONS if len({_option(i, name) for i in images}) > 1}
+    return frozenset(differing | options)
+
+
+def _option(image: ImageReport, name: str) -> float | None:
+    """The value of one of `_OPTIONS`; None where the image has not the picture that it is about."""
+    _, picture = _OPTIONS[name]
+    if picture is not None and picture not in image.options:
+        return None
+    value: float | None = image.options.get(name, _DEFAULTS[name])
+    return value
 
 
 def first_images(session: Session, job_id: int, choice: Choice, *, limit: int) -> list[ImageReport]:
@@ -177,6 +207,10 @@ def _details(image: ImageReport, differing: frozenset[str]) -> str:
         "steps": f"{image.steps} steps",
     }
     shown = [text for name, text in parts.items() if name in differing]
+    options = {name: _option(image, name) for name in _OPTIONS if name in differing}
+    shown += [
+        f"{_OPTIONS[name][0]} {value:g}" for name, value in options.items() if value is not None
+    ]
     if differing & {"width", "height"}:
         shown.append(f"{image.width}x{image.height}")
     return " · ".join([*shown, f"seed {image.seed}"])

@@ -5,7 +5,7 @@ import pytest
 from imagemill.db.samplers import SAMPLERS
 from tests.helpers.places import ROOT
 from tools import parity
-from tools.comparisons import TABLES
+from tools.comparisons import TABLES, Difference
 from tools.oracle import Pixels, UnconditionalOracle
 
 TABLE = "Unconditional"
@@ -35,6 +35,12 @@ def test_a_broken_bound_is_told_and_is_exit_code_1(
     printed = capsys.readouterr()
     assert "**broken**" in printed.out
     assert "out of bounds: Unconditional, `ddpm`, from noise: " in printed.err
+
+
+def test_no_row_hides_another() -> None:
+    row = Difference(way="from noise", title="one pipeline", same_shape=0, alone=0)
+    with pytest.raises(ValueError, match="two rows of one title"):
+        parity.report({TABLE: [row, row]}, 4)
 
 
 def test_the_committed_tables_are_whole() -> None:

@@ -6,6 +6,8 @@ import pytest
 from PIL import Image
 
 from imagemill.db.errors import UsageError
+from imagemill.db.specs import AddedModel
+from imagemill.db.states import ImageState
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.pages import job_sheet
 from imagemill.scheduler_jobs.pages.job_sheet import Choice, Layout, job_pages
@@ -150,3 +152,24 @@ def test_the_sheets_of_two_jobs_do_not_overwrite_each_other(
     other = mill.load("other", ["a ring"])
     files = [at_home("contact-sheet", job, "--json").json["output"] for job in (dead, other)]
     assert files == [str(tmp_path / f"contact-sheet-{job}.png") for job in (dead, other)]
+
+
+def test_what_belongs_to_a_picture_is_told_where_there_is_one(mill, tmp_path, monkeypatch):
+    controlled = replace(
+        spec("a"), control_image="c" * 64, controlnet=AddedModel(name="canny", digest="d" * 64)
+    )
+    specs = [
+        spec("a"),
+        controlled,
+        replace(controlled, control_scale=0.5),
+        replace(spec("a"), init_image="e" * 64, strength=0.25, guidance_end=0.6),
+    ]
+    job = mill.load("pictures", specs)
+    choice = Choice(states=[ImageState.READY])
+    [(_, tiles)] = told(mill, job, tmp_path, monkeypatch, limit=60, choice=choice)
+    assert [tile.details for tile in tiles] == [
+        "guided to 1 · seed 1",
+        "control 1 · guided to 1 · seed 1",
+        "control 0.5 · guided to 1 · seed 1",
+        "strength 0.25 · guided to 0.6 · seed 1",
+    ]
