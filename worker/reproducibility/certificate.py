@@ -50,7 +50,7 @@ _NAN: Mapping[str, Any] = {
     "sampler_options": (("eta", 1e30),),
     "steps": SHORT_STEPS,
 }
-_NEVER_GUIDED: Mapping[str, float] = {"guidance_start": 0.9, "guidance_end": 0.95}
+_NEVER_GUIDED: Mapping[str, Any] = {"guidance_start": 0.9, "guidance_end": 0.95}
 """A guidance interval that holds no step, with up to ten of them."""
 
 Promise = Literal["independence", "composition"]

@@ -9,7 +9,7 @@ A denoiser's call has the same number of rows always, so an image's bits do not 
 them it has, nor on whether it shares a place.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 
 from imagemill.worker.engine.guided.slot import Cohort, Slot
 
@@ -50,7 +50,7 @@ def assign_rows(cohorts: Sequence[Cohort], *, places: int, copies: int) -> Mappi
     return found
 
 
-def _whole_place(home: int, free: Set[int], places: int) -> int:
+def _whole_place(home: int, free: set[int], places: int) -> int:
     """A place of which both rows are free: `home`, if it is one."""
-    order = (home, *range(places))
-    return next(place for place in order if place in free and place + places in free)
+    free_places = {place for place in range(places) if {place, place + places} <= free}
+    return home if home in free_places else min(free_places)
