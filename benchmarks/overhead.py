@@ -1,13 +1,16 @@
-"""What the guided engine costs besides its arithmetic: microseconds a step and slot.
+"""What both engines cost besides their arithmetic: microseconds a step and slot.
 
     python -m benchmarks.overhead --slots 1,4,16,32
 
 The denoiser and the decoder cost nothing here: they return a tensor that was made before. What is
 left is Python and the many small operations around a denoiser call, which a fast GPU would wait
-for. The same is measured for diffusers' own pipeline with a list of B prompts and one sampler.
+for. The slot engine renders the same model as a generic pipeline. The same is measured for
+diffusers' own pipeline with a list of B prompts and one sampler.
 
-`parts` says where an engine's time goes: the denoiser's inputs, the sampler with the guidance, and
-the rest (starts, ends and bookkeeping). Rounds are interleaved, and the median is printed.
+`parts` says where an engine's time goes. In the guided engine: the denoiser's inputs, the sampler
+with the guidance, and the rest (starts, ends and bookkeeping). In the slot engine: what calls have
+in common and putting them together; the pipelines' own loops, with their samplers, starts and ends;
+and the rest. Rounds are interleaved, and the median is printed.
 """
 
 import argparse
@@ -17,7 +20,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -27,13 +30,14 @@ from unittest import mock
 
 import torch
 
-from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.guided.denoiser import Denoiser
 from imagemill.worker.engine.guided.engine import GuidedEngine
+from imagemill.worker.engine.slots.fiber import Fiber
+from imagemill.worker.engine.slots.meetings import Meetings
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
@@ -42,6 +46,15 @@ from tools.oracle import Oracle
 STEPS = 20
 MIXED = ("ddim", "euler", "euler_a", "dpmpp_2m", "lms")
 """Samplers that manifests name most, of five classes."""
+
+
+_PARTS = (
+    ("inputs", Denoiser, "__call__"),
+    ("sampler", GuidedEngine, "_advance"),
+    *(("inputs", Meetings, name) for name in ("made_equal", "signature", "run")),
+    ("sampler", Fiber, "resume"),
+)
+"""A part, and the methods that are counted as it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +90,13 @@ class FreeDecoder(torch.nn.Module):
     def __init__(self, vae: Any) -> None:
         super().__init__()
         self.config, self.dtype, self.device = vae.config, vae.dtype, vae.device
+        self._scale = 2 ** (len(vae.config.block_out_channels) - 1)
 
     def decode(self, latents: torch.Tensor, **options: Any) -> Any:
-        """(rows, 3, 8, 8), as a tuple or as an output object."""
-        grey = torch.zeros(len(latents), 3, 8, 8, device=latents.device, dtype=latents.dtype)
+        """(rows, 3, height, width), as a tuple or as an output object."""
+        rows, _, height, width = latents.shape
+        size = (rows, 3, height * self._scale, width * self._scale)
+        grey = torch.zeros(size, device=latents.device, dtype=latents.dtype)
         return SimpleNamespace(sample=grey) if options.get("return_dict", True) else (grey,)
 
 
@@ -111,6 +127,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def measure(model: Model, settings: Settings, slots: Sequence[int], rounds: int) -> list[Overhead]:
     """Each way at each B, `rounds` times in turn."""
+    pipeline = as_pipeline(model.name, settings)
     free = {
         "unet": FreeDenoiser(model.components["unet"]),
         "vae": FreeDecoder(model.components["vae"]),
@@ -122,7 +139,9 @@ def measure(model: Model, settings: Settings, slots: Sequence[int], rounds: int)
         for name, way in (
             ("engine, one sampler", lambda b=b: by_engine(model, settings, b, ("ddim",))),
             ("engine, five samplers", lambda b=b: by_engine(model, settings, b, MIXED)),
-            ("diffusers, list of B", lambda b=b: by_diffusers(model, settings, b)),
+            ("slots, one sampler", lambda b=b: by_engine(pipeline, settings, b, ("ddim",))),
+            ("slots, five samplers", lambda b=b: by_engine(pipeline, settings, b, MIXED)),
+            ("diffusers, list of B", lambda b=b: by_diffusers(model, b)),
         )
     ]
     seconds: dict[tuple[str, int], list[dict[str, float]]] = defaultdict(list)
@@ -146,13 +165,21 @@ def measure(model: Model, settings: Settings, slots: Sequence[int], rounds: int)
     ]
 
 
-def specs(model: Model, settings: Settings, count: int, samplers: Sequence[str]) -> list[ImageSpec]:
+def as_pipeline(name: str, settings: Settings) -> Model:
+    """A registered model as a generic pipeline, whose denoiser and decoder cost nothing."""
+    entry = replace(load_registry(settings).find(name), kind="generic")
+    model = load_model(entry, settings=settings)
+    unet, vae = (model.components[part] for part in ("unet", "vae"))
+    unet.forward, vae.decode = FreeDenoiser(unet).forward, FreeDecoder(vae).decode
+    return model
+
+
+def specs(model: Model, count: int, samplers: Sequence[str]) -> list[ImageSpec]:
     """Rows that differ in seed, guidance scale and, in turn, sampler."""
-    entry = load_registry(settings).find(model.name)
     width, height = model.facts.default_size
     first = ImageSpec(
         model=model.name,
-        weights_digest=weights_digest(entry),
+        weights_digest=model.weights_digest,
         prompt="a red circle",
         seed=0,
         width=width,
@@ -170,9 +197,15 @@ def specs(model: Model, settings: Settings, count: int, samplers: Sequence[str])
 def by_engine(
     model: Model, settings: Settings, slots: int, samplers: Sequence[str]
 ) -> dict[str, float]:
-    """Two fillings of an engine that is open already."""
-    images = specs(model, settings, 2 * slots, samplers)
+    """Two fillings of an engine that has rendered an image already.
+
+    So it knows the prompt, and the slot engine knows which calls share a pass.
+    """
+    images = specs(model, 2 * slots, samplers)
     engine = open_engine(model, images[0].group(), settings, slots)
+    engine.admit([(0, images[0])])
+    while engine.busy:
+        engine.step()
     waiting = list(enumerate(images))
     with timed_parts() as parts:
         started = time.process_time()
@@ -187,9 +220,9 @@ def by_engine(
     return {part: 1e6 * seconds / (STEPS * len(images)) for part, seconds in parts.items()}
 
 
-def by_diffusers(model: Model, settings: Settings, slots: int) -> dict[str, float]:
+def by_diffusers(model: Model, slots: int) -> dict[str, float]:
     """Two lists of B prompts of one guidance scale."""
-    images = [replace(each, guidance_scale=5.0) for each in specs(model, settings, slots, ["ddim"])]
+    images = [replace(each, guidance_scale=5.0) for each in specs(model, slots, ["ddim"])]
     oracle = Oracle(model)
     started = time.process_time()
     for _ in range(2):
@@ -200,7 +233,7 @@ def by_diffusers(model: Model, settings: Settings, slots: int) -> dict[str, floa
 
 @contextmanager
 def timed_parts() -> Iterator[dict[str, float]]:
-    """Add up the seconds spent in parts of the guided engine."""
+    """Add up the seconds spent in parts of both engines."""
     parts = {"inputs": 0.0, "sampler": 0.0}
 
     def timed(part: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -213,10 +246,10 @@ def timed_parts() -> Iterator[dict[str, float]]:
 
         return call
 
-    with (
-        mock.patch.object(Denoiser, "__call__", timed("inputs", Denoiser.__call__)),
-        mock.patch.object(GuidedEngine, "_advance", timed("sampler", GuidedEngine._advance)),
-    ):
+    with ExitStack() as patches:
+        for part, owner, name in _PARTS:
+            work = timed(part, getattr(owner, name))
+            patches.enter_context(mock.patch.object(owner, name, work))
         yield parts
 
 

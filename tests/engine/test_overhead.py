@@ -11,9 +11,11 @@ def test_it_measures_every_way_by_part(shapes64: Model, settings: Settings) -> N
     assert [(each.way, each.slots) for each in found] == [
         ("engine, one sampler", 2),
         ("engine, five samplers", 2),
+        ("slots, one sampler", 2),
+        ("slots, five samplers", 2),
         ("diffusers, list of B", 2),
     ]
-    for each in found[:2]:
+    for each in found[:4]:
         assert set(each.parts) == {"inputs", "sampler", "rest"}
         assert all(each.parts[part] > 0 for part in ("inputs", "sampler"))
     assert all(each.microseconds > 0 for each in found)

@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from imagemill.db.errors import InputImageError
+from imagemill.db.specs import ImageSpec
 from imagemill.db.storage.inputs import MAX_INPUT_BYTES
 
 Inputs = Callable[[str], bytes]
@@ -27,6 +28,15 @@ _SCAN = b"\xff\xda"
 _MOST_SCANS = 100
 """Encoders write about ten scans. Each scan costs a pass over the whole picture when decoded, but
 only a hundred bytes in the file: a small file of very many scans would block a worker."""
+
+
+def strength_of(spec: ImageSpec) -> float:
+    """How much of an init image is drawn anew: 0.8 if nothing is said, as in diffusers.
+
+    With a mask that is 1: everything under the mask is drawn anew.
+    """
+    usual = 0.8 if spec.mask is None else 1.0
+    return usual if spec.strength is None else spec.strength
 
 
 def no_inputs(digest: str) -> bytes:

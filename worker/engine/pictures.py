@@ -88,7 +88,7 @@ class Decoder:
             if decoding.arrived is not None:
                 decoding.arrived.synchronize()
             found += [
-                _picture(pixels.numpy(), decoding.changes)
+                picture_of(pixels.numpy(), decoding.changes)
                 if finite
                 else self._mended(latents, pixels.shape, decoding.changes)
                 for latents, pixels, finite in zip(
@@ -117,9 +117,9 @@ class Decoder:
             if again.arrived is not None:
                 again.arrived.synchronize()
             if bool(again.finite.all()):
-                return _picture(again.pixels[0].numpy(), {**changes, "vae_dtype": "fp32"})
+                return picture_of(again.pixels[0].numpy(), {**changes, "vae_dtype": "fp32"})
         height, width, _ = shape
-        return Picture(pixels=np.zeros((height, width, 3), np.uint8), outcome=Outcome.NAN)
+        return lost_picture(height, width)
 
     def _decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Values of about [-1, 1], of the shape (rows, 3, height, width)."""
@@ -175,11 +175,16 @@ def _event() -> torch.cuda.Event:
     return torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch has no types for it
 
 
-def _picture(pixels: npt.NDArray[np.uint8], changes: Mapping[str, Any]) -> Picture:
-    """A picture of its own memory, and whether it shows anything."""
+def lost_picture(height: int, width: int) -> Picture:
+    """What is recorded of an image whose values are not finite: black."""
+    return Picture(pixels=np.zeros((height, width, 3), np.uint8), outcome=Outcome.NAN)
+
+
+def picture_of(pixels: npt.NDArray[np.uint8], changes: Mapping[str, Any] | None = None) -> Picture:
+    """Pixels (height, width, 1 or 3) as a picture of its own memory: does it show anything?"""
     if pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
     flat = pixels.reshape(-1, pixels.shape[-1])
     uniform = bool((flat == flat[0]).all())
     outcome = Outcome.BLANK if uniform else Outcome.OK
-    return Picture(pixels=pixels.copy(), outcome=outcome, changes=changes)
+    return Picture(pixels=pixels.copy(), outcome=outcome, changes=changes or {})

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from imagemill.db.errors import ModelError
+from imagemill.db.errors import ImagemillError, ModelError, RenderError, first_line
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.models.environment import Environment, Shapes
@@ -64,3 +64,10 @@ def check_weights(model: Model, group: Mapping[str, Any]) -> None:
             f"the group's weights are {group['weights_digest'][:10]}…, model {model.name} is "
             f"{model.weights_digest[:10]}…"
         )
+
+
+def own_error(error: Exception) -> ImagemillError:
+    """What an image failed of by itself, as one line: libraries raise errors of any kind."""
+    if isinstance(error, ImagemillError):
+        return error
+    return RenderError(f"{type(error).__name__}: {first_line(error)}")

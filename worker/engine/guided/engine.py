@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from imagemill.db.errors import (
-    ImagemillError,
     ModelError,
     OutOfMemory,
     RenderError,
@@ -35,7 +34,7 @@ from imagemill.worker.engine.guided.rows import rows_needed
 from imagemill.worker.engine.guided.slot import Cohort, Slot
 from imagemill.worker.engine.passes import packed
 from imagemill.worker.engine.pictures import Decoder, Decoding, Picture
-from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room
+from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room, own_error
 from imagemill.worker.engine.texts.conditions import Condition, Conditioner, NoText, Text, texts_of
 from imagemill.worker.models.adapters import WornAdapter, wear
 from imagemill.worker.models.environment import Environment, Shapes
@@ -267,7 +266,7 @@ class GuidedEngine(ShapedEngine):
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # any error of one image must not touch its neighbours
-            self._ended.append(Failed(ticket=ticket, error=_readable(error)))
+            self._ended.append(Failed(ticket=ticket, error=own_error(error)))
             return
         self._slots[slot.place] = slot
         if cohort is not company:
@@ -314,7 +313,7 @@ class GuidedEngine(ShapedEngine):
                 failed.append(cohort)
                 for slot in cohort.slots:
                     self._slots[slot.place] = None
-                    self._ended.append(Failed(ticket=slot.ticket, error=_readable(error)))
+                    self._ended.append(Failed(ticket=slot.ticket, error=own_error(error)))
         self._cohorts = [cohort for cohort in self._cohorts if cohort not in failed]
 
     def _charge(self, seconds: float, ended: Sequence[Slot] = ()) -> None:
@@ -336,10 +335,3 @@ class GuidedEngine(ShapedEngine):
             seconds=slot.seconds,
             environment=self._environment.changed(**picture.changes) if picture.changes else None,
         )
-
-
-def _readable(error: Exception) -> ImagemillError:
-    if isinstance(error, ImagemillError):
-        return error
-    lines = str(error).strip().splitlines()
-    return RenderError(f"{type(error).__name__}: {lines[0] if lines else 'no message'}")

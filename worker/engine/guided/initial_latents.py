@@ -14,13 +14,9 @@ from diffusers.utils.torch_utils import randn_tensor
 
 from imagemill.db.errors import ModelError, UsageError
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine.inputs import Inputs, read_picture
+from imagemill.worker.engine.inputs import Inputs, read_picture, strength_of
 from imagemill.worker.engine.schedulers import Scheduler
 from imagemill.worker.models.model import Model
-
-DEFAULT_STRENGTH = 0.8
-"""The strength of an init image, as in diffusers. With a mask the default is 1.0: everything under
-the mask is drawn anew."""
 
 _KEPT_ENCODINGS = 16
 
@@ -95,7 +91,7 @@ class Starts:
     def variation(self, spec: ImageSpec, scheduler: Scheduler, generator: torch.Generator) -> Start:
         """The start from an init image, without a mask, for any model."""
         assert spec.init_image is not None
-        strength = DEFAULT_STRENGTH if spec.strength is None else spec.strength
+        strength = strength_of(spec)
         timesteps = _later_timesteps(scheduler, spec.steps, strength)
         image = self.encoded(spec.init_image, generator)
         noise = self._noise(generator)
@@ -107,7 +103,7 @@ class Starts:
     ) -> Start:
         if spec.init_image is None or spec.mask is None:
             raise UsageError("a mask without an init image; give both")
-        strength = 1.0 if spec.strength is None else spec.strength
+        strength = strength_of(spec)
         own_channels = self._model.facts.inpainting
         timesteps = _later_timesteps(scheduler, spec.steps, strength)
         image = None

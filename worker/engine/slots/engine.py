@@ -22,7 +22,6 @@ from imagemill.db.errors import (
     ImagemillError,
     ModelError,
     OutOfMemory,
-    RenderError,
     UsageError,
     first_line,
 )
@@ -34,7 +33,12 @@ from imagemill.worker.engine.inputs import Inputs, no_inputs, with_known_picture
 from imagemill.worker.engine.passes import missing, next_pass
 from imagemill.worker.engine.probe import probe
 from imagemill.worker.engine.recorded import RecordedEngine
-from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room, check_weights
+from imagemill.worker.engine.shaped_engine import (
+    ShapedEngine,
+    check_room,
+    check_weights,
+    own_error,
+)
 from imagemill.worker.engine.shapes import by_trying, choose_shapes, find_slots
 from imagemill.worker.engine.slots.arguments import PipelineCalls
 from imagemill.worker.engine.slots.embedded_prompts import embedded_prompts
@@ -305,8 +309,6 @@ def _build(
 
 def _readable(error: Exception, *, begun: int) -> ImagemillError:
     """An image's own error. Before its first pass, its arguments are likely to be at fault."""
-    if isinstance(error, ImagemillError):
-        return error
     if not begun and isinstance(error, _REFUSALS):
         return UsageError(first_line(error))
-    return RenderError(f"{type(error).__name__}: {first_line(error)}")
+    return own_error(error)

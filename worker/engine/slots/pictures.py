@@ -11,11 +11,8 @@ from PIL import Image
 
 from imagemill.db.models.ways import Ways
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine.inputs import Inputs, read_picture
+from imagemill.worker.engine.inputs import Inputs, read_picture, strength_of
 from imagemill.worker.models.pipelines import Pipeline
-
-DEFAULT_STRENGTH = 0.8
-"""The strength of an init image, as in the guided engine. With a mask it is 1."""
 
 _PICTURE_FOR_EACH = frozenset({"QwenImageEditPipeline"})
 """Editing pipelines that want a picture for each prompt. The others take one for all of them, and
@@ -43,7 +40,7 @@ class Pictures:
         found: dict[str, Any] = {}
         if spec.init_image is not None:
             found["image"] = [self._sized(spec.init_image, spec)] * images
-            found["strength"] = spec.strength or (DEFAULT_STRENGTH if spec.mask is None else 1.0)
+            found["strength"] = strength_of(spec)
         if spec.mask is not None:
             found["mask_image"] = [self._sized(spec.mask, spec).convert("L")] * images
         if spec.control_image is not None:

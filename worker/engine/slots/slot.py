@@ -11,7 +11,7 @@ from imagemill.db.errors import ModelError
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Rendered
-from imagemill.worker.engine.pictures import Picture
+from imagemill.worker.engine.pictures import Picture, lost_picture, picture_of
 from imagemill.worker.engine.slots.arguments import PipelineCall, PipelineCalls
 from imagemill.worker.engine.slots.cut_prompts import Reading
 from imagemill.worker.engine.slots.fiber import Fiber
@@ -96,11 +96,7 @@ def pipeline_fiber(make: Callable[[], PipelineCall]) -> Fiber:
 
 def _picture(values: npt.NDArray[Any]) -> Picture:
     """Values in [0, 1], (height, width, channels), as a picture."""
-    height, width, channels = values.shape
+    height, width, _ = values.shape
     if not np.isfinite(values).all():
-        return Picture(pixels=np.zeros((height, width, 3), np.uint8), outcome=Outcome.NAN)
-    pixels = (values * 255).round().astype(np.uint8)
-    if channels == 1:
-        pixels = np.repeat(pixels, 3, axis=-1)
-    uniform = bool((pixels == pixels[0, 0]).all())
-    return Picture(pixels=pixels, outcome=Outcome.BLANK if uniform else Outcome.OK)
+        return lost_picture(height, width)
+    return picture_of((values * 255).round().astype(np.uint8))
