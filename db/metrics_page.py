@@ -11,12 +11,14 @@ from imagemill.db.settings import Settings
 log = logging.getLogger(__name__)
 
 
-def serve_metrics(registry: CollectorRegistry, settings: Settings) -> Callable[[], None]:
-    """Serve the registry in a thread; the result stops it. Without a port, nothing is served.
+def serve_metrics(
+    registry: CollectorRegistry, settings: Settings, *, port: int | None = None
+) -> Callable[[], None]:
+    """Serve the registry in a thread, on `port` or that of the settings; the result stops it.
 
-    Raises `SettingsError` if nobody can listen there.
+    Without a port, nothing is served. Raises `SettingsError` if nobody can listen there.
     """
-    port, address = settings.metrics_port, settings.metrics_address
+    port, address = port or settings.metrics_port, settings.metrics_address
     if port is None:
         return lambda: None
     disable_created_metrics()  # type: ignore[no-untyped-call]  # when each counter began: noise

@@ -19,7 +19,7 @@ from imagemill.db.errors import DatabaseError, UsageError
 from imagemill.db.metrics_page import serve_metrics
 from imagemill.db.queries.fleet import backlog, reports
 from imagemill.db.queries.fleet.owners import list_owners
-from imagemill.db.queries.notifications import count_notifications
+from imagemill.db.queries.notifications import count_notifications, overdue_seconds
 from imagemill.db.queries.pictures.finished import Cursor, finished_since
 from imagemill.db.settings import Settings
 
@@ -102,6 +102,10 @@ def families() -> dict[str, Family]:
             "imagemill_notifications",
             "Notifications that wait, were sent, or failed for good.",
             labels=("state",),
+        ),
+        gauge(
+            "imagemill_notifications_overdue_seconds",
+            "Seconds since the oldest notification that waits should have been sent.",
         ),
     )
     return {family.name: family for family in found}
@@ -221,6 +225,7 @@ def _read(session: Session, live: Iterable[backlog.LiveJob]) -> Iterator[_Sample
     yield "imagemill_lease_expiries", (), backlog.count_lost_shifts(session)
     for state, count in count_notifications(session).items():
         yield "imagemill_notifications", (state,), count
+    yield "imagemill_notifications_overdue_seconds", (), overdue_seconds(session)
 
 
 def _backlog(found: Iterable[backlog.Backlog]) -> Iterator[_Sample]:

@@ -325,6 +325,14 @@ def list_notifications(
     ]
 
 
+def overdue_seconds(session: Session) -> float:
+    """For how long the oldest notification that waits has been due; 0 if none is due."""
+    due, at = session.execute(
+        select(func.min(Notification.due_at), now()).where(Notification.state == "waiting")
+    ).one()
+    return 0.0 if due is None else max(0.0, (at - due).total_seconds())
+
+
 def count_notifications(session: Session) -> dict[str, int]:
     """How many notifications wait, were sent, and failed."""
     rows = session.execute(

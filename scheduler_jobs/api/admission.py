@@ -17,6 +17,7 @@ from imagemill.db.queries.api.keys import lock_key
 from imagemill.db.queries.api.requests import NewRequest, Request
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.specs import sha256_of
+from imagemill.scheduler_jobs.api import metrics
 from imagemill.scheduler_jobs.api.access import Caller
 from imagemill.scheduler_jobs.api.refusals import NOT_AGAIN, ApiError, too_many
 
@@ -100,6 +101,12 @@ def admit(
     found = made or repeated(session, new)
     assert found is not None, "what has taken the key is recorded"
     return found
+
+
+def count_admitted(new: NewRequest, recorded: Request) -> None:
+    """Count the images of a request that was admitted, unless it repeats another."""
+    if recorded.id == new.id:
+        metrics.IMAGES.labels(new.kind).inc(new.images)
 
 
 def with_document(new: NewRequest, document: Mapping[str, Any], **changes: Any) -> NewRequest:

@@ -18,6 +18,7 @@ from imagemill.scheduler_jobs.api.batches import Batches
 from imagemill.scheduler_jobs.api.files import Files
 from imagemill.scheduler_jobs.api.images import Images
 from imagemill.scheduler_jobs.api.loader import Loader
+from imagemill.scheduler_jobs.api.metrics import Counted
 from imagemill.scheduler_jobs.api.models import Models
 from imagemill.scheduler_jobs.api.refusals import ApiError, unavailable
 
@@ -44,24 +45,28 @@ def api_app(
             session.execute(text("SELECT 1"))
         return JSONResponse({"status": "ok"})
 
+    routes = [
+        Route("/healthz", health),
+        Route("/pictures/{image:int}", images.picture),
+        Route("/v1/models", models.every),
+        Route("/v1/models/{model}", models.one),
+        Route("/v1/images/generations", images.generate, methods=["POST"]),
+        Route("/v1/files", files.upload, methods=["POST"]),
+        Route("/v1/files", files.every),
+        Route("/v1/files/{file}", files.one),
+        Route("/v1/files/{file}", files.delete, methods=["DELETE"]),
+        Route("/v1/files/{file}/content", files.content),
+        Route("/v1/batches", batches.create, methods=["POST"]),
+        Route("/v1/batches", batches.every),
+        Route("/v1/batches/{batch}", batches.one),
+        Route("/v1/batches/{batch}/cancel", batches.cancel, methods=["POST"]),
+    ]
     return Starlette(
-        routes=[
-            Route("/healthz", health),
-            Route("/pictures/{image:int}", images.picture),
-            Route("/v1/models", models.every),
-            Route("/v1/models/{model}", models.one),
-            Route("/v1/images/generations", images.generate, methods=["POST"]),
-            Route("/v1/files", files.upload, methods=["POST"]),
-            Route("/v1/files", files.every),
-            Route("/v1/files/{file}", files.one),
-            Route("/v1/files/{file}", files.delete, methods=["DELETE"]),
-            Route("/v1/files/{file}/content", files.content),
-            Route("/v1/batches", batches.create, methods=["POST"]),
-            Route("/v1/batches", batches.every),
-            Route("/v1/batches/{batch}", batches.one),
-            Route("/v1/batches/{batch}/cancel", batches.cancel, methods=["POST"]),
+        routes=routes,
+        middleware=[
+            Middleware(Counted, routes=routes),
+            Middleware(Access, database=database, hosts=hosts),
         ],
-        middleware=[Middleware(Access, database=database, hosts=hosts)],
         exception_handlers={
             ApiError: _told,
             ImagemillError: _trouble,

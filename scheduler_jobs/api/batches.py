@@ -106,6 +106,7 @@ class Batches:
         recorded = self._database.run(
             lambda session: admission.admit(session, caller, new, limits=self._limits, route=route)
         )
+        admission.count_admitted(new, recorded)
         self._loader.take(recorded.id)
         with self._database.reading() as session:
             return _described(session, recorded)

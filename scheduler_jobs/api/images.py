@@ -23,7 +23,7 @@ from imagemill.db.queries.pictures.image_search import MOST_ID, images_by_id
 from imagemill.db.settings import Settings
 from imagemill.db.states import TERMINAL, ApiState, ImageState
 from imagemill.db.storage import Storage
-from imagemill.scheduler_jobs.api import admission
+from imagemill.scheduler_jobs.api import admission, metrics
 from imagemill.scheduler_jobs.api.access import Caller, caller_of
 from imagemill.scheduler_jobs.api.addresses import (
     base_of,
@@ -92,7 +92,9 @@ class Images:
         if generation.stream:
             events = self._events(recorded)
             return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-        if not await self._rendered(request, recorded):
+        with metrics.WAITING.track_inprogress():
+            rendered = await self._rendered(request, recorded)
+        if not rendered:
             if await request.is_disconnected():
                 return Response(status_code=_CLIENT_GONE)
             raise self._not_finished(recorded, sent=key is not None, headers=headers)
@@ -126,6 +128,7 @@ class Images:
         recorded = self._database.run(
             lambda session: admission.admit(session, caller, new, limits=self._limits, route=route)
         )
+        admission.count_admitted(new, recorded)
         if recorded.state is ApiState.VALIDATING:
             self._loader.load(recorded)
             with self._database.reading() as session:
@@ -174,6 +177,11 @@ class Images:
 
     async def _events(self, recorded: requests.Request) -> AsyncIterator[str]:
         """Each picture as soon as it is there, as events of a stream; then errors, if any."""
+        with metrics.WAITING.track_inprogress():
+            async for event in self._told(recorded):
+                yield event
+
+    async def _told(self, recorded: requests.Request) -> AsyncIterator[str]:
         assert recorded.job_id is not None
         sent: set[int] = set()
         give_up = time.monotonic() + self._limits.wait_seconds

@@ -5,6 +5,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from imagemill.scheduler_jobs.api import metrics
+
 NOT_AGAIN = {"x-should-retry": "false"}
 """Tells OpenAI's clients not to send the same request again by themselves."""
 
@@ -43,7 +45,8 @@ class ApiError(Exception):
         return {"error": error}
 
     def answer(self) -> Response:
-        """The answer."""
+        """The answer, which is counted."""
+        metrics.REFUSALS.labels(self.code or "other").inc()
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
 
 

@@ -27,6 +27,7 @@ PREFERRED: Mapping[str, int | None] = MappingProxyType(
         "flower": 5555,
         "gallery": 8420,
         "serve": 8422,
+        "serve_metrics": 9463,
         "dispatcher": 9464,
     }
 )

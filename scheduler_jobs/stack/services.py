@@ -97,7 +97,7 @@ def stack_services(home: StackHome, plan: Plan) -> tuple[Service, ...]:
         ),
         Service(
             name="serve",
-            program=_command(home, plan, "serve"),
+            program=_command(home, plan, "serve", "--metrics-port", str(ports["serve_metrics"])),
             after=("postgres", "seaweedfs"),
             address=f"http://{LOOPBACK}:{ports['serve']}/v1",
         ),
@@ -207,11 +207,13 @@ def _identities(secrets: Mapping[str, str]) -> dict[str, object]:
     }
 
 
-def _command(home: StackHome, plan: Plan, name: str, *, flag: str = "--port") -> Program:
+def _command(
+    home: StackHome, plan: Plan, name: str, *options: str, flag: str = "--port"
+) -> Program:
     """A command of `imagemill` that the producer's role runs; `flag` says what its port is for."""
     port = plan.ports[name]
     return Program(
-        ["imagemill", name, flag, str(port)],
+        ["imagemill", name, flag, str(port), *options],
         environment=_environment(plan, "producer"),
         log=home.log(name),
         port=port,

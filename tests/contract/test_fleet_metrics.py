@@ -5,12 +5,15 @@ from collections.abc import Collection, Iterator
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import text
+from sqlalchemy import text, update
 from sqlalchemy.orm import Session
 
+from imagemill.db.clock import seconds_from_now
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
 from imagemill.db.queries.fleet import backlog
+from imagemill.db.queries.notifications import add_webhooks
+from imagemill.db.tables import Notification
 from imagemill.scheduler_jobs import metrics
 from imagemill.scheduler_jobs.metrics import FleetCollector
 from tests.helpers.metrics import Samples, value
@@ -174,3 +177,19 @@ def test_a_picture_that_images_on_two_pages_share_is_paid_once(mill: Mill) -> No
         (together,) = backlog.sum_finished(session, [image.id for image in mill.images(job)])
     assert sum(each.images for each in found) == together.images == 3
     assert sum(each.seconds for each in found) == together.seconds == 1.0, "two pictures"
+
+
+def test_notifications_that_wait_too_long(mill: Mill, registry: CollectorRegistry) -> None:
+    overdue = "imagemill_notifications_overdue_seconds"
+    job = mill.load("job", ["a"])
+    mill.database.run(lambda session: add_webhooks(session, job, ["https://example.org/hook"]))
+    assert value(scraped(registry), overdue) == 0
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift))
+    assert mill.finish_jobs() == 1
+    late = update(Notification).values(due_at=seconds_from_now(-700))
+    mill.database.run(lambda session: session.execute(late))
+    assert 700 <= value(scraped(registry), overdue) < 1000
+    later = update(Notification).values(due_at=seconds_from_now(60))
+    mill.database.run(lambda session: session.execute(later))
+    assert value(scraped(registry), overdue) == 0, "it waits for its next try"

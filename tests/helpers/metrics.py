@@ -1,4 +1,4 @@
-"""Every metric that a worker and a dispatcher may serve, and the pages where they do."""
+"""Every metric that a worker, a dispatcher and `serve` may have, and the pages where they do."""
 
 import urllib.request
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from imagemill.scheduler_jobs import metrics as fleet
+from imagemill.scheduler_jobs.api import metrics as http
 from imagemill.worker import metrics as worker
 from imagemill.worker.process.gpus import gpu_families
 
@@ -17,6 +18,7 @@ def all_metrics() -> Iterator[Metric]:
     """The families, without samples of any meaning."""
     yield from worker.REGISTRY.collect()
     yield from gpu_families().values()
+    yield from http.REGISTRY.collect()
     for counter in fleet.COUNTERS:
         yield from counter.collect()
     yield from fleet.families().values()

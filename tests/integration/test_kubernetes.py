@@ -49,10 +49,10 @@ def started(name: str, variables: dict[str, str], log: Path, *more: str) -> Teth
 
 
 def probe(name: str, port: int) -> str:
-    """The path that a container's probes ask for; they ask for the container's one port."""
+    """The address that a container's probes ask for; they ask for its first port."""
     container = containers()[name]
     found = [container[kind]["httpGet"] for kind in container if kind.endswith("Probe")]
-    (named,) = container["ports"]
+    named, *_ = container["ports"]
     assert {each["port"] for each in found} == {named["name"]}
     (path,) = {each["path"] for each in found}
     return f"http://127.0.0.1:{port}{path}"
@@ -70,10 +70,11 @@ def test_every_container_runs_answers_its_probe_and_ends(variables: dict[str, st
     assert started("migrate", variables, tmp_path / "migrate.log").wait(PATIENCE_SECONDS) == 0
     key = (str(Path(sys.executable).parent / "imagemill"), "keys", "add", "alice")
     subprocess.run(key, env={**os.environ, **variables}, check=True, capture_output=True)
-    ports = dict(zip(("dispatcher", "worker", "flower", "serve"), free_ports(4), strict=True))
+    *chosen, own = free_ports(5)
+    ports = dict(zip(("dispatcher", "worker", "flower", "serve"), chosen, strict=True))
     running = {}
     for name, port in ports.items():
-        where = {"IMAGEMILL_METRICS_PORT": str(port)}
+        where = {"IMAGEMILL_METRICS_PORT": str(own if name == "serve" else port)}
         more = ("--port", str(port)) if name in {"flower", "serve"} else ()
         running[name] = started(name, variables | where, tmp_path / f"{name}.log", *more)
     deadline = time.monotonic() + PATIENCE_SECONDS

@@ -102,7 +102,7 @@ def test_prometheus_reads_both(plant: Plant, tmp_path: Path) -> None:
                 rule["health"] == "ok" for rule in answer(port, "rules")["groups"][0]["rules"]
             )
         ), rules
-        assert len(rules) == 7
+        assert len(rules) == 10
     finally:
         process.terminate()
         process.wait(30)

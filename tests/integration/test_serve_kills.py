@@ -12,6 +12,7 @@ import pytest
 from openai import APIConnectionError, OpenAI
 
 from imagemill.scheduler_jobs.local.ports import free_ports
+from tests.helpers.metrics import scrape, value
 from tests.integration.workers import Plant, Program, eventually, planted
 
 WINDOW = {"endpoint": "/v1/images/generations", "completion_window": "24h"}
@@ -125,3 +126,11 @@ def test_a_request_of_a_killed_server_is_rendered_once(plant: Plant, port: int) 
 def jobs(plant: Plant) -> int:
     with plant.database.engine.connect() as connection:
         return connection.exec_driver_sql("SELECT count(*) FROM jobs").scalar_one()
+
+
+def test_it_has_metrics_on_a_port_of_their_own(plant: Plant, port: int) -> None:
+    (own,) = free_ports(1)
+    plant.environment["IMAGEMILL_METRICS_PORT"] = str(own)
+    serve(plant, port)
+    place = {"method": "GET", "address": "/healthz", "status": "200"}
+    assert eventually(lambda: value(scrape(own), "imagemill_http_requests_total", **place) >= 1)

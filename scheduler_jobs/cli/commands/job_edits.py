@@ -67,8 +67,6 @@ def edit(
 ) -> None:
     """Change a job's turn: its priority and weight, which workers may render it and how many.
 
-    More than seven parameters: they are the command's options.
-
     What workers hold at that moment is finished first. Without an option, what is set is shown.
 
     \b
@@ -76,6 +74,9 @@ def edit(
       imagemill edit latest --max-workers 2
       imagemill edit latest --needs gpu=h100
       imagemill edit 12 --priority 5
+
+    \f
+    More than seven parameters: they are the command's options.
     """
     none = deadline == "none"
     change = JobEdit(

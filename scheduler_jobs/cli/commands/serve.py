@@ -6,6 +6,7 @@ import click
 
 from imagemill.db.errors import UsageError
 from imagemill.db.logs import configure_logging
+from imagemill.db.metrics_page import serve_metrics
 from imagemill.db.present_store import record_named_store
 from imagemill.db.queries.api.keys import live_keys
 from imagemill.db.storage.factory import open_storage
@@ -50,6 +51,12 @@ _MEBI = 1 << 20
     metavar="MIB",
     help="The largest file of a batch.",
 )
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    metavar="N",
+    help="Serve /metrics for Prometheus there (default: IMAGEMILL_METRICS_PORT).",
+)
 @output.json_option
 def serve(
     invocation: Invocation,
@@ -58,6 +65,7 @@ def serve(
     wait: float,
     max_backlog: int,
     max_file: int,
+    metrics_port: int | None,
     as_json: bool,
 ) -> None:
     """Serve OpenAI's API for images and batches over the same jobs.
@@ -69,47 +77,55 @@ def serve(
     \b
     Example:
       imagemill serve
+
+    \f
+    More than seven parameters: they are the command's options.
     """
     # Imported here: no other command needs a web server.
+    from imagemill.scheduler_jobs import web_server  # noqa: PLC0415
     from imagemill.scheduler_jobs.api.admission import ApiLimits  # noqa: PLC0415
     from imagemill.scheduler_jobs.api.app import api_app  # noqa: PLC0415
     from imagemill.scheduler_jobs.api.loader import Loader  # noqa: PLC0415
-    from imagemill.scheduler_jobs.web_server import (  # noqa: PLC0415
-        base_address,
-        is_loopback,
-        listen,
-        names_of,
-    )
-    from imagemill.scheduler_jobs.web_server import serve as run_server  # noqa: PLC0415
+    from imagemill.scheduler_jobs.api.metrics import REGISTRY  # noqa: PLC0415
 
     database, settings = invocation.database, invocation.settings
     database.check_writable()
-    if not is_loopback(host):
+    if not web_server.is_loopback(host):
         _check_keys(invocation, host)
     configure_logging(settings)
     storage = open_storage(settings)
     record_named_store(database, settings)
-    limits = ApiLimits(wait_seconds=wait, backlog=max_backlog, file_bytes=max_file * _MEBI)
-    with listen(host, port) as listening:
+    with web_server.listen(host, port) as listening:
         loader = Loader(database, settings)
         app = api_app(
-            database, storage, settings, loader=loader, hosts=names_of(host), limits=limits
+            database,
+            storage,
+            settings,
+            loader=loader,
+            hosts=web_server.names_of(host),
+            limits=ApiLimits(wait_seconds=wait, backlog=max_backlog, file_bytes=max_file * _MEBI),
         )
         port = listening.getsockname()[1]
-        url = f"{base_address(host, port)}/v1"
+        url = f"{web_server.base_address(host, port)}/v1"
 
         def ready() -> None:
             loader.start()
-            if as_json:
-                output.emit({"url": url, "host": host, "port": port})
-            else:
-                output.line(f"OpenAI clients find it with OPENAI_BASE_URL={url}")
-                output.line("Ctrl-C ends it", error=True)
+            _tell(url, host, port, as_json=as_json)
 
+        stop_metrics = serve_metrics(REGISTRY, settings, port=metrics_port)
         # uvicorn ends on SIGTERM, and then raises it again, which would end us before the loader.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        run_server(app, listening, ready=ready)
+        web_server.serve(app, listening, ready=ready)
         loader.stop()
+        stop_metrics()
+
+
+def _tell(url: str, host: str, port: int, *, as_json: bool) -> None:
+    if as_json:
+        output.emit({"url": url, "host": host, "port": port})
+    else:
+        output.line(f"OpenAI clients find it with OPENAI_BASE_URL={url}")
+        output.line("Ctrl-C ends it", error=True)
 
 
 def _check_keys(invocation: Invocation, host: str) -> None:

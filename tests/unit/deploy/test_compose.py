@@ -103,9 +103,10 @@ def test_services_reach_only_what_they_use():
         "migrate": {"database"},
         "grants": {"database"},
         "flower": {"broker"},
-        "serve": everything,
         "cli": everything,
-        **dict.fromkeys(("dispatcher", "worker-cpu", "worker-gpu"), everything | {"metrics"}),
+        **dict.fromkeys(
+            ("dispatcher", "serve", "worker-cpu", "worker-gpu"), everything | {"metrics"}
+        ),
         "prometheus": {"metrics"},
         "grafana": {"metrics"},
     }

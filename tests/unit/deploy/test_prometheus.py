@@ -11,6 +11,7 @@ import promql_parser
 import pytest
 import yaml
 
+from imagemill.scheduler_jobs.api import metrics as http
 from imagemill.scheduler_jobs.metrics import families
 from imagemill.worker import metrics as worker
 from tests.helpers.compose import ENV_EXAMPLE, ROOT, compose_commands, env_file
@@ -48,7 +49,7 @@ def label_names() -> dict[str, tuple[str, ...]]:
     found = {family.name: family._labelnames for family in families().values()}
     found |= {
         each._name: each._labelnames
-        for each in vars(worker).values()
+        for each in (*vars(worker).values(), *vars(http).values())
         if hasattr(each, "_labelnames")
     }
     return {**found, "imagemill_gpu": ("gpu", "name")}

@@ -52,6 +52,9 @@ def test_without_keys_other_machines_are_not_served(at_home, host):
 def test_a_port_that_is_taken_is_one_line(at_home):
     (at_home.home / "objects").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        answer = at_home("serve", "--port", taken.getsockname()[1])
-    assert answer.code == 2
+        port = taken.getsockname()[1]
+        answer = at_home("serve", "--port", port)
+        metrics = at_home("serve", "--port", 0, "--metrics-port", port)
+    assert (answer.code, metrics.code) == (2, 2)
     assert "try another --port" in answer.err
+    assert "each process on a machine needs a port of its own (--metrics-port)" in metrics.err
