@@ -1,5 +1,6 @@
 """Small ControlNets and IP-Adapters with random weights, for small pipelines."""
 
+from collections.abc import Mapping
 from math import log2
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.loaders import SD3IPAdapterMixin
+from diffusers.models.attention_processor import SD3IPAdapterJointAttnProcessor2_0
+from diffusers.models.embeddings import IPAdapterTimeImageProjection
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -75,33 +79,85 @@ def save_lora(pipeline: Any, folder: Path, name: str) -> Path:
     return folder / f"{name}.safetensors"
 
 
+_SEEN = 16
+"""The width of what a small image encoder says of a picture."""
+_EYE: Mapping[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+
+
 def save_ip_adapter(pipeline: Any, folder: Path) -> Path:
-    """An IP-Adapter for that pipeline's U-Net, and its image encoder beside it."""
+    """An IP-Adapter for that pipeline's denoiser, and its image encoder beside it."""
     torch.manual_seed(7)
-    read, seen, tokens = pipeline.unet.config.cross_attention_dim, 16, 4
-    encoder = transformers.CLIPVisionModelWithProjection(
-        transformers.CLIPVisionConfig(
-            hidden_size=16,
-            intermediate_size=32,
-            projection_dim=seen,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            image_size=32,
-            patch_size=8,
-        )
-    )
+    if isinstance(pipeline, SD3IPAdapterMixin):
+        config = transformers.SiglipVisionConfig(**_EYE, num_hidden_layers=2)
+        encoder: Any = transformers.SiglipVisionModel(config)
+        weights = _for_sd3(pipeline.transformer)
+        # The worker needs no file for this; whoever calls diffusers by hand does.
+        feeder = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
+        feeder.save_pretrained(folder / "image_encoder")
+    else:
+        config = transformers.CLIPVisionConfig(**_EYE, num_hidden_layers=1, projection_dim=_SEEN)
+        encoder = transformers.CLIPVisionModelWithProjection(config)
+        has_unet = hasattr(pipeline, "unet")
+        weights = _for_unet(pipeline.unet) if has_unet else _for_flux(pipeline.transformer)
     encoder.save_pretrained(folder / "image_encoder")
-    weights = {
-        "image_proj.proj.weight": torch.randn(tokens * read, seen),
+    save_file(weights, folder / "ip-adapter.safetensors")
+    return folder
+
+
+def _projection(read: int, *, tokens: int = 4) -> dict[str, torch.Tensor]:
+    return {
+        "image_proj.proj.weight": torch.randn(tokens * read, _SEEN),
         "image_proj.proj.bias": torch.randn(tokens * read),
         "image_proj.norm.weight": torch.ones(read),
         "image_proj.norm.bias": torch.zeros(read),
     }
-    across = [name for name in pipeline.unet.attn_processors if "attn2" in name]
+
+
+def _for_unet(unet: Any) -> dict[str, torch.Tensor]:
+    read = unet.config.cross_attention_dim
+    weights = _projection(read)
+    across = [name for name in unet.attn_processors if "attn2" in name]
     for number, name in enumerate(across):
-        width = pipeline.unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+        width = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
         for part in ("to_k_ip", "to_v_ip"):
             key = f"ip_adapter.{2 * number + 1}.{part}.weight"
             weights[key] = torch.randn(width, read) / read**0.5
-    save_file(weights, folder / "ip-adapter.safetensors")
-    return folder
+    return weights
+
+
+def _for_flux(transformer: Any) -> dict[str, torch.Tensor]:
+    read, width = transformer.config.joint_attention_dim, transformer.inner_dim
+    weights = _projection(read)
+    for number in range(transformer.config.num_layers):
+        for part in ("to_k_ip", "to_v_ip"):
+            key = f"ip_adapter.{number}.{part}"
+            weights[f"{key}.weight"] = torch.randn(width, read) / read**0.5
+            weights[f"{key}.bias"] = torch.randn(width) / read**0.5
+    return weights
+
+
+def _for_sd3(transformer: Any) -> dict[str, torch.Tensor]:
+    head = transformer.config.attention_head_dim
+    width, deep = head * transformer.config.num_attention_heads, 64
+    projection = IPAdapterTimeImageProjection(
+        embed_dim=_EYE["hidden_size"],
+        output_dim=width,
+        hidden_dim=deep,
+        heads=1,
+        num_queries=4,
+        timestep_in_dim=32,
+    )
+    weights = {f"image_proj.{key}": value for key, value in projection.state_dict().items()}
+    for number in range(len(transformer.attn_processors)):
+        reader = SD3IPAdapterJointAttnProcessor2_0(
+            hidden_size=width, ip_hidden_states_dim=width, head_dim=head, timesteps_emb_dim=deep
+        )
+        state = {f"ip_adapter.{number}.{key}": value for key, value in reader.state_dict().items()}
+        weights |= state
+    return {key: value.detach().contiguous() for key, value in weights.items()}

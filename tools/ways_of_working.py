@@ -15,6 +15,7 @@ from typing import Any
 import diffusers
 import numpy as np
 import torch
+from diffusers.loaders import FluxIPAdapterMixin, SD3IPAdapterMixin
 from PIL import Image
 
 from imagemill.db.models.registry import Registry
@@ -49,6 +50,7 @@ _SD = {
 _SD3 = {
     FROM_PICTURE: "StableDiffusion3Img2ImgPipeline",
     CONTROL: "StableDiffusion3ControlNetPipeline",
+    REFERENCE: "StableDiffusion3Pipeline",
     INTERVAL: "StableDiffusion3Pipeline",
 }
 _FLUX = {
@@ -57,6 +59,7 @@ _FLUX = {
     CONTROL: "FluxControlNetPipeline",
     CONTROL_FROM_PICTURE: "FluxControlNetImg2ImgPipeline",
     CONTROL_IN_MASK: "FluxControlNetInpaintPipeline",
+    REFERENCE: "FluxPipeline",
 }
 
 PIPELINES: Mapping[str, Mapping[str, str]] = {
@@ -229,15 +232,24 @@ class WayOracle:
             parts["add_watermarker"] = False
         pipeline = kind(**parts)
         if self._way == REFERENCE:
-            pipeline.load_ip_adapter(
-                str(folder / f"{name}_ip"), subfolder="", weight_name="ip-adapter.safetensors"
-            )
+            self._load_ip_adapter(pipeline, folder / f"{name}_ip")
             pipeline.set_ip_adapter_scale(REFERENCE_SCALE)
         pipeline.set_progress_bar_config(disable=True)
         for component in pipeline.components.values():
             if isinstance(component, torch.nn.Module):
                 component.eval()
         return pipeline
+
+    def _load_ip_adapter(self, pipeline: Any, folder: Path) -> None:
+        encoder: dict[str, Any] = {}
+        if isinstance(pipeline, FluxIPAdapterMixin):
+            encoder["image_encoder_pretrained_model_name_or_path"] = folder / "image_encoder"
+            encoder["image_encoder_dtype"] = torch.float32
+        elif isinstance(pipeline, SD3IPAdapterMixin):
+            encoder["image_encoder_folder"] = str(folder / "image_encoder")
+        pipeline.load_ip_adapter(
+            str(folder), subfolder="", weight_name="ip-adapter.safetensors", **encoder
+        )
 
     def _arguments(self, spec: ImageSpec) -> dict[str, Any]:
         kind, scene = type(self._pipeline).__name__, self._pictures["picture"]

@@ -9,15 +9,16 @@ source = "h94/IP-Adapter"
 revision = "018e402774aeeddd60609b4ecdb7e298259dc729"
 subfolder = "models"
 weights = "ip-adapter_sd15.safetensors"
-image_encoder = "models/image_encoder"                  # from the source's root
+image_encoder = "models/image_encoder"                  # from the source's root, or elsewhere:
+                                                        # { source = …, revision = … }
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.sources import check_revision, find_source, is_hub_id
@@ -30,10 +31,19 @@ from imagemill.db.models.weights import (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImageEncoder:
+    """The place of an IP-Adapter's image encoder: a folder, from the root of its source."""
+
+    source: str
+    revision: str | None
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AddedEntry:
     """A registered ControlNet or IP-Adapter.
 
-    `weights` is the file of an IP-Adapter, and `image_encoder` the folder of the encoder that reads
+    `weights` is the file of an IP-Adapter, and `image_encoder` the place of the encoder that reads
     its pictures; a ControlNet has neither. `pinned` is the digest that the registry gives.
     """
 
@@ -43,19 +53,26 @@ class AddedEntry:
     subfolder: str
     variant: str | None
     weights: str | None
-    image_encoder: str | None
+    image_encoder: ImageEncoder | None
     pinned: str | None
     cache: Path
 
     @property
     def root(self) -> Path:
         """The folder of its source on this machine. Raises `ModelError` if it is not there."""
-        hub = is_hub_id(self.source)
-        root = (
-            snapshot_folder(self.cache, self.source, self.revision or "")
-            if hub
-            else Path(self.source)
-        )
+        return self._root(self.source, self.revision)
+
+    @property
+    def encoder_folder(self) -> Path | None:
+        """The folder of its image encoder on this machine, if it has one; errors as of `root`."""
+        if self.image_encoder is None:
+            return None
+        place = self.image_encoder
+        return self._root(place.source, place.revision) / place.folder
+
+    def _root(self, source: str, revision: str | None) -> Path:
+        hub = is_hub_id(source)
+        root = snapshot_folder(self.cache, source, revision or "") if hub else Path(source)
         if root.is_dir():
             return root
         if hub:
@@ -110,10 +127,35 @@ class AddedEntry:
         if not (folder / self.weights).is_file():
             raise ModelError(f"{self.name}: {folder / self.weights}: no such file")
         files = {"weights": folder / self.weights}
-        if self.image_encoder is not None:
-            for path in component_files(self.root / self.image_encoder, None):
+        encoder = self.encoder_folder
+        if encoder is not None:
+            for path in component_files(encoder, None):
                 files[f"image_encoder/{path.name}"] = path
         return files
+
+
+def _inside(value: str | None) -> str | None:
+    path = PurePosixPath(value or "")
+    if path.is_absolute() or ".." in path.parts:
+        raise ValueError(f"{value}: not a path inside the source")
+    return value
+
+
+_Inside = Annotated[str, AfterValidator(_inside)]
+
+
+class EncoderTable(BaseModel):
+    """The place of an image encoder; without a source it is in its IP-Adapter's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str | None = None
+    revision: str | None = None
+    subfolder: _Inside = ""
+
+
+def _as_table(value: Any) -> Any:
+    return {"subfolder": value} if isinstance(value, str) else value
 
 
 class AddedTable(BaseModel):
@@ -123,19 +165,11 @@ class AddedTable(BaseModel):
 
     source: str
     revision: str | None = None
-    subfolder: str = ""
+    subfolder: _Inside = ""
     variant: str | None = None
-    weights: str | None = None
-    image_encoder: str | None = None
+    weights: _Inside | None = None
+    image_encoder: Annotated[EncoderTable | None, BeforeValidator(_as_table)] = None
     digest: str | None = None
-
-    @field_validator("subfolder", "weights", "image_encoder")
-    @classmethod
-    def _inside(cls, value: str | None) -> str | None:
-        path = PurePosixPath(value or "")
-        if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"{value}: not a path inside the source")
-        return value
 
     def entry(self, name: str, base: Path, cache: Path) -> AddedEntry:
         """The entry of this table, in a registry file of the folder `base`."""
@@ -143,8 +177,26 @@ class AddedTable(BaseModel):
         check_revision(name, source, self.revision)
         if self.weights is not None and not self.weights.endswith(".safetensors"):
             raise ModelError(f"{name}: {self.weights} is not a .safetensors file")
-        values: dict[str, Any] = self.model_dump(exclude={"digest", "source"})
-        return AddedEntry(name=name, source=source, pinned=self.digest, cache=cache, **values)
+        values: dict[str, Any] = self.model_dump(exclude={"digest", "source", "image_encoder"})
+        return AddedEntry(
+            name=name,
+            source=source,
+            image_encoder=self._encoder(f"{name}: image_encoder", source, base),
+            pinned=self.digest,
+            cache=cache,
+            **values,
+        )
+
+    def _encoder(self, where: str, own: str, base: Path) -> ImageEncoder | None:
+        """The place of the image encoder; `own` is the source of the IP-Adapter itself."""
+        place = self.image_encoder
+        if place is None:
+            return None
+        if place.source is None:
+            return ImageEncoder(source=own, revision=self.revision, folder=place.subfolder)
+        source = find_source(place.source, base)
+        check_revision(where, source, place.revision)
+        return ImageEncoder(source=source, revision=place.revision, folder=place.subfolder)
 
 
 def find_added(entries: Mapping[str, AddedEntry], named: Mapping[str, Any]) -> AddedEntry:

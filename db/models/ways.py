@@ -18,7 +18,8 @@ class Ways:
     - `controlnet`: the class of the ControlNets that suit it.
     - `controlled`, `controlled_from_picture`, `controlled_in_mask`: the same with a ControlNet.
     - `own_control`: it reads a control image itself, and always.
-    - `ip_adapter`: whether an IP-Adapter can be added to it.
+    - `ip_adapter`: whether an IP-Adapter can be added to it, and `without_ip_adapter` those of its
+      classes that take none.
     - `reference`: whether it may, or must, have a picture that it edits.
     - `clip_prompts`: whether its prompts are read by CLIP alone and its calls take embeddings, so
       that they can have weights and more than one window.
@@ -34,8 +35,17 @@ class Ways:
     controlled_in_mask: str = ""
     own_control: bool = False
     ip_adapter: bool = False
+    without_ip_adapter: frozenset[str] = frozenset()
     reference: Literal["no", "may", "must"] = "no"
     clip_prompts: bool = False
+
+    def started(self, *, picture: bool, mask: bool, controlled: bool) -> str:
+        """The class for an init image, a mask and a ControlNet; empty for none of them."""
+        if mask:
+            return self.controlled_in_mask if controlled else self.in_mask
+        if picture:
+            return self.controlled_from_picture if controlled else self.from_picture
+        return self.controlled if controlled else ""
 
 
 NO_WAYS = Ways()
@@ -74,6 +84,7 @@ WAYS: Mapping[str, Ways] = MappingProxyType(
             in_mask="StableDiffusion3InpaintPipeline",
             controlnet="SD3ControlNetModel",
             controlled="StableDiffusion3ControlNetPipeline",
+            ip_adapter=True,
         ),
         "FluxPipeline": Ways(
             from_picture="FluxImg2ImgPipeline",
@@ -82,6 +93,10 @@ WAYS: Mapping[str, Ways] = MappingProxyType(
             controlled="FluxControlNetPipeline",
             controlled_from_picture="FluxControlNetImg2ImgPipeline",
             controlled_in_mask="FluxControlNetInpaintPipeline",
+            ip_adapter=True,
+            without_ip_adapter=frozenset(
+                {"FluxControlNetImg2ImgPipeline", "FluxControlNetInpaintPipeline"}
+            ),
         ),
         "FluxControlPipeline": Ways(
             from_picture="FluxControlImg2ImgPipeline",

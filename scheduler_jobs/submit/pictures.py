@@ -101,6 +101,7 @@ class AddedModels:
         if entry.ip_adapter is None:
             allowed = f'none, unless {entry.name} has ip_adapter = "NAME" in the registry'
             raise Refused("reference_image", picture, allowed)
+        _check_adapted(ways, given)
         return self._ip_adapter(entry.ip_adapter)
 
     def _controlnet(self, name: str, ways: Ways, entry: ModelEntry) -> AddedModel:
@@ -139,6 +140,18 @@ def _check_controlled(ways: Ways, pipeline: str, given: Parameters) -> None:
     if not way:
         allowed = f"none beside control_image: diffusers has no such pipeline for {pipeline}"
         raise Refused(column, str(getattr(given, column)), allowed)
+
+
+def _check_adapted(ways: Ways, given: Parameters) -> None:
+    """Refuse a reference image beside pictures whose pipeline reads none."""
+    kind = ways.started(
+        picture=given.init_image is not None,
+        mask=given.mask is not None,
+        controlled=given.control_image is not None,
+    )
+    if kind in ways.without_ip_adapter:
+        allowed = f"none beside control_image and init_image: {kind} has no IP-Adapter"
+        raise Refused("reference_image", str(given.reference_image), allowed)
 
 
 def check_interval(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> None:

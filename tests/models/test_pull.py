@@ -1,5 +1,6 @@
 """Pulling from a Hub: only what is loaded, at the pinned revision, with one line for what fails."""
 
+import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -58,6 +59,13 @@ revision = "{REVISION}"
 subfolder = "vae"
 weights = "diffusion_pytorch_model.safetensors"
 image_encoder = "text_encoder"
+
+[ip_adapters.apart]
+source = "team/small"
+revision = "{REVISION}"
+subfolder = "vae"
+weights = "diffusion_pytorch_model.safetensors"
+image_encoder = {{ source = "team/vae", revision = "{REVISION}" }}
 
 [models.old]
 source = "team/small"
@@ -308,6 +316,39 @@ def test_what_stands_beside_a_model_is_pulled_too(
     spoilt = replace(again, pinned="0" * 64)
     with pytest.raises(ModelError, match="pull it again"):
         _ = spoilt.digest
+
+
+def test_an_image_encoder_of_another_repository_is_pulled_too(hub: Hub, settings: Settings) -> None:
+    entry = load_registry(settings).ip_adapters["apart"]
+    pulled = pull_added(entry, endpoint=hub.url)
+    assert (pulled.files, entry.problem) == (3, None)
+    encoder = entry.encoder_folder
+    assert encoder is not None
+    assert encoder != entry.root
+    assert {path.name for path in encoder.iterdir()} == {
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+    }
+    shutil.rmtree(encoder)
+    assert "run `imagemill models pull apart`" in str(entry.problem)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "complaint"),
+    [
+        ('{ source = "team/vae" }', "apart: image_encoder: team/vae needs revision"),
+        ('{ source = "x", subfolder = "../y" }', "not a path inside the source"),
+        ('"../y"', "not a path inside the source"),
+    ],
+)
+def test_an_image_encoder_must_be_pinned_and_inside(
+    encoder: str, complaint: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "models.toml"
+    table = '[ip_adapters.apart]\nsource = "ip"\nweights = "ip.safetensors"\n'
+    file.write_text(f"{table}image_encoder = {encoder}\n")
+    with pytest.raises(ModelError, match=complaint):
+        load_registry(Settings.load(models=file))
 
 
 def test_everything_of_a_name_is_pulled(

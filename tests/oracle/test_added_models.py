@@ -8,15 +8,15 @@ import pytest
 from imagemill.db.errors import ModelError
 from imagemill.db.models.registry import load_registry
 from imagemill.db.specs import AddedModel, ImageSpec
-from imagemill.worker.engine import Rendered
+from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.files.records import pixels_sha256
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.reproducibility.certificate import certify, certify_model
 from imagemill.worker.reproducibility.reproduce import Sample, reproduce
 from tests.engine.rendering import hashes, render
-from tests.oracle.ways import FILES, SCENE, WayShop
-from tools.ways_of_working import CONTROL, REFERENCE
+from tests.oracle.ways import FILES, SCENE, SCENES, WayShop
+from tools.ways_of_working import CONTROL, CONTROL_FROM_PICTURE, REFERENCE, fields
 
 NAME = "stable_diffusion"
 
@@ -26,9 +26,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> WayShop:
     return WayShop(tmp_path_factory.mktemp("added"))
 
 
-def test_an_ip_adapter_leaves_nothing_behind(shop: WayShop) -> None:
-    plain, referred = shop.spec(NAME), shop.spec(NAME, REFERENCE)
-    model = shop.model(NAME)
+@pytest.mark.parametrize("name", [NAME, "flux_schnell", "stable_diffusion_3"])
+def test_an_ip_adapter_leaves_nothing_behind(name: str, shop: WayShop) -> None:
+    plain, referred = shop.spec(name), shop.spec(name, REFERENCE)
+    model = shop.model(name)
     engine = open_engine(model, plain.group(), shop.settings, inputs=FILES)
     expected = hashes(render(engine, [plain]))
     other = open_engine(model, referred.group(), shop.settings, inputs=FILES)
@@ -54,6 +55,32 @@ def test_an_ip_adapter_is_refused_beside_fused_projections(shop: WayShop) -> Non
     spec = shop.spec(NAME, REFERENCE)
     with pytest.raises(ModelError, match="unset IMAGEMILL_FUSE_PROJECTIONS"):
         open_engine(model, spec.group(), settings, inputs=FILES)
+
+
+def test_an_ip_adapter_keeps_the_attention_backend_of_the_settings(shop: WayShop) -> None:
+    shop.model("flux_schnell")
+    settings = shop.settings.model_copy(update={"attention": "diffusers:_native_math"})
+    model = load_model(load_registry(settings).find("flux_schnell"), settings=settings)
+    for way in ("", REFERENCE, ""):
+        spec = shop.spec("flux_schnell", way)
+        open_engine(model, spec.group(), settings, inputs=FILES)
+        processors = model.pipeline.transformer.attn_processors.values()
+        assert {each._attention_backend.value for each in processors} == {"_native_math"}
+
+
+def test_pictures_whose_pipeline_reads_no_reference_fail_by_themselves(shop: WayShop) -> None:
+    spec = shop.spec("flux_schnell", REFERENCE)
+    control = ways_fields(shop, "flux_schnell", CONTROL_FROM_PICTURE)
+    both = replace(spec, **control)
+    engine = open_engine(shop.model("flux_schnell"), both.group(), shop.settings, inputs=FILES)
+    [failed] = render(engine, [both])
+    assert isinstance(failed, Failed)
+    assert "FluxControlNetImg2ImgPipeline" in failed.error.message
+    assert "takes no reference_image" in failed.error.message
+
+
+def ways_fields(shop: WayShop, name: str, way: str) -> dict[str, Any]:
+    return fields(way, name, SCENES, load_registry(shop.settings))
 
 
 @pytest.mark.parametrize("way", [CONTROL, REFERENCE])

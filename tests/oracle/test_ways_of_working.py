@@ -29,6 +29,8 @@ FIVE_STEPS = (
     ("stable_diffusion", REFERENCE),
     ("stable_diffusion", CONTROL),
     ("stable_diffusion_3", FROM_PICTURE),
+    ("stable_diffusion_3", REFERENCE),
+    ("flux_schnell", REFERENCE),
     ("chroma", IN_MASK),
     ("flux_schnell", CONTROL),
     ("qwen_image", IN_MASK),

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,14 @@ def test_every_class_of_the_table_takes_what_it_says(text: str) -> None:
     assert not ways.controlnet or hasattr(diffusers, ways.controlnet)
     assert not ways.own_control or _takes(text, "control_image")
     assert ways.reference == "no" or _takes(text, "image")
-    assert not ways.ip_adapter or hasattr(getattr(diffusers, text), "load_ip_adapter")
+    started = {
+        ways.started(picture=picture, mask=mask, controlled=controlled)
+        for picture, mask, controlled in product((False, True), repeat=3)
+    }
+    if ways.ip_adapter:
+        assert hasattr(getattr(diffusers, text), "load_ip_adapter")
+        without = {name for name in started if name and not _takes(name, "ip_adapter_image_embeds")}
+        assert without == ways.without_ip_adapter
 
 
 def test_pipelines_that_change_the_denoiser_during_a_call_are_known() -> None:

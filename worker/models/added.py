@@ -1,10 +1,14 @@
 """ControlNets and IP-Adapters: loaded beside a model, for the group that asks for them."""
 
+import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import torch
+import transformers
+from diffusers.loaders import SD3IPAdapterMixin
 from safetensors import SafetensorError
 
 from imagemill.db.errors import ModelError, first_line
@@ -12,6 +16,7 @@ from imagemill.db.models.added import find_added
 from imagemill.db.models.registry import Registry
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.pipelines import Pipeline
+from imagemill.worker.models.tuning import set_attention
 
 
 def controlnet_of(model: Model, group: Mapping[str, Any], registry: Registry) -> Any:
@@ -49,7 +54,7 @@ def wear_ip_adapter(model: Model, group: Mapping[str, Any], registry: Registry) 
         )
     with torch.inference_mode(mode=False), torch.no_grad():
         if worn is not None and (wanted is None or worn[0] != wanted[0]):
-            pipeline.unload_ip_adapter()
+            _take_off(model)
             worn = model.active_ip_adapter = None
         if named is None or wanted is None:
             return
@@ -83,21 +88,66 @@ def _load_ip_adapter(model: Model, named: Mapping[str, Any], registry: Registry)
     entry = find_added(registry.ip_adapters, named)
     if not model.facts.ways.ip_adapter:
         raise ModelError(f"model {model.name}: diffusers has no IP-Adapter for its pipeline")
-    encoder = entry.image_encoder
     pipeline: Pipeline = model.pipeline
     try:
+        if entry.encoder_folder is not None:
+            _load_encoder(pipeline, entry.encoder_folder, model.dtype)
+        accepted = inspect.signature(pipeline.load_ip_adapter).parameters
         pipeline.load_ip_adapter(
             str(entry.root),
             subfolder=entry.subfolder,
             weight_name=entry.weights,
-            # A name without a slash would be looked for beside the weights.
-            image_encoder_folder=encoder if encoder is None or "/" in encoder else f"./{encoder}",
             local_files_only=True,
+            **dict.fromkeys(_ENCODER_ARGUMENTS & accepted.keys()),
         )
+        set_attention(_denoiser(pipeline), model.tuning)
     except Exception as error:  # diffusers raises many kinds of error for a misfit
-        pipeline.unload_ip_adapter()
+        _take_off(model)
         raise ModelError(f"IP-Adapter {entry.name}: {first_line(error)}") from error
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             component.to(model.device).eval().requires_grad_(False)
-    pipeline.unet.to(dtype=model.dtype)
+    for module in _added_modules(pipeline):
+        module.to(device=model.device, dtype=model.dtype).eval().requires_grad_(False)
+
+
+_ENCODER_ARGUMENTS = frozenset(
+    {"image_encoder_folder", "image_encoder_pretrained_model_name_or_path"}
+)
+"""What `load_ip_adapter` calls the place of an image encoder. It loads none if one is there."""
+
+
+def _load_encoder(pipeline: Pipeline, folder: Path, dtype: torch.dtype) -> None:
+    """Put the encoder that reads an IP-Adapter's pictures into the pipeline, and what feeds it."""
+    of_sd3 = isinstance(pipeline, SD3IPAdapterMixin)
+    kind = transformers.SiglipVisionModel if of_sd3 else transformers.CLIPVisionModelWithProjection
+    encoder: Any = kind.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True
+    )
+    pipeline.register_modules(image_encoder=encoder)
+    if of_sd3:  # for the others, diffusers makes it
+        side = encoder.config.image_size
+        feeder = transformers.SiglipImageProcessor(size={"height": side, "width": side})
+        pipeline.register_modules(feature_extractor=feeder)
+
+
+def _take_off(model: Model) -> None:
+    """Remove the IP-Adapter. What attention it leaves behind is new."""
+    pipeline: Pipeline = model.pipeline
+    pipeline.unload_ip_adapter()
+    if "feature_extractor" in pipeline.components:
+        # It has the size of this one's pictures, and diffusers would keep it for the next.
+        pipeline.register_modules(feature_extractor=None)
+    set_attention(_denoiser(pipeline), model.tuning)
+
+
+def _denoiser(pipeline: Pipeline) -> Any:
+    return pipeline.unet if "unet" in pipeline.components else pipeline.transformer
+
+
+def _added_modules(pipeline: Pipeline) -> list[torch.nn.Module]:
+    """The modules that an IP-Adapter has put into the denoiser."""
+    denoiser = _denoiser(pipeline)
+    names = ("encoder_hid_proj", "image_proj")
+    found = [getattr(denoiser, name, None) for name in names] + [*denoiser.attn_processors.values()]
+    return [each for each in found if isinstance(each, torch.nn.Module)]

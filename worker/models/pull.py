@@ -53,19 +53,27 @@ def pull(entry: ModelEntry, settings: Settings, *, endpoint: str | None = None) 
 def pull_added(entry: AddedEntry, *, endpoint: str | None = None) -> Pulled:
     """Fetch a ControlNet or an IP-Adapter, as `pull` fetches a model."""
     paths: set[Path] = set()
-    if is_hub_id(entry.source):
-        where = f"{entry.name}: {entry.source}"
-        with asking_the_hub(where, entry.revision):
-            listed = HfApi(endpoint=endpoint).list_repo_files(entry.source, revision=entry.revision)
-            wanted = _added_files(entry, listed, where)
+    encoder = entry.image_encoder
+    places = {(entry.source, entry.revision): True}
+    if encoder is not None:
+        places.setdefault((encoder.source, encoder.revision), False)
+    for (source, revision), is_own in places.items():
+        if not is_hub_id(source):
+            continue
+        where = f"{entry.name}: {source}"
+        with asking_the_hub(where, revision):
+            listed = HfApi(endpoint=endpoint).list_repo_files(source, revision=revision)
+            wanted = _adapter_files(entry, listed, where) if is_own else set()
+            if encoder is not None and (encoder.source, encoder.revision) == (source, revision):
+                wanted |= _folder_files(encoder.folder, None, listed, where)
             root = snapshot_download(
-                entry.source,
-                revision=entry.revision,
+                source,
+                revision=revision,
                 cache_dir=entry.cache,
                 endpoint=endpoint,
                 allow_patterns=sorted(wanted),
             )
-        paths = {Path(root) / name for name in wanted}
+        paths |= {Path(root) / name for name in wanted}
     return _pulled(entry.name, entry.digest, paths)
 
 
@@ -74,25 +82,24 @@ def _pulled(name: str, digest: str, paths: Set[Path]) -> Pulled:
     return Pulled(name=name, weights_digest=digest, files=len(paths), size=size)
 
 
-def _added_files(entry: AddedEntry, listed: list[str], where: str) -> set[str]:
-    """The files of a repository that a ControlNet or an IP-Adapter is loaded from."""
-    wanted: set[str] = set()
-    folders = {entry.subfolder: entry.variant} if entry.weights is None else {}
-    if entry.image_encoder is not None:
-        folders[entry.image_encoder] = None
-    for folder, variant in folders.items():
-        inside = PurePosixPath(folder)
-        names = [PurePosixPath(name) for name in listed]
-        plain = sorted(path.name for path in names if path.parent == inside)
-        if not plain:
-            raise ModelError(f"{where} has no folder {folder}")
-        wanted |= {str(inside / name) for name in choose_files(plain, variant, where=where)}
-    if entry.weights is not None:
-        file = str(PurePosixPath(entry.subfolder) / entry.weights)
-        if file not in listed:
-            raise ModelError(f"{where} has no file {file}")
-        wanted.add(file)
-    return wanted
+def _adapter_files(entry: AddedEntry, listed: list[str], where: str) -> set[str]:
+    """The files of a repository that a ControlNet or an IP-Adapter itself is loaded from."""
+    if entry.weights is None:
+        return _folder_files(entry.subfolder, entry.variant, listed, where)
+    file = str(PurePosixPath(entry.subfolder) / entry.weights)
+    if file not in listed:
+        raise ModelError(f"{where} has no file {file}")
+    return {file}
+
+
+def _folder_files(folder: str, variant: str | None, listed: list[str], where: str) -> set[str]:
+    """The files of a repository's folder that a module is loaded from."""
+    inside = PurePosixPath(folder)
+    names = [PurePosixPath(name) for name in listed]
+    plain = sorted(path.name for path in names if path.parent == inside)
+    if not plain:
+        raise ModelError(f"{where} has no folder {folder}")
+    return {str(inside / name) for name in choose_files(plain, variant, where=where)}
 
 
 def _pull_part(entry: ModelEntry, part: Part, endpoint: str | None, where: str) -> set[Path]:

@@ -179,10 +179,15 @@ def resting(components: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in ("text_encoder", "text_encoder_2", "vae") if name in components)
 
 
-def _tune_denoiser(denoiser: Any, tuning: Tuning) -> None:
+def set_attention(denoiser: Any, tuning: Tuning) -> None:
+    """Let a denoiser's attention, which may be new, run on the chosen backend of diffusers."""
     backend = _backend(tuning)
     if backend is not None:
         _set_backend(denoiser, backend, tuning.attention)
+
+
+def _tune_denoiser(denoiser: Any, tuning: Tuning) -> None:
+    set_attention(denoiser, tuning)
     if tuning.fused:
         _call(denoiser, "fuse_qkv_projections", "FUSE_PROJECTIONS")
     if tuning.fp8_storage:

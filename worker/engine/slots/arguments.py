@@ -108,7 +108,8 @@ class PipelineCalls:
         """Raise `UsageError` if the specification asks for something that the pipeline lacks."""
         parameters = _parameters(self._kind(spec))
         controlled = self._ways.own_control or spec.controlnet is not None
-        referred = self._ways.reference != "no" or spec.ip_adapter is not None
+        adapted = spec.ip_adapter is not None and "ip_adapter_image_embeds" in parameters
+        referred = self._ways.reference != "no" or adapted
         interval = (spec.guidance_start, spec.guidance_end) != (0, 1)
         embedded = self._prompts is not None and takes_embeddings(parameters)
         wanted = {
@@ -158,19 +159,14 @@ class PipelineCalls:
 
     def _kind(self, spec: ImageSpec) -> Any:
         """The class of pipelines that draws the specification; a `UsageError` if there is none."""
-        ways, controlled = self._ways, spec.controlnet is not None
-        if spec.mask is not None:
-            name = ways.controlled_in_mask if controlled else ways.in_mask
-            what = "mask"
-        elif spec.init_image is not None:
-            name = ways.controlled_from_picture if controlled else ways.from_picture
-            what = "init_image"
-        elif controlled:
-            name, what = ways.controlled, "control_image"
-        else:
+        picture, mask = spec.init_image is not None, spec.mask is not None
+        controlled = spec.controlnet is not None
+        if not (picture or mask or controlled):
             return type(self._pipeline)
+        name = self._ways.started(picture=picture, mask=mask, controlled=controlled)
+        what = "mask" if mask else "init_image" if picture else "control_image"
         if not name:
-            beside = " beside a control_image" if controlled else ""
+            beside = " beside a control_image" if controlled and (picture or mask) else ""
             raise UsageError(f"{self._name}, as a generic pipeline, takes no {what}{beside}")
         return pipeline_class(name)
 

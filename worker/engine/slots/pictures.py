@@ -4,6 +4,7 @@ Pipelines name them differently. With a ControlNet, `image` is the control pictu
 else is called that, and the init image where `control_image` is.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,14 +64,24 @@ class Pictures:
 
         A pipeline takes several pictures for one prompt, but no picture for each prompt. Embeddings
         it takes in rows: first the negative ones, if there are any, then those of the pictures.
+        Flux and SD 3 repeat the rows themselves; Flux reads its negative picture, a black one.
         """
         if spec.ip_adapter is None or spec.reference_image is None:
             return {}
-        guided = spec.guided and pipeline.unet.config.time_cond_proj_dim is None
-        [embedding] = pipeline.prepare_ip_adapter_image_embeds(
-            self._read(spec.reference_image), None, pipeline._execution_device, 1, guided
+        has_unet = "unet" in pipeline.components
+        guided = spec.guided and not (has_unet and pipeline.unet.config.time_cond_proj_dim)
+        prepare = pipeline.prepare_ip_adapter_image_embeds
+        flag = "do_classifier_free_guidance"
+        found = prepare(
+            self._read(spec.reference_image),
+            None,
+            pipeline._execution_device,
+            1,
+            **({flag: guided} if flag in inspect.signature(prepare).parameters else {}),
         )
-        return {"ip_adapter_image_embeds": [embedding.repeat_interleave(images, dim=0)]}
+        if has_unet:
+            found = [each.repeat_interleave(images, dim=0) for each in found]
+        return {"ip_adapter_image_embeds": found}
 
     def _read(self, digest: str) -> Image.Image:
         return read_picture(self._inputs(digest), max_pixels=self._max_pixels)

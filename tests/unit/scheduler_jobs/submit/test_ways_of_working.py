@@ -65,7 +65,7 @@ def registry(tmp_path, monkeypatch):
         _write(tmp_path / name / "scheduler" / "scheduler_config.json", {"_class_name": "S"})
         if name in KINDS:
             text += f'[models.{name}]\nsource = "{name}"\nkind = "generic"\n'
-            text += 'ip_adapter = "plain"\n' if name == "sd" else ""
+            text += 'ip_adapter = "plain"\n' if name in ("sd", "flux") else ""
     for name, class_name in {
         "canny": "ControlNetModel",
         "flux_canny": "FluxControlNetModel",
@@ -122,8 +122,20 @@ def planned(at_home, tmp_path, row):
             "no ControlNet is called 'none_such'; registered: canny, flux_canny, elsewhere",
         ),
         (
-            {"model": "flux", "reference_image": "edges.png"},
-            "reference_image: edges.png; none: diffusers has no IP-Adapter for FluxPipeline",
+            {"model": "sana", "reference_image": "edges.png"},
+            "reference_image: edges.png; none: diffusers has no IP-Adapter for SanaPipeline",
+        ),
+        (
+            {"model": "sd3", "reference_image": "edges.png"},
+            'reference_image: edges.png; none, unless sd3 has ip_adapter = "NAME" in the registry',
+        ),
+        (
+            {
+                "model": "flux",
+                "controlnet": "flux_canny",
+                **dict.fromkeys(("init_image", "control_image", "reference_image"), "edges.png"),
+            },
+            "none beside control_image and init_image: FluxControlNetImg2ImgPipeline has no IP",
         ),
         (
             {"model": "edit", "reference_image": "edges.png", "reference_scale": 0.5},
