@@ -8,6 +8,7 @@ parsing the statement's text. SQLite has no such way and needs none.
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cache
 from itertools import islice, repeat
 from typing import Any
 
@@ -16,8 +17,11 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    String,
     Table,
+    Text,
     any_,
+    bindparam,
     cast,
     exc,
     func,
@@ -80,7 +84,7 @@ def among(
     session: Session, column: InstrumentedAttribute[Any], values: Collection[Any]
 ) -> ColumnElement[bool]:
     """`column IN (values)` as one parameter, of texts or whole numbers."""
-    if session.get_bind().dialect.name == "postgresql":
+    if is_postgres(session):
         array: Any = ARRAY(column.type)
         joined = _joined(values)
         if joined is not None:
@@ -90,13 +94,79 @@ def among(
     return column.in_(select(each.c.value))
 
 
+def is_postgres(session: Session) -> bool:
+    """Whether the session's database is PostgreSQL; else it is SQLite."""
+    return session.get_bind().dialect.name == "postgresql"
+
+
+def insert_few(
+    session: Session,
+    table: Any,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    unless_there: bool = False,
+) -> None:
+    """Insert some rows that all have the same columns into a mapped class's table, in their order.
+
+    With `unless_there`, a row that is there already by any unique index is left out. On PostgreSQL
+    each column is one array. So the statement has the same text for any number of rows, and nobody
+    has to write or plan it again; with a placeholder for each value that takes longer than the
+    insert.
+    """
+    if not rows:
+        return
+    postgres = is_postgres(session)
+    statement = _insertion(postgres, table.__table__, tuple(rows[0]), unless_there)
+    if not postgres:
+        session.execute(statement, list(rows))
+        return
+    # Some words are members of an enumeration and others plain: an array has one type.
+    arrays = {
+        f"all_{name}": [str(row[name]) if isinstance(row[name], str) else row[name] for row in rows]
+        for name in rows[0]
+    }
+    session.execute(statement, arrays)
+
+
+@cache
+def _insertion(postgres: bool, table: Table, names: tuple[str, ...], unless_there: bool) -> Any:
+    """The statement of `insert_few` for these columns, which is built once."""
+    statement: Any = sqlite.insert(table)
+    if postgres:
+        arrays = [bindparam(f"all_{name}", type_=_array_of(table.c[name])) for name in names]
+        given = func.unnest(*arrays).table_valued(*names, name="given").render_derived()
+        statement = postgresql.insert(table).from_select(names, select(*given.c))
+    if unless_there:
+        statement = statement.on_conflict_do_nothing()
+    return statement
+
+
+def _array_of(column: Any) -> ARRAY[Any]:
+    # Text, so that a value that is too long for its column is an error and not cut by a cast.
+    return ARRAY(Text if isinstance(column.type, String) else column.type)
+
+
+def among_given(postgres: bool, column: InstrumentedAttribute[Any], name: str) -> Any:
+    """As `among`, for a statement that is built once. `name` is the place of a `list_given`."""
+    if postgres:
+        array = func.string_to_array(bindparam(name, type_=Text), _BETWEEN)
+        return column == any_(cast(array, ARRAY(column.type)))
+    each = func.json_each(bindparam(name, type_=Text)).table_valued("value")
+    return column.in_(select(each.c.value))
+
+
+def list_given(postgres: bool, values: Iterable[str] | Iterable[int]) -> str:
+    """The parameter for `among_given`: numbers, or texts of letters and digits."""
+    return _BETWEEN.join(map(str, values)) if postgres else json.dumps(list(values))
+
+
 def insert_new(session: Session, table: type[Any], values: Any) -> Any:
     """`INSERT … ON CONFLICT DO NOTHING` of a row's values, or of several rows', in one statement.
 
     It names no conflict target. If it named one, Postgres would raise an error when two
     transactions insert the same row at once and another unique index notices first.
     """
-    postgres = session.get_bind().dialect.name == "postgresql"
+    postgres = is_postgres(session)
     insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
     return insert.values(values).on_conflict_do_nothing()
 
@@ -105,7 +175,7 @@ def insert_or_update(
     session: Session, table: type[Any], row: Mapping[str, Any], *, keys: Collection[str]
 ) -> Any:
     """The statement that inserts a row, or writes it over the one with the same `keys`."""
-    postgres = session.get_bind().dialect.name == "postgresql"
+    postgres = is_postgres(session)
     insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
     others = {name: value for name, value in row.items() if name not in keys}
     statement = insert.values(row)
@@ -123,7 +193,7 @@ def upsert(
     if not rows:
         return
     ordered = sorted(rows, key=lambda row: tuple(row[name] for name in key))
-    postgres = session.get_bind().dialect.name == "postgresql"
+    postgres = is_postgres(session)
     insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
     for start in range(0, len(ordered), _UPSERTED):
         statement = insert.values(ordered[start : start + _UPSERTED])

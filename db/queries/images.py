@@ -1,13 +1,29 @@
-"""What all statements on images share: their specification, who holds them, their history."""
+"""What all statements on images share: their specification, who holds them, their history.
+
+What a worker says for every batch is built once, with places for its values (`bindparam`).
+Building such a statement takes SQLAlchemy longer than PostgreSQL needs to execute it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from sqlalchemy import ColumnElement, and_, case, exists, insert, literal_column, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Update,
+    and_,
+    bindparam,
+    case,
+    exists,
+    literal_column,
+    select,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now
+from imagemill.db.queries.bulk import insert_few
 from imagemill.db.queries.tallies import move_images
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, JobState, Outcome
@@ -102,6 +118,10 @@ def flawed() -> ColumnElement[bool]:
     return Image.outcome != literal_column(f"'{Outcome.OK}'")
 
 
+ShiftId: TypeAlias = int | BindParameter[int]
+"""A shift's id, or its place in a statement that is built once."""
+
+
 def hold(session: Session, shift_id: int) -> bool:
     """Whether the shift's lease is live. If so, the shift can't be ended before this transaction.
 
@@ -109,11 +129,11 @@ def hold(session: Session, shift_id: int) -> bool:
     shift while we lease an image to it: the rescuer does not see our uncommitted lease, and the
     image would belong for ever to a shift that is over.
     """
-    found = session.scalar(select(Shift.id).where(live_shift(shift_id)).with_for_update(read=True))
+    found = session.scalar(_HOLD, {"shift": shift_id})
     return found is not None
 
 
-def held_by(shift_id: int) -> ColumnElement[bool]:
+def held_by(shift_id: ShiftId) -> ColumnElement[bool]:
     """The fence: the image is leased by this shift, and the shift's lease is still live.
 
     Every statement of a shift carries it. So a worker that was frozen, and whose images went to
@@ -123,10 +143,18 @@ def held_by(shift_id: int) -> ColumnElement[bool]:
     return and_(in_state(ImageState.LEASED), Image.shift_id == shift_id, live)
 
 
+def update_images() -> Update:
+    """`UPDATE images`, for transactions that hold no image as an object.
+
+    SQLAlchemy would look for such objects at each update, to change them too.
+    """
+    return update(Image).execution_options(synchronize_session=False)
+
+
 def release(session: Session, which: ColumnElement[bool], *, shift_id: int) -> int:
     """Return the leased images that `which` selects, without a charge; how many there were."""
     rows = session.execute(
-        update(Image)
+        update_images()
         .where(in_state(ImageState.LEASED), which)
         .values(state=ready_unless_cancelled(), shift_id=None, begun_at=None)
         .returning(*RELEASED)
@@ -184,15 +212,16 @@ def record_events(
         "code": failure and failure.code,
         "message": failure and failure.message,
     }
-    session.execute(
-        insert(Attempt),
-        [
-            {**values, "image_id": image_id, "generation": generation}
-            for image_id, generation in images
-        ],
-    )
+    rows = [
+        {**values, "image_id": image_id, "generation": generation}
+        for image_id, generation in images
+    ]
+    insert_few(session, Attempt, rows)
 
 
-def live_shift(shift_id: int) -> ColumnElement[bool]:
+def live_shift(shift_id: ShiftId) -> ColumnElement[bool]:
     """The condition on `Shift` that this is the shift, and that its lease is live."""
     return and_(Shift.id == shift_id, Shift.ended_at.is_(None), Shift.lease_until > now())
+
+
+_HOLD = select(Shift.id).where(live_shift(bindparam("shift"))).with_for_update(read=True)

@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import delete, exists, func, insert, select
+from sqlalchemy import delete, exists, func, select
 from sqlalchemy.orm import Session, aliased
 
+from imagemill.db.queries.bulk import insert_few
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Tally
 
@@ -113,6 +114,5 @@ def _append(session: Session, deltas: Mapping[tuple[int, int, ImageState], int])
         for (job_id, group_id, state), delta in deltas.items()
         if delta
     ]
-    if rows:
-        session.execute(insert(Tally), rows)
+    insert_few(session, Tally, rows)
     return len(rows)

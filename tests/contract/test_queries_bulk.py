@@ -1,13 +1,14 @@
 """Many rows at once: the same rows on both databases, whatever is in them, and once only."""
 
 import pytest
-from sqlalchemy import exc, select, text
+from sqlalchemy import event, exc, select, text
+from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.queries.bulk import among, insert_many
+from imagemill.db.queries.bulk import among, insert_few, insert_many
 from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.db.queries.jobs.job_rows import NewRow
-from imagemill.db.tables import Image, Row
+from imagemill.db.tables import Image, RemovedObject, Row
 from tests.helpers.mill import Mill, spec
 
 AWKWARD = (
@@ -128,3 +129,43 @@ def test_a_connection_lost_before_a_copy_is_opened_again(postgres_database: Data
     mill.database.run(work)
     assert len(attempts) == 2
     assert [row.verbatim for row in stored_rows(mill, job_id)] == ["first", "second"]
+
+
+def files(*keys: str, size: int = 1) -> list[dict]:
+    return [{"object_key": key, "request_key": "r" * 64, "size_bytes": size} for key in keys]
+
+
+def test_a_few_rows_arrive_and_those_that_are_there_stay(mill):
+    def work(session):
+        insert_few(session, RemovedObject, [])
+        insert_few(session, RemovedObject, files(AWKWARD[0], AWKWARD[2]))
+        insert_few(session, RemovedObject, files(*AWKWARD, size=2**40), unless_there=True)
+
+    mill.database.run(work)
+    with mill.database.reading() as session:
+        found = {row.object_key: row for row in session.scalars(select(RemovedObject))}
+    assert set(found) == set(AWKWARD)
+    assert {key for key, row in found.items() if row.size_bytes == 1} == {AWKWARD[0], AWKWARD[2]}
+    assert all(row.at is not None for row in found.values())
+
+
+def test_a_few_rows_that_are_there_are_an_error_where_nobody_expects_them(mill):
+    with mill.database.writing() as session:
+        insert_few(session, RemovedObject, files("a"))
+        with pytest.raises(exc.IntegrityError):
+            insert_few(session, RemovedObject, files("b", "a"))
+        session.rollback()
+
+
+def test_one_text_inserts_any_number_of_rows_and_cuts_no_value(postgres_database):
+    texts = []
+    event.listen(
+        postgres_database.engine, "before_cursor_execute", lambda *call: texts.append(call[2])
+    )
+    for count in (1, 2, 7):
+        keys = [f"{count}-{number}" for number in range(count)]
+        postgres_database.run(lambda session, k=keys: insert_few(session, RemovedObject, files(*k)))
+    assert len(set(texts)) == 1
+    long = [{**files("long")[0], "request_key": "r" * 65}]
+    with pytest.raises(exc.DataError), postgres_database.engine.begin() as connection:
+        insert_few(Session(connection), RemovedObject, long)

@@ -67,6 +67,7 @@ class Holdings:
         self._route = route
         self._policy = policy
         self._limits = limits
+        self._environment_ids: dict[str, int] = {}
 
     def claim(self, choice: GroupChoice, *, limit: int) -> Claim:
         """Claim images, and finish at once those whose request has a file already.
@@ -161,20 +162,26 @@ class Holdings:
     def complete(self, stored: Collection[NewObject], environment: "Environment") -> int:
         """Make every image done that waits for one of these files; how many became done."""
 
-        def work(session: Session) -> int:
-            environment_id = environments.environment_id(
-                session,
-                fingerprint=environment.fingerprint(),
-                document=environment.document(),
-            )
-            return objects.complete(
+        fingerprint = environment.fingerprint()
+
+        def work(session: Session) -> tuple[int, int]:
+            environment_id = self._environment_ids.get(fingerprint)
+            if environment_id is None:
+                environment_id = environments.environment_id(
+                    session, fingerprint=fingerprint, document=environment.document()
+                )
+            done = objects.complete(
                 session,
                 shift_id=self._shift_id,
                 environment_id=environment_id,
                 stored=stored,
             )
+            return done, environment_id
 
-        return self._run(work)
+        done, environment_id = self._run(work)
+        # Only now: an id of a transaction that was rolled back is nobody's.
+        self._environment_ids[fingerprint] = environment_id
+        return done
 
     def _run(self, work: Callable[[Session], T]) -> T:
         return self._database.run(work, patience=self.lease.seconds_left)

@@ -1,14 +1,16 @@
 """Objects: one is recorded for each request that was rendered, and found by its request key."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, exists, select, update
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, select
 from sqlalchemy.orm import Session, aliased
 
 from imagemill.db.compositions import Composition
-from imagemill.db.queries.bulk import among, insert_new
-from imagemill.db.queries.images import held_by, hold, record_events
+from imagemill.db.queries.bulk import among_given, insert_few, insert_new, is_postgres, list_given
+from imagemill.db.queries.images import held_by, hold, record_events, update_images
 from imagemill.db.queries.tallies import move_images
 from imagemill.db.states import ImageState, JobState, Outcome
 from imagemill.db.tables import CompositionRow, Image, Job, Object
@@ -42,6 +44,9 @@ class NewObject:
     composition: Composition | None = None
 
 
+_COLUMNS = tuple(field.name for field in fields(NewObject) if field.name != "composition")
+
+
 def complete(
     session: Session, *, shift_id: int, environment_id: int, stored: Collection[NewObject]
 ) -> int:
@@ -57,12 +62,12 @@ def complete(
     # other, and can't deadlock.
     ordered = sorted(stored, key=lambda image: image.request_key)
     compositions = _record_compositions(session, ordered)
-    rows = []
-    for image in ordered:
-        values = asdict(image) | {"environment_id": environment_id}
-        del values["composition"]
-        rows.append(values | {"composition_id": compositions[image.composition]})
-    session.execute(insert_new(session, Object, rows))
+    rows = [
+        {name: getattr(image, name) for name in _COLUMNS}
+        | {"environment_id": environment_id, "composition_id": compositions[image.composition]}
+        for image in ordered
+    ]
+    insert_few(session, Object, rows, unless_there=True)
     return _finish(session, shift_id=shift_id, keys=[image.request_key for image in ordered])
 
 
@@ -82,16 +87,22 @@ def find_objects(
     With `keep` nobody deletes one of them before the end of this transaction.
     """
     found: dict[str, tuple[int, str]] = {}
+    postgres = is_postgres(session)
     keys = sorted(request_keys)  # whoever locks several does it in this order
     for start in range(0, len(keys), _KEYS_A_QUERY):
         wanted = keys[start : start + _KEYS_A_QUERY]
-        query = select(Object.request_key, Object.id, Object.outcome)
-        query = query.where(among(session, Object.request_key, wanted))
-        if keep:
-            query = query.order_by(Object.request_key).with_for_update(read=True, key_share=True)
-        rows = session.execute(query)
+        rows = session.execute(_known(postgres, keep), {"keys": list_given(postgres, wanted)})
         found |= {key: (object_id, outcome) for key, object_id, outcome in rows}
     return found
+
+
+@cache
+def _known(postgres: bool, keep: bool) -> Select[str, int, str]:
+    query = select(Object.request_key, Object.id, Object.outcome)
+    query = query.where(among_given(postgres, Object.request_key, "keys"))
+    if keep:
+        query = query.order_by(Object.request_key).with_for_update(read=True, key_share=True)
+    return query
 
 
 def find_files(
@@ -175,10 +186,22 @@ def _record_compositions(
 
 def _finish(session: Session, *, shift_id: int, keys: Sequence[str]) -> int:
     # The objects are locked, so that `requeue` can't delete one while an image gets it.
-    there = select(Object.request_key).where(Object.request_key.in_(list(keys)))
-    there = there.order_by(Object.request_key).with_for_update(read=True, key_share=True)
-    asked = Image.request_key.in_(session.scalars(there).all())
-    mine = and_(asked, held_by(shift_id))
+    known = find_objects(session, keys, keep=True)
+    postgres = is_postgres(session)
+    mine, theirs = _finishing(postgres)
+    there = {"keys": list_given(postgres, sorted(known))}
+    own = session.execute(mine, {**there, "shift": shift_id}).all()
+    _count_done(session, own, source=ImageState.LEASED, shift_id=shift_id)
+    others = session.execute(theirs, there).all()
+    _count_done(session, others, source=ImageState.READY, shift_id=shift_id)
+    return len(own) + len(others)
+
+
+@cache
+def _finishing(postgres: bool) -> tuple[Any, Any]:
+    """The statements that make images done: the shift's own, and those that wait for their turn."""
+    asked = among_given(postgres, Image.request_key, "keys")
+    mine = and_(asked, held_by(bindparam("shift")))
     # An image that somebody is claiming, finishing or cancelling at this moment is left to them:
     # nobody waits here. A loading job may still be rejected, and a cancelled one wants no images.
     waiting = (
@@ -196,17 +219,13 @@ def _finish(session: Session, *, shift_id: int, keys: Sequence[str]) -> int:
         .prefix_with("MATERIALIZED")
     )
     theirs = Image.id.in_(select(waiting.c.id))
-    return _make_done(session, mine, source=ImageState.LEASED, shift_id=shift_id) + _make_done(
-        session, theirs, source=ImageState.READY, shift_id=shift_id
-    )
+    return _made_done(mine), _made_done(theirs)
 
 
-def _make_done(
-    session: Session, which: ColumnElement[bool], *, source: ImageState, shift_id: int
-) -> int:
+def _made_done(which: ColumnElement[bool]) -> Any:
     its = Object.request_key == Image.request_key
-    rows = session.execute(
-        update(Image)
+    return (
+        update_images()
         .where(which)
         .values(
             state=ImageState.DONE,
@@ -219,10 +238,14 @@ def _make_done(
             error_message=None,
         )
         .returning(Image.id, Image.job_id, Image.group_id, Image.generation)
-    ).all()
+    )
+
+
+def _count_done(
+    session: Session, rows: Sequence[Any], *, source: ImageState, shift_id: int
+) -> None:
     places = [(row.job_id, row.group_id) for row in rows]
     move_images(session, places, source=source, target=ImageState.DONE)
     record_events(
         session, [(row.id, row.generation) for row in rows], shift_id=shift_id, event="done"
     )
-    return len(rows)

@@ -2,12 +2,14 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
+    Integer,
     and_,
+    bindparam,
     case,
     func,
     literal,
@@ -19,6 +21,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from imagemill.db.clock import now, seconds_from_now
 from imagemill.db.errors import first_line
+from imagemill.db.queries.bulk import among_given, is_postgres, list_given
 from imagemill.db.queries.images import (
     RELEASED,
     SPEC_COLUMNS,
@@ -29,6 +32,7 @@ from imagemill.db.queries.images import (
     record_release,
     release,
     spec_of,
+    update_images,
 )
 from imagemill.db.queries.jobs.seats import jobs_with_room, take_seat
 from imagemill.db.queries.tallies import move_images
@@ -189,15 +193,11 @@ def claim(
     scope = hold_with_scope(session, shift_id)
     if scope is None:
         return []
-    digest, model = _model_of(session, group_id)
+    jobs, digest, model = _jobs_with_work(session, group_id=group_id, route=route)
     take = partial(_claim_from, session, shift_id=shift_id, group_id=group_id, digest=digest)
-    jobs = [
-        job
-        for job in _jobs_with_work(session, group_id=group_id, route=route)
-        if scope.admits(job, model)
-    ]
+    admitted = [job for job in jobs if scope.admits(job, model)]
     images: list[Claimed] = []
-    for job in in_turn(session, jobs, unit=limit):
+    for job in in_turn(session, admitted, unit=limit):
         job_id = job.job_id
         if job.max_workers is not None and not take_seat(session, job_id=job_id, shift_id=shift_id):
             continue
@@ -212,13 +212,18 @@ def claim(
 
 def begin(session: Session, *, shift_id: int, image_ids: Collection[int]) -> set[int]:
     """Record that rendering of these images begins; returns the ids that this shift still holds."""
-    return set(
-        session.scalars(
-            update(Image)
-            .where(Image.id.in_(list(image_ids)), held_by(shift_id))
-            .values(begun_at=now())
-            .returning(Image.id)
-        )
+    postgres = is_postgres(session)
+    values = {"ids": list_given(postgres, image_ids), "shift": shift_id}
+    return set(session.scalars(_begin(postgres), values))
+
+
+@cache
+def _begin(postgres: bool) -> Any:
+    return (
+        update_images()
+        .where(among_given(postgres, Image.id, "ids"), held_by(bindparam("shift")))
+        .values(begun_at=now())
+        .returning(Image.id)
     )
 
 
@@ -270,31 +275,32 @@ def give_back(session: Session, *, shift_id: int, image_ids: Collection[int] | N
     return release(session, which, shift_id=shift_id)
 
 
-def _model_of(session: Session, group_id: int) -> tuple[str, str]:
-    """The digest of the weights that a group is rendered with, and the model's name."""
-    digest, name = session.execute(
-        select(Model.weights_digest, Model.name)
-        .join(Group, Group.model_id == Model.id)
-        .where(Group.id == group_id)
-    ).one()
-    return digest, name
+def _jobs_with_work(
+    session: Session, *, group_id: int, route: str
+) -> tuple[list[Waiting], str, str]:
+    """The open jobs with ready images of a group; the digest and the name of the group's model.
+
+    The last two are empty where there is no such job.
+    """
+    rows = session.execute(_WORK, {"group": group_id, "on_route": route}).all()
+    digest, name = rows[0][-2:] if rows else ("", "")
+    return [Waiting(*row[:-2]) for row in rows], digest, name
 
 
-def _jobs_with_work(session: Session, *, group_id: int, route: str) -> list[Waiting]:
-    """The open jobs with ready images of a group."""
-    rows = session.execute(
-        select(*_JOB)
-        .join(Tally, Tally.job_id == Job.id)
-        .where(
-            Tally.state == ImageState.READY,
-            Tally.group_id == group_id,
-            Job.state == JobState.OPEN,
-            Job.route == route,
-        )
-        .group_by(*_JOB)
-        .having(func.sum(Tally.delta) > 0)
+_WORK = (
+    select(*_JOB, Model.weights_digest, Model.name)
+    .join(Tally, Tally.job_id == Job.id)
+    .join(Group, Group.id == Tally.group_id)
+    .join(Model, Model.id == Group.model_id)
+    .where(
+        Tally.state == ImageState.READY,
+        Tally.group_id == bindparam("group"),
+        Job.state == JobState.OPEN,
+        Job.route == bindparam("on_route"),
     )
-    return [Waiting(*row) for row in rows]
+    .group_by(*_JOB, Model.weights_digest, Model.name)
+    .having(func.sum(Tally.delta) > 0)
+)
 
 
 def _claim_from(
@@ -307,11 +313,19 @@ def _claim_from(
     suspect: bool,
     limit: int,
 ) -> list[Claimed]:
+    values = {"job": job_id, "group": group_id, "at_most": limit, "shift": shift_id}
+    rows = session.execute(_taking(suspect), values).all()
+    return sorted((_claimed(row, digest) for row in rows), key=lambda image: image.id)
+
+
+@cache
+def _taking(suspect: bool) -> Any:
+    """The statement that leases images of a job and group: suspects, or the others."""
     chosen = (
         select(Image.id)
         .where(
-            Image.job_id == job_id,
-            Image.group_id == group_id,
+            Image.job_id == bindparam("job"),
+            Image.group_id == bindparam("group"),
             in_state(ImageState.READY),
             Image.suspect.is_(suspect),
             or_(Image.not_before.is_(None), Image.not_before <= now()),
@@ -320,15 +334,15 @@ def _claim_from(
         # Ordered by the primary key alone, Postgres might instead walk that key, over millions of
         # done images, to the first ready one.
         .order_by(Image.not_before, Image.id)
-        .limit(limit)
+        .limit(bindparam("at_most", type_=Integer))
         .with_for_update(skip_locked=True)
         .cte("chosen")
         .prefix_with("MATERIALIZED")
     )
-    rows = session.execute(
-        update(Image)
+    return (
+        update_images()
         .where(Image.id.in_(select(chosen.c.id)))
-        .values(state=ImageState.LEASED, shift_id=shift_id)
+        .values(state=ImageState.LEASED, shift_id=bindparam("shift"))
         .returning(
             Image.id,
             Image.job_id,
@@ -338,8 +352,7 @@ def _claim_from(
             Image.options,
             *SPEC_COLUMNS,
         )
-    ).all()
-    return sorted((_claimed(row, digest) for row in rows), key=lambda image: image.id)
+    )
 
 
 def _claimed(row: Any, digest: str) -> Claimed:

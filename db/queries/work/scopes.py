@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.labels import has_all, labels_of
@@ -50,8 +50,15 @@ def scope_of(session: Session, worker_id: int) -> WorkerScope:
 
 def hold_with_scope(session: Session, shift_id: int) -> WorkerScope | None:
     """As `images.hold`, and the scope of the shift's worker; None if the lease is over."""
-    held = select(*_SCOPE).join(Shift, Shift.worker_id == Worker.id).where(live_shift(shift_id))
-    return _scope(session.execute(held.with_for_update(read=True, of=Shift)).first())
+    return _scope(session.execute(_HELD, {"shift": shift_id}).first())
+
+
+_HELD = (
+    select(*_SCOPE)
+    .join(Shift, Shift.worker_id == Worker.id)
+    .where(live_shift(bindparam("shift")))
+    .with_for_update(read=True, of=Shift)
+)
 
 
 def card_of(memory_bytes: int | None, tuning: str) -> Card | None:

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.states import ImageState
@@ -59,6 +59,11 @@ class Turns:
         return self._places[job_id]
 
 
+_WEIGHTS = select(Owner.name, Owner.weight).where(
+    Owner.name.in_(bindparam("owners", expanding=True))
+)
+
+
 def in_turn(session: Session, jobs: Collection[Waiting], *, unit: int) -> list[Waiting]:
     """These jobs in the order of their turns; as for `Turns`."""
     if len(jobs) < 2:
@@ -69,19 +74,22 @@ def in_turn(session: Session, jobs: Collection[Waiting], *, unit: int) -> list[W
 
 def owner_weights(session: Session, owners: Collection[str]) -> Mapping[str, int]:
     """The weights of those of these owners who were given one; that of all others is 1."""
-    rows = session.execute(select(Owner.name, Owner.weight).where(Owner.name.in_(list(owners))))
+    rows = session.execute(_WEIGHTS, {"owners": list(owners)})
     return {name: weight for name, weight in rows}  # noqa: C416 - rows, not pairs
 
 
 def _images_in_work(session: Session) -> dict[tuple[str, int], int]:
     """The leased images of each job with any, by owner and job."""
-    rows = session.execute(
-        select(Job.owner, Job.id, func.sum(Tally.delta))
-        .join(Tally, Tally.job_id == Job.id)
-        .where(Tally.state == ImageState.LEASED)
-        .group_by(Job.owner, Job.id)
-    )
+    rows = session.execute(_IN_WORK)
     return {(owner, job_id): int(images) for owner, job_id, images in rows}
+
+
+_IN_WORK = (
+    select(Job.owner, Job.id, func.sum(Tally.delta))
+    .join(Tally, Tally.job_id == Job.id)
+    .where(Tally.state == ImageState.LEASED)
+    .group_by(Job.owner, Job.id)
+)
 
 
 def _lot(in_work: int, weight: int, unit: int) -> float:

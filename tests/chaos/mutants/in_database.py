@@ -115,8 +115,8 @@ IN_DATABASE = (
     mutant(
         "a second object of a request is an error",
         "db/queries/bulk.py",
-        "insert.values(values).on_conflict_do_nothing()",
-        "insert.values(values)",
+        "    if unless_there:\n",
+        "    if not unless_there:\n",
         OBJECTS,
     ),
     mutant(
