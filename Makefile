@@ -78,6 +78,9 @@ bench: $(STAMP)  ## the speeds that can be measured here: tables, and JSON in ou
 	$(BIN)/python -m benchmarks.database
 	$(BIN)/python -m benchmarks.exports --json out/bench/exports.json
 	$(BIN)/python -m benchmarks.duplicates --json out/bench/duplicates.json
+	$(BIN)/python -m benchmarks.scale --again --seconds 20 --rows 20000 --out out/bench/scale.json
+	$(BIN)/python -m benchmarks.peers --rounds 1 --uniform 96 --mixed 100 --different 100 \
+		--out out/bench/peers.json
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 22

@@ -1,0 +1,35 @@
+"""`benchmarks/peers`: every way does the same work on every manifest; a short run of them."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.peers import manifests
+from benchmarks.peers.__main__ import main
+
+
+def test_every_way_computes_the_rows_that_the_manifest_asks_for(tmp_path: Path) -> None:
+    """About 20 s: each way is processes that load torch. `main` compares the U-Net's rows."""
+    file = tmp_path / "peers.json"
+    ways = "p0,p1-16,p2,p3-16,mill-2"
+    few = ("--uniform", "4", "--mixed", "4", "--different", "0")
+    assert (
+        main(["--rounds", "1", "--processes", "1", "--ways", ways, *few, "--out", str(file)]) == 0
+    )
+    lines = json.loads(file.read_text())["warm"]
+    assert {line["manifest"] for line in lines} == {"uniform", "mixed"}
+    assert {"p0", "p1-16", "p2", "mill-2"} <= {line["way"] for line in lines}
+    assert all(line["images_per_second"] > 0 for line in lines)
+
+
+def test_the_manifests_are_what_they_are_called() -> None:
+    uniform, mixed = manifests.uniform(480), manifests.mixed(300)
+    different = manifests.different(300)
+    assert {row.settings for row in uniform} == {("ddim", 20, 5.0)}
+    assert set(Counter(row.settings for row in mixed).values()) == {3}
+    assert len({row.settings for row in mixed}) == 100
+    assert sum(count == 1 for count in Counter(r.settings for r in different).values()) > 200
+    assert all(row.guidance_scale > 1 for row in (*uniform, *mixed, *different))
+    later = manifests.in_round(mixed, 2)
+    assert {row.seed for row in later}.isdisjoint(row.seed for row in mixed)
+    assert manifests.row_forwards(later) == manifests.row_forwards(mixed)
