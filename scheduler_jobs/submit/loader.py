@@ -1,6 +1,9 @@
 """Loads a job's rows and images, chunk by chunk. Each chunk is one transaction."""
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import NoReturn
 
 from sqlalchemy.orm import Session
@@ -11,6 +14,11 @@ from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts
 from imagemill.scheduler_jobs.submit.planned_rows import Findings, Keys, PlannedRow, RefusedRow
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
+
+_SWITCH_SECONDS = 0.001
+"""How long planning keeps the interpreter from the thread that loads, which has an answer."""
+
+Chunk = list[PlannedRow | RefusedRow]
 
 
 class Loading:
@@ -29,6 +37,28 @@ class Loading:
         self._request = request
         self._database = database
         self._file = file
+
+    def add_all(self, chunks: Iterator[Chunk]) -> Iterator[int]:
+        """Insert chunks one after the other; yields after each how many rows there are so far.
+
+        While PostgreSQL works on a chunk, this process reads and plans the next one.
+        """
+        if self._database.is_sqlite:
+            # The driver releases the interpreter for every row, and would wait for it each time.
+            for chunk in chunks:
+                self.add(chunk)
+                yield self.rows
+            return
+        with _quick_switches(), ThreadPoolExecutor(1, "loader") as thread:
+            loaded: Future[None] | None = None
+            for chunk in chunks:
+                if loaded is not None:
+                    loaded.result()
+                    yield self.rows
+                loaded = thread.submit(self.add, chunk)
+            if loaded is not None:
+                loaded.result()
+                yield self.rows
 
     def add(self, chunk: list[PlannedRow | RefusedRow]) -> None:
         """Insert a chunk's rows that are not in the database yet."""
@@ -106,3 +136,13 @@ class Loading:
                 source=model.entry.source or model.entry.name,
                 document={"defaults": dict(model.entry.defaults)},
             )
+
+
+@contextmanager
+def _quick_switches() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, _SWITCH_SECONDS))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

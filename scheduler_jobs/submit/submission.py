@@ -250,10 +250,9 @@ def submit(
         if job.state == JobState.LOADING:
             rows = plan_rows(request, source, settings, keep_inputs=True, met=met)
             try:
-                for chunk in chunks(rows):
-                    loading.add(chunk)
+                for loaded in loading.add_all(chunks(rows)):
                     if progress is not None:
-                        progress(loading.rows)
+                        progress(loaded)
             except UsageError:
                 if not _is_loaded(database, job.id):
                     raise

@@ -1,0 +1,146 @@
+"""Loading chunk by chunk, on PostgreSQL beside planning: the same rows, and nothing half done."""
+
+import json
+import sys
+import threading
+
+import pytest
+from sqlalchemy import select
+
+from imagemill.db.database import Database
+from imagemill.db.errors import ManifestError, UsageError
+from imagemill.db.queries.jobs import job_rows, lifecycle
+from imagemill.db.settings import Settings
+from imagemill.db.states import JobState
+from imagemill.db.tables import Image, Job, Row
+from imagemill.scheduler_jobs.submit import planned_rows
+from imagemill.scheduler_jobs.submit.request import SubmissionRequest
+from imagemill.scheduler_jobs.submit.submission import submit
+
+MIXED = [
+    {"prompt": "a {red|blue} circle", "seed": 5},
+    {"prompt": "a red circle", "id": "x", "note": "tab\there, \\N"},
+    {"prompt": "a red circle", "id": "x"},
+    {"prompt": "a red circle"},
+    {"prompt": "nan"},
+    {"prompt": "a red circle", "steps": 7, "samples": 2},
+    {"prompt": "a red circle"},
+    {"steps": 7},
+    {"prompt": "żółć, " * 40, "seeds": [1, 2**64 - 1]},
+    {"prompt": "a blue star", "steps": 0},
+    {"prompt": "a blue star", "width": 128, "negative_prompt": "a\\b\nc"},
+    {"prompt": "{a|b|a} {c|d}", "id": "y", "extra": [1, {"z": None}]},
+]
+
+
+@pytest.fixture
+def settings(tmp_path) -> Settings:
+    return Settings.load(
+        broker_url="redis://127.0.0.1:1/0",  # nobody there
+        storage_url=str(tmp_path / "objects"),
+    )
+
+
+@pytest.fixture
+def send(database, settings, tmp_path):
+    def sent(rows, *, name="manifest", **fields):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        request = SubmissionRequest(manifest=str(file), **fields)
+        return submit(request, settings=settings, database=database)
+
+    return sent
+
+
+def recorded(database: Database, job_id: int):
+    """What a job's rows and images say, without ids."""
+    skipped = {"id", "job_id", "row_id", "group_id"}
+
+    def said(each):
+        return {
+            column.name: getattr(each, column.name)
+            for column in each.__table__.columns
+            if column.name not in skipped
+        }
+
+    with database.reading() as session:
+        rows = session.scalars(select(Row).where(Row.job_id == job_id).order_by(Row.number)).all()
+        images = session.execute(
+            select(Image, Row.number)
+            .join(Row, Row.id == Image.row_id)
+            .where(Image.job_id == job_id)
+            .order_by(Row.number, Image.sample_index)
+        )
+        return [said(row) for row in rows], [(number, said(image)) for image, number in images]
+
+
+def test_the_size_of_chunks_changes_nothing(send, database, monkeypatch):
+    found = []
+    for size in (1, 2, 5, 1000):
+        monkeypatch.setattr(planned_rows, "CHUNK_ROWS", size)
+        done = send(MIXED, skip_bad_rows=True, variants="all", grid=("guidance_scale=3,5",))
+        found.append((recorded(database, done.job_id), done.problems, done.rows, done.bad_rows))
+        # Then the same manifest is another job.
+        database.run(lambda session, job_id=done.job_id: lifecycle.cancel(session, job_id))
+        assert done.created
+    (rows, images), problems, _, bad_rows = found[0]
+    assert (len(rows), len(problems), bad_rows) == (len(MIXED), 4, 4)
+    assert len(images) > 20
+    assert all(each == found[0] for each in found)
+
+
+def test_an_error_while_loading_is_the_commands_and_the_next_command_goes_on(
+    send, database, monkeypatch
+):
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
+    real, calls = job_rows.insert_images, []
+
+    def failing(session, job, images):
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise UsageError("the second chunk fails")
+        return real(session, job, images)
+
+    rows = [{"prompt": f"prompt {n}"} for n in range(9)]
+    monkeypatch.setattr(job_rows, "insert_images", failing)
+    with pytest.raises(UsageError, match="the second chunk fails"):
+        send(rows)
+    assert calls == [2, 2], "nothing was loaded after the error"
+    monkeypatch.setattr(job_rows, "insert_images", real)
+    with database.reading() as session:
+        job = session.scalars(select(Job)).one()
+        assert (job.state, job.rows_loaded) == (JobState.LOADING, 2)
+    done = send(rows)
+    assert (done.job_id, done.created, done.requested) == (job.id, False, 9)
+
+
+def test_what_interrupts_planning_leaves_no_thread_and_loses_nothing(send, database, monkeypatch):
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
+    before = sys.getswitchinterval()
+    real = planned_rows.PlannedRow.of.__func__
+
+    def interrupted(cls, row, *rest, **more):
+        if row.number == 6:
+            raise KeyboardInterrupt
+        return real(cls, row, *rest, **more)
+
+    rows = [{"prompt": f"prompt {n}"} for n in range(9)]
+    monkeypatch.setattr(planned_rows.PlannedRow, "of", classmethod(interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        send(rows)
+    assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
+    assert sys.getswitchinterval() == before
+    monkeypatch.undo()
+    with database.reading() as session:
+        assert session.scalars(select(Job)).one().rows_loaded == 4
+    assert send(rows).requested == 9
+
+
+def test_a_bad_row_in_a_later_chunk_leaves_nothing(send, database, monkeypatch):
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
+    with pytest.raises(ManifestError) as caught:
+        send([*({"prompt": f"prompt {n}"} for n in range(7)), {"steps": 3}, {"prompt": "nan"}])
+    assert [problem.row for problem in caught.value.problems] == [8, 9]
+    with database.reading() as session:
+        assert session.scalars(select(Job.state)).all() == [JobState.REJECTED]
+        assert session.scalars(select(Row)).all() == []
