@@ -76,6 +76,7 @@ bench: $(STAMP)  ## the speeds that can be measured here: tables, and JSON in ou
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine --out out/bench/engine.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.slots speed
 	$(BIN)/python -m benchmarks.database
+	$(BIN)/python -m benchmarks.submit --json out/bench/submit.json
 	$(BIN)/python -m benchmarks.exports --json out/bench/exports.json
 	$(BIN)/python -m benchmarks.duplicates --json out/bench/duplicates.json
 	$(BIN)/python -m benchmarks.scale --again --seconds 20 --rows 20000 --out out/bench/scale.json
