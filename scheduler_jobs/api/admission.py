@@ -87,6 +87,22 @@ def admit(
     """Record a request, or find the one that it repeats. Raises `ApiError` at a limit."""
     if caller.name:
         lock_key(session, caller.name)
+    found = check_admission(session, caller, new, limits=limits, route=route)
+    if found is not None:
+        return found
+    made = requests.record(session, new)
+    found = made or repeated(session, new)
+    assert found is not None, "what has taken the key is recorded"
+    return found
+
+
+def check_admission(
+    session: Session, caller: Caller, new: NewRequest, *, limits: ApiLimits, route: str
+) -> Request | None:
+    """The request that this one repeats, or None if it may be recorded now. Raises `ApiError`.
+
+    Without the lock of `admit`, two requests at the same moment may both be told that they may.
+    """
     found = repeated(session, new)
     if found is not None:
         return found
@@ -97,10 +113,7 @@ def admit(
             code="backlog_full",
             seconds=_BACKLOG_SECONDS,
         )
-    made = requests.record(session, new)
-    found = made or repeated(session, new)
-    assert found is not None, "what has taken the key is recorded"
-    return found
+    return None
 
 
 def count_admitted(new: NewRequest, recorded: Request) -> None:

@@ -1,6 +1,7 @@
 """The bodies of requests, read up to a limit: JSON objects, and forms with a file."""
 
 import json
+from collections.abc import Collection
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any, NamedTuple
@@ -10,6 +11,14 @@ from starlette.requests import Request
 from imagemill.scheduler_jobs.api.refusals import ApiError
 
 MOST_JSON_BYTES = 1 << 20
+
+
+class Form(NamedTuple):
+    """A form's files, each with the name of its field, and its other fields."""
+
+    files: list[tuple[str, bytes]]
+    filenames: list[str]
+    fields: dict[str, str]
 
 
 class Upload(NamedTuple):
@@ -65,27 +74,40 @@ async def read_json(request: Request) -> dict[str, Any]:
 
 async def read_upload(request: Request, *, most_bytes: int) -> Upload:
     """A form (`multipart/form-data`) with a file called `file`. Raises `ApiError`."""
+    form = await read_form(request, most_bytes=most_bytes, names=("file",))
+    if not form.files:
+        raise ApiError("The form has no file", param="file", code="missing_required_parameter")
+    return Upload(form.filenames[-1] or "file", form.files[-1][1], form.fields)
+
+
+async def read_form(
+    request: Request, *, most_bytes: int, names: Collection[str] = (), most_files: int = 1
+) -> Form:
+    """A form (`multipart/form-data`). Raises `ApiError`.
+
+    A part that has a file's name is a file of at most `most_bytes`, and so is one of these
+    `names`. The whole body is no larger than so many files of that size.
+    """
     if _media_type(request) != "multipart/form-data":
         raise ApiError("Send a form, with the header Content-Type: multipart/form-data", status=415)
-    body = await read_body(request, most_bytes=most_bytes + MOST_JSON_BYTES)
+    body = await read_body(request, most_bytes=most_files * most_bytes + MOST_JSON_BYTES)
     head = f"Content-Type: {request.headers['content-type']}\r\n\r\n"
     form = BytesParser(policy=HTTP).parsebytes(head.encode("latin-1") + body)
-    fields: dict[str, str] = {}
-    found: tuple[str, bytes] | None = None
+    found = Form([], [], {})
     for part in form.iter_parts() if form.is_multipart() else ():
         name = part.get_param("name", header="content-disposition")
         content = part.get_payload(decode=True)
-        if not isinstance(content, bytes):
+        if not isinstance(content, bytes) or not isinstance(name, str):
             continue
-        if name == "file":
-            found = (part.get_filename() or "file", content)
-        elif isinstance(name, str):
-            fields[name] = content.decode("utf-8", "replace")
-    if found is None:
-        raise ApiError("The form has no file", param="file", code="missing_required_parameter")
-    if len(found[1]) > most_bytes:
-        raise _too_large(most_bytes)
-    return Upload(found[0], found[1], fields)
+        filename = part.get_filename()
+        if name not in names and filename is None:
+            found.fields[name] = content.decode("utf-8", "replace")
+            continue
+        if len(content) > most_bytes:
+            raise _too_large(most_bytes)
+        found.files.append((name, content))
+        found.filenames.append(filename or "")
+    return found
 
 
 async def read_body(request: Request, *, most_bytes: int) -> bytes:

@@ -43,6 +43,9 @@ _NOT_HERE = frozenset(
 """Columns of manifests that a request has no use for: `n` counts its pictures, and nobody names
 files of the server from afar."""
 
+_BESIDE_PICTURES = frozenset({"strength", "start_step"})
+"""Those of them that a request with a picture has a use for."""
+
 OURS = tuple(sorted(set(FIELDS) - _NOT_HERE - {PROMPT, SIZE, "model", "format", "quality"}))
 """Our own fields, by the name that the documents use."""
 
@@ -57,10 +60,13 @@ class Generation:
     stream: bool = False
 
 
-def read_generation(body: Mapping[str, Any]) -> Generation:
+def read_generation(
+    body: Mapping[str, Any], *, pictures: Mapping[str, str] = MappingProxyType({})
+) -> Generation:
     """Check the fields of a request. Raises `ApiError` for the first that can't be used.
 
-    Whether their values suit the model is found out when the row is planned.
+    `pictures` are the SHA-256 of pictures that came with it, by the columns that they fill. Whether
+    their values suit the model is found out when the row is planned.
     """
     given = {name: value for name, value in body.items() if value is not None}
     if not isinstance(given.get("prompt"), str):
@@ -78,11 +84,12 @@ def read_generation(body: Mapping[str, Any]) -> Generation:
         raise _bad_value("stream", stream, "true or false")
     row: dict[str, Any] = {}
     for name, value in given.items():
-        column = _column(name, value)
+        column = _column(name, value, beside=bool(pictures))
         if column is not None:
             row[column] = value
     if images > 1:
         row["samples"] = images
+    row |= pictures
     return Generation(
         row=row,
         images=images,
@@ -91,8 +98,11 @@ def read_generation(body: Mapping[str, Any]) -> Generation:
     )
 
 
-def _column(name: str, value: Any) -> str | None:
-    """The row's column that a field fills; None for a field that changes nothing."""
+def _column(name: str, value: Any, *, beside: bool) -> str | None:
+    """The row's column that a field fills; None for a field that changes nothing.
+
+    `beside` says that there is a picture beside it.
+    """
     if name in _WITHOUT_EFFECT:
         if value not in _WITHOUT_EFFECT[name]:
             allowed = " or ".join(str(each) for each in _WITHOUT_EFFECT[name]) or "nothing"
@@ -111,7 +121,8 @@ def _column(name: str, value: Any) -> str | None:
     if name == "output_compression":
         return "quality"
     field = field_of(name)
-    if field is None or field in _NOT_HERE or (field == PROMPT) != (name == PROMPT):
+    refused = _NOT_HERE - _BESIDE_PICTURES if beside else _NOT_HERE
+    if field is None or field in refused or (field == PROMPT) != (name == PROMPT):
         raise ApiError(
             f"Unknown parameter: {shown(name)}",
             param=name[:200],

@@ -1,4 +1,4 @@
-"""`POST /v1/images/generations`: submits a job and waits for its pictures.
+"""`POST /v1/images/generations` and `…/edits`: submit a job and wait for its pictures.
 
 A client that goes away loses nothing: the job stays, and the same `Idempotency-Key` gets its
 pictures later.
@@ -6,7 +6,7 @@ pictures later.
 
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from operator import gt
 from typing import Any
@@ -18,11 +18,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from imagemill.db.database import Database
 from imagemill.db.queries.api import requests
 from imagemill.db.queries.api.keys import has_keys
+from imagemill.db.queries.api.requests import NewRequest
 from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.db.queries.pictures.image_search import MOST_ID, images_by_id
 from imagemill.db.settings import Settings
 from imagemill.db.states import TERMINAL, ApiState, ImageState
 from imagemill.db.storage import Storage
+from imagemill.db.storage.inputs import MAX_INPUT_BYTES, store_input
 from imagemill.scheduler_jobs.api import admission, metrics
 from imagemill.scheduler_jobs.api.access import Caller, caller_of
 from imagemill.scheduler_jobs.api.addresses import (
@@ -33,7 +35,8 @@ from imagemill.scheduler_jobs.api.addresses import (
 )
 from imagemill.scheduler_jobs.api.admission import ApiLimits
 from imagemill.scheduler_jobs.api.answers import encoded, failure, images_body
-from imagemill.scheduler_jobs.api.bodies import read_json
+from imagemill.scheduler_jobs.api.bodies import read_form, read_json
+from imagemill.scheduler_jobs.api.edits import read_edit
 from imagemill.scheduler_jobs.api.generation import MOST_IMAGES, Generation, read_generation
 from imagemill.scheduler_jobs.api.job_watch import Watch
 from imagemill.scheduler_jobs.api.loader import Loader
@@ -44,6 +47,9 @@ _SILENCE_SECONDS = 2.0
 """How often somebody looks whether the client is still there."""
 
 _CLIENT_GONE = 499
+
+_PICTURES_OF_AN_EDIT = 2
+"""The picture, and its mask."""
 
 _NO_TOKENS = {"image_tokens": 0, "text_tokens": 0}
 _USAGE = {
@@ -82,15 +88,41 @@ class Images:
         caller = caller_of(request, writes=True)
         body = await read_json(request)
         generation = read_generation(body)
+        return await self._answered(request, caller, generation, asked=body)
+
+    async def edit(self, request: Request) -> Response:
+        """Render pictures from one that is sent along, and answer with them."""
+        caller = caller_of(request, writes=True)
+        most = min(self._limits.file_bytes, MAX_INPUT_BYTES)
+        form = await read_form(request, most_bytes=most, most_files=_PICTURES_OF_AN_EDIT)
+        edit = await run_in_threadpool(read_edit, form, self._settings)
+        return await self._answered(
+            request, caller, edit.generation, asked=edit.asked, pictures=edit.pictures
+        )
+
+    async def _answered(
+        self,
+        request: Request,
+        caller: Caller,
+        generation: Generation,
+        *,
+        asked: Mapping[str, Any],
+        pictures: Sequence[bytes] = (),
+    ) -> Response:
+        """Submit the request, wait, and answer. `asked` is what tells it from others."""
         key = request.headers.get("idempotency-key")
-        recorded = await run_in_threadpool(self._recorded, caller, generation, body, key)
+        new = admission.new_request(
+            requests.IMAGES, caller, asked, key=key, images=generation.images
+        )
+        new = admission.with_document(new, {"row": dict(generation.row)})
+        recorded = await run_in_threadpool(self._recorded, caller, new, pictures)
         headers = {
             "x-request-id": recorded.id,
             "x-imagemill-job": str(recorded.job_id),
             "idempotency-key": key or recorded.id,
         }
         if generation.stream:
-            events = self._events(recorded)
+            events = self._events(recorded, "image_edit" if pictures else "image_generation")
             return StreamingResponse(events, media_type="text/event-stream", headers=headers)
         with metrics.WAITING.track_inprogress():
             rendered = await self._rendered(request, recorded)
@@ -117,14 +149,19 @@ class Images:
         return Response(body, media_type=f"image/{image.format}", headers=headers)
 
     def _recorded(
-        self, caller: Caller, generation: Generation, body: dict[str, Any], key: str | None
+        self, caller: Caller, new: NewRequest, pictures: Sequence[bytes]
     ) -> requests.Request:
-        """The recorded request, with its job. Raises `ApiError` if it can't be rendered."""
-        new = admission.new_request(
-            requests.IMAGES, caller, body, key=key, images=generation.images
-        )
-        new = admission.with_document(new, {"row": dict(generation.row)})
+        """The recorded request, with its job. Raises `ApiError` if it can't be rendered.
+
+        Its pictures are stored before it is recorded, so whoever loads it finds them; and only
+        if it looks as if it will be admitted.
+        """
         route = self._settings.route
+        if pictures:
+            with self._database.reading() as session:
+                admission.check_admission(session, caller, new, limits=self._limits, route=route)
+            for content in pictures:
+                store_input(self._storage, content)
         recorded = self._database.run(
             lambda session: admission.admit(session, caller, new, limits=self._limits, route=route)
         )
@@ -175,13 +212,13 @@ class Images:
             address_of=partial(picture_address, base, owner=caller.name, secret=secret),
         )
 
-    async def _events(self, recorded: requests.Request) -> AsyncIterator[str]:
+    async def _events(self, recorded: requests.Request, kind: str) -> AsyncIterator[str]:
         """Each picture as soon as it is there, as events of a stream; then errors, if any."""
         with metrics.WAITING.track_inprogress():
-            async for event in self._told(recorded):
+            async for event in self._told(recorded, f"{kind}.completed"):
                 yield event
 
-    async def _told(self, recorded: requests.Request) -> AsyncIterator[str]:
+    async def _told(self, recorded: requests.Request, name: str) -> AsyncIterator[str]:
         assert recorded.job_id is not None
         sent: set[int] = set()
         give_up = time.monotonic() + self._limits.wait_seconds
@@ -196,7 +233,7 @@ class Images:
                     continue
                 try:
                     picture = await run_in_threadpool(encoded, self._storage, image)
-                    yield _event("image_generation.completed", _completed(recorded, image, picture))
+                    yield _event(name, _completed(recorded, image, picture) | {"type": name})
                 except ApiError as error:
                     yield _event("error", error.body())
             pending = sum(image.state not in TERMINAL for image in images)
@@ -233,7 +270,6 @@ def _images_of(session: Any, recorded: requests.Request) -> list[ImageReport]:
 
 def _completed(recorded: requests.Request, image: ImageReport, picture: str) -> dict[str, Any]:
     return {
-        "type": "image_generation.completed",
         "b64_json": picture,
         "created_at": int(recorded.created_at.timestamp()),
         "size": f"{image.width}x{image.height}",

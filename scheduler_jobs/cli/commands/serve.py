@@ -49,7 +49,7 @@ _MEBI = 1 << 20
     default=64,
     show_default=True,
     metavar="MIB",
-    help="The largest file of a batch.",
+    help="The largest file of a batch, or picture of an edit.",
 )
 @click.option(
     "--metrics-port",
@@ -70,9 +70,9 @@ def serve(
 ) -> None:
     """Serve OpenAI's API for images and batches over the same jobs.
 
-    Any OpenAI client renders here: POST /v1/images/generations, /v1/files, /v1/batches. Without
-    keys it serves this machine alone; `imagemill keys add` makes one. Workers and a dispatcher do
-    the work, as for `imagemill submit`. Runs until Ctrl-C or SIGTERM.
+    Any OpenAI client renders here: POST /v1/images/generations, /v1/images/edits, /v1/files,
+    /v1/batches. Without keys it serves this machine alone; `imagemill keys add` makes one. Workers
+    and a dispatcher do the work, as for `imagemill submit`. Runs until Ctrl-C or SIGTERM.
 
     \b
     Example:

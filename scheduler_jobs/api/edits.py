@@ -1,0 +1,141 @@
+"""A form of `POST /v1/images/edits`: its pictures and its fields.
+
+The picture is where a manifest's row has `init_image`; a model that changes a reference image
+gets it as that. OpenAI's mask is transparent where the picture is painted over, a manifest's is
+white there.
+"""
+
+import hashlib
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image, ImageChops
+
+from imagemill.db.errors import ModelError
+from imagemill.db.models.facts import model_facts
+from imagemill.db.models.registry import load_registry
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.api.bodies import Form
+from imagemill.scheduler_jobs.api.generation import Generation, read_generation
+from imagemill.scheduler_jobs.api.refusals import ApiError
+from imagemill.scheduler_jobs.manifest.columns import field_of
+from imagemill.scheduler_jobs.manifest.fields import PROMPT
+
+_PICTURE, _MASK = "image", "mask"
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_TEXTS = frozenset({PROMPT, "negative_prompt", "model"})
+_USERS = frozenset({"user", "safety_identifier"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Edit:
+    """A request whose pictures are named by the SHA-256 of their bytes, and these bytes.
+
+    `asked` is what tells it from other requests.
+    """
+
+    generation: Generation
+    asked: Mapping[str, Any]
+    pictures: tuple[bytes, ...]
+
+
+def read_edit(form: Form, settings: Settings) -> Edit:
+    """Check a form. Raises `ApiError` for the first thing in it that can't be used."""
+    fields = {name: _value(name, text) for name, text in form.fields.items()}
+    given: dict[str, bytes] = {}
+    for name, content in form.files:
+        known = name.removesuffix("[]")
+        if known not in (_PICTURE, _MASK):
+            raise ApiError(
+                f"Unknown parameter: {name[:80]!r}, a file",
+                param=name[:200],
+                code="unknown_parameter",
+            )
+        if known in given:
+            raise ApiError(
+                f"Invalid value for {known!r}: several files; allowed: one",
+                param=known,
+                code="invalid_value",
+            )
+        given[known] = content
+    if _PICTURE not in given:
+        raise ApiError(
+            "Missing required parameter: 'image', a file",
+            param=_PICTURE,
+            code="missing_required_parameter",
+        )
+    _open(_PICTURE, given[_PICTURE], settings)
+    column = "init_image"
+    if _MASK in given:
+        given[_MASK] = _white_mask(given[_MASK], settings)
+    elif _takes_reference(fields.get("model"), settings):
+        column = "reference_image"
+    digests = {
+        {_PICTURE: column}.get(name, name): hashlib.sha256(content).hexdigest()
+        for name, content in given.items()
+    }
+    return Edit(
+        generation=read_generation(fields, pictures=digests),
+        asked={"fields": fields, "pictures": digests},
+        pictures=tuple(given.values()),
+    )
+
+
+def _value(name: str, text: str) -> Any:
+    """A field's value: texts as they are, of the others what JSON says, if it says anything."""
+    if name in _USERS or field_of(name) in _TEXTS:
+        return text
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _takes_reference(model: Any, settings: Settings) -> bool:
+    """Whether a model changes a reference image; one that is not known is refused later."""
+    try:
+        entry = load_registry(settings).find(model or settings.default_model)
+        return model_facts(entry).ways.reference != "no"
+    except ModelError:
+        return False
+
+
+def _white_mask(content: bytes, settings: Settings) -> bytes:
+    """A mask that is white where this one is transparent; one without transparency as it is."""
+    picture = _open(_MASK, content, settings)
+    if not picture.has_transparency_data:
+        return content
+    try:
+        transparency = ImageChops.invert(picture.convert("RGBA").getchannel("A"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _no_picture(_MASK, str(error)) from None
+    buffer = io.BytesIO()
+    transparency.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _open(name: str, content: bytes, settings: Settings) -> Image.Image:
+    """A picture that is not decoded yet; it has no more pixels than a worker takes."""
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns at its own limit. Ours is checked below, before decoding.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            picture = Image.open(io.BytesIO(content), formats=_FORMATS)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise _no_picture(name, "no picture that can be read") from None
+    if picture.width * picture.height > settings.max_pixels:
+        found = f"{picture.width}x{picture.height} pixels, where {settings.max_pixels:,} are most"
+        raise _no_picture(name, found)
+    return picture
+
+
+def _no_picture(name: str, found: str) -> ApiError:
+    return ApiError(
+        f"Invalid value for {name!r}: {found}; allowed: a PNG, JPEG or WebP file",
+        param=name,
+        code="invalid_value",
+    )
