@@ -205,19 +205,12 @@ class Loader:
         job_id, refused = request.job_id, len(request.refused)
         with self._database.reading() as session:
             lines = requests.count_lines(session, job_id)
-        target = ApiState.COMPLETED
-        if request.state is ApiState.CANCELLING:
-            target = ApiState.CANCELLED
-        elif request.cancelling_at is not None:
-            target = ApiState.EXPIRED
         counts = {
             "total": lines.total + refused,
             "completed": lines.completed,
             "failed": lines.failed + refused,
         }
-        self._database.run(
-            lambda session: requests.end_request(session, request.id, target=target, counts=counts)
-        )
+        self._database.run(lambda session: requests.end_request(session, request.id, counts=counts))
 
 
 def _record_loaded(

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 from openai import (
     APIStatusError,
@@ -16,7 +15,8 @@ from openai import (
 
 from imagemill.db.queries.api.keys import revoke_key
 from imagemill.db.storage.folder import FolderStorage
-from tests.helpers.api import ServedApi, served_api
+from tests.helpers.api import PATIENT, ServedApi, served_api
+from tests.helpers.clock import pass_midnight
 from tests.helpers.mill import Mill
 
 SMALL = {"size": "64x64", "extra_body": {"steps": 2}}
@@ -43,8 +43,8 @@ def test_without_keys_everybody_here_and_with_one_only_its_holder(api: ServedApi
     assert refused.code == "invalid_api_key"
     assert asked(api.client(secret + "x")).status_code == 401
     assert asked(api.client(secret)).status_code == 504
-    assert httpx2.get(f"{api.base}/v1/models").status_code == 401
-    assert httpx2.get(f"{api.base}/healthz").json() == {"status": "ok"}
+    assert PATIENT.get(f"{api.base}/v1/models").status_code == 401
+    assert PATIENT.get(f"{api.base}/healthz").json() == {"status": "ok"}
     api.mill.database.run(lambda session: revoke_key(session, "alice"))
     assert asked(api.client()).status_code == 401, "to revoke the last key lets nobody in"
     other = api.key("bob")
@@ -68,6 +68,7 @@ def test_the_database_has_no_secret(api: ServedApi) -> None:
 
 
 def test_images_a_day(api: ServedApi) -> None:
+    pass_midnight()
     client = api.client(api.key("alice", images_a_day=3))
     assert asked(client, n=2).status_code == 504
     refused = asked(client, n=2)
@@ -93,6 +94,7 @@ def test_images_open_at_once(api: ServedApi) -> None:
 
 
 def test_no_two_requests_pass_a_limit_together(api: ServedApi) -> None:
+    pass_midnight()
     secret = api.key("alice", images_a_day=3)
     statuses: list[int] = []
     threads = [
@@ -137,7 +139,7 @@ def test_a_repeated_request_is_no_new_one(api: ServedApi) -> None:
 def test_a_hostile_page_reaches_nothing(api: ServedApi, headers, status) -> None:
     sent = {"Content-Type": "application/json"} | headers
     body = b'{"prompt": "x", "size": "64x64", "steps": 2}'
-    answer = httpx2.post(f"{api.base}/v1/images/generations", content=body, headers=sent)
+    answer = PATIENT.post(f"{api.base}/v1/images/generations", content=body, headers=sent)
     assert answer.status_code == status
     assert answer.json()["error"]["message"]
 
@@ -156,7 +158,7 @@ def test_a_hostile_page_reaches_nothing(api: ServedApi, headers, status) -> None
 )
 def test_bodies_that_are_none(api: ServedApi, body, status, code) -> None:
     headers = {"Content-Type": "application/json"}
-    answer = httpx2.post(f"{api.base}/v1/images/generations", content=body, headers=headers)
+    answer = PATIENT.post(f"{api.base}/v1/images/generations", content=body, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
@@ -166,6 +168,6 @@ def test_an_address_that_is_none(api: ServedApi) -> None:
         ("GET", "/v1/images/generations", 405),
         ("GET", "/pictures/99999999999999999999", 404),
     ):
-        answer = httpx2.request(method, f"{api.base}{path}")
+        answer = PATIENT.request(method, f"{api.base}{path}")
         assert answer.status_code == status
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}

@@ -9,17 +9,18 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from openai import APIStatusError, OpenAI
 from PIL import Image
 from sqlalchemy import update
+from sqlalchemy.orm import Session
 
 from imagemill.db.clock import seconds_from_now
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.tables import ApiRequest
 from imagemill.scheduler_jobs.api import loader as loading
-from tests.helpers.api import ServedApi, served_api
+from tests.helpers.api import PATIENT, ServedApi, served_api
+from tests.helpers.clock import pass_midnight
 from tests.helpers.mill import Mill
 from tests.integration.workers import eventually
 
@@ -118,7 +119,7 @@ def test_bad_lines_go_to_the_file_of_errors(api: ServedApi) -> None:
     good = results(client, batch.output_file_id)
     assert [each["custom_id"] for each in good] == ["good", "good2"]
     url = good[0]["response"]["body"]["data"][0]["url"]
-    assert httpx2.get(url).headers["content-type"] == "image/png"
+    assert PATIENT.get(url).headers["content-type"] == "image/png"
     bad = {each["custom_id"]: each for each in results(client, batch.error_file_id)}
     assert {name: each.get("line") for name, each in bad.items()} == {
         "typo": 2,
@@ -197,6 +198,24 @@ def test_a_batch_is_cancelled_and_keeps_what_is_done(api: ServedApi) -> None:
         assert refused.value.status_code == status
 
 
+def test_a_batch_that_is_cancelled_while_its_end_is_looked_for_is_cancelled(
+    api: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = api.client()
+    batch = created(client, [line("a"), line("b")])
+    assert eventually(lambda: client.batches.retrieve(batch.id).status == "in_progress")
+    count = loading.count_images
+
+    def cancelled_before(session: Session, job_ids: list[int]) -> Any:
+        """The loader has read the batch as one that goes on, and has not counted yet."""
+        if job_ids and client.batches.retrieve(batch.id).status == "in_progress":
+            client.batches.cancel(batch.id)
+        return count(session, job_ids)
+
+    monkeypatch.setattr(loading, "count_images", cancelled_before)
+    assert ended(client, batch.id).status == "cancelled"
+
+
 def test_a_batch_whose_time_is_over_expires(api: ServedApi) -> None:
     client = api.client()
     batch = created(client, [line("a"), line("b")])
@@ -213,6 +232,7 @@ def test_a_batch_whose_time_is_over_expires(api: ServedApi) -> None:
 
 
 def test_the_same_key_makes_one_batch(api: ServedApi) -> None:
+    pass_midnight()
     client = api.client(api.key("alice", images_a_day=3))
     file = uploaded(client, [line("a"), line("b")])
     asked = {"input_file_id": file, **WINDOW, "extra_headers": {"Idempotency-Key": "one"}}

@@ -5,13 +5,12 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 from openai import APIStatusError, BadRequestError, OpenAI
 from PIL import Image
 
 from imagemill.db.storage.folder import FolderStorage
-from tests.helpers.api import ServedApi, served_api
+from tests.helpers.api import PATIENT, ServedApi, served_api
 from tests.helpers.mill import Mill
 
 SMALL = {"size": "64x64", "extra_body": {"steps": 2}}
@@ -66,13 +65,13 @@ def test_an_address_in_the_place_of_bytes(api: ServedApi) -> None:
     with api.working():
         answer = api.client(secret).images.generate(prompt="a star", response_format="url", **SMALL)
     url = answer.data[0].url
-    found = httpx2.get(url)
+    found = PATIENT.get(url)
     assert found.status_code == 200
     assert Image.open(io.BytesIO(found.content)).size == (64, 64)
     assert found.headers["content-type"] == "image/png"
     unsigned = url.partition("?")[0]
-    assert httpx2.get(unsigned).status_code == 403
-    assert httpx2.get(url.replace("signature=", "signature=0")).status_code == 403
+    assert PATIENT.get(unsigned).status_code == 403
+    assert PATIENT.get(url.replace("signature=", "signature=0")).status_code == 403
 
 
 @pytest.mark.parametrize(

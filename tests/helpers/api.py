@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import uvicorn
 
 from imagemill.db.database import Database
@@ -23,6 +24,9 @@ from tests.helpers.workshop import Workshop
 
 DEAD_BROKER = "redis://127.0.0.1:1/0"
 """Nobody listens there: rendering is done here, without a broker."""
+
+PATIENT = httpx2.Client(timeout=240)
+"""A client for plain requests. By default it would give up after 5 s."""
 
 
 @dataclass
@@ -44,7 +48,9 @@ class ServedApi:
         from openai import OpenAI
 
         return OpenAI(
-            base_url=f"{self.base}/v1", api_key=key, **({"max_retries": 0, "timeout": 60} | options)
+            base_url=f"{self.base}/v1",
+            api_key=key,
+            **({"max_retries": 0, "timeout": 400} | options),
         )
 
     def key(self, name: str, role: str = "submit", **limits: int) -> str:
@@ -92,9 +98,11 @@ def served_api(
             settings,
             loader=loader,
             hosts=names_of(host),
-            limits=ApiLimits(**({"wait_seconds": 60.0} | limits)),
+            limits=ApiLimits(**({"wait_seconds": 240.0} | limits)),
         )
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        # A client that idles for seconds must not meet the end of its connection: it tries once.
+        config = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_keep_alive=600)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         loader.start()

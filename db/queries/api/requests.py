@@ -231,10 +231,20 @@ def expire_requests(session: Session) -> int:
     return len(late)
 
 
-def end_request(
-    session: Session, request_id: str, *, target: ApiState, counts: Mapping[str, Any]
-) -> bool:
-    """Say that nothing of a request is pending any more."""
+def end_request(session: Session, request_id: str, *, counts: Mapping[str, Any]) -> bool:
+    """Say that nothing of a request is pending any more.
+
+    Whether it is completed, cancelled or expired is decided here: it may have been cancelled since
+    its caller has read it.
+    """
+    asked = session.execute(
+        select(ApiRequest.state, ApiRequest.cancelling_at)
+        .where(ApiRequest.id == request_id)
+        .with_for_update()
+    ).first()
+    target = ApiState.COMPLETED
+    if asked is not None and asked.cancelling_at is not None:
+        target = ApiState.CANCELLED if asked.state == ApiState.CANCELLING else ApiState.EXPIRED
     sources = (ApiState.IN_PROGRESS, ApiState.CANCELLING)
     return _move(session, request_id, sources, target, counts=dict(counts), ended_at=now())
 
