@@ -12,12 +12,31 @@ _REMEMBERED = range(20_000, 32_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """That many loopback ports that nobody listens on just now, none of them twice."""
+    """That many loopback ports that nobody listens on just now, none of them twice.
+
+    Linux gives none of them to another program for the next minute, unless that asks for it by
+    its number: servers may take their time to start.
+    """
     with ExitStack() as probes:
         sockets = [probes.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
             each.bind((LOOPBACK, 0))
+        for each in sockets:
+            _keep_for_a_minute(each)
         return [int(each.getsockname()[1]) for each in sockets]
+
+
+def _keep_for_a_minute(bound: socket.socket) -> None:
+    """Leave a closed connection in the state TIME_WAIT on the port of a socket.
+
+    A port in that state is no free one for whoever takes any, and servers, which name theirs,
+    listen there (SO_REUSEADDR).
+    """
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.listen(1)
+    with socket.create_connection(bound.getsockname()):
+        accepted, _ = bound.accept()
+        accepted.close()  # first: TIME_WAIT is on the side that closes first
 
 
 def lasting_port(*wanted: int, taken: Collection[int] = ()) -> int:
