@@ -21,7 +21,9 @@ GUIDANCE: Mapping[str, str] = {"flux_schnell": "true_cfg_scale", "qwen_image": "
 """What a family calls its guidance scale, where it is not `guidance_scale`."""
 
 NO_NEGATIVES = frozenset({"flux_2_klein", "flux_dev", "latent_consistency"})
-PADDED_TEXTS: Mapping[str, tuple[int, ...]] = {"qwen_image": (128, 256, 512, 1024)}
+PADDED_TEXTS: Mapping[str, tuple[int, ...]] = dict.fromkeys(
+    ("qwen_image", "qwen_image_edit", "qwen_image_edit_plus"), (128, 256, 512, 1024)
+)
 """To the first of these lengths that holds it, in tokens, the engine pads a text of the family."""
 
 EXTRAS: Mapping[str, Mapping[str, Any]] = {

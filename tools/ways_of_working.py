@@ -20,7 +20,7 @@ from PIL import Image
 
 from imagemill.db.models.registry import Registry
 from imagemill.db.specs import AddedModel, ImageSpec
-from tools import families
+from tools import editing_families, families
 from tools.added_models import save_controlnet, save_ip_adapter
 from tools.guided_steps import guided_steps
 from tools.oracle import Pixels
@@ -37,6 +37,11 @@ WAYS = (
 )
 
 _CONTROLLED = (CONTROL, CONTROL_FROM_PICTURE, CONTROL_IN_MASK)
+
+_QWEN_EDIT = {
+    "qwen_image_edit": {EDIT: "QwenImageEditPipeline"},
+    "qwen_image_edit_plus": {EDIT: "QwenImageEditPlusPipeline"},
+}
 
 _SD = {
     FROM_PICTURE: "StableDiffusionImg2ImgPipeline",
@@ -87,6 +92,7 @@ PIPELINES: Mapping[str, Mapping[str, str]] = {
         CONTROL: "QwenImageControlNetPipeline",
         INTERVAL: "QwenImagePipeline",
     },
+    **_QWEN_EDIT,
     "sana": {CONTROL: "SanaControlNetPipeline", INTERVAL: "SanaPipeline"},
     "stable_diffusion": _SD,
     "stable_diffusion_3": _SD3,
@@ -108,7 +114,7 @@ CASES = tuple((name, way) for name, ways in PIPELINES.items() for way in ways)
 _CONTROL_IS_IMAGE = {_SD[CONTROL], "StableDiffusionXLControlNetPipeline"}
 """Pipelines whose `image` is the control picture."""
 
-_TRUE_SCALE = frozenset({"flux_schnell", "qwen_image"})
+_TRUE_SCALE = frozenset({"flux_schnell", "qwen_image", *_QWEN_EDIT})
 _NO_TRUE_SCALE = frozenset({_FLUX[CONTROL_FROM_PICTURE], _FLUX[CONTROL_IN_MASK]})
 """Of Flux's pipelines, those that have no other guidance than the distilled one."""
 
@@ -154,6 +160,8 @@ def guidance_scale(name: str, way: str) -> float:
 
 def save_model(name: str, folder: Path) -> None:
     """Save a model, with the ControlNet and the IP-Adapter that its ways take, in `folder`."""
+    if name in _QWEN_EDIT:
+        editing_families.prepare()
     if (folder / name).exists():
         return
     ways = PIPELINES.get(name, {})
@@ -184,6 +192,8 @@ def registry_tables(name: str) -> str:
 def _built(name: str) -> Any:
     if name == "stable_diffusion":
         return stable_diffusion()
+    if name in _QWEN_EDIT:
+        return editing_families.qwen_image_edit(_QWEN_EDIT[name][EDIT])
     if name == "flux_kontext":
         return diffusers.FluxKontextPipeline(**families.build("flux_dev").components)
     return families.build(name)

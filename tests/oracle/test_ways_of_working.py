@@ -36,6 +36,8 @@ FIVE_STEPS = (
     ("qwen_image", IN_MASK),
     ("z_image", FROM_PICTURE),
     ("flux_kontext", EDIT),
+    ("qwen_image_edit", EDIT),
+    ("qwen_image_edit_plus", EDIT),
 )
 """Also beside another image. `make parity` compares the rest in the engine's own shapes."""
 
@@ -75,6 +77,16 @@ def test_image_to_image_shares_passes_with_text_to_image(name: str, shop: WaySho
     together = render(engine, specs)
     assert engine.steps - before == 5 * (2 if name == "flux_schnell" else 1)
     assert [hashes([result]) for result in together] == alone
+
+
+@pytest.mark.parametrize("name", ["flux_kontext", "qwen_image_edit", "qwen_image_edit_plus"])
+def test_edits_of_prompts_of_different_lengths_share_passes(name: str, shop: WayShop) -> None:
+    spec = shop.spec(name, EDIT, steps=3)
+    engine = open_engine(shop.model(name), spec.group(), shop.settings, inputs=FILES)
+    render(engine, [spec])
+    alone = engine.steps
+    render(engine, [spec, replace(spec, prompt="two green stars on a white background")])
+    assert engine.steps == 2 * alone
 
 
 def test_a_parameter_that_only_text_to_image_has_is_refused_for_the_other_ways(

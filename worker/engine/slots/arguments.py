@@ -46,6 +46,9 @@ _GUIDANCES = (
 
 _PROMPTS = ("prompt", "negative_prompt")
 
+_ONE_PROMPT = frozenset({"QwenImageEditPlusPipeline"})
+"""Pipelines that take one prompt in a call, and draw as many images of it as they are told."""
+
 _MOST_SAMPLERS = 64
 """How many samplers with their options are kept ready."""
 
@@ -208,22 +211,25 @@ class PipelineCalls:
         self, spec: ImageSpec, seeds: Sequence[int], parameters: Mapping[str, Any]
     ) -> dict[str, Any]:
         images = len(seeds)
+        prompts = 1 if self._name in _ONE_PROMPT else images
         offered = {
             **_FIXED,
-            "prompt": [spec.prompt] * images,
+            "prompt": [spec.prompt] * prompts,
             "height": spec.height,
             "width": spec.width,
             "max_area": spec.width * spec.height,  # FLUX.1 Kontext draws pictures of this area
             "num_inference_steps": spec.steps,
             "generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds],
         }
+        if images > prompts:
+            offered["num_images_per_prompt"] = images
         if "prompt" not in parameters:
             offered["batch_size"] = images
         guidance = self._guidance_parameter(parameters)
         if guidance is not None:
             offered[guidance] = spec.guidance_scale
         if spec.guided and self._reads_negatives(parameters):
-            offered["negative_prompt"] = [spec.negative_prompt] * images
+            offered["negative_prompt"] = [spec.negative_prompt] * prompts
         if spec.guidance_rescale != 0:
             offered["guidance_rescale"] = spec.guidance_rescale
         if spec.clip_skip != 1:
