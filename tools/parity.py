@@ -39,7 +39,8 @@ WHAT: Mapping[str, str] = {
     "Other pipelines": "The slot engine; small, random weights.",
     "Ways of working": "The slot engine; small, random weights. A guidance interval guides the "
     "second and third of four steps; the other pictures start at a strength of 0.6 (inpainting: "
-    "0.8), a ControlNet counts 0.7, an IP-Adapter 0.8.",
+    "0.8), a ControlNet counts 0.7, an IP-Adapter 0.8. Qwen-Image-Edit scales its picture to a "
+    "megapixel; here both sides scale it to 64 x 64.",
 }
 
 _HEADS: Mapping[str, str] = {"Other pipelines": "pipeline", "Ways of working": "model"}
