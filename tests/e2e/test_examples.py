@@ -26,6 +26,7 @@ from imagemill.scheduler_jobs.cli import cli
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
 from imagemill.worker.models.loader import load_model
+from imagemill.worker.scores.shapes64.sight import look
 from tests.e2e.commands import dataset_images, imagemill, last_json
 from tests.helpers.places import ROOT
 from tools.shapes64.score import score_pictures
@@ -159,7 +160,7 @@ def score(images: list[dict], **words: str) -> tuple[float, float]:
 
 def test_every_run_of_the_page_is_done(rendered):
     jobs, _ = rendered
-    assert len(jobs) == len(RUNS) == 7
+    assert len(jobs) == len(RUNS) == 8
     for name, images in jobs.items():
         problems = [image["error_message"] for image in images if image["state"] != "done"]
         assert not problems, f"{name}: {problems}"
@@ -259,6 +260,25 @@ def overlap(image: dict, outline: str) -> float:
     return float((inside & drawn).sum() / (inside | drawn).sum())
 
 
+@pytest.mark.parametrize("images", ["palettes"], indirect=True)
+def test_an_ip_adapter_draws_in_the_colours_of_the_reference(images):
+    assert len(images) == 18
+    with (ROOT / "examples" / "palettes.csv").open(encoding="utf-8") as manifest:
+        names = [Path(line["reference_image"]).stem for line in csv.DictReader(manifest)]
+    without, half, whole = (
+        sum(in_colours(image, name) for image, name in zip(images[start::3], names, strict=True))
+        for start in range(3)
+    )
+    assert without <= 1
+    assert without < half <= whole == len(names)
+
+
+def in_colours(image: dict, colours: str) -> bool:
+    """Whether a picture's shape and background have the colours that a file's name says."""
+    seen = look(picture(image))
+    return f"{seen.colour}-{seen.background}" == colours
+
+
 def test_the_round_trip_of_the_page_writes_its_strip(place):
     line = next(line for line in LINES if line.startswith("imagemill roundtrip"))
     said = last_json(in_place(place, f"{line} --json"))
@@ -275,5 +295,6 @@ def test_the_real_models_have_the_small_ones_names(place):
     assert set(registries[0]) == set(registries[1])
     real = {part.source for entry in registries[1].values() for part in entry.hub_parts}
     assert real == HUB_IDS
-    added = load_registry(Settings.load(models=place / "examples" / "hub.toml")).controlnets
-    assert [entry.source for entry in added.values()] == ["lllyasviel/sd-controlnet-canny"]
+    added = load_registry(Settings.load(models=place / "examples" / "hub.toml"))
+    assert added.controlnets["outline"].source == "lllyasviel/sd-controlnet-canny"
+    assert added.ip_adapters["palette"].source == "h94/IP-Adapter"

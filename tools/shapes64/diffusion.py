@@ -84,6 +84,26 @@ def new_sampler() -> DDIMScheduler:
     )
 
 
+def with_noise(
+    sampler: DDIMScheduler, latents: Tensor, noise: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Noisy latents, their noise, and their timesteps, spread evenly over the batch."""
+    count = len(latents)
+    spread = (torch.arange(count) + torch.rand(count, generator=noise)) / count
+    times = (spread * sampler.config.num_train_timesteps).long()
+    drawn = torch.randn(latents.shape, generator=noise)
+    return sampler.add_noise(latents, drawn, times), drawn, times
+
+
+def tokenised(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """The captions' tokens (n, 32), cut or padded."""
+    tokens = tokenizer(
+        captions, padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
+    )
+    found: Tensor = tokens.input_ids
+    return found
+
+
 class Denoiser:
     """The two networks in training, and the running average of their weights that ships."""
 
@@ -101,19 +121,8 @@ class Denoiser:
 
     def loss(self, latents: Tensor, captions: list[str], noise: torch.Generator) -> Tensor:
         """The mean squared error of v, timesteps spread evenly over the batch."""
-        count = len(latents)
-        spread = (torch.arange(count) + torch.rand(count, generator=noise)) / count
-        times = (spread * self.sampler.config.num_train_timesteps).long()
-        drawn = torch.randn(latents.shape, generator=noise)
-        noisy = self.sampler.add_noise(latents, drawn, times)
-        tokens = self.tokenizer(
-            captions,
-            padding="max_length",
-            truncation=True,
-            max_length=MAX_LENGTH,
-            return_tensors="pt",
-        )
-        context = self.text_encoder(tokens.input_ids)[0]
+        noisy, drawn, times = with_noise(self.sampler, latents, noise)
+        context = self.text_encoder(tokenised(self.tokenizer, captions))[0]
         predicted = self.unet(noisy, times, encoder_hidden_states=context).sample
         return functional.mse_loss(predicted, self.sampler.get_velocity(latents, drawn, times))
 

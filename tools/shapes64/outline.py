@@ -31,8 +31,8 @@ from imagemill.worker.scores.shapes64.drawing import (
 )
 from tools.shapes64.autoencoder import SCALING, encode, pixels
 from tools.shapes64.crew import Crew
+from tools.shapes64.diffusion import tokenised, with_noise
 from tools.shapes64.muon import Muon, warm_hold_cool
-from tools.shapes64.tokenizer import MAX_LENGTH
 
 PICTURES_STAGE, STAGE = 12, 13
 RADII = (7.0, 22.0)
@@ -122,16 +122,9 @@ def control_loss(
     noise: torch.Generator,
 ) -> Tensor:
     """The mean squared error of v with the ControlNet, timesteps spread evenly over the batch."""
-    count = len(latents)
-    spread = (torch.arange(count) + torch.rand(count, generator=noise)) / count
-    times = (spread * pipeline.scheduler.config.num_train_timesteps).long()
-    drawn = torch.randn(latents.shape, generator=noise)
-    noisy = pipeline.scheduler.add_noise(latents, drawn, times)
-    tokens = pipeline.tokenizer(
-        captions, padding="max_length", truncation=True, max_length=MAX_LENGTH, return_tensors="pt"
-    )
+    noisy, drawn, times = with_noise(pipeline.scheduler, latents, noise)
     with torch.no_grad():
-        context = pipeline.text_encoder(tokens.input_ids)[0]
+        context = pipeline.text_encoder(tokenised(pipeline.tokenizer, captions))[0]
     down, middle = controlnet(
         noisy, times, encoder_hidden_states=context, controlnet_cond=hints, return_dict=False
     )
