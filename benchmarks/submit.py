@@ -16,7 +16,7 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -85,8 +85,8 @@ def places(folder: Path) -> Iterator[tuple[dict[str, str], Postgres]]:
         yield {"sqlite": file, "postgres": server.create_database()}, server
 
 
-def measure(rows: int) -> dict[str, dict[str, float]]:
-    """Every way once."""
+def measure(rows: int, ways: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Every one of these ways once."""
     spawn = multiprocessing.get_context("spawn")
     found: dict[str, dict[str, float]] = {}
     with ExitStack() as stack:
@@ -97,7 +97,7 @@ def measure(rows: int) -> dict[str, dict[str, float]]:
             database = Database(url)
             migrate(database)
             database.close()
-        for way in WAYS:
+        for way in ways:
             before = server_cpu(server)
             with ProcessPoolExecutor(1, mp_context=spawn) as pool:
                 url = urls[way.split()[0] if way != "plan" else "sqlite"]
@@ -111,16 +111,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     arguments = parser.parse_args()
-    rounds = [measure(arguments.rows) for _ in range(arguments.rounds)]
+    rounds = [measure(arguments.rows, arguments.ways) for _ in range(arguments.rounds)]
     medians = {
         way: {
             name: statistics.median(each[way][name] for each in rounds) for name in rounds[0][way]
         }
-        for way in WAYS
+        for way in arguments.ways
     }
-    names = list(medians[WAYS[0]])
+    names = list(medians[arguments.ways[0]])
     print(f"{arguments.rows:,} rows; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"{'':16}", *(f"{name:>15}" for name in names), f"{'CPU us/row':>12}")
     for way, values in medians.items():

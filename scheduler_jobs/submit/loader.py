@@ -1,9 +1,7 @@
 """Loads a job's rows and images, chunk by chunk. Each chunk is one transaction."""
 
-import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import NoReturn
 
 from sqlalchemy.orm import Session
@@ -14,9 +12,6 @@ from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts
 from imagemill.scheduler_jobs.submit.planned_rows import Findings, Keys, PlannedRow, RefusedRow
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
-
-_SWITCH_SECONDS = 0.001
-"""How long planning keeps the interpreter from the thread that loads, which has an answer."""
 
 Chunk = list[PlannedRow | RefusedRow]
 
@@ -49,7 +44,7 @@ class Loading:
                 self.add(chunk)
                 yield self.rows
             return
-        with _quick_switches(), ThreadPoolExecutor(1, "loader") as thread:
+        with ThreadPoolExecutor(1, "loader") as thread:
             loaded: Future[None] | None = None
             for chunk in chunks:
                 if loaded is not None:
@@ -136,13 +131,3 @@ class Loading:
                 source=model.entry.source or model.entry.name,
                 document={"defaults": dict(model.entry.defaults)},
             )
-
-
-@contextmanager
-def _quick_switches() -> Iterator[None]:
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(min(before, _SWITCH_SECONDS))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)

@@ -34,7 +34,7 @@ from imagemill.scheduler_jobs.submit.planned_cells import PlannedCell
 from imagemill.scheduler_jobs.submit.planner import Planner
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
-CHUNK_ROWS = 2000
+CHUNK_ROWS = 5000
 """How many rows one transaction inserts."""
 
 CHUNK_IMAGES = 5000
@@ -341,7 +341,7 @@ def _place(item: ManifestRow | Problem) -> tuple[int | None, int | None]:
 
 
 def chunks(rows: Iterator[PlannedRow | RefusedRow]) -> Iterator[list[PlannedRow | RefusedRow]]:
-    """The rows in chunks of two thousand, or fewer if they ask for many images each."""
+    """The rows in chunks of five thousand, or fewer if they ask for many images each."""
     chunk: list[PlannedRow | RefusedRow] = []
     images = 0
     for row in rows:

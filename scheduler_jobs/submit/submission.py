@@ -37,6 +37,7 @@ from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem,
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.forecast import Forecast, forecast
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts, ForeignRows
+from imagemill.scheduler_jobs.submit.interpreter import made_for_rows
 from imagemill.scheduler_jobs.submit.loader import Loading
 from imagemill.scheduler_jobs.submit.occurrences import Occurrences
 from imagemill.scheduler_jobs.submit.planned_rows import (
@@ -122,7 +123,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     findings, foreign, met = Findings(), ForeignCounts(), MetColumns()
     long_rows: list[RowText] = []
     rows = long_prompts = reused = 0
-    with request.open(settings) as source, closing(Occurrences()) as seen:
+    with request.open(settings) as source, closing(Occurrences()) as seen, made_for_rows():
         keys = Keys(seen.add)
         for chunk in chunks(plan_rows(request, source, settings, met=met)):
             requests: list[Request] = []
@@ -241,6 +242,7 @@ def submit(
     `source` is the manifest where it is open already; it stays open.
     """
     with ExitStack() as opened:
+        opened.enter_context(made_for_rows())
         if source is None:
             source = opened.enter_context(request.open(settings))
         new = _new_job(request, source, settings)

@@ -1,5 +1,6 @@
 """Loading chunk by chunk, on PostgreSQL beside planning: the same rows, and nothing half done."""
 
+import gc
 import json
 import sys
 import threading
@@ -116,7 +117,7 @@ def test_an_error_while_loading_is_the_commands_and_the_next_command_goes_on(
 
 def test_what_interrupts_planning_leaves_no_thread_and_loses_nothing(send, database, monkeypatch):
     monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
-    before = sys.getswitchinterval()
+    before = sys.getswitchinterval(), gc.get_threshold()
     real = planned_rows.PlannedRow.of.__func__
 
     def interrupted(cls, row, *rest, **more):
@@ -129,7 +130,7 @@ def test_what_interrupts_planning_leaves_no_thread_and_loses_nothing(send, datab
     with pytest.raises(KeyboardInterrupt):
         send(rows)
     assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
-    assert sys.getswitchinterval() == before
+    assert (sys.getswitchinterval(), gc.get_threshold()) == before
     monkeypatch.undo()
     with database.reading() as session:
         assert session.scalars(select(Job)).one().rows_loaded == 4
