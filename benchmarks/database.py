@@ -26,6 +26,7 @@ from imagemill.db.queries import tallies
 from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.db.queries.jobs.job_rows import NewRow
 from imagemill.db.queries.work import claims
+from imagemill.db.queries.work.due import due_images
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.shared_specs import Request, SharedSpec
@@ -145,7 +146,7 @@ def questions(mill: Mill) -> dict[str, float]:
     return {
         "choose_group ms": milliseconds(lambda s: claims.choose_group(s, route="default")),
         "finish_jobs ms": milliseconds(lifecycle.finish_jobs),
-        "due_images ms": milliseconds(lifecycle.due_images),
+        "due_images ms": milliseconds(due_images),
         "cancel_stragglers ms": milliseconds(lifecycle.cancel_stragglers),
         "count_images ms": milliseconds(lambda s: tallies.count_images(s, [1])),
         "fold ms": milliseconds(tallies.fold),

@@ -20,6 +20,7 @@ from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.jobs.overdue import cancel_overdue
 from imagemill.db.queries.work import score_work, shifts
 from imagemill.db.queries.work.claims import RetryPolicy
+from imagemill.db.queries.work.due import due_images, idle_of_mixed_routes
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs import metrics
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
@@ -34,7 +35,10 @@ TOKENS_PER_SLOT = 2
 """Tokens kept waiting for each live worker of a route."""
 
 MIN_TOKENS = 2
-"""Tokens kept waiting where work is ready, even if no worker has been seen."""
+"""Tokens kept waiting where work is ready, even if no worker has been seen.
+
+Where a job needs labels and some of the idle workers have them, every idle one gets a token.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,12 +146,15 @@ class Dispatcher:
 
     def _top_up(self) -> int:
         """Publish what is missing of each route's tokens; how many that were."""
-        due, workers = self._database.run(_demand)
+        due, workers, idle = self._database.run(_demand)
         published = 0
         try:
             for (task, route), work in due.items():
                 wanted = max(MIN_TOKENS, TOKENS_PER_SLOT * workers.get(route, 0))
-                missing = min(wanted, work) - self._tokens.waiting(route, task=task)
+                wanted = min(wanted, work)
+                if task == SHIFT_TASK:
+                    wanted = max(wanted, idle.get(route, 0))
+                missing = wanted - self._tokens.waiting(route, task=task)
                 if missing > 0:
                     self._tokens.publish(route, missing, task=task)
                     published += missing
@@ -162,9 +169,11 @@ class Dispatcher:
         return published
 
 
-def _demand(session: Session) -> tuple[dict[tuple[str, str], int], dict[str, int]]:
-    """What may be claimed now by task and route, and the workers of each route."""
+def _demand(
+    session: Session,
+) -> tuple[dict[tuple[str, str], int], dict[str, int], dict[str, int]]:
+    """What may be claimed now by task and route; of each route, the workers and whom to wake."""
     # What waits out a retry wakes nobody: a shift could claim nothing of it.
-    due = {SHIFT_TASK: lifecycle.due_images(session), SCORE_TASK: score_work.due_pieces(session)}
+    due = {SHIFT_TASK: due_images(session), SCORE_TASK: score_work.due_pieces(session)}
     by_route = {(task, route): n for task, routes in due.items() for route, n in routes.items()}
-    return by_route, shifts.live_workers(session)
+    return by_route, shifts.live_workers(session), idle_of_mixed_routes(session)

@@ -24,9 +24,9 @@ from sqlalchemy import event
 
 from imagemill.db.broker.wake_ups import Tokens, make_app, queue_name
 from imagemill.db.database import Database
-from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.work import shifts
 from imagemill.db.queries.work.claims import Claimed, GroupChoice
+from imagemill.db.queries.work.due import due_images
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import Outcome
@@ -273,7 +273,7 @@ class Fleet:
 
     def _wake_next(self) -> None:
         """Publish a token if work is left, as a worker's child does."""
-        if self._database.run(lifecycle.due_images) and not self._over.is_set():
+        if self._database.run(due_images) and not self._over.is_set():
             with self._publishing:
                 self._publisher.publish(self._settings.route)
 

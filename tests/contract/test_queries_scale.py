@@ -24,6 +24,7 @@ from imagemill.db.queries.pictures import objects
 from imagemill.db.queries.pictures.image_reports import ImageFilter, list_images
 from imagemill.db.queries.pictures.image_search import Rank, ranked
 from imagemill.db.queries.work import claims
+from imagemill.db.queries.work.due import due_images, idle_of_mixed_routes
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Image, JobSeat, Object
 from tests.helpers.mill import CRASH, POLICY, Mill
@@ -205,7 +206,8 @@ def test_reading_the_job_is_not_allowed(large: Database) -> None:
         (a_page(ImageFilter(job_id=2)), 2),
         (lambda s: len(objects.objects_of_job(s, 1, limit=PAGE, after=IMAGES // 2)), PAGE),
         (lambda s: lifecycle.requeue(s, [IMAGES, IMAGES - 1]), 2),
-        (lifecycle.due_images, {"default": 1}),
+        (due_images, {"default": 1}),
+        (idle_of_mixed_routes, {}),
         (lambda s: reports.count_waiting(s, 1), None),
         (lambda s: [each.ready for each in backlog.list_backlog(s)], [1]),
         (lambda s: list(backlog.oldest_ready(s)), ["default"]),
@@ -270,7 +272,7 @@ def test_the_dispatcher_looks_past_any_number_of_images_that_wait(large: Databas
     with effort.reading() as session:
         undo(session, **waiting)
         effort.spent = 0
-        assert lifecycle.due_images(session) == {"default": 1}
+        assert due_images(session) == {"default": 1}
     assert effort.spent < (FEW_STEPS if large.is_sqlite else FEW_ROWS), effort.plans
 
 

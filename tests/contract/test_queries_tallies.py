@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import select
 
 from imagemill.db.queries import tallies
-from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.tallies import Counts
+from imagemill.db.queries.work.due import due_images
 from imagemill.db.tables import Tally
 from tests.helpers.backlog import ready_images
 from tests.helpers.mill import CRASH, Mill
@@ -33,12 +33,12 @@ def test_groups_that_wait_out_their_retries_are_not_due(mill: Mill) -> None:
     mill.fail(shift, first.id)
     mill.give_back(shift, [second.id])
     # Two wait at the default route, and one of them can be claimed.
-    assert mill.database.run(lifecycle.due_images) == {"default": 2, "80gb": 1}
+    assert mill.database.run(due_images) == {"default": 2, "80gb": 1}
     mill.fail(shift, mill.claim(shift)[0].id)
-    assert mill.database.run(lifecycle.due_images) == {"80gb": 1}
+    assert mill.database.run(due_images) == {"80gb": 1}
     assert mill.database.run(ready_images) == {"default": 2, "80gb": 1}
     mill.wait_out()
-    assert mill.database.run(lifecycle.due_images) == {"default": 2, "80gb": 1}
+    assert mill.database.run(due_images) == {"default": 2, "80gb": 1}
 
 
 def test_folding_changes_no_count(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:

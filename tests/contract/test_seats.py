@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import func, select
 
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.jobs.job_edits import JobEdit, edit_job
+from imagemill.db.queries.work.due import due_images
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Image, Job
 from tests.helpers.mill import DIGEST, Mill, spec
@@ -67,12 +67,12 @@ def test_the_worker_with_the_seat_goes_on_choosing_the_job(mill: Mill) -> None:
 
 def test_a_job_with_all_its_workers_wakes_nobody(mill: Mill) -> None:
     mill.load("limited", prompts(20), max_workers=1)
-    assert mill.database.run(lifecycle.due_images) == {"default": 20}
+    assert mill.database.run(due_images) == {"default": 20}
     shift = mill.shift()
     mill.claim(shift, limit=2)
-    assert mill.database.run(lifecycle.due_images) == {}
+    assert mill.database.run(due_images) == {}
     mill.end(shift)
-    assert mill.database.run(lifecycle.due_images) == {"default": 20}
+    assert mill.database.run(due_images) == {"default": 20}
 
 
 def test_the_number_is_changed_while_the_job_runs(mill: Mill) -> None:

@@ -15,8 +15,8 @@ from imagemill.db.errors import BrokerError, ImagemillError, SettingsError
 from imagemill.db.logs import configure_logging
 from imagemill.db.models.scorers import all_scorers
 from imagemill.db.present_store import record_store
-from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.work import score_work, shifts
+from imagemill.db.queries.work.due import due_images
 from imagemill.db.queries.work.memory_needs import Card
 from imagemill.db.quick_import import quick_import
 from imagemill.db.schema import ensure_schema
@@ -149,7 +149,7 @@ class Child:
     def _wake_next(self, route: str, report: ShiftReport) -> None:
         if report.failed and not report.done:
             return
-        if not self._database.run(lifecycle.due_images).get(route):
+        if not self._database.run(due_images).get(route):
             return
         if report.done:
             self._wake(route, SHIFT_TASK)

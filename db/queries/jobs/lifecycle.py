@@ -17,7 +17,7 @@ from imagemill.db.queries.bulk import insert_new
 from imagemill.db.queries.images import in_state, record_events
 from imagemill.db.queries.jobs.deadline import deadline_of
 from imagemill.db.queries.jobs.removed import next_job_id, removal_of
-from imagemill.db.queries.jobs.seats import has_room, set_max_workers
+from imagemill.db.queries.jobs.seats import set_max_workers
 from imagemill.db.queries.notifications import FINISHED, NOBODY, Audience, announce
 from imagemill.db.queries.tallies import Counts, move_images
 from imagemill.db.states import ImageState, JobState
@@ -271,50 +271,6 @@ def finish_jobs(session: Session, *, audience: Audience = NOBODY, job_id: int | 
     ).all()
     announce(session, FINISHED, finished, audience)
     return len(finished)
-
-
-def due_images(session: Session) -> dict[str, int]:
-    """How many images are ready in open jobs, by route, without those that nobody can claim yet.
-
-    A group in which every image waits for its next try does not count. To find that out costs one
-    look into the index of ready images for each group. Nor does a job with all the workers that
-    it may have.
-    """
-    ready = func.sum(Tally.delta)
-    backlog = (
-        select(Job.route, Tally.job_id, Tally.group_id, ready.label("images"))
-        .join(Tally, Tally.job_id == Job.id)
-        .where(Job.state == JobState.OPEN, Tally.state == ImageState.READY, has_room())
-        .group_by(Job.route, Tally.job_id, Tally.group_id)
-        .having(ready > 0)
-        .subquery()
-    )
-    # The time is asked for once. If the clock moved on within the statement, Postgres could not
-    # use it as a bound of the index, and would compare every image that waits.
-    moment = select(now()).scalar_subquery()
-    # The index has four places where a claimable image may stand first. Each gets a look of its
-    # own, so that no look reads through the images that wait.
-    looks = [
-        select(Image.id)
-        .where(
-            Image.job_id == backlog.c.job_id,
-            Image.group_id == backlog.c.group_id,
-            in_state(ImageState.READY),
-            Image.suspect.is_(suspect),
-            Image.not_before.is_(None) if at_once else Image.not_before <= moment,
-        )
-        .order_by(Image.not_before, Image.id)  # only that index gives this order, as for a claim
-        .limit(1)
-        .scalar_subquery()
-        for suspect in (False, True)
-        for at_once in (True, False)
-    ]
-    rows = session.execute(
-        select(backlog.c.route, func.sum(backlog.c.images))
-        .where(func.coalesce(*looks).is_not(None))
-        .group_by(backlog.c.route)
-    )
-    return {route: int(total) for route, total in rows}
 
 
 def find_job(session: Session, reference: str) -> Job:

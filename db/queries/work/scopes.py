@@ -35,26 +35,26 @@ class WorkerScope:
 
 ANY_WORKER = WorkerScope()
 
-_SCOPE = (
+SCOPE = (
     *(Worker.id, Worker.pinned_job_id, Worker.pinned_model, Worker.labels),
     *(Worker.memory_bytes, Worker.tuning),
 )
+"""The columns of a worker that `read_scope` reads."""
 
 
 def scope_of(session: Session, worker_id: int) -> WorkerScope:
     """The scope of a worker, as it is now; raises `NoResultFound` if there is none."""
-    scope = _scope(session.execute(select(*_SCOPE).where(Worker.id == worker_id)).first())
-    assert scope is not None, "workers are never deleted"
-    return scope
+    return read_scope(session.execute(select(*SCOPE).where(Worker.id == worker_id)).one())
 
 
 def hold_with_scope(session: Session, shift_id: int) -> WorkerScope | None:
     """As `images.hold`, and the scope of the shift's worker; None if the lease is over."""
-    return _scope(session.execute(_HELD, {"shift": shift_id}).first())
+    found = session.execute(_HELD, {"shift": shift_id}).first()
+    return None if found is None else read_scope(found)
 
 
 _HELD = (
-    select(*_SCOPE)
+    select(*SCOPE)
     .join(Shift, Shift.worker_id == Worker.id)
     .where(live_shift(bindparam("shift")))
     .with_for_update(read=True, of=Shift)
@@ -66,9 +66,8 @@ def card_of(memory_bytes: int | None, tuning: str) -> Card | None:
     return None if memory_bytes is None else Card(memory_bytes=memory_bytes, tuning=tuning)
 
 
-def _scope(row: Any) -> WorkerScope | None:
-    if row is None:
-        return None
+def read_scope(row: Any) -> WorkerScope:
+    """The scope in the columns `SCOPE` of a worker."""
     worker_id, job_id, model, labels, memory_bytes, tuning = row
     return WorkerScope(
         worker_id=worker_id,

@@ -72,6 +72,21 @@ def test_wakes_workers_where_work_is_ready(
     assert queues.held == {"default": MIN_TOKENS, "80gb": MIN_TOKENS}
 
 
+def test_every_idle_worker_is_woken_where_one_of_them_has_the_labels(
+    mill: Mill, dispatcher: Dispatcher, queues: Queues
+) -> None:
+    mill.load("needy", ["a"], needs={"gpu": ""})
+    for number in range(8):
+        mill.worker(f"plain@host:{number}")
+    assert dispatcher.run_once().published == 1, "one image, and nobody has the labels"
+    fit = mill.worker("fit@host:9", labels={"gpu": "h100"})
+    dispatcher.run_once()
+    assert queues.held == {"default": 10}, "with the mill's own worker"
+    queues.held.clear()
+    mill.claim(mill.shift(worker_id=fit))
+    assert dispatcher.run_once().published == 0
+
+
 def test_publishes_no_more_while_enough_wait(
     mill: Mill, dispatcher: Dispatcher, queues: Queues
 ) -> None:
