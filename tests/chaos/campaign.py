@@ -124,6 +124,7 @@ class Campaign:
         self.pace.stopped.set()
         for thread in threads:
             thread.join()
+        self.stage.revive()
         self.stage.proxy.plan = FaultPlan()
         self._troupe.chance = 0
         for number in range(plan.recoveries):

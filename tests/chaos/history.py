@@ -25,7 +25,8 @@ class History:
 
 
 def read_history(path: Path) -> Iterator[dict[str, Any]]:
-    """Every event, oldest first."""
+    """Every event, oldest first. The last one may be about to be written."""
     with path.open() as lines:
         for line in lines:
-            yield json.loads(line)
+            if line.endswith("\n"):
+                yield json.loads(line)

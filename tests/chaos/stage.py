@@ -126,3 +126,9 @@ class Stage:
     def kill_postgres(self) -> None:
         self.postgres.kill()
         self.postgres.start()
+
+    def revive(self) -> None:
+        """Start what a busy machine could not start again in time."""
+        for server in (self.postgres, self.valkey, self.seaweed):
+            if not server.running:
+                server.restart()

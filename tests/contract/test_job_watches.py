@@ -73,7 +73,7 @@ def _fields(rules: WatchRules) -> dict[str, float]:
 def test_a_job_that_stands_still_is_told_once(mill: Mill, sender: Notifier) -> None:
     mill.load("job", ["a", "b", "c"])
     assert look(mill, sender) == []
-    still_for(mill, 599)
+    still_for(mill, 400)
     assert look(mill, sender) == []
     still_for(mill, 601)
     assert look(mill, sender) == ["job.stalled job"]

@@ -65,7 +65,7 @@ def test_a_command_that_never_ends_is_killed_with_its_children(
     finish(sqlite_mill, sender)
     began = time.monotonic()
     sender.run_once()
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 300
     assert outbox(sqlite_mill)[0].state == "waiting"
 
 

@@ -115,7 +115,7 @@ def test_a_receiver_that_does_not_answer_is_broken_off(
     finish(sqlite_mill, sender)
     began = time.monotonic()
     sender.run_once()
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 120, "it waited for as long as the receiver hangs"
     (row,) = outbox(sqlite_mill)
     assert row.state == "waiting"
     assert row.note is not None
@@ -260,7 +260,7 @@ def test_a_slow_receiver_keeps_no_round_and_no_other_receiver(
         thread = threading.Thread(target=sender.run_until, args=(stop,))
         finish(sqlite_mill, sender)
         thread.start()
-        give_up = time.monotonic() + 60
+        give_up = time.monotonic() + 240
         while not (other.received and server.received) and time.monotonic() < give_up:
             time.sleep(0.02)
         finish(sqlite_mill, sender, name="second")

@@ -42,9 +42,9 @@ def forget(mill: Mill) -> None:
 
 def test_an_idle_worker_is_seen_before_its_first_shift_and_stays(mill, presence):
     presence.start()
-    assert eventually(lambda: mine(mill), 10)
+    assert eventually(lambda: mine(mill))
     forget(mill)
-    assert eventually(lambda: mine(mill), 10)
+    assert eventually(lambda: mine(mill))
     [worker] = mine(mill)
     assert (worker.device, worker.working) == ("auto", False)
 
@@ -69,7 +69,7 @@ def test_a_worker_that_gives_no_more_signs_is_forgotten(mill, settings):
 
 def test_the_first_shift_registers_the_device_of_the_same_row(mill, presence):
     presence.start()
-    assert eventually(lambda: mine(mill), 10)
+    assert eventually(lambda: mine(mill))
     worker_id = presence.worker_id("cuda:1")
     [worker] = mine(mill)
     assert worker.device == "cuda:1"
@@ -80,7 +80,7 @@ def test_the_first_shift_registers_the_device_of_the_same_row(mill, presence):
 def test_who_has_signed_off_is_gone_at_once_and_stays_gone(mill, settings):
     presence = Presence(settings, seconds=0.02)
     presence.start()
-    assert eventually(lambda: mine(mill), 10)
+    assert eventually(lambda: mine(mill))
     presence.close()
     assert mine(mill) == []
     assert not eventually(lambda: mine(mill), 0.2)
@@ -96,10 +96,10 @@ def test_a_database_that_comes_late_is_told_then(tmp_path, mill, caplog, monkeyp
     monkeypatch.setattr("imagemill.worker.process.presence._PATIENCE_SECONDS", 0.1)
     presence = Presence(Settings(database_url=f"sqlite:///{file}"), seconds=0.05)
     presence.start()
-    assert eventually(lambda: "could not say that this worker is alive" in caplog.text, 10)
+    assert eventually(lambda: "could not say that this worker is alive" in caplog.text)
     file.rmdir()
     away.rename(file)
-    assert eventually(lambda: mine(mill), 10)
+    assert eventually(lambda: mine(mill))
     presence.close()
 
 

@@ -131,7 +131,7 @@ def test_a_killed_push_goes_on_with_the_same_command(hub: Hub, out: Path) -> Non
         "HF_HUB_DISABLE_XET": "1",
     }
     child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
-    assert reached.wait(60)
+    assert reached.wait(240)
     child.send_signal(signal.SIGKILL)
     child.communicate()
     before = len(hub.puts)

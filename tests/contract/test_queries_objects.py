@@ -161,7 +161,7 @@ def test_two_shifts_record_overlapping_requests_without_deadlock(two_mills) -> N
             a = held[mine][start : start + 8]
             b = held[other][start : start + 8][::-1]
             log += [
-                future.result(30)
+                future.result(400)
                 for future in (
                     pool.submit(first.complete, mine, a),
                     pool.submit(second.complete, other, b, content="again"),

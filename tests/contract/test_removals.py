@@ -220,16 +220,16 @@ def at_the_same_time(
 
     def meet() -> None:
         arrived.set()
-        assert begun.wait(30)
+        assert begun.wait(240)
         time.sleep(0.2)  # so that `second` gets as far as it can
 
     with ThreadPoolExecutor(2) as pool:
         one = pool.submit(first, meet)
-        assert arrived.wait(30)
+        assert arrived.wait(240)
         other = pool.submit(second)
         begun.set()
-        one.result(timeout=60)
-        other.result(timeout=60)
+        one.result(timeout=400)
+        other.result(timeout=400)
 
 
 def removing(mill: Mill, job: int, meet: Callable[[], None] = lambda: None) -> None:

@@ -170,7 +170,7 @@ def test_migrating_twice_or_at_once_is_safe(database_url: str) -> None:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(3, mp_context=spawn) as pool:
         running = [pool.submit(_migrate, database_url) for _ in range(3)]
-        assert [each.result(60) for each in running] == [head()] * 3
+        assert [each.result(400) for each in running] == [head()] * 3
     assert _migrate(database_url) == head()
     database = Database(database_url)
     check_schema(database)

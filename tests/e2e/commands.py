@@ -18,7 +18,7 @@ def imagemill(
     environment: Mapping[str, str] | None = None,
     folder: Path | None = None,
     code: int = 0,
-    seconds: float = 240,
+    seconds: float = 600,
 ) -> subprocess.CompletedProcess[str]:
     """Run `imagemill …` and expect an exit code; its output is in the failure's message."""
     done = subprocess.run(

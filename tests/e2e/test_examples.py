@@ -67,7 +67,7 @@ def in_place(place: Path, line: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **registry(place)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -129,7 +129,7 @@ def submit_all(place: Path, environment: dict[str, str]) -> None:
             assert done.exit_code == 0, done.output
 
 
-def wait_until_finished(url: str, seconds: float = 280) -> list[dict]:
+def wait_until_finished(url: str, seconds: float = 800) -> list[dict]:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         images = dataset_images(url)

@@ -28,7 +28,7 @@ def flower(broker_url, tmp_path):
     }
     command = ("imagemill", "flower", "--port", str(port))
     with service(*command, environment=environment, log=tmp_path / "flower.log"):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while fetch(f"http://127.0.0.1:{port}/tasks")[0] != 401:
             assert time.monotonic() < deadline, (tmp_path / "flower.log").read_text()
             time.sleep(0.5)
@@ -41,7 +41,7 @@ def rendered(browser: str, url: str, profile: Path) -> str:
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", *quiet]
     command += ["--disable-sync", f"--user-data-dir={profile}", "--virtual-time-budget=5000"]
     done = subprocess.run(
-        [*command, "--dump-dom", url], capture_output=True, text=True, timeout=120, check=False
+        [*command, "--dump-dom", url], capture_output=True, text=True, timeout=400, check=False
     )
     return done.stdout
 

@@ -26,7 +26,7 @@ class Machine:
         """Run a command there."""
         inside = [*self._prefix, *map(str, command)]
         return subprocess.run(
-            inside, capture_output=True, text=True, check=False, timeout=240, **options
+            inside, capture_output=True, text=True, check=False, timeout=600, **options
         )
 
     def imagemill(self, *arguments: str | Path, stdin: str = "") -> Any:
@@ -56,7 +56,7 @@ def homes(open_folder: Path, machine: Machine) -> Iterator[tuple[Path, Path]]:
         imagemill("--home", first, "down")
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_machine_joins_with_one_string(
     machine: Machine, homes: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -32,7 +32,7 @@ def test_a_script_renders_rows(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=240,
+        timeout=600,
     )
     assert json.loads(done.stdout) == {
         "torch": False,

@@ -24,7 +24,7 @@ from tests.helpers.places import ROOT
 from tests.integration.workers import lives
 
 ROWS = 40
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 300
 LEASES = {"IMAGEMILL_LEASE_SECONDS": "6", "IMAGEMILL_HEARTBEAT_SECONDS": "1"}
 
 
@@ -58,7 +58,7 @@ def wait_for(what: Any) -> None:
         time.sleep(0.5)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_job_survives_a_drain_a_kill_and_a_night(home: Path, manifest: Path, tmp_path: Path):
     up = ["--home", home, "up", "--workers", "2", "--children", "1", "--json"]
     started = last_json(imagemill(*up, environment=LEASES))
@@ -76,7 +76,7 @@ def test_a_job_survives_a_drain_a_kill_and_a_night(home: Path, manifest: Path, t
     assert services(home)["worker-2"]["state"] == "stopped"
     for victim in ("worker-1", "postgres"):
         os.kill(services(home)[victim]["pid"], signal.SIGKILL)
-        wait_for(lambda name=victim: services(home)[name]["restarts"] == 1)
+        wait_for(lambda name=victim: services(home)[name]["restarts"] >= 1)
     wait_for(lambda: services(home)["postgres"]["state"] == "running")
 
     pids = [each["pid"] for each in services(home).values() if each["pid"]]
@@ -98,7 +98,7 @@ def test_a_job_survives_a_drain_a_kill_and_a_night(home: Path, manifest: Path, t
     imagemill("--home", home, "verify", "latest")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_two_at_once_are_one_stack_and_a_killed_supervisor_loses_nothing(home: Path):
     up = ("--home", home, "up", "--workers", "0", "--json")
     with ThreadPoolExecutor(2) as threads:

@@ -66,7 +66,7 @@ def test_a_worker_and_flower_import_nothing_from_it(
         service("imagemill", "flower", "--port", str(port), environment=environment, log=logs[2]),
     ):
         done = imagemill("watch", "latest", environment=environment, folder=folder)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while fetch(f"http://127.0.0.1:{port}/workers", "watcher:secret")[0] != 200:
             assert time.monotonic() < deadline, logs[2].read_text()
             time.sleep(0.3)

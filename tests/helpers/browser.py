@@ -16,7 +16,7 @@ from typing import Any, Self
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 240.0
 _QUIET = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--disable-quic"),

@@ -35,8 +35,9 @@ def cable() -> Iterator[Cable]:
     """A new one; the test is skipped where no namespace may be made."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("needs root, and the command ip")
-    name, number = f"im{secrets.token_hex(3)}", secrets.randbelow(250) + 1
-    here, there, net = f"{name}a", f"{name}b", f"10.232.{number}"
+    name = f"im{secrets.token_hex(3)}"
+    here, there = f"{name}a", f"{name}b"
+    net = f"10.{200 + secrets.randbelow(50)}.{secrets.randbelow(256)}"
     steps = (
         f"netns add {name}",
         f"link add {here} type veth peer name {there} netns {name}",

@@ -79,6 +79,8 @@ def chat_server() -> Iterator[ChatServer]:
     with ChatServer() as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

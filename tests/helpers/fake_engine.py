@@ -14,6 +14,7 @@ free. Faults are planned by prompt, so that a manifest says what goes wrong:
     `nan …`      a picture of outcome `nan`
     `leak …`     every step leaves `LEAK_BYTES` behind that nobody frees
     `slow …`     every step takes `SLOW_SECONDS`
+    `held F …`   no step ends before there is a file F
 """
 
 import hashlib
@@ -23,6 +24,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,7 +130,7 @@ class FakeEngine:
             return ended
         self.passes.append([slot.spec.prompt for slot in active])
         for slot in active:
-            self._go_wrong(slot.spec.prompt.split(" ")[0])
+            self._go_wrong(*slot.spec.prompt.split(" "))
         time.sleep(self._step_seconds)
         self.steps += 1
         for slot in active:
@@ -156,7 +158,7 @@ class FakeEngine:
     def _active(self) -> list[_Slot]:
         return [slot for slot in self._slots if slot is not None]
 
-    def _go_wrong(self, word: str) -> None:
+    def _go_wrong(self, word: str, *rest: str) -> None:
         match word:
             case "boom":
                 raise RuntimeError("boom: a kernel failed")
@@ -175,6 +177,9 @@ class FakeEngine:
                 _leaked.append(b"x" * LEAK_BYTES)
             case "slow":
                 time.sleep(SLOW_SECONDS)
+            case "held":
+                while not Path(rest[0]).exists():
+                    time.sleep(0.01)
 
 
 class FakeShelf:

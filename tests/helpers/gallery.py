@@ -52,7 +52,7 @@ class ServedGallery:
         if body is not None:
             given |= {"Content-Type": "application/json", "Origin": self.base}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.keys.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.keys.port, timeout=240)
         text = None if body is None else json.dumps(body)
         sent = {name: value for name, value in given.items() if value}
         connection.request(method, path, body=text, headers=sent)

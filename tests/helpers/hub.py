@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ def serving(hub: Hub) -> Iterator[Hub]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
     thread.start()
     try:
+        while not server.started:
+            time.sleep(0.01)
         yield hub
     finally:
         server.should_exit = True

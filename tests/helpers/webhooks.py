@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
             answer = self.server.answers.pop(0) if self.server.answers else 204
         self.server.on_receipt()
         if answer == "hang":
-            self.server.over.wait(120)
+            self.server.over.wait(400)
         elif answer == "trickle":
             self.wfile.write(b"HTTP/1.1 200 OK\r\n")
             while not self.server.over.wait(0.05):
@@ -101,7 +101,9 @@ def webhook_server() -> Iterator[WebhookServer]:
     with WebhookServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield server
-        server.over.set()
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.over.set()
+            server.shutdown()
+            thread.join()

@@ -10,10 +10,9 @@ from imagemill.db.database import Database
 from imagemill.db.queries.tallies import Counts
 from tests.e2e.commands import imagemill, last_json
 from tests.helpers.mill import spec
-from tests.integration.workers import eventually, planted
+from tests.integration.workers import eventually, held, planted
 
 IMAGES = 24
-LEASE = {"lease_seconds": "5", "heartbeat_seconds": "0.3", "retry_seconds": "0"}
 
 
 @pytest.fixture(params=["sqlite and a folder", "postgres and s3"])
@@ -35,10 +34,12 @@ def test_workers_go_on_and_the_copy_is_rendered_to_its_end(
     places: tuple[list[tuple[str, str]], dict], broker_url: str, tmp_path: Path
 ) -> None:
     [(url, store), (fresh_url, fresh_store)], reach = places
-    more = {"broker_url": broker_url, **LEASE}
+    more = {"broker_url": broker_url, "retry_seconds": "0"}
+    gate = tmp_path / "gate"
+    slow = [replace(spec(f"slow {n}"), steps=4) for n in range(IMAGES // 2)]
     with planted(url, tmp_path, storage_url=store, **more) as plant:
         plant.environment |= reach
-        job = plant.mill.load("job", [replace(spec(f"slow {n}"), steps=4) for n in range(IMAGES)])
+        job = plant.mill.load("job", [*slow, *held(gate, IMAGES // 2)])
         plant.dispatcher()
         plant.worker()
         assert eventually(lambda: plant.mill.counts(job).done > 0), plant.logs
@@ -48,6 +49,7 @@ def test_workers_go_on_and_the_copy_is_rendered_to_its_end(
         )
         assert made["missing"] == []
         assert 0 < made["record"]["objects"] < IMAGES
+        gate.touch()
         assert plant.finishes(job), plant.logs
         assert plant.mill.counts(job) == Counts(done=IMAGES)
     there = here | {"IMAGEMILL_DATABASE_URL": fresh_url, "IMAGEMILL_STORAGE_URL": fresh_store}

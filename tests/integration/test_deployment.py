@@ -63,11 +63,11 @@ def deployed(postgres_server: Postgres) -> Iterator[str]:
     path = str(ROOT / "deploy/postgres/grants.sql")
     argv = [word.replace("/grants.sql", path) for word in grants.argv]
     for _ in range(2):  # doing it all again must not hurt
-        subprocess.run(roles, env=base | admin, check=True, timeout=60)
+        subprocess.run(roles, env=base | admin, check=True, timeout=300)
         database = Database(role_url(postgres_server, name, "owner"))
         migrate(database)
         database.close()
-        subprocess.run(argv, env=dict(grants.environment) | base, check=True, timeout=60)
+        subprocess.run(argv, env=dict(grants.environment) | base, check=True, timeout=300)
     yield name
     postgres_server.drop_database(url)
     with psycopg.connect(postgres_server.dsn, autocommit=True) as connection:
@@ -285,9 +285,9 @@ def test_a_reader_queries_from_python(postgres_server, deployed):
 def test_the_health_check_finds_the_server(postgres_server, deployed):
     environment = psql_environment(postgres_server, deployed)
     check = SERVICES["postgres"].healthcheck
-    subprocess.run(check, env=environment, check=True, timeout=30)
+    subprocess.run(check, env=environment, check=True, timeout=300)
     gone = environment | {"PGPORT": str(free_ports(1)[0])}
-    assert subprocess.run(check, env=gone, check=False, timeout=30).returncode != 0
+    assert subprocess.run(check, env=gone, check=False, timeout=300).returncode != 0
 
 
 @pytest.mark.parametrize("role", ["owner", "producer", "worker", "reader"])

@@ -12,10 +12,10 @@ from imagemill.scheduler_jobs.local.ports import free_ports
 from imagemill.scheduler_jobs.local.postgres import PostgresServer
 from tests.helpers.disks import fill, small_disk
 from tests.helpers.mill import spec
-from tests.integration.workers import Plant, eventually, planted, uncharged
+from tests.integration.workers import Plant, eventually, held, planted, uncharged
 
 # Longer than a disk is full here: a lease that was lost meanwhile would charge its images.
-LEASE = {"lease_seconds": "30", "heartbeat_seconds": "0.3", "retry_seconds": "0"}
+LEASE = {"lease_seconds": "60", "heartbeat_seconds": "0.3", "retry_seconds": "0"}
 
 
 def slow(count: int) -> list:
@@ -51,10 +51,11 @@ def test_a_store_whose_disk_is_full_is_waited_for(
 ) -> None:
     store = {"broker_url": broker_url, "storage_url": str(disk / "objects")}
     with planted(postgres_url, tmp_path, **store, **LEASE) as plant:
-        job = plant.mill.load("job", slow(12))
+        job = plant.mill.load("job", held(tmp_path / "gate", 12))
         dispatcher, worker = plant.dispatcher(), plant.worker()
         assert eventually(lambda: plant.leased(job) > 0), plant.logs
         ballast = fill(disk)
+        (tmp_path / "gate").touch()
         assert eventually(lambda: "No space left" in worker.said), plant.logs
         ballast.unlink()
         _all_done(plant, job, 12)
@@ -62,14 +63,17 @@ def test_a_store_whose_disk_is_full_is_waited_for(
         assert dispatcher.alive
 
 
-def test_one_full_disk_for_database_store_and_logs(broker_url: str, disk: Path) -> None:
+def test_one_full_disk_for_database_store_and_logs(
+    broker_url: str, disk: Path, tmp_path: Path
+) -> None:
     """As on a laptop: SQLite, the pictures and the logs share it."""
     store = {"broker_url": broker_url, "storage_url": str(disk / "objects")}
     with planted(f"sqlite:///{disk / 'mill.sqlite3'}", disk, **store, **LEASE) as plant:
-        job = plant.mill.load("job", slow(12))
+        job = plant.mill.load("job", held(tmp_path / "gate", 12))
         dispatcher, worker = plant.dispatcher(), plant.worker()
         assert eventually(lambda: plant.leased(job) > 0), plant.logs
         ballast = fill(disk)
+        (tmp_path / "gate").touch()
         # Nobody can log on a full disk, so time must do as a sign that they wait.
         assert not eventually(lambda: not plant.mill.counts(job).pending, 6), "nothing was full"
         assert worker.alive, "it ended for want of room"

@@ -11,7 +11,7 @@ from imagemill.db.queries.work.pins import find_target, pin
 from tests.helpers.mill import spec
 from tests.integration.workers import Plant, eventually, planted
 
-SETTINGS = {"lease_seconds": "20", "heartbeat_seconds": "0.5"}
+SETTINGS = {"heartbeat_seconds": "0.5"}
 
 
 @pytest.fixture
@@ -40,13 +40,13 @@ def test_a_pinned_worker_renders_its_job_alone_and_others_the_rest(plant: Plant)
         with plant.database.reading() as session:
             return sorted(w.name for w in list_workers(session) if w.name != "w@host")
 
-    assert eventually(lambda: len(names()) == 2, 180), plant.logs
+    assert eventually(lambda: len(names()) == 2), plant.logs
     pinned, free = names()
     mine = plant.mill.load("mine", [spec(f"mine {n}") for n in range(8)], opened=False)
     plant.database.run(lambda session: pin(session, pinned, find_target(session, "mine")))
     rest = plant.mill.load("rest", [f"slow {n}" for n in range(8)], priority=5, max_workers=1)
-    assert plant.finishes(rest, 180), plant.logs
+    assert plant.finishes(rest), plant.logs
     plant.mill.open(mine)
-    assert plant.finishes(mine, 180), plant.logs
+    assert plant.finishes(mine), plant.logs
     assert workers_of(plant, rest) == {free}
     assert workers_of(plant, mine) <= {free, pinned}

@@ -14,7 +14,7 @@ from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.ports import free_ports
 from tests.helpers.kubernetes import containers, settings
 
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 240
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def probe(name: str, port: int) -> str:
 
 def answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             return answer.status == 200
     except OSError:
         return False
@@ -91,4 +91,5 @@ def test_every_container_runs_answers_its_probe_and_ends(variables: dict[str, st
     for process in running.values():
         process.send(signal.SIGTERM)
     for name, process in running.items():
-        assert process.wait(60) == 0, f"{name}: {(tmp_path / f'{name}.log').read_text()[-1500:]}"
+        status = process.wait(PATIENCE_SECONDS)
+        assert status == 0, f"{name}: {(tmp_path / f'{name}.log').read_text()[-1500:]}"

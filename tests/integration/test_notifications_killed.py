@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 from sqlalchemy import update
@@ -50,21 +51,23 @@ def test_what_was_sent_and_not_recorded_is_sent_again_with_its_id(
     mill.complete(shift, mill.claim(shift))
     mill.end(shift)
     with webhook_server() as server:
-        first = dispatcher(database_url, server.url, tmp_path)
         # The receiver has the message; its answer finds nobody.
-        server.on_receipt = lambda: os.kill(first.pid, signal.SIGKILL)
-        said, _ = first.communicate(timeout=120)
+        pids: SimpleQueue[int] = SimpleQueue()
+        server.on_receipt = lambda: os.kill(pids.get(), signal.SIGKILL)
+        first = dispatcher(database_url, server.url, tmp_path)
+        pids.put(first.pid)
+        said, _ = first.communicate(timeout=240)
         assert first.returncode == -signal.SIGKILL, said
         assert mill.job(job).state == JobState.FINISHED
         server.on_receipt = lambda: None
         second = dispatcher(database_url, server.url, tmp_path)
-        said, _ = second.communicate(timeout=120)
+        said, _ = second.communicate(timeout=240)
         assert second.returncode == 0, said
         assert len(server.received) == 1, "the claim of the dead one still holds"
         over = update(Notification).values(due_at=now())
         database.run(lambda session: session.execute(over))
         third = dispatcher(database_url, server.url, tmp_path)
-        said, _ = third.communicate(timeout=120)
+        said, _ = third.communicate(timeout=240)
         assert third.returncode == 0, said
         assert len(server.received) == 2
         assert len(set(server.ids)) == 1

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,7 @@ from sqlalchemy import make_url, text
 
 from imagemill.db.queries.tallies import Counts
 from tests.helpers.cables import Cable, cable, reachable
-from tests.helpers.mill import spec
-from tests.integration.workers import Plant, Program, eventually, planted
+from tests.integration.workers import Plant, Program, eventually, held, planted
 
 IMAGES = 16
 
@@ -23,7 +21,6 @@ def line() -> Iterator[Cable]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_worker_that_is_cut_off_loses_its_images_and_comes_back(
     line: Cable, postgres_url: str, broker_url: str, tmp_path: Path
 ) -> None:
@@ -38,8 +35,8 @@ def test_a_worker_that_is_cut_off_loses_its_images_and_comes_back(
             port = stack.enter_context(reachable(line.address, place.port or 0))
             moved = place.set(host=line.address, port=port)
             there[f"IMAGEMILL_{name}_URL"] = moved.render_as_string(hide_password=False)
-        slow = [replace(spec(f"slow {n}"), steps=6) for n in range(IMAGES)]
-        job = plant.mill.load("cut off", slow)
+        gate = tmp_path / "gate"
+        job = plant.mill.load("cut off", held(gate, IMAGES))
         plant.dispatcher()
         far = Program(
             *("tests.chaos.worker", "--children", "1"),
@@ -48,17 +45,18 @@ def test_a_worker_that_is_cut_off_loses_its_images_and_comes_back(
             prefix=line.prefix,
         )
         stack.callback(far.close)
-        assert eventually(lambda: plant.leased(job) > 0, 120), plant.logs + far.said
+        assert eventually(lambda: plant.leased(job) > 0), plant.logs + far.said
         line.pull()
         near = plant.worker()
-        assert eventually(lambda: _lost(plant) > 0, 120), plant.logs + far.said
-        assert plant.finishes(job, 240), plant.logs
+        assert eventually(lambda: _lost(plant) > 0), plant.logs + far.said
+        gate.touch()
+        assert plant.finishes(job), plant.logs
         assert plant.mill.counts(job) == Counts(done=IMAGES)
         assert far.alive, "being cut off ended it"
         near.close()
         line.plug()
         after = plant.mill.load("after", ["a", "b", "c"])
-        assert plant.finishes(after, 240), plant.logs + far.said
+        assert plant.finishes(after), plant.logs + far.said
         assert plant.mill.counts(after) == Counts(done=3)
         done = "SELECT count(*) FROM attempts WHERE event = 'done'"
         with plant.database.reading() as session:

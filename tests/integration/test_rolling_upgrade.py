@@ -99,7 +99,7 @@ def now(environment: dict[str, str], tmp_path: Path) -> Iterator[Version]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_job_goes_through_an_upgrade(
     before: Version, now: Version, postgres_url: str, tmp_path: Path
 ) -> None:

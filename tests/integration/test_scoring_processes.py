@@ -20,7 +20,7 @@ from tests.helpers.chat_server import chat_server
 from tests.helpers.dataset import finished_job
 from tests.helpers.mill import Mill
 from tests.helpers.places import ROOT
-from tests.integration.workers import Plant, eventually, lives, planted
+from tests.integration.workers import Plant, bury, eventually, lives, planted
 
 ROWS = [{"prompt": f"a red circle {n}", "id": f"r{n}"} for n in range(100)]
 
@@ -32,18 +32,22 @@ class Slow:
     batch = 8
 
     def score(self, pictures, records):
-        time.sleep(0.2)
+        while records[-1].image_id > 100 and not pathlib.Path(GATE).exists():
+            time.sleep(0.01)
         return [{"slow": float(record.image_id)} for record in records]
 """
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A folder with an installed package that adds the scorer `slow`, for PYTHONPATH."""
+    """A folder with an installed package that adds the scorer `slow`, for PYTHONPATH.
+
+    It judges no image behind the hundredth before there is a file `gate`.
+    """
     folder = tmp_path / "packages"
     about = folder / "slow_scorer-0.3.dist-info"
     about.mkdir(parents=True)
-    (folder / "slow_scorer.py").write_text(SCORER)
+    (folder / "slow_scorer.py").write_text(f"GATE = {str(tmp_path / 'gate')!r}\n{SCORER}")
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: slow-scorer\nVersion: 0.3\n")
     (about / "entry_points.txt").write_text("[imagemill.scorers]\nslow = slow_scorer:Slow\n")
     return folder
@@ -71,6 +75,13 @@ def at_work(database: Database) -> int:
     return found[0]
 
 
+def kill(mill: Mill, pid: int) -> None:
+    """Kill a process; its lease is over with it."""
+    os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: not lives(pid))
+    bury(mill)
+
+
 def assert_each_once(database: Database, images: int) -> None:
     with database.reading() as session:
         rows = session.execute(text("SELECT image_id, value, version FROM dataset_scores")).all()
@@ -86,19 +97,17 @@ def test_a_pass_here_goes_on_after_its_process_was_killed(tmp_path: Path, packag
     (home / "objects").mkdir(parents=True)
     database = Database.from_settings(Settings.for_home(home))
     migrate(database)
-    finished_job(Mill(database), FolderStorage(home / "objects"), tmp_path, ROWS)
-    environment = os.environ | {
-        "PYTHONPATH": str(package),
-        "IMAGEMILL_LEASE_SECONDS": "1",
-        "IMAGEMILL_CHILDREN": "1",
-    }
+    mill = Mill(database)
+    finished_job(mill, FolderStorage(home / "objects"), tmp_path, ROWS)
+    environment = os.environ | {"PYTHONPATH": str(package), "IMAGEMILL_CHILDREN": "1"}
     command = [sys.executable, "-m", "imagemill", "--home", str(home), "score", "latest"]
     with subprocess.Popen(
         [*command, "--with", "slow"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
     ) as running:
         worker = at_work(database)
-        os.kill(worker, signal.SIGKILL)
-        out, _ = running.communicate(timeout=120)
+        kill(mill, worker)
+        (tmp_path / "gate").touch()
+        out, _ = running.communicate(timeout=240)
     assert running.returncode == 0
     assert not lives(worker)
     assert "slow" in out
@@ -165,7 +174,6 @@ def plant(database_url: str, broker_url: str, tmp_path: Path, package: Path) -> 
     settings = {
         "broker_url": broker_url,
         "storage_url": str(tmp_path / "objects"),
-        "lease_seconds": "2",
         "retry_seconds": "0",
     }
     with planted(database_url, folder, **settings) as found:
@@ -189,6 +197,7 @@ def test_a_celery_worker_that_is_killed_loses_and_doubles_nothing(
         check=True,
     )
     assert '"queued": {"slow": 200}' in done.stdout
-    os.kill(at_work(plant.database), signal.SIGKILL)
-    assert eventually(lambda: counted(plant.database) == 200, 120), plant.logs
+    kill(plant.mill, at_work(plant.database))
+    (tmp_path / "gate").touch()
+    assert eventually(lambda: counted(plant.database) == 200), plant.logs
     assert_each_once(plant.database, 200)

@@ -46,7 +46,7 @@ def test_a_private_valkey_works_with_redis_py_and_celery_urls(short_path: Path):
         with Connection(valkey.url) as connection:
             queue = connection.SimpleQueue("tokens")
             queue.put({"route": "default"})
-            assert queue.get(timeout=5).payload == {"route": "default"}
+            assert queue.get(timeout=60).payload == {"route": "default"}
 
 
 def test_a_private_valkey_is_private(short_path: Path):

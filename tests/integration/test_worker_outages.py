@@ -148,7 +148,7 @@ def test_images_survive_a_store_that_breaks_requests(plant: Plant, proxy: S3Prox
 
 def test_a_store_that_refuses_charges_nobody_and_says_why(plant: Plant, proxy: S3Proxy) -> None:
     plant.dispatcher()
-    worker = plant.worker()
+    worker = plant.worker(lease_seconds="60")  # a lease that is lost charges its images
     works(plant, "before")
     proxy.plan = FaultPlan(rates={Fault.FORBIDDEN_403: 1.0})
     job = plant.mill.load("refused", ["a", "b", "c"])

@@ -1,6 +1,7 @@
 """Stopping and killing real Celery workers: what is given back, what is charged, what ends."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -15,16 +16,26 @@ from imagemill.db.queries.fleet.workers import order_drain
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import ImageState
 from tests.helpers.mill import spec
-from tests.integration.workers import Plant, children, eventually, lives, planted, uncharged
+from tests.integration.workers import (
+    Plant,
+    children,
+    command_of,
+    eventually,
+    held,
+    lives,
+    planted,
+    uncharged,
+)
 
 SLOW = [replace(spec(f"slow {n}"), steps=8) for n in range(12)]
 
+ENDLESS = [replace(spec(f"slow {n}"), steps=8) for n in range(400)]
+"""Two and a half minutes of work: for tests that stop it, and never see its end."""
+
 
 SETTINGS = {
-    "lease_seconds": "3",
     "heartbeat_seconds": "0.3",
-    "hang_seconds": "60",
-    "drain_seconds": "20",
+    "drain_seconds": "120",
     "retry_seconds": "0",
     "max_solo_losses": "2",
 }
@@ -32,14 +43,14 @@ SETTINGS = {
 
 @pytest.fixture
 def plant(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
-    """Postgres, Valkey and a folder; leases of two seconds."""
+    """Postgres, Valkey and a folder."""
     with planted(postgres_url, tmp_path, broker_url=broker_url, **SETTINGS) as plant:
         yield plant
 
 
 def held_by_a_child(plant: Plant, job: int) -> int:
     """A child's pid, once it renders images of the job."""
-    assert eventually(lambda: plant.leased(job) > 0, 180), plant.logs
+    assert eventually(lambda: plant.leased(job) > 0), plant.logs
     return plant.busy_child()
 
 
@@ -57,7 +68,7 @@ def test_a_drain_gives_everything_back_and_charges_nobody(
     plant: Plant, number: signal.Signals, group: bool, device: str
 ) -> None:
     """The children of a GPU's worker are no forks; the fake engine needs no GPU for that."""
-    job = plant.mill.load("job", SLOW)
+    job = plant.mill.load("job", ENDLESS)
     plant.dispatcher()
     worker = plant.worker(device=device)
     child = held_by_a_child(plant, job)
@@ -72,7 +83,7 @@ def test_a_drain_gives_everything_back_and_charges_nobody(
 
 
 def test_a_notice_of_a_spot_instance_drains(plant: Plant, tmp_path: Path) -> None:
-    job = plant.mill.load("job", SLOW)
+    job = plant.mill.load("job", ENDLESS)
     plant.dispatcher()
     worker = plant.worker(notice_file=str(tmp_path / "notice"))
     held_by_a_child(plant, job)
@@ -91,8 +102,8 @@ def test_a_second_signal_ends_at_once(plant: Plant) -> None:
     assert eventually(lambda: "draining (SIGTERM)" in worker.said)
     assert lives(child)
     worker.signal(signal.SIGTERM)
-    assert worker.ends(30) == 143
-    assert eventually(lambda: not lives(child), 30)
+    assert worker.ends() == 143
+    assert eventually(lambda: not lives(child))
 
 
 def test_a_drain_that_takes_too_long_is_ended(plant: Plant) -> None:
@@ -102,7 +113,7 @@ def test_a_drain_that_takes_too_long_is_ended(plant: Plant) -> None:
     child = held_by_a_child(plant, job)
     worker.signal(signal.SIGTERM)
     worker.ends()
-    assert not lives(child)
+    assert eventually(lambda: not lives(child))
     assert "could not stop within 1 s" in worker.said
 
 
@@ -114,20 +125,19 @@ def test_a_killed_parent_takes_its_children_along(plant: Plant) -> None:
     family = children(worker.pid)
     worker.signal(signal.SIGKILL)
     worker.ends()
-    assert eventually(lambda: not any(map(lives, family)), 30)
+    assert eventually(lambda: not any(map(lives, family)))
     plant.worker()
     assert plant.finishes(job), plant.logs
     assert plant.mill.counts(job) == Counts(done=len(SLOW))
 
 
-@pytest.mark.timeout(600)  # children are started anew, one after another
 def test_a_child_that_needs_too_much_memory_is_replaced(plant: Plant) -> None:
     images = [replace(spec(f"leak {n}"), steps=4) for n in range(32)]
     # 2 GiB in all: a child that notices late, because its records are slow, leaves enough.
     job = plant.mill.load("job", images)
     plant.dispatcher()
     worker = plant.worker(max_worker_memory="500MiB")
-    assert plant.finishes(job, 240), plant.logs
+    assert plant.finishes(job), plant.logs
     assert plant.mill.counts(job) == Counts(done=len(images))
     assert all(uncharged(plant.mill, job)), "a neighbour of the limit was charged"
     with plant.database.reading() as session:
@@ -139,16 +149,14 @@ def test_a_child_that_needs_too_much_memory_is_replaced(plant: Plant) -> None:
     assert worker.ends() == 0, plant.logs
 
 
-@pytest.mark.timeout(600)  # children are started anew, one after another
 def test_a_limit_below_what_a_child_needs_only_slows_it_down(plant: Plant) -> None:
     job = plant.mill.load("job", [f"picture {n}" for n in range(9)])
     plant.dispatcher()
     plant.worker(max_worker_memory="10MiB")
-    assert plant.finishes(job, 240), plant.logs
+    assert plant.finishes(job), plant.logs
     assert plant.mill.counts(job) == Counts(done=9)
 
 
-@pytest.mark.timeout(600)  # children are started anew, one after another
 def test_a_worker_that_cannot_start_children_says_so_and_fails(plant: Plant) -> None:
     """Killing billiard's semaphore tracker has that effect; a campaign of kills met it.
 
@@ -161,48 +169,50 @@ def test_a_worker_that_cannot_start_children_says_so_and_fails(plant: Plant) -> 
     [tracker] = [pid for pid in children(worker.pid) if "semaphore_tracker" in command_of(pid)]
     os.kill(tracker, signal.SIGKILL)
     os.kill(plant.busy_child(), signal.SIGKILL)
-    assert worker.ends(180) == 70, plant.logs
+    assert worker.ends() == 70, plant.logs
     assert worker.said.count("can't start a child process") == 1
     plant.worker()
-    assert plant.finishes(job, 240), plant.logs
+    assert plant.finishes(job), plant.logs
     assert plant.mill.counts(job) == Counts(done=len(SLOW))
 
 
-def command_of(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
-
-
-def test_a_killed_childs_images_are_leased_again(plant: Plant) -> None:
+def test_a_killed_childs_images_are_leased_again(plant: Plant, tmp_path: Path) -> None:
     """By another child; the parent replaces the lost one itself."""
-    job = plant.mill.load("job", SLOW)
+    gate = tmp_path / "gate"
+    job = plant.mill.load("job", held(gate, 12))
     plant.dispatcher()
     plant.worker(children=2)
     child = held_by_a_child(plant, job)
-    held = {i.id for i in plant.mill.images(job) if i.state == ImageState.LEASED}
+    leased = [i.id for i in plant.mill.images(job) if i.state == ImageState.LEASED]
     os.kill(child, signal.SIGKILL)
 
-    def again() -> bool:
-        now = {i.id: i for i in plant.mill.images(job)}
-        lost = [i for i in held if "lost" in plant.mill.events(i)]
-        return bool(lost) and all(now[i].state != ImageState.READY for i in lost)
+    def rescued() -> bool:
+        plant.bury()
+        return any("lost" in plant.mill.events(each) for each in leased)
 
-    assert eventually(again), plant.logs
-    assert plant.finishes(job)
-    assert plant.mill.counts(job) == Counts(done=len(SLOW))
+    assert eventually(rescued), plant.logs
+    gate.touch()
+    assert plant.finishes(job), plant.logs
+    assert plant.mill.counts(job) == Counts(done=12)
+    assert {plant.mill.events(each)[-1] for each in leased} == {"done"}
 
 
-def test_a_frozen_child_is_fenced(plant: Plant) -> None:
-    job = plant.mill.load("job", [replace(spec(f"slow {n}"), steps=8) for n in range(8)])
+def test_a_frozen_child_is_fenced(plant: Plant, tmp_path: Path) -> None:
+    """Its lease ends by the clock; the other child, which lives, may lose one without harm."""
+    gate = tmp_path / "gate"
+    job = plant.mill.load("job", held(gate, 8))
     plant.dispatcher()
-    plant.worker(children=2)
+    plant.worker(children=2, lease_seconds="3", max_solo_losses="20")
     child = held_by_a_child(plant, job)
     os.kill(child, signal.SIGSTOP)
+    gate.touch()
     try:
         assert plant.finishes(job), plant.logs
         done = {i.id: plant.mill.events(i.id) for i in plant.mill.images(job)}
     finally:
         os.kill(child, signal.SIGCONT)
-    assert eventually(lambda: "lost its lease" in plant.logs), plant.logs
+    # Either of its threads may notice first.
+    assert eventually(lambda: re.search("lost its lease|lease lost", plant.logs)), plant.logs
     time.sleep(1)
     assert {i.id: plant.mill.events(i.id) for i in plant.mill.images(job)} == done
     assert all(events.count("done") == 1 for events in done.values())
@@ -230,7 +240,7 @@ def test_a_hung_step_is_given_up_and_its_child_replaced(plant: Plant) -> None:
     assert plant.finishes(job), plant.logs
     assert plant.mill.counts(job) == Counts(done=2, dead=1)
     assert not lives(child)
-    assert children(worker.pid)
+    assert eventually(lambda: children(worker.pid))
     assert "ending this process" in worker.said
 
 
@@ -252,17 +262,18 @@ def test_idle_workers_are_seen_and_dead_ones_replaced(plant: Plant) -> None:
 
 
 def test_a_worker_that_an_operator_drains_takes_nothing_until_it_is_resumed(plant: Plant) -> None:
-    job = plant.mill.load("job", SLOW)
+    job = plant.mill.load("job", ENDLESS)
     plant.dispatcher()
     worker = plant.worker()
     held_by_a_child(plant, job)
     host = os.uname().nodename
     order = plant.database.run
     assert order(lambda session: order_drain(session, host, draining=True))
-    assert eventually(lambda: plant.leased(job) == 0, 30), plant.logs
-    assert eventually(lambda: "an operator drains this worker" in worker.said, 30), plant.logs
+    assert eventually(lambda: plant.leased(job) == 0), plant.logs
+    assert eventually(lambda: "an operator drains this worker" in worker.said), plant.logs
     assert plant.mill.counts(job).ready > 0
     assert all(uncharged(plant.mill, job))
     assert plant.leased(job) == 0
+    done = plant.mill.counts(job).done
     assert order(lambda session: order_drain(session, host, draining=False))
-    assert plant.finishes(job), plant.logs
+    assert eventually(lambda: plant.mill.counts(job).done > done), plant.logs

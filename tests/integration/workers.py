@@ -1,4 +1,8 @@
-"""Real worker processes for the tests: the Celery worker of production, with the fake engine."""
+"""Real worker processes for the tests: the Celery worker of production, with the fake engine.
+
+Leases are as long as in production, so that no pause of a busy machine takes one from a process
+that lives; `Plant.bury` ends those of the dead at once.
+"""
 
 import os
 import signal
@@ -6,17 +10,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import text
 
 from imagemill.db.database import Database
 from imagemill.db.schema import migrate
+from imagemill.db.specs import ImageSpec
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
-from tests.helpers.mill import Mill
+from tests.helpers.mill import Mill, spec
 
 
-def eventually(what: Callable[[], object], seconds: float = 60) -> bool:
+def eventually(what: Callable[[], object], seconds: float = 180) -> bool:
     """Whether it becomes true within some (generous) time."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -33,6 +39,32 @@ def lives(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def command_of(pid: int) -> str:
+    """A process's command line; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def held(gate: Path, count: int) -> list[ImageSpec]:
+    """Images of which none can be finished before there is a file `gate`."""
+    return [replace(spec(f"held {gate} {number}"), steps=4) for number in range(count)]
+
+
+def bury(mill: Mill) -> None:
+    """End the leases of processes that have ended, as time would."""
+    query = text(
+        "SELECT s.id, w.pid FROM shifts s JOIN workers w ON w.id = s.worker_id"
+        " WHERE s.ended_at IS NULL"
+    )
+    with mill.database.reading() as session:
+        open_shifts = session.execute(query).all()
+    for shift_id, pid in open_shifts:
+        if not lives(pid):
+            mill.expire(shift_id)
 
 
 class Program:
@@ -73,7 +105,7 @@ class Program:
     def signal(self, number: signal.Signals, *, group: bool = False) -> None:
         (os.killpg if group else os.kill)(self.pid, number)
 
-    def ends(self, seconds: float = 60) -> int:
+    def ends(self, seconds: float = 180) -> int:
         """The exit status, once it has ended."""
         return self._process.wait(seconds)
 
@@ -90,7 +122,7 @@ def children(pid: int) -> list[int]:
     """The live child processes of a process."""
     try:
         found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return []
     return [int(child) for child in found if lives(int(child))]
 
@@ -140,8 +172,18 @@ class Plant:
     def leased(self, job_id: int) -> int:
         return self.mill.counts(job_id).leased
 
-    def finishes(self, job_id: int, seconds: float = 90) -> bool:
-        return eventually(lambda: self.mill.counts(job_id).pending == 0, seconds)
+    def bury(self) -> None:
+        """End the leases of processes that have ended."""
+        bury(self.mill)
+
+    def finishes(self, job_id: int, seconds: float = 240) -> bool:
+        """Whether all of a job comes to an end; meanwhile the dead are buried."""
+
+        def finished() -> bool:
+            self.bury()
+            return self.mill.counts(job_id).pending == 0
+
+        return eventually(finished, seconds)
 
     @property
     def logs(self) -> str:
@@ -173,8 +215,10 @@ def planted(database_url: str, folder: Path, **settings: str) -> Iterator[Plant]
     environment = {f"IMAGEMILL_{name.upper()}": value for name, value in settings.items()}
     environment["IMAGEMILL_DATABASE_URL"] = database_url
     plant = Plant(Mill(database), environment, folder)
-    yield plant
-    plant.close()
+    try:
+        yield plant
+    finally:
+        plant.close()
     assert plant.mill.audit() == []
     database.close()
 

@@ -18,7 +18,7 @@ from imagemill.scheduler_jobs.local.valkey import valkey_binary
 from tests.helpers.servers.scratch import ScratchFolder
 
 MASTER = "mill"
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = 180
 
 
 class Watched:
@@ -56,7 +56,8 @@ class Watched:
                 f"requirepass {self.sentinel_password}",
                 f"sentinel monitor {MASTER} 127.0.0.1 {self._front(first)} 1",
                 f"sentinel auth-pass {MASTER} {self.password}",
-                f"sentinel down-after-milliseconds {MASTER} 1000",
+                # Long: a server that a busy machine lets wait is not down.
+                f"sentinel down-after-milliseconds {MASTER} 60000",
                 f"sentinel failover-timeout {MASTER} 5000",
             ],
             "--sentinel",
@@ -85,6 +86,8 @@ class Watched:
         """Kill the master, and wait until the Sentinel has made the other one the master."""
         lost = self.master_port()
         self._servers[lost].kill()
+        quick = ("SENTINEL", "SET", MASTER, "down-after-milliseconds", "1000")
+        self._sentinels().execute_command(*quick)
         _wait(lambda: self.master_port() != lost)
         return self.master_port()
 
@@ -99,7 +102,7 @@ class Watched:
         return Redis(
             port=port,
             password=password,
-            socket_timeout=2,
+            socket_timeout=20,
             decode_responses=True,
             retry=Retry(NoBackoff(), 0),
         )

@@ -85,7 +85,7 @@ class TlsProxy:
 
     def _talk(self, raw: socket.socket) -> None:
         with suppress(OSError):  # a client that does not believe us, or one that left
-            raw.settimeout(10)
+            raw.settimeout(120)
             if self._plain_too and raw.recv(1, socket.MSG_PEEK) != _HANDSHAKE:
                 raw.settimeout(None)
                 self._pass_on(raw)

@@ -211,7 +211,7 @@ def make_env(target: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=300,
     )
 
 
@@ -238,7 +238,7 @@ def test_make_env_keeps_passwords_that_are_in_use(tmp_path):
 
 def test_git_never_sees_the_passwords():
     ignored = subprocess.run(
-        ["git", "check-ignore", "--quiet", ".env"], cwd=ROOT, check=False, timeout=30
+        ["git", "check-ignore", "--quiet", ".env"], cwd=ROOT, check=False, timeout=300
     )
     if ignored.returncode == 128:
         pytest.skip("not a git checkout")

@@ -126,7 +126,7 @@ def test_promtool_accepts(arguments: tuple[str, ...]) -> None:
         cwd=Path(DEPLOY / "prometheus"),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,7 +14,7 @@ from tests.helpers.places import ROOT
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 SCRIPT = ROOT / "deploy" / "slurm" / "workers.sbatch"
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 240
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze here")

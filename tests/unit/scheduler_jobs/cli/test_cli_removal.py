@@ -132,10 +132,10 @@ def test_the_dispatcher_prunes_where_it_is_told_to(at_home, home, mill, jobs):
     aged(mill, fill(mill, FolderStorage(home / "objects"), "third", ["d"]), 31)
     stop = threading.Event()
     [thread] = Dispatcher(mill.database, settings)._start_retention(stop)
-    deadline = timedelta(seconds=30) / timedelta(seconds=0.05)
+    deadline = timedelta(seconds=240) / timedelta(seconds=0.05)
     while left(at_home) != ["second"] and deadline > 0:
         deadline -= 1
         stop.wait(0.05)
     stop.set()
-    thread.join(30)
+    thread.join(120)
     assert left(at_home) == ["second"]

@@ -278,7 +278,7 @@ def test_a_port_that_is_taken_is_one_line() -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
         )
     assert done.returncode == 2
     assert done.stderr.splitlines() == [

@@ -187,7 +187,7 @@ def bomb(path: Path, *, head: bytes, filler: bytes, megabytes: int, tail: bytes 
     return path
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("name", "head", "filler", "line"),
     [

@@ -69,7 +69,7 @@ def with_tunnel(home: StackHome, talk: Callable[[int, dict[str, int]], Awaitable
             "127.0.0.1", tunnel, certificate=certificate, key=key, targets=targets
         )
         try:
-            await asyncio.wait_for(talk(tunnel, targets), 60)
+            await asyncio.wait_for(talk(tunnel, targets), 300)
         finally:
             for each in (server, *services):
                 each.close()

@@ -150,6 +150,6 @@ def test_rows_are_counted_by_kind_and_the_first_five_are_kept() -> None:
     ],
 )
 def test_a_long_prompt_of_signs_takes_no_time(piece: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     find_foreign_syntax(piece * (32_000 // len(piece)) + "##:1.3)", line=True)
-    assert time.monotonic() - began < 2, "quadratic"
+    assert time.thread_time() - began < 5, "quadratic"

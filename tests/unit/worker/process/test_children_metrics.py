@@ -24,7 +24,7 @@ for _ in range(3):
     metrics.IMAGES.labels(model="m", outcome="ok").inc()
 metrics.BATCH_FILL.observe(0.5)
 print("written", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 

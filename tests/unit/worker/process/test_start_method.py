@@ -53,4 +53,4 @@ def test_a_warm_worker_without_orders_ends() -> None:
     ) as process:
         os.close(reading)
         os.close(writing)
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0

@@ -3,16 +3,24 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import update
 
 from imagemill.db.errors import DatabaseError
-from imagemill.db.tables import Worker
+from imagemill.db.tables import Shift, Worker
 from imagemill.worker.shifts.lease import Lease
 from tests.helpers.mill import Mill
 
 LEASE = 0.6
+"""Where its end is the subject: a busy machine may lose it at any time."""
+
+LONG = 600.0
+"""Where it must hold."""
+
+HEARTBEAT = 0.1
+HANG = 0.2
 
 
 class Progress:
@@ -40,23 +48,45 @@ def ended() -> list[int]:
     return []
 
 
-@pytest.fixture
-def lease(mill: Mill, progress: Progress, ended: list[int]) -> Iterator[Lease]:
+def made(mill: Mill, progress: Progress, ended: list[int], seconds: float) -> Lease:
     lease = Lease(
         database=mill.database,
-        shift_id=mill.shift(lease_seconds=LEASE),
-        lease_seconds=LEASE,
-        heartbeat_seconds=0.1,
-        hang_seconds=0.2,
+        shift_id=mill.shift(lease_seconds=LONG),
+        lease_seconds=seconds,
+        heartbeat_seconds=HEARTBEAT,
+        hang_seconds=HANG,
         patience_seconds=0.2,
         end_process=ended.append,
     )
     lease.follow(progress)
-    with lease:
+    return lease
+
+
+@pytest.fixture
+def lease(mill: Mill, progress: Progress, ended: list[int]) -> Iterator[Lease]:
+    """One that holds, with a heartbeat that is quick."""
+    with made(mill, progress, ended, LONG) as lease:
         yield lease
 
 
-def soon(what: Callable[[], bool], seconds: float = 15) -> bool:
+@pytest.fixture
+def short(mill: Mill, progress: Progress, ended: list[int]) -> Iterator[Lease]:
+    with made(mill, progress, ended, LEASE) as lease:
+        yield lease
+
+
+def renewed_for(mill: Mill, lease: Lease, seconds: float) -> bool:
+    """Whether the lease is renewed, in the database, at the end of so many seconds from now."""
+
+    def until() -> datetime:
+        with mill.database.reading() as session:
+            return session.get_one(Shift, lease.shift_id).lease_until
+
+    first = until()
+    return soon(lambda: until() - first > timedelta(seconds=seconds))
+
+
+def soon(what: Callable[[], bool], seconds: float = 120) -> bool:
     """Whether it is so within some seconds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -68,47 +98,63 @@ def soon(what: Callable[[], bool], seconds: float = 15) -> bool:
 
 def test_lives_on_while_work_gets_on(mill: Mill, lease: Lease) -> None:
     mill.load("job", ["a"])
-    time.sleep(LEASE * 2)
+    assert renewed_for(mill, lease, 3 * HANG)
     assert not lease.lost
-    assert 0 < lease.seconds_left <= LEASE
+    assert 0 < lease.seconds_left <= LONG
     assert mill.claim(lease.shift_id), "the database says that the lease is over"
 
 
 def test_a_step_that_stands_still_for_too_long_ends_it(
-    mill: Mill, lease: Lease, progress: Progress, ended: list[int]
+    mill: Mill, progress: Progress, ended: list[int]
 ) -> None:
     mill.load("job", ["a"])
+    lease = made(mill, progress, ended, LEASE)
     assert mill.claim(lease.shift_id)
+    assert mill.renew(lease.shift_id, lease_seconds=LEASE)
     progress.still = True
-    assert soon(lambda: lease.lost)
-    assert soon(lambda: ended == [70]), "a hung process must end itself"
-    # The database counts from the moment at which it recorded the last renewal, a little later.
-    assert soon(lambda: mill.rescue() == 1)
-    assert mill.claim(lease.shift_id) == []
+    with lease:
+        assert soon(lambda: lease.lost)
+        assert soon(lambda: ended == [70]), "a hung process must end itself"
+        # The database counts from the moment at which it recorded the last renewal, a bit later.
+        assert soon(lambda: mill.rescue() == 1)
+        assert mill.claim(lease.shift_id) == []
 
 
-def test_standing_still_for_less_is_no_reason(lease: Lease, progress: Progress) -> None:
+def test_standing_still_is_no_reason_once_it_gets_on(
+    mill: Mill, lease: Lease, progress: Progress
+) -> None:
     progress.still = True
-    time.sleep(0.1)
+    time.sleep(2 * HANG)
     progress.still = False
-    time.sleep(LEASE)
+    assert renewed_for(mill, lease, HEARTBEAT)
     assert not lease.lost
 
 
-def test_waiting_counts_as_getting_on(lease: Lease, progress: Progress) -> None:
+def test_waiting_counts_as_getting_on(mill: Mill, lease: Lease, progress: Progress) -> None:
     progress.still = True
     with lease.waiting():
-        time.sleep(LEASE * 2)
+        assert renewed_for(mill, lease, 3 * HANG)
         assert not lease.lost
 
 
-def test_what_says_that_it_got_on_needs_no_engine(lease: Lease, progress: Progress) -> None:
+def test_what_says_that_it_got_on_needs_no_engine(
+    mill: Mill, lease: Lease, progress: Progress
+) -> None:
     """The store may be down for longer than a step may take."""
     progress.still = True
-    until = time.monotonic() + LEASE * 2
-    while time.monotonic() < until:
-        lease.got_on()
-        time.sleep(0.05)
+    over = threading.Event()
+
+    def try_again() -> None:
+        while not over.wait(HANG / 4):
+            lease.got_on()
+
+    thread = threading.Thread(target=try_again)
+    thread.start()
+    try:
+        assert renewed_for(mill, lease, 3 * HANG)
+    finally:
+        over.set()
+        thread.join()
     assert not lease.lost
 
 
@@ -133,7 +179,7 @@ def test_a_shift_that_notices_in_time_keeps_its_process(
         lease_seconds=LEASE,
         heartbeat_seconds=0.1,
         hang_seconds=0.1,
-        patience_seconds=5,
+        patience_seconds=LONG,
         end_process=ended.append,
     )
     progress.still = True
@@ -151,13 +197,13 @@ def test_is_lost_when_somebody_ended_the_shift(mill: Mill, lease: Lease) -> None
 
 
 def test_is_lost_before_its_end_when_the_database_is_away(
-    mill: Mill, lease: Lease, monkeypatch: pytest.MonkeyPatch
+    mill: Mill, short: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object, **__: object) -> None:
         raise DatabaseError("gone")
 
     monkeypatch.setattr(mill.database, "run", away)
-    assert soon(lambda: lease.lost)
+    assert soon(lambda: short.lost)
     monkeypatch.undo()
     assert mill.rescue() == 0, "by the database's clock it is not over yet"
 
@@ -187,4 +233,4 @@ def test_a_heartbeat_brings_orders(mill: Mill, lease: Lease) -> None:
 def test_its_thread_ends_with_it(mill: Mill, lease: Lease) -> None:
     name = f"lease-{lease.shift_id}"
     lease.__exit__()
-    assert name not in {thread.name for thread in threading.enumerate()}
+    assert soon(lambda: name not in {thread.name for thread in threading.enumerate()})

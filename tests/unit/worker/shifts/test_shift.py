@@ -142,14 +142,25 @@ def test_what_was_rendered_before_is_not_rendered_again(workshop: Workshop) -> N
     assert len(workshop.passes) == rendered
 
 
-def test_a_lost_lease_records_nothing_and_stops(workshop: Workshop) -> None:
+def test_a_lost_lease_records_nothing_and_stops(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leases: list[Lease] = []
+
+    class Watched(Lease):
+        def __init__(self, **values: Any) -> None:
+            super().__init__(**values)
+            leases.append(self)
+
+    monkeypatch.setattr("imagemill.worker.shifts.leased_shift.Lease", Watched)
     job = workshop.mill.load("job", ["a", "b"])
 
     def freeze() -> None:
         # As after SIGSTOP: another worker's rescuer has taken the images meanwhile.
         workshop.mill.expire(last_shift(workshop.mill).id)
         workshop.mill.rescue()
-        time.sleep(0.3)  # until the heartbeat has told
+        while not leases[0].lost:  # until the heartbeat has told
+            time.sleep(0.01)
 
     workshop.storage = FaultyStore(workshop.folder, [freeze])
     report = workshop.shift()
@@ -175,7 +186,7 @@ def test_a_hung_step_ends_the_lease_and_then_the_process(
     workshop.settings = quick_settings(lease_seconds=2, hang_seconds=0.2)
     job = workshop.mill.load("job", ["hang now"])
     threading.Thread(target=workshop.shift, daemon=True).start()
-    assert ended.wait(60), "the process would have lived on"
+    assert ended.wait(240), "the process would have lived on"
     assert workshop.mill.rescue() == 1
     [image] = workshop.mill.images(job)
     assert image.state == ImageState.READY
@@ -248,7 +259,7 @@ def test_a_drain_with_the_store_down_gives_back_within_its_time(workshop: Worksh
 def test_a_drain_with_a_hanging_request_gives_back_within_its_time(workshop: Workshop) -> None:
     job = workshop.mill.load("job", ["a"])
     let_go = threading.Event()
-    store = FaultyStore(workshop.folder, [lambda: bool(let_go.wait(30))])
+    store = FaultyStore(workshop.folder, [lambda: bool(let_go.wait(240))])
     workshop.storage = store
     workshop.settings = quick_settings(drain_seconds=0.5)
     workshop.draining = lambda: store.puts > 0
