@@ -12,8 +12,10 @@ import pytest
 from imagemill.db.errors import ServiceError, SettingsError
 from imagemill.db.settings import Settings, home_environment
 from imagemill.scheduler_jobs.local import postgres
+from imagemill.scheduler_jobs.local.ports import lasting_port
 from imagemill.scheduler_jobs.stack import control, services
 from imagemill.scheduler_jobs.stack import home as home_module
+from imagemill.scheduler_jobs.stack import plan as plans
 from imagemill.scheduler_jobs.stack.environment import exports, inherited, own_settings
 from imagemill.scheduler_jobs.stack.home import StackHome, default_home, write_private
 from imagemill.scheduler_jobs.stack.plan import PREFERRED, SECRETS, Plan
@@ -21,8 +23,10 @@ from imagemill.scheduler_jobs.stack.state import ServiceReport, ServiceState, no
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> StackHome:
-    """A home that was brought up once, and is down."""
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StackHome:
+    """A home that was brought up once, and is down. Its ports are such as nobody else wants."""
+    monkeypatch.setattr(plans, "PREFERRED", dict.fromkeys(PREFERRED))
+    monkeypatch.setattr(plans, "_WORKER_METRICS", lasting_port())
     found = StackHome(path=tmp_path / "home")
     found.make()
     plan = Plan.new().with_free_ports()
