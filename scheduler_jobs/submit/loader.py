@@ -1,7 +1,8 @@
 """Loads a job's rows and images, chunk by chunk. Each chunk is one transaction."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from threading import Thread
 from typing import NoReturn
 
 from sqlalchemy.orm import Session
@@ -36,7 +37,8 @@ class Loading:
     def add_all(self, chunks: Iterator[Chunk]) -> Iterator[int]:
         """Insert chunks one after the other; yields after each how many rows there are so far.
 
-        While PostgreSQL works on a chunk, this process reads and plans the next one.
+        While PostgreSQL works on a chunk, this process reads and plans the next one. An error ends
+        it once the chunk under way is loaded or refused; Ctrl-C does not wait for that.
         """
         if self._database.is_sqlite:
             # The driver releases the interpreter for every row, and would wait for it each time.
@@ -44,18 +46,22 @@ class Loading:
                 self.add(chunk)
                 yield self.rows
             return
-        with ThreadPoolExecutor(1, "loader") as thread:
-            loaded: Future[None] | None = None
+        loaded: Future[None] | None = None
+        try:
             for chunk in chunks:
                 if loaded is not None:
                     loaded.result()
                     yield self.rows
-                loaded = thread.submit(self.add, chunk)
+                loaded = self._added(chunk)
+        except Exception:
             if loaded is not None:
-                loaded.result()
-                yield self.rows
+                wait([loaded])
+            raise
+        if loaded is not None:
+            loaded.result()
+            yield self.rows
 
-    def add(self, chunk: list[PlannedRow | RefusedRow]) -> None:
+    def add(self, chunk: Chunk) -> None:
         """Insert a chunk's rows that are not in the database yet."""
         if self.hopeless:
             for row in chunk:
@@ -64,6 +70,20 @@ class Loading:
         checked = self._database.run(lambda session: self._insert(session, chunk))
         for row in checked:
             self._note(row)
+
+    def _added(self, chunk: Chunk) -> Future[None]:
+        """`add` in a thread of its own. A pool's thread would keep the process from its end."""
+        loaded: Future[None] = Future()
+
+        def work() -> None:
+            try:
+                self.add(chunk)
+                loaded.set_result(None)
+            except BaseException as error:
+                loaded.set_exception(error)
+
+        Thread(target=work, name="loader", daemon=True).start()
+        return loaded
 
     @property
     def hopeless(self) -> bool:
@@ -91,9 +111,7 @@ class Loading:
         elif row.foreign:
             self.foreign.add(row.foreign, row.excerpt)
 
-    def _insert(
-        self, session: Session, chunk: list[PlannedRow | RefusedRow]
-    ) -> list[PlannedRow | RefusedRow]:
+    def _insert(self, session: Session, chunk: Chunk) -> Chunk:
         job = job_rows.lock_loading(session, self._job_id)
         known = [row for row in chunk if row.number <= job.rows_loaded]
         chunk = chunk[len(known) :]

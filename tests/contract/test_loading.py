@@ -115,7 +115,7 @@ def test_an_error_while_loading_is_the_commands_and_the_next_command_goes_on(
     assert (done.job_id, done.created, done.requested) == (job.id, False, 9)
 
 
-def test_what_interrupts_planning_leaves_no_thread_and_loses_nothing(send, database, monkeypatch):
+def test_what_interrupts_planning_loses_nothing(send, database, monkeypatch):
     monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
     before = sys.getswitchinterval(), gc.get_threshold()
     real = planned_rows.PlannedRow.of.__func__
@@ -129,9 +129,11 @@ def test_what_interrupts_planning_leaves_no_thread_and_loses_nothing(send, datab
     monkeypatch.setattr(planned_rows.PlannedRow, "of", classmethod(interrupted))
     with pytest.raises(KeyboardInterrupt):
         send(rows)
-    assert not [t for t in threading.enumerate() if t.name.startswith("loader")]
     assert (sys.getswitchinterval(), gc.get_threshold()) == before
     monkeypatch.undo()
+    for thread in threading.enumerate():
+        if thread.name == "loader":
+            thread.join(60)  # of the chunk that was under way
     with database.reading() as session:
         assert session.scalars(select(Job)).one().rows_loaded == 4
     assert send(rows).requested == 9
@@ -145,3 +147,35 @@ def test_a_bad_row_in_a_later_chunk_leaves_nothing(send, database, monkeypatch):
     with database.reading() as session:
         assert session.scalars(select(Job.state)).all() == [JobState.REJECTED]
         assert session.scalars(select(Row)).all() == []
+
+
+def test_ctrl_c_does_not_wait_for_a_database_that_does_not_answer(
+    postgres_database, settings, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
+    asked, answered = threading.Event(), threading.Event()
+    real = job_rows.insert_images
+
+    def silent(session, job, images):
+        asked.set()
+        assert answered.wait(60)
+        return real(session, job, images)
+
+    made = planned_rows.PlannedRow.of.__func__
+
+    def interrupted(cls, row, *rest, **more):
+        if row.number == 3:
+            assert asked.wait(60)
+            raise KeyboardInterrupt
+        return made(cls, row, *rest, **more)
+
+    file = tmp_path / "manifest.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"prompt {n}"}) + "\n" for n in range(5)))
+    monkeypatch.setattr(job_rows, "insert_images", silent)
+    monkeypatch.setattr(planned_rows.PlannedRow, "of", classmethod(interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        submit(SubmissionRequest(manifest=str(file)), settings=settings, database=postgres_database)
+    [thread] = [each for each in threading.enumerate() if each.name == "loader"]
+    assert thread.daemon
+    answered.set()
+    thread.join(60)
