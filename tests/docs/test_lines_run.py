@@ -30,6 +30,8 @@ from tests.helpers.places import ROOT
 pytest.importorskip("torch", reason="the jobs are rendered by a worker's shift")
 from tests.helpers.workshop import Workshop
 
+pytestmark = pytest.mark.commands
+
 RUN = {
     *("cancel", "contact-sheet", "cost", "diff", "duplicates", "errors", "export", "exports"),
     *("images", "jobs", "keys", "keys add", "keys revoke", "label", "migrate", "models"),

@@ -221,7 +221,8 @@ def test_the_list_says_what_each_model_can_do(sources: Mapping[str, Path], regis
     listed = {model["model"]: model for model in json.loads(answer.stdout)["models"]}
     flux, shapes, mine = listed["flux"], listed["shapes64"], listed["mine"]
     assert (flux["family"], flux["lora"]) == ("flux_schnell", "yes")
-    assert flux["ways"] == ["text-to-image", "image-to-image", "inpainting", "control-image"]
+    ways = ["text-to-image", "image-to-image", "inpainting", "control-image", "reference-image"]
+    assert flux["ways"] == ways
     assert "compile_regions" in flux["speed"]
     assert flux["bytes"] == sum(flux["parts"].values()) > 0
     assert (shapes["license"], shapes["width"]) == ("apache-2.0", 64)

@@ -29,6 +29,8 @@ from imagemill.worker.shifts.memory_needs import MemoryNeeds
 from imagemill.worker.shifts.model_shelf import ModelShelf
 from tests.helpers.mill import Mill
 
+pytestmark = pytest.mark.slow
+
 MIB = 2**20
 ACTIVATIONS = 7 * MIB
 """What rendering takes above the models, says this memory."""

@@ -39,6 +39,8 @@ from tools.shapes64.score import (
 )
 from tools.shapes64.tokenizer import MAX_LENGTH, write_tokenizer
 
+pytestmark = pytest.mark.slow
+
 
 def drawn_with_captions(count: int, *, seed: int = 3) -> tuple[list[np.ndarray], list[str]]:
     rng = np.random.default_rng(seed)

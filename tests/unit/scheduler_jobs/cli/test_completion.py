@@ -13,6 +13,8 @@ from imagemill.scheduler_jobs.cli import completion
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS
 from tests.helpers.places import ROOT
 
+pytestmark = pytest.mark.commands
+
 CLI_PAGE = ROOT / "docs" / "cli.md"
 
 

@@ -21,6 +21,8 @@ from imagemill.scheduler_jobs.cli.command_table import COMMANDS
 from tests.helpers.disks import fill, small_disk
 from tests.helpers.mill import Mill
 
+pytestmark = pytest.mark.commands
+
 ROOT = Path(__file__).parents[4]
 LONG = "n" * 300
 

@@ -19,6 +19,8 @@ from imagemill.db.samplers import OWN, SAMPLERS
 from imagemill.db.settings import Settings
 from tests.helpers.mill import REFUSED, spec
 
+pytestmark = pytest.mark.commands
+
 WIDTHS = (80, 140)
 LONG = "a very long prompt of many words " * 12 + "with an end"
 
