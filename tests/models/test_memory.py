@@ -15,6 +15,9 @@ from imagemill.db.database import Database
 from imagemill.db.errors import OutOfMemory, RenderError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
+from imagemill.db.queries.fleet.memory import list_waiting_for_memory
+from imagemill.db.queries.tallies import Counts
+from imagemill.db.queries.work import shifts
 from imagemill.db.queries.work.claims import GroupChoice
 from imagemill.db.queries.work.memory_needs import Need, find_needs
 from imagemill.db.schema import migrate
@@ -27,7 +30,9 @@ from imagemill.worker.shifts import model_shelf
 from imagemill.worker.shifts.batch_sizes import Agreements
 from imagemill.worker.shifts.memory_needs import MemoryNeeds
 from imagemill.worker.shifts.model_shelf import ModelShelf
+from imagemill.worker.shifts.shift import Refusals
 from tests.helpers.mill import Mill
+from tests.helpers.workshop import Workshop, quick_settings
 
 pytestmark = pytest.mark.slow
 
@@ -65,13 +70,22 @@ class Desk:
     def __init__(self, settings: Settings, mill: Mill, folder: Path) -> None:
         self.settings = settings
         self.mill = mill
-        self.memory = PretendedMemory(200 * MIB)
-        self.needs = MemoryNeeds(
-            mill.database, memory=self.memory, tuning="t" * 64, device_class="pretended"
-        )
-        agreements = Agreements(mill.database, device_class="cpu", settings=settings)
-        self.shelf = ModelShelf(settings, agreements, FolderStorage(folder), needs=self.needs)
+        self.storage = FolderStorage(folder)
+        self.put_in(200 * MIB)
         self.choices = {name: self._choice(name) for name in ("shapes64", "other")}
+
+    def put_in(self, size: int) -> None:
+        """Give the worker another card, and a shelf that has loaded nothing."""
+        self.memory = PretendedMemory(size)
+        self.needs = MemoryNeeds(
+            self.mill.database, memory=self.memory, tuning="t" * 64, device_class="pretended"
+        )
+        agreements = Agreements(self.mill.database, device_class="cpu", settings=self.settings)
+        self.shelf = ModelShelf(self.settings, agreements, self.storage, needs=self.needs)
+        worker_id, card = self.mill.worker_id, self.needs.card
+        self.mill.database.run(
+            lambda session: shifts.see_worker(session, worker_id, device="cuda:0", card=card)
+        )
 
     def _choice(self, name: str) -> GroupChoice:
         digest = weights_digest(load_registry(self.settings).find(name))
@@ -218,3 +232,33 @@ def test_a_cpu_has_no_memory_of_its_own_and_tunings_differ(desk: Desk) -> None:
         Path(str(desk.settings.models)).read_text().replace("source", 'dtype = "bf16"\nsource', 1)
     )
     assert tuning_digest(desk.settings, cpu) not in digests, "another precision of a model"
+
+
+def test_images_wait_for_a_larger_card_and_are_rendered_there(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = model_shelf.probe
+
+    def probe(*arguments: Any) -> float:
+        if desk.memory.size < 300 * MIB:
+            raise OutOfMemory("no room")
+        return real(*arguments)
+
+    monkeypatch.setattr(model_shelf, "probe", probe)
+    workshop = Workshop(desk.mill, tmp_path / "pictures")
+    workshop.settings = quick_settings(**desk.settings.model_dump(exclude_unset=True))
+    workshop.shelf = desk.shelf  # type: ignore[assignment]
+    workshop.shift()
+    jobs = [1, 2]
+    assert [workshop.counts(job) for job in jobs] == [Counts(ready=1)] * 2
+    assert all(desk.mill.images(job)[0].failures == 0 for job in jobs)
+    desk.put_in(200 * MIB)
+    assert desk.mill.choose(worker_id=desk.mill.worker_id) is None, "another of the same size"
+    with desk.mill.database.reading() as session:
+        assert len(list_waiting_for_memory(session)) == 2
+    desk.put_in(400 * MIB)
+    workshop.shelf = desk.shelf  # type: ignore[assignment]
+    workshop.refusals = Refusals()
+    workshop.shift()
+    assert [workshop.counts(job) for job in jobs] == [Counts(done=1)] * 2
+    assert desk.mill.audit() == []
