@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--again", action="store_true", help="also parts that are in the file")
     parser.add_argument("--seconds", type=float, default=30.0, help="how long is measured")
     parser.add_argument("--warm-up", type=float, default=10.0, help="seconds before that")
+    parser.add_argument("--shift-seconds", type=float, default=60.0, help="in production 600")
     parser.add_argument("--workers", type=int, default=200)
     parser.add_argument("--processes", type=int, default=4, help="of simulated workers")
     parser.add_argument("--slots", type=int, default=16, help="B of a device")
@@ -85,6 +86,7 @@ def _measured(part: str, given: argparse.Namespace) -> dict[str, Any]:
             processes=given.processes,
             seconds=given.seconds,
             warm_up=given.warm_up,
+            shift_seconds=given.shift_seconds,
             device=device,
             statements=given.statements,
         )

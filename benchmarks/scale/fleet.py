@@ -11,6 +11,7 @@ import hashlib
 import logging
 import queue
 import random
+import sys
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -39,6 +40,7 @@ from tests.helpers.fake_engine import FakeEnvironment
 log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
+_SWITCH_SECONDS = 0.1
 _PIXELS = np.zeros((8, 8, 3), np.uint8)
 _STEPS = 20
 """The steps of an image of `large_jobs`."""
@@ -280,6 +282,9 @@ class Fleet:
 
 def work(pipe: Any, settings: Settings, device: Device, workers: int, name: str) -> None:
     """The main function of a process of workers. `pipe` asks for snapshots, then for the end."""
+    # Fifty workers share an interpreter here. A thread that waits for it looks again so often, and
+    # by default all of them do so every 5 ms, which is work that no worker of production has.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     fleet = Fleet(settings, device, workers=workers, name=name)
     stop = threading.Event()
     thread = threading.Thread(target=fleet.run, args=[stop])

@@ -43,7 +43,7 @@ class Plan:
     processes: int = 4
     seconds: float = 30.0
     warm_up: float = 10.0
-    shift_seconds: float = 20.0
+    shift_seconds: float = 60.0
     device: Device = field(
         default_factory=lambda: Device(slots=16, images_per_second=10.0, mixed=False)
     )
