@@ -5,10 +5,8 @@ tests.
 """
 
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -18,6 +16,7 @@ from psycopg import sql
 from imagemill.scheduler_jobs.local.ports import free_ports
 from imagemill.scheduler_jobs.local.postgres import PostgresServer
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
+from tests.helpers.servers.scratch import ScratchFolder
 
 _STATEMENTS = "pg_stat_statements"
 
@@ -71,16 +70,18 @@ def cpu_seconds(pid: int) -> float:
     parent = psutil.Process(pid)
     spent = 0.0
     for process in (parent, *parent.children(recursive=True)):
-        times = process.cpu_times()
-        spent += times.user + times.system + times.children_user + times.children_system
+        with suppress(psutil.NoSuchProcess):  # it has just ended, and is the parent's by now
+            times = process.cpu_times()
+            spent += times.user + times.system + times.children_user + times.children_system
     return spent
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="imagemill-bench-"))
-    folder.chmod(0o711)  # as root, PostgreSQL may run as somebody else, who must get in
+    """A folder for the block; what a killed run left behind is removed by the next one."""
+    folder = ScratchFolder("bench")
+    folder.path.chmod(0o711)  # as root, PostgreSQL may run as somebody else, who must get in
     try:
-        yield folder
+        yield folder.path
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()

@@ -9,7 +9,7 @@ busy for a month, and no picture may be stored under a key that asks for another
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -23,6 +23,7 @@ from imagemill.db.specs import ADDED_MODELS, INPUT_IMAGES, ImageSpec
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _SHAPE = TypeAdapter(ImageSpec)
+_FIELDS = tuple(field.name for field in fields(ImageSpec))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +98,9 @@ class RenderLimits:
 def _check_types(spec: ImageSpec) -> None:
     """Check the types: a JSON column of a database promises nothing about them."""
     try:
-        text = json.dumps(asdict(spec), allow_nan=False)
+        # `asdict` of the whole would copy every value, which takes longer than all other checks.
+        values = {name: getattr(spec, name) for name in _FIELDS}
+        text = json.dumps(values, allow_nan=False, default=asdict)
     except ValueError:
         raise OverLimit("a number that is not finite") from None
     try:
