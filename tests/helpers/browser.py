@@ -75,10 +75,14 @@ class Browser:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._socket.close()
+        self._loop.run_until_complete(self._close())
         self._process.kill()
         self._process.wait()
         self._loop.close()
+
+    async def _close(self) -> None:
+        """Within the loop: another test may have left this thread without one."""
+        self._socket.close()
 
     def _address(self) -> tuple[str, str]:
         file = self._profile / "DevToolsActivePort"
