@@ -128,11 +128,7 @@ def main(words: Sequence[str] | None = None) -> int:
 def measure(model: Model, settings: Settings, slots: Sequence[int], rounds: int) -> list[Overhead]:
     """Each way at each B, `rounds` times in turn."""
     pipeline = as_pipeline(model.name, settings)
-    free = {
-        "unet": FreeDenoiser(model.components["unet"]),
-        "vae": FreeDecoder(model.components["vae"]),
-    }
-    model = replace(model, components={**model.components, **free})
+    model = without_cost(model)
     ways = [
         (name, b, way)
         for b in slots
@@ -163,6 +159,15 @@ def measure(model: Model, settings: Settings, slots: Sequence[int], rounds: int)
         )
         for name, b, _ in ways
     ]
+
+
+def without_cost(model: Model) -> Model:
+    """The model with a denoiser and a decoder that cost nothing."""
+    free = {
+        "unet": FreeDenoiser(model.components["unet"]),
+        "vae": FreeDecoder(model.components["vae"]),
+    }
+    return replace(model, components={**model.components, **free})
 
 
 def as_pipeline(name: str, settings: Settings) -> Model:

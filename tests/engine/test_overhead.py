@@ -1,5 +1,8 @@
-"""`benchmarks/overhead.py`: what it measures is the engine's own work."""
+"""`benchmarks/overhead.py` and `intervals.py`: what they measure is the engine's own work."""
 
+from dataclasses import replace
+
+from benchmarks.intervals import manifests, passes
 from benchmarks.overhead import measure
 from imagemill.db.settings import Settings
 from imagemill.worker.models.model import Model
@@ -20,3 +23,15 @@ def test_it_measures_every_way_by_part(shapes64: Model, settings: Settings) -> N
         assert all(each.parts[part] > 0 for part in ("inputs", "sampler"))
     assert all(each.microseconds > 0 for each in found)
     assert shapes64.components["unet"] is unet, "the model keeps its denoiser"
+
+
+def test_passes_are_counted_with_and_without_an_interval(
+    shapes64: Model, settings: Settings
+) -> None:
+    rows = manifests(shapes64, 24)
+    made, least = passes(shapes64, settings, rows["uniform"], 2)
+    assert made == least == 12 * 20
+    whole, _ = passes(shapes64, settings, rows["mixed"], 2)
+    part = [replace(row, guidance_end=0.5) for row in rows["mixed"]]
+    made, least = passes(shapes64, settings, part, 2)
+    assert least <= made < 0.9 * whole
