@@ -9,9 +9,10 @@ from threading import Lock
 _SWITCH_SECONDS = 0.001
 """How long planning keeps the interpreter from the thread that loads, which has an answer."""
 
-_COLLECTED_AFTER = 50_000
-"""New objects before the collector looks for cycles. Rows have none, and by itself it would look at
-each row of a chunk several times: a sixth of the time."""
+_COLLECTED_AFTER = (50_000, 3, 2)
+"""When the collector looks for cycles, as `gc.set_threshold` takes it. By itself it looks at each
+row of a chunk several times, a sixth of the time, and rows have no cycles. Statements have, and
+hold a chunk's keys: so every few chunks all that is new is looked at."""
 
 
 class _Settings:
@@ -29,7 +30,8 @@ class _Settings:
             if self._users == 1:
                 self._switch, self._threshold = sys.getswitchinterval(), gc.get_threshold()
                 sys.setswitchinterval(min(self._switch, _SWITCH_SECONDS))
-                gc.set_threshold(_COLLECTED_AFTER, *self._threshold[1:])
+                gc.set_threshold(*_COLLECTED_AFTER)
+                gc.freeze()  # what is there by now stays, so nobody need look at it again
 
     def leave(self) -> None:
         with self._lock:
@@ -37,6 +39,7 @@ class _Settings:
             if self._users == 0:
                 sys.setswitchinterval(self._switch)
                 gc.set_threshold(*self._threshold)
+                gc.unfreeze()
 
 
 _SETTINGS = _Settings()
