@@ -64,7 +64,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Built]:
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=800,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
