@@ -2,7 +2,10 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+from sqlalchemy import update
+
 from imagemill.db.queries.pictures import environments
+from imagemill.db.tables import Environment
 from tests.helpers.mill import DIGEST
 
 
@@ -47,4 +50,18 @@ def test_a_certificate_is_kept_with_its_environment(mill):
         )
     )
     with mill.database.reading() as session:
-        assert environments.certificate(session, mill.environment_id) == {"holds": True}
+        found = environments.certificate(session, mill.environment_id)
+    assert found == {"holds": True, "version": environments.CERTIFICATE_VERSION}
+
+
+def test_a_certificate_of_fewer_tests_is_not_known(mill):
+    earlier = {"holds": True}  # as versions before the second recorded it
+    mill.database.run(
+        lambda session: session.execute(
+            update(Environment)
+            .where(Environment.id == mill.environment_id)
+            .values(certificate=earlier)
+        )
+    )
+    with mill.database.reading() as session:
+        assert environments.certificate(session, mill.environment_id) is None

@@ -9,6 +9,9 @@ from sqlalchemy.orm import Session
 from imagemill.db.queries.bulk import insert_new
 from imagemill.db.tables import BatchSize, Environment
 
+CERTIFICATE_VERSION = 2
+"""Raised when certificates test more than before. 2: images that share a place of a pass."""
+
 
 def environment_id(session: Session, *, fingerprint: str, document: dict[str, Any]) -> int:
     """The id of an environment, recorded once per distinct fingerprint."""
@@ -22,17 +25,20 @@ def environment_id(session: Session, *, fingerprint: str, document: dict[str, An
 
 
 def certificate(session: Session, environment_id: int) -> dict[str, Any] | None:
-    """The certificate of an environment; None if nobody has tested it."""
+    """The certificate of an environment; None if nobody has tested it, or not all of today."""
     found: dict[str, Any] | None = session.scalars(
         select(Environment.certificate).where(Environment.id == environment_id)
     ).one()
-    return found
+    current = found is not None and found.get("version", 1) >= CERTIFICATE_VERSION
+    return found if current else None
 
 
 def record_certificate(session: Session, environment_id: int, document: dict[str, Any]) -> None:
     """Keep an environment's certificate; the newest one counts."""
     session.execute(
-        update(Environment).where(Environment.id == environment_id).values(certificate=document)
+        update(Environment)
+        .where(Environment.id == environment_id)
+        .values(certificate=document | {"version": CERTIFICATE_VERSION})
     )
 
 
