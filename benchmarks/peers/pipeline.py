@@ -6,6 +6,7 @@ from typing import Any
 
 import diffusers
 import torch
+import transformers
 
 from benchmarks.peers.manifests import SIDE, Request
 
@@ -27,8 +28,10 @@ class Script:
         torch.set_num_threads(1)
         diffusers.logging.set_verbosity_error()
         diffusers.logging.disable_progress_bar()
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
         self._pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-            MODEL, torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False
+            MODEL, dtype=torch.float32, safety_checker=None, requires_safety_checker=False
         )
         self._pipeline.set_progress_bar_config(disable=True)
         self._config = self._pipeline.scheduler.config

@@ -25,15 +25,18 @@ class Scripts:
     def __init__(self, processes: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipes = []
+        self._theirs = []
         self._processes = []
         for _ in range(processes):
             ours, theirs = context.Pipe()
             self._pipes.append(ours)
+            self._theirs.append(theirs)
             self._processes.append(context.Process(target=_serve, args=[theirs], daemon=True))
 
     def __enter__(self) -> Self:
-        for process in self._processes:
+        for process, theirs in zip(self._processes, self._theirs, strict=True):
             process.start()
+            theirs.close()  # now a process that dies closes the pipe, and nobody waits for it
         for pipe in self._pipes:
             pipe.recv()
         return self
