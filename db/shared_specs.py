@@ -7,11 +7,10 @@ and the seed, so the rest is written once.
 from dataclasses import dataclass, replace
 
 from imagemill.db.specs import (
-    METADATA_VERSION,
     ImageSpec,
     canonical_document,
     canonical_json,
-    file_text,
+    file_texts,
     sha256_of,
 )
 
@@ -35,10 +34,7 @@ class SharedSpec:
             "," + "".join(fields[prompt + 1 : seed]) + '"seed":',
             "," + "".join(fields[seed + 1 :]).removesuffix(",") + "}",
         )
-        self._files = tuple(
-            file_text(example.format, example.quality, version)
-            for version in range(METADATA_VERSION, 0, -1)
-        )
+        self._files = file_texts(example.format, example.quality)
 
     def spec(self, prompt: str, seed: int) -> ImageSpec:
         """The whole specification of an image."""

@@ -127,13 +127,14 @@ class ImageSpec:
     def request_key(self, *, metadata_version: int | None = None) -> str:
         """SHA-256 (hex) of what decides the file: pixel key, format, quality, metadata version."""
         version = METADATA_VERSION if metadata_version is None else metadata_version
-        return self._file_key(self.pixel_key(), version)
+        before, after = _file_text(self.format, self.quality, version)
+        return sha256_of(f"{before}{self.pixel_key()}{after}")
 
     def request_keys(self) -> tuple[str, ...]:
         """The request key in every metadata version so far, the newest first."""
         pixel_key = self.pixel_key()
-        versions = range(METADATA_VERSION, 0, -1)
-        return tuple(self._file_key(pixel_key, version) for version in versions)
+        texts = file_texts(self.format, self.quality)
+        return tuple([sha256_of(f"{before}{pixel_key}{after}") for before, after in texts])
 
     def metadata_version_of(self, request_key: str) -> int | None:
         """The metadata version in which this is the specification's request key, if in any."""
@@ -143,10 +144,6 @@ class ImageSpec:
     def is_named(self, request_key: str) -> bool:
         """Whether this is the specification's request key, in any metadata version so far."""
         return request_key in self.request_keys()
-
-    def _file_key(self, pixel_key: str, metadata_version: int) -> str:
-        before, after = file_text(self.format, self.quality, metadata_version)
-        return sha256_of(f"{before}{pixel_key}{after}")
 
     def group(self) -> dict[str, Any]:
         """The values that two images must have in common to share a forward pass."""
@@ -212,9 +209,17 @@ def canonical_document(spec: ImageSpec) -> dict[str, Any]:
     return document
 
 
+def file_texts(file_format: str, quality: int | None) -> tuple[tuple[str, str], ...]:
+    """The canonical texts of a file in every metadata version so far, the newest first.
+
+    Each has two parts: what stands before the pixel key, and what stands after it.
+    """
+    versions = range(METADATA_VERSION, 0, -1)
+    return tuple([_file_text(file_format, quality, version) for version in versions])
+
+
 @lru_cache(maxsize=1024)  # a job's files differ in the pixel key alone
-def file_text(file_format: str, quality: int | None, metadata_version: int) -> tuple[str, str]:
-    """The canonical text of a file, before and after the pixel key."""
+def _file_text(file_format: str, quality: int | None, metadata_version: int) -> tuple[str, str]:
     file = {
         "pixel_key": "?",
         "format": file_format,
