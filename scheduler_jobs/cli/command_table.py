@@ -154,7 +154,7 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                 (
                     "edit",
                     f"{_CONTROL}.job_edits:edit",
-                    "Change a job's turn: priority and weight, which workers may render it, how many.",
+                    "Change a job's turn: priority, weight, which workers may render it, how many.",
                 ),
                 (
                     "label",

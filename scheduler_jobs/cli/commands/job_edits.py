@@ -65,7 +65,7 @@ def edit(
     needs: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Change a job's turn: priority and weight, which workers may render it, how many.
+    """Change a job's turn: priority, weight, which workers may render it, how many.
 
     What workers hold at that moment is finished first. Without an option, what is set is shown.
 
