@@ -22,8 +22,10 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
 test: $(STAMP)  ## all tests; real Postgres, Valkey and S3 come from wheels
 	$(PYTEST)
 
-test-fast: $(STAMP)  ## the quick tests of single modules, models and documents, while you work
-	$(PYTEST) -m "not slow and not commands" tests/unit tests/models tests/docs
+# These wait for nothing, and each process takes seconds to collect them.
+test-fast: TEST_PROCESSES = $(shell nproc)
+test-fast: $(STAMP)  ## the quick tests of single modules and of models, while you work
+	$(PYTEST) -m "not slow and not commands" tests/unit tests/models
 
 pythons: $(STAMP)  ## the control side's tests with every supported CPython on this machine
 	$(BIN)/python -m tools.pythons --processes $(TEST_PROCESSES)
