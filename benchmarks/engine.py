@@ -24,6 +24,7 @@ from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
+from imagemill.worker.engine import Engine
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.loader import load_model
@@ -123,7 +124,11 @@ def specs(model: Model, settings: Settings, count: int) -> list[ImageSpec]:
 
 
 def by_engine(model: Model, settings: Settings, images: Sequence[ImageSpec], slots: int) -> None:
-    engine = open_engine(model, images[0].group(), settings, slots)
+    run_through(open_engine(model, images[0].group(), settings, slots), images)
+
+
+def run_through(engine: Engine, images: Sequence[ImageSpec]) -> None:
+    """Render images, admitting one as soon as there is room for it."""
     waiting = list(enumerate(images))
     while waiting or engine.busy:
         room = engine.room()

@@ -30,6 +30,7 @@ from unittest import mock
 
 import torch
 
+from benchmarks.engine import run_through
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
@@ -208,18 +209,10 @@ def by_engine(
     """
     images = specs(model, 2 * slots, samplers)
     engine = open_engine(model, images[0].group(), settings, slots)
-    engine.admit([(0, images[0])])
-    while engine.busy:
-        engine.step()
-    waiting = list(enumerate(images))
+    run_through(engine, images[:1])
     with timed_parts() as parts:
         started = time.process_time()
-        while waiting or engine.busy:
-            room = engine.room()
-            if waiting and room:
-                engine.admit(waiting[:room])
-                waiting = waiting[room:]
-            engine.step()
+        run_through(engine, images)
         parts["all"] = time.process_time() - started
     parts["rest"] = parts["all"] - parts["inputs"] - parts["sampler"]
     return {part: 1e6 * seconds / (STEPS * len(images)) for part, seconds in parts.items()}

@@ -39,6 +39,26 @@ labels_option = click.option(
 )
 
 
+def listen_options(*, port: int) -> Callable[[Any], Any]:
+    """The options `--host` and `--port` of a command that serves; `port` if it is left out."""
+
+    def with_options(command: Any) -> Any:
+        host = click.option(
+            "--host", default="127.0.0.1", show_default=True, help="The address to listen on."
+        )
+        number = click.option(
+            "--port",
+            type=click.IntRange(0, 65535),
+            default=port,
+            show_default=True,
+            metavar="N",
+            help="The port; 0 takes a free one.",
+        )
+        return host(number(command))
+
+    return with_options
+
+
 def output_option(help_text: str) -> Callable[[Any], Any]:
     """The option `--output FILE` of a command that writes one file; its parameter is `file`."""
     return click.option(

@@ -22,7 +22,12 @@ _BLANK_LINES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line without its line end. `bad` (found, allowed) says why it has no usable text."""
+    """One line without its line end. `bad` (found, allowed) says why it has no usable text.
+
+    The text of a bad line only says where its quotes are: a table's cell that they open goes on in
+    the next line. Bytes that are not UTF-8 are U+FFFD there, and of a line that is too long there
+    is one quote if it has an odd number of them.
+    """
 
     number: int
     text: str
@@ -65,9 +70,11 @@ def read_lines(stream: io.BufferedReader, *, max_line_bytes: int) -> Iterator[Li
             raw = body
         body = raw.removesuffix(b"\n").removesuffix(b"\r")
         if len(body) > max_line_bytes:
+            quotes = raw.count(b'"')
             if not raw.endswith(b"\n"):
-                offset += _skip_line(stream, number)
-            yield Line(number, "", too_long(max_line_bytes))
+                skipped, more = _skip_line(stream, number)
+                offset, quotes = offset + skipped, quotes + more
+            yield Line(number, '"' * (quotes % 2), too_long(max_line_bytes))
             continue
         blanks = 0 if body.strip() else blanks + 1
         if blanks > _BLANK_LINES:
@@ -83,10 +90,12 @@ def too_long(max_line_bytes: int) -> tuple[str, str]:
     )
 
 
-def _skip_line(stream: io.BufferedReader, number: int) -> int:
-    skipped = 0
+def _skip_line(stream: io.BufferedReader, number: int) -> tuple[int, int]:
+    """Skip the rest of a line; how many bytes it had, and how many quotes."""
+    skipped = quotes = 0
     while chunk := stream.readline(_BUFFER_BYTES):
         skipped += len(chunk)
+        quotes += chunk.count(b'"')
         if chunk.endswith(b"\n"):
             break
         if skipped > _SKIP_BYTES:
@@ -95,16 +104,17 @@ def _skip_line(stream: io.BufferedReader, number: int) -> int:
                 "a manifest with one row a line",
                 line=number,
             )
-    return skipped
+    return skipped, quotes
 
 
 def _decoded(number: int, body: bytes, offset: int) -> Line:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        return Line(number, "", not_utf8(body[error.start], offset + error.start, number))
+        bad = not_utf8(body[error.start], offset + error.start, number)
+        return Line(number, body.decode(errors="replace"), bad)
     if "\0" in text:
-        return Line(number, "", ("a NUL byte", "text without NUL bytes"))
+        return Line(number, text, ("a NUL byte", "text without NUL bytes"))
     return Line(number, text)
 
 

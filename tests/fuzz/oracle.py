@@ -31,6 +31,7 @@ def check_values(file: FuzzedFile, row: PlannedRow) -> bool:
     specs = [each.spec() for each in islice(row.requests(0), _MOST_SPECS)]
     kept = {_text(value, file.kind) for value in extras.values()}
     gridded = {axis.partition("=")[0] for axis in file.grid}
+    gridded |= {"seeds"} if "seed" in gridded else set()  # an axis over seeds replaces both
     fields = {
         column: file.columns.get(column, column).strip().casefold()
         for column, value in written.items()

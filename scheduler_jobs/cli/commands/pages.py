@@ -12,7 +12,7 @@ from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.arguments import job_argument, output_option
+from imagemill.scheduler_jobs.cli.arguments import job_argument, listen_options, output_option
 from imagemill.scheduler_jobs.cli.exit_codes import unwritable
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import plural
@@ -96,15 +96,7 @@ def report(
 
 @click.command()
 @pass_invocation
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8420,
-    show_default=True,
-    metavar="N",
-    help="The port; 0 takes a free one.",
-)
+@listen_options(port=8420)
 @click.option(
     "--allow-remote",
     is_flag=True,

@@ -11,6 +11,7 @@ from imagemill.db.present_store import record_named_store
 from imagemill.db.queries.api.keys import live_keys
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.arguments import listen_options
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 
 _MEBI = 1 << 20
@@ -18,15 +19,7 @@ _MEBI = 1 << 20
 
 @click.command()
 @pass_invocation
-@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8422,
-    show_default=True,
-    metavar="N",
-    help="The port; 0 takes a free one.",
-)
+@listen_options(port=8422)
 @click.option(
     "--wait",
     type=click.FloatRange(min=0, min_open=True),

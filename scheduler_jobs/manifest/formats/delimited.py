@@ -122,7 +122,8 @@ def _quoted_records(
     stream = iter(lines)
     for line in stream:
         if line.bad is not None:
-            yield _Record(line.number, "", [], line.bad)
+            # It may open a cell that goes on in the next line, which is no row of its own then.
+            yield _quoted_record(line, stream, dialect.delimiter, max_line_bytes)
         elif not line.text:
             continue
         elif '"' not in line.text and "\r" not in line.text:
@@ -160,7 +161,7 @@ def _quoted_record(
     text = first.text
     parts = [text]
     cells: list[str] = []
-    bad: tuple[str, str] | None = None
+    bad = first.bad
     at = size = 0
     while True:
         quote = _after_blanks(text, at, delimiter)

@@ -1,12 +1,20 @@
-"""The quick way to read a line with quotes, against the one that reads every line."""
+"""Lines with quotes, read in the quick way and in the one for all of them, and bad lines."""
+
+import io
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagemill.scheduler_jobs.manifest.formats.delimited import _quoted_record, _simple_cells
-from imagemill.scheduler_jobs.manifest.lines import Line
+from imagemill.scheduler_jobs.manifest.formats.delimited import (
+    _quoted_record,
+    _simple_cells,
+    read_table,
+)
+from imagemill.scheduler_jobs.manifest.formats.dialects import Dialect
+from imagemill.scheduler_jobs.manifest.lines import Line, read_lines
 from imagemill.scheduler_jobs.manifest.problems import Broken
+from imagemill.scheduler_jobs.manifest.raw import BadRow
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
@@ -42,3 +50,33 @@ def test_what_is_not_simple_is_left_to_the_other_way(text):
 def test_a_quote_that_is_never_closed_is_no_simple_line():
     with pytest.raises(Broken):
         _quoted_record(Line(1, '"a'), iter(()), ",", 1000)
+
+
+LONG = b"x" * 300
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        b'"caf\xe9\nsecond line"',
+        b'"first line\ncaf\xe9"',
+        b'"a\0b\nsecond line"',
+        b'"' + LONG + b'\nsecond line"',
+        b'"first line\n' + LONG + b'"',
+        b'"""' + LONG + b'"" said\nanother"',
+        b"caf\xe9",
+        b'5" caf\xe9',
+        LONG,
+    ],
+)
+def test_a_bad_line_is_one_bad_row_whatever_cell_it_is_in(cell):
+    """What follows in the cell is no row of its own: it would be rendered as a prompt."""
+    file = b"prompt,name\n" + cell + b',one\n"a red\ncircle",two\na star,three\n'
+    lines = read_lines(io.BufferedReader(io.BytesIO(file)), max_line_bytes=100)
+    dialect = Dialect(delimiter=",", quoted=True, trimmed=False)
+    bad, *rows = read_table(
+        lines, dialect=dialect, check_header=lambda *_: None, max_line_bytes=1000
+    )
+    assert isinstance(bad, BadRow)
+    assert (bad.number, bad.line) == (1, 2)
+    assert [row.cells["name"] for row in rows] == ["two", "three"]
