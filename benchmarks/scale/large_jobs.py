@@ -106,6 +106,6 @@ def _sha256(template: str, value: ColumnElement[str]) -> ColumnElement[str]:
 
 
 def _copied(table: Any, **changed: ColumnElement[Any]) -> dict[str, Any]:
-    """Every column of a table but its id, by name; those that change with what they become."""
+    """Every column of a table but its id, by name; `changed` has the new values of some."""
     copied = {each.name: each for each in table.columns if each.name != "id"}
     return {name: changed.pop(name, each) for name, each in copied.items()}

@@ -286,7 +286,7 @@ def _forget_statements(database: Database, plan: Plan) -> None:
 
 
 def _costs(database: Database) -> list[dict[str, Any]]:
-    """The statements that took the server longest since they were reset."""
+    """The statements that took most of the server's time since the statistics were reset."""
     query = text(
         "SELECT calls, total_exec_time AS ms, rows, query FROM pg_stat_statements"
         " ORDER BY total_exec_time DESC LIMIT 25"

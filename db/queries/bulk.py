@@ -224,7 +224,11 @@ def _execute_many(
 
 
 def _joined(values: Collection[Any]) -> str | None:
-    """Texts as one text, because psycopg would look at each for itself; None where it can't be."""
+    """All values as one text, with `_BETWEEN` between them.
+
+    So psycopg has one value to convert and not thousands. None where the parts could not be told
+    apart again: a value that is no text, is empty, or contains `_BETWEEN`.
+    """
     if not values or not all(isinstance(value, str) and value for value in values):
         return None
     joined = _BETWEEN.join(values)

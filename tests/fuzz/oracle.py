@@ -195,7 +195,7 @@ def _options(value: Any, row: PlannedRow, specs: list[ImageSpec]) -> bool:
 
 
 def _strength(value: Any, row: PlannedRow, specs: list[ImageSpec]) -> bool:
-    """As any number; but all strength without a picture is how every image from noise begins."""
+    """As any number. Without a picture, 1 asks for nothing: every image begins as noise alone."""
     if _number(value) == 1 and all(spec.init_image is None for spec in specs):
         return all(spec.strength in {None, 1} for spec in specs)
     return _attribute("strength")(value, row, specs)

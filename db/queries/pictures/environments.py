@@ -25,7 +25,10 @@ def environment_id(session: Session, *, fingerprint: str, document: dict[str, An
 
 
 def certificate(session: Session, environment_id: int) -> dict[str, Any] | None:
-    """The certificate of an environment; None if nobody has tested it, or not all of today."""
+    """The certificate of an environment; None if it was never tested.
+
+    One of an earlier version, which tested less, counts as none.
+    """
     found: dict[str, Any] | None = session.scalars(
         select(Environment.certificate).where(Environment.id == environment_id)
     ).one()

@@ -85,7 +85,7 @@ def _backlog(*conditions: ColumnElement[bool]) -> Subquery:
 
 
 def _has_claimable(backlog: Subquery) -> ColumnElement[bool]:
-    """Whether an image of a line of the backlog can be claimed now."""
+    """Whether any image in this line of the backlog can be claimed now."""
     # The time is asked for once. If the clock moved on within the statement, Postgres could not
     # use it as a bound of the index, and would compare every image that waits.
     moment = select(now()).scalar_subquery()
