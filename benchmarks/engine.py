@@ -29,7 +29,7 @@ from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
-from tools.oracle import Oracle
+from tools.parity.oracle import Oracle
 
 STEPS = (8, 12, 16, 20, 24, 30, 40)
 GUIDANCE = (2.0, 3.0, 5.0, 7.5, 9.0)

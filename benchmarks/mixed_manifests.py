@@ -7,8 +7,8 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from tools import families
-from tools.added_models import save_lora
+from tools.small_models import families
+from tools.small_models.added import save_lora
 
 SAMPLERS = ("ddim", "pndm", "lms", "euler_a", "heun", "dpmpp_2m_karras", "dpmpp_sde", "unipc")
 SIZES = ("64x64", "96x64")

@@ -42,7 +42,7 @@ from imagemill.worker.engine.slots.meetings import Meetings
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
-from tools.oracle import Oracle
+from tools.parity.oracle import Oracle
 
 STEPS = 20
 MIXED = ("ddim", "euler", "euler_a", "dpmpp_2m", "lms")

@@ -41,8 +41,8 @@ from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.pipelines import denoisers
-from tools import families
-from tools.small_models import save_sdxl
+from tools.small_models import families
+from tools.small_models.guided import save_sdxl
 
 STEPS = (8, 40)
 GUIDANCE = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.5, 9.0)

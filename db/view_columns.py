@@ -1,6 +1,6 @@
 """What each view shows, and what each of its columns says: one table for Postgres and the docs.
 
-Postgres keeps these texts as comments, which `psql` and SQL editors show; `python -m tools.views`
+Postgres keeps these texts as comments, which `psql` and SQL editors show; `python -m tools.pages`
 writes them into docs/database.md. A test fails where a view has a column that is not here.
 """
 

@@ -4,7 +4,7 @@ import re
 
 from imagemill.db.queries.work import shifts
 from tests.helpers.places import ROOT
-from tools.errors import error_classes
+from tools.pages.errors import error_classes
 
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
 

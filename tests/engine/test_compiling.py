@@ -18,8 +18,8 @@ from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.tuning import Tuning, check_compiler, choose_tuning, tune
 from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
-from tools.oracle import worst_difference
-from tools.small_models import narrow
+from tools.parity.oracle import worst_difference
+from tools.small_models.guided import narrow
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

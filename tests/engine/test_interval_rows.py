@@ -18,7 +18,7 @@ from imagemill.worker.engine.guided.slot import Cohort, Slot
 from imagemill.worker.engine.texts.conditions import Condition
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import CAPTIONS, hashes, pixels_of, render, spec_for
-from tools.oracle import Oracle, worst_difference
+from tools.parity.oracle import Oracle, worst_difference
 
 SAMPLERS = ("ddim", "euler_a", "dpmpp_2m", "heun", "dpmpp_sde")
 INTERVALS = ((0.0, 1.0), (0.2, 0.6), (0.0, 0.5), (0.5, 1.0), (0.9, 0.95))

@@ -14,7 +14,7 @@ from imagemill.worker.engine.slots.known_texts import KnownTexts
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, render
 from tests.oracle.registered import Shop, spec_of
-from tools.family_parts import clip
+from tools.small_models.parts import clip
 
 
 class Pipeline(SimpleNamespace):

@@ -16,7 +16,7 @@ from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import pixels_of, render
 from tests.oracle.registered import Shop, spec_of
-from tools.oracle import worst_difference
+from tools.parity.oracle import worst_difference
 
 SLOTS = 2
 SAME = [

@@ -10,7 +10,7 @@ from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.texts.prompts import Segment, parse_weights, tokenize
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
-from tools.oracle import Oracle, worst_difference
+from tools.parity.oracle import Oracle, worst_difference
 
 LONG = "a red circle on a blue background, " * 6 + "and a green star"
 

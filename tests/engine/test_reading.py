@@ -13,7 +13,7 @@ from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.slots.cut_prompts import Reading
 from tests.engine.rendering import hashes, render
 from tests.oracle.registered import Shop, spec_of
-from tools.families import FIRST
+from tools.small_models.families import FIRST
 
 SLOTS = 2
 WORD = "circle "

@@ -15,7 +15,7 @@ from imagemill.worker.models.tuning import Tuning, choose_tuning
 from imagemill.worker.reproducibility.certificate import certify
 from tests.engine.pictures import Files, digest_of, scene
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
-from tools.oracle import worst_difference
+from tools.parity.oracle import worst_difference
 
 TUNINGS = [
     {"attention": "math"},

@@ -20,9 +20,9 @@ from imagemill.worker.models.tuning import BACKENDS, Tuning, check_attention, tu
 from imagemill.worker.reproducibility.certificate import certify
 from tests.engine.rendering import CAPTIONS, hashes, pixels_of, render, spec_for
 from tests.oracle.registered import Shop, spec_of
-from tools.oracle import Oracle, worst_difference
-from tools.pipeline_oracle import PipelineOracle
-from tools.small_models import narrow
+from tools.parity.oracle import Oracle, worst_difference
+from tools.parity.pipeline_oracle import PipelineOracle
+from tools.small_models.guided import narrow
 
 SLOTS = 4
 SAMPLERS = ("ddim", "euler_a", "dpmpp_2m", "heun", "unipc", "dpmpp_2m_sde")

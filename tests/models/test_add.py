@@ -18,8 +18,8 @@ from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import cli
 from imagemill.worker.models.pull import pull
 from tests.models.hub import REVISION, Hub, folder_files, serving
-from tools.families import build
-from tools.small_models import save_ddpm
+from tools.small_models.families import build
+from tools.small_models.guided import save_ddpm
 
 BEFORE = """# Our models
 [models.mine]   # the first

@@ -20,7 +20,7 @@ from imagemill.worker.models.loader import WarmModels, load_model
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, render, spec_for
 from tests.models.checkpoint import checkpoint_of
-from tools.small_models import save_refiner, save_sdxl
+from tools.small_models.guided import save_refiner, save_sdxl
 
 
 @pytest.fixture(scope="module")

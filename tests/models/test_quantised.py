@@ -20,8 +20,8 @@ from imagemill.worker.models.pull import pull
 from tests.engine.rendering import pixels_of, render
 from tests.models.hub import REVISION, Hub, serving
 from tests.oracle.registered import Shop, spec_of, table_of
-from tools.oracle import worst_difference
-from tools.pipeline_oracle import PipelineOracle
+from tools.parity.oracle import worst_difference
+from tools.parity.pipeline_oracle import PipelineOracle
 
 FAMILY = "flux_schnell"
 GGUF_FAMILY = "qwen_image"

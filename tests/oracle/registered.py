@@ -1,4 +1,4 @@
-"""The small families of `tools.families`, saved, registered as generic, and loaded."""
+"""The small families of `tools.small_models.families`, saved, registered as generic, and loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from imagemill.db.specs import ImageSpec
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
-from tools.families import FAMILIES, build
+from tools.small_models.families import FAMILIES, build
 
 
 class Shop:

@@ -20,7 +20,7 @@ from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
-from tools.oracle import Oracle, worst_difference
+from tools.parity.oracle import Oracle, worst_difference
 
 SLOTS = 2
 

@@ -16,7 +16,7 @@ from imagemill.worker.reproducibility.certificate import certify, certify_model
 from imagemill.worker.reproducibility.reproduce import Sample, reproduce
 from tests.engine.rendering import hashes, render
 from tests.oracle.ways import FILES, SCENE, SCENES, WayShop
-from tools.ways_of_working import CONTROL, CONTROL_FROM_PICTURE, REFERENCE, fields
+from tools.parity.ways_of_working import CONTROL, CONTROL_FROM_PICTURE, REFERENCE, fields
 
 NAME = "stable_diffusion"
 

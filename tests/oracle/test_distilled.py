@@ -6,13 +6,13 @@ from imagemill.db.settings import Settings
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
-from tools import small_models
-from tools.oracle import Oracle, worst_difference
+from tools.parity.oracle import Oracle, worst_difference
+from tools.small_models import guided
 
 
 @pytest.fixture(scope="module")
 def distilled(shapes64: Model) -> Model:
-    return small_models.distilled(shapes64)
+    return guided.distilled(shapes64)
 
 
 def test_a_distilled_model_equals_diffusers(distilled: Model, settings: Settings) -> None:

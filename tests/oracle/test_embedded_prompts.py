@@ -14,9 +14,9 @@ from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
 from tests.engine.rendering import hashes, pixels_of, render
 from tests.oracle.ways import FILES, SLOTS, WayShop
-from tools.oracle import Pixels, worst_difference
-from tools.pipeline_oracle import NO_NEGATIVES, repeated
-from tools.ways_of_working import PIPELINES
+from tools.parity.oracle import Pixels, worst_difference
+from tools.parity.pipeline_oracle import NO_NEGATIVES, repeated
+from tools.parity.ways_of_working import PIPELINES
 
 MODELS = ("stable_diffusion", "stable_diffusion_xl", "latent_consistency")
 LONG = "a red circle on a blue background, " * 14 + "and a green star"

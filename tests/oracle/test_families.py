@@ -24,8 +24,8 @@ from imagemill.worker.models.model import Model
 from tests.engine.families import registered
 from tests.engine.pictures import Files, digest_of, scene
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
-from tools.oracle import worst_difference
-from tools.small_models import save_ddpm, save_sdxl
+from tools.parity.oracle import worst_difference
+from tools.small_models.guided import save_ddpm, save_sdxl
 
 SAMPLERS = ("euler", "ddim", "dpmpp_2m_karras", "euler_a", "unipc", "heun")
 

@@ -10,8 +10,8 @@ from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.model import Model
 from tests.engine.pictures import Files, digest_of, left_half, scene
 from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
-from tools import small_models
-from tools.oracle import Oracle, worst_difference
+from tools.parity.oracle import Oracle, worst_difference
+from tools.small_models import guided
 
 SLOTS = 2
 FILES = Files(scene(), left_half())
@@ -81,7 +81,7 @@ def test_inpainting_equals_diffusers(
 
 @pytest.fixture(scope="module")
 def inpainting_model(shapes64: Model) -> Model:
-    return small_models.inpainting(shapes64)
+    return guided.inpainting(shapes64)
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])

@@ -11,7 +11,7 @@ import torch
 from imagemill.worker.engine.factory import open_engine
 from tests.engine.rendering import hashes, pixels_of, render
 from tests.oracle.ways import FILES, SLOTS, WayShop
-from tools.oracle import worst_difference
+from tools.parity.oracle import worst_difference
 
 
 @pytest.fixture(scope="module")

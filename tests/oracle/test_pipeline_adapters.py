@@ -19,9 +19,9 @@ from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, pixels_of, render
 from tests.oracle.registered import Shop, spec_of, table_of
-from tools.families import FAMILIES
-from tools.oracle import worst_difference
-from tools.pipeline_oracle import PipelineOracle
+from tools.parity.oracle import worst_difference
+from tools.parity.pipeline_oracle import PipelineOracle
+from tools.small_models.families import FAMILIES
 
 SLOTS = 2
 WITH_LORA = sorted(FAMILIES.keys() - {"hunyuan_dit", "pixart_sigma"})

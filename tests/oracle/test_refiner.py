@@ -20,8 +20,8 @@ from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.certificate import certify
 from tests.engine.pictures import Files, digest_of, scene
 from tests.engine.rendering import pixels_of, render, spec_for
-from tools.oracle import RefinedOracle, worst_difference
-from tools.small_models import save_refiner, save_sdxl
+from tools.parity.oracle import RefinedOracle, worst_difference
+from tools.small_models.guided import save_refiner, save_sdxl
 
 SMALL: dict[str, Any] = {"width": 32, "height": 32, "steps": 5, "sampler": "euler"}
 

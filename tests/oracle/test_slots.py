@@ -1,6 +1,6 @@
 """Any diffusers pipeline: an image of the slot engine equals the pipeline called by hand.
 
-The pipelines are called by `tools.pipeline_oracle`, with arguments written down family by family.
+`tools.parity.pipeline_oracle` calls the pipelines, with arguments written down family by family.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,9 +25,9 @@ from tests.engine.rendering import hashes, pixels_of, render
 from tests.helpers.mill import Mill
 from tests.helpers.workshop import Workshop, quick_settings
 from tests.oracle.registered import Shop, spec_of
-from tools.families import FAMILIES
-from tools.oracle import worst_difference
-from tools.pipeline_oracle import NO_NEGATIVES, SAMPLERS, PipelineOracle
+from tools.parity.oracle import worst_difference
+from tools.parity.pipeline_oracle import NO_NEGATIVES, SAMPLERS, PipelineOracle
+from tools.small_models.families import FAMILIES
 
 SLOTS = 2
 PROMPTS = ("a red circle", "two green stars on a white background", "")

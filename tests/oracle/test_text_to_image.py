@@ -14,7 +14,7 @@ from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
-from tools.oracle import Oracle, worst_difference
+from tools.parity.oracle import Oracle, worst_difference
 
 SLOTS = 2
 Results = dict[str, tuple[ImageSpec, Rendered | Failed]]

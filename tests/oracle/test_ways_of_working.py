@@ -9,8 +9,8 @@ from imagemill.worker.engine import Failed
 from imagemill.worker.engine.factory import open_engine
 from tests.engine.rendering import hashes, pixels_of, render
 from tests.oracle.ways import FILES, SCENE, START, WayShop
-from tools.oracle import worst_difference
-from tools.ways_of_working import (
+from tools.parity.oracle import worst_difference
+from tools.parity.ways_of_working import (
     CASES,
     CONTROL,
     EDIT,

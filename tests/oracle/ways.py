@@ -10,8 +10,8 @@ from imagemill.db.models.registry import load_registry
 from imagemill.db.specs import ImageSpec
 from tests.engine.pictures import Files, digest_of, left_half, scene
 from tests.oracle.registered import Shop, spec_of
-from tools import ways_of_working
-from tools.ways_of_working import PIPELINES, Scenes, WayOracle
+from tools.parity import ways_of_working
+from tools.parity.ways_of_working import PIPELINES, Scenes, WayOracle
 
 SLOTS = 2
 FILES = Files(scene(), left_half())

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from imagemill.worker.scores.shapes64.drawing import Scene, draw
 from imagemill.worker.scores.shapes64.sight import look
 from tests.helpers.places import ROOT
-from tools import train_palette
+from tools.shapes64 import train_palette
 from tools.shapes64.palette import ENCODER, WEIGHTS, without_colours
 
 SHIPPED = ROOT / "examples" / "palette"

@@ -25,7 +25,7 @@ from imagemill.worker.scores.shapes64.captions import (
 from imagemill.worker.scores.shapes64.drawing import Scene, all_scenes, draw, random_scene
 from imagemill.worker.scores.shapes64.sight import look
 from tests.helpers.places import ROOT
-from tools import score_shapes64, train_outline, train_shapes64
+from tools.shapes64 import scorecard, train, train_outline
 from tools.shapes64.autoencoder import CERTAIN, SCALING, encode, fold_scale, new_autoencoder
 from tools.shapes64.muon import orthogonalised
 from tools.shapes64.outline import anywhere, outline
@@ -56,7 +56,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
 @pytest.fixture(scope="module")
 def smoke_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("smoke") / "model"
-    train_shapes64.main(["--smoke", "--out", str(folder)])
+    train.main(["--smoke", "--out", str(folder)])
     return folder
 
 
@@ -248,7 +248,7 @@ def test_the_folder_is_small_half_precision_and_tells_no_paths(smoke_model):
 
 
 def test_the_score_command_fails_below_its_targets(smoke_model, capsys):
-    code = score_shapes64.main([str(smoke_model), "--count", "2", "--steps", "2", "--json"])
+    code = scorecard.main([str(smoke_model), "--count", "2", "--steps", "2", "--json"])
     (row,) = json.loads(capsys.readouterr().out)
     assert code == 1
     assert row["met"] is False
@@ -265,14 +265,14 @@ def test_the_scorer_uses_samplers_by_imagemills_names(smoke_model):
 
 def test_the_score_command_reads_a_folder_of_pictures(tmp_path, capsys):
     pictures, prompts = drawn_with_captions(12)
-    score_shapes64.keep_pictures(tmp_path, [Image.fromarray(p) for p in pictures], prompts)
+    scorecard.keep_pictures(tmp_path, [Image.fromarray(p) for p in pictures], prompts)
     words = ["--pictures", str(tmp_path), "--prompts", str(tmp_path / "prompts.txt")]
-    assert score_shapes64.main(words) == 0
+    assert scorecard.main(words) == 0
     assert "100.0" in capsys.readouterr().out
 
 
 def test_the_shipped_model_draws_what_unseen_prompts_ask_for():
-    folder = Path(train_shapes64.__file__).parents[1] / "worker" / "shapes64"
+    folder = ROOT / "worker" / "shapes64"
     prompts = random_prompts(8, seed=1)
     pictures = paint_prompts(load_pipeline(folder, None), prompts, Recipe(batch=8))
     scores = score_pictures(pictures, prompts)

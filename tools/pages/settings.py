@@ -1,20 +1,13 @@
-"""The table of settings in docs/settings.md, written from `db/settings.py`.
+"""The table of settings in docs/settings.md, written from `db/settings.py`."""
 
-python -m tools.settings        writes it between its two marks
-"""
-
-import sys
-from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
 from imagemill.db.settings import Settings
-from tools.marks import between
+from tools.pages.marks import DOCS, between
 
-PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
-
-BEGIN = "<!-- written by `python -m tools.settings` from db/settings.py -->"
+BEGIN = "<!-- written by `python -m tools.pages` from db/settings.py -->"
 
 
 def table() -> str:
@@ -33,14 +26,4 @@ def _shown(default: Any) -> str:
 
 def page() -> str:
     """The text of docs/settings.md with a current table."""
-    return between(PAGE.read_text("utf-8"), BEGIN, table())
-
-
-def main() -> int:
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"{PAGE}: {len(Settings.model_fields)} settings")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return between((DOCS / "settings.md").read_text("utf-8"), BEGIN, table())

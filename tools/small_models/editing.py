@@ -14,8 +14,8 @@ from diffusers.pipelines.qwenimage import (
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_torchvision_available
 
-from tools import families
-from tools.family_parts import VOCABULARY, tokenizer
+from tools.small_models import families
+from tools.small_models.parts import VOCABULARY, tokenizer
 
 _MARKS = ("<|image_pad|>", "<|vision_start|>", "<|vision_end|>", "<|video_pad|>")
 _PIXELS = 64 * 64

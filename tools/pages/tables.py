@@ -1,13 +1,8 @@
-"""The page of the database's tables, written from the classes of `db/tables/`.
-
-python -m tools.tables        writes docs/tables.md
-"""
+"""The page of the database's tables, written from the classes of `db/tables/`."""
 
 import ast
 import inspect
-import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Column, Table, UniqueConstraint
@@ -15,12 +10,9 @@ from sqlalchemy.dialects import postgresql
 
 from imagemill.db.tables import Base
 
-ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "tables.md"
-
 _HEAD = """# The tables
 
-Written by `python -m tools.tables` from `db/tables/`; a test holds that it is current.
+Written by `python -m tools.pages` from `db/tables/`; a test holds that it is current.
 
 Programs read the [views](database.md#reading-it), which keep their columns. Tables are for those \
 who work on imagemill: a new version may add columns and tables. Types are PostgreSQL's. \
@@ -90,13 +82,3 @@ def _said(cls: type[Base]) -> dict[str, str]:
             if isinstance(text, ast.Constant) and isinstance(text.value, str):
                 found[before.target.id] = " ".join(text.value.split())
     return found
-
-
-def main() -> int:
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"{PAGE}: {len(Base.metadata.tables)} tables")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,7 +15,7 @@ import transformers
 from imagemill.db.models.registry import BUILT_IN, load_registry
 from imagemill.db.settings import Settings
 from imagemill.worker.models.model import Model
-from tools import family_parts
+from tools.small_models import parts
 
 
 def save_sdxl(folder: Path) -> Path:
@@ -118,7 +118,7 @@ def save_ddpm(folder: Path, *, flat: bool = False, channels: int = 3) -> Path:
 def stable_diffusion() -> Any:
     """A whole pipeline of Stable Diffusion's kind, for 64 x 64 pixels."""
     torch.manual_seed(5)
-    return family_parts.stable_diffusion(diffusers.StableDiffusionPipeline, diffusers.DDIMScheduler)
+    return parts.stable_diffusion(diffusers.StableDiffusionPipeline, diffusers.DDIMScheduler)
 
 
 def distilled(model: Model) -> Model:

@@ -1,8 +1,8 @@
 """Score the scorer on drawn shapes, a model folder on unseen prompts, or a folder of PNGs.
 
-    python -m tools.score_shapes64 --drawn
-    python -m tools.score_shapes64 worker/shapes64 --sampler ddim,euler --guidance 3,4.5
-    python -m tools.score_shapes64 --pictures out/ --prompts prompts.txt
+    python -m tools.shapes64.scorecard --drawn
+    python -m tools.shapes64.scorecard worker/shapes64 --sampler ddim,euler --guidance 3,4.5
+    python -m tools.shapes64.scorecard --pictures out/ --prompts prompts.txt
 
 A prompts file has one prompt a line, for the folder's PNGs in the order of their names.
 """

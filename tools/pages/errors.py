@@ -1,20 +1,13 @@
-"""The page of error codes, written from the classes of `db/errors.py`.
+"""The page of error codes, written from the classes of `db/errors.py`."""
 
-python -m tools.errors        writes docs/errors.md
-"""
-
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 from imagemill.db.errors import ImagemillError
 from imagemill.db.queries.work import shifts
 
-PAGE = Path(__file__).parents[1] / "docs" / "errors.md"
-
 _HEAD = """# Error codes
 
-Written by `python -m tools.errors` from `db/errors.py`; a test holds that it is current.
+Written by `python -m tools.pages` from `db/errors.py`; a test holds that it is current.
 
 Each error has a code that never changes. It is stored with an attempt, shown by \
 `imagemill errors JOB`, and printed with `--json`. *Retryable* says whether the same request may \
@@ -52,13 +45,3 @@ def page() -> str:
         code=lost.code, retryable="yes" if lost.retryable else "no", message=lost.message
     )
     return _HEAD + "".join(rows) + foot
-
-
-def main() -> int:
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"{PAGE}: {sum(1 for _ in error_classes())} codes")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

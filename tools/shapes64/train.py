@@ -1,6 +1,6 @@
 """Train the shipped model `shapes64` from nothing and write its diffusers folder.
 
-    python -m tools.train_shapes64 --work /tmp/shapes64 --out /tmp/shapes64/model
+    python -m tools.shapes64.train --work /tmp/shapes64 --out /tmp/shapes64/model
 
 Stages: tokenizer, VAE, cached latents, text encoder + U-Net. `--work` keeps the checkpoints: the
 same command goes on where a killed one stopped, and `--export` writes the best weights so far.

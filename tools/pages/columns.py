@@ -1,10 +1,4 @@
-"""The page of a manifest's columns, written from `scheduler_jobs/manifest/fields.py`.
-
-python -m tools.columns        writes docs/columns.md
-"""
-
-import sys
-from pathlib import Path
+"""The page of a manifest's columns, written from `scheduler_jobs/manifest/fields.py`."""
 
 from pydantic import ValidationError
 
@@ -13,11 +7,9 @@ from imagemill.scheduler_jobs.manifest import Limits, Parameters
 from imagemill.scheduler_jobs.manifest.fields import FIELDS, PROMPT, PROMPT_FALLBACKS, Field
 from imagemill.scheduler_jobs.manifest.rows import bad_fields
 
-PAGE = Path(__file__).parents[1] / "docs" / "columns.md"
-
 _HEAD = """# Columns of a manifest
 
-Written by `python -m tools.columns` from `scheduler_jobs/manifest/fields.py`; a test holds that \
+Written by `python -m tools.pages` from `scheduler_jobs/manifest/fields.py`; a test holds that \
 it is current.
 
 How names are compared, and what becomes of every other column, is told in \
@@ -58,13 +50,3 @@ def allowed(field: str, limits: Limits) -> str:
         except ValidationError as error:
             return next(bad_fields(error))[2]
     raise AssertionError(f"{field} takes anything")
-
-
-def main() -> int:
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"{PAGE}: {len(FIELDS)} fields")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

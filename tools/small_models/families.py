@@ -11,12 +11,22 @@ import diffusers
 import torch
 import transformers
 
-from tools import family_parts, more_families
-from tools.family_parts import VOCABULARY, WIDTH, clip, gemma_2, qwen_3, t5, tokenizer, vae, words
+from tools.small_models import later_families, parts
+from tools.small_models.parts import (
+    VOCABULARY,
+    WIDTH,
+    clip,
+    gemma_2,
+    qwen_3,
+    t5,
+    tokenizer,
+    vae,
+    words,
+)
 
 
 def stable_diffusion_3() -> Any:
-    return family_parts.stable_diffusion_3(channels=4)
+    return parts.stable_diffusion_3(channels=4)
 
 
 def _flux(*, distilled: bool) -> Any:
@@ -176,7 +186,7 @@ def qwen_image() -> Any:
 
 
 def latent_consistency() -> Any:
-    return family_parts.stable_diffusion(
+    return parts.stable_diffusion(
         diffusers.LatentConsistencyModelPipeline, diffusers.LCMScheduler, time_cond_proj_dim=16
     )
 
@@ -194,7 +204,7 @@ FIRST = (
 """The first families, whose seeds are their places here: their weights stay what they were."""
 
 FAMILIES: Mapping[str, Callable[[], Any]] = {
-    **more_families.FAMILIES,
+    **later_families.FAMILIES,
     "flux_dev": flux_dev,
     "flux_schnell": flux_schnell,
     "latent_consistency": latent_consistency,

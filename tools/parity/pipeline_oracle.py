@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from imagemill.db.specs import ImageSpec
-from tools.oracle import Pixels
+from tools.parity.oracle import Pixels
 
 GUIDANCE: Mapping[str, str] = {"flux_schnell": "true_cfg_scale", "qwen_image": "true_cfg_scale"}
 """What a family calls its guidance scale, where it is not `guidance_scale`."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from imagemill.db.specs import ImageSpec
-from tools.pipeline_oracle import rows_of, taken_rows
+from tools.parity.pipeline_oracle import rows_of, taken_rows
 
 _TWO_CALLS = frozenset({"chroma", "cogview_4", "flux_schnell", "lumina_2", "qwen_image"})
 """Families that call their denoiser twice a step: for the prompt, then for the negative one."""

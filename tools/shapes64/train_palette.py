@@ -1,6 +1,6 @@
 """Train the example's IP-Adapter for shapes64, which reads colours, and write its folder.
 
-    python -m tools.train_palette --out /tmp/palette
+    python -m tools.shapes64.train_palette --out /tmp/palette
 
 The folder has the adapter, written every hundred steps, and its image encoder.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from tools.shapes64.crew import run_crew
 from tools.shapes64.palette import PalettePlan, train_palette
 
-SHAPES64 = Path(__file__).resolve().parents[1] / "worker" / "shapes64"
+SHAPES64 = Path(__file__).resolve().parents[2] / "worker" / "shapes64"
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -1,28 +1,21 @@
-"""The page of the Python interface, written from the docstrings behind `import imagemill`.
-
-python -m tools.api        writes docs/api.md
-"""
+"""The page of the Python interface, written from the docstrings behind `import imagemill`."""
 
 import inspect
 import re
-import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import imagemill
 from imagemill.images import Images, NewImages
 from imagemill.rows import Rows
 
-PAGE = Path(__file__).parents[1] / "docs" / "api.md"
-
 RETURNED = {"Images": Images, "NewImages": NewImages, "Rows": Rows}
 """Classes whose objects come from methods; nobody makes them by name."""
 
 _HEAD = """# The Python interface
 
-Written by `python -m tools.api` from the docstrings of `imagemill`; a test holds that it is \
+Written by `python -m tools.pages` from the docstrings of `imagemill`; a test holds that it is \
 current. [python.md](python.md) shows how it is used.
 
 Names below `imagemill.` are all that is promised: other modules may change with any version.
@@ -114,13 +107,3 @@ def _entries(text: str) -> list[str]:
     joined = re.sub(r"\n +", " ", text)
     entries = (line.partition(": ") for line in joined.splitlines())
     return ["\n".join(f"- `{name}`: {meaning}" for name, _, meaning in entries)]
-
-
-def main() -> int:
-    PAGE.write_text(page(), encoding="utf-8")
-    print(f"{PAGE}: {len(imagemill.__all__) + len(RETURNED)} names")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,8 @@
 """Train the example's ControlNet for shapes64, which reads outlines, and write its folder.
 
-    python -m tools.train_outline --out /tmp/outline
-    python -m tools.train_outline --start /tmp/outline --steps 120 --rate 0.006 --out /tmp/outline
+    python -m tools.shapes64.train_outline --out /tmp/outline
+    python -m tools.shapes64.train_outline --start /tmp/outline --out /tmp/outline \
+        --steps 120 --rate 0.006
 
 The second command goes on from a folder, with a rate that falls to nothing: it smooths what the
 first, if it was stopped early, has left rough. The folder is written every hundred steps.
@@ -16,7 +17,7 @@ from pathlib import Path
 from tools.shapes64.crew import run_crew
 from tools.shapes64.outline import OutlinePlan, train_outline
 
-SHAPES64 = Path(__file__).resolve().parents[1] / "worker" / "shapes64"
+SHAPES64 = Path(__file__).resolve().parents[2] / "worker" / "shapes64"
 
 
 def arguments() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""More small pipelines with random weights, of families that came later; see `tools.families`."""
+"""More small pipelines with random weights, of families that came later than `families`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import diffusers
 import transformers
 
-from tools import family_parts
-from tools.family_parts import (
+from tools.small_models import parts
+from tools.small_models.parts import (
     GROUPED,
     VOCABULARY,
     WIDTH,
@@ -22,9 +22,7 @@ from tools.family_parts import (
 
 def stable_diffusion_3_5() -> Any:
     """With normalised queries and a second attention, as SD 3.5 medium has them."""
-    return family_parts.stable_diffusion_3(
-        channels=16, qk_norm="rms_norm", dual_attention_layers=(0,)
-    )
+    return parts.stable_diffusion_3(channels=16, qk_norm="rms_norm", dual_attention_layers=(0,))
 
 
 def flux_2_klein() -> Any:

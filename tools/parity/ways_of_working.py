@@ -20,12 +20,12 @@ from PIL import Image
 
 from imagemill.db.models.registry import Registry
 from imagemill.db.specs import AddedModel, ImageSpec
-from tools import editing_families, families
-from tools.added_models import save_controlnet, save_ip_adapter
-from tools.guided_steps import guided_steps
-from tools.oracle import Pixels
-from tools.pipeline_oracle import EXTRAS, NO_NEGATIVES, repeated
-from tools.small_models import save_sdxl, stable_diffusion
+from tools.parity.guided_steps import guided_steps
+from tools.parity.oracle import Pixels
+from tools.parity.pipeline_oracle import EXTRAS, NO_NEGATIVES, repeated
+from tools.small_models import editing, families
+from tools.small_models.added import save_controlnet, save_ip_adapter
+from tools.small_models.guided import save_sdxl, stable_diffusion
 
 FROM_PICTURE, IN_MASK = "image to image", "inpainting"
 CONTROL = "ControlNet"
@@ -159,22 +159,22 @@ def guidance_scale(name: str, way: str) -> float:
 
 
 def save_model(name: str, folder: Path) -> None:
-    """Save a model, with the ControlNet and the IP-Adapter that its ways take, in `folder`."""
+    """Save a model, with the ControlNet and the IP-Adapter that its ways take, in `folder`.
+
+    What is there already stays: the model may have been saved for another table.
+    """
     if name in _QWEN_EDIT:
-        editing_families.prepare()
-    if (folder / name).exists():
-        return
-    ways = PIPELINES.get(name, {})
-    if name == "stable_diffusion_xl":
-        save_sdxl(folder / name)
-        pipeline = diffusers.DiffusionPipeline.from_pretrained(folder / name)
-    else:
-        pipeline = _built(name)
-        pipeline.save_pretrained(folder / name)
-    if CONTROL in ways:
-        save_controlnet(pipeline, folder / f"{name}_control")
-    if REFERENCE in ways:
-        save_ip_adapter(pipeline, folder / f"{name}_ip")
+        editing.prepare()
+    if not (folder / name).exists():
+        if name == "stable_diffusion_xl":
+            save_sdxl(folder / name)
+        else:
+            _built(name).save_pretrained(folder / name)
+    parts = {CONTROL: (save_controlnet, "control"), REFERENCE: (save_ip_adapter, "ip")}
+    for way, (save, ending) in parts.items():
+        place = folder / f"{name}_{ending}"
+        if way in PIPELINES.get(name, {}) and not place.exists():
+            save(diffusers.DiffusionPipeline.from_pretrained(folder / name), place)
 
 
 def registry_tables(name: str) -> str:
@@ -193,7 +193,7 @@ def _built(name: str) -> Any:
     if name == "stable_diffusion":
         return stable_diffusion()
     if name in _QWEN_EDIT:
-        return editing_families.qwen_image_edit(_QWEN_EDIT[name][EDIT])
+        return editing.qwen_image_edit(_QWEN_EDIT[name][EDIT])
     if name == "flux_kontext":
         return diffusers.FluxKontextPipeline(**families.build("flux_dev").components)
     return families.build(name)

@@ -19,7 +19,7 @@ import transformers
 
 from imagemill.db.settings import Settings
 from imagemill.worker.models.device import prepare_process
-from tools.comparisons import SLOTS, TABLES, WAYS, Difference, compare, register
+from tools.parity.comparisons import SLOTS, TABLES, WAYS, Difference, compare, register
 
 SAME_SHAPE_BOUND = 0
 ALONE_BOUND = 1
@@ -129,7 +129,3 @@ def _table(rows: Sequence[Difference], head: str) -> list[str]:
 def _text(difference: Difference) -> str:
     broken = "" if within_bounds(difference) else " **broken**"
     return f"{difference.same_shape} / {difference.alone}{broken}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

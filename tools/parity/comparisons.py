@@ -19,8 +19,8 @@ from imagemill.worker.engine import Failed
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
-from tools import families, pipeline_oracle, ways_of_working
-from tools.oracle import (
+from tools.parity import pipeline_oracle, ways_of_working
+from tools.parity.oracle import (
     Oracle,
     Pixels,
     RefinedOracle,
@@ -28,9 +28,10 @@ from tools.oracle import (
     XLOracle,
     worst_difference,
 )
-from tools.pipeline_oracle import PipelineOracle
-from tools.small_models import distilled, inpainting, save_ddpm, save_refiner, save_sdxl
-from tools.ways_of_working import FROM_PICTURE, IN_MASK, Scenes, WayOracle
+from tools.parity.pipeline_oracle import PipelineOracle
+from tools.parity.ways_of_working import FROM_PICTURE, IN_MASK, Scenes, WayOracle
+from tools.small_models import families
+from tools.small_models.guided import distilled, inpainting, save_ddpm, save_refiner, save_sdxl
 
 SLOTS = 4
 FROM_NOISE = "from noise"

@@ -1,6 +1,9 @@
 """Pages of which a part is written from the code, between two marks."""
 
 import re
+from pathlib import Path
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 END = "<!-- end of what is written -->"
 

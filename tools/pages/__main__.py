@@ -1,0 +1,5 @@
+import sys
+
+from tools.pages.written import main
+
+sys.exit(main())

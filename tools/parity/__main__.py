@@ -1,0 +1,5 @@
+import sys
+
+from tools.parity.tables import main
+
+sys.exit(main())

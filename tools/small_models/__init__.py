@@ -1,0 +1,1 @@
+"""Small models of every family, with random weights, made from their configurations."""
