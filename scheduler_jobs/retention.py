@@ -4,7 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError
@@ -45,11 +45,10 @@ class Retention:
 
     def run_once(self, stopped: Callable[[], bool] = lambda: False) -> Removed:
         """Remove what is due now, and finish what an earlier removal left."""
-        before = datetime.now(UTC) - timedelta(days=self.days)
         with self.database.reading() as session:
             ended = removals.ended_jobs(
                 session,
-                before=before,
+                older_than=timedelta(days=self.days),
                 labels=[] if self.label is None else [self.label],
                 keep=[] if self.keep is None else [self.keep],
             )

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -363,9 +363,9 @@ def test_jobs_are_chosen_by_age_and_labels(mill: Mill, folder) -> None:
     mill.database.run(lambda session: labels.set_labels(session, old, {"team": "a"}))
     mill.database.run(lambda session: labels.set_labels(session, kept, {"team": "a", "keep": ""}))
     mill.load("live", ["c"])
-    late = datetime.now(UTC) + timedelta(hours=1)
-    assert ended(mill, before=late) == [old, kept]
-    assert ended(mill, before=late - timedelta(hours=2)) == []
-    assert ended(mill, before=late, labels=[("team", "a")], keep=[("keep", None)]) == [old]
-    assert ended(mill, before=late, labels=[("team", "b")]) == []
-    assert ended(mill, before=late, keep=[("team", "x"), ("keep", "")]) == [old]
+    late = timedelta(hours=-1)
+    assert ended(mill, older_than=late) == [old, kept]
+    assert ended(mill, older_than=timedelta(hours=1)) == []
+    assert ended(mill, older_than=late, labels=[("team", "a")], keep=[("keep", None)]) == [old]
+    assert ended(mill, older_than=late, labels=[("team", "b")]) == []
+    assert ended(mill, older_than=late, keep=[("team", "x"), ("keep", "")]) == [old]

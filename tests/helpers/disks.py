@@ -1,6 +1,7 @@
-"""Small disks, to be filled up: a tmpfs each, which only root may mount."""
+"""Small disks to be filled up (a tmpfs each), and slow ones; only root may mount either."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,3 +31,47 @@ def fill(disk: Path, *, leave: int = 0) -> Path:
     with ballast.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, space.f_bavail * space.f_frsize - leave)
     return ballast
+
+
+_WRITES_A_SECOND = Path("/sys/fs/cgroup/blkio/blkio.throttle.write_iops_device")
+"""Where Linux takes the most writes a second of a device, of all processes together."""
+
+
+class SlowDisk:
+    """A disk in a file, whose writes the kernel delays: commits and fsync take seconds."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        self.folder = folder
+        self._device = device
+
+    def slow_to(self, writes_a_second: int) -> None:
+        """Delay writes from now on; 0: no longer."""
+        _WRITES_A_SECOND.write_text(f"{self._device} {writes_a_second}\n")
+
+
+@contextmanager
+def slow_disk(place: Path, *, megabytes: int) -> Iterator[SlowDisk]:
+    """A disk of this size in a new folder, not slow yet; the test is skipped where none may be.
+
+    It needs root, a loop device and the first version of cgroups, which can delay a device.
+    """
+    place.mkdir()
+    image = place.with_suffix(".img")
+    with image.open("wb") as file:
+        file.truncate(megabytes << 20)
+    commands = [["mkfs.ext4", "-q", str(image)], ["mount", "-o", "loop", str(image), str(place)]]
+    for command in commands:
+        if (
+            os.geteuid() != 0
+            or not _WRITES_A_SECOND.exists()
+            or shutil.which(command[0]) is None
+            or subprocess.run(command, check=False, capture_output=True).returncode
+        ):
+            pytest.skip("no disk can be slowed down here")
+    number = place.stat().st_dev
+    disk = SlowDisk(place, f"{os.major(number)}:{os.minor(number)}")
+    try:
+        yield disk
+    finally:
+        disk.slow_to(0)
+        subprocess.run(["umount", "--lazy", str(place)], check=True)

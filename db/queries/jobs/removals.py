@@ -9,13 +9,13 @@ a cancelled job with fewer images; `unfinished` finds it, and the next removal g
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import CTE, and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from imagemill.db.clock import now
+from imagemill.db.clock import now, seconds_from_now
 from imagemill.db.documents import JSON
 from imagemill.db.errors import UsageError
 from imagemill.db.queries.bulk import among, insert_new
@@ -162,11 +162,11 @@ def unfinished(session: Session) -> list[int]:
 def ended_jobs(
     session: Session,
     *,
-    before: datetime,
+    older_than: timedelta,
     labels: Collection[tuple[str, str | None]] = (),
     keep: Collection[tuple[str, str | None]] = (),
 ) -> list[Job]:
-    """The jobs that ended before a time, oldest first.
+    """The jobs that ended so long ago by the database's clock, oldest first.
 
     They have all of the `labels` and none of those to `keep`; a value of None is any.
     """
@@ -176,6 +176,7 @@ def ended_jobs(
         query = query.where(~has_labels([label]))
     # A rejected job ended when it was submitted, and so may an open one that nobody has finished.
     at = func.coalesce(Job.finished_at, Job.opened_at, Job.created_at)
+    before = seconds_from_now(-older_than.total_seconds())
     return list(session.scalars(query.where(at < before).order_by(Job.id)))
 
 

@@ -1,7 +1,7 @@
 """`rm` and `prune`: remove jobs with their pictures."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import click
 from sqlalchemy.orm import Session
@@ -93,8 +93,7 @@ def prune(
     wanted, kept = ([read_label(text) for text in texts] for texts in (labels, keep))
 
     def chosen(session: Session) -> Sequence[Job]:
-        before = datetime.now(UTC) - older_than
-        return removals.ended_jobs(session, before=before, labels=wanted, keep=kept)
+        return removals.ended_jobs(session, older_than=older_than, labels=wanted, keep=kept)
 
     with invocation.reading() as session:
         # A cancelled job of which workers still hold images is left for the next time.
