@@ -25,7 +25,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks import engine
 from imagemill.db.settings import Settings
-from imagemill.worker.reproducibility.certificate import certify_model, report
+from imagemill.worker.reproducibility.certificate import certify_model
+from imagemill.worker.reproducibility.certificate_report import report
 
 RESULTS = Path(__file__).parent / "results"
 TOKENIZER = Path(__file__).parents[1] / "worker" / "shapes64" / "tokenizer"

@@ -25,6 +25,9 @@ from imagemill.db.errors import SettingsError
 Batches = Literal["continuous", "recorded"]
 """How slots are filled: each as soon as it is free, or all together in recorded micro-batches."""
 
+Workspace = Literal[":16:8", ":4096:8"]
+"""Workspaces of cuBLAS with which it repeats bits: so many KiB, so many of them."""
+
 DATABASE_FILE = "imagemill.sqlite3"
 OBJECTS_FOLDER = "objects"
 ENVIRONMENT_FILE = "environment.json"
@@ -80,6 +83,14 @@ class Settings(BaseSettings):
     batches: Batches = Field(
         "continuous",
         description="recorded: fixed micro-batches; for devices that fail the certificate",
+    )
+    reproducible: bool = Field(
+        True, description="algorithms that repeat bits; false: the fastest ones, no bits promised"
+    )
+    cublas_workspace: Workspace = Field(
+        ":16:8",
+        description="cuBLAS's fixed workspaces on a GPU; :4096:8 allows faster kernels, which may "
+        "make pixels depend on the batch",
     )
     attention: str = Field(
         "sdpa",

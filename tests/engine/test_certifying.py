@@ -14,7 +14,8 @@ from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.guided.engine import GuidedEngine
 from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.models.model import Model
-from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify, report
+from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify
+from imagemill.worker.reproducibility.certificate_report import report
 from tests.engine.mixing import mix_rows
 from tests.engine.rendering import spec_for
 

@@ -85,7 +85,8 @@ def certify(
     settings = Settings.load()
     load_registry(settings).find(name or settings.default_model)
     # What is wrong was said before the seconds that torch takes.
-    from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify_model, report  # noqa: PLC0415  # loads torch
+    from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify_model  # noqa: PLC0415  # loads torch
+    from imagemill.worker.reproducibility.certificate_report import NOTHING_PROMISED, report  # noqa: PLC0415  # as above
 
     titled = certify_model(
         settings,
@@ -110,6 +111,8 @@ def certify(
             click.echo(f"{title}: {different} of {compared} images differ")
         if any(not v.holds and v.promise == "independence" for _, v in titled):
             click.echo(HOW_TO_KEEP_BITS)
+        if any(v.promise == "nothing" for _, v in titled):
+            click.echo(NOTHING_PROMISED)
     sys.exit(0 if holds else 1)
 
 

@@ -21,7 +21,6 @@ from imagemill.db.storage.factory import open_storage
 from imagemill.db.storage.inputs import fetch_input
 from imagemill.worker.files.encoder import read_record
 from imagemill.worker.files.records import Pixels
-from imagemill.worker.models.device import prepare_process
 from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS
 from imagemill.worker.reproducibility.reproduce import Reproduction, Sample, reproduce
 from imagemill.worker.shifts.limits import RenderLimits
@@ -32,6 +31,7 @@ _ALONE = (
 )
 _NOT_CERTIFIED = f"its certificate says that bits depend on the batch; {HOW_TO_KEEP_BITS}"
 
+_FREE = "it was rendered with reproducible = false, so no bits were promised"
 
 _MOST_OF_EITHER = 512
 """The most slots that the setting allows. More threads than that would help on no machine."""
@@ -61,7 +61,6 @@ def collect(
 
 def report(samples: Sequence[Sample], settings: Settings, *, as_json: bool) -> bool:
     """Render and compare the samples, print each result; return whether every promise was kept."""
-    prepare_process(settings)
     reproductions = []
     inputs = partial(fetch_input, open_storage(settings))
     for reproduction in reproduce(samples, settings, inputs=inputs):
@@ -145,6 +144,7 @@ def _document(reproduction: Reproduction) -> dict[str, object]:
         else reproduction.psnr,
         "same_environment": reproduction.same_environment,
         "alone": reproduction.alone,
+        "reproducible": not reproduction.free,
         "certified": reproduction.certified,
         "changed": {name: list(values) for name, values in reproduction.changed.items()},
         "error": reproduction.error,
@@ -167,6 +167,8 @@ def _line(reproduction: Reproduction) -> str:
     line = f"{reproduction.name}: different, PSNR {reproduction.psnr:.1f} dB ({where})"
     if reproduction.alone:
         return f"{line}; {_ALONE}"
+    if reproduction.free:
+        return f"{line}; {_FREE}"
     if reproduction.broken and reproduction.certified is False:
         return f"{line}; {_NOT_CERTIFIED}"
     return line

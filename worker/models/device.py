@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from imagemill.db.errors import SettingsError
-from imagemill.db.settings import Settings
+from imagemill.db.settings import Settings, Workspace
 
 Precision = Literal["fp16", "bf16", "fp32"]
 DTYPES: Mapping[Precision, torch.dtype] = {
@@ -17,35 +17,75 @@ DTYPES: Mapping[Precision, torch.dtype] = {
     "fp32": torch.float32,
 }
 
+DEFAULT_WORKSPACE: Workspace = ":16:8"
+"""8 workspaces of 16 KiB for cuBLAS: the fewest kernels, and the default."""
+
+_LT_WORKSPACES: Mapping[Workspace, str] = {":16:8": "1", ":4096:8": "32768"}
+"""The workspace of cuBLASLt, in KiB, beside one of cuBLAS. 32 MiB is 8 x 4096 KiB."""
+
 
 def prepare_process(settings: Settings) -> None:
-    """Set threads, determinism and the libraries' logs for this process.
+    """Set threads, the choice of algorithms and the libraries' logs for this process.
 
-    Call it before anything uses a device.
-
-    diffusers' `enable_full_determinism` also sets CUDA_LAUNCH_BLOCKING, which stops computing and
-    copying at the same time. So the switches are set one by one here.
+    Call it before anything uses a device. Safe to repeat.
     """
-    # cuBLAS reads these when it makes its first handle. With one fixed workspace it always chooses
-    # the same split of a matrix product.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":16:8")
-    os.environ.setdefault("CUBLASLT_WORKSPACE_SIZE", "1")
     torch.set_num_threads(settings.threads)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # The line above also fills every new tensor with NaN. That costs time and finds no error here.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch's stubs lack it
+    choose_algorithms(settings)
     # Imported here because `doctor` uses this module for the device only, and diffusers is slow.
     from imagemill.worker.models.library_logs import take_over_library_logs  # noqa: PLC0415  # see above
 
     take_over_library_logs(settings)
 
 
-def determinism_flags() -> dict[str, bool | str | None]:
-    """The current values of the switches, as an environment records them."""
+def choose_algorithms(settings: Settings) -> None:
+    """Let torch use algorithms that repeat bits or, with `reproducible = false`, the fastest ones.
+
+    diffusers' `enable_full_determinism` also sets CUDA_LAUNCH_BLOCKING, which stops computing and
+    copying at the same time. So the switches are set one by one here. They may be set again at any
+    time, but cuBLAS's workspaces stay as this process first had them.
+    """
+    fixed = settings.reproducible
+    if fixed:
+        _fix_workspaces(settings)
+    # TF32 rounds what fp32 multiplies to 10 bits, which is what fp16 has: only whoever asks for
+    # fp32 by name needs more.
+    tf32 = not fixed and settings.dtype != "fp32"
+    torch.backends.cudnn.deterministic = fixed
+    torch.backends.cudnn.benchmark = not fixed
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.use_deterministic_algorithms(fixed, warn_only=True)
+    # The line above also fills every new tensor with NaN. That costs time and finds no error here.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # torch's stubs lack it
+
+
+def _fix_workspaces(settings: Settings) -> None:
+    """Fix the workspaces of cuBLAS, which reads these variables when it makes its first handle.
+
+    With one fixed workspace it always chooses the same split of a matrix product. A CPU has no
+    cuBLAS, but its environments have always named the default: so they keep their identity.
+    """
+    on_cpu = settings.device == "cpu" or (
+        settings.device == "auto" and not torch.cuda.is_available()
+    )
+    chosen = DEFAULT_WORKSPACE if on_cpu else settings.cublas_workspace
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", chosen)
+    os.environ.setdefault("CUBLASLT_WORKSPACE_SIZE", _LT_WORKSPACES[chosen])
+
+
+def algorithms_are_free() -> bool:
+    """Whether this process may use algorithms that do not repeat bits (`reproducible = false`)."""
+    return not torch.are_deterministic_algorithms_enabled()
+
+
+def determinism_flags(device: torch.device) -> dict[str, bool | str | None]:
+    """The current values of the switches, as an environment records them.
+
+    The workspace of cuBLASLt is recorded where it is not the first one that imagemill had, so that
+    older environments keep their identity.
+    """
+    lt_workspace = os.environ.get("CUBLASLT_WORKSPACE_SIZE")
+    usual = device.type != "cuda" or lt_workspace == _LT_WORKSPACES[DEFAULT_WORKSPACE]
     return {
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cudnn_deterministic": torch.backends.cudnn.deterministic,
@@ -53,6 +93,7 @@ def determinism_flags() -> dict[str, bool | str | None]:
         "cudnn_tf32": torch.backends.cudnn.allow_tf32,
         "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
         "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        **({} if usual else {"cublaslt_workspace": lt_workspace}),
     }
 
 

@@ -73,8 +73,19 @@ def tuning_digest(settings: Settings, device: torch.device) -> str:
                 "precision": settings.dtype,
                 "precisions": {name: entry.dtype for name, entry in models.items() if entry.dtype},
                 "tuning": choose_tuning(settings, device).fields(),
+                **_free(settings),
                 "torch": torch.__version__,
                 "diffusers": diffusers.__version__,
             }
         )
     )
+
+
+def _free(settings: Settings) -> dict[str, object]:
+    """The settings of algorithms that are not the defaults: others need other workspaces."""
+    chosen = {"reproducible": settings.reproducible, "cublas_workspace": settings.cublas_workspace}
+    return {
+        name: value
+        for name, value in chosen.items()
+        if value != Settings.model_fields[name].default
+    }

@@ -1,8 +1,8 @@
 """An environment: the fingerprint of hardware, software and shapes that pixels depend on.
 
 In one environment the same specification gives the same pixels. With recorded batches that holds
-within the same composition. In another environment the pixels are nearly the same, but imagemill
-makes no promise.
+within the same composition, and with `reproducible = false` nothing is promised. In another
+environment the pixels are nearly the same, but imagemill makes no promise.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ import transformers
 
 from imagemill.db.settings import Batches
 from imagemill.db.specs import canonical_json
-from imagemill.worker.models.device import Precision, determinism_flags
+from imagemill.worker.models.device import Precision, algorithms_are_free, determinism_flags
 from imagemill.worker.models.tuning import Tuning
 
 _LIBRARIES = (torch, diffusers, transformers, tokenizers, numpy)
@@ -46,7 +46,7 @@ class Shapes:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Environment:
-    """Where and how images were rendered. Equal documents promise equal bits."""
+    """Where and how images were rendered. Equal documents promise equal bits, if not `free`."""
 
     fields: Mapping[str, Any]
 
@@ -57,6 +57,11 @@ class Environment:
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the document."""
         return hashlib.sha256(canonical_json(self.document()).encode()).hexdigest()
+
+    @property
+    def free(self) -> bool:
+        """Whether algorithms were chosen for speed, so that even here no bits are promised."""
+        return self.fields.get("reproducible") is False
 
     def changed(self, **fields: Any) -> "Environment":
         """A copy of this environment with other values for some fields."""
@@ -82,7 +87,9 @@ def describe_environment(
         **_hardware(device),
         **{module.__name__: str(module.__version__) for module in _LIBRARIES},
         "threads": torch.get_num_threads() if device.type == "cpu" else None,
-        "flags": determinism_flags(),
+        "flags": determinism_flags(device),
+        # Left out where bits repeat, so that older environments keep their identity.
+        **({"reproducible": False} if algorithms_are_free() else {}),
         "tuning": (tuning or Tuning()).fields(),
         "dtype": precision,
         "vae_dtype": vae_precision or precision,

@@ -17,8 +17,7 @@ guidance, the known rows are also rendered without it in any step, two in the pl
 import hashlib
 import random
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -53,11 +52,7 @@ _NAN: Mapping[str, Any] = {
 _NEVER_GUIDED: Mapping[str, Any] = {"guidance_start": 0.9, "guidance_end": 0.95}
 """A guidance interval that holds no step, with up to ten of them."""
 
-Promise = Literal["independence", "composition"]
-_TITLES: Mapping[Promise, str] = {
-    "independence": "Batch independence",
-    "composition": "Dependence on the recorded composition alone",
-}
+Promise = Literal["independence", "composition", "nothing"]
 
 HOW_TO_KEEP_BITS = "IMAGEMILL_BATCHES=recorded keeps every picture reproducible here"
 """The advice, in one line, for devices on which pixels depend on the batch."""
@@ -77,7 +72,8 @@ class Certificate:
     """Whether the promise holds in an environment, and what was tried.
 
     `environment` is a fingerprint. `promise` says what was promised: pixels are independent of the
-    batch or, with recorded batches, they depend only on its composition.
+    batch or, with recorded batches, they depend only on its composition. Where algorithms are free
+    nothing is, and the checks say only what this process did.
     """
 
     environment: str
@@ -120,6 +116,8 @@ def certify(
         checks = _same_composition(engine, known, rounds=rounds, samplers=samplers)
     else:
         checks = _same_alone(engine, known, rounds=rounds, samplers=samplers)
+    if engine.environment.free:
+        promise = "nothing"
     return Certificate(
         environment=engine.environment.fingerprint(),
         promise=promise,
@@ -369,24 +367,3 @@ def _count_different(results: Sequence[Rendered], expected: Sequence[str]) -> in
 
 def _digest(result: Rendered) -> str:
     return hashlib.sha256(result.pixels.tobytes()).hexdigest()
-
-
-def report(certificates: Iterable[tuple[str, Certificate]]) -> str:
-    """Certificates by title, as Markdown."""
-    by_name: dict[str, list[str]] = defaultdict(list)
-    for title, certificate in certificates:
-        word = "holds" if certificate.holds else "**does not hold**"
-        by_name[title].append(
-            f"{_TITLES[certificate.promise]} {word} in environment "
-            f"`{certificate.environment[:16]}…`, B = {certificate.slots}, "
-            f"{certificate.seconds:.1f} s."
-        )
-        if not certificate.holds and certificate.promise == "independence":
-            by_name[title] += ["", f"{HOW_TO_KEEP_BITS}."]
-        by_name[title] += ["", "| check | images | different |", "| --- | --- | --- |"]
-        by_name[title] += [
-            f"| {check.name} | {check.compared} | {check.different} |"
-            for check in certificate.checks
-        ]
-    sections = ["\n".join([f"## {title}", "", *lines]) for title, lines in by_name.items()]
-    return "\n\n".join(["# Certificate of batch independence", *sections]) + "\n"

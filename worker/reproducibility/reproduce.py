@@ -1,30 +1,30 @@
 """Renders images again and compares the pixels.
 
-The engine is opened with the shapes, threads and kind of batches that the image's environment
-names. So on the same hardware and software the environment is the same, and the bits must be the
-same too. An image of a recorded batch is rendered together with all images of that batch, each in
-its own slot.
+The engine is opened with the shapes, threads, kind of batches and of algorithms that the image's
+environment names. So on the same hardware and software the environment is the same, and the bits
+must be the same too, unless algorithms were free. An image of a recorded batch is rendered together
+with all images of that batch, each in its own slot.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
-import torch
 
 from imagemill.db.compositions import Composition
 from imagemill.db.errors import BadPixels, ImagemillError, RenderError, UnknownImage
 from imagemill.db.models.components import find_weights
 from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.pictures.originals import Member
-from imagemill.db.settings import Batches, Settings
+from imagemill.db.settings import Batches, Settings, Workspace
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Engine, Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.inputs import Inputs
 from imagemill.worker.files.records import Pixels, pixels_sha256
+from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.loader import WarmModels
 
 _IDENTICAL_PSNR = math.inf
@@ -54,6 +54,11 @@ class Sample:
         recorded = self.environment.get("batches") == "recorded"
         return "recorded" if recorded else "continuous"
 
+    @property
+    def free(self) -> bool:
+        """Whether the image was rendered with `reproducible = false`."""
+        return self.environment.get("reproducible") is False
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reproduction:
@@ -62,7 +67,8 @@ class Reproduction:
     `psnr` is in dB against the stored picture, inf if they are equal. `changed` has the fields of
     the environment that differ, each as (then, now). `error` is set if the sample could not be
     rendered. `alone` says that it once had neighbours that are not known here, so its pixels may
-    differ. `certified` is copied from the sample.
+    differ. `certified` is copied from the sample. `free` says that it was rendered with
+    `reproducible = false`.
     """
 
     name: str
@@ -72,6 +78,7 @@ class Reproduction:
     error: str | None = None
     alone: bool = False
     certified: bool | None = None
+    free: bool = False
 
     @property
     def same_environment(self) -> bool:
@@ -81,7 +88,7 @@ class Reproduction:
     @property
     def broken(self) -> bool:
         """Whether equal bits were promised and not found, or the image could not be rendered."""
-        promised = self.same_environment and not self.alone
+        promised = self.same_environment and not self.alone and not self.free
         return not self.identical and (promised or self.error is not None)
 
 
@@ -91,32 +98,43 @@ def reproduce(
     """Render every sample again. Samples that can share forward passes are rendered together."""
     registry = load_registry(settings)
     models = WarmModels(settings)
-    alike: dict[tuple[str, int | None, int, Batches], list[Sample]] = {}
+    alike: dict[tuple[str, int | None, Settings], list[Sample]] = {}
     for sample in samples:
-        slots, threads = _shape(sample.environment, settings)
-        key = (sample.spec.group_key(), slots, threads, sample.batches)
+        slots = _shapes(sample).get("slots", settings.slots)
+        key = (sample.spec.group_key(), slots, _as_then(sample, settings))
         alike.setdefault(key, []).append(sample)
-    for (_, slots, threads, batches), group in alike.items():
-        torch.set_num_threads(threads)
+    for (_, slots, then), group in alike.items():
+        prepare_process(then)
         spec = group[0].spec
         try:
             entry = find_weights(registry, spec.weights_digest, name=spec.model)
             model = models.get(entry)
-            like_then = settings.model_copy(update={"batches": batches})
-            engine = open_engine(model, spec.group(), like_then, slots, inputs=inputs)
+            engine = open_engine(model, spec.group(), then, slots, inputs=inputs)
         except ImagemillError as error:
             yield from (_failed(sample, error) for sample in group)
             continue
-        if batches == "recorded":
+        if then.batches == "recorded":
             yield from _render_batches(engine, group)
         else:
             yield from _render(engine, group)
 
 
-def _shape(environment: Mapping[str, Any], settings: Settings) -> tuple[int | None, int]:
-    """B and the number of threads that an image was rendered with."""
-    shapes = environment.get("shapes") or {}
-    return shapes.get("slots", settings.slots), environment.get("threads") or settings.threads
+def _shapes(sample: Sample) -> Mapping[str, Any]:
+    return sample.environment.get("shapes") or {}
+
+
+def _as_then(sample: Sample, settings: Settings) -> Settings:
+    """The settings with the threads, batches and algorithms of an image's environment."""
+    then: dict[str, Any] = {
+        "threads": sample.environment.get("threads") or settings.threads,
+        "batches": sample.batches,
+        "reproducible": not sample.free,
+    }
+    flags = sample.environment.get("flags")
+    workspace = flags.get("cublas_workspace") if isinstance(flags, Mapping) else None
+    if workspace in get_args(Workspace):
+        then["cublas_workspace"] = workspace
+    return settings.model_copy(update=then)
 
 
 def _render(engine: Engine, samples: Sequence[Sample]) -> Iterator[Reproduction]:
@@ -204,6 +222,7 @@ def _compare(sample: Sample, rendered: Rendered, engine: Engine) -> Reproduction
         error=error,
         alone=alone,
         certified=sample.certified,
+        free=sample.free,
     )
 
 

@@ -63,6 +63,9 @@ class Agreements:
         from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify  # noqa: PLC0415  # loads torch
 
         environment = engine.environment
+        if environment.free:
+            log.info("%s: reproducible = false, so no bits are promised", choice.model_name)
+            return
         known = self._database.run(
             lambda session: environment_id(
                 session, fingerprint=environment.fingerprint(), document=environment.document()

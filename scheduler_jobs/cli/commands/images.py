@@ -262,7 +262,7 @@ def _print_file(image: ImageDetail) -> None:
     output.pairs(
         {
             "fingerprint": stored.environment,
-            **_certified(stored.certificate),
+            **_certified(stored.certificate, stored.environment_document),
             **about,
         }.items()
     )
@@ -310,8 +310,12 @@ def _composition(composition: Composition | None) -> str | None:
     return f"of images {ids}, in this order, in {composition.slots} slots"
 
 
-def _certified(certificate: Mapping[str, Any] | None) -> dict[str, str]:
+def _certified(
+    certificate: Mapping[str, Any] | None, environment: Mapping[str, Any]
+) -> dict[str, str]:
     """The result of the image's certificate, in words."""
+    if environment.get("reproducible") is False:
+        return {"equal bits": "not promised: rendered with reproducible = false"}
     promise = (certificate or {}).get("promise", "independence")
     question = (
         "depends on its recorded batch alone"

@@ -8,6 +8,7 @@ import pytest
 from imagemill.db.compositions import Composition
 from imagemill.db.queries.pictures import environments
 from imagemill.db.states import ImageState, JobState
+from imagemill.db.tables import Environment
 from imagemill.scheduler_jobs.cli.commands import jobs
 from tests.helpers.mill import CRASH, REFUSED, spec
 
@@ -251,6 +252,17 @@ def test_show_says_what_was_certified(at_home, mill, worked, certificate, line):
     )
     [found] = [each for each in at_home("show", 1).out.splitlines() if line in each]
     assert found.endswith("yes, certified")
+
+
+def test_show_says_that_no_bits_were_promised(at_home, mill, worked):
+    def free(session):
+        environment = session.get_one(Environment, mill.environment_id)
+        environment.document = dict(environment.document) | {"reproducible": False}
+
+    mill.database.run(free)
+    shown = at_home("show", 1).out
+    assert "not promised: rendered with reproducible = false" in shown
+    assert "independent of the batch" not in shown
 
 
 def test_show_follows_an_image_through_its_generations(at_home, mill, worked):
