@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import groupby, islice
 from typing import Any
 
@@ -108,14 +109,25 @@ class SeenNames:
         self._names.update(image.extras)
         return image
 
-    def check(self, option: str, names: Collection[str]) -> None:
-        """A `UsageError` for a name that no image has, if there was an image at all."""
+    def check(self, option: str, names: Collection[str], *, operands: Collection[str] = ()) -> None:
+        """A `UsageError` for a name that no image has, if there was an image at all.
+
+        `operands` are names that stand where a value is usual.
+        """
         for name in sorted(set(names) - self._names) if self._any else ():
             if name in known_scorers():
-                hint = f"; `imagemill score JOB --with {name}` gives it"
+                hint = f"`imagemill score JOB --with {name}` gives it"
+            elif name in operands:
+                hint = f"if it is a text, write it in single quotes: '{name}'"
             else:
-                hint = f"; there are {', '.join(sorted(self._names))}"
-            raise UsageError(f"{option}: nothing is called {name!r}{hint}")
+                close = get_close_matches(name, self._names, n=1)
+                hint = f"there are {', '.join(sorted(self._names))}"
+                hint += f"; did you mean {close[0]}?" if close else ""
+            raise UsageError(f"{option}: nothing is called {name!r}; {hint}")
+
+    def check_condition(self, condition: Condition) -> None:
+        """A `UsageError` for a name of a condition that no image has."""
+        self.check("--where", condition.columns, operands=condition.operands)
 
 
 def select_images(
@@ -141,7 +153,8 @@ def select_images(
         )
         taken = (image for image in images if _is_taken(image, selection, condition))
         yield from taken if selection.best is None else _best(taken, selection)
-    seen.check("--where", () if condition is None else condition.columns)
+    if condition is not None:
+        seen.check_condition(condition)
 
 
 def select_done(
@@ -179,7 +192,7 @@ def list_where(
         found = list(islice(_held(session, which, condition, after=after, seen=seen), limit))
         listed, whole = listed + found, whole and len(found) < limit
     if condition is not None and whole:
-        seen.check("--where", condition.columns)
+        seen.check_condition(condition)
     return sorted(listed, key=lambda image: image.id)[:limit]
 
 

@@ -2,21 +2,22 @@
 
 `clip_score > 0.3 and category = 'Animals'`: columns, text, numbers, comparisons, `in`, `between`,
 `like`, `is null`, `and`, `or`, `not`. Scores are columns too, and `tag` stands for every tag of an
-image: `tag = 'keep'` is true if one of them is, `tag <> 'keep'` if none is. As in SQL, a comparison
-with a missing value is unknown, and only images whose condition is true are taken. Trying it here
-rather than in the database gives the same answer on SQLite and Postgres, whose JSON values compare
-in different ways.
+image: `tag = 'keep'` is true if one of them is, `tag <> 'keep'` if none is. A text beside a time is
+read as a time. As in SQL, a comparison with a missing value is unknown, and only images whose
+condition is true are taken. Trying it here rather than in the database gives the same answer on
+SQLite and Postgres, whose JSON values compare in different ways.
 """
 
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
 import sqlglot
 from sqlglot import expressions as sql
-from sqlglot.errors import SqlglotError
+from sqlglot.errors import ParseError, SqlglotError
 
 from imagemill.db.errors import UsageError
 
@@ -39,21 +40,28 @@ TAG = "tag"
 OWN_COLUMNS = "extras"
 """Before a name: a column of the manifest, also where a score or a column of ours hides it."""
 
+_TIMES = frozenset({"created_at"})
+"""Columns of ours that hold a time."""
+
 _ALLOWED = "columns, text, numbers, =, <>, <, <=, >, >=, in, between, like, is null, and, or, not"
 
 
 class Condition:
-    """A parsed condition. `columns` are the names that it asks for."""
+    """A parsed condition.
+
+    `columns` are the names that it asks for. `operands` are those of them that stand where a value
+    is usual, as `calm` in `mood = calm`: likely texts whose single quotes were forgotten.
+    """
 
     def __init__(self, text: str) -> None:
         """A `UsageError` says what can't be read, or what is not allowed."""
         try:
             parsed = sqlglot.parse_one(text, read="postgres")
         except SqlglotError as error:
-            said = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).splitlines()[0]
-            raise UsageError(f"--where {text!r}: {said}") from None
+            raise UsageError(f"--where {text!r}: {_unread(text, error)}") from None
         self._text = text
         self.columns = frozenset(_name(column) for column in parsed.find_all(sql.Column))
+        self.operands = frozenset(_name(column) for column in _operands(parsed))
         self._holds = self._compiled(parsed)
 
     def holds(self, values: Values) -> bool:
@@ -89,7 +97,8 @@ class Condition:
         return _all_of([low, self._compared(sql.LTE, node.this, node.args["high"])])
 
     def _compared(self, kind: type[sql.Expr], left: Any, right: Any) -> _Term:
-        one, other, compare = self._term(left), self._term(right), _COMPARISONS[kind]
+        one, other = self._operand(left, beside=right), self._operand(right, beside=left)
+        compare = _COMPARISONS[kind]
 
         def holds(values: Values) -> bool | None:
             return _compare(compare, one(values), other(values))
@@ -116,12 +125,29 @@ class Condition:
 
         return holds
 
+    def _operand(self, node: sql.Expr, *, beside: sql.Expr) -> _Term:
+        """The term of one side of a comparison; beside a time, a text must be a time."""
+        beside = beside.unnest()
+        if not isinstance(beside, sql.Column) or beside.table or _name(beside) not in _TIMES:
+            return self._term(node)
+        found = node.unnest()
+        if not isinstance(found, sql.Literal):
+            return self._term(node)
+        time = _as_time(found.this) if found.is_string else None
+        if time is None:
+            raise UsageError(
+                f"--where {self._text!r}: {_name(beside)} is a time, and {found.this!r} is none; "
+                "write '2026-12-24' or '2026-12-24T18:00' (UTC)"
+            )
+        return lambda _: time
+
     def _term(self, node: sql.Expr) -> _Term:
         """A function that gives the value of a column or a literal."""
-        while isinstance(node, sql.Paren):
-            node = node.this
+        node = node.unnest()
         if isinstance(node, sql.Column):
             name = _name(node)
+            if node.table not in {"", OWN_COLUMNS} or node.db:
+                raise self._refused(node)  # `meta.seed` is not our `seed`
             if node.table != OWN_COLUMNS:
                 return lambda values: values.get(name)
             own = f"{OWN_COLUMNS}.{name}"
@@ -155,6 +181,23 @@ def _name(column: sql.Column) -> str:
     return str(column.this.name)
 
 
+def _operands(parsed: sql.Expr) -> list[sql.Column]:
+    """The columns on the right of a comparison or in the list of an `in`."""
+    found = [node.expression for node in parsed.find_all(*_COMPARISONS)]
+    found += [each for node in parsed.find_all(sql.In) for each in node.expressions]
+    return [node.unnest() for node in found if isinstance(node.unnest(), sql.Column)]
+
+
+def _unread(text: str, error: SqlglotError) -> str:
+    """Why a text is no condition, in our words: the parser's own name its classes."""
+    if not text.strip():
+        return "an empty condition; such as \"steps > 20 and mood = 'calm'\""
+    found = error.errors[0] if isinstance(error, ParseError) and error.errors else {}
+    word, column = found.get("highlight"), found.get("col")
+    where = f"can't be read at {word!r} (character {column})" if word else "has an open quote"
+    return f"{where}; a text stands in single quotes, a column that is a word of SQL in double ones"
+
+
 def _number(text: str) -> int | float:
     return int(text) if text.isdecimal() else float(text)
 
@@ -173,6 +216,9 @@ def _alike(one: Any, other: Any) -> tuple[Any, Any] | None:
     """Both values in one type, None where that can't be: a CSV's numbers are texts."""
     if one is None or other is None:
         return None
+    if isinstance(one, datetime) or isinstance(other, datetime):
+        one, other = _as_time(one), _as_time(other)
+        return None if one is None or other is None else (one, other)
     if isinstance(one, str) != isinstance(other, str):
         one, other = _as_number(one), _as_number(other)
         return None if one is None or other is None else (one, other)
@@ -188,6 +234,17 @@ def _as_number(value: Any) -> float | int | None:
         return int(value) if value.lstrip("-").isdecimal() else float(value)
     except (ValueError, AttributeError):
         return None
+
+
+def _as_time(value: Any) -> datetime | None:
+    """A time, or a text of ISO 8601 as one; without a zone it is in UTC."""
+    try:
+        time = datetime.fromisoformat(value.strip()) if isinstance(value, str) else value
+    except ValueError:
+        return None
+    if not isinstance(time, datetime):
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _all_of(terms: Sequence[_Term]) -> _Term:

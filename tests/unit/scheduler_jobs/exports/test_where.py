@@ -1,8 +1,11 @@
 """Conditions: what they take, in SQL's sense of unknown, and what they refuse."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from imagemill.db.errors import UsageError
+from imagemill.scheduler_jobs.exports.selection import ExportImage, SeenNames
 from imagemill.scheduler_jobs.exports.where import Condition
 
 VALUES = {
@@ -13,6 +16,9 @@ VALUES = {
     "mood": None,
     "nested": {"a": 1},
     "keep": True,
+    "created_at": datetime(2026, 11, 30, 3, 16, tzinfo=UTC),
+    "when": "2026-11-29",
+    "seed": 7,
 }
 
 
@@ -46,6 +52,16 @@ VALUES = {
         ('"steps" = 20', True),
         ("guidance_scale > -1", True),
         ("prompt > 5", False),
+        ("created_at > '2026-11-30'", True),
+        ("created_at >= '2026-12-01'", False),
+        ("created_at < '2026-11-30T03:17'", True),
+        ("created_at < '2026-11-30T04:10+01:00'", False),
+        ("created_at between '2026-11-30' and ('2026-12-01')", True),
+        ("'2026-11-30' < created_at", True),
+        ('created_at > "when"', True),
+        ("created_at > prompt", False),  # a text that is no time: unknown
+        ("created_at > steps", False),
+        ("created_at > mood", False),
     ],
 )
 def test_a_condition_holds_as_in_sql(text: str, holds: bool) -> None:
@@ -66,6 +82,12 @@ def test_a_condition_holds_as_in_sql(text: str, holds: bool) -> None:
         "prompt like steps",
         "steps is 20",
         "case when steps = 1 then true end",
+        "created_at > 'yesterday'",
+        "created_at > 5",
+        "nested.seed = 7",
+        "steps === 20",
+        "when > '2026-11-28'",
+        "prompt = 'a red circle",
     ],
 )
 def test_what_is_no_condition_is_refused_in_one_line(text: str) -> None:
@@ -74,7 +96,29 @@ def test_what_is_no_condition_is_refused_in_one_line(text: str) -> None:
     assert "--where" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "\x1b" not in str(refused.value)
+    assert "sqlglot" not in str(refused.value)
 
 
 def test_it_names_the_columns_that_it_asks_for() -> None:
     assert Condition("a = 1 and (b like 'x%' or c is null)").columns == {"a", "b", "c"}
+
+
+def test_a_refusal_says_where_and_how_to_go_on() -> None:
+    with pytest.raises(UsageError, match=r"can't be read at 'when' \(character 4\).*double ones"):
+        Condition("when > '2026-11-28'")
+    with pytest.raises(UsageError, match="'yesterday' is none; write '2026-12-24'"):
+        Condition("created_at > 'yesterday'")
+
+
+def test_it_names_the_columns_in_the_place_of_values() -> None:
+    condition = Condition('mood = calm and (steps = 20 or mood in (sad, "odd", 1)) and a < (b)')
+    assert condition.operands == {"calm", "sad", "odd", "b"}
+
+
+def test_an_unknown_name_leads_to_the_nearest_one_or_to_quotes() -> None:
+    seen = SeenNames()
+    seen.see(ExportImage(values={}, extras={"mood": "calm"}))
+    with pytest.raises(UsageError, match=r"'moood'; there are .*; did you mean mood\?"):
+        seen.check_condition(Condition("moood = 'calm'"))
+    with pytest.raises(UsageError, match="write it in single quotes: 'calm'"):
+        seen.check_condition(Condition("mood = calm"))
