@@ -53,12 +53,14 @@ def report(error: Exception, *, as_json: bool) -> int:
     if isinstance(error, click.UsageError) and error.ctx is not None:
         click.echo(error.ctx.get_usage(), err=True)
     problems = document.get("problems", ())
+    several = isinstance(error, ManifestError)  # flags and defaults files: a line for each
+    lines = document["message"].splitlines() if several else [document["message"]]
     for problem in getattr(error, "problems", ())[:SHOWN_PROBLEMS]:
-        click.echo(_one_line(str(problem)), err=True)
+        if str(problem) not in lines:
+            click.echo(_one_line(str(problem)), err=True)
     if len(problems) > SHOWN_PROBLEMS:
         click.echo(f"… and {len(problems) - SHOWN_PROBLEMS:,} more (--json lists all)", err=True)
-    several = isinstance(error, ManifestError)  # flags and defaults files: a line for each
-    for text in document["message"].splitlines() if several else [document["message"]]:
+    for text in lines:
         click.echo(f"error: {_one_line(text)}", err=True)
     if as_json:
         click.echo(json.dumps({"error": document}, default=str))

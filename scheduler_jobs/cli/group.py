@@ -21,6 +21,7 @@ from click.shell_completion import CompletionItem, shell_complete
 from imagemill.db.errors import ImagemillError, UsageError, first_line
 from imagemill.db.logs import HumanFormatter, secrets_of
 from imagemill.db.quick_import import quick_import
+from imagemill.scheduler_jobs.cli.arguments import FilledPath, refuse_empty_paths
 from imagemill.scheduler_jobs.cli.command_table import CommandEntry, commands_below
 from imagemill.scheduler_jobs.cli.completion import offer_values
 from imagemill.scheduler_jobs.cli.exit_codes import (
@@ -213,6 +214,7 @@ def _load(name: str, entry: CommandEntry) -> click.Command:
     if not isinstance(command, click.Command):
         return _absent(name, f"{entry.target} is not a click command")
     offer_values(command)
+    refuse_empty_paths(command)
     return command
 
 
@@ -253,13 +255,13 @@ def _absent(name: str, why: str) -> click.Command:
 )
 @click.option(
     "--home",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FilledPath(path_type=Path, file_okay=False),
     help="Work on what `imagemill run --out DIR` or `imagemill --home DIR up` keeps in DIR.",
     metavar="DIR",
 )
 @click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=FilledPath(path_type=Path, dir_okay=False, exists=True),
     help="Read settings from this file instead of imagemill.toml.",
     metavar="FILE",
 )

@@ -4,6 +4,7 @@ Unlike a store, a target holds files under any readable name, and an export may 
 what is left of itself.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +16,11 @@ from imagemill.db.settings import Settings
 
 UNFINISHED = ".unfinished-"
 """How the names of files begin that are being written; nothing reads them."""
+
+_OF_A_PLACE = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}
+)
+"""Of these the folder that was named is the cause, and not the disk."""
 
 _S3 = "s3://"
 _CHUNK_BYTES = 1 << 20
@@ -159,5 +165,9 @@ class FolderTarget:
             folder.mkdir(parents=True, exist_ok=True)
             self._made.add(str(folder))
 
-    def _failed(self, action: str, name: str, error: OSError) -> StorageError:
-        return StorageError(f"can't {action} {name} in {self.uri}: {error.strerror or error}")
+    def _failed(self, action: str, name: str, error: OSError) -> UsageError | StorageError:
+        said = f"can't {action} {name}: {error.strerror or error}"
+        # Once something is written, a usage error would take it back: `run` clears the target.
+        if error.errno in _OF_A_PLACE and not self._made and action != "remove":
+            return UsageError(f"--to {self.uri}: {said}; name a folder that you may write to")
+        return StorageError(f"{self.uri}: {said}")

@@ -7,6 +7,7 @@ hashed and opened again, and is never in memory as a whole.
 import hashlib
 import io
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,7 @@ PROMPTS = "prompts"
 """What prompts of a command line are called, as the manifest that they are."""
 
 _S3 = "s3://"
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _NOTHING_THERE = {"NoSuchKey": "no such object", "NoSuchBucket": "no such bucket"}
 _CHUNK_BYTES = 1 << 20
 _NAMED = 3
@@ -160,6 +162,12 @@ def _opened_files(text: str, settings: Settings) -> Iterator[Source]:
         yield _spooled("stdin", sys.stdin.buffer)
     elif text.startswith(_S3):
         yield _from_s3(text, settings)
+    elif not text:
+        raise ManifestError("an empty text in the place of a manifest; a file's path")
+    elif _ADDRESS.match(text):
+        raise ManifestError(
+            f"{text}: an address, and no file; fetch it first, as curl -L '{text}' -o prompts.csv"
+        )
     else:
         yield from map(_opened, find_places(text))
 

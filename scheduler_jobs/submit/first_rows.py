@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from imagemill.db.errors import ManifestError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
@@ -16,6 +15,11 @@ LOOKED_AT = 200
 """How many rows are checked."""
 
 
+def check_model(name: str, settings: Settings) -> None:
+    """Raises `ModelError` if no model has this name, or its weights are not here."""
+    weights_digest(load_registry(settings).find(name))
+
+
 def check_first_rows(
     request: SubmissionRequest, source: Source, settings: Settings
 ) -> Mapping[str, Any]:
@@ -25,8 +29,7 @@ def check_first_rows(
     bad; with `skip_bad_rows` only if there are no good rows at all. Raises `ModelError` if the
     model can't be used. Nothing is changed.
     """
-    model = load_registry(settings).find(request.defaults.model or settings.default_model)
-    weights_digest(model)
+    check_model(request.defaults.model or settings.default_model, settings)
     findings, good, seen = Findings(), 0, 0
     extras: dict[str, Any] = {}
     rows = plan_rows(request, source, settings)
@@ -44,8 +47,4 @@ def check_first_rows(
     for row in rows:
         if isinstance(row, RefusedRow):
             findings.add(row)
-    count = findings.bad_rows
-    raise ManifestError(
-        f"{source.name}: {count} bad {'row' if count == 1 else 'rows'}",
-        problems=tuple(findings.problems),
-    )
+    raise findings.error(source.name)

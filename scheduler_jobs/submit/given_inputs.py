@@ -35,6 +35,8 @@ def take_input(flag: str, name: str, settings: Settings) -> tuple[str, bytes | N
         body = _rendered(flag, int(image[1]), settings)
     elif _ELSEWHERE.fullmatch(name):
         return name, None
+    elif not name or "://" in name:
+        raise UsageError(f"{flag} {name!r}: not a file; fetch it first, and name the file")
     else:
         path = Path(name).expanduser()
         if settings.inputs_folder is not None and not path.exists():

@@ -8,7 +8,6 @@ from typing import NoReturn
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.errors import ManifestError
 from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts
 from imagemill.scheduler_jobs.submit.planned_rows import Findings, Keys, PlannedRow, RefusedRow
@@ -99,10 +98,11 @@ class Loading:
 
     def reject(self) -> NoReturn:
         """Delete what was loaded, and raise the `ManifestError` that says why."""
-        count = self.findings.bad_rows
-        message = f"{self._file}: {count} bad {'row' if count == 1 else 'rows'}"
-        self._database.run(lambda session: lifecycle.reject(session, self._job_id, message=message))
-        raise ManifestError(message, problems=tuple(self.findings.problems))
+        error = self.findings.error(self._file)
+        self._database.run(
+            lambda session: lifecycle.reject(session, self._job_id, message=error.message)
+        )
+        raise error
 
     def _note(self, row: PlannedRow | RefusedRow) -> None:
         self.rows += 1

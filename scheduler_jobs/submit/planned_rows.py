@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from imagemill.db.errors import ManifestError
 from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.jobs.job_rows import NewRow
 from imagemill.db.seeds import prompt_hash, row_key
@@ -136,6 +137,14 @@ class Findings:
         self.fatal = self.fatal or bad.fatal
         if len(self.problems) < MAX_PROBLEMS:
             self.problems += bad.problems
+
+    def error(self, file: str) -> ManifestError:
+        """The error for a manifest that nothing is queued of, with all problems."""
+        bad = self.bad_rows
+        said = f"{bad} bad {'row' if bad == 1 else 'rows'}"
+        if self.fatal:  # damage to a file is among them, and no row
+            said = "it can't be used as it is"
+        return ManifestError(f"{file}: {said}", problems=tuple(self.problems))
 
 
 class Keys:

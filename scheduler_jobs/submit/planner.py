@@ -126,11 +126,13 @@ class Planner:
 
     def _settle(self, given: Parameters) -> Settled:
         name = given.model or self._settings.default_model
+        allowed = f"one of {', '.join(self._registry.models)}"
+        if name not in self._registry.models:
+            raise Refused("model", repr(name), f"{allowed}; `imagemill models add` registers more")
         try:
             model = self.model(name)
         except ModelError as error:
-            allowed = ", ".join(self._registry.models)
-            raise Refused("model", f"{name!r} ({error})", f"one of {allowed}") from None
+            raise Refused("model", f"{name!r} ({error})", allowed) from None
         parameters = self._layered(given, model)
         width = parameters.width or model.facts.default_size[0]
         height = parameters.height or model.facts.default_size[1]
@@ -189,7 +191,7 @@ class Planner:
                 for choice in given.adapters or ()
             )
         except ModelError as error:
-            raise Refused("adapters", str(error), "registered adapters") from None
+            raise Refused("adapters", str(error), "`imagemill models` lists them") from None
 
     def _adapter_digest(self, name: str) -> str:
         """The digest of an adapter's file, which is read once for all rows."""

@@ -34,7 +34,7 @@ from imagemill.db.states import JobState
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
 from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem, RowText, Source
-from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
+from imagemill.scheduler_jobs.submit.first_rows import check_first_rows, check_model
 from imagemill.scheduler_jobs.submit.forecast import Forecast, forecast
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts, ForeignRows
 from imagemill.scheduler_jobs.submit.interpreter import made_for_rows
@@ -74,6 +74,8 @@ class Plan:
     rows: int
     images: int = field(metadata={JSON: "requested"})
     bad_rows: int
+    readable: bool
+    """Whether the manifest was read to its end; --skip-bad-rows skips no damage to a file."""
     problems: tuple[Problem, ...]
     groups: tuple[PlannedGroup, ...]
     long_prompts: int
@@ -114,9 +116,12 @@ class Submission:
 def plan(request: SubmissionRequest, *, settings: Settings, database: Database | None) -> Plan:
     """Read and plan every row, and change nothing.
 
-    With a database, also count the images whose files are there already.
+    With a database, also count the images whose files are there already. Raises `ModelError` if
+    the job's own model can't be used.
     """
     started = time.monotonic()
+    if request.defaults.model is not None:
+        check_model(request.defaults.model, settings)
     groups: Counter[tuple[str, int, int, bool]] = Counter()
     work: Counter[Kind] = Counter()
     sizes: dict[str, ImageSpec] = {}
@@ -154,6 +159,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
         rows=rows,
         images=sum(groups.values()),
         bad_rows=findings.bad_rows,
+        readable=not findings.fatal,
         problems=tuple(findings.problems),
         groups=tuple(
             PlannedGroup(model=model, width=width, height=height, guided=guided, images=count)

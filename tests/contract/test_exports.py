@@ -259,6 +259,17 @@ def test_an_export_never_mixes_with_other_files(
     assert files(tmp_path / "mine").keys() == {"notes.txt"}
 
 
+def test_a_place_that_is_no_folder_is_a_usage_error_and_stays(
+    sqlite_mill: Mill, folder_storage: FolderStorage, tmp_path: Path, job: int
+) -> None:
+    mine = tmp_path / "notes.txt"
+    mine.write_text("mine")
+    for place in (mine, mine / "below"):
+        with pytest.raises(UsageError, match=r"--to .*notes\.txt.*: Not a directory"):
+            export(sqlite_mill, folder_storage, place, "flat", [job])
+    assert mine.read_text() == "mine"
+
+
 def test_a_damaged_file_stops_the_export_and_is_named(
     sqlite_mill: Mill, folder_storage: FolderStorage, tmp_path: Path, job: int
 ) -> None:

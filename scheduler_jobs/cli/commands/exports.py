@@ -15,6 +15,7 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import Outcome
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.arguments import filled
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, ago, plural
 from imagemill.scheduler_jobs.cli.progress import ProgressView
@@ -39,7 +40,13 @@ _FORMAT_HELP = "; ".join(f"{name}: {layout.title}" for name, layout in FORMATS.i
     required=True,
     help=f"The layout. {_FORMAT_HELP}.",
 )
-@click.option("--to", required=True, metavar="PLACE", help="A new folder, or s3://bucket/prefix.")
+@click.option(
+    "--to",
+    required=True,
+    metavar="PLACE",
+    callback=filled,
+    help="A new folder, or s3://bucket/prefix.",
+)
 @click.option("--where", metavar="CONDITION", help="Only these: \"steps > 20 and mood = 'calm'\".")
 @click.option(
     "--outcome",

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagemill.db.database import Database
 from imagemill.db.documents import document
-from imagemill.db.labels import has_all
 from imagemill.db.queries.fleet.memory import list_waiting_for_memory
-from imagemill.db.queries.fleet.workers import list_fleet
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.column_table import print_columns, print_extras
 from imagemill.scheduler_jobs.cli.commands.cost import print_forecast
 from imagemill.scheduler_jobs.cli.commands.submit_options import ManifestCommand, submission_options
+from imagemill.scheduler_jobs.cli.deadline_verdict import deadline_checks, print_deadline
 from imagemill.scheduler_jobs.cli.exit_codes import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -35,9 +33,7 @@ from imagemill.scheduler_jobs.cli.unserved import (
     warn_unlabelled,
     warn_unserved,
 )
-from imagemill.scheduler_jobs.deadlines import seconds_left
 from imagemill.scheduler_jobs.manifest import RowText
-from imagemill.scheduler_jobs.submit.forecast import DeadlineCheck, check_deadline
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Plan, Submission, check_and_submit
@@ -74,17 +70,17 @@ def plan(
     file = invocation.database_file
     database = None if file is not None and not file.is_file() else invocation.database
     planned = make_plan(request, settings=invocation.settings, database=database)
-    checks = _deadline_checks(planned, request, database)
+    checks = deadline_checks(planned, request, database)
     if as_json:
         output.emit(document(planned) | {"deadline": checks})
     else:
         _print_plan(planned, request)
-        _print_deadline(checks, request)
+        print_deadline(checks, request)
         print_too_large(planned.too_large)
     if database is not None:
         with database.reading() as session:
             warn_unlabelled(session, request.route, request.needs)
-    if planned.problems and not request.skip_bad_rows:
+    if _refusal(planned, request) is not None:
         ctx.exit(EXIT_USAGE)
 
 
@@ -277,7 +273,7 @@ def _print_plan(planned: Plan, request: SubmissionRequest) -> None:
     output.pairs(
         (
             ("rows", f"{planned.rows:,}"),
-            ("bad rows", f"{planned.bad_rows:,}" if planned.bad_rows else None),
+            ("bad rows", _counted_bad(planned)),
             ("images", f"{planned.images:,}"),
             ("rendered already", None if planned.reused is None else f"{planned.reused:,}"),
             ("checked in", f"{planned.seconds:.1f} s"),
@@ -310,44 +306,28 @@ def _print_plan(planned: Plan, request: SubmissionRequest) -> None:
         for each in planned.long_prompt_rows:
             output.line(f"  {_place(each)}: …{output.fitted(each.text, SHOWN_CUT_CHARACTERS)}")
     _print_foreign(planned.foreign_syntax)
-    if planned.bad_rows and not request.skip_bad_rows:
-        output.line(
-            f"error: {plural(planned.bad_rows, 'bad row')}; submitting queues nothing until they "
-            "are mended or --skip-bad-rows is given",
-            error=True,
-        )
+    refusal = _refusal(planned, request)
+    if refusal is not None:
+        output.line(f"error: {refusal}", error=True)
 
 
-def _deadline_checks(
-    planned: Plan, request: SubmissionRequest, database: Database | None
-) -> list[DeadlineCheck]:
-    """Who would meet the deadline; nothing where there is none, or nothing was measured."""
-    if request.deadline is None or database is None:
-        return []
-    with database.reading() as session:
-        workers = [
-            worker
-            for worker in list_fleet(session)
-            if worker.route == request.route
-            and worker.state in {"renders", "waits"}
-            and has_all(worker.labels, request.needs)
-        ]
-    return check_deadline(planned.forecasts, seconds_left(request.deadline), workers)
+def _counted_bad(planned: Plan) -> str | None:
+    # Damage to a file is among the findings, and no row.
+    bad = planned.bad_rows - (not planned.readable)
+    return f"{bad:,}" if bad > 0 else None
 
 
-def _print_deadline(checks: Sequence[DeadlineCheck], request: SubmissionRequest) -> None:
-    if request.deadline is None:
-        return
-    output.line()
-    left = output.duration(seconds_left(request.deadline))
-    if not checks:
-        output.line(f"deadline in {left}: no image of this kind was measured, so nobody knows")
-    for each in checks:
-        verdict = "in time" if each.in_time else "too few: the rest would be cancelled"
-        output.line(
-            f"deadline in {left}: needs {each.needed:,} of {each.device}, {each.alive:,} alive: "
-            f"{verdict}"
-        )
+def _refusal(planned: Plan, request: SubmissionRequest) -> str | None:
+    """Why submitting would queue nothing of this manifest; None if it would."""
+    if not planned.readable:
+        return "the manifest can't be used as it is; submitting queues nothing"
+    if not planned.bad_rows or (request.skip_bad_rows and planned.rows):
+        return None
+    bad = plural(planned.bad_rows, "bad row")
+    if request.skip_bad_rows:
+        return f"{bad} and no other; submitting queues nothing"
+    mended = "it is" if planned.bad_rows == 1 else "they are"
+    return f"{bad}; submitting queues nothing until {mended} mended or --skip-bad-rows is given"
 
 
 def _print_submission(submission: Submission) -> None:

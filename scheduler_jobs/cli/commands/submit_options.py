@@ -208,7 +208,7 @@ class ManifestCommand(click.Command):
                 (parameters if is_parameter else options).append(record)
         with formatter.section("Options"):
             formatter.write_dl(options)
-        with formatter.section("What rows that do not say get"):
+        with formatter.section("Defaults for rows"):
             formatter.write_dl(parameters)
 
 

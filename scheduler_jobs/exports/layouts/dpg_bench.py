@@ -31,8 +31,10 @@ def checked(images: Iterator[ExportImage]) -> Iterator[ExportImage]:
         sizes = {(image["width"], image["height"]) for image in samples}
         if len(samples) != SAMPLES or len(sizes) > 1:
             raise UsageError(
-                f"dpg-bench: row {row[1]} ({key}) has {len(samples)} pictures of {len(sizes)} "
-                f"sizes; a grid needs {SAMPLES} of one size (--samples {SAMPLES})"
+                f"dpg-bench: row {row[1]} ({key}) has {len(samples)} "
+                f"{'picture' if len(samples) == 1 else 'pictures'}"
+                f"{f' of {len(sizes)} sizes' if len(sizes) > 1 else ''}; "
+                f"a grid needs {SAMPLES} of one size (--samples {SAMPLES})"
             )
         yield from samples
 
