@@ -21,7 +21,6 @@ from click.shell_completion import CompletionItem, shell_complete
 from imagemill.db.errors import ImagemillError, UsageError, first_line
 from imagemill.db.logs import HumanFormatter, secrets_of
 from imagemill.db.quick_import import quick_import
-from imagemill.scheduler_jobs.cli.arguments import FilledPath, refuse_empty_paths
 from imagemill.scheduler_jobs.cli.command_table import CommandEntry, commands_below
 from imagemill.scheduler_jobs.cli.completion import offer_values
 from imagemill.scheduler_jobs.cli.exit_codes import (
@@ -31,6 +30,7 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
     EXIT_UNREAD,
     report,
 )
+from imagemill.scheduler_jobs.cli.filled_path import FilledPath, refuse_empty_paths
 
 NOT_HERE = "Not available in this installation."
 
