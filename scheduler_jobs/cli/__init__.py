@@ -5,12 +5,14 @@ database for commands that need them. `output` prints everything. `docs/cli.md` 
 command.
 """
 
+from imagemill.db.quick_exit import quick_exit
 from imagemill.scheduler_jobs.cli.group import cli
 
 
 def main() -> None:
     """The `imagemill` command."""
-    cli.main(prog_name="imagemill")
+    with quick_exit():
+        cli.main(prog_name="imagemill")
 
 
 __all__ = ["cli", "main"]

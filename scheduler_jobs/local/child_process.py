@@ -108,6 +108,10 @@ class TetheredProcess:
     def stop(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 10) -> None:
         """Ask the program to end by a signal. SIGKILL it if it still runs after `seconds`."""
         self.send(number)
+        self.wait_or_kill(seconds)
+
+    def wait_or_kill(self, seconds: float) -> None:
+        """Wait for the end. SIGKILL the program if it still runs after `seconds`."""
         try:
             self.wait(seconds)
         except subprocess.TimeoutExpired:

@@ -124,10 +124,12 @@ def _run(
     picture_name: str,
 ) -> RunResult:
     interrupted, out = False, folder.path
-    # The worker first: it takes seconds to import, and the others need the other core.
+    # The worker first: it takes seconds to import, and the others need the other core. It ends
+    # before its broker does.
     with (
         LocalWorker(settings, out / WORKER_LOG) as worker,
         _opened(folder, database, settings) as valkey,
+        worker.drained(),
     ):
         settings = settings.model_copy(update={"broker_url": SecretStr(valkey.url)})
         _release_leftovers(database, settings)
@@ -141,18 +143,12 @@ def _run(
             told = (pace.add, progress)
             interrupted = not _rendered(database, few, submission.job_id, worker, told)
         seconds = time.monotonic() - started
-    suffix = job_suffix(database, submission.job_id)
-    sheet, undrawn = None, frozenset[str]()
-    if not interrupted:
-        file = out / f"{CONTACT_SHEET}{suffix}.png"
-        sheet, undrawn = _write_sheet(database, settings, submission, file)
-    pictures = name_pictures(
-        database,
-        submission.job_id,
-        store=out / OBJECTS_FOLDER,
-        folder=out / f"{PICTURES_FOLDER}{suffix}",
-        names=PictureNames(picture_name, rows=submission.rows),
-    )
+        # Nothing more will come: the rest is done while the worker ends.
+        if _counts(database, submission.job_id).pending:
+            worker.wait()
+        files = _leave_files(
+            database, settings, submission, out, picture_name, with_sheet=not interrupted
+        )
     after = _counts(database, submission.job_id)
     rendered = after.done - before.done
     return RunResult(
@@ -167,9 +163,9 @@ def _run(
         images_per_second=pace.images_per_second,
         database=settings.database_url.get_secret_value(),
         output=out,
-        contact_sheet=sheet,
-        undrawn=undrawn,
-        pictures=pictures,
+        contact_sheet=files.contact_sheet,
+        undrawn=files.undrawn,
+        pictures=files.pictures,
         foreign_syntax=submission.foreign_syntax,
         columns=submission.columns,
         interrupted=interrupted,
@@ -231,13 +227,15 @@ def _rendered(
     worker: LocalWorker,
     told: Iterable[Callable[[Counts], None]],
 ) -> bool:
-    """Let the worker render the job; False if Ctrl-C has interrupted it."""
+    """Let the worker render the job, and tell it to stop; False if Ctrl-C has interrupted it."""
     try:
         dispatcher = Dispatcher(database, settings)
-        with worker.working(settings):
-            _watch(database, job_id, dispatcher, worker, told)
+        worker.work(settings)
+        _watch(database, job_id, dispatcher, worker, told)
+        worker.drain()
         dispatcher.send_notifications()
     except KeyboardInterrupt:
+        worker.drain()
         return False
     return True
 
@@ -261,7 +259,7 @@ def _watch(
     told: Iterable[Callable[[Counts], None]],
 ) -> None:
     """Dispatch and report until the job is over."""
-    next_round = 0.0
+    next_round, to_finish = 0.0, True
     seen, moved_at = Counts(), time.monotonic()
     while True:
         if time.monotonic() >= next_round:
@@ -276,6 +274,10 @@ def _watch(
             tell(counts)
         if state not in _STILL_OPEN:
             return
+        if to_finish and not counts.pending:
+            # The next round finishes the job, and need not be waited for.
+            next_round, to_finish = 0.0, False
+            continue
         worker.check()
         if at_work or counts != seen or state == JobState.PAUSED:
             seen, moved_at = counts, time.monotonic()
@@ -295,6 +297,39 @@ def _release_leftovers(database: Database, settings: Settings) -> None:
 def _counts(database: Database, job_id: int) -> Counts:
     with database.reading() as session:
         return count_images(session, [job_id])[job_id]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Files:
+    """What a run leaves for people to look at."""
+
+    contact_sheet: Path | None
+    undrawn: frozenset[str]
+    pictures: NamedPictures
+
+
+def _leave_files(
+    database: Database,
+    settings: Settings,
+    submission: Submission,
+    out: Path,
+    picture_name: str,
+    *,
+    with_sheet: bool,
+) -> _Files:
+    suffix = job_suffix(database, submission.job_id)
+    sheet, undrawn = None, frozenset[str]()
+    if with_sheet:
+        file = out / f"{CONTACT_SHEET}{suffix}.png"
+        sheet, undrawn = _write_sheet(database, settings, submission, file)
+    pictures = name_pictures(
+        database,
+        submission.job_id,
+        store=out / OBJECTS_FOLDER,
+        folder=out / f"{PICTURES_FOLDER}{suffix}",
+        names=PictureNames(picture_name, rows=submission.rows),
+    )
+    return _Files(contact_sheet=sheet, undrawn=undrawn, pictures=pictures)
 
 
 def _write_sheet(

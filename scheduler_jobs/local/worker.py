@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Self
@@ -25,17 +26,24 @@ _ERROR_MARKS = (" ERROR ", " CRITICAL ", '"level": "ERROR"', '"level": "CRITICAL
 """The marks of a line with an error, in both log formats."""
 
 
+class _State(Enum):
+    WARM = "without orders"
+    WORKING = "working"
+    DRAINING = "told to stop"
+
+
 class LocalWorker:
     """A worker that starts with the block, waits for its orders, and ends with the block.
 
     It ends with this process too. `settings` are those of which it must know before it works: the
-    device. What it prints before `working` is lost; whatever went wrong then goes wrong again.
+    device. What it prints before `work` is lost; whatever went wrong then goes wrong again.
     """
 
     def __init__(self, settings: Settings, log_file: Path) -> None:
         self._settings = settings
         self._log = log_file
         self._restarts = 0
+        self._state = _State.WARM
 
     def __enter__(self) -> Self:
         self._process, self._pipe = self._start()
@@ -48,17 +56,33 @@ class LocalWorker:
             self._pipe = None
         self._process.kill()
 
-    @contextmanager
-    def working(self, settings: Settings) -> Iterator[None]:
-        """Let it work with these settings, and drain it at the end of the block."""
+    def work(self, settings: Settings) -> None:
+        """Let it work with these settings, until `drain`."""
         self._settings = settings
+        self._state = _State.WORKING
         self._order()
+
+    def drain(self) -> None:
+        """Tell it to stop, and go on meanwhile. Safe to repeat."""
+        # The worker would end at once on a second signal.
+        if self._state == _State.WORKING:
+            self._state = _State.DRAINING
+            self._process.send(signal.SIGTERM)
+
+    def wait(self) -> None:
+        """Wait until it has drained; a second Ctrl-C of an impatient user does not stop that."""
+        if self._state == _State.DRAINING:
+            with suppress(KeyboardInterrupt):
+                self._process.wait_or_kill(self._settings.drain_seconds + 5)
+
+    @contextmanager
+    def drained(self) -> Iterator[None]:
+        """At the end of the block it has drained, if it was at work."""
         try:
             yield
         finally:
-            # The worker drains on SIGTERM; a second Ctrl-C of an impatient user must not stop that.
-            with suppress(KeyboardInterrupt):
-                self._process.stop(seconds=settings.drain_seconds + 5)
+            self.drain()
+            self.wait()
 
     def check(self) -> None:
         """Start the worker again if it has ended. Raises `ServiceError` if it keeps ending."""

@@ -1,4 +1,4 @@
-"""The pool of children: Celery's prefork pool, with two ends that Celery does not know.
+"""The pool of children: Celery's prefork pool, with ends that Celery does not know.
 
 A child whose memory has passed the limit ends after its task, and the pool replaces it. Celery's
 own limit looks at the most memory that a process ever had, so a child that once needed much to
@@ -13,9 +13,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-from billiard.pool import EX_RECYCLE
+from billiard.pool import CLOSE, EX_FAILURE, EX_OK, EX_RECYCLE, RUN
 from celery.concurrency.asynpool import AsynPool
 from celery.concurrency.asynpool import Worker as PoolWorker
 from celery.concurrency.prefork import TaskPool as PreforkPool
@@ -56,6 +56,19 @@ class ReplaceableChild(PoolWorker):  # type: ignore[misc]  # Celery has no types
 
         self.__dict__["wait_for_job"] = wait_for_job
 
+    def _do_exit(self, pid: int, exitcode: int | None, exc: Exception | None = None) -> NoReturn:
+        """Sign off and end. Celery would tell the parent, and wait a second for its signal.
+
+        The parent has read the results by then (`_ensure_messages_consumed`), and sees the end of
+        the process itself.
+        """
+        status = (EX_FAILURE if exc else EX_OK) if exitcode is None else exitcode
+        try:
+            if self.on_exit is not None:
+                self.on_exit(pid, status)
+        finally:
+            os._exit(status)
+
 
 class SupervisedPool(AsynPool):  # type: ignore[misc]  # Celery has no types
     """A pool that ends its worker when it can't replace a child."""
@@ -82,6 +95,7 @@ class TaskPool(PreforkPool):  # type: ignore[misc]  # Celery has no types
     """Celery's prefork pool with our children."""
 
     Pool = SupervisedPool
+    _pool: Any
 
     def on_start(self) -> None:
         """Start the children, as Celery does; remember if that fails.
@@ -95,3 +109,14 @@ class TaskPool(PreforkPool):  # type: ignore[misc]  # Celery has no types
         except (OSError, MemoryError):
             _broken.set()
             raise
+
+    def on_stop(self) -> None:
+        """Wait until the children have ended.
+
+        Celery meanwhile keeps a heart beating for RabbitMQ, half a second longer than the children
+        live. Our brokers want none, and a token is acknowledged before its task begins.
+        """
+        if self._pool is not None and self._pool._state in {RUN, CLOSE}:
+            self._pool.close()
+            self._pool.join()
+            self._pool = None
