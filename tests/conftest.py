@@ -152,6 +152,28 @@ def postgres_url(postgres_server: "Postgres") -> Iterator[str]:
     postgres_server.drop_database(url)
 
 
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: "Postgres") -> Iterator[str]:
+    """The name of an empty PostgreSQL database with the schema, migrated once a process."""
+    from imagemill.db.database import Database
+    from imagemill.db.schema import migrate
+
+    url = postgres_server.create_database()
+    database = Database(url)
+    migrate(database)
+    database.close()
+    yield url.rpartition("/")[2]
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture
+def migrated_url(postgres_server: "Postgres", postgres_template: str) -> Iterator[str]:
+    """The URL of a new PostgreSQL database with the schema."""
+    url = postgres_server.create_database(template=postgres_template)
+    yield url
+    postgres_server.drop_database(url)
+
+
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
     """The URL of a SQLite file that does not exist yet."""

@@ -2,30 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from imagemill.db.database import Database
-from imagemill.db.schema import migrate
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
 from tests.helpers.mill import Mill
 from tests.helpers.notified import settings
 from tests.helpers.template import copy_of_template
 from tests.helpers.webhooks import WebhookServer, webhook_server
-
-if TYPE_CHECKING:
-    from tests.helpers.servers.postgres import Postgres
-
-
-@pytest.fixture(scope="session")
-def postgres_template(postgres_server: "Postgres") -> Iterator[str]:
-    url = postgres_server.create_database()
-    database = Database(url)
-    migrate(database)
-    database.close()
-    yield url.rpartition("/")[2]
-    postgres_server.drop_database(url)
 
 
 @pytest.fixture
@@ -36,12 +21,10 @@ def sqlite_database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
-def postgres_database(postgres_server: "Postgres", postgres_template: str) -> Iterator[Database]:
-    url = postgres_server.create_database(template=postgres_template)
-    database = Database(url)
+def postgres_database(migrated_url: str) -> Iterator[Database]:
+    database = Database(migrated_url)
     yield database
     database.close()
-    postgres_server.drop_database(url)
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -1,9 +1,10 @@
-"""Running the installed command as a person would, and reading what it left."""
+"""Running commands as a person would, and reading what they left."""
 
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from sqlalchemy import text
 
 from imagemill.db.database import Database
+from tests.helpers import forks
 
 
 def imagemill(
@@ -19,17 +21,33 @@ def imagemill(
     folder: Path | None = None,
     code: int = 0,
     seconds: float = 600,
+    installed: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `imagemill …` and expect an exit code; its output is in the failure's message."""
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "imagemill"), *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        check=False,
-    )
+    """Run `imagemill …` and expect an exit code; its output is in the failure's message.
+
+    `installed` runs the program's file, for tests of how it starts and what it imports.
+    """
+    words = list(map(str, arguments))
+    variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    if installed or not forks.suits(environment or {}):
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / "imagemill"), *words],
+            env=variables,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    else:
+        with tempfile.TemporaryDirectory(prefix="imagemill-said-") as scratch:
+            done = forks.run(
+                words,
+                environment=variables,
+                folder=folder or ".",
+                seconds=seconds,
+                scratch=Path(scratch),
+            )
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

@@ -40,8 +40,8 @@ def test_the_marks_are_left_by_whoever_imports(folder: Path) -> None:
 
 
 def test_a_run_and_the_doctor_import_nothing_from_it(folder: Path) -> None:
-    imagemill("run", "two.csv", "--out", "out", folder=folder)
-    imagemill("--home", "out", "doctor", folder=folder)
+    imagemill("run", "two.csv", "--out", "out", folder=folder, installed=True)
+    imagemill("--home", "out", "doctor", folder=folder, installed=True)
     assert marks(folder) == []
 
 
@@ -55,8 +55,8 @@ def test_a_worker_and_flower_import_nothing_from_it(
         "IMAGEMILL_DEVICE": "cpu",
         "IMAGEMILL_FLOWER_BASIC_AUTH": "watcher:secret",
     }
-    imagemill("migrate", environment=environment, folder=folder)
-    imagemill("submit", "two.csv", environment=environment, folder=folder)
+    imagemill("migrate", environment=environment, folder=folder, installed=True)
+    imagemill("submit", "two.csv", environment=environment, folder=folder, installed=True)
     (port,) = free_ports(1)
     monkeypatch.chdir(folder)
     logs = [tmp_path / f"{name}.log" for name in ("worker", "dispatcher", "flower")]
@@ -65,7 +65,7 @@ def test_a_worker_and_flower_import_nothing_from_it(
         service("imagemill", "dispatcher", environment=environment, log=logs[1]),
         service("imagemill", "flower", "--port", str(port), environment=environment, log=logs[2]),
     ):
-        done = imagemill("watch", "latest", environment=environment, folder=folder)
+        done = imagemill("watch", "latest", environment=environment, folder=folder, installed=True)
         deadline = time.monotonic() + 240
         while fetch(f"http://127.0.0.1:{port}/workers", "watcher:secret")[0] != 200:
             assert time.monotonic() < deadline, logs[2].read_text()

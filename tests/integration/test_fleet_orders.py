@@ -15,8 +15,8 @@ SETTINGS = {"heartbeat_seconds": "0.5"}
 
 
 @pytest.fixture
-def plant(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
-    with planted(postgres_url, tmp_path, broker_url=broker_url, **SETTINGS) as plant:
+def plant(migrated_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
+    with planted(migrated_url, tmp_path, broker_url=broker_url, **SETTINGS) as plant:
         yield plant
 
 

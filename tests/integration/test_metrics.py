@@ -26,8 +26,8 @@ SETTINGS = {
 
 
 @pytest.fixture
-def plant(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
-    with planted(postgres_url, tmp_path, broker_url=broker_url, **SETTINGS) as plant:
+def plant(migrated_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
+    with planted(migrated_url, tmp_path, broker_url=broker_url, **SETTINGS) as plant:
         yield plant
 
 

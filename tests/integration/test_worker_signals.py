@@ -42,9 +42,9 @@ SETTINGS = {
 
 
 @pytest.fixture
-def plant(postgres_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
+def plant(migrated_url: str, broker_url: str, tmp_path: Path) -> Iterator[Plant]:
     """Postgres, Valkey and a folder."""
-    with planted(postgres_url, tmp_path, broker_url=broker_url, **SETTINGS) as plant:
+    with planted(migrated_url, tmp_path, broker_url=broker_url, **SETTINGS) as plant:
         yield plant
 
 

@@ -19,16 +19,21 @@ from imagemill.db.database import Database
 from imagemill.db.schema import migrate
 from imagemill.db.specs import ImageSpec
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+from tests.helpers import forks
 from tests.helpers.mill import Mill, spec
+
+_FORKED = {"imagemill", "tests.chaos.worker"}
 
 
 def eventually(what: Callable[[], object], seconds: float = 180) -> bool:
     """Whether it becomes true within some (generous) time."""
     deadline = time.monotonic() + seconds
+    pause = 0.05
     while time.monotonic() < deadline:
         if what():
             return True
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(0.15, 1.1 * pause)
     return False
 
 
@@ -70,6 +75,7 @@ def bury(mill: Mill) -> None:
 class Program:
     """A module run with `python -m`, leader of a process group of its own; it ends with us.
 
+    Where nothing is special about it, it is a fork of what has imported its modules already.
     `prefix` is a command that runs it elsewhere, such as in another network namespace.
     """
 
@@ -82,12 +88,17 @@ class Program:
         prefix: Sequence[str] = (),
     ) -> None:
         self._log = log
-        self._process = TetheredProcess(
-            [*prefix, sys.executable, "-m", module, *arguments],
-            environment={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            log=log,
-            death_signal=signal.SIGKILL,
-        )
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        self._process: forks.Fork | TetheredProcess
+        if not prefix and module in _FORKED and forks.suits(environment):
+            self._process = forks.start(module, *arguments, environment=variables, output=log)
+        else:
+            self._process = TetheredProcess(
+                [*prefix, sys.executable, "-m", module, *arguments],
+                environment=variables,
+                log=log,
+                death_signal=signal.SIGKILL,
+            )
 
     @property
     def pid(self) -> int:

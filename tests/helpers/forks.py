@@ -1,0 +1,172 @@
+"""Commands of `imagemill` as forks of one process that has imported what all of them need.
+
+A command takes a second of a core for its imports, and tests start hundreds. What such a fork does
+afterwards is what the command does that a person starts; whoever looks at how a program starts,
+or what it imports, starts it by its file.
+"""
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from tests.helpers.places import ROOT
+
+_READ_WHILE_IMPORTED = ("PYTHON", "LD_", "HF_", "IMAGEMILL_METRICS_PORT", "PROMETHEUS_")
+"""Beginnings of variables that mean nothing to a process whose imports are done."""
+
+
+class Fork:
+    """A running command, leader of a session and a process group of its own.
+
+    It is killed when this process ends, in whatever way.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status: int | None = None
+        self._ended = threading.Event()
+
+    def poll(self) -> int | None:
+        """The exit status as `Popen.poll` gives it; None while the command runs."""
+        return self.status
+
+    def wait(self, seconds: float | None = None) -> int:
+        """Wait for the end; returns the exit status. Raises `subprocess.TimeoutExpired`."""
+        if not self._ended.wait(seconds):
+            raise subprocess.TimeoutExpired(f"process {self.pid}", seconds or 0)
+        assert self.status is not None
+        return self.status
+
+    def kill(self) -> None:
+        """Send SIGKILL and wait until it has ended."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        self.wait()
+
+    def end(self, status: int) -> None:
+        """Called with what its parent, the server, was told."""
+        self.status = status
+        self._ended.set()
+
+
+class _Server:
+    """`fork_server` as a child of this process."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.helpers.fork_server"],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._lock = threading.Lock()
+        self._told = threading.Condition()
+        self._started: list[Fork] = []
+        self._forks: dict[int, Fork] = {}
+        threading.Thread(target=self._listen, name="forks", daemon=True).start()
+        atexit.register(self.close)
+
+    def start(self, order: Mapping[str, object]) -> Fork:
+        assert self._process.stdin is not None
+        with self._lock, self._told:
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+            assert self._told.wait_for(lambda: self._started, timeout=300), "no fork was started"
+            return self._started.pop()
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            told = json.loads(line)
+            with self._told:
+                if "started" in told:
+                    fork = self._forks[told["started"]] = Fork(told["started"])
+                    self._started.append(fork)
+                    self._told.notify_all()
+                else:
+                    self._forks.pop(told["ended"]).end(told["status"])
+
+    def close(self) -> None:
+        """End it; what it has started is killed with it."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        self._process.wait()
+
+
+@cache
+def _server() -> _Server:
+    return _Server()
+
+
+def suits(environment: Mapping[str, str]) -> bool:
+    """Whether a fork is what a new process with these variables would be.
+
+    The children of a GPU's worker are no forks: they import what their parent was started with.
+    """
+    return environment.get("IMAGEMILL_DEVICE") != "cuda" and not any(
+        name.startswith(_READ_WHILE_IMPORTED) and value != os.environ.get(name)
+        for name, value in environment.items()
+    )
+
+
+def start(
+    module: str,
+    *words: str,
+    environment: Mapping[str, str],
+    output: Path,
+    errors: Path | None = None,
+    folder: str | Path = ".",
+) -> Fork:
+    """Start `python -m MODULE WORDS…`: `imagemill`, or `tests.chaos.worker`.
+
+    `environment` are all its variables, `output` and `errors` files that it adds to.
+    """
+    return _server().start(
+        {
+            "module": module,
+            "words": words,
+            "environment": dict(environment),
+            "output": str(output),
+            "errors": str(errors or output),
+            "folder": str(Path(folder).absolute()),
+        }
+    )
+
+
+def run(
+    words: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: str | Path,
+    seconds: float,
+    scratch: Path,
+) -> subprocess.CompletedProcess[str]:
+    """Run `imagemill WORDS…` to its end, as `subprocess.run` does; `scratch` takes its output."""
+    files = [scratch / "output", scratch / "errors"]
+    fork = start(
+        "imagemill",
+        *words,
+        environment=environment,
+        output=files[0],
+        errors=files[1],
+        folder=folder,
+    )
+    try:
+        status = fork.wait(seconds)
+    except BaseException:
+        fork.kill()
+        raise
+    said = [file.read_text() for file in files]
+    return subprocess.CompletedProcess(["imagemill", *words], status, *said)
