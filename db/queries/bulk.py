@@ -248,7 +248,7 @@ def _copy(
         adapt = _adapter(table.columns[name], dialect)
         if adapt is None and _are_equal(values):
             return repeat(_as_text(values[0]), len(values))
-        return map(_as_text, values if adapt is None else map(adapt, values))
+        return _as_texts(values if adapt is None else list(map(adapt, values)))
 
     into = ", ".join(_quoted(connection, table, [*columns, *constants]))
     statement = f"COPY {_quoted_name(connection, table)} ({into}) FROM STDIN"
@@ -314,6 +314,16 @@ def _are_equal(values: Sequence[Any]) -> bool:
 
 _SIGNS = re.compile(r"[\\\t\n\r]")
 _ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
+
+
+def _as_texts(values: Sequence[Any]) -> Iterable[str]:
+    """A column's values in COPY's text format. Most columns have nothing that must be escaped."""
+    kinds = set(map(type, values))
+    if kinds == {int}:
+        return map(str, values)
+    if kinds == {str} and _SIGNS.search("".join(values)) is None:
+        return values
+    return map(_as_text, values)
 
 
 def _as_text(value: Any) -> str:

@@ -10,7 +10,8 @@ HeaderCheck = Callable[[tuple[str, ...], int | None], None]
 """Called with a table's column names and its header's line. Raises `Broken` if they are wrong."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Not frozen: every row needs one, and a frozen one takes six times as long to make.
+@dataclass(kw_only=True, slots=True)
 class RawRow:
     """One data row of the file.
 

@@ -30,7 +30,8 @@ _KNOWN_CHARACTERS = 500
 """The most characters that a remembered combination has: a negative prompt may be very long."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Not frozen: every row needs one, and a frozen one takes six times as long to make.
+@dataclass(kw_only=True, slots=True)
 class ManifestRow:
     """One valid data row.
 
@@ -84,10 +85,12 @@ class RowReader:
         self._defaults = defaults
         self._blank_is_unset = kind in {"csv", "tsv", "xlsx"}
         self._nan_is_null = kind in {"parquet", "arrow"}
+        self._only_texts = kind in {"csv", "tsv"}
         self._literal_words = literal_words
         self._met = met or MetColumns()
         self._layouts: dict[tuple[str, ...], columns.Layout] = {}
         self._known: dict[tuple[Any, ...], _Known] = {}
+        self._extras_before: dict[str, JSON] = {}
         self._unmatched = set(mapping)
         self._bad_header: Broken | None = None
 
@@ -299,6 +302,11 @@ class RowReader:
             except BadValue as bad:
                 problems.append(self._problem(raw, column, bad.found, bad.allowed))
             extras[column] = value
+        # One object for rows with the same extras, so that its JSON is written once. Only texts:
+        # 1, 1.0 and True are equal too.
+        if self._only_texts and extras == self._extras_before:
+            return self._extras_before
+        self._extras_before = extras
         return extras
 
     def _check_foreign(self, raw: RawRow, layout: columns.Layout, problems: list[Problem]) -> None:

@@ -49,6 +49,8 @@ class Settled:
     controlnet: AddedModel | None
     ip_adapter: AddedModel | None
     adapters: tuple[Adapter, ...]
+    count: int
+    """The number of images."""
     known: dict[int, SharedSpec] = field(default_factory=dict)
     """The shared specifications that were made so far, by their number of windows."""
 
@@ -112,7 +114,8 @@ class Settled:
         return own | settled
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+# Not frozen: every row needs one, and a frozen one takes six times as long to make.
+@dataclass(kw_only=True, slots=True)
 class PlannedCell:
     """One cell of a row in which every parameter has its value: ready to become images."""
 
@@ -137,7 +140,7 @@ class PlannedCell:
     @property
     def count(self) -> int:
         """The number of images."""
-        return self.settled.parameters.count
+        return self.settled.count
 
     def requests(self, *, job_seed: int, key: str) -> Iterator[Request]:
         """The cell's images, in the order of their samples; seeds are derived from `key`."""

@@ -45,7 +45,7 @@ MAX_PROBLEMS = 100_000
 """How many problems are kept in memory. Further bad rows are only counted."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class RefusedRow(NewRow):
     """A row that asks for nothing, with everything that is wrong with it.
 
@@ -73,7 +73,7 @@ class RefusedRow(NewRow):
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class PlannedRow(NewRow):
     """A good row, expanded and planned, with its place among the rows of the same key base."""
 

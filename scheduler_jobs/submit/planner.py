@@ -61,6 +61,7 @@ class Planner:
         self._models: dict[str, PlannedModel | ModelError] = {}
         self._adapter_digests: dict[str, str] = {}
         self._known: dict[tuple[Any, ...], Settled] = {}
+        self._before: tuple[Parameters, Settled] | None = None
 
     def model(self, name: str) -> PlannedModel:
         """A model's facts, read once. Raises `ModelError` if the model is not there."""
@@ -95,7 +96,10 @@ class Planner:
             )
 
     def _plan(self, row: ManifestRow) -> PlannedCell:
-        settled = self._settled(row.parameters)
+        # Rows that set nothing, or the same as others, mostly have one and the same object.
+        if self._before is None or self._before[0] is not row.parameters:
+            self._before = row.parameters, self._settled(row.parameters)
+        settled = self._before[1]
         model = settled.model
         truncates = model.window is not None and settled.parameters.long_prompts != "chunk"
         seed = row.parameters.seed
@@ -146,6 +150,7 @@ class Planner:
         return Settled(
             model=model,
             parameters=parameters.with_seed(None),
+            count=parameters.count,
             default_seed=parameters.seed,
             width=width,
             height=height,

@@ -119,6 +119,8 @@ def find_files(
     found = find_objects(session, [newest for newest, *_ in keys], keep=keep)
     older = [key for own in keys if own[0] not in found for key in own[1:]]
     found |= find_objects(session, older, keep=keep)
+    if not found:
+        return [(own[0], None, None) for own in keys]
     files: list[tuple[str, int | None, str | None]] = []
     for own in keys:
         key = next((key for key in own if key in found), own[0])
