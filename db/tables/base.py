@@ -49,6 +49,10 @@ def one_of(column: str, words: type[JobState | ImageState | Outcome]) -> str:
     return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
 
 
-def partial(name: str, *columns: str, where: TextClause, unique: bool = False) -> Index:
-    """An index over few rows of a large table."""
-    return Index(name, *columns, unique=unique, postgresql_where=where, sqlite_where=where)
+def partial(
+    name: str, *columns: str, where: TextClause, unique: bool = False, **options: Any
+) -> Index:
+    """An index over few rows of a large table; `options` are a dialect's own."""
+    return Index(
+        name, *columns, unique=unique, postgresql_where=where, sqlite_where=where, **options
+    )
