@@ -51,6 +51,7 @@ def api_app(
         Route("/v1/models", models.every),
         Route("/v1/models/{model}", models.one),
         Route("/v1/images/generations", images.generate, methods=["POST"]),
+        Route("/v1/chat/completions", images.chat, methods=["POST"]),
         Route("/v1/images/edits", images.edit, methods=["POST"]),
         Route("/v1/files", files.upload, methods=["POST"]),
         Route("/v1/files", files.every),

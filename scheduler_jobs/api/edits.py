@@ -21,7 +21,7 @@ from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.api.bodies import Form
 from imagemill.scheduler_jobs.api.generation import Generation, read_generation
-from imagemill.scheduler_jobs.api.refusals import ApiError
+from imagemill.scheduler_jobs.api.refusals import ApiError, missing
 from imagemill.scheduler_jobs.manifest.columns import field_of
 from imagemill.scheduler_jobs.manifest.fields import PROMPT
 
@@ -63,11 +63,7 @@ def read_edit(form: Form, settings: Settings) -> Edit:
             )
         given[known] = content
     if _PICTURE not in given:
-        raise ApiError(
-            "Missing required parameter: 'image', a file",
-            param=_PICTURE,
-            code="missing_required_parameter",
-        )
+        raise missing(_PICTURE, "a file")
     _open(_PICTURE, given[_PICTURE], settings)
     column = "init_image"
     if _MASK in given:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from imagemill.scheduler_jobs.api.refusals import ApiError
+from imagemill.scheduler_jobs.api.refusals import bad_value, missing, unknown
 from imagemill.scheduler_jobs.manifest.columns import field_of
 from imagemill.scheduler_jobs.manifest.fields import FIELDS, KEY, PROMPT, SIZE
-from imagemill.scheduler_jobs.manifest.problems import shown
 
 MOST_IMAGES = 10
 """Pictures of one request, as OpenAI has it."""
@@ -70,18 +69,14 @@ def read_generation(
     """
     given = {name: value for name, value in body.items() if value is not None}
     if not isinstance(given.get("prompt"), str):
-        raise ApiError(
-            "Missing required parameter: 'prompt', a text",
-            param="prompt",
-            code="missing_required_parameter",
-        )
+        raise missing("prompt", "a text")
     images = _images(given.pop("n", 1))
     response_format = given.pop("response_format", "b64_json")
     if response_format not in _FORMATS:
-        raise _bad_value("response_format", response_format, "b64_json or url")
+        raise bad_value("response_format", response_format, "b64_json or url")
     stream = given.pop("stream", False)
     if not isinstance(stream, bool):
-        raise _bad_value("stream", stream, "true or false")
+        raise bad_value("stream", stream, "true or false")
     row: dict[str, Any] = {}
     for name, value in given.items():
         column = _column(name, value, beside=bool(pictures))
@@ -106,40 +101,28 @@ def _column(name: str, value: Any, *, beside: bool) -> str | None:
     if name in _WITHOUT_EFFECT:
         if value not in _WITHOUT_EFFECT[name]:
             allowed = " or ".join(str(each) for each in _WITHOUT_EFFECT[name]) or "nothing"
-            raise _bad_value(name, value, allowed)
+            raise bad_value(name, value, allowed)
         return None
     if name in _USERS:
         if not isinstance(value, str):
-            raise _bad_value(name, value, "a text")
+            raise bad_value(name, value, "a text")
         return name
     if name == SIZE and value == "auto":
         return None
     if name == "quality" and isinstance(value, str):
         if value not in _WORDS_OF_QUALITY:
-            raise _bad_value(name, value, "auto, or 1 to 100 for jpeg and webp; set steps instead")
+            raise bad_value(name, value, "auto, or 1 to 100 for jpeg and webp; set steps instead")
         return None
     if name == "output_compression":
         return "quality"
     field = field_of(name)
     refused = _NOT_HERE - _BESIDE_PICTURES if beside else _NOT_HERE
     if field is None or field in refused or (field == PROMPT) != (name == PROMPT):
-        raise ApiError(
-            f"Unknown parameter: {shown(name)}",
-            param=name[:200],
-            code="unknown_parameter",
-        )
+        raise unknown(name)
     return name
 
 
 def _images(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_IMAGES:
-        raise _bad_value("n", value, f"a whole number from 1 to {MOST_IMAGES}")
+        raise bad_value("n", value, f"a whole number from 1 to {MOST_IMAGES}")
     return value
-
-
-def _bad_value(name: str, value: Any, allowed: str) -> ApiError:
-    return ApiError(
-        f"Invalid value for {name!r}: {shown(value)}; allowed: {allowed}",
-        param=name,
-        code="invalid_value",
-    )

@@ -1,4 +1,6 @@
-"""`POST /v1/images/generations` and `…/edits`: submit a job and wait for its pictures.
+"""What renders: `POST /v1/images/generations`, `…/edits` and `/v1/chat/completions`.
+
+A request submits a job and waits for its pictures.
 
 A client that goes away loses nothing: the job stays, and the same `Idempotency-Key` gets its
 pictures later.
@@ -36,6 +38,7 @@ from imagemill.scheduler_jobs.api.addresses import (
 from imagemill.scheduler_jobs.api.admission import ApiLimits
 from imagemill.scheduler_jobs.api.answers import encoded, failure, images_body
 from imagemill.scheduler_jobs.api.bodies import read_form, read_json
+from imagemill.scheduler_jobs.api.chat import completion, generation_fields
 from imagemill.scheduler_jobs.api.edits import read_edit
 from imagemill.scheduler_jobs.api.generation import MOST_IMAGES, Generation, read_generation
 from imagemill.scheduler_jobs.api.job_watch import Watch
@@ -90,6 +93,14 @@ class Images:
         generation = read_generation(body)
         return await self._answered(request, caller, generation, asked=body)
 
+    async def chat(self, request: Request) -> Response:
+        """Render the pictures that a chat asks for, and answer as its model would."""
+        caller = caller_of(request, writes=True)
+        body = await read_json(request)
+        generation = read_generation(generation_fields(body))
+        model = generation.row.get("model", self._settings.default_model)
+        return await self._answered(request, caller, generation, asked=body, chat_model=model)
+
     async def edit(self, request: Request) -> Response:
         """Render pictures from one that is sent along, and answer with them."""
         caller = caller_of(request, writes=True)
@@ -108,8 +119,12 @@ class Images:
         *,
         asked: Mapping[str, Any],
         pictures: Sequence[bytes] = (),
+        chat_model: str | None = None,
     ) -> Response:
-        """Submit the request, wait, and answer. `asked` is what tells it from others."""
+        """Submit the request, wait, and answer.
+
+        `asked` is what tells it from others. With a `chat_model`, the answer is that of a chat.
+        """
         key = request.headers.get("idempotency-key")
         new = admission.new_request(
             requests.IMAGES, caller, asked, key=key, images=generation.images
@@ -131,6 +146,8 @@ class Images:
                 return Response(status_code=_CLIENT_GONE)
             raise self._not_finished(recorded, sent=key is not None, headers=headers)
         answer = await run_in_threadpool(self._answer, request, caller, recorded, generation)
+        if chat_model is not None:
+            answer = completion(answer, request_id=recorded.id, model=chat_model)
         return JSONResponse(answer, headers=headers)
 
     def picture(self, request: Request) -> Response:

@@ -6,6 +6,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from imagemill.scheduler_jobs.api import metrics
+from imagemill.scheduler_jobs.manifest.problems import shown
 
 NOT_AGAIN = {"x-should-retry": "false"}
 """Tells OpenAI's clients not to send the same request again by themselves."""
@@ -48,6 +49,29 @@ class ApiError(Exception):
         """The answer, which is counted."""
         metrics.REFUSALS.labels(self.code or "other").inc()
         return JSONResponse(self.body(), status_code=self.status, headers=self.headers)
+
+
+def bad_value(name: str, value: Any, allowed: str) -> ApiError:
+    """A parameter's value can't be used; `allowed` says which could."""
+    return ApiError(
+        f"Invalid value for {name!r}: {shown(value)}; allowed: {allowed}",
+        param=name,
+        code="invalid_value",
+    )
+
+
+def missing(name: str, what: str) -> ApiError:
+    """A parameter is not there; `what` says what it must be."""
+    return ApiError(
+        f"Missing required parameter: {name!r}, {what}",
+        param=name,
+        code="missing_required_parameter",
+    )
+
+
+def unknown(name: str) -> ApiError:
+    """Nobody knows a parameter of this name."""
+    return ApiError(f"Unknown parameter: {shown(name)}", param=name[:200], code="unknown_parameter")
 
 
 def not_found(what: str, name: str) -> ApiError:
