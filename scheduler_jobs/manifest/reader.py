@@ -22,6 +22,7 @@ from imagemill.scheduler_jobs.manifest.formats.json_rows import (
     read_one_object,
 )
 from imagemill.scheduler_jobs.manifest.formats.json_shapes import check_shape, is_one_row
+from imagemill.scheduler_jobs.manifest.formats.kohya_toml import read_kohya_toml
 from imagemill.scheduler_jobs.manifest.formats.prompt_file import read_prompt_file
 from imagemill.scheduler_jobs.manifest.formats.text import read_text
 from imagemill.scheduler_jobs.manifest.limits import Limits
@@ -182,6 +183,8 @@ def _raw_rows(
     most = reader.limits.max_line_bytes
     if kind == "json":
         return _json_rows(beginning, stream, most)
+    if kind == "toml":
+        return read_kohya_toml(stream, max_line_bytes=most)
     lines = read_lines(stream, max_line_bytes=most)
     if kind in {"csv", "tsv"}:
         return read_table(

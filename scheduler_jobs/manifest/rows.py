@@ -64,8 +64,8 @@ class RowReader:
     """Turns raw rows of one file into manifest rows or problems.
 
     `kind` is the file's format: an empty cell of CSV and TSV says nothing, where in JSON an empty
-    text is a value, and a NaN in an extra of Parquet is nothing. With `literal_words`, `nan` and
-    its like are texts. `met` hears what becomes of the columns.
+    text is a value, and a NaN in an extra of Parquet or TOML is nothing. With `literal_words`,
+    `nan` and its like are texts. `met` hears what becomes of the columns.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RowReader:
         self.limits = limits
         self._defaults = defaults
         self._blank_is_unset = kind in {"csv", "tsv", "xlsx"}
-        self._nan_is_null = kind in {"parquet", "arrow"}
+        self._nan_is_null = kind in {"parquet", "arrow", "toml"}
         self._only_texts = kind in {"csv", "tsv"}
         self._literal_words = literal_words
         self._met = met or MetColumns()

@@ -18,7 +18,7 @@ from imagemill.scheduler_jobs.manifest.formats.dialects import (
 from imagemill.scheduler_jobs.manifest.formats.json_shapes import json_format, looks_like_json
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 
-Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "arrow", "xlsx", "text"]
+Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "arrow", "xlsx", "toml", "text"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
 
@@ -36,6 +36,7 @@ SUFFIXES: Mapping[str, Format] = MappingProxyType(
         ".feather": "arrow",
         ".xlsx": "xlsx",
         ".xlsm": "xlsx",
+        ".toml": "toml",
         ".txt": "text",
         ".text": "text",
     }
