@@ -20,6 +20,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from imagemill.db.documents import is_utf8
 from imagemill.db.errors import SettingsError
 
 Batches = Literal["continuous", "recorded"]
@@ -239,6 +240,8 @@ class Settings(BaseSettings):
         home = home.resolve()
         if "?" in str(home):  # where the options of a database's URL begin
             raise SettingsError(f"{home}: a folder for pictures can't have a ? in its path")
+        if not is_utf8(str(home)):
+            raise SettingsError(f"{str(home)!a}: a folder for pictures needs UTF-8 names")
         return cls.load(
             database_url=f"sqlite:///{home / DATABASE_FILE}",
             storage_url=str(home / OBJECTS_FOLDER),

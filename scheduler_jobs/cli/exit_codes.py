@@ -93,6 +93,12 @@ def _described(error: Exception) -> tuple[int, dict[str, Any]]:
             f"this needs {error.name}; install imagemill with its GPU side: pip install imagemill"
         )
         return EXIT_USAGE, {"code": "usage", "message": said}
+    if isinstance(error, UnicodeEncodeError) and "surrogate" in error.reason:
+        # Python's mark of a byte that is no UTF-8, in a word of the command line: what comes from
+        # files was checked. The text itself may be an address with a password.
+        byte = ord(error.object[error.start]) & 0xFF
+        said = f"a text or a name on the command line is not UTF-8 (byte 0x{byte:02x})"
+        return EXIT_USAGE, {"code": "usage", "message": said}
     message = (
         f"{type(error).__name__}: {error} (this is a bug in imagemill; "
         "`imagemill --verbose …` shows where)"

@@ -128,6 +128,7 @@ class ImagemillGroup(LazyGroup):
         **extra: Any,
     ) -> NoReturn:
         """Run a command and exit with its code, never with a traceback unless `--verbose`."""
+        _open_closed_streams()
         if COMPLETE in os.environ:
             _complete(self, prog_name or "imagemill")
         arguments = list(sys.argv[1:] if args is None else args)
@@ -145,6 +146,21 @@ class ImagemillGroup(LazyGroup):
                 logging.getLogger(__name__).exception("the command failed")
             sys.exit(_reported(error, as_json="--json" in arguments))
         sys.exit(result if isinstance(result, int) else EXIT_OK)
+
+
+def _open_closed_streams() -> None:
+    """Read nothing from standard input, and write nowhere, where a stream is closed (`>&-`).
+
+    Python has None there, and the next file that is opened would get the stream's number.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            place = os.open(os.devnull, os.O_RDWR)
+            if place != number:
+                os.dup2(place, number)
+                os.close(place)
+            mode = "r" if number == 0 else "w"
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 def _complete(group: click.Group, prog_name: str) -> NoReturn:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from imagemill.db.documents import is_utf8
 from imagemill.db.errors import StorageError, UsageError
 from imagemill.db.settings import Settings
 
@@ -63,6 +64,8 @@ def open_target(place: str, settings: Settings, *, option: str = "--to") -> Targ
     if not place.startswith(_S3):
         if "://" in place:
             raise UsageError(f"{option} {place!r}: expected a folder, or s3://bucket/prefix")
+        if not is_utf8(place):
+            raise UsageError(f"{option} {place!a}: a folder for an export needs UTF-8 names")
         return FolderTarget(Path(place).expanduser())
     bucket, _, prefix = place.removeprefix(_S3).partition("/")
     if not bucket:

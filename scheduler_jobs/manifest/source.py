@@ -7,6 +7,7 @@ hashed and opened again, and is never in memory as a whole.
 import hashlib
 import io
 import json
+import os
 import re
 import shutil
 import sys
@@ -65,9 +66,14 @@ class Source:
         return (self,)
 
     @property
+    def label(self) -> str:
+        """The name as text that a database holds: a file's name may be no UTF-8."""
+        return _as_text(self.name)
+
+    @property
     def stem(self) -> str:
-        """The file's bare name, without suffixes."""
-        return PurePosixPath(self.name).name.split(".")[0]
+        """The file's bare name, without suffixes, as text."""
+        return PurePosixPath(self.label).name.split(".")[0]
 
     @property
     def suffixes(self) -> list[str]:
@@ -118,7 +124,7 @@ class Files(Source):
         """The folder's name, of prompts or of a data set; else the first file's bare name."""
         first = self._files[0]
         in_folder = first.whole or first.path.suffix == ".arrow"
-        return first.path.absolute().parent.name if in_folder else first.stem
+        return _as_text(first.path.absolute().parent.name) if in_folder else first.stem
 
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the files' fingerprints."""
@@ -128,6 +134,10 @@ class Files(Source):
         """Remove what was spooled of any file."""
         for file in self._files:
             file.close()
+
+
+def _as_text(name: str) -> str:
+    return os.fsencode(name).decode(errors="replace")
 
 
 def open_source(named: str | Sequence[str], settings: Settings) -> Source:

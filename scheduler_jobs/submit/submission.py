@@ -253,7 +253,7 @@ def submit(
             source = opened.enter_context(request.open(settings))
         new = _new_job(request, source, settings)
         job, created = database.run(lambda session: _record_job(session, new, request))
-        loading = Loading(job.id, request, database, source.name)
+        loading = Loading(job.id, request, database, source.label)
         met = MetColumns()
         if job.state == JobState.LOADING:
             rows = plan_rows(request, source, settings, keep_inputs=True, met=met)
@@ -308,7 +308,7 @@ def _new_job(request: SubmissionRequest, source: Source, settings: Settings) -> 
     return NewJob(
         name=request.name or source.stem[:NAME_CHARACTERS] or "job",
         identity=sha256_of(canonical_json(identity)),
-        manifest=source.name,
+        manifest=source.label,
         manifest_sha256=fingerprint,
         defaults=defaults,
         seed=request.seed,

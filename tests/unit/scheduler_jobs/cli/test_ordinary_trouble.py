@@ -1,6 +1,8 @@
 """Ordinary trouble is told as ordinary: one line, no bug, and nothing left behind."""
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,43 @@ def test_the_loser_of_two_submissions_ends_well(at_home, manifest, home, monkeyp
     assert answer.code == 0, answer.err
     assert "nothing added: job 1" in answer.out
     assert [job["state"] for job in at_home("jobs", "--json").json["jobs"]] == ["open"]
+
+
+def test_a_file_whose_name_is_no_utf8_is_a_manifest(at_home, tmp_path, no_broker):
+    file = tmp_path / os.fsdecode(b"caf\xe9.csv")
+    file.write_text("prompt\na red circle\n")
+    told = at_home("submit", file, "--json").json
+    assert (told["job_name"], told["requested"]) == ("caf\ufffd", 1)
+    file.write_text("prompt,steps\na red circle,many\n")
+    bad = at_home("submit", file, "--json")
+    assert (bad.code, bad.json["error"]["code"]) == (2, "manifest")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "{manifest}", "--out", "{here}/out\udce9"),
+        ("--home", "{here}/out\udce9", "migrate"),
+        ("submit", "{manifest}", "--name", "h\udce9"),
+        ("export", "latest", "--format", "flat", "--to", "{here}/out\udce9"),
+    ],
+)
+def test_other_names_that_are_no_utf8_are_refused(at_home, manifest, tmp_path, mill, arguments):
+    job = mill.load("done", ["a"])
+    assert job
+    told = [each.format(manifest=manifest, here=tmp_path) for each in arguments]
+    answer = at_home(*told)
+    assert answer.code == 2
+    assert "UTF-8" in answer.err
+    assert "bug" not in answer.err
+    assert list(tmp_path.glob("out*")) == []
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_trouble(manifest, tmp_path, closed):
+    line = f'exec "{sys.executable}" -P -m imagemill plan "{manifest}" {closed}'
+    told = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, check=False)
+    assert (told.returncode, told.stderr) == (0, b"")
+    migrate = f'exec "{sys.executable}" -P -m imagemill --home "{tmp_path}/h" migrate {closed}'
+    assert subprocess.run(["bash", "-c", migrate], check=False).returncode == 0
+    assert (tmp_path / "h" / "imagemill.sqlite3").read_bytes()[:13] == b"SQLite format"
