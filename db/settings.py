@@ -131,6 +131,12 @@ class Settings(BaseSettings):
     route: str = Field("default", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="worker label")
     labels: str = Field("", description="labels of workers, which jobs may need: gpu=h100,nvlink")
 
+    certificates: Path | None = Field(
+        None,
+        description="folder in which workers remember tests of batch independence for new "
+        "databases; `imagemill run` has one in the user's cache if not set",
+    )
+
     lease_seconds: float = Field(60, gt=0, description="a shift's lease, renewed while it works")
     heartbeat_seconds: float = Field(5, gt=0, description="how often a shift renews its lease")
     hang_seconds: float = Field(

@@ -43,7 +43,10 @@ def own_environment_only() -> Iterator[None]:
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        yield
+        # What runs remember there must not come from the developer's own.
+        with tempfile.TemporaryDirectory(prefix="imagemill-test-cache-") as cache:
+            patch.setenv("XDG_CACHE_HOME", cache)
+            yield
 
 
 @pytest.fixture(autouse=True)

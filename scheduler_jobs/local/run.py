@@ -6,9 +6,10 @@ where a run was stopped.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,6 +125,7 @@ def _run(
     picture_name: str,
 ) -> RunResult:
     interrupted, out = False, folder.path
+    settings = _with_certificates(settings)
     # The worker first: it takes seconds to import, and the others need the other core. It ends
     # before its broker does.
     with (
@@ -170,6 +172,17 @@ def _run(
         columns=submission.columns,
         interrupted=interrupted,
     )
+
+
+def _with_certificates(settings: Settings) -> Settings:
+    """The settings, with a folder of certificates for all runs of this user."""
+    if settings.certificates is not None:
+        return settings
+    with suppress(RuntimeError):  # a user without a home
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = cache.absolute() / "imagemill" / "certificates"
+        return settings.model_copy(update={"certificates": folder})
+    return settings
 
 
 @contextmanager

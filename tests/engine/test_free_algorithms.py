@@ -154,6 +154,39 @@ def test_workers_certify_only_where_bits_are_promised(
     assert [each is not None for each in certificates] == ([True] if reproducible else [])
 
 
+def test_a_new_database_gets_the_certificate_that_the_machine_remembers(
+    shapes64: Model, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`imagemill run` has a database for each folder, and the first picture waits for the test."""
+    group = spec_for(shapes64).group()
+    choice = GroupChoice(id=1, key="any", model_name="shapes64", document=group)
+
+    def certified(home: Path) -> dict[str, object] | None:
+        here = Settings.for_home(
+            home,
+            certificates=tmp_path / "certificates",
+            **settings.model_dump(include={"device", "dtype"}),
+        )
+        home.mkdir()
+        database = Database.from_settings(here)
+        migrate(database)
+        choose_algorithms(here)
+        engine = open_engine(shapes64, group, here, 2)
+        Agreements(database, device_class="cpu", settings=here).certify(choice, engine)
+        with database.reading() as session:
+            found = session.scalars(select(Environment.certificate)).one()
+        database.close()
+        return found
+
+    first = certified(tmp_path / "first")
+    assert first is not None
+    monkeypatch.setattr(
+        "imagemill.worker.reproducibility.certificate.certify",
+        lambda *_, **__: pytest.fail("it is known"),
+    )
+    assert certified(tmp_path / "second") == first
+
+
 def test_what_models_need_of_memory_is_measured_again(settings: Settings, tmp_path: Path) -> None:
     cpu = torch.device("cpu")
     free = settings.model_copy(update={"reproducible": False})

@@ -5,6 +5,7 @@ first worker in an environment tests whether pixels are independent of the batch
 """
 
 import logging
+from typing import Any
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError
@@ -13,6 +14,7 @@ from imagemill.db.queries.pictures.environments import environment_id
 from imagemill.db.queries.work.claims import GroupChoice
 from imagemill.db.settings import Settings
 from imagemill.worker.engine import Engine
+from imagemill.worker.reproducibility.remembered import RememberedCertificates
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ class Agreements:
         self._database = database
         self._device_class = device_class
         self._settings = settings
+        self._remembered = RememberedCertificates(settings.certificates)
         self._shrunk: dict[int, int] = {}
 
     def slots(self, group_id: int) -> int | None:
@@ -74,6 +77,10 @@ class Agreements:
         with self._database.reading() as session:
             if environments.certificate(session, known) is not None:
                 return
+        remembered = self._remembered.find(environment.document())
+        if remembered is not None:
+            self._record(known, remembered)
+            return
         try:
             certificate = certify(engine, choice.document, model_name=choice.model_name)
         except ImagemillError as error:
@@ -91,6 +98,10 @@ class Agreements:
                 found[certificate.promise],
                 choice.model_name,
             )
+        self._remembered.keep(environment.document(), certificate.document())
+        self._record(known, certificate.document())
+
+    def _record(self, environment: int, document: dict[str, Any]) -> None:
         self._database.run(
-            lambda session: environments.record_certificate(session, known, certificate.document())
+            lambda session: environments.record_certificate(session, environment, document)
         )

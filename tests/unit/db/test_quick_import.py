@@ -8,6 +8,12 @@ import pytest
 from imagemill.db.quick_import import quick_import
 
 
+@pytest.fixture(autouse=True)
+def _unfrozen():
+    yield
+    gc.unfreeze()
+
+
 def test_nothing_is_collected_while_a_module_is_imported_and_again_afterwards(
     tmp_path, monkeypatch
 ):
@@ -15,6 +21,7 @@ def test_nothing_is_collected_while_a_module_is_imported_and_again_afterwards(
     monkeypatch.syspath_prepend(str(tmp_path))
     assert quick_import("while_imported").COLLECTS is False
     assert gc.isenabled()
+    assert gc.get_freeze_count() > 0, "what was imported is not looked at later either"
     monkeypatch.delitem(sys.modules, "while_imported")
 
 
