@@ -5,14 +5,26 @@ is well formed but asks for what can't be rendered goes to the file of errors.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
+from imagemill.scheduler_jobs.api.edits import count_edit
 from imagemill.scheduler_jobs.api.generation import Generation, read_generation
 from imagemill.scheduler_jobs.api.refusals import ApiError
 
-ENDPOINT = "/v1/images/generations"
+GENERATIONS = "/v1/images/generations"
+EDITS = "/v1/images/edits"
+
+ReadBody = Callable[[Mapping[str, Any]], Generation]
+"""Checks the body of a line. Raises `ApiError`."""
+
+COUNTING: Mapping[str, ReadBody] = MappingProxyType(
+    {GENERATIONS: read_generation, EDITS: count_edit}
+)
+"""How a line is read where its pictures do not matter yet, by the batch's endpoint."""
+
 MOST_LINES = 50_000
 _SHOWN_ERRORS = 100
 
@@ -50,8 +62,12 @@ class _BadLine(Exception):
         self.param = param
 
 
-def read_batch(content: bytes) -> BatchInput:
-    """Read a batch's input file. Raises nothing: what is wrong with it is in the result."""
+def read_batch(content: bytes, endpoint: str, read_body: ReadBody | None = None) -> BatchInput:
+    """Read a batch's input file. What is wrong with it is in the result.
+
+    Raises what `read_body` raises beside `ApiError`; without it, lines are only counted.
+    """
+    read_body = read_body or COUNTING[endpoint]
     lines: list[Line] = []
     errors: list[dict[str, Any]] = []
     first_line_of: dict[str, int] = {}
@@ -61,7 +77,7 @@ def read_batch(content: bytes) -> BatchInput:
         if len(lines) >= MOST_LINES:
             return _unusable("too_many_tasks", f"at most {MOST_LINES:,} requests")
         try:
-            line = _read_line(number, text)
+            line = _read_line(number, text, endpoint, read_body)
             _check_new(line.custom_id, first_line_of)
         except _BadLine as bad:
             errors.append(
@@ -120,7 +136,7 @@ def numbered(lines: Sequence[Line]) -> Iterator[tuple[int, Line]]:
     return enumerate((line for line in lines if line.generation is not None), 1)
 
 
-def _read_line(number: int, text: bytes) -> Line:
+def _read_line(number: int, text: bytes, endpoint: str, read_body: ReadBody) -> Line:
     try:
         found = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
@@ -136,8 +152,8 @@ def _read_line(number: int, text: bytes) -> Line:
             if "method" not in found
             else _BadLine("invalid_method", "The method must be POST", "method")
         )
-    if found.get("url") != ENDPOINT:
-        raise _BadLine("url_mismatch", f"The url must be {ENDPOINT}", "url")
+    if found.get("url") != endpoint:
+        raise _BadLine("url_mismatch", f"The url must be {endpoint}", "url")
     body = found.get("body")
     if not isinstance(body, dict):
         raise _missing("body", "an object")
@@ -145,7 +161,7 @@ def _read_line(number: int, text: bytes) -> Line:
     if unknown:
         raise _BadLine("unknown_parameter", f"Unknown parameter: {unknown[0][:80]!r}", unknown[0])
     try:
-        generation = read_generation(body)
+        generation = read_body(body)
     except ApiError as error:
         refused = error
     else:

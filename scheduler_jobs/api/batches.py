@@ -17,7 +17,7 @@ from imagemill.db.states import ApiState
 from imagemill.scheduler_jobs.api import admission
 from imagemill.scheduler_jobs.api.access import Caller, caller_of
 from imagemill.scheduler_jobs.api.admission import ApiLimits
-from imagemill.scheduler_jobs.api.batch_lines import ENDPOINT, read_batch
+from imagemill.scheduler_jobs.api.batch_lines import COUNTING, read_batch
 from imagemill.scheduler_jobs.api.bodies import read_json, read_page
 from imagemill.scheduler_jobs.api.loader import Loader
 from imagemill.scheduler_jobs.api.refusals import NOT_AGAIN, ApiError, not_found
@@ -99,7 +99,7 @@ class Batches:
         new = admission.with_document(
             new,
             {**{name: body[name] for name in _FIELDS}, "metadata": body.get("metadata")},
-            images=read_batch(content).images,
+            images=read_batch(content, body["endpoint"]).images,
             seconds=hours * 3600.0,
         )
         route = self._settings.route
@@ -145,9 +145,9 @@ def _check(body: Mapping[str, Any]) -> int:
             param=unknown[0][:200],
             code="unknown_parameter",
         )
-    if body["endpoint"] != ENDPOINT:
+    if body["endpoint"] not in COUNTING:
         raise ApiError(
-            f"Invalid endpoint: only {ENDPOINT} renders here",
+            f"Invalid endpoint; allowed: {' and '.join(COUNTING)}",
             param="endpoint",
             code="invalid_value",
         )

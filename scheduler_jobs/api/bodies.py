@@ -57,12 +57,12 @@ def read_page(request: Request, *, most: int, usual: int) -> Page:
     return Page(int(text), request.query_params.get("after"))
 
 
-async def read_json(request: Request) -> dict[str, Any]:
+async def read_json(request: Request, *, most_bytes: int = MOST_JSON_BYTES) -> dict[str, Any]:
     """The JSON object that was sent. Raises `ApiError`."""
-    if _media_type(request) != "application/json":
+    if media_type(request) != "application/json":
         # A form of a web page can't send this type, so no page writes here behind a user's back.
         raise ApiError("Send JSON, with the header Content-Type: application/json", status=415)
-    body = await read_body(request, most_bytes=MOST_JSON_BYTES)
+    body = await read_body(request, most_bytes=most_bytes)
     try:
         found = json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
@@ -88,7 +88,7 @@ async def read_form(
     A part that has a file's name is a file of at most `most_bytes`, and so is one of these
     `names`. The whole body is no larger than so many files of that size.
     """
-    if _media_type(request) != "multipart/form-data":
+    if media_type(request) != "multipart/form-data":
         raise ApiError("Send a form, with the header Content-Type: multipart/form-data", status=415)
     body = await read_body(request, most_bytes=most_files * most_bytes + MOST_JSON_BYTES)
     head = f"Content-Type: {request.headers['content-type']}\r\n\r\n"
@@ -127,7 +127,8 @@ def _refuse(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
 
 
-def _media_type(request: Request) -> str:
+def media_type(request: Request) -> str:
+    """The type of what was sent, without its parameters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 

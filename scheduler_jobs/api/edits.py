@@ -1,4 +1,4 @@
-"""A form of `POST /v1/images/edits`: its pictures and its fields.
+"""A request to `/v1/images/edits`, a form or JSON: its pictures and its fields.
 
 The picture is where a manifest's row has `init_image`; a model that changes a reference image
 gets it as that. OpenAI's mask is transparent where the picture is painted over, a manifest's is
@@ -21,6 +21,7 @@ from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.api.bodies import Form
 from imagemill.scheduler_jobs.api.generation import Generation, read_generation
+from imagemill.scheduler_jobs.api.references import ContentOf, read_picture, split_body
 from imagemill.scheduler_jobs.api.refusals import ApiError, missing
 from imagemill.scheduler_jobs.manifest.columns import field_of
 from imagemill.scheduler_jobs.manifest.fields import PROMPT
@@ -64,6 +65,23 @@ def read_edit(form: Form, settings: Settings) -> Edit:
         given[known] = content
     if _PICTURE not in given:
         raise missing(_PICTURE, "a file")
+    return _checked(fields, given, settings)
+
+
+def read_edit_body(body: Mapping[str, Any], settings: Settings, *, content_of: ContentOf) -> Edit:
+    """Check a JSON body, whose pictures are references. Raises `ApiError`, as `read_edit` does."""
+    fields, references = split_body(body)
+    given = {name: read_picture(name, each, content_of) for name, each in references.items()}
+    return _checked(fields, given, settings)
+
+
+def count_edit(body: Mapping[str, Any]) -> Generation:
+    """What a JSON body asks for, without a look at its pictures. Raises `ApiError`."""
+    fields, _ = split_body(body)
+    return read_generation(fields, pictures={"init_image": ""})
+
+
+def _checked(fields: Mapping[str, Any], given: dict[str, bytes], settings: Settings) -> Edit:
     _open(_PICTURE, given[_PICTURE], settings)
     column = "init_image"
     if _MASK in given:

@@ -19,7 +19,9 @@ from imagemill.scheduler_jobs.api.bodies import Upload, read_page, read_upload
 from imagemill.scheduler_jobs.api.refusals import NOT_AGAIN, ApiError, not_found
 from imagemill.scheduler_jobs.api.results import Results, batch_of, file_ids
 
-PURPOSE = "batch"
+PURPOSES = ("batch", "vision", "user_data")
+"""Requests of a batch, and pictures to start from."""
+
 _MOST_LISTED = 10_000
 
 
@@ -117,7 +119,7 @@ class Files:
                 file_id=file_id,
                 owner=caller.name,
                 filename=upload.filename,
-                purpose=PURPOSE,
+                purpose=upload.fields["purpose"],
                 content=upload.content,
             )
         )
@@ -156,9 +158,11 @@ class Files:
 
 
 def _check(upload: Upload) -> None:
-    if upload.fields.get("purpose") != PURPOSE:
+    if upload.fields.get("purpose") not in PURPOSES:
         raise ApiError(
-            f"The purpose of a file is {PURPOSE!r} here", param="purpose", code="invalid_value"
+            "The purpose of a file is 'batch' here, or 'vision' for a picture",
+            param="purpose",
+            code="invalid_value",
         )
     unknown = sorted(set(upload.fields) - {"purpose"})
     if unknown:

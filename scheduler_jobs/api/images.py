@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from imagemill.db.database import Database
 from imagemill.db.queries.api import requests
+from imagemill.db.queries.api.files import read_file
 from imagemill.db.queries.api.keys import has_keys
 from imagemill.db.queries.api.requests import NewRequest
 from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport, list_images
@@ -37,9 +38,9 @@ from imagemill.scheduler_jobs.api.addresses import (
 )
 from imagemill.scheduler_jobs.api.admission import ApiLimits
 from imagemill.scheduler_jobs.api.answers import encoded, failure, images_body
-from imagemill.scheduler_jobs.api.bodies import read_form, read_json
+from imagemill.scheduler_jobs.api.bodies import MOST_JSON_BYTES, media_type, read_form, read_json
 from imagemill.scheduler_jobs.api.chat import completion, generation_fields
-from imagemill.scheduler_jobs.api.edits import read_edit
+from imagemill.scheduler_jobs.api.edits import read_edit, read_edit_body
 from imagemill.scheduler_jobs.api.generation import MOST_IMAGES, Generation, read_generation
 from imagemill.scheduler_jobs.api.job_watch import Watch
 from imagemill.scheduler_jobs.api.loader import Loader
@@ -105,11 +106,24 @@ class Images:
         """Render pictures from one that is sent along, and answer with them."""
         caller = caller_of(request, writes=True)
         most = min(self._limits.file_bytes, MAX_INPUT_BYTES)
-        form = await read_form(request, most_bytes=most, most_files=_PICTURES_OF_AN_EDIT)
-        edit = await run_in_threadpool(read_edit, form, self._settings)
+        if media_type(request) == "application/json":
+            # Base64 makes four bytes of three.
+            room = _PICTURES_OF_AN_EDIT * most * 4 // 3 + MOST_JSON_BYTES
+            body = await read_json(request, most_bytes=room)
+            content_of = partial(self._uploaded, caller)
+            edit = await run_in_threadpool(
+                read_edit_body, body, self._settings, content_of=content_of
+            )
+        else:
+            form = await read_form(request, most_bytes=most, most_files=_PICTURES_OF_AN_EDIT)
+            edit = await run_in_threadpool(read_edit, form, self._settings)
         return await self._answered(
             request, caller, edit.generation, asked=edit.asked, pictures=edit.pictures
         )
+
+    def _uploaded(self, caller: Caller, file_id: str) -> bytes | None:
+        with self._database.reading() as session:
+            return read_file(session, file_id, owner=caller.sees_only)
 
     async def _answered(
         self,

@@ -25,7 +25,18 @@ from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.settings import Settings
 from imagemill.db.states import ApiState
-from imagemill.scheduler_jobs.api.batch_lines import Line, numbered, read_batch, refusal
+from imagemill.db.storage.factory import open_storage
+from imagemill.scheduler_jobs.api.batch_lines import (
+    EDITS,
+    Line,
+    ReadBody,
+    numbered,
+    read_batch,
+    refusal,
+)
+from imagemill.scheduler_jobs.api.batch_pictures import BatchPictures
+from imagemill.scheduler_jobs.api.edits import read_edit_body
+from imagemill.scheduler_jobs.api.generation import Generation
 from imagemill.scheduler_jobs.api.refusals import ApiError
 from imagemill.scheduler_jobs.manifest.columns import EXTRA
 from imagemill.scheduler_jobs.manifest.problems import Problem
@@ -142,10 +153,13 @@ class Loader:
         if content is None:
             self._fail(request, [_error("invalid_file", "The input file is not there any more")])
             return
-        found = read_batch(content)
+        endpoint = request.document["endpoint"]
+        found = read_batch(content, endpoint)
         if found.errors:
             self._fail(request, found.errors)
             return
+        if endpoint == EDITS:
+            found = read_batch(content, endpoint, self._edits_of(request))
         refused = [dict(line.refused) for line in found.lines if line.refused is not None]
         rows = dict(numbered(found.lines))
         try:
@@ -166,6 +180,17 @@ class Loader:
                     bad = requests.refused_rows(session, submission.job_id)
                 refused += [_refused(rows[number], problem) for number, problem in bad]
             self._loaded(request, submission, _sorted(refused))
+
+    def _edits_of(self, request: Request) -> ReadBody:
+        """Reads lines with pictures, and stores these."""
+        pictures = BatchPictures(self._database, open_storage(self._settings), request.owner)
+
+        def read(body: Mapping[str, Any]) -> Generation:
+            edit = read_edit_body(body, self._settings, content_of=pictures.content_of)
+            pictures.store(edit.pictures)
+            return edit.generation
+
+        return read
 
     def _submit(self, request: Request, rows: Sequence[Mapping[str, Any]]) -> Submission | None:
         """Submit rows as the request's job; None if there are none."""

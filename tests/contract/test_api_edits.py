@@ -163,12 +163,14 @@ def test_what_can_not_be_used_is_refused_and_leaves_no_file(
     assert (refused.value.param, refused.value.code) == (param, code)
 
 
-def test_a_form_without_a_picture_and_json_are_refused(one: ServedApi) -> None:
+def test_a_request_without_a_picture_is_refused(one: ServedApi) -> None:
     url = f"{one.base}/v1/images/edits"
     answer = httpx2.post(url, files={"prompt": (None, "x")})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "missing_required_parameter"
-    assert httpx2.post(url, json={"prompt": "x"}).status_code == 415
+    answer = httpx2.post(url, json={"prompt": "x"})
+    assert answer.json()["error"]["code"] == "missing_required_parameter"
+    assert httpx2.post(url, content=b"x", headers={"content-type": "text/csv"}).status_code == 415
     answer = httpx2.post(url, files={"image": ("x.png", noise()), "more": ("y.png", noise())})
     assert answer.json()["error"]["code"] == "unknown_parameter"
 

@@ -53,6 +53,12 @@ def file_content(session: Session, file_id: str) -> bytes | None:
     return session.scalar(select(ApiFile.content).where(ApiFile.id == file_id))
 
 
+def read_file(session: Session, file_id: str, *, owner: str | None) -> bytes | None:
+    """A file's bytes; with an owner, only of that owner's. None if there is no such file."""
+    found = find_file(session, file_id, owner=owner)
+    return None if found is None else file_content(session, file_id)
+
+
 def list_files(
     session: Session, *, owner: str | None, purpose: str | None, limit: int, after: str | None
 ) -> list[FileReport]:

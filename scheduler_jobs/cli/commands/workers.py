@@ -23,8 +23,9 @@ from imagemill.scheduler_jobs.cli.unserved import gibibytes, print_too_large
 def workers(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
     """List the workers that are alive, and what each does.
 
-    One line a process: its device (and a GPU's memory), what it renders, B (the images of one
-    forward pass), images/s over the last minute, and since when it does that.
+    One line a process: its device (and a GPU's memory), its route if one has another than
+    `default`, what it renders, B (the images of one forward pass), images/s over the last minute,
+    and since when it does that. In a window too narrow for that, a line for each of these.
 
     \b
     Example:
@@ -140,29 +141,30 @@ def _print_told(told: list[str], does: str) -> None:
 def _print(found: list[FleetWorker]) -> None:
     pinned = any(worker.pinned_as for worker in found)
     cards = any(worker.memory_bytes for worker in found)
+    routes = any(worker.route != "default" for worker in found)
     output.table(
         (
             Column(title="WORKER", whole=True),
             Column(title="DEVICE", elastic=True),
             *([Column(title="GIB", right=True)] if cards else []),
-            Column(title="ROUTE"),
-            Column(title="MODEL", elastic=True),
+            *([Column(title="ROUTE")] if routes else []),
+            Column(title="MODEL", whole=True),
             Column(title="B", right=True),
             Column(title="IMAGES/S", right=True),
             Column(title="DOES"),
             Column(title="SINCE"),
-            *([Column(title="PINNED TO", elastic=True)] if pinned else []),
+            *([Column(title="PINNED TO", whole=True)] if pinned else []),
         ),
         (
             (
                 worker.name,
-                worker.device_name or worker.device,
+                (worker.device_name or worker.device).removeprefix("NVIDIA "),
                 *(
                     [worker.memory_bytes and gibibytes(worker.memory_bytes).removesuffix(" GiB")]
                     if cards
                     else []
                 ),
-                worker.route,
+                *([worker.route] if routes else []),
                 worker.model,
                 worker.slots,
                 number(worker.images_per_second) if worker.images_per_second else None,

@@ -1,6 +1,15 @@
 """`workers`, and the orders to drain, resume, pin and unpin."""
 
+import io
+import sys
+from dataclasses import replace
+
+import click
+import pytest
+
+from imagemill.db.queries.fleet.workers import list_fleet
 from imagemill.db.queries.work import shifts
+from imagemill.scheduler_jobs.cli.commands.workers import _print
 
 
 def test_the_fleet_is_listed(at_home, mill):
@@ -9,7 +18,7 @@ def test_the_fleet_is_listed(at_home, mill):
     mill.complete(shift, mill.claim(shift, limit=1))
     shown = at_home("workers").out
     assert shown.split("\n")[0].split() == [
-        *("WORKER", "DEVICE", "ROUTE", "MODEL", "B", "IMAGES/S", "DOES", "SINCE")
+        *("WORKER", "DEVICE", "MODEL", "B", "IMAGES/S", "DOES", "SINCE")
     ]
     assert "renders" in shown
     (worker,) = at_home("workers", "--json").json["workers"]
@@ -57,3 +66,27 @@ def test_an_unknown_worker_is_one_line(at_home):
 def test_no_worker_is_no_error(at_home, mill):
     mill.database.run(lambda session: shifts.stop_worker(session, mill.worker_id))
     assert "no worker is alive" in at_home("workers").out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("host", ["box", "gpu-node-0017.cluster.eu-west-1.compute.internal"])
+def test_names_are_never_cut(mill, monkeypatch, width, host):
+    """Where they do not fit beside each other, each process takes a few lines."""
+    with mill.database.reading() as session:
+        [found] = list_fleet(session)
+    model = "stable-diffusion-xl-base-1.0" if host != "box" else "sdxl"
+    named = replace(found, name=f"gpu@{host}:4711", model=model, device_name="NVIDIA H100 80GB")
+    stream = Terminal()
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys, "stdout", stream)
+    _print([named, replace(named, name="gpu@box:4712", model="flux1-dev")])
+    shown = click.unstyle(stream.getvalue())
+    assert max(map(len, shown.splitlines())) <= width
+    for name in (named.name, model, "flux1-dev", "waits"):
+        assert name in shown
+    assert ("DEVICE" in shown) == (host == "box" or width == 140)
