@@ -53,6 +53,8 @@ BROKER_LOSSES ?= 100
 PG_RESTARTS ?= 50
 STORE_DEATHS ?= 50
 STALLS ?= 50
+SLOW_DISKS ?= 50
+CLOCK_JUMPS ?= 50
 S3_FAULTS ?= 10000
 FREEZES ?= 200
 HISTORIES ?= 2000
@@ -69,6 +71,7 @@ chaos: $(STAMP)  ## break everything, count what was promised; see docs/reliabil
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos --kills $(KILLS) \
 		--broker-losses $(BROKER_LOSSES) --pg-restarts $(PG_RESTARTS) \
 		--store-deaths $(STORE_DEATHS) --stalls $(STALLS) --s3-faults $(S3_FAULTS) \
+		--slow-disks $(SLOW_DISKS) --clock-jumps $(CLOCK_JUMPS) \
 		--freezes $(FREEZES) --histories $(HISTORIES) --seed $(SEED) --out out/chaos \
 		--real-engine-kills $(REAL_ENGINE_KILLS) --real-engine-freezes $(REAL_ENGINE_FREEZES) \
 		$(if $(REPORT),--report $(REPORT)) $(if $(RECORD),--record $(RECORD))

@@ -55,7 +55,7 @@ def main() -> int:
 def run(plan: Plan, folder: Path) -> dict[str, Any]:
     """One campaign; its counts and violations. What it leaves behind is in `folder`."""
     started = time.monotonic()
-    with Stage() as stage:
+    with Stage(folder) as stage:
         campaign = Campaign(plan, stage, folder)
         try:
             campaign.run(_progress)
@@ -78,6 +78,8 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         "pg_restarts": counts["Postgres restarts"],
         "store_deaths": counts["store deaths"],
         "stalls": counts["stalls"],
+        "slow_disks": counts["slow disks"],
+        "clock_jumps": counts["clock jumps"],
         "s3_faults": counts["S3 faults"],
         "s3_fault_kinds": len(stage.proxy.injected),
         "s3_requests": stage.proxy.requests.total(),

@@ -34,6 +34,8 @@ THREADS = 4
 LOST_TRY = "lost try: "
 """Begins the names under which lost tries of innocent images alone are counted by cause."""
 
+_AWAY = ("kill database", "Postgres restarts", "stall database", "slow database")
+
 _OUTAGE_SECONDS = 5
 """How long after its lease a worker may be given up because the database was just starting."""
 
@@ -245,15 +247,20 @@ class Checker:
         blows = defaultdict(list)
         outages = []
         frozen = {}
+        ahead = 0.0
         for event in self._events:
+            # Shifts have the database's time, which may have been set ahead.
+            at = event["at"] + ahead
             if event["event"].startswith("kill ") and "victim" in event:
-                blows[event["victim"]].append((event["at"], "killed"))
+                blows[event["victim"]].append((at, "killed"))
             elif event["event"] == "crash":
-                blows[event["pid"]].append((event["at"], "killed"))
+                blows[event["pid"]].append((at, "killed"))
             elif event["event"] in ("freezes", "freeze renderer"):
                 frozen[event["shift"]] = "frozen"
-            elif event["event"] in ("kill database", "Postgres restarts", "stall database"):
-                outages.append(event["at"])
+            elif event["event"] in _AWAY:
+                outages.append(at)
+            elif event["event"] == "clock database":
+                ahead += event["ahead"]
         causes = {}
         for attempt in self._lost_alone():
             shift = self._shifts[attempt["shift_id"]]

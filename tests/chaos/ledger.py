@@ -28,6 +28,8 @@ _SUMS = {
     "Postgres restarts": "pg_restarts",
     "S3 server killed and started again": "store_deaths",
     "servers that stood still": "stalls",
+    "servers that were slow": "slow_disks",
+    "clocks that jumped": "clock_jumps",
     "faulted S3 requests": "s3_faults",
     "workers frozen past their lease": "freezes",
     "images requested": "images",
@@ -74,7 +76,7 @@ def sums(campaigns: Collection[Mapping[str, Any]]) -> dict[str, int]:
     """Every row of the table: its label, and the sum over all campaigns."""
     found = {"campaigns": len(campaigns)}
     for label, field in _SUMS.items():
-        found[label] = sum(each[field] for each in campaigns)
+        found[label] = sum(each.get(field, 0) for each in campaigns)  # older ones have fewer kinds
         if field == "kills":
             roles = sum((Counter(each["kills_by_role"]) for each in campaigns), Counter[str]())
             found |= {f"… {role}": count for role, count in sorted(roles.items())}

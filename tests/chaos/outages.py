@@ -14,6 +14,17 @@ _STALL_SECONDS = (0.5, 2 * LEASE_SECONDS)
 """The least and the most. A worker whose database stands still longer than its lease loses it."""
 
 
+_SLOW_SECONDS = (1.0, 2 * LEASE_SECONDS)
+_AHEAD_SECONDS = (1.0, 3600.0)
+"""How far the database's clock jumps. Never back: what a dead worker holds would be free that
+much later (see `docs/reliability.md`), and a campaign waits for everything."""
+
+_OFF_SECONDS = (60.0, 30 * 86400.0)
+"""How far the processes' clock is off, ahead or back, and for how long. S3 refuses it beyond a
+quarter of an hour."""
+_OFF_FOR_SECONDS = (1.5, 4.0)
+
+
 class Note(Protocol):
     """Counts a fault under its name, and writes it into the history."""
 
@@ -37,7 +48,14 @@ class Outages:
     @property
     def loops(self) -> list[Callable[[], None]]:
         """One for each kind of outage; to be called again and again, each in its own thread."""
-        return [self._lose_broker, self._restart_postgres, self._kill_store, self._stall]
+        return [
+            self._lose_broker,
+            self._restart_postgres,
+            self._kill_store,
+            self._stall,
+            self._slow_down,
+            self._set_clock,
+        ]
 
     def _lose_broker(self) -> None:
         if self._pace.over("broker losses", 0.5, 2.5):
@@ -81,3 +99,30 @@ class Outages:
             self._note(f"stall {name}")
             self._stage.stall(name, self._dice.uniform(*_STALL_SECONDS))
         self._note("stalls")
+
+    def _slow_down(self) -> None:
+        if self._pace.over("slow disks", 1, 4):
+            return
+        name = self._dice.choice(sorted(self._locks))
+        with self._locks[name]:
+            self._note(f"slow {name}")
+            self._stage.slow_down(name, self._dice.uniform(*_SLOW_SECONDS))
+        self._note("slow disks")
+
+    def _set_clock(self) -> None:
+        if self._pace.over("clock jumps", 1, 4):
+            return
+        clock = self._stage.clock
+        if clock is None or self._dice.random() < 0.5:
+            with self._locks["database"]:
+                ahead = self._dice.uniform(*_AHEAD_SECONDS)
+                self._stage.database_clock.advance(ahead)
+                self._recovery.clock_set(ahead)
+                self._note("clock database", ahead=ahead)
+        else:
+            off = self._dice.choice((1, -1)) * self._dice.uniform(*_OFF_SECONDS)
+            self._note("clock processes", ahead=off)
+            clock.jump(off)
+            self._pace.stopped.wait(self._dice.uniform(*_OFF_FOR_SECONDS))
+            clock.jump(0)
+        self._note("clock jumps")

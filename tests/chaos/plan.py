@@ -35,6 +35,10 @@ class Plan:
     """How often the S3 server itself is killed and started again."""
     stalls: int = 50
     """How often a server stands still for a while, as one whose disk hangs."""
+    slow_disks: int = 50
+    """How often a server is slow for a while, as one whose disk is."""
+    clock_jumps: int = 50
+    """How often the database's clock, or that of all other processes, is set anew."""
     s3_faults: int = 10_000
     freezes: int = 200
     histories: int = 2000
@@ -70,6 +74,8 @@ class Plan:
             "Postgres restarts": self.pg_restarts,
             "store deaths": self.store_deaths,
             "stalls": self.stalls,
+            "slow disks": self.slow_disks,
+            "clock jumps": self.clock_jumps,
             "S3 faults": self.s3_faults,
             "freezes": self.freezes,
             "kill renderer": self.real_engine_kills,

@@ -51,6 +51,7 @@ class Recovery:
         self._orphans: dict[int, _Orphan] = {}
         self._losses: list[tuple[float, bool]] = []
         self._store_deaths: list[float] = []
+        self._ahead = 0.0
         self._seconds: defaultdict[str, list[float]] = defaultdict(list)
 
     def holdings(self) -> dict[int, Holding]:
@@ -69,15 +70,22 @@ class Recovery:
             for image in holding.images:
                 self._orphans[image] = _Orphan(shift_id=holding.shift_id, since=now, quiet=quiet)
 
+    def clock_set(self, ahead: float) -> None:
+        """The database's clock was set ahead so far: what waits can't be measured by it."""
+        with self._lock:
+            self._ahead += ahead
+            self._losses.clear()
+            self._store_deaths.clear()
+
     def broker_lost(self, *, at: float, quiet: bool = False) -> None:
         """The broker lost all its data at this `time.time()`."""
         with self._lock:
-            self._losses.append((at, quiet))
+            self._losses.append((at + self._ahead, quiet))
 
     def store_lost(self, *, at: float) -> None:
         """The store was killed at this `time.time()`."""
         with self._lock:
-            self._store_deaths.append(at)
+            self._store_deaths.append(at + self._ahead)
 
     @property
     def waiting(self) -> bool:
@@ -112,6 +120,8 @@ class Recovery:
             )
             if started is not None:
                 with self._lock:
+                    if (loss, quiet) not in self._losses:
+                        continue
                     self._losses.remove((loss, quiet))
                 self._record("a shift starts after a broker loss", started - loss, quiet)
         self._look_at_store()
@@ -127,6 +137,8 @@ class Recovery:
             )
             if stored is not None:
                 with self._lock:
+                    if death not in self._store_deaths:
+                        continue
                     self._store_deaths.remove(death)
                 self._record("an image is done after the store's death", stored - death, False)
 

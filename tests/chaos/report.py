@@ -73,7 +73,12 @@ def _rows(results: Mapping[str, Result]) -> list[tuple[str, Callable[[Result], s
         ("Postgres restarts", _plain("pg_restarts")),
         ("S3 server killed and started again", _plain("store_deaths")),
         ("servers that stood still", _plain("stalls")),
-        *((f"… {server}", _stalled(server)) for server in ("database", "broker", "store")),
+        *((f"… {server}", _kind(f"stall {server}")) for server in _SERVERS),
+        ("servers that were slow", _plain("slow_disks")),
+        *((f"… {server}", _kind(f"slow {server}")) for server in _SERVERS),
+        ("clocks that jumped", _plain("clock_jumps")),
+        ("… the database's", _kind("clock database")),
+        ("… of all other processes", _kind("clock processes")),
         ("faulted S3 requests (of)", _s3_faults),
         *((f"… {kind}", _s3_kind(kind)) for kind in sorted(faults)),
         ("workers frozen past their lease", _plain("freezes")),
@@ -104,6 +109,9 @@ _ROLES = {
 }
 
 
+_SERVERS = ("database", "broker", "store")
+
+
 def _number(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
@@ -132,8 +140,8 @@ def _killed(role: str) -> Callable[[Result], str]:
     return cell
 
 
-def _stalled(server: str) -> Callable[[Result], str]:
-    return lambda result: _number(result["by_kind"].get(f"stall {server}"))
+def _kind(name: str) -> Callable[[Result], str]:
+    return lambda result: _number(result["by_kind"].get(name))
 
 
 def _at_crash_points(result: Result) -> str:

@@ -4,7 +4,8 @@ import os
 import shutil
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, LiteralString, Self
 
@@ -14,6 +15,9 @@ from redis import Redis
 
 from imagemill.db.database import Database
 from imagemill.db.schema import migrate
+from tests.chaos.history import EPOCH
+from tests.helpers.database_clock import DatabaseClock
+from tests.helpers.faked_clock import FakedClock
 from tests.helpers.servers.postgres import Postgres
 from tests.helpers.servers.s3_proxy import S3Proxy
 from tests.helpers.servers.seaweedfs import Seaweed
@@ -22,6 +26,8 @@ from tests.helpers.servers.valkey import Valkey
 LEASE_SECONDS = 2.0
 HANG_SECONDS = 4.0
 
+_STOPPED_SECONDS = 0.2
+
 MAX_SOLO_LOSSES = 16
 """Twice production's: here a worker is lost every second, by what is no image's doing."""
 
@@ -29,7 +35,9 @@ MAX_SOLO_LOSSES = 16
 class Stage:
     """Postgres, Valkey and an S3 server behind a proxy; a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        """With a `folder`, the processes have a clock that can be set, if libfaketime is here."""
+        self.clock = None if folder is None else FakedClock.made(folder / "clock")
         self._threads = threading.local()
         self.postgres = Postgres()
         self.valkey = Valkey()
@@ -42,6 +50,7 @@ class Stage:
         self.seaweed.start()
         self.proxy.__enter__()
         self.url = self.postgres.create_database()
+        self.database_clock = DatabaseClock(self.dsn)
         database = Database(self.url)
         migrate(database)
         database.close()
@@ -68,6 +77,7 @@ class Stage:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
             "OMP_NUM_THREADS": "1",
+            EPOCH: str(time.time() - time.monotonic()),
             "IMAGEMILL_CONFIG": os.devnull,
             "IMAGEMILL_DATABASE_URL": self.url,
             "IMAGEMILL_BROKER_URL": self.valkey.url,
@@ -80,6 +90,7 @@ class Stage:
             "IMAGEMILL_DRAIN_SECONDS": "3",
             "IMAGEMILL_RETRY_SECONDS": "0",
             "IMAGEMILL_MAX_SOLO_LOSSES": str(MAX_SOLO_LOSSES),
+            **({} if self.clock is None else self.clock.environment(kept)),
         }
 
     def query(self, statement: LiteralString, *values: object) -> list[tuple[Any, ...]]:
@@ -108,6 +119,19 @@ class Stage:
 
         `name` is database, store or broker. Raises `psutil.Error` if it ends meanwhile.
         """
+        with self._stopped(name):
+            time.sleep(seconds)
+
+    def slow_down(self, name: str, seconds: float) -> None:
+        """Let a server run for a twentieth of the time, so that each answer takes long."""
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            with self._stopped(name):
+                time.sleep(_STOPPED_SECONDS)
+            time.sleep(_STOPPED_SECONDS / 19)
+
+    @contextmanager
+    def _stopped(self, name: str) -> Iterator[None]:
         servers = {"database": self.postgres, "store": self.seaweed, "broker": self.valkey}
         server = psutil.Process(servers[name].pid)
         # The parent first: it starts no more children then.
@@ -117,7 +141,7 @@ class Stage:
             for process in processes[1:]:
                 with suppress(psutil.NoSuchProcess):
                     process.suspend()
-            time.sleep(seconds)
+            yield
         finally:
             for process in reversed(processes):
                 with suppress(psutil.NoSuchProcess):

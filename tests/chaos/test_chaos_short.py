@@ -26,6 +26,8 @@ def test_a_short_campaign_breaks_nothing(
         pg_restarts=1,
         store_deaths=1,
         stalls=1,
+        slow_disks=1,
+        clock_jumps=2,
         s3_faults=40,
         freezes=1,
         recoveries=2,

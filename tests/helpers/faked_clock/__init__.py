@@ -50,7 +50,8 @@ class FakedClock:
         return {
             "LD_PRELOAD": str(self.library),
             "FAKETIME_TIMESTAMP_FILE": str(self.file),
-            "FAKETIME_NO_CACHE": "1",
+            # How long a process may not notice a jump. Without a cache each look reads the file.
+            "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             # Ages of files are compared with the time, so both are the machine's.
             "NO_FAKE_STAT": "1",
