@@ -155,7 +155,11 @@ DATASET_FAILURES = """
 SELECT
   'image' AS kind, i.job_id, j.name AS job_name, r.number AS row_number, r.key_base AS row_key,
   i.id AS image_id, i.sample_index, i.prompt, i.model, i.error_code, i.error_message,
-  a.at AS failed_at, r.verbatim
+  a.at AS failed_at,
+  CASE
+    WHEN r.prompt_at IS NULL THEN r.verbatim
+    ELSE substr(r.verbatim, 1, r.prompt_at) || i.prompt || substr(r.verbatim, r.prompt_at + 1)
+  END AS verbatim
 FROM images AS i
 JOIN jobs AS j ON j.id = i.job_id
 JOIN rows AS r ON r.id = i.row_id

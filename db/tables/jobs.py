@@ -92,7 +92,7 @@ _BAD = text("problem IS NOT NULL")
 
 
 class Row(Base):
-    """One manifest line, kept verbatim. A bad row (only with --skip-bad-rows) has a `problem`."""
+    """One manifest line, kept as it is. A bad row (only with --skip-bad-rows) has a `problem`."""
 
     __tablename__ = "rows"
     __table_args__ = (
@@ -110,6 +110,9 @@ class Row(Base):
     key_occurrence: Mapped[int] = mapped_column(default=0)
     """The number of earlier rows with the same `key_base`."""
     verbatim: Mapped[str]
+    """The line, without the prompt if there is a `prompt_at`."""
+    prompt_at: Mapped[int | None]
+    """Where the prompt, which the row's images have, stood in the line; NULL if it still does."""
     extras: Mapped[dict[str, Any]]
     template: Mapped[str | None]
     """The prompt before expansion, if the row was expanded."""

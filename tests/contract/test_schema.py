@@ -281,7 +281,7 @@ def test_an_old_database_goes_on_with_its_images_and_takes_large_seeds(database_
     at_revision(database, "0001")
     later = [RemovedJob.__table__, RemovedObject.__table__, JobSeat.__table__]
     Base.metadata.create_all(database.engine, later)  # which today's code asks
-    columns = lend_columns(database, "jobs", "workers")
+    columns = lend_columns(database, "jobs", "workers", "rows")
     mill = Mill(database)
     old = mill.load("old", [spec("old", seed=0), spec("old", seed=2**63 - 1)])
     shift = mill.shift()

@@ -127,6 +127,7 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
             session.execute(text(f"ALTER TABLE workers DROP COLUMN {column}"))
         for column in ("max_workers", "owner", "weight", "needs", "deadline_at"):
             session.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
+        session.execute(text("ALTER TABLE rows DROP COLUMN prompt_at"))
         session.execute(text("DROP INDEX ix_shifts_lost"))
         session.execute(text("DROP INDEX ix_attempts_done"))
         session.execute(text("ALTER TABLE attempts DROP COLUMN transaction_id"))

@@ -10,6 +10,7 @@ from sqlalchemy import select, text
 from imagemill.db.database import Database
 from imagemill.db.errors import ManifestError
 from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.queries.pictures.image_reports import find_image
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.seeds import derive_seed, prompt_hash
 from imagemill.db.settings import Settings
@@ -239,9 +240,10 @@ def test_unknown_columns_and_the_verbatim_line_are_kept(send, database):
     row = {"prompt": "a", "tag": "single_object", "include": [{"class": "bench", "count": 1}]}
     job_id = send([row]).job_id
     with database.reading() as session:
-        stored = session.scalars(select(Row).where(Row.job_id == job_id)).one()
-    assert stored.extras == {"tag": row["tag"], "include": row["include"]}
-    assert json.loads(stored.verbatim) == row
+        image = session.scalars(select(Image.id).where(Image.job_id == job_id)).one()
+        shown = find_image(session, image)
+    assert shown.extras == {"tag": row["tag"], "include": row["include"]}
+    assert json.loads(shown.verbatim) == row
 
 
 def test_the_cells_of_a_grid_share_the_seed(send, database):

@@ -13,6 +13,7 @@ from imagemill.db.errors import ManifestError, UsageError
 from imagemill.db.queries.bulk import among, insert_columns, insert_new
 from imagemill.db.queries.images import spec_values
 from imagemill.db.queries.jobs.removed import keep_removed_files, next_image_id
+from imagemill.db.queries.jobs.row_lines import without_prompt
 from imagemill.db.queries.pictures.objects import find_files
 from imagemill.db.queries.tallies import add_images
 from imagemill.db.shared_specs import Request
@@ -37,9 +38,11 @@ class NewRow:
     key_occurrence: int = 0
     template: str | None = None
     problem: str | None = None
+    prompt: str | None = None
+    """The prompt of all its images, where that is the row's own: it is stored with them alone."""
 
 
-_ROW_COLUMNS = tuple(field.name for field in fields(NewRow))
+_ROW_COLUMNS = tuple(field.name for field in fields(NewRow) if field.name != "prompt")
 _ROW_VALUES = attrgetter(*_ROW_COLUMNS)
 
 
@@ -69,6 +72,8 @@ def insert_rows(session: Session, job: Job, rows: Sequence[NewRow]) -> list[int]
     if not rows:
         return []
     columns = dict(zip(_ROW_COLUMNS, zip(*map(_ROW_VALUES, rows), strict=True), strict=True))
+    lines = [without_prompt(row.verbatim, row.prompt) for row in rows]
+    columns["verbatim"], columns["prompt_at"] = zip(*lines, strict=True)
     insert_columns(session, Row, columns, shared={"job_id": job.id})
     numbers = columns["number"]
     inserted = (Row.job_id == job.id, Row.number.between(min(numbers), max(numbers)))

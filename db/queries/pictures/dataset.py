@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.queries.bulk import among
 from imagemill.db.queries.images import in_state
+from imagemill.db.queries.jobs.row_lines import whole_line
 from imagemill.db.queries.pictures.image_reports import own_key
 from imagemill.db.queries.pictures.scores import scores_of
 from imagemill.db.queries.pictures.tags import tags_of
@@ -65,7 +66,7 @@ _COLUMNS = (
     Image.error_code.label("error_code"),
     Image.error_message.label("error_message"),
     Row.extras.label("extras"),
-    Row.verbatim.label("verbatim"),
+    whole_line().label("verbatim"),
 )
 
 COLUMN_NAMES = tuple(column.name for column in _COLUMNS)

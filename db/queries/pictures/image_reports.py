@@ -18,6 +18,7 @@ from imagemill.db.queries.images import (
     spec_of,
     weights_digest_of,
 )
+from imagemill.db.queries.jobs.row_lines import whole_line
 from imagemill.db.queries.pictures.scores import scores_of
 from imagemill.db.queries.pictures.tags import tags_of
 from imagemill.db.queries.store_address import object_uri, store_address
@@ -180,14 +181,14 @@ def list_images(
 def find_image(session: Session, image_id: int) -> ImageDetail:
     """One image with its row, file, environment and history; `UnknownImage` if there is none."""
     found = session.execute(
-        select(Image, Row, Job.name)
+        select(Image, Row, Job.name, whole_line())
         .join(Row, Row.id == Image.row_id)
         .join(Job, Job.id == Image.job_id)
         .where(Image.id == image_id)
     ).first()
     if found is None:
         raise UnknownImage(f"no image {image_id}; `imagemill images` lists them")
-    image, row, job_name = found
+    image, row, job_name, line = found
     only = {"first": image_id, "last": image_id}
     return ImageDetail(
         id=image.id,
@@ -206,7 +207,7 @@ def find_image(session: Session, image_id: int) -> ImageDetail:
         specification=spec_of(image, weights_digest_of(session, image.group_id)).document(),
         template=row.template,
         extras=row.extras,
-        verbatim=row.verbatim,
+        verbatim=line,
         file=None if image.object_id is None else _stored_file(session, image.object_id),
         scores=scores_of(session, image.job_id, **only).get(image_id, {}),
         tags=tags_of(session, image.job_id, **only).get(image_id, []),
