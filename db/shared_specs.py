@@ -4,7 +4,7 @@ A key is the SHA-256 of a canonical text. Of such images all of that text is the
 and the seed, so the rest is written once.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from imagemill.db.specs import (
     ImageSpec,
@@ -55,6 +55,7 @@ class Request:
     shared: SharedSpec
     prompt: str
     seed: int
+    known_keys: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, spec: ImageSpec) -> "Request":
@@ -67,4 +68,6 @@ class Request:
 
     def keys(self) -> tuple[str, ...]:
         """The request key in every metadata version so far, the newest first."""
-        return self.shared.request_keys(self.prompt, self.seed)
+        if self.known_keys is None:
+            self.known_keys = self.shared.request_keys(self.prompt, self.seed)
+        return self.known_keys

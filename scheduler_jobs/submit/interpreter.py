@@ -11,8 +11,8 @@ _SWITCH_SECONDS = 0.001
 
 _COLLECTED_AFTER = (50_000, 3, 2)
 """When the collector looks for cycles, as `gc.set_threshold` takes it. By itself it looks at each
-row of a chunk several times, a sixth of the time, and rows have no cycles. Statements have, and
-hold a chunk's keys: so every few chunks all that is new is looked at."""
+row of a chunk several times, a sixth of the time, and rows have no cycles. Statements have: who
+loads many chunks collects now and then."""
 
 
 class _Settings:

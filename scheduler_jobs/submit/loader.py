@@ -1,5 +1,6 @@
 """Loads a job's rows and images, chunk by chunk. Each chunk is one transaction."""
 
+import gc
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, wait
 from threading import Thread
@@ -14,6 +15,10 @@ from imagemill.scheduler_jobs.submit.planned_rows import Findings, Keys, Planned
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 Chunk = list[PlannedRow | RefusedRow]
+
+_COLLECTED_CHUNKS = 8
+"""After so many chunks Python looks for cycles. Rows have none, so by itself it hardly ever does;
+but statements have, and hold the keys of their chunk: half a megabyte."""
 
 
 class Loading:
@@ -41,13 +46,14 @@ class Loading:
         """
         if self._database.is_sqlite:
             # The driver releases the interpreter for every row, and would wait for it each time.
-            for chunk in chunks:
+            for chunk in _collecting(chunks):
                 self.add(chunk)
                 yield self.rows
             return
         loaded: Future[None] | None = None
         try:
-            for chunk in chunks:
+            for chunk in _collecting(chunks):
+                self._make_keys(chunk)
                 if loaded is not None:
                     loaded.result()
                     yield self.rows
@@ -69,6 +75,16 @@ class Loading:
         checked = self._database.run(lambda session: self._insert(session, chunk))
         for row in checked:
             self._note(row)
+
+    def _make_keys(self, chunk: Chunk) -> None:
+        """Make the images and keys of a chunk while the database works on the one before.
+
+        Rows that turn out to be equal to earlier ones get theirs anew, when they are loaded.
+        """
+        for row in chunk:
+            if isinstance(row, PlannedRow) and not self.hopeless:
+                for request in row.requests(self._request.seed):
+                    request.keys()
 
     def _added(self, chunk: Chunk) -> Future[None]:
         """`add` in a thread of its own. A pool's thread would keep the process from its end."""
@@ -149,3 +165,10 @@ class Loading:
                 source=model.entry.source or model.entry.name,
                 document={"defaults": dict(model.entry.defaults)},
             )
+
+
+def _collecting(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    for number, chunk in enumerate(chunks, start=1):
+        yield chunk
+        if number % _COLLECTED_CHUNKS == 0:
+            gc.collect()

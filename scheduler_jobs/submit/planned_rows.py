@@ -84,6 +84,8 @@ class PlannedRow(NewRow):
     """What its prompts hold of other tools' syntax."""
     place: tuple[str, int] | None = None
     """The file that the row stands in and its number there, where there are several."""
+    asked: tuple[Request, ...] | None = None
+    """The row's images, once somebody has asked for them: they need its occurrence."""
 
     @classmethod
     def of(
@@ -99,6 +101,7 @@ class PlannedRow(NewRow):
             extras=row.extras,
             key_base=f"prompt:{prompt_hash(row.prompt)}" if row.key is None else f"id:{row.key}",
             template=row.prompt if expanded else None,
+            prompt=None if expanded else row.prompt,
             key=row.key,
             cells=cells,
             foreign=foreign,
@@ -114,8 +117,13 @@ class PlannedRow(NewRow):
         """How many images the row asks for."""
         return sum([cell.count for cell in self.cells])
 
-    def requests(self, job_seed: int) -> Iterator[Request]:
+    def requests(self, job_seed: int) -> tuple[Request, ...]:
         """The row's images: cell after cell, each in the order of its samples."""
+        if self.asked is None:
+            self.asked = tuple(self._requests(job_seed))
+        return self.asked
+
+    def _requests(self, job_seed: int) -> Iterator[Request]:
         for cell in self.cells:
             base = self.key_base if cell.row.template is None else seed_base(cell.row)
             key = row_key(base or "", self.key_occurrence)
@@ -168,7 +176,7 @@ class Keys:
             name, number = row.place or (file, row.number)
             if row.key is None or occurrence == 0:
                 known = occurrence == row.key_occurrence
-                yield row if known else replace(row, key_occurrence=occurrence)
+                yield row if known else replace(row, key_occurrence=occurrence, asked=None)
                 continue
             problem = Problem(
                 file=name,

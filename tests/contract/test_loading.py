@@ -14,7 +14,7 @@ from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.db.settings import Settings
 from imagemill.db.states import JobState
 from imagemill.db.tables import Image, Job, Row
-from imagemill.scheduler_jobs.submit import planned_rows
+from imagemill.scheduler_jobs.submit import loader, planned_rows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import submit
 
@@ -179,3 +179,12 @@ def test_ctrl_c_does_not_wait_for_a_database_that_does_not_answer(
     assert thread.daemon
     answered.set()
     thread.join(60)
+
+
+def test_statements_of_earlier_chunks_do_not_stay_in_the_memory(send, monkeypatch):
+    """Each holds its chunk's keys, in cycles that Python's collector would hardly ever look for."""
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 1)
+    collected = []
+    monkeypatch.setattr(loader.gc, "collect", lambda: collected.append(gc.get_count()))
+    send([{"prompt": f"prompt {number}"} for number in range(17)])
+    assert len(collected) == 2

@@ -13,8 +13,8 @@ from imagemill.db.errors import ManifestError, UsageError
 from imagemill.db.queries.bulk import among, insert_columns, insert_new
 from imagemill.db.queries.images import spec_values
 from imagemill.db.queries.jobs.removed import keep_removed_files, next_image_id
-from imagemill.db.queries.jobs.row_lines import without_prompt
 from imagemill.db.queries.pictures.objects import find_files
+from imagemill.db.queries.pictures.row_lines import without_prompt
 from imagemill.db.queries.tallies import add_images
 from imagemill.db.shared_specs import Request
 from imagemill.db.specs import ImageSpec

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.queries.bulk import among
 from imagemill.db.queries.images import in_state
-from imagemill.db.queries.jobs.row_lines import whole_line
 from imagemill.db.queries.pictures.image_reports import own_key
+from imagemill.db.queries.pictures.row_lines import whole_line
 from imagemill.db.queries.pictures.scores import scores_of
 from imagemill.db.queries.pictures.tags import tags_of
 from imagemill.db.states import ImageState

@@ -18,7 +18,7 @@ from imagemill.db.queries.images import (
     spec_of,
     weights_digest_of,
 )
-from imagemill.db.queries.jobs.row_lines import whole_line
+from imagemill.db.queries.pictures.row_lines import whole_line
 from imagemill.db.queries.pictures.scores import scores_of
 from imagemill.db.queries.pictures.tags import tags_of
 from imagemill.db.queries.store_address import object_uri, store_address
