@@ -8,9 +8,18 @@ from sqlalchemy.orm import Session
 from imagemill.db.labels import label_text
 from imagemill.db.queries.fleet.memory import TooLarge
 from imagemill.db.queries.fleet.reports import JobReport, WorkerReport, is_served, serves
+from imagemill.db.settings import Settings
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.output import plural
+
+
+def print_no_worker(settings: Settings) -> None:
+    """Print that no worker is alive, and who works: a folder of `run` has no broker for one."""
+    way = "`imagemill worker` starts one"
+    if "broker_url" not in settings.model_fields_set:
+        way = "the same `imagemill run` goes on; where there is a broker, `imagemill worker`"
+    output.line(f"no worker is alive; {way}")
 
 
 def warn_unserved(session: Session, route: str, needs: Mapping[str, str]) -> None:

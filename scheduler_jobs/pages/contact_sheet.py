@@ -23,6 +23,9 @@ DEAD_INK = "#9d3425"
 
 MARGIN = 32
 GAP = 20
+NOTE_GAP = 8
+_WIDEST = 1 << 14
+"""Pixels of a line that nothing cuts."""
 CAPTION_LINES = 3
 SMALL_TEXT, TEXT, TITLE_TEXT = 12, 14, 24
 
@@ -145,9 +148,11 @@ def _strip(page: _Page, row: list[Tile]) -> Image.Image:
     for column, (tile, caption) in enumerate(zip(row, captions, strict=True)):
         left = MARGIN + column * (page.tile + GAP)
         _draw_picture(strip, (left, 0), tile, page.tile, page.small)
-        _draw_label(draw, (left, text_top), tile, page.tile, page.small)
-        for details in page.small.wrap(tile.details, width=page.tile, lines=1):
-            page.small.draw(draw, (left, details_top), details, FAINT)
+        notes = _notes(tile, page.tile, page.small)
+        for top, text, note in zip(
+            (text_top, details_top), (tile.label, tile.details), notes, strict=True
+        ):
+            _draw_line(draw, (left, top), text, note, page.tile, page.small)
         for number, text in enumerate(caption):
             place = (left, caption_top + number * page.text.line_height)
             page.text.draw(draw, place, text, INK)
@@ -158,7 +163,9 @@ def draw_tile(sheet: Image.Image, place: tuple[int, int], tile: Tile, side: int)
     """Draw a tile's picture with its top left corner at `place`, and its label line below it."""
     small = Lettering.load(SMALL_TEXT)
     _draw_picture(sheet, place, tile, side, small)
-    _draw_label(ImageDraw.Draw(sheet), (place[0], place[1] + side + 6), tile, side, small)
+    note = "" if tile.image is None else tile.note
+    place = (place[0], place[1] + side + 6)
+    _draw_line(ImageDraw.Draw(sheet), place, tile.label, note, side, small)
 
 
 def _draw_picture(
@@ -201,13 +208,34 @@ def _placeholder(
         small.draw(draw, (left + inset, top + number * small.line_height), text, DEAD_INK)
 
 
-def _draw_label(
-    draw: ImageDraw.ImageDraw, place: tuple[int, int], tile: Tile, side: int, small: Lettering
+def _notes(tile: Tile, side: int, small: Lettering) -> tuple[str, str]:
+    """The note beside the label, or beside the details where only these leave room for it."""
+    if tile.image is None:
+        return "", ""
+
+    def fits(text: str, width: int) -> bool:
+        whole = small.wrap(text, width=_WIDEST, lines=1)
+        return small.wrap(text, width=width, lines=1) == whole
+
+    shown = small.wrap(tile.note, width=2 * side // 3, lines=1)
+    room = side - sum(small.length(note) + NOTE_GAP for note in shown)
+    if tile.details and not fits(tile.label, room) and fits(tile.details, room):
+        return "", tile.note
+    return tile.note, ""
+
+
+def _draw_line(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    text: str,
+    note: str,
+    side: int,
+    small: Lettering,
 ) -> None:
+    """One small line below a picture, with its note at the right end."""
     width = side
-    if tile.image is not None:
-        for note in small.wrap(tile.note, width=2 * side // 3, lines=1):
-            width -= small.length(note) + 8
-            small.draw(draw, (place[0] + width + 8, place[1]), note, DEAD_INK)
-    for label in small.wrap(tile.label, width=width, lines=1):
-        small.draw(draw, place, label, FAINT)
+    for shown in small.wrap(note, width=2 * side // 3, lines=1):
+        width -= small.length(shown) + NOTE_GAP
+        small.draw(draw, (place[0] + width + NOTE_GAP, place[1]), shown, DEAD_INK)
+    for shown in small.wrap(text, width=width, lines=1):
+        small.draw(draw, place, shown, FAINT)

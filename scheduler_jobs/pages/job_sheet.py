@@ -9,7 +9,7 @@ from PIL import Image
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.errors import StorageError
+from imagemill.db.errors import StorageError, UsageError
 from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.specs import ImageSpec
@@ -89,13 +89,16 @@ def job_pages(
     """The job's first `limit` images on pages; one empty page if there are none.
 
     A missing file becomes a tile that says so. Raises `StorageError` if the store does not answer,
-    and `UsageError` for a condition that can't be read or asks for what no image has.
+    and `UsageError` for a condition that can't be read or asks for what no image has, and for a
+    choice that leaves none of the job's images.
     """
     layout, choice = layout or Layout(), choice or Choice()
     with database.reading() as session:
         job = session.get_one(Job, job_id)
         images = first_images(session, job_id, choice, limit=limit)
         counts = count_images(session, [job_id])[job_id]
+    if not images and choice != Choice():
+        raise UsageError(f"no image of job {job_id} is left: --where, --key or --state takes none")
     total = _total(choice, images, counts, limit)
     differing = _differing(images)
     lettering = Lettering.load(TEXT)

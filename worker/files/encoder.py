@@ -129,6 +129,8 @@ def read_record(
             record, pixels = _read(source, max_pixels=max_pixels)
     except FileNotFoundError:
         raise RecordError(f"{name}: there is no such file") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise RecordError(f"{name}: can't be read: {error.strerror}") from None
     except UnidentifiedImageError:
         raise RecordError(f"{name}: not a PNG, JPEG or WebP file, or damaged") from None
     except Image.DecompressionBombError as error:

@@ -18,12 +18,14 @@ from imagemill.db.queries.fleet.reports import (
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.pictures.scores import ScoringReport, list_scoring
 from imagemill.db.queries.work.shifts import live_shifts
+from imagemill.db.settings import Settings
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, labels_option, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, ago, duration, moment, number, plural
 from imagemill.scheduler_jobs.cli.unserved import (
+    print_no_worker,
     print_too_large,
     print_unlabelled,
     print_unserved,
@@ -143,7 +145,7 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
             output.line(f"… and {more} (`imagemill jobs --state open` lists them)")
     _print_scoring(scoring)
     output.line()
-    _print_workers(workers, shifts)
+    _print_workers(workers, shifts, invocation.settings)
     print_unserved(live, workers)
     print_unlabelled(live, workers)
     print_too_large(too_large)
@@ -182,7 +184,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
     _print_scoring(scoring)
     if report.state in reports.UNFINISHED or scoring:
         output.line()
-        _print_workers(workers, shifts)
+        _print_workers(workers, shifts, invocation.settings)
         print_unserved([report], workers)
         print_unlabelled([report], workers)
         print_too_large(too_large)
@@ -287,9 +289,9 @@ def _print_dead(job: JobReport, dead: Sequence[CodeReport]) -> None:
     output.line(f"`imagemill errors {job.id}` lists them, `imagemill retry {job.id}` tries again")
 
 
-def _print_workers(workers: Sequence[WorkerReport], shifts: int) -> None:
+def _print_workers(workers: Sequence[WorkerReport], shifts: int, settings: Settings) -> None:
     if not workers:
-        output.line("no worker is alive; `imagemill worker` starts one")
+        print_no_worker(settings)
         return
     output.line(f"{plural(len(workers), 'worker')} alive, {plural(shifts, 'shift')} at work")
     output.table(

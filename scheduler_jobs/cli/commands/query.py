@@ -32,9 +32,7 @@ STDIN = "-"
     "--format",
     "answer_format",
     type=click.Choice([TABLE, *WRITERS]),
-    default=TABLE,
-    show_default=True,
-    help="How the answer is written.",
+    help="How the answer is written: what the suffix of --output says, else a table.",
 )
 @output_option("Write the answer into this file, whole or not at all.")
 @click.option(
@@ -50,7 +48,7 @@ STDIN = "-"
 def query(
     invocation: Invocation,
     query: str,
-    answer_format: str,
+    answer_format: str | None,
     file: Path | None,
     seconds: float,
     as_json: bool,
@@ -64,14 +62,13 @@ def query(
     \b
     Example:
       imagemill query "SELECT model, count(*) FROM dataset_images GROUP BY model"
-      imagemill query "SELECT * FROM dataset_images" --format csv -o images.csv
+      imagemill query "SELECT * FROM dataset_images" -o images.csv
     """
-    if file is not None and answer_format == TABLE:
-        raise UsageError("--output takes --format csv, json or parquet")
+    answer_format = _format(answer_format, file)
     if answer_format == "parquet" and file is None and sys.stdout.isatty():
         raise UsageError("Parquet is no text for a terminal; --output FILE")
     if query == STDIN:
-        query = sys.stdin.read()
+        query = _standard_input()
     database = open_database(invocation.settings)
     click.get_current_context().call_on_close(database.close)
     with answering(database, query, seconds=seconds) as answer:
@@ -88,6 +85,21 @@ def query(
         else:
             WRITERS[answer_format](sys.stdout.buffer, answer.columns, answer.pages)
             sys.stdout.buffer.flush()
+
+
+def _format(wanted: str | None, file: Path | None) -> str:
+    """How the answer is written. A file has no table, and its suffix may say what it has."""
+    found = wanted or (TABLE if file is None else file.suffix.lower().removeprefix("."))
+    if file is not None and found not in WRITERS:
+        raise UsageError(f"--output {file}: name it .csv, .json or .parquet, or give --format")
+    return found
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input: byte {error.start} is not UTF-8") from None
 
 
 def _write_file(answer: Answer, answer_format: str, file: Path) -> int:

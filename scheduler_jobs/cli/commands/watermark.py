@@ -47,6 +47,8 @@ def _read(file: Path, settings: Settings) -> str | None:
             found = read_watermark(picture) if small else None
     except UnidentifiedImageError:
         raise RecordError(f"{file}: not a PNG, JPEG or WebP file, or damaged") from None
+    except FileNotFoundError:
+        raise RecordError(f"{file}: no such file") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RecordError(f"{file}: can't be read ({first_line(error)})") from error
     if not small:

@@ -13,7 +13,7 @@ from imagemill.scheduler_jobs.cli.command_table import commands_below
 from imagemill.scheduler_jobs.cli.group import LazyGroup
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, ago, number, plural
-from imagemill.scheduler_jobs.cli.unserved import gibibytes, print_too_large
+from imagemill.scheduler_jobs.cli.unserved import gibibytes, print_no_worker, print_too_large
 
 
 @click.group(cls=LazyGroup, table=commands_below("workers"), invoke_without_command=True)
@@ -39,7 +39,7 @@ def workers(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
     if as_json:
         output.emit({"workers": found, "too_large": too_large})
     elif not found:
-        output.line("no worker is alive; `imagemill worker` starts one")
+        print_no_worker(invocation.settings)
     else:
         _print(found)
         print_too_large(too_large)

@@ -73,6 +73,18 @@ def test_csv_json_and_parquet_hold_the_same(at_home, tmp_path):
 
 
 @pytest.mark.usefixtures("images")
+def test_the_suffix_of_the_file_says_the_format(at_home, tmp_path):
+    query = "SELECT image_id FROM dataset_images ORDER BY image_id"
+    for suffix in ("csv", "json", "PARQUET"):
+        assert at_home("query", query, "-o", tmp_path / f"x.{suffix}").code == 0
+    assert (tmp_path / "x.csv").read_text().split() == ["image_id", "1", "2", "3"]
+    assert [each["image_id"] for each in json.loads((tmp_path / "x.json").read_text())] == [1, 2, 3]
+    assert pq.read_table(tmp_path / "x.PARQUET").num_rows == 3
+    assert at_home("query", query, "-o", tmp_path / "x.txt", "--format", "csv").code == 0
+    assert at_home("query", query, "-o", tmp_path / "y.txt").code == 2
+
+
+@pytest.mark.usefixtures("images")
 def test_the_query_may_come_from_standard_input(at_home):
     assert at_home("query", "-", input=b"SELECT 1 AS one").out.split() == ["one", "1"]
 
@@ -83,7 +95,10 @@ def test_the_query_may_come_from_standard_input(at_home):
         (["SELECT promt FROM dataset_images"], "the query: no such column: promt"),
         (["DELETE FROM jobs"], "a query begins with SELECT, WITH or VALUES; this one begins with"),
         (["SELECT 1 AS a, 2 AS a", "--format", "json"], "two columns are called a"),
-        (["SELECT 1", "-o", "x"], "--output takes --format csv, json or parquet"),
+        (
+            ["SELECT 1", "-o", "x"],
+            "--output x: name it .csv, .json or .parquet, or give --format",
+        ),
         (["SELECT 1", "--format", "csv", "-o", "/nowhere/x.csv"], "/nowhere/x.csv: can't be writ"),
     ],
 )

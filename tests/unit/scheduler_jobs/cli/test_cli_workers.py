@@ -65,7 +65,7 @@ def test_an_unknown_worker_is_one_line(at_home):
 
 def test_no_worker_is_no_error(at_home, mill):
     mill.database.run(lambda session: shifts.stop_worker(session, mill.worker_id))
-    assert "no worker is alive" in at_home("workers").out
+    assert "no worker is alive; the same `imagemill run` goes on" in at_home("workers").out
 
 
 class Terminal(io.StringIO):

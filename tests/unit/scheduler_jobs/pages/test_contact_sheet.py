@@ -13,6 +13,7 @@ from imagemill.scheduler_jobs.pages import fonts as lettering
 from imagemill.scheduler_jobs.pages.contact_sheet import (
     DEAD_INK,
     DEAD_PAPER,
+    FAINT,
     GAP,
     INK,
     MARGIN,
@@ -80,6 +81,20 @@ def test_a_note_stands_beside_the_label_of_a_picture():
     assert DEAD_INK in colours(noted)
     assert DEAD_PAPER not in colours(noted)
     assert noted.size == plain.size
+
+
+def test_a_note_that_would_cut_the_label_stands_below_it():
+    def ink(tile: Tile, colour: str) -> int:
+        sheet = contact_sheet([tile], columns=1, tile_size=192)
+        return {rgb: n for n, rgb in sheet.getcolors(1 << 20)}[ImageColor.getrgb(colour)]
+
+    shown = {"image": file("red"), "caption": "", "label": "image 1042 · a-long-key"}
+    alone = Tile(**shown, details="seed 7")
+    noted = Tile(**shown, details="seed 7", note="truncated_prompt")
+    assert ink(noted, DEAD_INK)
+    assert ink(noted, FAINT) == ink(alone, FAINT)  # nothing of the label is cut
+    crowded = Tile(**shown, details="seed 18446744073709551615", note="truncated_prompt")
+    assert ink(crowded, DEAD_INK) == ink(noted, DEAD_INK)
 
 
 def test_a_sheet_of_nothing_is_still_a_sheet():

@@ -58,6 +58,9 @@ def test_a_condition_chooses_the_images(mill, dead, tmp_path, monkeypatch):
         assert (subtitle, [tile.label for tile in tiles]) == (words, labels)
     with pytest.raises(UsageError, match="--where: nothing is called 'sede'"):
         told(mill, dead, tmp_path, monkeypatch, limit=60, choice=Choice(where="sede = 1"))
+    for choice in (Choice(where="seed > 100"), Choice(key="nonesuch"), Choice(states=())):
+        with pytest.raises(UsageError, match="no image of job 1 is left"):
+            told(mill, dead, tmp_path, monkeypatch, limit=60, choice=choice)
 
 
 def test_many_images_make_several_pages(mill, dead, tmp_path, monkeypatch):
