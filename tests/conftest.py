@@ -5,6 +5,7 @@ Servers live as long as the session; databases, key prefixes and folders as long
 No test sees the developer's own settings or AWS account: see `own_environment_only`.
 """
 
+import gc
 import itertools
 import os
 import secrets
@@ -27,6 +28,17 @@ if TYPE_CHECKING:
     from tests.helpers.servers.postgres import Postgres
     from tests.helpers.servers.seaweedfs import Seaweed
     from tests.helpers.servers.valkey import Valkey
+
+
+# What is imported for the tests, and the tests themselves, stay: a million objects. To look for
+# garbage among them takes a second, and tests make it happen all the time.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there out of every search for garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
