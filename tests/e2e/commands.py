@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,11 @@ def imagemill(
     `installed` runs the program's file, for tests of how it starts and what it imports.
     """
     words = list(map(str, arguments))
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
-    if installed or not forks.suits(environment or {}):
+    variables = {"OMP_NUM_THREADS": "1", **(environment or {})}
+    if installed:
         done = subprocess.run(
             [str(Path(sys.executable).parent / "imagemill"), *words],
-            env=variables,
+            env=os.environ | variables,
             cwd=folder,
             capture_output=True,
             text=True,
@@ -40,14 +39,7 @@ def imagemill(
             check=False,
         )
     else:
-        with tempfile.TemporaryDirectory(prefix="imagemill-said-") as scratch:
-            done = forks.run(
-                words,
-                environment=variables,
-                folder=folder or ".",
-                seconds=seconds,
-                scratch=Path(scratch),
-            )
+        done = forks.run(words, environment=variables, folder=folder or ".", seconds=seconds)
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

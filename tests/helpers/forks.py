@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from tests.helpers.places import ROOT
 
-_READ_WHILE_IMPORTED = ("PYTHON", "LD_", "HF_", "IMAGEMILL_METRICS_PORT", "PROMETHEUS_")
+_READ_WHILE_IMPORTED = ("PYTHON", "LD_", "IMAGEMILL_METRICS_PORT", "PROMETHEUS_")
 """Beginnings of variables that mean nothing to a process whose imports are done."""
 
 
@@ -149,24 +150,37 @@ def run(
     words: Sequence[str],
     *,
     environment: Mapping[str, str],
-    folder: str | Path,
-    seconds: float,
-    scratch: Path,
+    folder: str | Path = ".",
+    seconds: float = 600,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `imagemill WORDS…` to its end, as `subprocess.run` does; `scratch` takes its output."""
-    files = [scratch / "output", scratch / "errors"]
-    fork = start(
-        "imagemill",
-        *words,
-        environment=environment,
-        output=files[0],
-        errors=files[1],
-        folder=folder,
-    )
-    try:
-        status = fork.wait(seconds)
-    except BaseException:
-        fork.kill()
-        raise
-    said = [file.read_text() for file in files]
+    """Run `imagemill WORDS…` to its end, as `subprocess.run` does.
+
+    `environment` are its variables beside those of this process.
+    """
+    if not suits(environment):
+        return subprocess.run(
+            [str(Path(sys.executable).parent / "imagemill"), *words],
+            env=os.environ | environment,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    with tempfile.TemporaryDirectory(prefix="imagemill-said-") as scratch:
+        output, errors = Path(scratch, "output"), Path(scratch, "errors")
+        fork = start(
+            "imagemill",
+            *words,
+            environment=os.environ | environment,
+            output=output,
+            errors=errors,
+            folder=folder,
+        )
+        try:
+            status = fork.wait(seconds)
+        except BaseException:
+            fork.kill()
+            raise
+        said = output.read_text(), errors.read_text()
     return subprocess.CompletedProcess(["imagemill", *words], status, *said)

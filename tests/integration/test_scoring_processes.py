@@ -16,6 +16,7 @@ from imagemill.db.database import Database
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.storage.folder import FolderStorage
+from tests.helpers import forks
 from tests.helpers.chat_server import chat_server
 from tests.helpers.dataset import finished_job
 from tests.helpers.mill import Mill
@@ -131,18 +132,10 @@ def test_a_judge_of_the_registry_file_is_asked_by_the_process(tmp_path: Path) ->
     migrate(database)
     finished_job(Mill(database), FolderStorage(home / "objects"), tmp_path, ROWS[:4])
     registry = tmp_path / "models.toml"
-    command = [sys.executable, "-m", "imagemill", "--home", str(home)]
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
-        environment = os.environ | {"IMAGEMILL_MODELS": str(registry)}
-        return subprocess.run(
-            [*command, *words],
-            cwd=ROOT,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = {"IMAGEMILL_MODELS": str(registry)}
+        return forks.run(["--home", str(home), *words], environment=environment)
 
     with chat_server() as server:
         server.answers = ["no idea"]

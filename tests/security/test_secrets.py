@@ -1,7 +1,6 @@
 """Passwords, keys and tokens: in no output, log, traceback or process list."""
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, ImagemillError
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
+from tests.helpers import forks
 
 DATABASE = "database-hunter2"
 BROKER = "broker-hunter2"
@@ -46,14 +46,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 def said(*arguments: str, environment: dict[str, str]) -> str:
     """Everything that a command prints, whatever it ends with."""
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "imagemill"), *arguments],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = forks.run(arguments, environment=environment)
     return done.stdout + done.stderr
 
 

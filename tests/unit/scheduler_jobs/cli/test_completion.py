@@ -11,6 +11,7 @@ import pytest
 
 from imagemill.scheduler_jobs.cli import completion
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS
+from tests.helpers import forks
 from tests.helpers.places import ROOT
 
 pytestmark = pytest.mark.commands
@@ -28,13 +29,7 @@ def offered(*words, incomplete="", **environment):
         **environment,
     }
     # A server that is waited for ends in the time limit of tests; no machine is too slow for that.
-    done = subprocess.run(
-        [sys.executable, "-m", "imagemill"],
-        env=os.environ | asked,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forks.run([], environment=asked)
     assert done.stderr == ""
     return [line.partition(",")[2] for line in done.stdout.splitlines() if line], done
 
