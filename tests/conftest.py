@@ -12,6 +12,7 @@ import secrets
 import signal
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -134,9 +135,16 @@ def valkey_server() -> Iterator["Valkey"]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator["Seaweed"]:
+    """An S3 server, and clients of which only the first reads what boto3 knows of the protocol.
+
+    Reading it takes a tenth of a second, and there is a client for each test.
+    """
+    from botocore import session
+
     from tests.helpers.servers.seaweedfs import Seaweed
 
-    with Seaweed() as server:
+    with pytest.MonkeyPatch.context() as patch, Seaweed() as server:
+        patch.setattr(session, "create_loader", cache(session.create_loader))
         yield server
 
 
