@@ -12,7 +12,6 @@ import pytest
 from imagemill.db.database import Database
 from imagemill.db.queries.pictures.image_reports import ImageFilter, list_images
 from imagemill.db.queries.pictures.tags import tags_of
-from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Score
 from imagemill.scheduler_jobs.pages.report import ReportOptions, write_report
@@ -20,6 +19,7 @@ from tests.helpers.dataset import finished_job
 from tests.helpers.gallery import served_gallery
 from tests.helpers.hostile import HOSTILE_PROMPTS
 from tests.helpers.mill import Mill
+from tests.helpers.template import migrate_quickly
 
 ROWS = [
     {"prompt": f"picture {n}", "id": f"p{n}", "sampler": ("ddim", "euler")[n % 2]}
@@ -34,7 +34,7 @@ TILES = "document.querySelectorAll('.tile img').length"
 @pytest.fixture
 def mill(sqlite_url):
     database = Database.from_settings(Settings.load(database_url=sqlite_url))
-    migrate(database)
+    migrate_quickly(database)
     yield Mill(database)
     database.close()
 

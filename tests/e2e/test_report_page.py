@@ -6,12 +6,12 @@ import subprocess
 import pytest
 
 from imagemill.db.database import Database
-from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.pages.report import ReportOptions, write_report
 from tests.helpers.dataset import finished_job
 from tests.helpers.hostile import HOSTILE_PROMPTS
 from tests.helpers.mill import Mill
+from tests.helpers.template import migrate_quickly
 
 pytestmark = pytest.mark.browser
 
@@ -31,7 +31,7 @@ TITLE = "document.querySelector('#viewer-title').textContent"
 def opened(browser, folder_storage, sqlite_url, tmp_path):
     """A function that renders rows, opens their report in the browser and gives the browser."""
     database = Database.from_settings(Settings.load(database_url=sqlite_url))
-    migrate(database)
+    migrate_quickly(database)
 
     def call(rows, **options):
         job = finished_job(Mill(database), folder_storage, tmp_path, rows, samples=1)

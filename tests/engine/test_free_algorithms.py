@@ -11,7 +11,6 @@ from sqlalchemy import select
 
 from imagemill.db.database import Database
 from imagemill.db.queries.work.claims import GroupChoice
-from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Environment
 from imagemill.worker.cli.models import certify as certify_command
@@ -28,6 +27,7 @@ from imagemill.worker.reproducibility.certificate_report import report as report
 from imagemill.worker.reproducibility.reproduce import Sample
 from imagemill.worker.shifts.batch_sizes import Agreements
 from tests.engine.rendering import pixels_of, render, spec_for
+from tests.helpers.template import migrate_quickly
 
 _FLAGS = {
     "deterministic_algorithms": True,
@@ -143,7 +143,7 @@ def test_workers_certify_only_where_bits_are_promised(
     here = Settings.for_home(tmp_path, **settings.model_dump(include={"device", "dtype"}))
     choose_algorithms(here.model_copy(update={"reproducible": reproducible}))
     database = Database.from_settings(here)
-    migrate(database)
+    migrate_quickly(database)
     group = spec_for(shapes64).group()
     engine = open_engine(shapes64, group, here, 2)
     choice = GroupChoice(id=1, key="any", model_name="shapes64", document=group)

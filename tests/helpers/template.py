@@ -6,13 +6,21 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from imagemill.db.database import Database
+from imagemill.db.database import Database, sqlite_file
 from imagemill.db.schema import migrate
 
 
 def copy_of_template(file: Path) -> Path:
     """A new, empty database with the schema at `file`; migrating takes a hundred times as long."""
     return shutil.copy(_template(), file)
+
+
+def migrate_quickly(database: Database) -> None:
+    """Give a database the schema. A SQLite file that is not there yet is a copy of the template."""
+    file = sqlite_file(database.engine.url.render_as_string(hide_password=False))
+    if file is not None and not file.exists():
+        copy_of_template(file)
+    migrate(database)
 
 
 @cache

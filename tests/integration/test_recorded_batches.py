@@ -21,7 +21,6 @@ from imagemill.db.queries.pictures import environments
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.queries.work.claims import GroupChoice
 from imagemill.db.queries.work.shifts import Orders
-from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, Outcome
@@ -40,6 +39,7 @@ from imagemill.worker.shifts.model_shelf import ModelShelf
 from imagemill.worker.shifts.recorder import Recorder
 from tests.engine.mixing import mix_rows
 from tests.helpers.mill import POLICY, Mill
+from tests.helpers.template import migrate_quickly
 
 SLOTS = 4
 SAMPLERS = ("ddim", "euler_a", "heun", "dpmpp_2m_sde")
@@ -59,7 +59,7 @@ class Press:
         )
         prepare_process(self.settings)
         self.database = Database.from_settings(self.settings)
-        migrate(self.database)
+        migrate_quickly(self.database)
         self.mill = Mill(self.database)
         self.storage = FolderStorage(folder / "objects")
         agreements = Agreements(self.database, device_class="cpu", settings=self.settings)

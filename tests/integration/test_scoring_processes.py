@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import text
 
 from imagemill.db.database import Database
-from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.storage.folder import FolderStorage
 from tests.helpers import forks
@@ -21,6 +20,7 @@ from tests.helpers.chat_server import chat_server
 from tests.helpers.dataset import finished_job
 from tests.helpers.mill import Mill
 from tests.helpers.places import ROOT
+from tests.helpers.template import migrate_quickly
 from tests.integration.workers import Plant, bury, eventually, lives, planted
 
 ROWS = [{"prompt": f"a red circle {n}", "id": f"r{n}"} for n in range(100)]
@@ -97,7 +97,7 @@ def test_a_pass_here_goes_on_after_its_process_was_killed(tmp_path: Path, packag
     home = tmp_path / "home"
     (home / "objects").mkdir(parents=True)
     database = Database.from_settings(Settings.for_home(home))
-    migrate(database)
+    migrate_quickly(database)
     mill = Mill(database)
     finished_job(mill, FolderStorage(home / "objects"), tmp_path, ROWS)
     environment = os.environ | {"PYTHONPATH": str(package), "IMAGEMILL_CHILDREN": "1"}
@@ -129,7 +129,7 @@ def test_a_judge_of_the_registry_file_is_asked_by_the_process(tmp_path: Path) ->
     home = tmp_path / "home"
     (home / "objects").mkdir(parents=True)
     database = Database.from_settings(Settings.for_home(home))
-    migrate(database)
+    migrate_quickly(database)
     finished_job(Mill(database), FolderStorage(home / "objects"), tmp_path, ROWS[:4])
     registry = tmp_path / "models.toml"
 

@@ -16,11 +16,11 @@ from pathlib import Path
 from sqlalchemy import text
 
 from imagemill.db.database import Database
-from imagemill.db.schema import migrate
 from imagemill.db.specs import ImageSpec
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from tests.helpers import forks
 from tests.helpers.mill import Mill, spec
+from tests.helpers.template import migrate_quickly
 
 _FORKED = {"imagemill", "tests.chaos.worker"}
 
@@ -219,7 +219,7 @@ def planted(database_url: str, folder: Path, **settings: str) -> Iterator[Plant]
     Where they name no store, it is a folder of its own.
     """
     database = Database(database_url)
-    migrate(database)
+    migrate_quickly(database)
     if "storage_url" not in settings:
         (folder / "store").mkdir()
         settings["storage_url"] = str(folder / "store")

@@ -20,7 +20,6 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.db.queries.work import shifts
 from imagemill.db.queries.work.claims import GroupChoice
 from imagemill.db.queries.work.memory_needs import Need, find_needs
-from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.db.storage.folder import FolderStorage
@@ -32,6 +31,7 @@ from imagemill.worker.shifts.memory_needs import MemoryNeeds
 from imagemill.worker.shifts.model_shelf import ModelShelf
 from imagemill.worker.shifts.shift import Refusals
 from tests.helpers.mill import Mill
+from tests.helpers.template import migrate_quickly
 from tests.helpers.workshop import Workshop, quick_settings
 
 pytestmark = pytest.mark.slow
@@ -125,7 +125,7 @@ def desk(tmp_path: Path, sqlite_url: str) -> Iterator[Desk]:
     prepare_process(settings)
     (tmp_path / "store").mkdir()
     database = Database(sqlite_url)
-    migrate(database)
+    migrate_quickly(database)
     yield Desk(settings, Mill(database), tmp_path / "store")
     database.close()
 

@@ -13,7 +13,6 @@ from sqlalchemy import select
 
 from imagemill.db.database import Database
 from imagemill.db.queries.tallies import Counts
-from imagemill.db.schema import migrate
 from imagemill.db.specs import ImageSpec
 from imagemill.db.tables import Object
 from imagemill.worker.engine.factory import open_engine
@@ -23,6 +22,7 @@ from imagemill.worker.shifts.batch_sizes import Agreements
 from imagemill.worker.shifts.model_shelf import ModelShelf
 from tests.engine.rendering import hashes, pixels_of, render
 from tests.helpers.mill import Mill
+from tests.helpers.template import migrate_quickly
 from tests.helpers.workshop import Workshop, quick_settings
 from tests.oracle.registered import Shop, spec_of
 from tools.parity.oracle import worst_difference
@@ -115,7 +115,7 @@ def workshop(sqlite_url: str, shop: Shop, tmp_path: Path) -> Iterator[Workshop]:
         database_url=sqlite_url, **shop.settings.model_dump(exclude_unset=True)
     )
     database = Database.from_settings(settings)
-    migrate(database)
+    migrate_quickly(database)
     workshop = Workshop(Mill(database), tmp_path / "store")
     workshop.settings = settings
     agreements = Agreements(database, device_class="cpu", settings=settings)

@@ -6,9 +6,9 @@ from functools import partial
 import pytest
 
 from imagemill.db.database import Database
-from imagemill.db.schema import migrate
 from imagemill.db.storage.folder import FolderStorage
 from tests.helpers.gallery import ServedGallery, served_gallery
+from tests.helpers.template import migrate_quickly
 
 PATHS = ("/", "/jobs/1", "/api/jobs", "/pictures/1", "/thumbnails/1", "/assets/page.css", "/none")
 
@@ -16,7 +16,7 @@ PATHS = ("/", "/jobs/1", "/api/jobs", "/pictures/1", "/thumbnails/1", "/assets/p
 @pytest.fixture
 def gallery(sqlite_url: str, folder_storage: FolderStorage) -> Iterator[ServedGallery]:
     database = Database(sqlite_url)
-    migrate(database)
+    migrate_quickly(database)
     with served_gallery(database, folder_storage) as served:
         yield served
     database.close()

@@ -21,11 +21,11 @@ from sqlalchemy import func, select
 
 from imagemill.db.broker.wake_ups import SHIFT_TASK, Tokens, make_app, queue_name
 from imagemill.db.database import Database
-from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Shift
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from tests.helpers.servers.valkey import Valkey
+from tests.helpers.template import migrate_quickly
 
 QUEUE = queue_name("default")
 SECONDS = 180.0
@@ -46,7 +46,7 @@ class Victim:
             children=1,
         )
         database = Database.from_settings(self.settings)
-        migrate(database)
+        migrate_quickly(database)
         database.close()
         (folder / "objects").mkdir()
         self.app: Celery = make_app(self.settings)

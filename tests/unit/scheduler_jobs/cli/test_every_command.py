@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from imagemill.db.database import Database
-from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS
 from tests.helpers.disks import fill, small_disk
 from tests.helpers.mill import Mill
+from tests.helpers.template import migrate_quickly
 
 pytestmark = pytest.mark.commands
 
@@ -164,7 +164,7 @@ def finished(home: Path) -> None:
     """Leave a folder as a finished run does: one image done, one cancelled."""
     (home / "objects").mkdir(parents=True)
     database = Database.from_settings(Settings.for_home(home))
-    migrate(database)
+    migrate_quickly(database)
     mill = Mill(database)
     job = mill.load("job", ["a", "b"])
     shift = mill.shift()
@@ -340,8 +340,7 @@ def test_a_disk_without_room(tmp_path: Path, disk: Path, leave: int) -> None:
         assert "full" in err or "No space left" in err, f"{words}: {err}"
 
 
-@pytest.mark.parametrize("flags", [(), ("--json",)])
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize(("unbuffered", "flags"), [("", ("--json",)), ("1", ())])
 def test_output_that_nobody_can_take(tmp_path: Path, unbuffered: str, flags: Sequence[str]) -> None:
     finished(tmp_path / "home")
     home = ["--home", str(tmp_path / "home")]
