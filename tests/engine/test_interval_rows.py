@@ -31,6 +31,8 @@ def mixed(model: Model, count: int) -> list[ImageSpec]:
             model,
             sampler=SAMPLERS[number // 2 % len(SAMPLERS)],
             steps=4 + number // 3 % 3,
+            width=32,
+            height=32,
             guidance_scale=2.0 + number % 4,
             guidance_start=INTERVALS[number % 5][0],
             guidance_end=INTERVALS[number % 5][1],
@@ -59,10 +61,11 @@ def rows_of_passes(model: Model) -> Iterator[list[int]]:
 def test_an_interval_has_the_same_bits_in_any_company(
     shapes64: Model, settings: Settings, slots: int
 ) -> None:
-    specs = mixed(shapes64, 20)
+    # Ten rows have every sampler and every interval; twenty, other pairs of them too.
+    specs = mixed(shapes64, 20 if slots == 4 else 10)
     engine = open_engine(shapes64, specs[0].group(), settings, slots)
     alone = [hashes(render(engine, [spec]))[0] for spec in specs]
-    for seed in (1, 2):
+    for seed in (1, 2) if slots == 4 else (1,):
         order = list(range(len(specs)))
         random.Random(seed).shuffle(order)
         found = hashes(render(engine, [specs[number] for number in order]))
