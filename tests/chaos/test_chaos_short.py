@@ -21,24 +21,24 @@ def test_a_short_campaign_breaks_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = Plan(
-        kills=10,
+        kills=6,
         broker_losses=1,
         pg_restarts=1,
         store_deaths=1,
         stalls=1,
         slow_disks=1,
         clock_jumps=2,
-        s3_faults=40,
+        s3_faults=25,
         freezes=1,
         recoveries=2,
         real_engine_kills=1,
         real_engine_freezes=1,
         renderers=1,
         renderer_backlog=12,
-        workers=3,
+        workers=2,
         dispatchers=2,
         minutes=1,
-        backlog=40,
+        backlog=30,
         poison=0.002,
         seed=3,
     )

@@ -8,7 +8,7 @@ from tests.simulation.machine import Histories
 
 
 def test_histories_from_a_seed_keep_every_promise() -> None:
-    for number in range(25):
+    for number in range(12):
         _, taken, promise = run_history(f"test-{number}", 40)
         assert promise is None, "\n".join(taken)
 
@@ -18,7 +18,7 @@ def test_hypothesis_finds_no_history_that_breaks_a_promise() -> None:
     run_state_machine_as_test(
         Histories,
         settings=settings(
-            max_examples=10,
+            max_examples=6,
             stateful_step_count=25,
             deadline=None,
             suppress_health_check=list(HealthCheck),
