@@ -169,7 +169,7 @@ def test_a_new_database_gets_the_certificate_that_the_machine_remembers(
         )
         home.mkdir()
         database = Database.from_settings(here)
-        migrate(database)
+        migrate_quickly(database)
         choose_algorithms(here)
         engine = open_engine(shapes64, group, here, 2)
         Agreements(database, device_class="cpu", settings=here).certify(choice, engine)
