@@ -32,6 +32,11 @@ _PLACES = {
 }
 
 
+def __dir__() -> list[str]:
+    """What a notebook or a shell offers after `imagemill.`: also names that are not loaded yet."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Load a name's module when the name is asked for."""
     if name not in _PLACES:

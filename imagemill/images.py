@@ -108,6 +108,12 @@ class Images:
         self._place = place
         self._selection = selection
 
+    def __repr__(self) -> str:
+        which = ", ".join(map(str, self._selection.jobs))
+        where = "" if self._selection.where is None else f" where {self._selection.where}"
+        outcomes = " or ".join(sorted(self._selection.outcomes))
+        return f"<images of job {which} that are {outcomes}{where}>"
+
     def __iter__(self) -> Iterator[MillImage]:
         with self._place.reading() as session:
             for image in self._found(session):

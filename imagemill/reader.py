@@ -16,7 +16,7 @@ from typing import Any, Self
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.errors import PermissionDenied
+from imagemill.db.errors import PermissionDenied, SchemaError
 from imagemill.db.queries.fleet.reports import JobReport, list_jobs
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.read_only import SECONDS
@@ -49,10 +49,10 @@ def open_mill(place: str | os.PathLike[str] | None = None, **settings: Any) -> "
         found = Settings.load(**settings)
     elif "://" in str(place):
         found = Settings.load(database_url=str(place), **settings)
-    elif (Path(place) / ENVIRONMENT_FILE).is_file():
-        found, keys = _of_stack(Path(place), settings)
+    elif ((folder := _folder(place)) / ENVIRONMENT_FILE).is_file():
+        found, keys = _of_stack(folder, settings)
     else:
-        found = Settings.for_home(Path(place), **settings)
+        found = Settings.for_home(folder, **settings)
     database = Database.from_settings(found)
     try:
         # A reader's role may read the views alone: then `query` works, whatever the version.
@@ -62,6 +62,16 @@ def open_mill(place: str | os.PathLike[str] | None = None, **settings: Any) -> "
     except BaseException:
         database.close()
         raise
+
+
+def _folder(place: str | os.PathLike[str]) -> Path:
+    """The folder at this path. Raises `SchemaError` if there is none."""
+    if not os.fspath(place) or not Path(place).is_dir():
+        raise SchemaError(
+            f"{os.fspath(place)!r} is no folder; name that of `imagemill run --out` or "
+            "`imagemill --home … up`, or the URL of a database"
+        )
+    return Path(place)
 
 
 _Keys = tuple[str, str]
@@ -105,6 +115,9 @@ class Mill:
         """A database with the store that the settings name; `keys` as `open_storage` has them."""
         storage = open_storage(settings, keys=keys)
         return cls(database, storage, settings=settings, keys=keys)
+
+    def __repr__(self) -> str:
+        return f"<mill of {self._database.url}>"
 
     def again(self) -> Self:
         """The same database over a connection of its own, for another process."""

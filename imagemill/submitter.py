@@ -106,6 +106,8 @@ def run(
     """
     from imagemill.scheduler_jobs.local import run as embedded_run  # noqa: PLC0415  # starts servers
 
+    if not os.fspath(out):
+        raise UsageError("out: an empty path; a folder for pictures")
     folder = Path(out)
     found = Settings.for_home(folder, **(settings or {}))
     request = _request(what, options, found)

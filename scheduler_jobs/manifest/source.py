@@ -191,10 +191,16 @@ def _opened(place: Place) -> Source:
         with place.path.open("rb") as stream:
             return _spooled(place.name, stream)
     except FileNotFoundError:
-        raise ManifestError(f"{place.name}: no such file") from None
+        raise ManifestError(f"{place.name}: no such file{_prompt_hint(place)}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ManifestError(f"{place.name}: can't be read: {reason}") from None
+
+
+def _prompt_hint(place: Place) -> str:
+    """How to go on where a prompt stands in the place of a file."""
+    is_prompt = " " in place.name and not place.path.suffix and "/" not in place.name
+    return "; a prompt stands behind --prompt, in Python in a list" if is_prompt else ""
 
 
 def prompts_source(prompts: Sequence[str]) -> Source:

@@ -29,6 +29,12 @@ def test_importing_it_is_light() -> None:
     assert done.stdout == "[]\n"
 
 
+def test_a_shell_offers_names_that_are_not_loaded_yet() -> None:
+    code = "import imagemill; print({*imagemill.__all__} <= {*dir(imagemill)})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
+
+
 def test_pictures_of_both_databases_and_stores(
     mill: Mill, storage: Storage, tmp_path: Path
 ) -> None:
@@ -49,6 +55,7 @@ def test_pictures_of_both_databases_and_stores(
             use(reader.images(where="moood = 'calm'"))
     chosen = reader.images("latest", where="rating > 3")
     assert {image["row_key"] for image in chosen} == {"p2", "p3"}
+    assert repr(chosen) == f"<images of job {job} that are ok where rating > 3>"
     assert len(list(chosen)) == len(list(chosen)) == 4
     frame = pd.DataFrame(chosen.rows())
     assert next(iter(frame["prompt"])) == "a blue square, =1+1"
@@ -67,8 +74,10 @@ def test_a_folder_of_a_run_is_opened_by_its_name(tmp_path: Path, sqlite_database
             mill.images("latest")
         with pytest.raises(UsageError):
             mill.images(where="1; drop table jobs")
-    with pytest.raises(SchemaError):
-        imagemill.open(tmp_path / "nothing")
+        assert repr(mill).startswith("<mill of sqlite:///")
+    for place in (tmp_path / "nothing", home / "imagemill.sqlite3", ""):
+        with pytest.raises(SchemaError, match="is no folder; name that of `imagemill run --out`"):
+            imagemill.open(place)
     assert not (tmp_path / "nothing").exists()
 
 

@@ -163,7 +163,13 @@ BAD: list[tuple[Any, dict[str, Any], str, str]] = [
     (["a"], {"wildcards": "nowhere", "variants": "all"}, "there is no folder nowhere", ""),
     (["a"], {"columns": {"x": "nothing"}}, "names no field", ""),
     (["a"], {"init_image": "none.png"}, "--init-image none.png: there is no such file", ""),
-    ("no such file.csv", {}, "no such file", ""),
+    ("no such file.csv", {}, "no such file$", ""),
+    (
+        "a red circle",
+        {},
+        "a red circle: no such file; a prompt stands behind --prompt, in Python",
+        "",
+    ),
     ({"prompt": "a"}, {}, r"one row is \[row\]", ""),
     (7, {}, "int: expected rows", ""),
 ]
@@ -207,3 +213,12 @@ def test_a_table_is_read_again_as_it_was_written(tmp_path: Path) -> None:
         theirs = [r for r in read_manifest(read, limits=LIMITS) if isinstance(r, ManifestRow)]
     assert [row.extras for row in ours] == [row.extras for row in theirs]
     assert len(ours) == 3
+
+
+def test_an_empty_path_is_not_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="out: an empty path"):
+        imagemill.run(["a"], "")
+    assert list(tmp_path.iterdir()) == []
