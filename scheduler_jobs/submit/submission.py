@@ -161,10 +161,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
         bad_rows=findings.bad_rows,
         readable=not findings.fatal,
         problems=tuple(findings.problems),
-        groups=tuple(
-            PlannedGroup(model=model, width=width, height=height, guided=guided, images=count)
-            for (model, width, height, guided), count in groups.most_common()
-        ),
+        groups=_planned_groups(groups),
         long_prompts=long_prompts,
         long_prompt_rows=tuple(long_rows),
         foreign_syntax=foreign.found(),
@@ -174,6 +171,14 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
         unmeasured=unmeasured,
         too_large=_too_large(work, sizes, database, request),
         seconds=time.monotonic() - started,
+    )
+
+
+def _planned_groups(groups: Counter[tuple[str, int, int, bool]]) -> tuple[PlannedGroup, ...]:
+    """The groups, the largest first."""
+    return tuple(
+        PlannedGroup(model=model, width=width, height=height, guided=guided, images=count)
+        for (model, width, height, guided), count in groups.most_common()
     )
 
 
