@@ -59,8 +59,8 @@ def test_workers_show_the_memory_of_their_cards(at_home, cards, monkeypatch, col
     cards.worker("cpu@box:3")
     lines = at_home("workers").out.splitlines()
     assert lines[0].split()[:3] == ["WORKER", "DEVICE", "GIB"]
-    assert lines[1].split()[:4] == ["cpu@box:3", "cpu", "default", "waits"]
-    assert lines[2].split()[:4] == ["gpu@box:1", "cuda:0", "8.0", "default"]
+    assert lines[1].split()[:3] == ["cpu@box:3", "cpu", "waits"]
+    assert lines[2].split()[:3] == ["gpu@box:1", "cuda:0", "8.0"]
     assert at_home("workers", "--json").json["workers"][2]["memory_bytes"] == int(23.5 * GIB)
 
 
