@@ -48,6 +48,7 @@ def test_a_child_waits_until_everything_is_imported(monkeypatch: pytest.MonkeyPa
     assert order == ["imported", "used"]
 
 
+@pytest.mark.slow  # imports all libraries in a process of its own
 def test_nothing_is_said_while_it_is_imported() -> None:
     """A worker's log has lines of one form; libraries have theirs."""
     done = subprocess.run(
