@@ -13,6 +13,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from imagemill.db.errors import (
@@ -41,7 +42,10 @@ log = logging.getLogger(__name__)
 
 COMMIT_IMAGES = 64
 COMMIT_SECONDS = 0.2
-"""The most images of one commit, and the longest time that it waits for more of them."""
+"""The most images of one commit, and the longest time that it waits for more of them.
+
+It waits for nobody once somebody waits for the commit itself and no other image is on its way.
+"""
 
 _FIRST_PAUSE_SECONDS = 0.2
 _LONGEST_PAUSE_SECONDS = 10.0
@@ -57,6 +61,13 @@ class _Stored:
     new: NewObject
     environment: "Environment"
     model: str
+
+
+class _Signal(Enum):
+    """What the committing thread is told beside images."""
+
+    AWAITED = "somebody waits for what is stored"
+    END = "nothing more will come"
 
 
 class Recorder:
@@ -80,7 +91,8 @@ class Recorder:
         self._storage = storage
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._committer = threading.Thread(target=self._commit_all, name="commit", daemon=True)
-        self._stored: queue.SimpleQueue[_Stored | None] = queue.SimpleQueue()
+        self._stored: queue.SimpleQueue[_Stored | _Signal] = queue.SimpleQueue()
+        self._awaited = False
         self._changed = threading.Condition()
         self._pending = 0
         self._failure: BaseException | None = None
@@ -98,7 +110,7 @@ class Recorder:
         """
         self._stopping.set()
         self._pool.shutdown(wait=self._pending == 0, cancel_futures=True)
-        self._stored.put(None)
+        self._stored.put(_Signal.END)
         self._committer.join(timeout=_LAST_COMMIT_SECONDS)
 
     def add(self, image: Claimed, rendered: Rendered, environment: "Environment") -> None:
@@ -115,10 +127,14 @@ class Recorder:
         The engine must not run away from a store or database that is slower than it.
         """
         with self._changed:
+            self._awaited = self._pending > at_most
+            if self._awaited:
+                self._stored.put(_Signal.AWAITED)
             reached = self._changed.wait_for(
                 lambda: self._pending <= at_most or self._failure is not None, seconds
             )
             reached = reached and self._pending <= at_most
+            self._awaited = False
         self._raise_failure()
         return reached
 
@@ -151,24 +167,31 @@ class Recorder:
     def _commit_all(self) -> None:
         ended = False
         while not ended:
-            batch: list[_Stored] = []
-            deadline: float | None = None
-            while len(batch) < COMMIT_IMAGES:
-                timeout = None if deadline is None else max(deadline - time.monotonic(), 0.001)
-                try:
-                    item = self._stored.get(timeout=timeout)
-                except queue.Empty:
-                    break
-                if item is None:
-                    ended = True
-                    break
-                batch.append(item)
-                deadline = deadline or time.monotonic() + COMMIT_SECONDS
+            batch, ended = self._next_batch()
             try:
                 self._commit(batch)
             except Exception as error:  # handed to the shift, which raises it
                 self._fail(error)
                 return
+
+    def _next_batch(self) -> tuple[list[_Stored], bool]:
+        """What to commit together, and whether it is the last of all."""
+        batch: list[_Stored] = []
+        deadline: float | None = None
+        while len(batch) < COMMIT_IMAGES:
+            if batch and self._awaited and len(batch) >= self._pending:
+                break
+            timeout = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+            try:
+                item = self._stored.get(timeout=timeout)
+            except queue.Empty:
+                break
+            if item is _Signal.END:
+                return batch, True
+            if isinstance(item, _Stored):
+                batch.append(item)
+                deadline = deadline or time.monotonic() + COMMIT_SECONDS
+        return batch, False
 
     def _commit(self, batch: list[_Stored]) -> None:
         by_environment: dict[str, list[_Stored]] = {}

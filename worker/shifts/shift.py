@@ -195,7 +195,8 @@ class Shift:
             stop = self._stop(holdings, recorder) or stop
             if stop is not None and time.monotonic() > stop.store_until:
                 break
-        return stop
+        # What was recorded last counts for nothing then.
+        return self._stop(holdings, recorder) if holdings.lease.lost else stop
 
     def _stop(self, holdings: Holdings, recorder: Recorder) -> Stop | None:
         """Why to stop now, if at all; asked between two steps, and nowhere else.

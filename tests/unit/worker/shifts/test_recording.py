@@ -18,6 +18,7 @@ from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.tables import Object
 from imagemill.worker.engine import Rendered
 from imagemill.worker.files.encoder import read_record
+from imagemill.worker.shifts import recorder as recording
 from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.leased_images import Holdings
 from imagemill.worker.shifts.limits import RenderLimits
@@ -127,7 +128,6 @@ def test_one_commit_takes_many_images(
     mill: Mill, lease: Lease, store: FolderStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from imagemill.db.queries.pictures import objects
-    from imagemill.worker.shifts import recorder as recording
 
     # So many are waited for, however slowly they are stored.
     monkeypatch.setattr(recording, "COMMIT_IMAGES", 4)
@@ -146,6 +146,23 @@ def test_one_commit_takes_many_images(
             recorder.add(image, picture_of(image), ENVIRONMENT)
         recorder.wait()
     assert commits == [4, 4]
+
+
+def test_the_last_images_are_committed_at_once_when_somebody_waits_for_them(
+    mill: Mill, lease: Lease, store: FolderStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit waits for more images, but not at the end of a job, where none will come."""
+    monkeypatch.setattr(recording, "COMMIT_SECONDS", 120.0)
+    job = mill.load("job", ["a", "b", "c"])
+    images = claimed(mill, lease)
+    with recorder_of(mill, lease, store) as recorder:
+        for image in images[:2]:
+            recorder.add(image, picture_of(image), ENVIRONMENT)
+        assert not recorder.wait(at_most=0, seconds=0), "encoding and storing take a moment"
+        assert recorder.wait(seconds=60)
+        recorder.add(images[2], picture_of(images[2]), ENVIRONMENT)
+        assert recorder.wait(seconds=60)
+        assert mill.counts(job).done == 3
 
 
 def test_a_file_made_in_another_environment_is_recorded_with_it(
