@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.queries.images import in_state
 from imagemill.db.states import TERMINAL, ImageState, JobState
-from imagemill.db.tables import Attempt, Group, Image, Job, Object, Row, Shift, Tally
+from imagemill.db.tables import Attempt, Image, Job, Object, Row, Shift, Tally
 
 AT_MOST = 100
 """How many violations of one kind are listed."""
@@ -50,7 +50,6 @@ def _checks() -> Iterator[tuple[str, str, str, Callable[[], Query]]]:
     yield "I1", "row", "has neither images nor a problem", _empty_rows
     yield "I1", "image", "belongs to a rejected job", _of_rejected_jobs
     yield "I1", "image", "is of job {1}, its row of job {2}", _of_another_job
-    yield "I1", "image", "is of group {1}, which is not there", _groupless
     yield "I2", "image", "is done with the object of another request", _foreign_objects
     yield "I2", "image", "is {1} where its object is {2}", _foreign_outcomes
     yield "I2", "image", "is done, but nobody rendered it and it was not known before", _unearned
@@ -107,10 +106,6 @@ def _of_another_job() -> Query:
         .join(Row, Row.id == Image.row_id)
         .where(Row.job_id != Image.job_id)
     )
-
-
-def _groupless() -> Query:
-    return select(Image.id, Image.group_id).where(~exists().where(Group.id == Image.group_id))
 
 
 def _foreign_objects() -> Query:

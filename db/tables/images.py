@@ -41,16 +41,11 @@ class Object(Base):
     """One stored file. A request has one object at a time: the first that is recorded wins."""
 
     __tablename__ = "objects"
-    __table_args__ = (
-        CheckConstraint(one_of("outcome", Outcome), name="outcome"),
-        # SQLite has a unique index instead, which is five times as large.
-        Index("ix_objects_object_key", "object_key", postgresql_using="hash").ddl_if("postgresql"),
-    )
+    __table_args__ = (CheckConstraint(one_of("outcome", Outcome), name="outcome"),)
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     request_key: Mapped[str] = mapped_column(Hash, unique=True)
-    object_key: Mapped[str]
-    """Its name in the store, with the request key in it: so no two objects have the same."""
+    object_key: Mapped[str] = mapped_column(unique=True)
     uri: Mapped[str]
     """Where it was when it was stored. Readers get `Store`'s address and `object_key`."""
     sha256: Mapped[str] = mapped_column(Hash)
@@ -108,12 +103,10 @@ class Image(Base):
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    job_id: Mapped[int] = mapped_column(Id)
-    """Its row's job. No foreign key: the row has one, and each would be checked for every image."""
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"))
     row_id: Mapped[int] = mapped_column(ForeignKey("rows.id"))
     sample_index: Mapped[int]
-    group_id: Mapped[int] = mapped_column(Id)
-    """Of `groups`, from which nothing is ever deleted; no foreign key, as with `job_id`."""
+    group_id: Mapped[int] = mapped_column(ForeignKey("groups.id"))
     request_key: Mapped[str] = mapped_column(Hash)
 
     model: Mapped[str]

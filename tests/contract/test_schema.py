@@ -27,8 +27,6 @@ from tests.helpers.mill import Mill, spec
 if TYPE_CHECKING:
     from tests.helpers.servers.postgres import Postgres
 
-ON_POSTGRESQL_ALONE = "ix_objects_object_key"
-
 PROMISED = {
     *("image_id", "job_id", "job_name", "row_number", "sample_index", "state", "outcome"),
     *("prompt", "seed", "object_key", "uri", "sha256", "pixels_sha256"),
@@ -58,15 +56,6 @@ def test_migrations_make_the_models_tables(connection: Connection) -> None:
         for each in compare_metadata(context, Base.metadata)
         if not (each[0] == "remove_table" and each[1].name == "schema_compatibility")
     ]
-    if connection.dialect.name == "sqlite":
-        # SQLite can't drop a constraint. It keeps what PostgreSQL does not check for every image.
-        assert {(each[0], each[1].name) for each in differences} == {
-            ("remove_fk", "fk_images_job_id_jobs"),
-            ("remove_fk", "fk_images_group_id_groups"),
-            ("remove_constraint", "uq_objects_object_key"),
-            ("add_index", ON_POSTGRESQL_ALONE),
-        }
-        return
     assert differences == []
 
 
@@ -99,7 +88,6 @@ def test_migrations_make_the_models_indexes(connection: Connection) -> None:
                 index.dialect_options[dialect].get("using") or None,
             )
             for index in table.indexes
-            if dialect == "postgresql" or index.name != ON_POSTGRESQL_ALONE
         }
         found = {
             index["name"]: (
