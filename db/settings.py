@@ -162,6 +162,13 @@ class Settings(BaseSettings):
     prune_label: str | None = Field(None, description="it removes only jobs with this label")
     prune_keep_label: str | None = Field("keep", description="it removes no job with this label")
 
+    uploads_days: float = Field(
+        30,
+        ge=0,
+        description="the dispatcher removes what was uploaded to `serve` and was not used for so "
+        "many days, and that no image starts from; 0: never",
+    )
+
     notify_urls: SecretStr | None = Field(
         None, description="webhooks that hear of every job's events, with spaces between them"
     )

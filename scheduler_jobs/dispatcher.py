@@ -25,6 +25,7 @@ from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs import metrics
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
 from imagemill.scheduler_jobs.retention import Retention
+from imagemill.scheduler_jobs.upload_retention import UploadRetention
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Dispatcher:
         self._tokens = Tokens(settings)
         self._policy = RetryPolicy.from_settings(settings)
         self._retention = Retention.from_settings(database, settings)
+        self._uploads = UploadRetention.from_settings(database, settings)
         self._notifier = Notifier(database, settings)
         self._broker_away = False
 
@@ -82,7 +84,11 @@ class Dispatcher:
             self._database.url,
             ROUND_SECONDS,
         )
-        threads = [*self._start_retention(stop), self._start_notifier(stop)]
+        threads = [
+            *self._start_retention(stop),
+            *self._start_upload_retention(stop),
+            self._start_notifier(stop),
+        ]
         while not stop.is_set():
             try:
                 self.run_once()
@@ -126,6 +132,15 @@ class Dispatcher:
             return []
         log.info("jobs that ended %g days ago are removed", self._retention.days)
         thread = threading.Thread(target=self._retention.run_until, args=(stop,), name="retention")
+        thread.start()
+        return [thread]
+
+    def _start_upload_retention(self, stop: threading.Event) -> list[threading.Thread]:
+        """Remove old uploads beside the rounds, unless they are kept for good."""
+        if self._uploads is None:
+            return []
+        run = self._uploads.run_until
+        thread = threading.Thread(target=run, args=(stop,), name="upload retention")
         thread.start()
         return [thread]
 

@@ -7,7 +7,7 @@ and not later in a data set. Many indexes are partial: claims look only at the f
 ready or leased, in a table of millions.
 """
 
-from imagemill.db.tables.api import ApiFile, ApiKey, ApiRequest
+from imagemill.db.tables.api import ApiFile, ApiKey, ApiRequest, Upload
 from imagemill.db.tables.base import OWNER_CHARACTERS, Base
 from imagemill.db.tables.dataset import ExportRow, Score, ScoreFailure, ScoreWork, Store, Tag
 from imagemill.db.tables.fleet import BatchSize, MemoryNeed, Shift, Worker
@@ -65,5 +65,6 @@ __all__ = [
     "Store",
     "Tag",
     "Tally",
+    "Upload",
     "Worker",
 ]

@@ -85,6 +85,20 @@ class ApiRequest(Base):
     ended_at: Mapped[datetime | None]
 
 
+class Upload(Base):
+    """A picture that came with a request and is kept in the store under its hash.
+
+    It may go when nobody has asked for it since `used_at` for long, and no image refers to it.
+    """
+
+    __tablename__ = "uploads"
+
+    digest: Mapped[str] = mapped_column(Hash, primary_key=True)
+    """SHA-256 of its bytes."""
+    used_at: Mapped[datetime] = mapped_column(server_default=now(), index=True)
+    """When it was last sent along, or named by a manifest."""
+
+
 class ApiFile(Base):
     """A file that somebody uploaded. Files of results are not stored: they are read when asked."""
 

@@ -45,7 +45,8 @@ GRANT INSERT, DELETE ON score_work, tags TO imagemill_producer;
 -- either, nor for uploaded files.
 GRANT INSERT, UPDATE ON api_keys, api_requests TO imagemill_producer;
 GRANT INSERT, DELETE ON api_files TO imagemill_producer;
-REVOKE SELECT ON api_keys, api_requests, api_files FROM imagemill_worker;
+GRANT INSERT, UPDATE, DELETE ON uploads TO imagemill_producer;
+REVOKE SELECT ON api_keys, api_requests, api_files, uploads FROM imagemill_worker;
 
 -- What came out of it comes from workers. They move an image between states: these columns of
 -- it, and no other.

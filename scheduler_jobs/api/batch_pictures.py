@@ -7,7 +7,7 @@ from functools import lru_cache
 from imagemill.db.database import Database
 from imagemill.db.queries.api.files import read_file
 from imagemill.db.storage import Storage
-from imagemill.db.storage.inputs import store_input
+from imagemill.scheduler_jobs.api.uploaded_pictures import keep_picture
 
 _KEPT = 8
 """Files that are kept in memory; each may have 64 MiB."""
@@ -29,7 +29,7 @@ class BatchPictures:
         for content in pictures:
             digest = hashlib.sha256(content).digest()
             if digest not in self._stored:
-                store_input(self._storage, content)
+                keep_picture(self._database, self._storage, content)
                 self._stored.add(digest)
 
     def _read(self, file_id: str) -> bytes | None:

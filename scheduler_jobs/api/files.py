@@ -167,7 +167,7 @@ def _check(upload: Upload) -> None:
     unknown = sorted(set(upload.fields) - {"purpose"})
     if unknown:
         raise ApiError(
-            f"Unknown parameter: {unknown[0][:80]!r}; files stay until they are deleted",
+            f"Unknown parameter: {unknown[0][:80]!r}; the settings say how long files stay",
             param=unknown[0][:200],
             code="unknown_parameter",
         )

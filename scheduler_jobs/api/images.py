@@ -27,7 +27,7 @@ from imagemill.db.queries.pictures.image_search import MOST_ID, images_by_id
 from imagemill.db.settings import Settings
 from imagemill.db.states import TERMINAL, ApiState, ImageState
 from imagemill.db.storage import Storage
-from imagemill.db.storage.inputs import MAX_INPUT_BYTES, store_input
+from imagemill.db.storage.inputs import MAX_INPUT_BYTES
 from imagemill.scheduler_jobs.api import admission, metrics
 from imagemill.scheduler_jobs.api.access import Caller, caller_of
 from imagemill.scheduler_jobs.api.addresses import (
@@ -45,6 +45,7 @@ from imagemill.scheduler_jobs.api.generation import MOST_IMAGES, Generation, rea
 from imagemill.scheduler_jobs.api.job_watch import Watch
 from imagemill.scheduler_jobs.api.loader import Loader
 from imagemill.scheduler_jobs.api.refusals import NOT_AGAIN, ApiError, not_found
+from imagemill.scheduler_jobs.api.uploaded_pictures import keep_picture
 from imagemill.scheduler_jobs.pages.picture_bytes import checked_picture
 
 _SILENCE_SECONDS = 2.0
@@ -192,7 +193,7 @@ class Images:
             with self._database.reading() as session:
                 admission.check_admission(session, caller, new, limits=self._limits, route=route)
             for content in pictures:
-                store_input(self._storage, content)
+                keep_picture(self._database, self._storage, content)
         recorded = self._database.run(
             lambda session: admission.admit(session, caller, new, limits=self._limits, route=route)
         )

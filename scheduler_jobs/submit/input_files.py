@@ -8,7 +8,7 @@ in the store by their hash.
 import hashlib
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from imagemill.db.errors import ObjectMissing
@@ -24,16 +24,23 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class InputFiles:
     """Resolves names to hashes. With `keep`, also puts the files into the store.
 
-    `given` are files that flags name, by their hashes: they need not be in the store yet.
+    `given` are files that flags name, by their hashes: they need not be in the store yet. `used`
+    hears of each hash before its file is stored or looked up.
     """
 
     def __init__(
-        self, settings: Settings, *, keep: bool, given: Mapping[str, bytes] | None = None
+        self,
+        settings: Settings,
+        *,
+        keep: bool,
+        given: Mapping[str, bytes] | None = None,
+        used: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._folder = settings.inputs_folder
         self._settings = settings
         self._keep = keep
         self._given = given or {}
+        self._used = used
         self._opened: Storage | None = None
         self._digests: dict[str, str] = {}
 
@@ -51,15 +58,20 @@ class InputFiles:
 
     def _resolve(self, name: str) -> str:
         if name in self._given:
-            return store_input(self._storage, self._given[name]) if self._keep else name
+            return self._stored(self._given[name]) if self._keep else name
         if _SHA256.fullmatch(name):
+            self._used(name)
             if self._storage.stat(input_key(name)) is None:
                 raise BadValue(f"{name[:10]}…, which is not in the store", "a hash of a kept input")
             return name
         body = self._from_bucket(name) if name.startswith("s3://") else self._from_folder(name)
         if self._keep:
-            return store_input(self._storage, body)
+            return self._stored(body)
         return hashlib.sha256(body).hexdigest()
+
+    def _stored(self, body: bytes) -> str:
+        self._used(hashlib.sha256(body).hexdigest())
+        return store_input(self._storage, body)
 
     def _from_bucket(self, uri: str) -> bytes:
         root = f"{self._storage.uri.rstrip('/')}/"

@@ -204,19 +204,20 @@ def plan_rows(
     source: Source,
     settings: Settings,
     *,
-    keep_inputs: bool = False,
+    inputs: InputFiles | None = None,
     met: MetColumns | None = None,
 ) -> Iterator[PlannedRow | RefusedRow]:
     """Every row of the manifest, in order, planned or with all its problems.
 
-    `keep_inputs` puts init images and masks into the store. `met` hears of every column.
+    `inputs` resolves init images and masks; without it, none is put into the store. `met` hears
+    of every column.
     """
     limits = Limits.from_settings(settings)
     planner = Planner(
         registry=load_registry(settings),
         settings=settings,
         defaults=request.defaults,
-        inputs=InputFiles(settings, keep=keep_inputs, given=request.inputs),
+        inputs=inputs or InputFiles(settings, keep=False, given=request.inputs),
         source_name=source.name,
     )
     expansion = Expansion(

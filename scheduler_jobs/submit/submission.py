@@ -19,6 +19,7 @@ from imagemill.db.documents import JSON
 from imagemill.db.errors import BrokerError, UsageError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
+from imagemill.db.queries.api.uploads import touch_upload
 from imagemill.db.queries.fleet.memory import Fleet, SizedGroup, TooLarge
 from imagemill.db.queries.fleet.rates import Kind
 from imagemill.db.queries.jobs import lifecycle
@@ -37,6 +38,7 @@ from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem,
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows, check_model
 from imagemill.scheduler_jobs.submit.forecast import Forecast, forecast
 from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts, ForeignRows
+from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.submit.interpreter import made_for_rows
 from imagemill.scheduler_jobs.submit.loader import Loading
 from imagemill.scheduler_jobs.submit.occurrences import Occurrences
@@ -261,7 +263,9 @@ def submit(
         loading = Loading(job.id, request, database, source.label)
         met = MetColumns()
         if job.state == JobState.LOADING:
-            rows = plan_rows(request, source, settings, keep_inputs=True, met=met)
+            rows = plan_rows(
+                request, source, settings, inputs=_inputs(request, settings, database), met=met
+            )
             try:
                 for loaded in loading.add_all(chunks(rows)):
                     if progress is not None:
@@ -277,6 +281,15 @@ def submit(
                 database.run(lambda session: lifecycle.open_job(session, job.id))
                 _wake(settings, request.route)
     return _submission(database, job.id, loading, met, created=created)
+
+
+def _inputs(request: SubmissionRequest, settings: Settings, database: Database) -> InputFiles:
+    """Keeps input files, and lets nobody sweep an uploaded one that is used again."""
+
+    def used(digest: str) -> None:
+        database.run(lambda session: touch_upload(session, digest))
+
+    return InputFiles(settings, keep=True, given=request.inputs, used=used)
 
 
 def _record_job(session: Session, new: NewJob, request: SubmissionRequest) -> tuple[Job, bool]:

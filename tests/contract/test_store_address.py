@@ -135,7 +135,7 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
         session.execute(text("DROP TABLE store"))
         session.execute(text("DROP VIEW dataset_scores"))
         tables = ("exports", "scores", "score_failures", "score_work", "tags")
-        tables += ("api_keys", "api_requests", "api_files", "memory_needs")
+        tables += ("api_keys", "api_requests", "api_files", "uploads", "memory_needs")
         for table in (
             *tables,
             "job_labels",

@@ -134,7 +134,7 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         "scores": "SIU",
         "score_failures": "SIUD",
         "score_work": "SID",
-        **dict.fromkeys(("api_keys", "api_requests", "api_files"), ""),
+        **dict.fromkeys(("api_keys", "api_requests", "api_files", "uploads"), ""),
         # Addresses of webhooks may be secrets.
         **dict.fromkeys(("job_webhooks", "notifications"), ""),
     }
@@ -152,6 +152,7 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         "objects": "SUD",
         **dict.fromkeys(("api_keys", "api_requests"), "SIU"),
         "api_files": "SID",
+        "uploads": "SIUD",
     }
     assert set(found["reader"].values()) == {""}
 
