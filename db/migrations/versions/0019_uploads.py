@@ -5,8 +5,8 @@ from alembic import op
 
 from imagemill.db.clock import now
 
-revision = "0020"
-down_revision = "0019"
+revision = "0019"
+down_revision = "0018"
 
 
 def upgrade() -> None:
