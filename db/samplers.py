@@ -228,7 +228,13 @@ SAMPLERS: tuple[Sampler, ...] = (
         diffusers_class="DEISMultistepScheduler",
         options=_sigmas("karras"),
     ),
-    Sampler(name="sa_solver", display="SA Solver", diffusers_class="SASolverScheduler"),
+    Sampler(
+        name="sa_solver",
+        display="SA Solver",
+        diffusers_class="SASolverScheduler",
+        # A model that was saved with a DPM-Solver has a word here that SA-Solver does not know.
+        options=MappingProxyType({"algorithm_type": "data_prediction"}),
+    ),
     Sampler(name="lcm", display="LCM", diffusers_class="LCMScheduler"),
     Sampler(name="tcd", display="TCD", diffusers_class="TCDScheduler"),
     Sampler(

@@ -13,8 +13,7 @@ from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import Registry
-from imagemill.db.sampler_options import misfit
-from imagemill.db.samplers import BY_NAME, OWN
+from imagemill.db.samplers import OWN
 from imagemill.db.settings import Settings
 from imagemill.db.specs import INPUT_IMAGES, Adapter
 from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters, Problem
@@ -29,6 +28,7 @@ from imagemill.scheduler_jobs.submit.pictures import (
 from imagemill.scheduler_jobs.submit.planned_cells import PlannedCell, PlannedModel, Settled
 from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
 from imagemill.scheduler_jobs.submit.refusals import Refused
+from imagemill.scheduler_jobs.submit.samplers import check_sampler
 
 FALLBACK = Parameters(steps=25, guidance_scale=7.5, sampler="dpmpp_2m", samples=1, format="png")
 """The values that neither row, job nor model gives."""
@@ -141,9 +141,8 @@ class Planner:
         width = parameters.width or model.facts.default_size[0]
         height = parameters.height or model.facts.default_size[1]
         _check_size(model, width, height)
-        _check_sampler(model, parameters)
-        _check_options(model, parameters)
         check_pictures(model.entry, model.facts, parameters)
+        check_sampler(model.entry, model.facts, parameters)
         check_interval(model.entry, model.facts, parameters)
         _check_refiner(model, parameters)
         _check_prompts(model, parameters)
@@ -230,25 +229,6 @@ def _check_size(model: PlannedModel, width: int, height: int) -> None:
     for column, side in (("width", width), ("height", height)):
         if side % multiple:
             raise Refused(column, str(side), f"a multiple of {multiple} for {model.entry.name}")
-
-
-def _check_sampler(model: PlannedModel, given: Parameters) -> None:
-    sampler = BY_NAME[given.sampler or ""]
-    if sampler is OWN:
-        return
-    flow = model.facts.prediction_type == "flow_prediction"
-    if sampler.flow != flow and model.entry.kind != "generic":
-        suits = "flow-matching samplers" if flow else "samplers that are not flow-matching"
-        raise Refused("sampler", sampler.name, f"{suits} for {model.entry.name}")
-
-
-def _check_options(model: PlannedModel, given: Parameters) -> None:
-    sampler = BY_NAME[given.sampler or ""]
-    class_name = model.facts.sampler_class if sampler is OWN else sampler.diffusers_class
-    for name, value in (given.sampler_options or {}).items():
-        problem = misfit(class_name, name, value)
-        if problem is not None:
-            raise Refused("sampler_options", f"{sampler.name}: {problem[0]}", problem[1])
 
 
 def _check_prompts(model: PlannedModel, given: Parameters) -> None:

@@ -9,7 +9,7 @@ from tests.helpers.places import ROOT
 from tools.parity import tables
 from tools.parity.comparisons import TABLES, Difference
 from tools.parity.oracle import Pixels, UnconditionalOracle
-from tools.parity.ways_of_working import save_model
+from tools.parity.ways_of_working import PIPELINES, save_model
 from tools.small_models import families
 
 TABLE = "Unconditional"
@@ -65,3 +65,12 @@ def test_the_committed_tables_are_whole() -> None:
     assert "**broken**" not in text
     for sampler in SAMPLERS:
         assert f"| `{sampler.name}` | 0 / " in text
+
+
+def test_the_committed_table_has_every_way_of_every_model() -> None:
+    text = COMMITTED.read_text("utf-8").partition("## Ways of working")[2]
+    heads, _, *lines = [line.strip("| ").split(" | ") for line in text.splitlines() if "|" in line]
+    for name, *cells in lines:
+        compared = {way for way, cell in zip(heads[1:], cells, strict=True) if cell != "-"}
+        assert compared == set(PIPELINES[name.strip("`")]), name
+    assert len(lines) == len(PIPELINES)

@@ -12,9 +12,15 @@ import pytest
 from sqlalchemy import select
 
 from imagemill.db.database import Database
+from imagemill.db.models.facts import model_facts
+from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.specs import ImageSpec
 from imagemill.db.tables import Object
+from imagemill.scheduler_jobs.manifest import Parameters
+from imagemill.scheduler_jobs.submit.refusals import Refused
+from imagemill.scheduler_jobs.submit.samplers import check_sampler
+from imagemill.worker.engine import Failed
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.files.records import pixels_sha256
 from imagemill.worker.models.model import Model
@@ -107,6 +113,25 @@ def test_a_sampler_that_is_not_the_models_own(case: str, shop: Shop) -> None:
         expected = oracle.same_shape(wanted, slots=SLOTS)
         assert worst_difference(pixels_of(image), expected) == 0
     assert worst_difference(pixels_of(with_it), pixels_of(without)) > 0
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_pipeline_takes_the_samplers_that_planning_lets_through(name: str, shop: Shop) -> None:
+    model = shop.model(name)
+    entry = load_registry(shop.settings).find(name)
+    facts = model_facts(entry)
+    for sampler in ("flow_euler", "flow_heun", "flow_dpmpp_2m", "flow_unipc", "euler", "lcm"):
+        try:
+            check_sampler(entry, facts, Parameters(sampler=sampler))
+        except Refused:
+            refused = True
+        else:
+            refused = False
+        spec = spec_of(model, sampler=sampler, steps=2)
+        engine = open_engine(model, spec.group(), shop.settings, 1)
+        engine.admit([(0, spec)])
+        failed = any(isinstance(result, Failed) for result in engine.step())
+        assert failed == refused, sampler
 
 
 @pytest.fixture

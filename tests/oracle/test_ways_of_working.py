@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import diffusers
 import pytest
 
 from imagemill.db.errors import UsageError
@@ -24,6 +25,11 @@ LIKE_OTHERS = {"flux_dev": "flux_schnell", "stable_diffusion_xl": "stable_diffus
 """Models whose ways only `make parity` tries, because another's classes work alike."""
 
 TRIED = [(name, way) for name, way in CASES if way != INTERVAL and name not in LIKE_OTHERS]
+
+FLOW_CLASSES = {
+    "flow_dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
+    "flow_unipc": diffusers.UniPCMultistepScheduler,
+}
 
 FIVE_STEPS = (
     ("stable_diffusion", REFERENCE),
@@ -77,6 +83,22 @@ def test_image_to_image_shares_passes_with_text_to_image(name: str, shop: WaySho
     together = render(engine, specs)
     assert engine.steps - before == 5 * (2 if name == "flux_schnell" else 1)
     assert [hashes([result]) for result in together] == alone
+
+
+@pytest.mark.parametrize("way", [FROM_PICTURE, IN_MASK])
+@pytest.mark.parametrize("sampler", FLOW_CLASSES)
+def test_samplers_of_other_kinds_start_from_pictures_of_flow_models(
+    sampler: str, way: str, shop: WayShop
+) -> None:
+    spec = shop.spec("stable_diffusion_3_5", way, sampler=sampler)
+    engine = open_engine(
+        shop.model("stable_diffusion_3_5"), spec.group(), shop.settings, inputs=FILES
+    )
+    [result] = render(engine, [spec])
+    pixels = pixels_of(result)
+    oracle = shop.oracle("stable_diffusion_3_5", way)
+    oracle.take_sampler(FLOW_CLASSES[sampler])
+    assert worst_difference(pixels, oracle.alone(spec)) <= 1
 
 
 @pytest.mark.parametrize("name", ["flux_kontext", "qwen_image_edit", "qwen_image_edit_plus"])

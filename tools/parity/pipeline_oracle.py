@@ -125,9 +125,11 @@ def taken_rows(call: tuple[Any, ...], rows: int, which: slice) -> Any:
 
 _FOR_EACH_LAYER = (
     *("controlnet_block_samples", "controlnet_single_block_samples", "controlnet_samples"),
-    *("block_controlnet_hidden_states", "down_block_additional_residuals", "image_embeds"),
+    *("block_controlnet_hidden_states", "down_block_additional_residuals"),
+    *("image_embeds", "ip_adapter_image_embeds"),
 )
-"""Arguments that are lists of tensors of all rows. Other lists have an item for each row."""
+"""Arguments that are lists of tensors of all rows, one for each layer or adapter. Other lists have
+an item for each row."""
 
 
 def _changed_rows(value: Any, rows: int, change: Callable[[list[Any]], list[Any]]) -> Any:
@@ -189,6 +191,12 @@ SAMPLERS: Mapping[str, tuple[str, str, dict[str, Any], Callable[[Any], Any]]] = 
         lambda config: diffusers.DPMSolverMultistepScheduler.from_config(
             config, use_flow_sigmas=True, prediction_type="flow_prediction", flow_shift=3.0
         ),
+    ),
+    "PixArt with LMS": (
+        "pixart_sigma",
+        "lms",
+        {},
+        diffusers.LMSDiscreteScheduler.from_config,
     ),
     "Sana with flow Euler": (
         "sana",

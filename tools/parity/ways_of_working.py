@@ -225,6 +225,27 @@ class WayOracle:
             with guided_steps(self._pipeline, self._name, spec):
                 return np.asarray(self._pipeline(**arguments).images[0])
 
+    def take_sampler(self, kind: Any) -> None:
+        """Draw with a scheduler class of another kind, for flow sigmas.
+
+        Pipelines noise a picture by `scale_noise`, which these classes lack: here it is.
+        """
+        shift = self._pipeline.scheduler.config.shift
+        scheduler = kind.from_config(
+            self._pipeline.scheduler.config,
+            use_flow_sigmas=True,
+            prediction_type="flow_prediction",
+            flow_shift=shift,
+        )
+
+        def scale_noise(sample: Any, timestep: Any, noise: Any) -> Any:
+            place = (scheduler.timesteps == timestep).nonzero()[0]
+            sigma = scheduler.sigmas[place]
+            return (1 - sigma) * sample + sigma * noise
+
+        scheduler.scale_noise = scale_noise
+        self._pipeline.scheduler = scheduler
+
     def _loaded(self, folder: Path) -> Any:
         name = self._name
         own = diffusers.DiffusionPipeline.from_pretrained(folder / name, local_files_only=True)

@@ -11,6 +11,7 @@ spoils the image.
 import inspect
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache
+from types import MethodType
 from typing import Any
 
 import diffusers
@@ -71,8 +72,11 @@ def make_scheduler(
         scheduler = scheduler_class(**{k: v for k, v in config.items() if k in accepted})
     except (ImportError, NotImplementedError, ValueError) as error:
         raise UsageError(f"sampler {name}: {first_line(error)}") from error
+    # Bound methods: a deep copy of the scheduler gets its own.
     if hasattr(scheduler, "get_lms_coefficient"):
-        _keep_coefficients(scheduler)
+        scheduler.get_lms_coefficient = MethodType(_kept_lms_coefficient, scheduler)
+    if config.get("use_flow_sigmas") and not hasattr(scheduler, "scale_noise"):
+        scheduler.scale_noise = MethodType(_scale_noise, scheduler)
     return scheduler
 
 
@@ -124,20 +128,28 @@ def step_arguments(
     return arguments
 
 
-def _keep_coefficients(scheduler: Scheduler) -> None:
-    """Let LMS integrate each of its coefficients once, and not at each step of each image.
+def _kept_lms_coefficient(scheduler: Scheduler, order: int, t: int, current_order: int) -> float:
+    """LMS's own coefficient, integrated once, and not at each step of each image.
 
     An integral takes SciPy milliseconds, as long as a small model takes for the step.
     """
-    integrate = scheduler.get_lms_coefficient
+    place = (scheduler.sigmas.numpy().tobytes(), order, t, current_order)
+    if place not in _COEFFICIENTS:
+        integrate = type(scheduler).get_lms_coefficient
+        _COEFFICIENTS[place] = integrate(scheduler, order, t, current_order)
+    return _COEFFICIENTS[place]
 
-    def known(order: int, t: int, current_order: int) -> float:
-        place = (scheduler.sigmas.numpy().tobytes(), order, t, current_order)
-        if place not in _COEFFICIENTS:
-            _COEFFICIENTS[place] = integrate(order, t, current_order)
-        return _COEFFICIENTS[place]
 
-    scheduler.get_lms_coefficient = known
+def _scale_noise(
+    scheduler: Scheduler, sample: torch.Tensor, timestep: torch.Tensor, noise: torch.Tensor
+) -> torch.Tensor:
+    """What pipelines of flow-matching models call to start from a picture.
+
+    Only FlowMatch schedulers have it. With flow sigmas, the `add_noise` of others computes the
+    same: (1 - sigma) * picture + sigma * noise.
+    """
+    noised: torch.Tensor = scheduler.add_noise(sample, noise, timestep)
+    return noised
 
 
 def _check_suits(sampler: Sampler, model_config: Mapping[str, Any]) -> None:

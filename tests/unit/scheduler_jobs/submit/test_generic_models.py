@@ -65,8 +65,8 @@ def test_its_own_sampler_and_size_are_the_default(at_home, mill, tmp_path):
 
 
 def test_a_sampler_may_be_named(at_home, mill, tmp_path):
-    [image] = images(at_home, mill, tmp_path, "--sampler", "Flow Heun", "--size", "1328x1328")
-    assert (image.sampler, image.width) == ("flow_heun", 1328)
+    [image] = images(at_home, mill, tmp_path, "--sampler", "Flow Euler", "--size", "1328x1328")
+    assert (image.sampler, image.width) == ("flow_euler", 1328)
 
 
 def test_a_size_is_whole_patches(at_home, tmp_path):

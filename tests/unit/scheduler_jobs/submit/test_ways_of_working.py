@@ -62,7 +62,9 @@ def registry(tmp_path, monkeypatch):
         )
         config = {"sample_size": 8, "in_channels": 4, "guidance_embeds": name == "kontext"}
         _write(tmp_path / name / unet / "config.json", config)
-        _write(tmp_path / name / "scheduler" / "scheduler_config.json", {"_class_name": "S"})
+        flow = class_name.startswith(("Flux", "StableDiffusion3"))
+        scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler" if flow else "S"}
+        _write(tmp_path / name / "scheduler" / "scheduler_config.json", scheduler)
         if name in KINDS:
             text += f'[models.{name}]\nsource = "{name}"\nkind = "generic"\n'
             text += 'ip_adapter = "plain"\n' if name in ("sd", "flux") else ""
@@ -108,6 +110,23 @@ def planned(at_home, tmp_path, row):
         (
             {"model": "kontext", "init_image": "edges.png"},
             "takes no init image, but a reference_image",
+        ),
+        (
+            {"model": "flux", "sampler": "flow_heun"},
+            "sampler: flow_heun; own or flow_dpmpp_2m or flow_euler or flow_unipc: diffusers' "
+            "FluxPipeline works with no other",
+        ),
+        (
+            {"model": "flux", "sampler": "flow_dpmpp_2m", "init_image": "edges.png"},
+            "own or flow_euler or flow_unipc: diffusers' FluxImg2ImgPipeline works with no other",
+        ),
+        (
+            {"model": "sd3", "sampler": "ddim"},
+            "sampler: ddim; flow-matching samplers, or own, for sd3",
+        ),
+        (
+            {"model": "sd", "sampler": "flow_euler"},
+            "sampler: flow_euler; samplers that are not flow-matching, or own, for sd",
         ),
         ({"model": "edit"}, "reference_image: none; the picture that QwenImageEditPipeline is to"),
         ({"model": "canny_model"}, "control_image: none; one: FluxControlPipeline always reads"),

@@ -1,0 +1,54 @@
+"""Whether a model can be sampled as a row asks for."""
+
+from imagemill.db.models.facts import ModelFacts
+from imagemill.db.models.pipeline_samplers import samplers_of
+from imagemill.db.models.registry import ModelEntry
+from imagemill.db.sampler_options import misfit
+from imagemill.db.samplers import BY_NAME, OWN
+from imagemill.scheduler_jobs.manifest import Parameters
+from imagemill.scheduler_jobs.submit.refusals import Refused
+
+
+def check_sampler(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> None:
+    """Raise `Refused` for a sampler that the model can't be drawn with, or for its options."""
+    sampler = BY_NAME[given.sampler or ""]
+    if sampler is not OWN:
+        _check_kind(entry, facts, sampler.name)
+        if entry.kind == "generic":
+            _check_pipeline(facts, given, sampler.name)
+    class_name = facts.sampler_class if sampler is OWN else sampler.diffusers_class
+    for name, value in (given.sampler_options or {}).items():
+        problem = misfit(class_name, name, value)
+        if problem is not None:
+            raise Refused("sampler_options", f"{sampler.name}: {problem[0]}", problem[1])
+
+
+def _check_kind(entry: ModelEntry, facts: ModelFacts, name: str) -> None:
+    """A sampler integrates what flow-matching models predict, or what all others do."""
+    if entry.kind == "generic" and not facts.sampler_class:
+        raise Refused("sampler", name, f"{OWN.name}: {entry.name} has no sampler to be replaced")
+    sampler = BY_NAME[name]
+    flow = facts.prediction_type == "flow_prediction"
+    if sampler.flow == flow:
+        return
+    generic = entry.kind == "generic"
+    # A pipeline may have a sampler of the other kind as its own, configured for its model.
+    if generic and not sampler.flow and sampler.diffusers_class == facts.sampler_class:
+        return
+    suits = "flow-matching samplers" if flow else "samplers that are not flow-matching"
+    own = f", or {OWN.name}," if generic else ""
+    raise Refused("sampler", name, f"{suits}{own} for {entry.name}")
+
+
+def _check_pipeline(facts: ModelFacts, given: Parameters, name: str) -> None:
+    """A pipeline that makes its schedule itself works with few samplers."""
+    way = facts.ways.started(
+        picture=given.init_image is not None,
+        mask=given.mask is not None,
+        controlled=given.control_image is not None and not facts.ways.own_control,
+    )
+    pipeline = way or facts.pipeline_class
+    taken = samplers_of(pipeline)
+    if taken is not None and name not in taken:
+        allowed = " or ".join([OWN.name, *sorted(taken)])
+        raise Refused("sampler", name, f"{allowed}: diffusers' {pipeline} works with no other")
