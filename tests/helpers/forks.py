@@ -18,6 +18,8 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from imagemill.db.settings import Settings
+from imagemill.worker.process.start_method import FORK, start_method
 from tests.helpers.places import ROOT
 
 _READ_WHILE_IMPORTED = ("PYTHON", "LD_", "IMAGEMILL_METRICS_PORT", "PROMETHEUS_")
@@ -116,7 +118,8 @@ def suits(environment: Mapping[str, str]) -> bool:
 
     The children of a GPU's worker are no forks: they import what their parent was started with.
     """
-    return environment.get("IMAGEMILL_DEVICE") != "cuda" and not any(
+    device = environment.get("IMAGEMILL_DEVICE", os.environ.get("IMAGEMILL_DEVICE", "auto"))
+    return start_method(Settings(device=device)) == FORK and not any(
         name.startswith(_READ_WHILE_IMPORTED) and value != os.environ.get(name)
         for name, value in environment.items()
     )

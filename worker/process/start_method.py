@@ -7,7 +7,9 @@ a GPU each child is a program of its own, which imports everything itself.
 """
 
 import gc
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from imagemill.db.quick_import import quick_import
 from imagemill.db.settings import Settings
@@ -18,11 +20,14 @@ SPAWN = "spawn"
 HEAVY_MODULE = "imagemill.worker.shifts.model_shelf"
 """What takes seconds to import, and every child needs."""
 
+_DRIVERS = ("/proc/driver/nvidia", "/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg")
+"""What Linux has where torch can compute on a GPU: NVIDIA's, AMD's, Windows' below it."""
+
 
 def start_method(settings: Settings) -> str:
-    """Celery's `worker_pool_start_method` for these settings and this build of torch."""
+    """Celery's `worker_pool_start_method` for these settings, this build of torch and machine."""
     if settings.device == "auto":
-        return FORK if _no_gpu_in_torch() else SPAWN
+        return FORK if _no_gpu_in_torch() or _no_gpu_here() else SPAWN
     return FORK if settings.device == "cpu" else SPAWN
 
 
@@ -39,3 +44,8 @@ def _no_gpu_in_torch() -> bool:
         return version("torch").endswith("+cpu")
     except PackageNotFoundError:
         return False
+
+
+def _no_gpu_here() -> bool:
+    """PyPI's torch for Linux is the build with CUDA, on machines without a GPU too."""
+    return sys.platform == "linux" and not any(Path(driver).exists() for driver in _DRIVERS)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 
@@ -13,18 +14,24 @@ from imagemill.worker.process.start_method import FORK, SPAWN, start_method
 
 
 @pytest.mark.parametrize(
-    ("device", "torch", "expected"),
+    ("device", "torch", "driver", "expected"),
     [
-        ("auto", "2.13.0+cpu", FORK),
-        ("auto", "2.13.0+cu130", SPAWN),
-        ("auto", "2.13.0", SPAWN),
-        ("auto", None, SPAWN),
-        ("cpu", "2.13.0+cu130", FORK),
-        ("cuda:1", "2.13.0+cpu", SPAWN),
+        ("auto", "2.13.0+cpu", True, FORK),
+        ("auto", "2.13.0+cu130", True, SPAWN),
+        ("auto", "2.13.0", True, SPAWN),
+        ("auto", "2.13.0", False, FORK),
+        ("auto", None, True, SPAWN),
+        ("cpu", "2.13.0+cu130", True, FORK),
+        ("cuda:1", "2.13.0+cpu", False, SPAWN),
     ],
 )
 def test_a_process_that_may_meet_a_gpu_is_never_forked(
-    device: str, torch: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+    device: str,
+    torch: str | None,
+    driver: bool,
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     def version(name: str) -> str:
         assert name == "torch"
@@ -32,7 +39,10 @@ def test_a_process_that_may_meet_a_gpu_is_never_forked(
             raise PackageNotFoundError(name)
         return torch
 
+    if driver:
+        (tmp_path / "nvidiactl").touch()
     monkeypatch.setattr(module, "version", version)
+    monkeypatch.setattr(module, "_DRIVERS", (str(tmp_path / "nvidiactl"),))
     assert start_method(Settings.load(device=device)) == expected
 
 
