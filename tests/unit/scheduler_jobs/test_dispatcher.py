@@ -17,6 +17,7 @@ from imagemill.db.tables import Tally
 from imagemill.scheduler_jobs import dispatcher as module
 from imagemill.scheduler_jobs.dispatcher import MIN_TOKENS, TOKENS_PER_SLOT, Dispatcher
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
+from imagemill.scheduler_jobs.upload_retention import UploadRetention
 from tests.helpers.mill import Mill
 
 
@@ -241,9 +242,10 @@ def test_says_that_it_starts_what_it_does_and_that_it_stops(
     mill.expire(held)
     stop = threading.Event()
     rounds: list[bool] = []
-    monkeypatch.setattr(Notifier, "run_until", lambda self, stop: None)  # it waits by it as well
+    for waits_by_it_as_well in (Notifier, UploadRetention):
+        monkeypatch.setattr(waits_by_it_as_well, "run_until", lambda self, stop: None)
     monkeypatch.setattr(stop, "wait", lambda seconds: rounds.append(True))
-    monkeypatch.setattr(stop, "is_set", lambda: len(rounds) == 2)
+    monkeypatch.setattr(stop, "is_set", lambda: len(rounds) >= 2)
     dispatcher.run_forever(stop)
     start, did, end = [record.message for record in caplog.records]
     assert start.startswith(f"the dispatcher starts on {mill.database.url}: a round every 1 s")
