@@ -137,6 +137,9 @@ def start(
 
     `environment` are all its variables, `output` and `errors` files that it adds to.
     """
+    # Whoever reads what a program prints may look before the fork has printed anything.
+    for file in (output, errors or output):
+        file.touch(0o600)
     return _server().start(
         {
             "module": module,
