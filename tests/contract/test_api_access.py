@@ -164,7 +164,7 @@ def test_bodies_that_are_none(api: ServedApi, body, status, code) -> None:
 
 def test_an_address_that_is_none(api: ServedApi) -> None:
     for method, path, status in (
-        ("GET", "/v1/chat/completions", 404),
+        ("GET", "/v1/completions", 404),
         ("GET", "/v1/images/generations", 405),
         ("GET", "/pictures/99999999999999999999", 404),
     ):
