@@ -259,7 +259,7 @@ def test_an_export_hides_it_and_the_command_reads_it(
     both = command("watermark", path, tmp_path / "plain.png", "--json")
     assert both.code == 1
     assert [each["watermark"] for each in both.json["watermarks"]] == [TEXT, None]
-    for name, said in (("broken.png", "not a PNG"), ("none.png", "No such file")):
+    for name, said in (("broken.png", "not a PNG"), ("none.png", "no such file")):
         answer = command("watermark", tmp_path / name)
         assert answer.code == 2
         assert said in answer.err
