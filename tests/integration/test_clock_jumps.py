@@ -82,6 +82,7 @@ def test_s3_refuses_a_clock_that_is_off_and_is_waited_for(
     plant.dispatcher()
     assert eventually(lambda: plant.leased(job) > 0), plant.logs
     clock.jump(HOUR)
+    _renews(plant)
     gate.touch()
     assert eventually(lambda: "clock is off" in worker.said), plant.logs
     clock.jump(0)
@@ -136,7 +137,7 @@ def test_the_clock_of_a_laptop_jumps(
 
 
 def _renews(plant: Plant) -> None:
-    """Wait until a lease was renewed several times from now on."""
+    """Wait until a lease was renewed several times: by then every process knows of a jump."""
     before = _lease(plant)
     assert eventually(lambda: (_lease(plant) - before).total_seconds() > 2), plant.logs
 
