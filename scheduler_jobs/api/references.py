@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from imagemill.db.storage.inputs import MAX_INPUT_BYTES
-from imagemill.scheduler_jobs.api.refusals import ApiError, missing
-from imagemill.scheduler_jobs.manifest.problems import shown
+from imagemill.scheduler_jobs.api.refusals import ApiError, bad_value, missing
 
 ContentOf = Callable[[str], bytes | None]
 """The bytes of an uploaded file by its id; None if there is none that the caller may read."""
@@ -31,7 +30,7 @@ def split_body(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
     fields = {name: value for name, value in body.items() if value is not None}
     pictures = fields.pop(_PICTURES, [])
     if not isinstance(pictures, list):
-        raise _bad(_PICTURES, pictures, "a list of one picture")
+        raise bad_value(_PICTURES, pictures, "a list of one picture")
     found = [(_PICTURE, each) for each in pictures]
     if _PICTURE in fields:
         found.append((_PICTURE, fields.pop(_PICTURE)))
@@ -59,7 +58,7 @@ def read_picture(name: str, reference: str, content_of: ContentOf) -> bytes:
         try:
             content = base64.b64decode(reference.partition(",")[2], validate=True)
         except (binascii.Error, ValueError):
-            raise _bad(name, reference, "a data URL whose rest is base64") from None
+            raise bad_value(name, reference, "a data URL whose rest is base64") from None
     if len(content) > MAX_INPUT_BYTES:
         raise ApiError(
             f"Invalid value for {name!r}: {len(content):,} bytes; allowed: {MAX_INPUT_BYTES:,}",
@@ -74,7 +73,7 @@ def _reference(name: str, given: Any) -> str:
     if isinstance(given, dict):
         values = [value for form, value in given.items() if form in _FORMS and value is not None]
         if len(values) != 1 or not set(given) <= set(_FORMS):
-            raise _bad(name, given, allowed)
+            raise bad_value(name, given, allowed)
         [given] = values
     if isinstance(given, str) and given.startswith(("http://", "https://")):
         raise ApiError(
@@ -84,13 +83,5 @@ def _reference(name: str, given: Any) -> str:
             code="invalid_value",
         )
     if not isinstance(given, str) or not (given.startswith("file-") or _DATA.match(given)):
-        raise _bad(name, given, allowed)
+        raise bad_value(name, given, allowed)
     return given
-
-
-def _bad(name: str, given: Any, allowed: str) -> ApiError:
-    return ApiError(
-        f"Invalid value for {name!r}: {shown(given)}; allowed: {allowed}",
-        param=name,
-        code="invalid_value",
-    )

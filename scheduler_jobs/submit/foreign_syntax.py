@@ -52,10 +52,10 @@ class ForeignRows:
     examples: tuple[RowText, ...]
 
 
-# Most prompts have none of these signs, and need no other search.
-_LETTER = re.compile(r"[\[({<#$_:/+BA-]")
-"""A letter that is a part of every sign in `_ANY`; most prompts have none, which is seen sooner."""
+_CHARACTER = re.compile(r"[\[({<#$_:/+BA-]")
+"""Every sign in `_ANY` has one of these. Most prompts have none, which is found out sooner."""
 
+# Most other prompts have none of these signs, and need no further search.
 _ANY = re.compile(r"[\[({<#$]|__|--|::|//|\+\+|\s-[A-Za-z]|embedding:|BREAK|AND")
 
 _VALUE = r"-?[0-9][\w.:%-]*"
@@ -127,7 +127,7 @@ _BARE_COMMENT = re.compile(r"^#[^\W\d_][^\n]{0,80}")
 
 def may_be_foreign(prompt: str) -> bool:
     """Whether a prompt has a sign that some tool uses."""
-    return _LETTER.search(prompt) is not None and _ANY.search(prompt) is not None
+    return _CHARACTER.search(prompt) is not None and _ANY.search(prompt) is not None
 
 
 def find_foreign_syntax(

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from imagemill.db.database import Database
+from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
+from tests.helpers.api import ServedApi, served_api
 from tests.helpers.mill import Mill
 from tests.helpers.notified import settings
 from tests.helpers.template import copy_of_template
@@ -60,3 +62,19 @@ def sender(mill: Mill, server: WebhookServer) -> Iterator[Notifier]:
     notifier = Notifier(mill.database, settings(server))
     yield notifier
     notifier.close()
+
+
+@pytest.fixture
+def api(mill: Mill, folder_storage: FolderStorage, tmp_path: Path) -> Iterator[ServedApi]:
+    """`imagemill serve` on each of the databases."""
+    with served_api(mill, folder_storage, tmp_path) as served:
+        yield served
+
+
+@pytest.fixture
+def api_on_sqlite(
+    sqlite_mill: Mill, folder_storage: FolderStorage, tmp_path: Path
+) -> Iterator[ServedApi]:
+    """On one database, for what does not depend on it."""
+    with served_api(sqlite_mill, folder_storage, tmp_path) as served:
+        yield served

@@ -2,20 +2,16 @@
 
 import base64
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from openai import OpenAI
 
-from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.storage.inputs import fetch_input, input_key
 from imagemill.scheduler_jobs.api import loader
 from tests.contract.test_api_edits import half_transparent, inputs, noise, sha256
-from tests.helpers.api import PATIENT, ServedApi, served_api
-from tests.helpers.mill import Mill
+from tests.helpers.api import PATIENT, ServedApi
 from tests.integration.workers import eventually
 
 URL = "/v1/images/edits"
@@ -24,19 +20,6 @@ URL = "/v1/images/edits"
 @pytest.fixture(autouse=True)
 def quick_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "ROUND_SECONDS", 0.05)
-
-
-@pytest.fixture
-def api(mill: Mill, folder_storage: FolderStorage, tmp_path: Path) -> Iterator[ServedApi]:
-    with served_api(mill, folder_storage, tmp_path) as served:
-        yield served
-
-
-@pytest.fixture
-def one(sqlite_mill: Mill, folder_storage: FolderStorage, tmp_path: Path) -> Iterator[ServedApi]:
-    """On one database, for what does not depend on it."""
-    with served_api(sqlite_mill, folder_storage, tmp_path) as served:
-        yield served
 
 
 def data_url(content: bytes) -> str:
@@ -97,8 +80,8 @@ def test_pictures_come_by_file_id_and_as_data_urls(api: ServedApi) -> None:
     assert fetch_input(api.workshop.storage, sha256(start)) == start
 
 
-def test_what_can_not_be_used_goes_to_the_file_of_errors(one: ServedApi) -> None:
-    client: OpenAI = one.client()
+def test_what_can_not_be_used_goes_to_the_file_of_errors(api_on_sqlite: ServedApi) -> None:
+    client: OpenAI = api_on_sqlite.client()
     file = picture(client, noise())
     text = client.files.create(file=("x.txt", b"no picture"), purpose="user_data").id
     one_picture = [{"file_id": file}]
@@ -117,7 +100,7 @@ def test_what_can_not_be_used_goes_to_the_file_of_errors(one: ServedApi) -> None
         "unknown": {"images": one_picture, "stesp": 3},
         "model": {"images": one_picture, "model": "nobody"},
     }
-    with one.working():
+    with api_on_sqlite.working():
         batch = ended(client, [line(name, **body) for name, body in bad.items()])
     assert batch.status == "completed", batch.errors
     errors = results(client, batch.error_file_id)
@@ -133,37 +116,39 @@ def test_what_can_not_be_used_goes_to_the_file_of_errors(one: ServedApi) -> None
     assert "No such File object" in errors["nobody"]["error"]["message"]
 
 
-def test_lines_of_another_endpoint_fail_the_batch(one: ServedApi) -> None:
-    client: OpenAI = one.client()
+def test_lines_of_another_endpoint_fail_the_batch(api_on_sqlite: ServedApi) -> None:
+    client: OpenAI = api_on_sqlite.client()
     other = line("a") | {"url": "/v1/images/generations"}
     batch = ended(client, [other])
     assert batch.status == "failed"
     assert [each.code for each in batch.errors.data] == ["url_mismatch"]
-    assert inputs(one) == []
+    assert inputs(api_on_sqlite) == []
 
 
-def test_nobody_uses_the_pictures_of_others(one: ServedApi) -> None:
-    alice, bob = (one.client(one.key(name)) for name in ("alice", "bob"))
+def test_nobody_uses_the_pictures_of_others(api_on_sqlite: ServedApi) -> None:
+    alice, bob = (api_on_sqlite.client(api_on_sqlite.key(name)) for name in ("alice", "bob"))
     file = picture(alice, noise())
     lines = [line("a", images=[{"file_id": file}])]
-    with one.working():
+    with api_on_sqlite.working():
         assert ended(alice, lines).request_counts.completed == 1
         batch = ended(bob, lines)
     assert "No such File object" in results(bob, batch.error_file_id)["a"]["error"]["message"]
 
 
-def test_a_single_request_may_be_json_too(one: ServedApi) -> None:
-    client: OpenAI = one.client()
+def test_a_single_request_may_be_json_too(api_on_sqlite: ServedApi) -> None:
+    client: OpenAI = api_on_sqlite.client()
     content = noise()
     body = {"prompt": "a red star", "size": "64x64", "steps": 2}
     given = [{"file_id": picture(client, content)}, {"image_url": data_url(content)}]
-    with one.working():
+    with api_on_sqlite.working():
         answers = [
-            PATIENT.post(f"{one.base}{URL}", json={**body, "images": [each], "seed": 5})
+            PATIENT.post(f"{api_on_sqlite.base}{URL}", json={**body, "images": [each], "seed": 5})
             for each in given
         ]
     first, second = (answer.json()["data"][0] for answer in answers)
-    assert one.mill.image(first["image_id"]).options["init_image"] == sha256(content)
+    assert api_on_sqlite.mill.image(first["image_id"]).options["init_image"] == sha256(content)
     assert first["b64_json"] == second["b64_json"]
-    refused = httpx2.post(f"{one.base}{URL}", json={**body, "images": [{"file_id": "file-x"}]})
+    refused = httpx2.post(
+        f"{api_on_sqlite.base}{URL}", json={**body, "images": [{"file_id": "file-x"}]}
+    )
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_found")

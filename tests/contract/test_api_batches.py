@@ -4,7 +4,6 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,12 +29,6 @@ WINDOW = {"endpoint": "/v1/images/generations", "completion_window": "24h"}
 @pytest.fixture(autouse=True)
 def quick_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "ROUND_SECONDS", 0.05)
-
-
-@pytest.fixture
-def api(mill: Mill, folder_storage: FolderStorage, tmp_path: Path) -> Iterator[ServedApi]:
-    with served_api(mill, folder_storage, tmp_path) as served:
-        yield served
 
 
 def line(custom_id: str, **body: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,6 @@ from tests.helpers.api import ServedApi, served_api
 from tests.helpers.mill import Mill
 
 ASKED = {"role": "user", "content": "a red circle"}
-
-
-@pytest.fixture
-def api(mill: Mill, folder_storage: FolderStorage, tmp_path: Path) -> Iterator[ServedApi]:
-    with served_api(mill, folder_storage, tmp_path) as served:
-        yield served
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,19 +23,6 @@ from tests.helpers.api import ServedApi, served_api
 from tests.helpers.mill import Mill
 
 SMALL = {"prompt": "a red star", "size": "64x64", "extra_body": {"steps": 4}}
-
-
-@pytest.fixture
-def api(mill: Mill, folder_storage: FolderStorage, tmp_path: Path) -> Iterator[ServedApi]:
-    with served_api(mill, folder_storage, tmp_path) as served:
-        yield served
-
-
-@pytest.fixture
-def one(sqlite_mill: Mill, folder_storage: FolderStorage, tmp_path: Path) -> Iterator[ServedApi]:
-    """On one database, for what does not depend on it."""
-    with served_api(sqlite_mill, folder_storage, tmp_path) as served:
-        yield served
 
 
 def noise(mode: str = "RGB", size: int = 64, form: str = "PNG") -> bytes:
@@ -113,18 +99,20 @@ def test_the_same_key_is_the_same_request_if_its_pictures_are_the_same(api: Serv
             client.images.edit(image=("x.png", noise(size=32)), **SMALL, **key)
 
 
-def test_a_stream_has_the_events_of_edits(one: ServedApi) -> None:
-    with one.working():
-        events = list(one.client().images.edit(image=("x.png", noise()), stream=True, **SMALL))
+def test_a_stream_has_the_events_of_edits(api_on_sqlite: ServedApi) -> None:
+    with api_on_sqlite.working():
+        events = list(
+            api_on_sqlite.client().images.edit(image=("x.png", noise()), stream=True, **SMALL)
+        )
     assert [each.type for each in events] == ["image_edit.completed"]
 
 
 def test_a_model_that_changes_a_reference_gets_it_as_one(
-    one: ServedApi, monkeypatch: pytest.MonkeyPatch
+    api_on_sqlite: ServedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(edits, "_takes_reference", lambda *_: True)
     with pytest.raises(BadRequestError) as refused:
-        one.client().images.edit(image=("x.png", noise()), **SMALL)
+        api_on_sqlite.client().images.edit(image=("x.png", noise()), **SMALL)
     assert refused.value.param == "reference_image", "which shapes64 does not take"
 
 
@@ -155,16 +143,16 @@ def test_which_models_change_a_reference(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_what_can_not_be_used_is_refused_and_leaves_no_file(
-    one: ServedApi, given: dict[str, Any], param: str, code: str
+    api_on_sqlite: ServedApi, given: dict[str, Any], param: str, code: str
 ) -> None:
     asked: dict[str, Any] = {"image": ("x.png", noise())} | SMALL | given
     with pytest.raises(BadRequestError) as refused:
-        one.client().images.edit(**asked)
+        api_on_sqlite.client().images.edit(**asked)
     assert (refused.value.param, refused.value.code) == (param, code)
 
 
-def test_a_request_without_a_picture_is_refused(one: ServedApi) -> None:
-    url = f"{one.base}/v1/images/edits"
+def test_a_request_without_a_picture_is_refused(api_on_sqlite: ServedApi) -> None:
+    url = f"{api_on_sqlite.base}/v1/images/edits"
     answer = httpx2.post(url, files={"prompt": (None, "x")})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "missing_required_parameter"

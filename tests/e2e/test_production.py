@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -139,21 +139,8 @@ def test_two_workers_on_postgres_valkey_and_s3_give_the_pixels_of_a_local_run(
         pages = flower_pages(port, tasks)
     assert {image["state"] for image in images} == {"done"}
     assert "done in" in tasks
-    # What each process said, at the level and in the format of production, and what Flower shows.
-    logs = {log.name: log.read_text() for log in tmp_path.glob("*.log")}
-    assert len(logs) == 5
-    for name, page in (*pages.items(), *logs.items()):
-        assert not [word for word in (*PROMPTS, *secrets_in(environment)) if word in page], name
-    events = logs["one.log"] + logs["two.log"]
-    said = [line for line in events.splitlines() if line and "shutdown" not in line]
-    assert all({"time", "level", "message"} <= json.loads(line).keys() for line in said)
-
-    local = tmp_path / "local"
-    imagemill("run", manifest, "--out", local)
-    expected = dataset_images(f"sqlite:///{local / 'imagemill.sqlite3'}")
-    assert [i["pixels_sha256"] for i in images] == [i["pixels_sha256"] for i in expected]
-    assert [i["sha256"] for i in images] == [i["sha256"] for i in expected]
-
+    assert_private(pages, tmp_path, environment)
+    assert_as_in_a_local_run(images, manifest, tmp_path / "local")
     storage = open_storage(
         Settings.load(
             storage_url=environment["IMAGEMILL_STORAGE_URL"],
@@ -167,6 +154,27 @@ def test_two_workers_on_postgres_valkey_and_s3_give_the_pixels_of_a_local_run(
     again = last_json(imagemill("submit", manifest, "--json", environment=environment))
     assert again["nothing_to_do"]
     assert not again["created"]
+
+
+def assert_private(pages: Mapping[str, str], folder: Path, environment: Mapping[str, str]) -> None:
+    """Neither Flower's pages nor the logs, of the format of production, have prompts or secrets."""
+    logs = {log.name: log.read_text() for log in folder.glob("*.log")}
+    assert len(logs) == 5
+    for name, page in (*pages.items(), *logs.items()):
+        assert not [word for word in (*PROMPTS, *secrets_in(environment)) if word in page], name
+    events = logs["one.log"] + logs["two.log"]
+    said = [line for line in events.splitlines() if line and "shutdown" not in line]
+    assert all({"time", "level", "message"} <= json.loads(line).keys() for line in said)
+
+
+def assert_as_in_a_local_run(
+    images: Sequence[Mapping[str, Any]], manifest: Path, out: Path
+) -> None:
+    """Pixels and files are those of `imagemill run`."""
+    imagemill("run", manifest, "--out", out)
+    expected = dataset_images(f"sqlite:///{out / 'imagemill.sqlite3'}")
+    assert [i["pixels_sha256"] for i in images] == [i["pixels_sha256"] for i in expected]
+    assert [i["sha256"] for i in images] == [i["sha256"] for i in expected]
 
 
 def flower_pages(port: int, tasks: str) -> dict[str, str]:

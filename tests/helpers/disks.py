@@ -1,6 +1,7 @@
 """Small disks to be filled up (a tmpfs each), and slow ones; only root may mount either."""
 
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -8,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from imagemill.scheduler_jobs.local.ports import free_ports
+from imagemill.scheduler_jobs.local.postgres import PostgresServer
 
 
 @contextmanager
@@ -22,6 +26,20 @@ def small_disk(place: Path, *, megabytes: int) -> Iterator[Path]:
         yield place
     finally:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@contextmanager
+def postgres_on(folder: Path, *, durable: bool, log: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL whose data lie in a folder of such a disk. `durable`: it waits for the disk."""
+    with PostgresServer(
+        folder,
+        port=free_ports(1)[0],
+        user="app",
+        password=secrets.token_hex(16),
+        log=log,
+        durable=durable,
+    ) as server:
+        yield server
 
 
 def fill(disk: Path, *, leave: int = 0) -> Path:

@@ -1,6 +1,5 @@
 """Workers and dispatcher on disks that are full: they wait, charge nobody, and go on."""
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from imagemill.db.queries.tallies import Counts
-from imagemill.scheduler_jobs.local.ports import free_ports
 from imagemill.scheduler_jobs.local.postgres import PostgresServer
-from tests.helpers.disks import fill, small_disk
+from tests.helpers.disks import fill, postgres_on, small_disk
 from tests.helpers.mill import spec
 from tests.integration.workers import Plant, eventually, held, planted, uncharged
 
@@ -34,14 +32,7 @@ def server(tmp_path: Path, open_folder: Path) -> Iterator[PostgresServer]:
     """A PostgreSQL on a small disk of its own."""
     with (
         small_disk(open_folder / "server", megabytes=160) as folder,
-        PostgresServer(
-            folder,
-            port=free_ports(1)[0],
-            user="app",
-            password=secrets.token_hex(16),
-            log=tmp_path / "server.log",
-            durable=False,
-        ) as server,
+        postgres_on(folder, durable=False, log=tmp_path / "server.log") as server,
     ):
         yield server
 

@@ -1,7 +1,6 @@
 """Workers and dispatcher on disks so slow that a commit or a file takes seconds: nothing is lost,
 nothing is charged, and nobody loses a lease because of it."""
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +9,7 @@ from sqlalchemy import func, select
 
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.tables import Shift
-from imagemill.scheduler_jobs.local.ports import free_ports
-from imagemill.scheduler_jobs.local.postgres import PostgresServer
-from tests.helpers.disks import SlowDisk, slow_disk
+from tests.helpers.disks import SlowDisk, postgres_on, slow_disk
 from tests.integration.workers import Plant, eventually, held, planted, uncharged
 
 IMAGES = 6
@@ -56,14 +53,7 @@ def test_a_postgresql_on_a_slow_disk(broker_url: str, disk: SlowDisk, tmp_path: 
     folder = disk.folder / "server"
     folder.mkdir(mode=0o711)
     with (
-        PostgresServer(
-            folder,
-            port=free_ports(1)[0],
-            user="app",
-            password=secrets.token_hex(16),
-            log=tmp_path / "server.log",
-            durable=True,
-        ) as server,
+        postgres_on(folder, durable=True, log=tmp_path / "server.log") as server,
         planted(server.url, tmp_path, **LEASE, broker_url=broker_url) as plant,
     ):
         _works_slowly(plant, disk, tmp_path / "gate")
