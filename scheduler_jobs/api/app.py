@@ -14,12 +14,12 @@ from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.api.access import Access
 from imagemill.scheduler_jobs.api.admission import ApiLimits
-from imagemill.scheduler_jobs.api.batches import Batches
-from imagemill.scheduler_jobs.api.files import Files
-from imagemill.scheduler_jobs.api.images import Images
+from imagemill.scheduler_jobs.api.endpoints.batches import Batches
+from imagemill.scheduler_jobs.api.endpoints.files import Files
+from imagemill.scheduler_jobs.api.endpoints.images import Images
+from imagemill.scheduler_jobs.api.endpoints.models import Models
 from imagemill.scheduler_jobs.api.loader import Loader
 from imagemill.scheduler_jobs.api.metrics import Counted
-from imagemill.scheduler_jobs.api.models import Models
 from imagemill.scheduler_jobs.api.refusals import ApiError, unavailable
 
 

@@ -26,7 +26,7 @@ from imagemill.db.queries.tallies import count_images
 from imagemill.db.settings import Settings
 from imagemill.db.states import ApiState
 from imagemill.db.storage.factory import open_storage
-from imagemill.scheduler_jobs.api.batch_lines import (
+from imagemill.scheduler_jobs.api.batch_files.lines import (
     EDITS,
     Line,
     ReadBody,
@@ -34,10 +34,10 @@ from imagemill.scheduler_jobs.api.batch_lines import (
     read_batch,
     refusal,
 )
-from imagemill.scheduler_jobs.api.batch_pictures import BatchPictures
-from imagemill.scheduler_jobs.api.edits import read_edit_body
-from imagemill.scheduler_jobs.api.generation import Generation
+from imagemill.scheduler_jobs.api.batch_files.pictures import BatchPictures
 from imagemill.scheduler_jobs.api.refusals import ApiError
+from imagemill.scheduler_jobs.api.requests.edits import read_edit_body
+from imagemill.scheduler_jobs.api.requests.generation import Generation
 from imagemill.scheduler_jobs.manifest.columns import EXTRA
 from imagemill.scheduler_jobs.manifest.problems import Problem
 from imagemill.scheduler_jobs.manifest.program_rows import ROWS, rows_source

@@ -17,8 +17,8 @@ from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.storage.inputs import fetch_input, input_key
-from imagemill.scheduler_jobs.api import edits
 from imagemill.scheduler_jobs.api.refusals import ApiError
+from imagemill.scheduler_jobs.api.requests import edits
 from tests.helpers.api import ServedApi, served_api
 from tests.helpers.mill import Mill
 

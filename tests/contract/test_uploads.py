@@ -15,7 +15,7 @@ from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.inputs import fetch_input, input_key
 from imagemill.db.tables import ApiFile, ApiRequest, Upload
-from imagemill.scheduler_jobs.api.uploaded_pictures import keep_picture
+from imagemill.scheduler_jobs.api.requests.uploaded_pictures import keep_picture
 from imagemill.scheduler_jobs.removal import remove_jobs
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.upload_retention import Swept, UploadRetention

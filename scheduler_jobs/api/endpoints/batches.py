@@ -17,11 +17,11 @@ from imagemill.db.states import ApiState
 from imagemill.scheduler_jobs.api import admission
 from imagemill.scheduler_jobs.api.access import Caller, caller_of
 from imagemill.scheduler_jobs.api.admission import ApiLimits
-from imagemill.scheduler_jobs.api.batch_lines import COUNTING, read_batch
-from imagemill.scheduler_jobs.api.bodies import read_json, read_page
+from imagemill.scheduler_jobs.api.batch_files.lines import COUNTING, read_batch
+from imagemill.scheduler_jobs.api.batch_files.results import file_ids
 from imagemill.scheduler_jobs.api.loader import Loader
 from imagemill.scheduler_jobs.api.refusals import NOT_AGAIN, ApiError, not_found
-from imagemill.scheduler_jobs.api.results import file_ids
+from imagemill.scheduler_jobs.api.requests.bodies import read_json, read_page
 
 _FIELDS = ("input_file_id", "endpoint", "completion_window")
 _WINDOW = re.compile(r"([1-9][0-9]{0,3})([hd])")

@@ -7,7 +7,7 @@ from functools import lru_cache
 from imagemill.db.database import Database
 from imagemill.db.queries.api.files import read_file
 from imagemill.db.storage import Storage
-from imagemill.scheduler_jobs.api.uploaded_pictures import keep_picture
+from imagemill.scheduler_jobs.api.requests.uploaded_pictures import keep_picture
 
 _KEPT = 8
 """Files that are kept in memory; each may have 64 MiB."""

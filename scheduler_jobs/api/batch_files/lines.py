@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from imagemill.scheduler_jobs.api.edits import count_edit
-from imagemill.scheduler_jobs.api.generation import Generation, read_generation
 from imagemill.scheduler_jobs.api.refusals import ApiError
+from imagemill.scheduler_jobs.api.requests.edits import count_edit
+from imagemill.scheduler_jobs.api.requests.generation import Generation, read_generation
 
 GENERATIONS = "/v1/images/generations"
 EDITS = "/v1/images/edits"

@@ -20,7 +20,7 @@ from imagemill.scheduler_jobs.api.answers import (
     failed_error,
     images_body,
 )
-from imagemill.scheduler_jobs.api.batch_lines import error_line, output_line, unfinished_line
+from imagemill.scheduler_jobs.api.batch_files.lines import error_line, output_line, unfinished_line
 from imagemill.scheduler_jobs.api.refusals import ApiError
 
 OUTPUT = "output"

@@ -19,10 +19,10 @@ from imagemill.db.errors import ModelError
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
-from imagemill.scheduler_jobs.api.bodies import Form
-from imagemill.scheduler_jobs.api.generation import Generation, read_generation
-from imagemill.scheduler_jobs.api.references import ContentOf, read_picture, split_body
 from imagemill.scheduler_jobs.api.refusals import ApiError, missing
+from imagemill.scheduler_jobs.api.requests.bodies import Form
+from imagemill.scheduler_jobs.api.requests.generation import Generation, read_generation
+from imagemill.scheduler_jobs.api.requests.references import ContentOf, read_picture, split_body
 from imagemill.scheduler_jobs.manifest.columns import field_of
 from imagemill.scheduler_jobs.manifest.fields import PROMPT
 

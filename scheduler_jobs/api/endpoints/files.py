@@ -15,9 +15,9 @@ from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.api.access import Caller, caller_of
 from imagemill.scheduler_jobs.api.addresses import base_of, picture_address, secret_of
 from imagemill.scheduler_jobs.api.admission import ApiLimits
-from imagemill.scheduler_jobs.api.bodies import Upload, read_page, read_upload
+from imagemill.scheduler_jobs.api.batch_files.results import Results, batch_of, file_ids
 from imagemill.scheduler_jobs.api.refusals import NOT_AGAIN, ApiError, not_found
-from imagemill.scheduler_jobs.api.results import Results, batch_of, file_ids
+from imagemill.scheduler_jobs.api.requests.bodies import Upload, read_page, read_upload
 
 PURPOSES = ("batch", "vision", "user_data")
 """Requests of a batch, and pictures to start from."""

@@ -38,14 +38,23 @@ from imagemill.scheduler_jobs.api.addresses import (
 )
 from imagemill.scheduler_jobs.api.admission import ApiLimits
 from imagemill.scheduler_jobs.api.answers import encoded, failure, images_body
-from imagemill.scheduler_jobs.api.bodies import MOST_JSON_BYTES, media_type, read_form, read_json
-from imagemill.scheduler_jobs.api.chat import completion, generation_fields
-from imagemill.scheduler_jobs.api.edits import read_edit, read_edit_body
-from imagemill.scheduler_jobs.api.generation import MOST_IMAGES, Generation, read_generation
 from imagemill.scheduler_jobs.api.job_watch import Watch
 from imagemill.scheduler_jobs.api.loader import Loader
 from imagemill.scheduler_jobs.api.refusals import NOT_AGAIN, ApiError, not_found
-from imagemill.scheduler_jobs.api.uploaded_pictures import keep_picture
+from imagemill.scheduler_jobs.api.requests.bodies import (
+    MOST_JSON_BYTES,
+    media_type,
+    read_form,
+    read_json,
+)
+from imagemill.scheduler_jobs.api.requests.chat import completion, generation_fields
+from imagemill.scheduler_jobs.api.requests.edits import read_edit, read_edit_body
+from imagemill.scheduler_jobs.api.requests.generation import (
+    MOST_IMAGES,
+    Generation,
+    read_generation,
+)
+from imagemill.scheduler_jobs.api.requests.uploaded_pictures import keep_picture
 from imagemill.scheduler_jobs.pages.picture_bytes import checked_picture
 
 _SILENCE_SECONDS = 2.0

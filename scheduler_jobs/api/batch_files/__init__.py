@@ -1,0 +1,1 @@
+"""The two files of a batch: its lines are read, and its results written."""

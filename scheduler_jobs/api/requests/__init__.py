@@ -1,0 +1,1 @@
+"""What a client sends: bodies and forms, and the fields and pictures in them."""
