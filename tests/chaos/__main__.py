@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -19,13 +20,17 @@ from tests.chaos import ledger
 from tests.chaos.campaign import Campaign
 from tests.chaos.plan import Plan
 from tests.chaos.report import CAMPAIGN, COLUMNS, refill, table
-from tests.chaos.stage import LEASE_SECONDS, Stage
+from tests.chaos.stage import Stage
 
 SHOWN = 50
+
+DRAIN_SECONDS = 120
+"""How long requests of dead clients may be on their way; the proxy gives them up after 60."""
 
 
 def main() -> int:
     plan, folder, page, record = _arguments()
+    commit = ledger.commit_here()  # before it runs: this checkout may be another one when it ends
     folder.mkdir(parents=True, exist_ok=True)
     for left in ("history.jsonl", "actors.log"):
         # Of an earlier campaign: what it appended is not this one's to answer for.
@@ -41,7 +46,6 @@ def main() -> int:
     result["complete"] &= histories["histories"] >= plan.histories
     (folder / CAMPAIGN).write_text(json.dumps(result, indent=1))
     if record is not None:
-        commit = ledger.commit_here()
         ledger.add(record, ledger.entry_of(result, commit=commit, at=datetime.now(UTC)))
     _say(table({COLUMNS[CAMPAIGN]: result}))
     if not result["complete"]:
@@ -55,7 +59,7 @@ def main() -> int:
 def run(plan: Plan, folder: Path) -> dict[str, Any]:
     """One campaign; its counts and violations. What it leaves behind is in `folder`."""
     started = time.monotonic()
-    with Stage(folder) as stage:
+    with Stage(folder, lease_seconds=plan.lease_seconds) as stage:
         campaign = Campaign(plan, stage, folder)
         try:
             campaign.run(_progress)
@@ -91,9 +95,11 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         "lost": counted["lost"],
         "doubled": counted["doubled"],
         "violations": len(broken),
+        "broken": broken[:SHOWN],
+        "violations_by_rule": Counter(line.partition(":")[0] for line in broken),
         "complete": pace.fulfilled,
         "seconds": round(time.monotonic() - started),
-        "lease_seconds": LEASE_SECONDS,
+        "lease_seconds": plan.lease_seconds,
         "cores": os.cpu_count(),
         "history": str(campaign.history.path),
         "recovery": campaign.recovery.figures(),
@@ -105,11 +111,18 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def _audit(stage: Stage) -> list[str]:
-    """The system's own audit, beside the independent one; and the sweep before it (I3)."""
+    """The system's own audit, beside the independent one; and the sweep before it (I3).
+
+    Everybody who stored files has ended by now. What they asked of the store may still be on its
+    way: a file that comes after the sweep is one that the next sweep finds.
+    """
+    give_up = time.monotonic() + DRAIN_SECONDS
+    while not stage.proxy.idle and time.monotonic() < give_up:
+        time.sleep(0.1)
     direct = {"IMAGEMILL_S3_ENDPOINT_URL": stage.seaweed.endpoint}
     command = [sys.executable, "-m", "imagemill", "sweep", "--delete"]
-    aged = {"IMAGEMILL_SWEEP_AGE_SECONDS": str(LEASE_SECONDS)}
-    time.sleep(LEASE_SECONDS + 1)
+    aged = {"IMAGEMILL_SWEEP_AGE_SECONDS": str(stage.lease_seconds)}
+    time.sleep(stage.lease_seconds + 1)
     subprocess.run(
         command,
         env={**stage.environment, **direct, **aged},

@@ -24,12 +24,10 @@ from tests.chaos.outages import Outages
 from tests.chaos.pace import Pace
 from tests.chaos.plan import RENDERER_ROUTE, Manifest, Manifests, Plan
 from tests.chaos.recovery import Recovery
-from tests.chaos.stage import HANG_SECONDS, LEASE_SECONDS, Stage
+from tests.chaos.settling import Settling, snapshot, standing_still
+from tests.chaos.stage import Stage
 from tests.chaos.troupe import Actor, Troupe
 from tests.helpers.servers.s3_proxy import FaultPlan
-
-SETTLE_SECONDS = 180
-"""I7: how long after the last fault everything must be terminal."""
 
 RECOVERY_SECONDS = 60
 """How long a loss is watched that is the only one."""
@@ -309,14 +307,18 @@ class Campaign:
         self.stage.flush_broker()
         self._count()
         self.history.add("faults over")
-        deadline = time.monotonic() + SETTLE_SECONDS + HANG_SECONDS + LEASE_SECONDS
-        while time.monotonic() < deadline:
+        settling = Settling()
+        broken = None
+        while not broken:
             time.sleep(0.3)
             if self._all_terminal():
                 self.recovery.look()
                 self.history.add("settled")
                 return
-        self.broken.append(f"I7: not everything was terminal within {SETTLE_SECONDS} s")
+            broken = settling.look(snapshot(self.stage.query))
+        lines = standing_still(self.stage.query, self._troupe.alive())
+        self.broken.append("\n  ".join([f"I7: {broken}", *lines]))
+        self.history.add("stands still", what=broken, lines=lines)
 
     def _all_terminal(self) -> bool:
         [(jobs, finished)] = self.stage.query(

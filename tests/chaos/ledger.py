@@ -52,7 +52,9 @@ def entry_of(result: Mapping[str, Any], *, commit: str, at: datetime) -> dict[st
         "at": at.isoformat(timespec="seconds"),
         "commit": commit,
         **named,
+        "lease_seconds": result.get("lease_seconds"),
         "kills_by_role": dict(sorted(roles.items())),
+        "violations_by_rule": result.get("violations_by_rule", {}),
         "complete": result["complete"],
     }
 

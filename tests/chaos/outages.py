@@ -8,13 +8,14 @@ from typing import Protocol
 
 from tests.chaos.pace import Pace
 from tests.chaos.recovery import Recovery
-from tests.chaos.stage import LEASE_SECONDS, Stage
+from tests.chaos.stage import Stage
 
-_STALL_SECONDS = (0.5, 2 * LEASE_SECONDS)
-"""The least and the most. A worker whose database stands still longer than its lease loses it."""
+_STALL_SECONDS = 0.5
+_SLOW_SECONDS = 1.0
+_MOST_LEASES = 2.0
+"""The least, and the most in leases. A worker whose database stands still for longer than its lease
+loses it."""
 
-
-_SLOW_SECONDS = (1.0, 2 * LEASE_SECONDS)
 _AHEAD_SECONDS = (1.0, 3600.0)
 """How far the database's clock jumps. Never back: what a dead worker holds would be free that
 much later (see `docs/reliability.md`), and a campaign waits for everything."""
@@ -97,7 +98,7 @@ class Outages:
         name = self._dice.choice(sorted(self._locks))
         with self._locks[name]:
             self._note(f"stall {name}")
-            self._stage.stall(name, self._dice.uniform(*_STALL_SECONDS))
+            self._stage.stall(name, self._seconds(_STALL_SECONDS))
         self._note("stalls")
 
     def _slow_down(self) -> None:
@@ -106,8 +107,11 @@ class Outages:
         name = self._dice.choice(sorted(self._locks))
         with self._locks[name]:
             self._note(f"slow {name}")
-            self._stage.slow_down(name, self._dice.uniform(*_SLOW_SECONDS))
+            self._stage.slow_down(name, self._seconds(_SLOW_SECONDS))
         self._note("slow disks")
+
+    def _seconds(self, least: float) -> float:
+        return self._dice.uniform(least, _MOST_LEASES * self._stage.lease_seconds)
 
     def _set_clock(self) -> None:
         if self._pace.over("clock jumps", 1, 4):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.chaos.stage import LEASE_SECONDS
 from tests.helpers.servers.s3_proxy import Fault, FaultPlan
 
 POISON = ("boom", "bad", "final", "kill", "segv", "hang")
@@ -52,6 +53,8 @@ class Plan:
     renderers: int = 2
     """Workers with the real engine."""
     dispatchers: int = 2
+    lease_seconds: float = LEASE_SECONDS
+    """Where many others want the processor, 2 s are too few: live workers lose their leases."""
     minutes: float = 120
     crash_chance: float = 0.004
     s3_fault_share: float = 0.5

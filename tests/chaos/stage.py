@@ -24,7 +24,8 @@ from tests.helpers.servers.seaweedfs import Seaweed
 from tests.helpers.servers.valkey import Valkey
 
 LEASE_SECONDS = 2.0
-HANG_SECONDS = 4.0
+HANG_LEASES = 2.0
+"""After how many leases without a step a worker counts as hung."""
 
 _STOPPED_SECONDS = 0.2
 
@@ -35,8 +36,9 @@ MAX_SOLO_LOSSES = 16
 class Stage:
     """Postgres, Valkey and an S3 server behind a proxy; a context manager."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, lease_seconds: float = LEASE_SECONDS) -> None:
         """With a `folder`, the processes have a clock that can be set, if libfaketime is here."""
+        self.lease_seconds = lease_seconds
         self.clock = None if folder is None else FakedClock.made(folder / "clock")
         self._threads = threading.local()
         self.postgres = Postgres()
@@ -83,9 +85,9 @@ class Stage:
             "IMAGEMILL_BROKER_URL": self.valkey.url,
             "IMAGEMILL_STORAGE_URL": f"s3://{self.seaweed.bucket}/chaos",
             "IMAGEMILL_S3_ENDPOINT_URL": self.proxy.endpoint,
-            "IMAGEMILL_LEASE_SECONDS": str(LEASE_SECONDS),
+            "IMAGEMILL_LEASE_SECONDS": str(self.lease_seconds),
             "IMAGEMILL_HEARTBEAT_SECONDS": "0.3",
-            "IMAGEMILL_HANG_SECONDS": str(HANG_SECONDS),
+            "IMAGEMILL_HANG_SECONDS": str(HANG_LEASES * self.lease_seconds),
             "IMAGEMILL_SHIFT_SECONDS": "5",
             "IMAGEMILL_DRAIN_SECONDS": "3",
             "IMAGEMILL_RETRY_SECONDS": "0",

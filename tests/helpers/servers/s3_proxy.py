@@ -9,7 +9,8 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from enum import StrEnum
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -108,6 +109,7 @@ class S3Proxy:
         """How many requests came, by method."""
         self.stopping = threading.Event()
         self._lock = threading.Lock()
+        self._in_work = 0
         self._server = _Server(self)
 
     @property
@@ -122,6 +124,23 @@ class S3Proxy:
             if fault is not None:
                 self.injected[fault] += 1
             return fault
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Count a request as in work, also when its client has died meanwhile."""
+        with self._lock:
+            self._in_work += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_work -= 1
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is in work: the server gets nothing more from dead clients."""
+        with self._lock:
+            return self._in_work == 0
 
     def __enter__(self) -> "S3Proxy":
         threading.Thread(
@@ -158,6 +177,10 @@ class _Exchange(BaseHTTPRequestHandler):
     server: _Server
 
     def handle_request(self) -> None:
+        with self.server.proxy.working():
+            self._handle()
+
+    def _handle(self) -> None:
         proxy = self.server.proxy
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         fault = proxy.next_fault(self.command)
