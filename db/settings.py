@@ -165,8 +165,9 @@ class Settings(BaseSettings):
     uploads_days: float = Field(
         30,
         ge=0,
-        description="the dispatcher removes what was uploaded to `serve` and was not used for so "
-        "many days, and that no image starts from; 0: never",
+        description="the dispatcher removes what was uploaded to `serve`, and input pictures that "
+        "`submit` stored, once no image starts from them and so many days went by without a use; "
+        "0: never",
     )
 
     notify_urls: SecretStr | None = Field(

@@ -81,7 +81,9 @@ def insert_columns(
 
 
 def among(
-    session: Session, column: InstrumentedAttribute[Any], values: Collection[Any]
+    session: Session,
+    column: InstrumentedAttribute[Any] | ColumnElement[Any],
+    values: Collection[Any],
 ) -> ColumnElement[bool]:
     """`column IN (values)` as one parameter, of texts or whole numbers."""
     if is_postgres(session):

@@ -5,6 +5,7 @@ long as the store exists.
 """
 
 import hashlib
+import re
 
 from imagemill.db.errors import InputImageError, ObjectMissing
 from imagemill.db.storage import Storage
@@ -13,12 +14,20 @@ MAX_INPUT_BYTES = 64 * 1024 * 1024
 """The largest input file that `submit` stores and a worker reads."""
 
 INPUTS = "inputs"
-"""The first segment of their keys. The sweep deletes nothing under it."""
+"""The first segment of their keys. `sweep` deletes nothing under it."""
+
+_INPUT = re.compile(rf"{INPUTS}/(?P<two>[0-9a-f]{{2}})/(?P<digest>(?P=two)[0-9a-f]{{62}})")
 
 
 def input_key(digest: str) -> str:
     """The key of an input file, by the SHA-256 (hex) of its bytes."""
     return f"{INPUTS}/{digest[:2]}/{digest}"
+
+
+def input_digest(key: str) -> str | None:
+    """The SHA-256 (hex) in an input file's key; None for a key that `input_key` never makes."""
+    found = _INPUT.fullmatch(key)
+    return None if found is None else found["digest"]
 
 
 def store_input(storage: Storage, body: bytes) -> str:

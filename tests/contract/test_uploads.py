@@ -11,9 +11,10 @@ from sqlalchemy import select, update
 from imagemill.db.clock import seconds_from_now
 from imagemill.db.queries.api import files, requests, uploads
 from imagemill.db.queries.api.requests import NewRequest
+from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
-from imagemill.db.storage.inputs import fetch_input, input_key
+from imagemill.db.storage.inputs import fetch_input, input_key, store_input
 from imagemill.db.tables import ApiFile, ApiRequest, Upload
 from imagemill.scheduler_jobs.api.requests.uploaded_pictures import keep_picture
 from imagemill.scheduler_jobs.removal import remove_jobs
@@ -114,6 +115,61 @@ def test_an_input_of_a_manifest_is_no_upload(
     storage.put(input_key(digest(b"ours")), b"ours", media_type="image/png")
     assert sweeping.run_once().pictures == 0
     assert fetch_input(storage, digest(b"ours")) == b"ours"
+
+
+def store_unrecorded(storage: Storage, *contents: bytes) -> list[str]:
+    """Pictures that are in the store and no upload, as before version 0019; their digests."""
+    return [store_input(storage, content) for content in contents]
+
+
+def test_a_picture_that_nobody_recorded_goes_a_whole_time_after_it_was_found(
+    mill: Mill, storage: Storage, settings: Settings, sweeping: UploadRetention
+) -> None:
+    unknown, needed, foreign = store_unrecorded(storage, b"unknown", b"needed", b"foreign")
+    job = mill.load("job", [replace(spec("a"), init_image=needed, strength=0.5)])
+    storage.delete(input_key(foreign))
+    storage.put(f"inputs/ours/{foreign}", b"foreign", media_type="text/plain")
+    assert sweeping.run_once() == Swept(pictures=0, files=0, found=0), "the files are young"
+    # To a retention of no time at all every file is old, and what it finds is used just now.
+    impatient = replace(sweeping, age=timedelta(0))
+    assert impatient.run_once() == Swept(pictures=0, files=0, found=1)
+    assert sweeping.run_once() == Swept(pictures=0, files=0, found=0)
+    age(mill, unknown, DAYS + 1)
+    assert sweeping.run_once() == Swept(pictures=1, files=0, found=0)
+    there = {each.key for each in storage.list("inputs")}
+    assert there == {input_key(needed), f"inputs/ours/{foreign}"}
+    # What only a removed job needed is found as well.
+    mill.database.run(lambda session: lifecycle.cancel(session, job))
+    remove_jobs(mill.database, storage, settings, [job])
+    assert impatient.run_once().found == 1
+    assert fetch_input(storage, needed) == b"needed"
+
+
+def test_what_was_found_stays_when_it_is_submitted_again(
+    mill: Mill, storage: Storage, settings: Settings, sweeping: UploadRetention
+) -> None:
+    [found] = store_unrecorded(storage, b"found")
+    assert replace(sweeping, age=timedelta(0)).run_once().found == 1
+    age(mill, found, DAYS + 1)
+    given = InputFiles(
+        settings,
+        keep=True,
+        given={found: b"found"},
+        used=lambda each: mill.database.run(lambda session: uploads.touch_upload(session, each)),
+    )
+    assert given.digest(found) == found
+    assert sweeping.run_once().pictures == 0
+    assert kept(mill, storage) == {found}
+
+
+def test_many_pictures_are_looked_for_at_once(mill: Mill) -> None:
+    """More than either database takes as single parameters of a statement."""
+    many = [digest(str(number).encode()) for number in range(40_000)]
+    mill.load("job", [replace(spec("a"), init_image=many[7], strength=0.5)])
+    mill.database.run(lambda session: uploads.record_found(session, many[:2]))
+    with mill.database.reading() as session:
+        assert uploads.referred_to(session, many) == {many[7]}
+        assert uploads.unknown(session, many) == set(many[2:])
 
 
 def test_who_uploads_while_it_is_swept_finds_it(

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now, seconds_from_now
-from imagemill.db.queries.bulk import insert_or_update
+from imagemill.db.queries.bulk import among, insert_few, insert_or_update
 from imagemill.db.specs import INPUT_IMAGES
 from imagemill.db.states import ApiState
 from imagemill.db.tables import ApiFile, ApiRequest, Image, Upload
@@ -43,9 +43,22 @@ def referred_to(session: Session, digests: Collection[str]) -> set[str]:
     It reads all images, so ask for many at once and not often.
     """
     names = [Image.options[name].as_string() for name in INPUT_IMAGES]
-    query = select(*names).where(or_(*(name.in_(digests) for name in names))).distinct()
+    given = or_(*(among(session, name, digests) for name in names))
+    query = select(*names).where(given).distinct()
     found = {digest for row in session.execute(query) for digest in row if digest is not None}
     return found & set(digests)
+
+
+def unknown(session: Session, digests: Collection[str]) -> set[str]:
+    """Those of the pictures that are not recorded as uploads."""
+    recorded = select(Upload.digest).where(among(session, Upload.digest, digests))
+    return set(digests) - set(session.scalars(recorded))
+
+
+def record_found(session: Session, digests: Collection[str]) -> None:
+    """Record pictures that were found in the store, as if they were used now for the last time."""
+    rows = [{"digest": digest} for digest in sorted(digests)]
+    insert_few(session, Upload, rows, unless_there=True)
 
 
 def take_old_uploads(
