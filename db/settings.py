@@ -75,8 +75,10 @@ class Settings(BaseSettings):
     inputs_folder: Path | None = Field(None, description="folder of init images and masks")
 
     device: str = Field("auto", description="auto, cpu, cuda, or cuda:N")
-    dtype: Literal["auto", "fp16", "bf16", "fp32"] = Field(
-        "auto", description="auto is fp16 on a GPU, fp32 on a CPU"
+    dtype: Literal["auto", "fastest", "fp16", "bf16", "fp32"] = Field(
+        "auto",
+        description="auto is fp16 on a GPU, fp32 on a CPU; fastest is auto, but on a CPU bf16 for "
+        "models that a trial finds faster so",
     )
     slots: int | None = Field(
         None, ge=1, le=512, description="B, the images of one forward pass; found if not set"

@@ -10,7 +10,7 @@ ready or leased, in a table of millions.
 from imagemill.db.tables.api import ApiFile, ApiKey, ApiRequest, Upload
 from imagemill.db.tables.base import OWNER_CHARACTERS, Base
 from imagemill.db.tables.dataset import ExportRow, Score, ScoreFailure, ScoreWork, Store, Tag
-from imagemill.db.tables.fleet import BatchSize, MemoryNeed, Shift, Worker
+from imagemill.db.tables.fleet import BatchSize, FastestPrecision, MemoryNeed, Shift, Worker
 from imagemill.db.tables.images import Attempt, CompositionRow, Environment, Image, Object
 from imagemill.db.tables.jobs import (
     LABEL_KEY_CHARACTERS,
@@ -42,6 +42,7 @@ __all__ = [
     "CompositionRow",
     "Environment",
     "ExportRow",
+    "FastestPrecision",
     "Group",
     "Image",
     "Job",

@@ -27,6 +27,24 @@ class BatchSize(Base):
     slots: Mapped[int]
 
 
+class FastestPrecision(Base):
+    """What `dtype = "fastest"` means for a model on a kind of processor; all workers share it."""
+
+    __tablename__ = "fastest_precisions"
+    __table_args__ = (UniqueConstraint("weights_digest", "device", "torch"),)
+
+    id: Mapped[int] = mapped_column(Id, primary_key=True)
+    weights_digest: Mapped[str] = mapped_column(Hash)
+    device: Mapped[str]
+    """The processor's name, and its instructions for bf16."""
+    torch: Mapped[str]
+    """The version of torch that was tried."""
+    precision: Mapped[str] = mapped_column(String(8))
+    """`fp32` or `bf16`."""
+    bf16_speed: Mapped[float]
+    """How many times as fast as in fp32 a denoiser pass was in bf16."""
+
+
 class MemoryNeed(Base):
     """The memory of a card that a model, or a group rendered alone, needs; all workers share it."""
 

@@ -54,7 +54,7 @@ GRANT INSERT ON objects, compositions TO imagemill_worker;
 -- Locking an object's row while images are given it (FOR KEY SHARE) asks for the right to update
 -- some column of it: the one that nothing depends on.
 GRANT UPDATE (seconds) ON objects TO imagemill_worker;
-GRANT INSERT, UPDATE ON environments, batch_sizes, memory_needs TO imagemill_worker;
+GRANT INSERT, UPDATE ON environments, batch_sizes, memory_needs, fastest_precisions TO imagemill_worker;
 -- A job that may have so many workers has as many seats; a worker sits down in one.
 GRANT UPDATE (shift_id) ON job_seats TO imagemill_worker;
 -- Scorers: a piece of work is leased, split after a loss, and deleted with its result.

@@ -136,6 +136,7 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
         session.execute(text("DROP VIEW dataset_scores"))
         tables = ("exports", "scores", "score_failures", "score_work", "tags")
         tables += ("api_keys", "api_requests", "api_files", "uploads", "memory_needs")
+        tables += ("fastest_precisions",)
         for table in (
             *tables,
             "job_labels",

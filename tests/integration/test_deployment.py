@@ -131,6 +131,7 @@ def test_every_role_has_exactly_its_rights_on_every_table(as_role):
         "environments": "SIU",
         "batch_sizes": "SIU",
         "memory_needs": "SIU",
+        "fastest_precisions": "SIU",
         "scores": "SIU",
         "score_failures": "SIUD",
         "score_work": "SID",

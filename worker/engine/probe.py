@@ -1,7 +1,7 @@
 """One try of an engine with some number of slots: does it fit, and how long does a step take?"""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,10 +14,15 @@ from imagemill.worker.models.model import Model
 _PROBE_STEPS = 3
 
 
-def probe(engine: Engine, group: Mapping[str, Any], model: Model) -> float:
+def probe(
+    engine: Engine,
+    group: Mapping[str, Any],
+    model: Model,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Fill every slot, take three steps and decode. Returns the seconds of the second one.
 
-    Raises `OutOfMemory`, or the error of an image that could not be rendered.
+    `clock` counts them. Raises `OutOfMemory`, or the error of an image that could not be rendered.
     """
     row = ImageSpec(
         model=model.name,
@@ -38,12 +43,12 @@ def probe(engine: Engine, group: Mapping[str, Any], model: Model) -> float:
     try:
         engine.admit([(ticket, row) for ticket in range(engine.slots)])
         while engine.busy:
-            started = time.perf_counter()
+            started = clock()
             for result in engine.step():
                 if isinstance(result, Failed):
                     raise result.error
             _wait(model.device)
-            seconds.append(time.perf_counter() - started)
+            seconds.append(clock() - started)
     finally:
         engine.abandon()
         if model.device.type == "cuda":

@@ -130,7 +130,7 @@ def _hardware(device: torch.device) -> dict[str, Any]:
         }
     return {
         "device": device.type,
-        "device_name": _cpu_name(),
+        "device_name": cpu_name(),
         # The vector instructions that torch uses (AVX2, AVX512, …). Bits differ between them.
         "capability": torch.backends.cpu.get_cpu_capability(),
         "driver": None,
@@ -139,7 +139,8 @@ def _hardware(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's name, or that of its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

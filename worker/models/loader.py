@@ -122,17 +122,22 @@ class WarmModels:
         self._warm: LRUCache[str, Model] = LRUCache(settings.warm_models)
         self._sizes: dict[str, int] = {}
 
-    def get(self, entry: ModelEntry) -> Model:
-        """The entry's model; it is loaded first if necessary. Raises what `load_model` raises."""
+    def get(self, entry: ModelEntry, precision: Precision | None = None) -> Model:
+        """The entry's model; it is loaded first if necessary. Raises what `load_model` raises.
+
+        Without `precision` the settings decide.
+        """
         digest = weights_digest(entry)
         if digest in self._warm:
-            return self._warm[digest]
+            if precision in (None, self._warm[digest].precision):
+                return self._warm[digest]
+            del self._warm[digest]
         # The old model goes before the new one is loaded: both together may not fit.
         while len(self._warm) >= self._warm.maxsize:
             self._drop_oldest()
         before = self._allocated()
         with metrics.MODEL_LOAD_SECONDS.labels(entry.name).time():
-            model = load_model(entry, settings=self._settings)
+            model = load_model(entry, settings=self._settings, precision=precision)
         self._sizes[digest] = self._allocated() - before
         self._warm[digest] = model
         return model

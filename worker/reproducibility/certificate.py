@@ -29,6 +29,7 @@ from imagemill.db.specs import Adapter, AddedModel, ImageSpec
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Engine, Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.engine.fastest import kind_of_processor, try_precisions
 from imagemill.worker.engine.inputs import known_picture
 from imagemill.worker.engine.slots.engine import SLOTS_ENGINE
 from imagemill.worker.models.device import prepare_process
@@ -145,7 +146,10 @@ def certify_model(
     registry = load_registry(settings)
     added = _added_models(registry, name, controlnet)
     prepare_process(settings)
-    model = load_model(registry.find(name), settings=settings)
+    entry = registry.find(name)
+    tried = kind_of_processor(settings, entry.dtype) is not None
+    precision = try_precisions(entry, settings).fastest if tried else None
+    model = load_model(entry, settings=settings, precision=precision)
     width, height = size or model.facts.default_size
     found = []
     for guided in (True, False) if model.facts.guided else (False,):

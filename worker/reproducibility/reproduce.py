@@ -1,9 +1,10 @@
 """Renders images again and compares the pixels.
 
 The engine is opened with the shapes, threads, kind of batches and of algorithms that the image's
-environment names. So on the same hardware and software the environment is the same, and the bits
-must be the same too, unless algorithms were free. An image of a recorded batch is rendered together
-with all images of that batch, each in its own slot.
+environment names, and in its precision unless the settings name one. So on the same hardware and
+software the environment is the same, and the bits must be the same too, unless algorithms were
+free. An image of a recorded batch is rendered together with all images of that batch, each in its
+own slot.
 """
 
 import math
@@ -24,7 +25,7 @@ from imagemill.worker.engine import Engine, Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.inputs import Inputs
 from imagemill.worker.files.records import Pixels, pixels_sha256
-from imagemill.worker.models.device import prepare_process
+from imagemill.worker.models.device import DTYPES, Precision, prepare_process, resolve_device
 from imagemill.worker.models.loader import WarmModels
 
 _IDENTICAL_PSNR = math.inf
@@ -98,17 +99,18 @@ def reproduce(
     """Render every sample again. Samples that can share forward passes are rendered together."""
     registry = load_registry(settings)
     models = WarmModels(settings)
-    alike: dict[tuple[str, int | None, Settings], list[Sample]] = {}
+    alike: dict[tuple[str, int | None, Precision | None, Settings], list[Sample]] = {}
     for sample in samples:
         slots = _shapes(sample).get("slots", settings.slots)
-        key = (sample.spec.group_key(), slots, _as_then(sample, settings))
+        precision = _precision_then(sample, settings)
+        key = (sample.spec.group_key(), slots, precision, _as_then(sample, settings))
         alike.setdefault(key, []).append(sample)
-    for (_, slots, then), group in alike.items():
+    for (_, slots, precision, then), group in alike.items():
         prepare_process(then)
         spec = group[0].spec
         try:
             entry = find_weights(registry, spec.weights_digest, name=spec.model)
-            model = models.get(entry)
+            model = models.get(entry, precision)
             engine = open_engine(model, spec.group(), then, slots, inputs=inputs)
         except ImagemillError as error:
             yield from (_failed(sample, error) for sample in group)
@@ -135,6 +137,18 @@ def _as_then(sample: Sample, settings: Settings) -> Settings:
     if workspace in get_args(Workspace):
         then["cublas_workspace"] = workspace
     return settings.model_copy(update=then)
+
+
+def _precision_then(sample: Sample, settings: Settings) -> Precision | None:
+    """The precision of an image's environment; None if the settings or another device decide.
+
+    fp16 is for GPUs: on a CPU a foreign file could ask for twenty times the work with it.
+    """
+    device = resolve_device(settings).type
+    if settings.dtype not in ("auto", "fastest") or sample.environment.get("device") != device:
+        return None
+    usual = [each for each in DTYPES if device != "cpu" or each != "fp16"]
+    return next((each for each in usual if each == sample.environment.get("dtype")), None)
 
 
 def _render(engine: Engine, samples: Sequence[Sample]) -> Iterator[Reproduction]:

@@ -1,20 +1,27 @@
-"""What workers of one kind agree on through the database: B of each group, and certificates.
+"""What workers of one kind agree on: B of each group, certificates, and the fastest precision.
 
-There is one B for each class of device and group, because another B is another environment. The
-first worker in an environment tests whether pixels are independent of the batch there.
+They do so through the database. There is one B for each class of device and group, because another
+B is another environment. The first worker in an environment tests whether pixels are independent of
+the batch there.
 """
 
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imagemill.db.database import Database
-from imagemill.db.errors import ImagemillError
+from imagemill.db.errors import ImagemillError, RenderError
+from imagemill.db.models.components import weights_digest
+from imagemill.db.models.registry import ModelEntry
 from imagemill.db.queries.pictures import environments
 from imagemill.db.queries.pictures.environments import environment_id
+from imagemill.db.queries.work import precisions
 from imagemill.db.queries.work.claims import GroupChoice
 from imagemill.db.settings import Settings
 from imagemill.worker.engine import Engine
 from imagemill.worker.reproducibility.remembered import RememberedCertificates
+
+if TYPE_CHECKING:
+    from imagemill.worker.models.device import Precision
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +67,40 @@ class Agreements:
                     session, device=self._device_class, group_id=group_id, slots=slots
                 )
             )
+
+    def precision(self, entry: ModelEntry) -> "Precision | None":
+        """What `dtype = "fastest"` means for a model here; None if the settings say all.
+
+        The first worker on a kind of processor tries. Its answer counts for all of them, because
+        another precision is another environment.
+        """
+        import torch  # noqa: PLC0415  # the parent of children that are programs never loads torch
+
+        from imagemill.worker.engine.fastest import kind_of_processor, try_precisions  # noqa: PLC0415  # loads torch
+
+        kind = kind_of_processor(self._settings, entry.dtype)
+        if kind is None:
+            return None
+        key = {
+            "weights_digest": weights_digest(entry),
+            "device": kind,
+            "torch": str(torch.__version__),
+        }
+        with self._database.reading() as session:
+            agreed = precisions.fastest_precision(session, **key)
+        if agreed is None:
+            try:
+                trial = try_precisions(entry, self._settings)
+            except RenderError as error:
+                # Some models draw nothing without a picture, as in `certify`.
+                log.info("%s can't be tried in two precisions: %s", entry.name, error)
+                return None
+            agreed = self._database.run(
+                lambda session: precisions.agree_on_precision(
+                    session, **key, precision=trial.fastest, bf16_speed=trial.bf16_speed
+                )
+            )
+        return "bf16" if agreed == "bf16" else "fp32"
 
     def certify(self, choice: GroupChoice, engine: Engine) -> None:
         """Test whether pixels are independent of the batch, unless that is known, and record it."""

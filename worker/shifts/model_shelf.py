@@ -103,7 +103,7 @@ class ModelShelf:
     def _agreed(self, choice: GroupChoice) -> Engine:
         """A new engine with the B that counts for the group."""
         entry = find_weights(self._registry, _digest(choice), name=choice.model_name)
-        model = self._models.get(entry)
+        model = self._models.get(entry, self._agreements.precision(entry))
         self._measure(choice, model)
         engine = self._open(choice, model, self._agreements.slots(choice.id))
         agreed = self._agreements.agree(choice.id, engine.slots)
