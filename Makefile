@@ -83,6 +83,7 @@ bench: $(STAMP)  ## the speeds that can be measured here: tables, and JSON in ou
 	mkdir -p out/bench
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.overhead --out out/bench/overhead.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.engine --out out/bench/engine.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.kernels --rounds 3 --out out/bench/kernels.json
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.slots speed
 	$(BIN)/python -m benchmarks.database
 	$(BIN)/python -m benchmarks.submit --json out/bench/submit.json
