@@ -112,6 +112,11 @@ class Settings(BaseSettings):
     compile_mode: (
         Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] | None
     ) = Field(None, description="torch.compile's mode for all that is compiled")
+    compile_cache: bool = Field(
+        False,
+        description="share compiled kernels through the store; who can write there can then run "
+        "code in workers",
+    )
     fuse_projections: bool = Field(False, description="fuse the projections of attention")
     cpu_offload: bool = Field(False, description="keep text encoders and VAE off the GPU at rest")
     group_offload: Literal["block", "leaf"] | None = Field(

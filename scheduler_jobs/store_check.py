@@ -15,7 +15,7 @@ from imagemill.db.queries.jobs import lifecycle, removed
 from imagemill.db.queries.pictures.objects import known_keys, objects_of_job
 from imagemill.db.storage import Storage, StoredObject
 from imagemill.db.storage.inputs import INPUTS
-from imagemill.db.storage.keys import request_key_of
+from imagemill.db.storage.keys import KERNELS, request_key_of
 from imagemill.db.tables import Object
 from imagemill.scheduler_jobs.removal import delete_files
 
@@ -134,7 +134,7 @@ def _delete(database: Database, storage: Storage, strays: Sequence[StoredObject]
 
 
 def _ours(item: StoredObject) -> bool:
-    return not item.key.startswith(f"{INPUTS}/")
+    return not item.key.startswith((f"{INPUTS}/", f"{KERNELS}/"))
 
 
 def _pages(database: Database, job_id: int) -> Iterator[list[Object]]:

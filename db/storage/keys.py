@@ -13,6 +13,9 @@ from imagemill.db.errors import BadKey
 MAX_KEY_BYTES = 512
 """S3 allows 1,024 bytes, and the store's prefix needs some of them."""
 
+KERNELS = "kernels"
+"""The folder of compiled kernels, which no image owns (`compile_cache`)."""
+
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}"
 _KEY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 _HEX = re.compile(r"[0-9a-f]{64}")

@@ -20,6 +20,7 @@ from imagemill.worker.engine.probe import probe
 from imagemill.worker.engine.profiled import ProfiledEngine
 from imagemill.worker.models.loader import WarmModels
 from imagemill.worker.models.model import Model
+from imagemill.worker.models.shared_kernels import SharedKernels
 from imagemill.worker.shifts.batch_sizes import Agreements
 from imagemill.worker.shifts.memory_needs import MemoryNeeds
 
@@ -45,6 +46,7 @@ class ModelShelf:
         self._settings = settings
         self._agreements = agreements
         self._inputs = partial(fetch_input, storage)
+        self._kernels = SharedKernels(settings, storage)
         self._registry = load_registry(settings)
         self._needs = needs
         self._models = WarmModels(settings, None if needs is None else needs.memory)
@@ -59,6 +61,7 @@ class ModelShelf:
     def engine(self, choice: GroupChoice) -> Engine:
         """The group's engine: the one in work, or a new one on a warm or newly loaded model."""
         if self._engine is not None and self._engine[0] == choice.id:
+            self._kernels.share(self._engine[1].environment)
             return self._engine[1]
         self._engine = None
         try:
@@ -71,7 +74,10 @@ class ModelShelf:
             # Not in the handler above: its exception holds what the first try allocated.
             log.info("%s has no room beside other models, which are unloaded", choice.model_name)
             engine = self._agreed(choice)
+        self._kernels.fetch(engine.environment)
         self._agreements.certify(choice, engine)
+        if engine.steps:
+            self._kernels.share(engine.environment)
         if self._trace is not None:
             engine = ProfiledEngine(engine, self._trace)
             self._trace = None
