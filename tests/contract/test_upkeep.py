@@ -123,6 +123,7 @@ def test_a_job_whose_reused_images_are_requeued_while_it_loads_may_still_be_reje
 def test_sweep_finds_only_what_has_no_row_and_is_old_enough(mill, storage, job):
     storage.put("ab/stray.png", b"nobody's", media_type="image/png")
     storage.put("inputs/ab/init-image", b"an input", media_type="image/png")
+    storage.put("kernels/ab.bin", b"kernels", media_type="application/octet-stream")
     young = sweep(mill.database, storage, older_than_seconds=3600, delete=True)
     assert young.strays == ()
     listed = sweep(mill.database, storage, older_than_seconds=OLD, delete=False)
@@ -133,6 +134,7 @@ def test_sweep_finds_only_what_has_no_row_and_is_old_enough(mill, storage, job):
     left = keys(storage)
     assert "ab/stray.png" not in left
     assert "inputs/ab/init-image" in left
+    assert "kernels/ab.bin" in left
     assert verify(mill.database, storage, job, requeue=False).findings == ()
 
 
