@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0017"
-down_revision = "0016"
+revision = "0020"
+down_revision = "0019"
 
 _ID = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 
@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("device", sa.Text(), nullable=False),
         sa.Column("torch", sa.Text(), nullable=False),
         sa.Column("precision", sa.String(8), nullable=False),
-        sa.Column("bf16_speed", sa.Float(), nullable=False),
+        sa.Column("bf16_speed", sa.Double(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_fastest_precisions")),
         sa.UniqueConstraint(
             "weights_digest",
