@@ -6,10 +6,12 @@ some 15 s of CPU, because these are a hundred commands, each as a person would t
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from click.testing import CliRunner
@@ -157,7 +159,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     database.close()
     # Once for all pages: a pass starts processes of its own.
     scored = ["score", *JOBS, "grid", "--with", SCORERS, "--here"]
-    done = CliRunner().invoke(cli, ["--home", str(home), *scored])
+    # `--home` sets variables, and only those that a test itself sets are taken back after it.
+    with patch.dict(os.environ):
+        done = CliRunner().invoke(cli, ["--home", str(home), *scored])
     assert done.exit_code == 0, done.output
     yield home
     shutil.rmtree(home)
