@@ -32,6 +32,16 @@ _FORM = re.compile(r"0?[1-9]?[0-9]?(\.[0-9])?[dfg]?")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\.|$)", re.IGNORECASE)
 """Names that Windows takes for a device, with any suffix."""
 
+_ZERO_WIDTH_SPACE = "\u200b"
+"""It is invisible, but it separates words."""
+
+_IGNORABLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+"""Letters and marks that nobody sees: Unicode's `Default_Ignorable_Code_Point`, without the
+format characters (category Cf)."""
+
 
 def file_suffix(image_format: str) -> str:
     """The suffix of a file in this format, without a dot."""
@@ -193,9 +203,23 @@ def _safe(part: str) -> str:
 
 
 def _only_letters(text: str, marks: str) -> str:
-    """The text with one `-` for each run of characters that are no letter, digit or mark."""
-    kept = (c if c in marks or unicodedata.category(c)[0] in "LNM" else "-" for c in text)
+    """The text with one `-` for each run of characters that are no letter, digit or mark.
+
+    Characters that nobody sees are left out: an emoji's variation selector would be a letter.
+    """
+    kept = (_letter(c, marks) for c in text if not _is_invisible(c))
     return re.sub("--+", "-", "".join(kept))
+
+
+def _letter(character: str, marks: str) -> str:
+    known = character in marks or unicodedata.category(character)[0] in "LNM"
+    return character if known else "-"
+
+
+def _is_invisible(character: str) -> bool:
+    if character.isascii() or character == _ZERO_WIDTH_SPACE:
+        return False
+    return unicodedata.category(character) == "Cf" or _IGNORABLE.match(character) is not None
 
 
 def folded(name: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from imagemill.db.database import Database, sqlite_file
-from imagemill.db.errors import UsageError
+from imagemill.db.errors import StorageDenied, UsageError
 from imagemill.db.present_store import record_store
 from imagemill.db.queries.backups import drop_tables, is_unused
 from imagemill.db.schema import check_revision, migrate
@@ -82,7 +82,14 @@ def _bring_files(folder: Path, record: BackupRecord, storage: Storage) -> Iterat
         yield from copy_files(manifest, FolderStorage(folder / OBJECTS), storage)
         return
     for file in manifest:
-        found = storage.stat(file.object_key)
+        try:
+            found = storage.stat(file.object_key)
+        except StorageDenied as error:
+            raise UsageError(
+                f"{folder} has a list of its {record.objects:,} pictures and none of the pictures "
+                "(it was made without --objects), so they must be in the store that "
+                f"IMAGEMILL_STORAGE_URL or --home names, and there: {error}"
+            ) from error
         if found is None or found.size != file.size_bytes:
             yield file.object_key
 

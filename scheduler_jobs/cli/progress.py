@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 import click
 
+from imagemill.db.queries.fleet.reports import ONE_BATCH_SECONDS
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli import output
@@ -40,14 +41,18 @@ class Pace:
         """Note how many images are done now."""
         self._now = time.monotonic() if at is None else at
         if self._before is not None and done != self._before:
-            self._seen.append((self._now, done))
+            # The first batch's images finish together: their distance tells nothing.
+            if len(self._seen) == 1 and self._now - self._seen[0][0] < ONE_BATCH_SECONDS:
+                self._seen[0] = (self._seen[0][0], done)
+            else:
+                self._seen.append((self._now, done))
         self._before = done
         while len(self._seen) > 2 and self._seen[1][0] < self._now - PACE_SECONDS:
             self._seen.popleft()
 
     @property
     def images_per_second(self) -> float | None:
-        """The pace; None as long as too little is known."""
+        """The pace; None as long as nothing, or only one batch, is known."""
         if len(self._seen) < 2:
             return None
         (first, before), (_, done) = self._seen[0], self._seen[-1]

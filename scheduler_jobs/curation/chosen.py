@@ -24,12 +24,13 @@ def chosen_images(
 ) -> Iterator[ExportImage]:
     """The finished images of jobs that a condition holds for, of any outcome.
 
-    At the end, a `UsageError` for a column of the condition, or `by`, that no image has.
+    At the end, a `UsageError` for a column of the condition, or `by`, that no image has,
+    and if `by` has no number in any image.
     """
-    seen = SeenNames()
+    seen = SeenNames(by)
     selection = Selection(jobs=job_ids, outcomes=list(Outcome), where=where)
     yield from select_images(session, selection, seen=seen)
-    seen.check("--by", () if by is None else (by,))
+    seen.check_by("--by")
 
 
 def named_images(session: Session, what: str, where: str | None) -> list[int]:

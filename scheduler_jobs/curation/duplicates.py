@@ -43,7 +43,8 @@ def find_duplicates(
     value in the column `by` comes first, or without one the image with the lowest id. Groups are
     in the order of their first image's id.
 
-    Raises `UsageError` if nothing has a perceptual hash, or for a column that no image has.
+    Raises `UsageError` if nothing has a perceptual hash, or for a column that no image has, or
+    that is no number in any of them.
     """
     # Arrays, not lists: a million images are 24 MB.
     ids, hashes, ranks = array("q"), array("Q"), array("d")

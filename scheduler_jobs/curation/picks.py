@@ -32,7 +32,8 @@ def pick_images(
     """The ids of the `best` images of each group by the column `by`, in the order of their ids.
 
     The larger the better, unless `lowest`; of equal ones the first. An image without a number in
-    that column is never picked. Raises `UsageError` for a column that no image has.
+    that column is never picked. Raises `UsageError` for a column that no image has,
+    or that is no number in any of them.
     """
     groups: dict[tuple[object, ...], list[tuple[float, int]]] = {}
     for image, value in _valued(session, job_ids, where, by):

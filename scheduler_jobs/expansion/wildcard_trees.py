@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from imagemill.scheduler_jobs.manifest import BadValue
+from imagemill.scheduler_jobs.manifest.lines import not_utf8
 from imagemill.scheduler_jobs.manifest.problems import shown
 
 SUFFIXES = (".yaml", ".yml")
@@ -30,10 +31,11 @@ def read_tree(path: Path, name: str) -> dict[str, list[str]]:
     if path.stat().st_size > MOST_BYTES:
         raise BadValue(f"wildcard file {path.name}", f"at most {MOST_BYTES:,} bytes")
     try:
-        with path.open(encoding="utf-8-sig") as stream:
-            return _options(yaml.parse(stream, Loader=_Loader), path.name, name)
+        text = path.read_bytes().decode("utf-8-sig")
+        return _options(yaml.parse(text, Loader=_Loader), path.name, name)
     except UnicodeDecodeError as error:
-        raise BadValue(f"{path.name}: byte {error.start} is not UTF-8", "UTF-8 text") from None
+        found, allowed = not_utf8(error)
+        raise BadValue(f"{path.name}: {found}", allowed) from None
     except OSError as error:
         raise BadValue(f"{path.name} can't be read ({error.strerror})", "a readable file") from None
     except (yaml.YAMLError, RecursionError) as error:

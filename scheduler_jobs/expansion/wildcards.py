@@ -8,6 +8,7 @@ from pathlib import Path
 
 from imagemill.scheduler_jobs.expansion.wildcard_trees import SUFFIXES, read_tree
 from imagemill.scheduler_jobs.manifest import BadValue
+from imagemill.scheduler_jobs.manifest.lines import not_utf8
 from imagemill.scheduler_jobs.manifest.problems import shown
 from imagemill.scheduler_jobs.manifest.values import check_characters
 
@@ -60,7 +61,8 @@ class Wildcards:
         try:
             text = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise BadValue(f"{name}.txt: byte {error.start} is not UTF-8", "UTF-8 text") from None
+            byte, allowed = not_utf8(error)
+            raise BadValue(f"{name}.txt: {byte}", allowed) from None
         except OSError as error:
             raise BadValue(
                 f"{name}.txt can't be read ({error.strerror})", "a readable file"

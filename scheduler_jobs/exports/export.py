@@ -243,7 +243,7 @@ def make_plan(
     """
     plan, digest = Plan(keeps_failures=failures), hashlib.sha256()
     names = _Names(options)
-    seen = SeenNames()
+    seen = SeenNames(selection.by)
     images = select_images(session, selection, failures=failures, seen=seen)
     for image in images if checked is None else checked(images):
         if image.done:
@@ -254,7 +254,7 @@ def make_plan(
         digest.update(json_of([image.values.get(name) for name in OWN]))
         digest.update(json_of(image.extras, sort_keys=True))
         digest.update(image["verbatim"].encode("utf-8", "surrogatepass"))
-    seen.check("--by", () if selection.by is None else (selection.by,))
+    seen.check_by("--by")
     if options.name is not None:
         named = NameTemplate(options.name, option="--name").names
         seen.check("--name", named - {"row", "key", "sample", "ext"})

@@ -21,6 +21,8 @@ from imagemill.scheduler_jobs.exports.where import OWN_COLUMNS, TAG, Condition
 TAGS = "tags"
 """The column with all tags of an image, where there are any."""
 
+_EXAMPLE_CHARACTERS = 40
+
 FRACTION_BITS = 52
 """Of a prompt's hash that place it in a split: what a double holds exactly."""
 
@@ -96,18 +98,37 @@ class Selection:
 class SeenNames:
     """The names that looked-at images have, so that one which none of them has is a mistake.
 
-    Images that a condition leaves out count too: `mood is null` is no mistake.
+    Images that a condition leaves out count too: `mood is null` is no mistake. Images are ranked
+    `by` a column, if it is not None: then at least one of them must have a number there.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, by: str | None = None) -> None:
         self._names = set(known_names())
         self._any = False
+        self._by = by
+        self._numbers = False
+        self._example: object = None
 
     def see(self, image: ExportImage) -> ExportImage:
         """Note an image's names, and pass it on."""
         self._any = True
         self._names.update(image.extras)
+        if self._by is not None and not self._numbers:
+            self._numbers = number_of(image, self._by) is not None
+            self._example = image.named.get(self._by) if self._example is None else self._example
         return image
+
+    def check_by(self, option: str) -> None:
+        """A `UsageError` if images are ranked by what none has, or none has as a number."""
+        if self._by is None or not self._any:
+            return
+        self.check(option, (self._by,))
+        if self._numbers:
+            return
+        values = "no values"
+        if self._example is not None:
+            values = f"no numbers but texts, such as {str(self._example)[:_EXAMPLE_CHARACTERS]!r}"
+        raise UsageError(f"{option}: {self._by!r} has {values}; name a score or a number")
 
     def check(self, option: str, names: Collection[str], *, operands: Collection[str] = ()) -> None:
         """A `UsageError` for a name that no image has, if there was an image at all.

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError, UsageError
 from imagemill.db.present_store import record_store
+from imagemill.db.queries.fleet.reports import ONE_BATCH_SECONDS
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.queries.work import shifts
 from imagemill.db.queries.work.claims import RetryPolicy
@@ -69,7 +70,7 @@ _STILL_OPEN = (JobState.LOADING, JobState.OPEN, JobState.PAUSED)
 class RunResult:
     """What a run did. `rendered` and `seconds` are of this run; the counts are of the job.
 
-    `images_per_second` counts from the first finished image on. It is None if no other followed.
+    `images_per_second` counts from the first finished batch on. It is None if no other followed.
     `undrawn` has the characters of the sheet's prompts that no font here has.
     """
 
@@ -210,7 +211,10 @@ def _emptied_if_refused(
 
 
 class _Pace:
-    """Images per second from the first finished image on: loading a model does not count."""
+    """Images per second from the first finished batch on: loading a model does not count.
+
+    The images of a batch finish together, so those of the first one tell nothing.
+    """
 
     def __init__(self, done: int) -> None:
         self._done = done
@@ -223,11 +227,14 @@ class _Pace:
             return
         self._done = counts.done
         self._last = (time.monotonic(), counts.done)
-        self._first = self._first or self._last
+        if self._first is None:
+            self._first = self._last
+        elif self._last[0] - self._first[0] < ONE_BATCH_SECONDS:
+            self._first = (self._first[0], counts.done)
 
     @property
     def images_per_second(self) -> float | None:
-        """The rate; None until images have finished after the first ones."""
+        """The rate; None until images have finished after the first batch."""
         if self._first is None or self._last[1] <= self._first[1]:
             return None
         return (self._last[1] - self._first[1]) / (self._last[0] - self._first[0])

@@ -5,6 +5,7 @@ Names are compared without case, separators and blanks of any kind, so `cfgScale
 extra: it is kept unchanged and never interpreted.
 """
 
+import difflib
 import fnmatch
 import shlex
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,12 @@ from imagemill.scheduler_jobs.manifest.fields import (
     SAMPLER,
     SCHEDULE,
 )
-from imagemill.scheduler_jobs.manifest.foreign_names import folded, foreign_name, looks_like
+from imagemill.scheduler_jobs.manifest.foreign_names import (
+    folded,
+    foreign_name,
+    looks_like,
+    misspelt,
+)
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, shown
 
 EXTRA = "extra"
@@ -105,7 +111,10 @@ def lay_out(columns: Sequence[str], mapping: Mapping[str, str]) -> Layout:
                 f"one column for {field}; --map {column}=extra leaves one alone",
             )
     if PROMPT not in fields:
-        _fall_back(fields, extras, mapping)
+        misspelt_prompts = _misspelt_prompts(extras, mapping)
+        refused.update(misspelt_prompts)
+        if not misspelt_prompts:
+            _fall_back(fields, extras, mapping)
     by_value = _by_value(fields, extras, mapping)
     return Layout(
         fields=fields, extras=tuple(extras), foreign=foreign, refused=refused, by_value=by_value
@@ -178,6 +187,19 @@ def check_mapping(mapping: Mapping[str, str]) -> None:
             )
 
 
+def _misspelt_prompts(extras: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """The columns that are nearly called prompt, where none is.
+
+    Beside one of them, `caption` may be something else, so nothing falls back to it.
+    """
+    names = {name: field for name, field in _ALIASES.items() if field == PROMPT}
+    return {
+        column: PROMPT
+        for column in extras
+        if mapped(column, mapping) is None and misspelt(column, names) is not None
+    }
+
+
 def _fall_back(fields: dict[str, str], extras: list[str], mapping: Mapping[str, str]) -> None:
     for name in PROMPT_FALLBACKS:
         for column in extras:
@@ -189,7 +211,15 @@ def _fall_back(fields: dict[str, str], extras: list[str], mapping: Mapping[str, 
     listed = ", ".join(shown(column) for column in columns[:_LISTED_COLUMNS])
     if len(columns) > _LISTED_COLUMNS:
         listed += f" and {len(columns) - _LISTED_COLUMNS} more"
-    raise BadValue(
-        f"no prompt among the columns {listed}" if columns else "no columns",
-        "a column called prompt (or Prompt, Prompts, caption, text), or --map COLUMN=prompt",
-    )
+    allowed = "a column called prompt (or Prompt, Prompts, caption, text), or --map COLUMN=prompt"
+    if (near := _near_prompt(extras)) is not None:
+        allowed = f"did you mean {shown(near)}? --map {quoted(f'{near}={PROMPT}')} uses it"
+    raise BadValue(f"no prompt among the columns {listed}" if columns else "no columns", allowed)
+
+
+def _near_prompt(columns: Sequence[str]) -> str | None:
+    """The column that its owner may mean as the prompt, by its name."""
+    within = next((column for column in columns if PROMPT in folded(column)), None)
+    by_name = {folded(column): column for column in columns}
+    close = difflib.get_close_matches(PROMPT, by_name, n=1)
+    return by_name[close[0]] if close else within

@@ -229,7 +229,7 @@ def looks_like(column: str, names: Mapping[str, str]) -> str | None:
     name = folded(column)
     if not name or name in names or name in NO_SETTINGS:
         return None
-    return _without_affixes(column, names) or _misspelt(name, names)
+    return _without_affixes(column, names) or misspelt(column, names)
 
 
 def _without_affixes(column: str, names: Mapping[str, str]) -> str | None:
@@ -254,8 +254,13 @@ def _without_affixes(column: str, names: Mapping[str, str]) -> str | None:
     return None
 
 
-def _misspelt(name: str, names: Mapping[str, str]) -> str | None:
-    if name[-1].isdigit():
+def misspelt(column: str, names: Mapping[str, str]) -> str | None:
+    """The field whose name this column's name nearly is, by one or two wrong letters.
+
+    `names` maps the folded names of fields to the fields.
+    """
+    name = folded(column)
+    if not name or name[-1].isdigit():
         return None  # data sets have numbered columns (`model_0`)
     for known, field in names.items():
         # The first letter must agree: it is seldom mistyped, and `weight` is not `height`.

@@ -11,6 +11,7 @@ from imagemill.db.errors import ManifestError
 from imagemill.scheduler_jobs.manifest.columns import field_of
 from imagemill.scheduler_jobs.manifest.fields import KEY, PROMPT, SIZE
 from imagemill.scheduler_jobs.manifest.limits import Limits
+from imagemill.scheduler_jobs.manifest.lines import not_utf8
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem, shown
 from imagemill.scheduler_jobs.manifest.rows import bad_fields
@@ -65,7 +66,7 @@ def parameters_from_toml(path: Path, *, limits: Limits | None = None) -> Paramet
     except OSError as error:
         raise ManifestError(f"{path}: can't be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: byte {error.start} is not UTF-8; UTF-8 text") from None
+        raise ManifestError(f"{path}: {'; '.join(not_utf8(error))}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ManifestError(f"{path}: not TOML: {shown(str(error))}; name = value") from None
     return parameters_from_flags(document, limits=limits, name=str(path))

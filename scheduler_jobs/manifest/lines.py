@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from imagemill.scheduler_jobs.manifest.problems import Broken
 
+UTF8_TEXT = "UTF-8 text; save the file as UTF-8"
+"""What to say is allowed where a text is not UTF-8."""
+
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 _BUFFER_BYTES = 1 << 16
@@ -42,7 +45,7 @@ def without_bom(head: bytes) -> bytes:
         Broken: it is UTF-16.
     """
     if head.startswith(_UTF16_BOMS):
-        raise Broken("UTF-16 text", "UTF-8 text; save the file as UTF-8", line=1)
+        raise Broken("UTF-16 text", UTF8_TEXT, line=1)
     # Some tools add a mark to a file that already has one.
     while head.startswith(_BOM):
         head = head.removeprefix(_BOM)
@@ -112,13 +115,21 @@ def _decoded(number: int, body: bytes, offset: int) -> Line:
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
-        bad = not_utf8(body[error.start], offset + error.start, number)
+        bad = not_utf8(error, line=number, before=offset)
         return Line(number, body.decode(errors="replace"), bad)
     if "\0" in text:
         return Line(number, text, ("a NUL byte", "text without NUL bytes"))
     return Line(number, text)
 
 
-def not_utf8(byte: int, offset: int, line: int) -> tuple[str, str]:
-    """The error (found, allowed) for a byte that is not UTF-8 at `offset` in the file."""
-    return f"byte 0x{byte:02x} at offset {offset:,} (line {line:,}) is not UTF-8", "UTF-8 text"
+def not_utf8(
+    error: UnicodeDecodeError, *, line: int | None = None, before: int = 0
+) -> tuple[str, str]:
+    """What to say (found, allowed) of the first byte that could not be decoded.
+
+    `before` is how many bytes of the file came before the decoded ones. Without a `line`, these
+    begin with the file's first line.
+    """
+    byte, offset = error.object[error.start], before + error.start
+    line = error.object.count(b"\n", 0, error.start) + 1 if line is None else line
+    return f"byte 0x{byte:02x} at offset {offset:,} (line {line:,}) is not UTF-8", UTF8_TEXT

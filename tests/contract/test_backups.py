@@ -203,6 +203,19 @@ def test_what_cannot_be_restored_changes_nothing(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_list_of_pictures_is_restored_only_where_the_pictures_are(
+    sqlite_mill: Mill, folder_storage: Storage, tmp_path: Path
+) -> None:
+    folder_storage.probe()
+    fill(sqlite_mill, folder_storage, "job", PROMPTS)
+    settings = _settings(str(sqlite_mill.database.engine.url), folder_storage.uri)
+    back_up(sqlite_mill, folder_storage, settings, tmp_path / "copy", objects=False)
+    fresh = _settings(f"sqlite:///{tmp_path / 'new.sqlite3'}", str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match=r"none of the pictures .* without --objects.* not exist"):
+        restore(tmp_path / "copy", fresh)
+    assert not (tmp_path / "new.sqlite3").exists()
+
+
 def test_a_backup_is_private_and_holds_no_password(
     mill: Mill, storage: Storage, settings: Settings, tmp_path: Path
 ) -> None:
@@ -248,6 +261,7 @@ def test_the_commands(sqlite_mill: Mill, tmp_path: Path) -> None:
     done = run("--home", home, "backup", tmp_path / "copy", "--objects")
     assert done.exit_code == 0, done.output
     assert "0 jobs, 0 images, 0 files (copied), as of " in done.output
+    assert done.output.endswith(" UTC\n"), "the time is written as in other commands"
     refused = run("--home", home, "backup", home / "objects" / "copy")
     assert refused.exit_code == 2, "a backup inside of the store would be swept"
     done = run("--home", new, "restore", tmp_path / "copy", "--json")

@@ -66,6 +66,8 @@ def test_the_best_of_each_group_are_picked(
         assert places(mill, found) == picked
         with pytest.raises(UsageError, match="--by: nothing is called 'shrap'"):
             pick_images(session, [job], by="shrap", best=1)
+        with pytest.raises(UsageError, match="'model' has no numbers but texts, such as "):
+            pick_images(session, [job], by="model", best=1)
 
 
 def test_duplicates_are_grouped_and_the_best_is_kept(mill: Mill, job: int) -> None:

@@ -1,11 +1,13 @@
 """`backup` and `restore`: the database and its files, taken away and brought back."""
 
+from datetime import datetime
 from pathlib import Path
 
 import click
 
 from imagemill.db.documents import document
 from imagemill.db.storage.factory import open_storage
+from imagemill.scheduler_jobs.backup.record import BackupRecord
 from imagemill.scheduler_jobs.backup.restoration import restore as bring_back
 from imagemill.scheduler_jobs.backup.snapshot import make_backup
 from imagemill.scheduler_jobs.cli import output
@@ -43,7 +45,7 @@ def backup(
         output.line(
             f"{to}: {plural(record.jobs, 'job')}, {plural(record.images, 'image')}, "
             f"{plural(record.objects, 'file')} "
-            f"({'copied' if objects else 'listed, not copied'}), as of {record.at}"
+            f"({'copied' if objects else 'listed, not copied'}), as of {_at(record)}"
         )
         _show_missing(made.missing, "not in the store as recorded")
     if made.missing:
@@ -72,11 +74,15 @@ def restore(ctx: click.Context, invocation: Invocation, folder: Path, as_json: b
         record = restored.record
         output.line(
             f"restored {plural(record.jobs, 'job')}, {plural(record.images, 'image')}, "
-            f"{plural(record.objects, 'file')}, as of {record.at}; schema {restored.revision}"
+            f"{plural(record.objects, 'file')}, as of {_at(record)}; schema {restored.revision}"
         )
         _show_missing(restored.missing, "missing; `imagemill verify JOB --requeue` renders again")
     if restored.missing:
         ctx.exit(EXIT_FAILED)
+
+
+def _at(record: BackupRecord) -> str | None:
+    return output.moment(datetime.fromisoformat(record.at))
 
 
 def _show_missing(keys: tuple[str, ...], what: str) -> None:

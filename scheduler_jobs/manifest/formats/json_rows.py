@@ -88,7 +88,7 @@ def read_one_object(stream: BufferedReader, *, max_line_bytes: int) -> Iterator[
         text = body.decode()
     except UnicodeDecodeError as error:
         line = body.count(b"\n", 0, error.start) + 1
-        raise Broken(*not_utf8(body[error.start], error.start, line), line=line) from None
+        raise Broken(*not_utf8(error, line=line), line=line) from None
     yield _row(text.strip(), 1, 1)
 
 
@@ -294,7 +294,7 @@ class _Elements:
                 # The text before the bad byte is still read.
                 self._text = error.object[: error.start].decode()
                 line = self._line + self._text.count("\n")
-                found, allowed = not_utf8(error.object[error.start], start + error.start, line)
+                found, allowed = not_utf8(error, line=line, before=start)
                 self._end = Broken(found, allowed, line=line)
                 if not self._text:
                     raise self._end from None

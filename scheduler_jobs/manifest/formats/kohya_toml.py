@@ -49,7 +49,7 @@ def _document(stream: BufferedReader) -> dict[str, Any]:
         return tomllib.loads(body.decode())
     except UnicodeDecodeError as error:
         line = body.count(b"\n", 0, error.start) + 1
-        raise Broken(*not_utf8(body[error.start], error.start, line), line=line) from None
+        raise Broken(*not_utf8(error, line=line), line=line) from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise Broken(f"not TOML: {shown(str(error))}", _SHAPE) from None
 

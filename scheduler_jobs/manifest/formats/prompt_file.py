@@ -21,8 +21,8 @@ def read_prompt_file(
     try:
         text = without_bom(body).decode()
     except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        found, allowed = not_utf8(error.object[error.start], error.start, line)
+        line = error.object.count(b"\n", 0, error.start) + 1
+        found, allowed = not_utf8(error, line=line)
         yield BadRow(number=1, line=line, found=found, allowed=allowed)
         return
     prompt = text.strip().replace("\r\n", "\n")

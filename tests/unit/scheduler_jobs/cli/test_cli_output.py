@@ -102,6 +102,16 @@ def test_pace_of_a_slow_job_is_that_of_its_last_two_images():
     assert pace.images_per_second == pytest.approx(1 / 90, rel=0.1)
 
 
+def test_images_of_one_batch_tell_no_pace():
+    pace = Pace()
+    pace.add(0, at=0.0)
+    for done, second in ((1, 10.0), (6, 10.1), (8, 10.9)):
+        pace.add(done, at=second)
+        assert pace.images_per_second is None
+    pace.add(16, at=14.0)
+    assert pace.images_per_second == 2.0
+
+
 def test_there_is_no_remaining_time_before_there_is_data():
     stream = io.StringIO()
     with ProgressView("shapes", stream) as view:

@@ -125,7 +125,7 @@ def test_wildcards(tmp_path: Path) -> None:
         ("__none__", "wildcard __none__"),
         ("__loop__", "wildcard __loop__ inside itself"),
         ("__empty__", "empty.txt is empty"),
-        ("__binary__", "binary.txt: byte 1 is not UTF-8"),
+        ("__binary__", "binary.txt: byte 0xff at offset 1 (line 1) is not UTF-8; UTF-8 text; save"),
         ("__link__", "wildcard __link__"),
     ],
 )

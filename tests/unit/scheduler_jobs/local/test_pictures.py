@@ -61,6 +61,26 @@ def test_a_template_takes_every_column(template, name):
     assert PictureNames(template).name(IMAGE) == name
 
 
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("❤\ufe0f", "untitled"),
+        ("\U0001f469\u200d\U0001f680", "untitled"),  # two pictures and a joiner: an astronaut
+        ("❤\ufe0f love ❤\ufe0f", "love"),
+        ("1\ufe0f\u20e3 cat", "1\u20e3-cat"),
+        ("می\u200cخواهم", "میخواهم"),
+        ("\u202eabc\u2066d", "abcd"),
+        ("zero\u200bwidth", "zero-width"),
+        ("\u3164\U000e0101", "untitled"),
+    ],
+)
+def test_nothing_that_nobody_sees_is_in_a_name(prompt, name):
+    image = replace(IMAGE, prompt=prompt, extras={"mood": prompt})
+    assert PictureNames("{prompt}").name(image) == f"{name}.png"
+    plain = PictureNames("{mood}").name(image).replace(" ", "-")
+    assert plain.replace("-.png", ".png") == f"{name}.png"
+
+
 def test_row_numbers_have_equal_digits():
     assert PictureNames("{row}", rows=123_456).name(IMAGE) == "000001.png"
 

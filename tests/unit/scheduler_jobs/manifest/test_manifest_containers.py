@@ -262,7 +262,8 @@ def test_a_folder_of_prompts_is_a_manifest(tmp_path: Path) -> None:
     (folder / "d.txt").write_bytes(b"\xff")
     assert problems(folder) == [
         "prompts/b.txt:1: prompt: an empty text; a text that says something",
-        "prompts/d.txt:1: byte 0xff at offset 0 (line 1) is not UTF-8; UTF-8 text",
+        "prompts/d.txt:1: byte 0xff at offset 0 (line 1) is not UTF-8; "
+        "UTF-8 text; save the file as UTF-8",
     ]
 
 
