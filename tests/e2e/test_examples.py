@@ -25,12 +25,12 @@ from imagemill.db.errors import ModelError
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import cli
-from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.scores.shapes64.sight import look
 from tests.e2e.commands import dataset_images, imagemill
 from tests.helpers.places import ROOT
+from tests.integration.workers import Program
 from tools.shapes64.score import score_pictures
 
 BLOCKS = re.findall(
@@ -103,18 +103,14 @@ def rendered(place) -> tuple[dict[str, list[dict]], dict[str, str]]:
         }
         submit_all(place, environment)
         services = [
-            TetheredProcess(
-                [str(Path(sys.executable).parent / "imagemill"), name],
-                environment={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-                log=place / "out" / f"{name}.log",
-            )
+            Program("imagemill", name, environment=environment, log=place / "out" / f"{name}.log")
             for name in ("worker", "dispatcher")
         ]
         try:
             images = wait_until_finished(environment["IMAGEMILL_DATABASE_URL"])
         finally:
             for service in services:
-                service.stop(seconds=30)
+                service.stop()
     jobs: dict[str, list[dict]] = {}
     for image in images:
         jobs.setdefault(image["job_name"], []).append(image)

@@ -1,9 +1,8 @@
 """`imagemill run` from manifest to pictures, as a newcomer meets it."""
 
 import hashlib
+import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 
 from imagemill.scheduler_jobs.submit.first_rows import LOOKED_AT
 from tests.e2e.commands import dataset_images, imagemill, last_json
+from tests.helpers import forks
 from tools.shapes64.score import score_pictures
 
 MANIFEST = """prompt
@@ -169,8 +169,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, manifest):
 
 def _interrupted(out: Path, run: list[str]) -> int:
     """How many images a run has made that is interrupted after its first ones."""
-    command = [str(Path(sys.executable).parent / "imagemill"), *run]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = out.with_suffix(".log")
+    process = forks.start("imagemill", *run, environment=os.environ, output=log)
     try:
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
@@ -178,8 +178,8 @@ def _interrupted(out: Path, run: list[str]) -> int:
             database = out / "imagemill.sqlite3"
             if database.exists() and any(i["state"] == "done" for i in _images_if_any(out)):
                 break
-        process.send_signal(signal.SIGINT)
-        assert process.wait(240) in (130, 0)
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(240) in (130, 0), log.read_text()
     finally:
         process.kill()
     return sum(image["state"] == "done" for image in images_of(out))

@@ -1,6 +1,7 @@
-"""`python -m tests.helpers.fork_server`: forks commands of `imagemill`; see `forks`.
+"""`python -m tests.helpers.fork_server [MODULE…]`: forks commands of `imagemill`; see `forks`.
 
-An order has a module and its words, variables, folder and output. All forks end with it.
+It imports MODULE too. An order has a module and its words, variables, folder and output. All forks
+end with it.
 """
 
 import atexit
@@ -11,6 +12,7 @@ import traceback
 from importlib import import_module
 from typing import NoReturn
 
+from imagemill.worker.process.start_method import HEAVY_MODULE
 from tests.helpers.forking import Order, end_with_parent, serve_orders
 
 IMPORTED = (
@@ -32,9 +34,11 @@ IMPORTED = (
 
 
 def main() -> None:
-    for module in IMPORTED:
+    gc.disable()
+    for module in (*IMPORTED, *sys.argv[1:]):
         import_module(module)
     gc.freeze()
+    gc.enable()
     serve_orders(_live)
 
 
@@ -82,6 +86,10 @@ def _command(module: str, words: list[str]) -> None:
 
         prepare_worker()
         worker(words)
+    if HEAVY_MODULE in sys.modules:
+        from tests.helpers.forked_worker import fork_workers_of_runs
+
+        fork_workers_of_runs()
     from imagemill.scheduler_jobs.cli import cli
 
     cli.main(words, prog_name="imagemill")

@@ -1,6 +1,7 @@
 """Commands of `imagemill` as forks of one process that has imported what all of them need.
 
-A command takes a second of a core for its imports, and tests start hundreds. What such a fork does
+A command takes a second of a core for its imports, and tests start hundreds; torch and diffusers
+take four more, so what renders is forked from another process that has them. What such a fork does
 afterwards is what the command does that a person starts; whoever looks at how a program starts,
 or what it imports, starts it by its file.
 """
@@ -19,11 +20,17 @@ from functools import cache
 from pathlib import Path
 
 from imagemill.db.settings import Settings
-from imagemill.worker.process.start_method import FORK, start_method
+from imagemill.worker.process.start_method import FORK, HEAVY_MODULE, start_method
 from tests.helpers.places import ROOT
 
 _READ_WHILE_IMPORTED = ("PYTHON", "LD_", "IMAGEMILL_METRICS_PORT", "PROMETHEUS_")
 """Beginnings of variables that mean nothing to a process whose imports are done."""
+
+_READ_BY_TORCH = ("CUDA_", "DIFFUSERS_", "HF_", "KMP_", "MKL_", "TORCH", "TRANSFORMERS_")
+"""The same, of what torch, diffusers and the libraries below them read while they are imported."""
+
+_RENDERING = {"reproduce", "roundtrip", "run", "worker"}
+"""Commands that import torch, or start a process that does."""
 
 
 class Fork:
@@ -61,11 +68,11 @@ class Fork:
 
 
 class _Server:
-    """`fork_server` as a child of this process."""
+    """`fork_server` as a child of this process, with these modules beside those of all commands."""
 
-    def __init__(self) -> None:
+    def __init__(self, *modules: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.helpers.fork_server"],
+            [sys.executable, "-m", "tests.helpers.fork_server", *modules],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
             stdin=subprocess.PIPE,
@@ -109,8 +116,8 @@ class _Server:
 
 
 @cache
-def _server() -> _Server:
-    return _Server()
+def _server(*modules: str) -> _Server:
+    return _Server(*modules)
 
 
 def suits(environment: Mapping[str, str]) -> bool:
@@ -119,8 +126,15 @@ def suits(environment: Mapping[str, str]) -> bool:
     The children of a GPU's worker are no forks: they import what their parent was started with.
     """
     device = environment.get("IMAGEMILL_DEVICE", os.environ.get("IMAGEMILL_DEVICE", "auto"))
-    return start_method(Settings(device=device)) == FORK and not any(
-        name.startswith(_READ_WHILE_IMPORTED) and value != os.environ.get(name)
+    return start_method(Settings(device=device)) == FORK and not _differs(
+        environment, _READ_WHILE_IMPORTED
+    )
+
+
+def _differs(environment: Mapping[str, str], beginnings: tuple[str, ...]) -> bool:
+    """Whether a variable with such a beginning has another value than in this process."""
+    return any(
+        name.startswith(beginnings) and value != os.environ.get(name)
         for name, value in environment.items()
     )
 
@@ -140,7 +154,9 @@ def start(
     # Whoever reads what a program prints may look before the fork has printed anything.
     for file in (output, errors or output):
         file.touch(0o600)
-    return _server().start(
+    renders = module == "imagemill" and not _RENDERING.isdisjoint(words)
+    heavy = renders and not _differs(environment, _READ_BY_TORCH)
+    return _server(*([HEAVY_MODULE] if heavy else [])).start(
         {
             "module": module,
             "words": words,

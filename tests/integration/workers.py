@@ -6,6 +6,7 @@ that lives; `Plant.bury` ends those of the dead at once.
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,6 +120,13 @@ class Program:
     def ends(self, seconds: float = 180) -> int:
         """The exit status, once it has ended."""
         return self._process.wait(seconds)
+
+    def stop(self, seconds: float = 60) -> None:
+        """Ask it to end, and see to it."""
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            self.signal(signal.SIGTERM)
+            self.ends(seconds)
+        self.close()
 
     def close(self) -> None:
         """End it and what it started, whatever state they are in."""
