@@ -17,7 +17,7 @@ from typing import Any
 from imagemill.db.database import Database
 from imagemill.db.queries.audit import audit
 from tests.chaos import ledger
-from tests.chaos.campaign import Campaign
+from tests.chaos.campaign import HOLDERS, Campaign
 from tests.chaos.plan import Plan
 from tests.chaos.report import CAMPAIGN, COLUMNS, refill, table
 from tests.chaos.stage import Stage
@@ -78,6 +78,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
     return {
         "seed": plan.seed,
         "kills": pace.kills,
+        "holders_killed": counts[HOLDERS],
         "broker_losses": counts["broker losses"],
         "pg_restarts": counts["Postgres restarts"],
         "store_deaths": counts["store deaths"],

@@ -42,6 +42,12 @@ REFERENCE_SECONDS = 900
 _MANIFEST_IMAGES = 30
 """About what a manifest asks for."""
 
+HOLDERS = "killed with images"
+"""Under this name it is counted how many were killed that held images, as far as was seen."""
+
+_BUSY_SHARE = 0.5
+"""The part of the kills for which one is chosen that holds images, if there is one."""
+
 _FREEZERS = 3
 _SUBMITTERS = 4
 
@@ -201,13 +207,18 @@ class Campaign:
         chosen = [actor for actor in alive if actor.pid not in self._frozen]
         if not chosen:
             return
-        actor = self._dice.choice(chosen)
-        held = None
+        holdings = {}
         with suppress(psycopg.Error):  # workers are killed while the database is away as well
-            held = self.recovery.holdings().get(actor.pid)
+            holdings = self.recovery.holdings()
+        busy = [actor for actor in chosen if actor.pid in holdings]
+        # On a busy machine most workers are just starting, where a kill proves little.
+        prefer = bool(busy) and self._dice.random() < _BUSY_SHARE
+        actor = self._dice.choice(busy if prefer else chosen)
+        held = holdings.get(actor.pid)
         if self._troupe.kill(actor):
             if held is not None:
                 self.recovery.died(held)
+                self.pace.counts[HOLDERS] += 1
             self._note(f"kill {actor.role}", victim=actor.pid)
 
     def _freeze(self, role: Role) -> None:

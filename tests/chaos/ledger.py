@@ -22,6 +22,10 @@ LEDGER = ROOT / "benchmarks" / "campaigns.jsonl"
 BEGIN = "<!-- written by `python -m tests.chaos.ledger` -->"
 END = "<!-- end of the sum -->"
 
+HOLDERS_KILLED = "holders_killed"
+"""The field with the kills of processes that held images, as far as was seen; older campaigns did
+not count them."""
+
 _SUMS = {
     "kill -9": "kills",
     "broker lost all its data": "broker_losses",
@@ -48,6 +52,8 @@ def entry_of(result: Mapping[str, Any], *, commit: str, at: datetime) -> dict[st
         if word == "kill":
             roles[rest.removesuffix(" at a crash point")] += count
     named = {name: result.get(name, 0) for name in ("seed", *_SUMS.values(), "seconds")}
+    if HOLDERS_KILLED in result:
+        named[HOLDERS_KILLED] = result[HOLDERS_KILLED]
     return {
         "at": at.isoformat(timespec="seconds"),
         "commit": commit,
@@ -82,6 +88,11 @@ def sums(campaigns: Collection[Mapping[str, Any]]) -> dict[str, int]:
         if field == "kills":
             roles = sum((Counter(each["kills_by_role"]) for each in campaigns), Counter[str]())
             found |= {f"… {role}": count for role, count in sorted(roles.items())}
+            asked = [each for each in campaigns if HOLDERS_KILLED in each]
+            if asked:
+                of = sum(each["kills"] for each in asked)
+                held = sum(each[HOLDERS_KILLED] for each in asked)
+                found[f"… seen to hold images, of the last {of:,}"] = held
     return found
 
 

@@ -108,6 +108,9 @@ def test_the_ledger_adds_campaigns_up_and_takes_each_once(tmp_path: Path) -> Non
     result = {"seed": 5, "kills": 10, "by_kind": kinds, "images": 30, "lost": 0, "complete": True}
     result |= {"broker_losses": 1, "s3_faults": 1500, "violations": 1, "seconds": 60}
     file = tmp_path / "campaigns.jsonl"
+    older = {**result, "kills": 0, "by_kind": {}, "images": 0, "s3_faults": 0, "violations": 0}
+    ledger.add(file, ledger.entry_of(older, commit="ab", at=datetime(2026, 11, 29, tzinfo=UTC)))
+    result["holders_killed"] = 4
     for minute in (1, 2, 2):
         at = datetime(2026, 11, 29, 12, minute, tzinfo=UTC)
         ledger.add(file, ledger.entry_of(result, commit="abc", at=at))
@@ -117,7 +120,8 @@ def test_the_ledger_adds_campaigns_up_and_takes_each_once(tmp_path: Path) -> Non
     before, *lines, after = page.read_text().splitlines()
     assert (before, after) == ("before", "after")
     cells = {key.strip(): value.strip() for _, key, value, _ in (x.split("|") for x in lines[1:-1])}
-    assert (cells["campaigns"], cells["kill -9"], cells["… worker"]) == ("2", "20", "18")
+    assert (cells["campaigns"], cells["kill -9"], cells["… worker"]) == ("3", "20", "18")
+    assert cells["… seen to hold images, of the last 20"] == "8"
     assert (cells["faulted S3 requests"], cells["images lost"]) == ("3,000", "0")
     assert cells["violations"] == "2", "what was seen is shown"
 
