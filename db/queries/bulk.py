@@ -6,15 +6,12 @@ parsing the statement's text. SQLite has no such way and needs none.
 """
 
 import json
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
-from itertools import islice, repeat
+from itertools import repeat
 from typing import Any
 
 from sqlalchemy import (
-    JSON,
-    Column,
     ColumnElement,
     Connection,
     String,
@@ -23,7 +20,6 @@ from sqlalchemy import (
     any_,
     bindparam,
     cast,
-    exc,
     func,
     literal,
     select,
@@ -32,14 +28,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from imagemill.db.queries.copied import Written, adapter, copy_rows, quoted, quoted_name, write_rows
+
 _UPSERTED = 500
 """Rows of one statement: together fewer parameters than either database accepts."""
 
 _BETWEEN = "\x1f"
 """What divides texts that are sent as one: the unit separator, which hardly any text has."""
-
-_COPIED = 500
-"""Lines of COPY that are sent at once."""
 
 
 def insert_many(session: Session, table: Any, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -57,13 +52,15 @@ def insert_columns(
     columns: Mapping[str, Sequence[Any]],
     *,
     shared: Mapping[str, Any] | None = None,
+    written: Written | None = None,
 ) -> None:
     """Insert rows into a mapped class's table, given as equally long columns of values.
 
     `shared` are columns that have one value in all rows. It belongs to the session's transaction.
-    Columns that are left out get their defaults.
+    Columns that are left out get their defaults. `written` are further columns, on PostgreSQL
+    alone, whose values were written before.
     """
-    if not any(map(len, columns.values())):
+    if not any(map(len, columns.values())) and written is None:
         return
     connection = session.connection()
     target: Table = table.__table__
@@ -73,9 +70,11 @@ def insert_columns(
         for column in target.columns
         if column.default is not None
     } | dict(shared or {})
-    constants = {name: value for name, value in constants.items() if name not in columns}
+    given = {*columns, *(written.columns if written else ())}
+    constants = {name: value for name, value in constants.items() if name not in given}
     if connection.dialect.name == "postgresql":
-        _copy(connection, target, columns, constants)
+        rest = write_rows(target, columns, shared=constants, dialect=connection.dialect)
+        copy_rows(connection, target, rest if written is None else written.beside(rest))
     else:
         _execute_many(connection, target, columns, constants)
 
@@ -212,12 +211,12 @@ def _execute_many(
 ) -> None:
     # SQLAlchemy's own statement would make a mapping of every row and look at each value again.
     def adapted(name: str, values: Iterable[Any]) -> Iterable[Any]:
-        adapt = _adapter(table.columns[name], connection.dialect)
+        adapt = adapter(table.columns[name], connection.dialect)
         return values if adapt is None else map(adapt, values)
 
-    names = ", ".join(_quoted(connection, table, [*columns, *constants]))
+    names = ", ".join(quoted(connection, table, [*columns, *constants]))
     places = ", ".join("?" * (len(columns) + len(constants)))
-    into = f"{_quoted_name(connection, table)} ({names})"
+    into = f"{quoted_name(connection, table)} ({names})"
     statement = f"INSERT INTO {into} VALUES ({places})"  # noqa: S608 - names of our own columns
     given = [adapted(name, values) for name, values in columns.items()]
     fixed = [repeat(*adapted(name, [value])) for name, value in constants.items()]
@@ -235,103 +234,3 @@ def _joined(values: Collection[Any]) -> str | None:
         return None
     joined = _BETWEEN.join(values)
     return joined if joined.count(_BETWEEN) == len(values) - 1 else None
-
-
-def _copy(
-    connection: Connection,
-    table: Table,
-    columns: Mapping[str, Sequence[Any]],
-    constants: Mapping[str, Any],
-) -> None:
-    """`COPY` in its text format, which is written column by column."""
-    dialect: Any = connection.dialect
-
-    def written(name: str, values: Sequence[Any]) -> Iterable[str]:
-        adapt = _adapter(table.columns[name], dialect)
-        if adapt is None and _are_equal(values):
-            return repeat(_as_text(values[0]), len(values))
-        return _as_texts(values if adapt is None else list(map(adapt, values)))
-
-    into = ", ".join(_quoted(connection, table, [*columns, *constants]))
-    statement = f"COPY {_quoted_name(connection, table)} ({into}) FROM STDIN"
-    given = [written(name, values) for name, values in columns.items()]
-    fixed = [repeat(*written(name, [value])) for name, value in constants.items()]
-    lines = map("\t".join, zip(*given, *fixed, strict=False))
-    driver: Any = connection.connection.driver_connection
-    errors: Any = dialect.dbapi.Error
-    try:
-        with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            while some := list(islice(lines, _COPIED)):
-                copy.write("\n".join([*some, ""]))
-    except errors as error:
-        # The same error as from any other statement, so that `Database.run` knows whether it may
-        # try again.
-        lost = dialect.is_disconnect(error, driver, None)
-        if lost:
-            connection.invalidate(error)
-        raise exc.DBAPIError.instance(
-            statement,
-            None,
-            error,
-            errors,
-            hide_parameters=True,
-            connection_invalidated=lost,
-            dialect=dialect,
-        ) from error
-
-
-def _quoted_name(connection: Connection, table: Table) -> str:
-    return connection.dialect.identifier_preparer.format_table(table)
-
-
-def _quoted(connection: Connection, table: Table, names: Iterable[str]) -> list[str]:
-    quote = connection.dialect.identifier_preparer
-    return [quote.format_column(table.columns[name]) for name in names]
-
-
-def _adapter(column: Column[Any], dialect: Any) -> Callable[[Any], Any] | None:
-    """What makes of a column's value the one that the database stores; None where it is the same.
-
-    JSON becomes text. Images of one kind share their options, so equal objects are written once.
-    """
-    kind: Any = column.type.dialect_impl(dialect)
-    if not isinstance(kind, JSON):
-        adapt: Callable[[Any], Any] | None = kind.bind_processor(dialect)
-        return adapt
-    known: dict[int, str | None] = {}
-
-    def as_json(value: Any) -> str | None:
-        if value is None and kind.none_as_null:
-            return None
-        if id(value) not in known:
-            known[id(value)] = json.dumps(value)
-        return known[id(value)]
-
-    return as_json
-
-
-def _are_equal(values: Sequence[Any]) -> bool:
-    return values[0] == values[-1] and values.count(values[0]) == len(values)
-
-
-_SIGNS = re.compile(r"[\\\t\n\r]")
-_ESCAPES = {"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"}
-
-
-def _as_texts(values: Sequence[Any]) -> Iterable[str]:
-    """A column's values in COPY's text format. Most columns have nothing that must be escaped."""
-    kinds = set(map(type, values))
-    if kinds == {int}:
-        return map(str, values)
-    if kinds == {str} and _SIGNS.search("".join(values)) is None:
-        return values
-    return map(_as_text, values)
-
-
-def _as_text(value: Any) -> str:
-    """A value in COPY's text format."""
-    if isinstance(value, str):
-        if _SIGNS.search(value) is None:
-            return value
-        return _SIGNS.sub(lambda sign: _ESCAPES[sign[0]], value)
-    return r"\N" if value is None else str(value)

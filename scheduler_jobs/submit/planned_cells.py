@@ -1,6 +1,6 @@
 """Planned cells: what one cell of a manifest row asks for, with a value for every parameter."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -142,11 +142,10 @@ class PlannedCell:
         """The number of images."""
         return self.settled.count
 
-    def requests(self, *, job_seed: int, key: str) -> Iterator[Request]:
+    def requests(self, *, job_seed: int, key: str) -> list[Request]:
         """The cell's images, in the order of their samples; seeds are derived from `key`."""
         shared, prompt = self.settled.shared(self.row.prompt), self.row.prompt
-        for seed in self._seeds(job_seed, key):
-            yield Request(shared, prompt, seed)
+        return [Request(shared, prompt, seed) for seed in self._seeds(job_seed, key)]
 
     def _seeds(self, job_seed: int, key: str) -> Iterable[int]:
         given = self.settled.parameters
@@ -154,7 +153,7 @@ class PlannedCell:
             return given.seeds
         if self.seed is not None and self.seed != DERIVE:
             return range(self.seed, self.seed + given.count)
-        return (
+        return [
             derive_seed(job_seed=job_seed, row_key=key, sample_index=sample)
             for sample in range(given.count)
-        )
+        ]

@@ -120,14 +120,13 @@ class PlannedRow(NewRow):
     def requests(self, job_seed: int) -> tuple[Request, ...]:
         """The row's images: cell after cell, each in the order of its samples."""
         if self.asked is None:
-            self.asked = tuple(self._requests(job_seed))
+            asked: list[Request] = []
+            for cell in self.cells:
+                base = self.key_base if cell.row.template is None else seed_base(cell.row)
+                key = row_key(base or "", self.key_occurrence)
+                asked += cell.requests(job_seed=job_seed, key=key)
+            self.asked = tuple(asked)
         return self.asked
-
-    def _requests(self, job_seed: int) -> Iterator[Request]:
-        for cell in self.cells:
-            base = self.key_base if cell.row.template is None else seed_base(cell.row)
-            key = row_key(base or "", self.key_occurrence)
-            yield from cell.requests(job_seed=job_seed, key=key)
 
 
 class Findings:

@@ -90,17 +90,78 @@ def test_the_size_of_chunks_changes_nothing(send, database, monkeypatch):
     assert all(each == found[0] for each in found)
 
 
+def test_rows_are_written_for_the_database_by_the_thread_that_plans(
+    postgres_database, settings, tmp_path, monkeypatch
+):
+    """So the one that loads has hardly anything to do but wait for the database."""
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
+    threads = set()
+
+    def heard(real):
+        return lambda *given: threads.add(threading.current_thread()) or real(*given)
+
+    monkeypatch.setattr(job_rows, "_row_columns", heard(job_rows._row_columns))
+    monkeypatch.setattr(job_rows, "_image_columns", heard(job_rows._image_columns))
+    file = tmp_path / "manifest.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"prompt {n}"}) + "\n" for n in range(5)))
+    request = SubmissionRequest(manifest=str(file))
+    done = submit(request, settings=settings, database=postgres_database)
+    assert done.requested == 5
+    assert threads == {threading.current_thread()}
+
+
+@pytest.mark.parametrize("written", [0, 10_000])
+def test_what_was_written_before_holds_only_where_the_database_changes_nothing(
+    send, database, monkeypatch, written
+):
+    """Rows that are there already or equal to earlier ones, and images whose file is there."""
+    monkeypatch.setattr(loader, "_WRITTEN_CHARACTERS", written)
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 3)
+    rows = [{"prompt": f"prompt {n % 7}", "seed": n % 3, "note": f"{n}\\N"} for n in range(12)]
+    real, calls = job_rows.insert_images, []
+
+    def failing(session, job, images, **more):
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise UsageError("the third chunk fails")
+        return real(session, job, images, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job_rows, "insert_images", failing)
+        with pytest.raises(UsageError, match="the third chunk fails"):
+            send(rows)
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 5)
+    done = send(rows)
+    stored, images = recorded(database, done.job_id)
+    assert [row["number"] for row in stored] == list(range(1, 13))
+    assert [json.loads(json.dumps(row["extras"])) for row in stored] == [
+        {"note": row["note"]} for row in rows
+    ]
+    assert [row["key_occurrence"] for row in stored] == [0] * 7 + [1] * 5
+    assert [(number, image["prompt"], image["seed"]) for number, image in images] == [
+        (number, row["prompt"], row["seed"]) for number, row in enumerate(rows, 1)
+    ]
+    # The same rows one by one, each written when it is sent.
+    database.run(lambda session: lifecycle.cancel(session, done.job_id))
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 1)
+    monkeypatch.setattr(loader, "_WRITTEN_CHARACTERS", 0)
+    again = send(rows)
+    assert recorded(database, again.job_id)[0] == stored
+    keys = [image["request_key"] for _, image in images]
+    assert [image["request_key"] for _, image in recorded(database, again.job_id)[1]] == keys
+
+
 def test_an_error_while_loading_is_the_commands_and_the_next_command_goes_on(
     send, database, monkeypatch
 ):
     monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
     real, calls = job_rows.insert_images, []
 
-    def failing(session, job, images):
+    def failing(session, job, images, **more):
         calls.append(len(images))
         if len(calls) == 2:
             raise UsageError("the second chunk fails")
-        return real(session, job, images)
+        return real(session, job, images, **more)
 
     rows = [{"prompt": f"prompt {n}"} for n in range(9)]
     monkeypatch.setattr(job_rows, "insert_images", failing)
@@ -156,10 +217,10 @@ def test_ctrl_c_does_not_wait_for_a_database_that_does_not_answer(
     asked, answered = threading.Event(), threading.Event()
     real = job_rows.insert_images
 
-    def silent(session, job, images):
+    def silent(session, job, images, **more):
         asked.set()
         assert answered.wait(60)
-        return real(session, job, images)
+        return real(session, job, images, **more)
 
     made = planned_rows.PlannedRow.of.__func__
 

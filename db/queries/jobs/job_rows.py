@@ -10,7 +10,9 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import ManifestError, UsageError
+from imagemill.db.queries import copied
 from imagemill.db.queries.bulk import among, insert_columns, insert_new
+from imagemill.db.queries.copied import Written
 from imagemill.db.queries.images import spec_values
 from imagemill.db.queries.jobs.removed import keep_removed_files, next_image_id
 from imagemill.db.queries.pictures.objects import find_files
@@ -67,15 +69,32 @@ def count_key_bases(session: Session, job_id: int, bases: Collection[str]) -> Co
     return Counter({base: count for base, count in rows if base is not None})
 
 
-def insert_rows(session: Session, job: Job, rows: Sequence[NewRow]) -> list[int]:
-    """Insert manifest rows; returns their ids in the same order."""
-    if not rows:
-        return []
-    columns = dict(zip(_ROW_COLUMNS, zip(*map(_ROW_VALUES, rows), strict=True), strict=True))
+def write_rows(rows: Sequence[NewRow], dialect: Any) -> Written:
+    """Write manifest rows for PostgreSQL before they are inserted. There must be some."""
+    table: Any = Row.__table__
+    return copied.write_rows(table, _row_columns(rows), shared={}, dialect=dialect).kept
+
+
+def _row_columns(rows: Sequence[NewRow]) -> dict[str, Sequence[Any]]:
+    values = zip(*map(_ROW_VALUES, rows), strict=True)
+    columns: dict[str, Sequence[Any]] = dict(zip(_ROW_COLUMNS, values, strict=True))
     lines = [without_prompt(row.verbatim, row.prompt) for row in rows]
     columns["verbatim"], columns["prompt_at"] = zip(*lines, strict=True)
-    insert_columns(session, Row, columns, shared={"job_id": job.id})
-    numbers = columns["number"]
+    return columns
+
+
+def insert_rows(
+    session: Session, job: Job, rows: Sequence[NewRow], *, written: Written | None = None
+) -> list[int]:
+    """Insert manifest rows; returns their ids in the same order.
+
+    `written` are the same rows from `write_rows`.
+    """
+    if not rows:
+        return []
+    columns = _row_columns(rows) if written is None else {}
+    insert_columns(session, Row, columns, shared={"job_id": job.id}, written=written)
+    numbers = [row.number for row in rows]
     inserted = (Row.job_id == job.id, Row.number.between(min(numbers), max(numbers)))
     ends = select(func.min(Row.id), func.max(Row.id), func.count()).where(*inserted)
     first, last, count = session.execute(ends).one()
@@ -87,12 +106,48 @@ def insert_rows(session: Session, job: Job, rows: Sequence[NewRow]) -> list[int]
     return [ids[number] for number in numbers]
 
 
+def write_images(images: Sequence[tuple[int, Request]], dialect: Any) -> Written:
+    """Write images, given as (sample index, request), for PostgreSQL before their rows have ids.
+
+    There must be some.
+    """
+    columns, shared = _image_columns(*zip(*images, strict=True))
+    table: Any = Image.__table__
+    return copied.write_rows(table, columns, shared=shared, dialect=dialect).kept
+
+
+def _image_columns(
+    sample_indexes: Sequence[int], requests: Sequence[Request]
+) -> tuple[dict[str, Sequence[Any]], dict[str, Any]]:
+    """What is known of images from their requests alone: by image, and the same for all."""
+    columns: dict[str, Sequence[Any]] = {
+        "sample_index": sample_indexes,
+        "prompt": [request.prompt for request in requests],
+        "seed": [request.seed for request in requests],
+        "request_key": [request.keys()[0] for request in requests],
+    }
+    kinds = {id(request.shared): request.shared for request in requests}
+    values = {key: spec_values(kind.example) for key, kind in kinds.items()}
+    of_one = {
+        name: value for name, value in next(iter(values.values())).items() if name not in columns
+    }
+    if len(values) == 1:
+        return columns, of_one
+    of_each = [values[id(request.shared)] for request in requests]
+    return columns | {name: [its[name] for its in of_each] for name in of_one}, {}
+
+
 def insert_images(
-    session: Session, job: Job, images: Sequence[tuple[int, int, Request]]
+    session: Session,
+    job: Job,
+    images: Sequence[tuple[int, int, Request]],
+    *,
+    written: Written | None = None,
 ) -> Counter[ImageState]:
     """Insert images given as (row id, sample index, request); how many became ready, and done.
 
-    An image whose request has an object already is done at once.
+    An image whose request has an object already is done at once. `written` are the same images from
+    `write_images`.
     """
     if not images:
         return Counter()
@@ -103,15 +158,12 @@ def insert_images(
     keep_removed_files(session, [key for key, object_id, _ in files if object_id is None])
     kinds = {id(request.shared): request.shared for request in requests}
     groups = _group_ids(session, {kind.group_key: kind.example for kind in kinds.values()})
-    group_ids = [groups[request.shared.group_key] for request in requests]
+    of_kinds = {key: groups[kind.group_key] for key, kind in kinds.items()}
+    group_ids = [of_kinds[id(request.shared)] for request in requests]
     states = [ImageState.READY if each is None else ImageState.DONE for each in object_ids]
     columns: dict[str, Sequence[Any]] = {
         "row_id": row_ids,
-        "sample_index": sample_indexes,
         "group_id": group_ids,
-        "prompt": [request.prompt for request in requests],
-        "seed": [request.seed for request in requests],
-        "request_key": keys,
         "state": [state.value for state in states],
         "object_id": object_ids,
         "outcome": outcomes,
@@ -119,12 +171,14 @@ def insert_images(
     first = next_image_id(session)
     if first is not None:
         columns["id"] = range(first, first + len(images))
-    values = {key: spec_values(kind.example) for key, kind in kinds.items()}
-    if len(values) > 1:
-        of_each = [values[id(request.shared)] for request in requests]
-        columns = {name: [its[name] for its in of_each] for name in of_each[0]} | columns
-    alike = next(iter(values.values())) | {"job_id": job.id}
-    insert_columns(session, Image, columns, shared=alike)
+    shared: dict[str, Any] = {"job_id": job.id}
+    if written is None or any(
+        key != request.keys()[0] for key, request in zip(keys, requests, strict=True)
+    ):
+        known, alike = _image_columns(sample_indexes, requests)
+        columns = known | columns | {"request_key": keys}
+        shared, written = alike | shared, None
+    insert_columns(session, Image, columns, shared=shared, written=written)
     places = Counter(zip(group_ids, states, strict=True))
     add_images(session, {(job.id, group, state): n for (group, state), n in places.items()})
     return Counter(states)
