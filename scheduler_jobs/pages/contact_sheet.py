@@ -6,7 +6,7 @@ machine have.
 
 import io
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ _WIDEST = 1 << 14
 """Pixels of a line that nothing cuts."""
 CAPTION_LINES = 3
 SMALL_TEXT, TEXT, TITLE_TEXT = 12, 14, 24
+_BETWEEN_FACTS = " · "
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,6 +136,7 @@ def _head(page: _Page, title: str, subtitle: str) -> Image.Image:
 
 def _strip(page: _Page, row: list[Tile]) -> Image.Image:
     """One row of tiles; its height fits its longest caption."""
+    row = [replace(tile, details=_whole_facts(tile.details, page)) for tile in row]
     captions = [page.text.wrap(t.caption, width=page.tile, lines=CAPTION_LINES) for t in row]
     labelled = any(tile.label or (tile.note and tile.image) for tile in row)
     text_top = page.tile + 8
@@ -157,6 +159,14 @@ def _strip(page: _Page, row: list[Tile]) -> Image.Image:
             place = (left, caption_top + number * page.text.line_height)
             page.text.draw(draw, place, text, INK)
     return strip
+
+
+def _whole_facts(details: str, page: _Page) -> str:
+    """The first facts of a line that fit beside each other; a part of a fact tells nothing."""
+    facts = details.split(_BETWEEN_FACTS)
+    while len(facts) > 1 and page.small.length(_BETWEEN_FACTS.join(facts)) > page.tile:
+        facts.pop()
+    return _BETWEEN_FACTS.join(facts)
 
 
 def draw_tile(sheet: Image.Image, place: tuple[int, int], tile: Tile, side: int) -> None:

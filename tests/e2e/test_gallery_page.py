@@ -99,6 +99,75 @@ def test_keys_tag_pictures(browser, gallery, mill, folder_storage, tmp_path):
 
 
 @pytest.mark.browser
+def test_back_closes_a_picture_and_forward_opens_it(
+    browser, gallery, mill, folder_storage, tmp_path
+):
+    finished_job(mill, folder_storage, tmp_path, ROWS[:6], samples=1)
+    browser.open(gallery.url)
+    browser.wait(f"{TILES} > 0")
+    steps = browser.evaluate("history.length")
+    is_open = "document.querySelector('#viewer').open"
+    browser.press("ArrowRight", "Enter")
+    browser.wait(f"{is_open} && location.hash === '#image-1'")
+    browser.press("ArrowRight")
+    browser.wait("location.hash === '#image-2'")
+    browser.evaluate("history.back()")
+    browser.wait(f"!{is_open} && location.hash === ''")
+    browser.evaluate("history.forward()")
+    browser.wait(f"{is_open} && location.hash === '#image-2'")
+    browser.press("Escape")
+    browser.wait(f"!{is_open} && location.hash === ''")
+    assert browser.evaluate("history.length") == steps + 1
+    # Sooner than the step before is taken back.
+    browser.press("Enter", "Escape", "Enter")
+    browser.wait(f"{is_open} && location.hash === '#image-2' && !explorer.leaving")
+    assert browser.evaluate("history.state.viewer")
+    assert browser.problems == []
+
+
+@pytest.mark.browser
+def test_the_page_says_its_keys_and_keeps_its_colours(
+    browser, gallery, mill, folder_storage, tmp_path
+):
+    name = "a-name-" + "x" * 120
+    finished_job(
+        mill, folder_storage, tmp_path, [*ROWS[:2], {"prompt": "final one"}], name=name, samples=1
+    )
+    browser.open(gallery.url)
+    browser.wait(f"{TILES} > 0")
+    browser.press("?")
+    told = browser.wait("document.querySelector('#help').open && byId('help-keys').textContent")
+    assert "tag keep" in told
+    assert "search" in told
+    browser.press("?")
+    browser.wait("!document.querySelector('#help').open")
+    browser.click(".theme")
+    theme = browser.evaluate("document.documentElement.dataset.theme")
+    browser.open(gallery.base)
+    browser.wait(f"{TILES} > 0")
+    assert browser.evaluate("document.documentElement.dataset.theme") == theme
+    browser.evaluate("explorer.open(2)")
+    assert "no picture" in browser.wait("document.querySelector('#stage .why')?.textContent")
+    browser.press("Escape")
+    browser.resize(390, 844, phone=True)
+    browser.wait("document.documentElement.scrollWidth === 390")
+    assert browser.problems == []
+
+
+@pytest.mark.browser
+def test_a_job_that_is_not_there_leads_to_the_newest(
+    browser, gallery, mill, folder_storage, tmp_path
+):
+    browser.open(gallery.url)
+    browser.wait("document.body.innerText.includes('There is no job yet')")
+    finished_job(mill, folder_storage, tmp_path, ROWS[:2], samples=1)
+    browser.wait(f"{TILES} === 2")
+    browser.open(f"{gallery.base}/jobs/99")
+    browser.click("a.link", text="newest")
+    browser.wait(f"{TILES} === 2")
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("live", [True, False], ids=["gallery", "report"])
 def test_scores_order_pictures(browser, gallery, mill, folder_storage, tmp_path, live):
     job = finished_job(mill, folder_storage, tmp_path, ROWS[:4], samples=1)

@@ -99,6 +99,51 @@ function themeButton() {
     text: "◐",
     onclick: () => {
       document.documentElement.dataset.theme = dark() ? "light" : "dark";
+      remember("theme", document.documentElement.dataset.theme);
     },
   });
+}
+
+// Where a page may keep nothing (some browsers, for files), it forgets.
+function remember(name, value) {
+  try {
+    localStorage.setItem(`imagemill.${name}`, value);
+  } catch {
+    // see above
+  }
+}
+
+function remembered(name) {
+  try {
+    return localStorage.getItem(`imagemill.${name}`);
+  } catch {
+    return null;
+  }
+}
+
+if (["light", "dark"].includes(remembered("theme"))) document.documentElement.dataset.theme = remembered("theme");
+
+// What keys do, as the gallery and the report have them; the gallery adds its own.
+const KEYS = [
+  ["/", "search"],
+  ["← → ↑ ↓", "from picture to picture"],
+  ["Home End PgUp PgDn", "further at once"],
+  ["Enter", "open the picture"],
+  ["+ − 0", "larger, smaller, fit"],
+  ["Esc", "close; else show all pictures"],
+  ["?", "this help"],
+];
+
+function helpButton() {
+  return element("button", { type: "button", class: "round help-button", "aria-label": "Keys", title: "Keys (?)", text: "?", onclick: toggleHelp });
+}
+
+function toggleHelp() {
+  const help = byId("help");
+  if (help.open) return help.close();
+  const rows = KEYS.map(([keys, does]) =>
+    element("tr", {}, element("th", { scope: "row" }, ...keys.split(" ").map((key) => element("kbd", { text: key }))), element("td", { text: does })),
+  );
+  byId("help-keys").replaceChildren(element("tbody", {}, ...rows));
+  help.showModal();
 }

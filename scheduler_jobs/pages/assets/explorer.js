@@ -60,6 +60,7 @@ class Explorer {
     });
     byId("size").addEventListener("input", (event) => this.grid.setTile(Number(event.target.value)));
     document.addEventListener("keydown", (event) => this.onKey(event));
+    addEventListener("popstate", () => this.wentBack());
     document.addEventListener("click", (event) => {
       if (!byId("filters").contains(event.target)) byId("filters").open = false;
     });
@@ -151,7 +152,12 @@ class Explorer {
   async refresh() {
     this.query += 1;
     const query = this.query;
-    const page = await this.source.start(this.filter);
+    let page;
+    try {
+      page = await this.source.start(this.filter);
+    } catch (error) {
+      return notify(error.message);
+    }
     if (query !== this.query) return; // a newer question was asked meanwhile
     this.images = [...page.images];
     this.done = page.done;
@@ -169,6 +175,8 @@ class Explorer {
       if (query !== this.query) return;
       this.images.push(...page.images);
       this.done = page.done;
+    } catch (error) {
+      return notify(error.message);
     } finally {
       this.loading = false;
     }
@@ -232,6 +240,14 @@ class Explorer {
     return element("span", { class: "frame" }, picture, badge, tags);
   }
 
+  // Large, there is room to say what went wrong.
+  failed(image) {
+    const told = image.state === "dead" && image.error_message ? element("p", { class: "why" }, words(image.error_message)) : null;
+    const place = this.missing(image);
+    if (told) place.append(told);
+    return place;
+  }
+
   missing(image, why) {
     const reason = why ?? (image.state === "done" ? "no small copy in this page" : image.state === "dead" ? image.error_code : image.state);
     return element("span", { class: `frame missing missing-${image.state}`, text: reason });
@@ -244,7 +260,7 @@ class Explorer {
 
   large(image) {
     const [address, small] = [this.source.picture(image), this.source.thumbnail(image)];
-    if (!address && !small) return this.missing(image);
+    if (!address && !small) return this.failed(image);
     const picture = element("img", { src: address ?? small, alt: image.prompt ?? "", draggable: "false" });
     picture.addEventListener("error", () => {
       // A report that was sent without its pictures still has the small ones.
@@ -271,7 +287,7 @@ class Explorer {
       element("div", { class: "buttons" }, ...buttons),
       ...this.extraPanel(image, this.images.indexOf(image)),
       factTable(image, image.other, this.compared),
-      element("p", { class: "quiet keys", text: "← → other pictures · + − 0 zoom · Esc closes" }),
+      element("p", { class: "quiet keys", text: "← → other pictures · + − 0 zoom · Esc closes · ? all keys" }),
     ].filter(Boolean);
   }
 
@@ -281,11 +297,28 @@ class Explorer {
     this.viewer.show(this.images, index);
   }
 
+  // An open picture is a step of its own in the browser's history: "back" closes it.
   moved(index, before) {
-    const image = index === null ? null : this.images[index];
-    history.replaceState(null, "", image ? `#image-${image.image_id}` : location.pathname + location.search);
-    if (index === null && before !== null && before !== undefined) this.grid.focus(before);
-    else if (index !== null && index > this.images.length - 10) this.more();
+    if (index === null) {
+      this.leaving = Boolean(history.state?.viewer);
+      if (this.leaving) history.back();
+      else history.replaceState(null, "", location.pathname + location.search);
+      if (before !== null && before !== undefined) this.grid.focus(before);
+      return;
+    }
+    const address = `#image-${this.images[index].image_id}`;
+    if (history.state?.viewer && !this.leaving) history.replaceState({ viewer: true }, "", address);
+    else if (!this.leaving) history.pushState({ viewer: true }, "", address);
+    if (index > this.images.length - 10) this.more();
+  }
+
+  wentBack() {
+    const { leaving } = this;
+    this.leaving = false;
+    // What was opened before the last picture's step had been taken back gets its step now.
+    if (leaving && this.viewer.index !== null) this.moved(this.viewer.index);
+    else if (location.hash.startsWith("#image-")) this.openAddressed();
+    else if (byId("viewer").open) byId("viewer").close();
   }
 
   // An address that ends in #image-12 opens that picture.
@@ -293,13 +326,19 @@ class Explorer {
     const wanted = /^#image-(\d+)$/.exec(location.hash);
     if (!wanted) return;
     const index = this.images.findIndex((image) => String(image.image_id) === wanted[1]);
+    if (!history.state?.viewer) history.replaceState(null, "", location.pathname + location.search);
     if (index >= 0) this.open(index);
   }
 
   onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const typing = event.target.matches?.("input, textarea, select");
-    if (event.key === "Escape" && !byId("viewer").open) {
+    if (event.key === "?" && !typing) {
+      event.preventDefault();
+      toggleHelp();
+    } else if (byId("help").open) {
+      return; // the dialog's own keys
+    } else if (event.key === "Escape" && !byId("viewer").open) {
       if (byId("filters").open) byId("filters").open = false;
       else if (this.filter.words.length || Object.keys(this.filter.bars).length || byId("search").value) this.clear();
       if (event.target === byId("search")) event.target.blur();

@@ -50,8 +50,10 @@ class ServerSource {
 }
 
 async function answerOf(address, options) {
-  const answer = await fetch(address, options);
-  if (!answer.ok) throw new Error((await answer.text()).trim());
+  const answer = await fetch(address, options).catch(() => {
+    throw new Error("the gallery does not answer: does `imagemill gallery` still run?");
+  });
+  if (!answer.ok) throw new Error((await answer.text()).trim() || `the gallery answered ${answer.status}`);
   return answer.json();
 }
 
@@ -81,7 +83,8 @@ async function lookAgain(explorer, source, top) {
   explorer.setSummary(summary);
   drawTop(summary, ...top);
   const seen = [...explorer.grid.tiles.keys()].slice(0, MOST_IDS);
-  if (!seen.length) return void explorer.refresh();
+  const loaded = job.state === "loading" && summary.job.state !== "loading"; // it has more images now
+  if (!seen.length || loaded) return void explorer.refresh();
   const images = await source.again(seen.map((index) => explorer.images[index]));
   const byNumber = new Map(images.map((image) => [image.image_id, image]));
   for (const index of seen) {
@@ -93,6 +96,7 @@ async function lookAgain(explorer, source, top) {
 // Tags: the only thing that this page changes.
 
 const TAG_KEYS = { k: "keep", x: "reject" };
+KEYS.splice(-1, 0, ["k", "tag keep, or take it away"], ["x", "the same with reject"], ["t", "type any tag"], [".", "the last typed tag again"]);
 let lastTag = null;
 
 async function toggleTag(explorer, index, tag) {
@@ -169,6 +173,8 @@ async function startGallery() {
   if (!jobs.length) {
     byId("top").append(element("h1", { text: "imagemill" }), element("p", { class: "empty", text: "There is no job yet." }));
     byId("toolbar").hidden = true;
+    const look = () => answerOf("/api/jobs").then((found) => found.length && location.reload());
+    setInterval(() => look().catch(() => {}), LOOK_AGAIN_SECONDS * 1000);
     return;
   }
   const address = `/api/jobs/${encodeURIComponent(asked)}`;
@@ -190,6 +196,7 @@ async function startGallery() {
 }
 
 startGallery().catch((error) => {
-  byId("top").append(element("h1", { text: "imagemill" }), element("p", { class: "empty", text: error.message }));
+  const newest = element("a", { class: "link", href: "/", text: "Show the newest job" });
+  byId("top").append(element("h1", { text: "imagemill" }), element("p", { class: "empty" }, error.message, " · ", newest));
   byId("toolbar").hidden = true;
 });

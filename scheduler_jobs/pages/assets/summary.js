@@ -8,10 +8,11 @@ function drawTop(summary, ...more) {
     element(
       "div",
       { class: "top-line" },
-      words(job.job_name, "h1"),
-      element("span", { class: `state state-${job.state}`, text: job.state }),
+      words(job.job_name, "h1", { title: job.job_name }),
+      element("span", { class: `state state-${job.state === "finished" && job.counts.dead ? "failed" : job.state}`, text: job.state }),
       element("span", { class: "push" }),
       ...more,
+      helpButton(),
       themeButton(),
     ),
     element("p", { class: "quiet" }, `job ${job.job_id} · `, words(job.manifest.split("/").pop()), ` · ${timesOf(summary)}`),
@@ -70,8 +71,10 @@ function countTiles({ job, throughput, histograms }) {
   const shown = tiles.filter(([, value, , optional]) => value > 0 || !optional);
   const made = shown.map(([title, value, kind]) => countTile(title, wholeNumber.format(value), kind));
   if (throughput && throughput.images.length > 1) {
-    const seconds = throughput.seconds * throughput.images.length;
-    made.push(countTile("images/s", Number((counts.done / seconds).toPrecision(3))), countTile("first to last", duration(seconds)));
+    const { seconds, images } = throughput;
+    // The images of the first batch finish together: they tell nothing of the rate.
+    const after = images.slice(1).reduce((sum, each) => sum + each, 0) / (seconds * (images.length - 1));
+    made.push(countTile("images/s", Number(after.toPrecision(3))), countTile("first to last", duration(seconds * images.length)));
   }
   return element("dl", { class: "counts" }, ...made);
 }

@@ -97,6 +97,16 @@ def test_a_note_that_would_cut_the_label_stands_below_it():
     assert ink(crowded, DEAD_INK) == ink(noted, DEAD_INK)
 
 
+def test_a_line_of_facts_ends_with_a_whole_one():
+    def sheet(details: str) -> Image.Image:
+        tile = Tile(image=file("red"), caption="", label="image 1", details=details)
+        return contact_sheet([tile], columns=1, tile_size=192)
+
+    cut = sheet("dpmpp_2m · g 7.5 · 30 steps · seed 18446744073709551615")
+    assert not ImageChops.difference(cut, sheet("dpmpp_2m · g 7.5 · 30 steps")).getbbox()
+    assert ImageChops.difference(cut, sheet("dpmpp_2m · g 7.5")).getbbox()
+
+
 def test_a_sheet_of_nothing_is_still_a_sheet():
     empty = contact_sheet([], title="job 1")
     assert INK in colours(empty)
