@@ -47,7 +47,7 @@ from imagemill.scheduler_jobs.picture_names import (
     check_columns,
 )
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
-from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
+from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Submission, submit
 

@@ -8,7 +8,7 @@ from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest import Source
-from imagemill.scheduler_jobs.submit.planned_rows import Findings, RefusedRow, plan_rows
+from imagemill.scheduler_jobs.submit.planning.planned_rows import Findings, RefusedRow, plan_rows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 LOOKED_AT = 200

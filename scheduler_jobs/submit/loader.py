@@ -14,8 +14,13 @@ from imagemill.db.database import Database
 from imagemill.db.queries.copied import Written
 from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.db.shared_specs import Request
-from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts
-from imagemill.scheduler_jobs.submit.planned_rows import Findings, Keys, PlannedRow, RefusedRow
+from imagemill.scheduler_jobs.submit.planning.planned_rows import (
+    Findings,
+    Keys,
+    PlannedRow,
+    RefusedRow,
+)
+from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignCounts
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 Chunk = list[PlannedRow | RefusedRow]

@@ -37,18 +37,18 @@ from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
 from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem, RowText, Source
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows, check_model
 from imagemill.scheduler_jobs.submit.forecast import Forecast, forecast
-from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignCounts, ForeignRows
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.submit.interpreter import made_for_rows
 from imagemill.scheduler_jobs.submit.loader import Loading
-from imagemill.scheduler_jobs.submit.occurrences import Occurrences
-from imagemill.scheduler_jobs.submit.planned_rows import (
+from imagemill.scheduler_jobs.submit.planning.occurrences import Occurrences
+from imagemill.scheduler_jobs.submit.planning.planned_rows import (
     Findings,
     Keys,
     RefusedRow,
     chunks,
     plan_rows,
 )
+from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignCounts, ForeignRows
 from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from sqlalchemy import select
 
 import imagemill.db.storage.s3
 import imagemill.scheduler_jobs.dispatcher
-import imagemill.scheduler_jobs.submit.planned_rows
+import imagemill.scheduler_jobs.submit.planning.planned_rows
 import imagemill.worker.process.child
 import imagemill.worker.process.start_method
 import imagemill.worker.shifts.recorder
@@ -107,7 +107,7 @@ def take_tokens() -> None:
 
 def run_producer(order: dict[str, Any], history: History) -> None:
     """Submit one manifest; ends with it."""
-    imagemill.scheduler_jobs.submit.planned_rows.CHUNK_ROWS = CHUNK_ROWS
+    imagemill.scheduler_jobs.submit.planning.planned_rows.CHUNK_ROWS = CHUNK_ROWS
     settings = Settings.load()
     database = Database.from_settings(settings)
     request = SubmissionRequest(

@@ -14,7 +14,8 @@ from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.db.settings import Settings
 from imagemill.db.states import JobState
 from imagemill.db.tables import Image, Job, Row
-from imagemill.scheduler_jobs.submit import loader, planned_rows
+from imagemill.scheduler_jobs.submit import loader
+from imagemill.scheduler_jobs.submit.planning import planned_rows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import submit
 

@@ -19,7 +19,7 @@ from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Image, Job, Row
 from imagemill.scheduler_jobs.manifest import Parameters
 from imagemill.scheduler_jobs.submit import loader as loading
-from imagemill.scheduler_jobs.submit import planned_rows
+from imagemill.scheduler_jobs.submit.planning import planned_rows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import plan, submit
 from tests.helpers.mill import Mill

@@ -26,7 +26,7 @@ from PIL import Image
 from imagemill.db.errors import UsageError
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest import open_source
-from imagemill.scheduler_jobs.submit.planned_rows import (
+from imagemill.scheduler_jobs.submit.planning.planned_rows import (
     Keys,
     PlannedRow,
     RefusedRow,

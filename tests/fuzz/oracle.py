@@ -14,7 +14,7 @@ from typing import Any
 
 from imagemill.db.samplers import find_sampler
 from imagemill.db.specs import ImageSpec
-from imagemill.scheduler_jobs.submit.planned_rows import PlannedRow
+from imagemill.scheduler_jobs.submit.planning.planned_rows import PlannedRow
 from tests.fuzz.inputs import MARK, FuzzedFile
 from tests.fuzz.writers import in_xml
 

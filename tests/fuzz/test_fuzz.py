@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from imagemill.scheduler_jobs.submit.planned_rows import PlannedRow
+from imagemill.scheduler_jobs.submit.planning.planned_rows import PlannedRow
 from tests.fuzz.campaign import run, submitter
 from tests.fuzz.inputs import FuzzedFile, fuzzed_file
 from tests.fuzz.oracle import check_values

@@ -18,8 +18,8 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.db.specs import ImageSpec
 from imagemill.db.tables import Object
 from imagemill.scheduler_jobs.manifest import Parameters
-from imagemill.scheduler_jobs.submit.refusals import Refused
-from imagemill.scheduler_jobs.submit.samplers import check_sampler
+from imagemill.scheduler_jobs.submit.planning.refusals import Refused
+from imagemill.scheduler_jobs.submit.planning.samplers import check_sampler
 from imagemill.worker.engine import Failed
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.files.records import pixels_sha256

@@ -16,7 +16,7 @@ from imagemill.db.models.components import weights_digest
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
-from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
+from imagemill.scheduler_jobs.submit.prompts.prompt_window import PromptWindow
 from imagemill.worker.models.adapters import add_embeddings, find_adapters
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model

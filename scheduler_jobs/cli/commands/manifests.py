@@ -34,7 +34,7 @@ from imagemill.scheduler_jobs.cli.unserved import (
     warn_unserved,
 )
 from imagemill.scheduler_jobs.manifest import RowText
-from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
+from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Plan, Submission, check_and_submit
 from imagemill.scheduler_jobs.submit.submission import plan as make_plan

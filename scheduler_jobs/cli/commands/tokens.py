@@ -12,7 +12,7 @@ from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.cli.output import Column, plural
-from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow, Token
+from imagemill.scheduler_jobs.submit.prompts.prompt_window import PromptWindow, Token
 
 _TOKENIZER = "tokenizer"
 _NO_WINDOW = 1 << 31

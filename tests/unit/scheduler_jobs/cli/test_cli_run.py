@@ -8,7 +8,7 @@ import pytest
 from imagemill.db.queries.tallies import Counts
 from imagemill.scheduler_jobs.local import run as embedded_run
 from imagemill.scheduler_jobs.manifest import ColumnReport, RowText
-from imagemill.scheduler_jobs.submit.foreign_syntax import ForeignRows
+from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignRows
 from tests.helpers.pretended import a_result
 
 

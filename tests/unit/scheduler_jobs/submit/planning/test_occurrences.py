@@ -11,9 +11,9 @@ import pytest
 from imagemill.db.errors import DatabaseError
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest import open_source
-from imagemill.scheduler_jobs.submit import occurrences
-from imagemill.scheduler_jobs.submit.occurrences import CACHE_KB, Occurrences
-from imagemill.scheduler_jobs.submit.planned_rows import Keys, plan_rows
+from imagemill.scheduler_jobs.submit.planning import occurrences
+from imagemill.scheduler_jobs.submit.planning.occurrences import CACHE_KB, Occurrences
+from imagemill.scheduler_jobs.submit.planning.planned_rows import Keys, plan_rows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 KEYS = ["a", "A", "a ", "", "id:1", "id:01", "żółć", "z\u0301", "\x00", "\ud800", "🦊"]
@@ -46,7 +46,7 @@ def test_a_full_disk_is_one_line(monkeypatch):
 
 MANY = """
 import resource
-from imagemill.scheduler_jobs.submit.occurrences import Occurrences
+from imagemill.scheduler_jobs.submit.planning.occurrences import Occurrences
 seen = Occurrences()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for n in range(400_000):

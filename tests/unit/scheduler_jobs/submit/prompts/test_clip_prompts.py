@@ -9,9 +9,9 @@ from sqlalchemy import select
 from imagemill.db.broker import wake_ups
 from imagemill.db.queries.images import spec_of
 from imagemill.db.tables import Image
-from tests.unit.scheduler_jobs.submit.test_generic_models import NoBroker
+from tests.unit.scheduler_jobs.submit.planning.test_generic_models import NoBroker
 
-SHAPES64 = Path(__file__).parents[4] / "worker" / "shapes64"
+SHAPES64 = Path(__file__).parents[5] / "worker" / "shapes64"
 LONG = "a red circle on a blue background, " * 6 + "and a green star"
 
 

@@ -10,7 +10,7 @@ from imagemill.db.models.registry import ModelEntry, Registry
 from imagemill.db.models.ways import Ways
 from imagemill.db.specs import AddedModel
 from imagemill.scheduler_jobs.manifest import Parameters
-from imagemill.scheduler_jobs.submit.refusals import Refused
+from imagemill.scheduler_jobs.submit.planning.refusals import Refused
 
 _GENERIC = 'none, unless its kind is "generic" in the registry'
 

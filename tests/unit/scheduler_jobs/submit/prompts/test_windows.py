@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imagemill.db.errors import ModelError
-from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
+from imagemill.scheduler_jobs.submit.prompts.prompt_window import PromptWindow
 from tests.unit.manifests import PARTI_PROMPTS, good_rows
 
 FOLDER = Path("worker/shapes64/tokenizer").resolve()

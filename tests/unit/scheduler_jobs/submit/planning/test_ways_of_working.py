@@ -10,7 +10,7 @@ from imagemill.db.broker import wake_ups
 from imagemill.db.models import registry as registry_module
 from imagemill.db.queries.images import spec_of
 from imagemill.db.tables import Image
-from tests.unit.scheduler_jobs.submit.test_generic_models import NoBroker
+from tests.unit.scheduler_jobs.submit.planning.test_generic_models import NoBroker
 
 KINDS = {
     "sd": "StableDiffusionPipeline",

@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from imagemill.db.broker import wake_ups
 from imagemill.db.tables import Image
-from tests.unit.scheduler_jobs.submit.test_generic_models import NoBroker
+from tests.unit.scheduler_jobs.submit.planning.test_generic_models import NoBroker
 
 CONFIGS = {
     "base/model_index.json": {

@@ -11,7 +11,7 @@ from imagemill.db.seeds import DERIVE, derive_seed
 from imagemill.db.shared_specs import Request, SharedSpec
 from imagemill.db.specs import INPUT_IMAGES, Adapter, AddedModel, ImageSpec
 from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters
-from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
+from imagemill.scheduler_jobs.submit.prompts.prompt_window import PromptWindow
 
 REFINER_START = 0.8
 """Where a model's refiner takes over, as its makers recommend."""

@@ -6,7 +6,7 @@ from imagemill.db.models.registry import ModelEntry
 from imagemill.db.sampler_options import misfit
 from imagemill.db.samplers import BY_NAME, OWN
 from imagemill.scheduler_jobs.manifest import Parameters
-from imagemill.scheduler_jobs.submit.refusals import Refused
+from imagemill.scheduler_jobs.submit.planning.refusals import Refused
 
 
 def check_sampler(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> None:

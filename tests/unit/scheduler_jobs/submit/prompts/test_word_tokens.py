@@ -8,7 +8,7 @@ from tokenizers import AddedToken, Tokenizer
 from tokenizers.normalizers import NFC
 from tokenizers.pre_tokenizers import ByteLevel
 
-from imagemill.scheduler_jobs.submit.word_tokens import WordTokens, divides_at_blanks
+from imagemill.scheduler_jobs.submit.prompts.word_tokens import WordTokens, divides_at_blanks
 from tests.unit.manifests import PARTI_PROMPTS, good_rows
 
 SAVED = str(Path("worker/shapes64/tokenizer/tokenizer.json").resolve())
@@ -52,7 +52,7 @@ def test_prompts_that_fit_are_found_without_the_tokenizer() -> None:
 
 
 def test_words_that_are_too_many_or_too_long_are_not_remembered(monkeypatch) -> None:
-    module = "imagemill.scheduler_jobs.submit.word_tokens"
+    module = "imagemill.scheduler_jobs.submit.prompts.word_tokens"
     monkeypatch.setattr(f"{module}._KNOWN_WORDS", 3)
     bound = WordTokens(tokenizer_of_clip)
     assert not bound.fit("x" * 41, 1)

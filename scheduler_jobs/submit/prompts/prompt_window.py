@@ -18,7 +18,11 @@ from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from tokenizers.processors import RobertaProcessing
 
 from imagemill.db.errors import ModelError
-from imagemill.scheduler_jobs.submit.word_tokens import CLIP_WORDS, WordTokens, divides_at_blanks
+from imagemill.scheduler_jobs.submit.prompts.word_tokens import (
+    CLIP_WORDS,
+    WordTokens,
+    divides_at_blanks,
+)
 
 _BEGIN = "<|startoftext|>"
 _END = "<|endoftext|>"

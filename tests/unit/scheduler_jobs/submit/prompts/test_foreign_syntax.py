@@ -7,7 +7,7 @@ import time
 import pytest
 
 from imagemill.scheduler_jobs.manifest import RowText
-from imagemill.scheduler_jobs.submit.foreign_syntax import (
+from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import (
     COMMENTS,
     EDITS,
     FLAGS,

@@ -23,16 +23,16 @@ from imagemill.scheduler_jobs.manifest import (
     read_manifest,
 )
 from imagemill.scheduler_jobs.manifest.problems import shown
-from imagemill.scheduler_jobs.submit.foreign_syntax import (
+from imagemill.scheduler_jobs.submit.input_files import InputFiles
+from imagemill.scheduler_jobs.submit.planning.occurrences import Occurrences
+from imagemill.scheduler_jobs.submit.planning.planned_cells import PlannedCell
+from imagemill.scheduler_jobs.submit.planning.planner import Planner
+from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import (
     WAYS_OUT,
     ForeignSyntax,
     find_foreign_syntax,
     may_be_foreign,
 )
-from imagemill.scheduler_jobs.submit.input_files import InputFiles
-from imagemill.scheduler_jobs.submit.occurrences import Occurrences
-from imagemill.scheduler_jobs.submit.planned_cells import PlannedCell
-from imagemill.scheduler_jobs.submit.planner import Planner
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 CHUNK_ROWS = 5000

@@ -20,15 +20,19 @@ from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters, Problem
 from imagemill.scheduler_jobs.manifest.parameters import SEED_PLACE
 from imagemill.scheduler_jobs.manifest.problems import BadValue
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
-from imagemill.scheduler_jobs.submit.pictures import (
+from imagemill.scheduler_jobs.submit.planning.pictures import (
     AddedModels,
     check_interval,
     check_pictures,
 )
-from imagemill.scheduler_jobs.submit.planned_cells import PlannedCell, PlannedModel, Settled
-from imagemill.scheduler_jobs.submit.prompt_window import PromptWindow
-from imagemill.scheduler_jobs.submit.refusals import Refused
-from imagemill.scheduler_jobs.submit.samplers import check_sampler
+from imagemill.scheduler_jobs.submit.planning.planned_cells import (
+    PlannedCell,
+    PlannedModel,
+    Settled,
+)
+from imagemill.scheduler_jobs.submit.planning.refusals import Refused
+from imagemill.scheduler_jobs.submit.planning.samplers import check_sampler
+from imagemill.scheduler_jobs.submit.prompts.prompt_window import PromptWindow
 
 FALLBACK = Parameters(steps=25, guidance_scale=7.5, sampler="dpmpp_2m", samples=1, format="png")
 """The values that neither row, job nor model gives."""
