@@ -38,7 +38,7 @@ from imagemill.scheduler_jobs.api.batch_files.pictures import BatchPictures
 from imagemill.scheduler_jobs.api.refusals import ApiError
 from imagemill.scheduler_jobs.api.requests.edits import read_edit_body
 from imagemill.scheduler_jobs.api.requests.generation import Generation
-from imagemill.scheduler_jobs.manifest.columns import EXTRA
+from imagemill.scheduler_jobs.manifest.columns.layout import EXTRA
 from imagemill.scheduler_jobs.manifest.problems import Problem
 from imagemill.scheduler_jobs.manifest.program_rows import ROWS, rows_source
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.output import Column, plural
 from imagemill.scheduler_jobs.manifest import ColumnReport
-from imagemill.scheduler_jobs.manifest.fields import FIELDS, PROMPT
+from imagemill.scheduler_jobs.manifest.columns.fields import FIELDS, PROMPT
 
 SHOWN_COLUMN_CHARACTERS = 30
 SHOWN_EXAMPLE_CHARACTERS = 40

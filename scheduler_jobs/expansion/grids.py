@@ -15,7 +15,7 @@ from imagemill.scheduler_jobs.manifest import (
     Problem,
     parameters_from_flags,
 )
-from imagemill.scheduler_jobs.manifest.columns import field_of
+from imagemill.scheduler_jobs.manifest.columns.layout import field_of
 
 NAME = "--grid"
 _NO_AXIS = frozenset({"seeds", "samples"})

@@ -2,11 +2,11 @@
 
     open_source → lines (unpacked, UTF-8) → csv | tsv | jsonl | json | parquet | text → rows
 
-Each format has a reader that yields raw cells. `rows` interprets them with the table in `columns`
-and the rules in `values`. Errors are yielded as `Problem`s, in the order of the file.
+`sources` opens files and divides them into lines. Each format in `formats` has a reader that yields
+raw cells. `rows` interprets them with the tables in `columns` and the rules in `values`. Errors are yielded as `Problem`s, in the order of the file.
 """
 
-from imagemill.scheduler_jobs.manifest.column_report import ColumnReport, MetColumns
+from imagemill.scheduler_jobs.manifest.columns.column_report import ColumnReport, MetColumns
 from imagemill.scheduler_jobs.manifest.formats.detection import FORMATS
 from imagemill.scheduler_jobs.manifest.layers import parameters_from_flags, parameters_from_toml
 from imagemill.scheduler_jobs.manifest.limits import Limits
@@ -15,7 +15,7 @@ from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem, RowTex
 from imagemill.scheduler_jobs.manifest.raw import JSON
 from imagemill.scheduler_jobs.manifest.reader import read_manifest
 from imagemill.scheduler_jobs.manifest.rows import ManifestRow
-from imagemill.scheduler_jobs.manifest.source import (
+from imagemill.scheduler_jobs.manifest.sources.source import (
     PROMPTS,
     Source,
     open_source,

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from imagemill.db.errors import ManifestError
-from imagemill.scheduler_jobs.manifest.columns import field_of
-from imagemill.scheduler_jobs.manifest.fields import KEY, PROMPT, SIZE
+from imagemill.scheduler_jobs.manifest.columns.fields import KEY, PROMPT, SIZE
+from imagemill.scheduler_jobs.manifest.columns.layout import field_of
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.lines import not_utf8
 from imagemill.scheduler_jobs.manifest.parameters import Parameters

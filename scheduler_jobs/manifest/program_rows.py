@@ -19,9 +19,9 @@ from typing import IO, Any, cast
 import pyarrow as pa
 
 from imagemill.db.errors import ManifestError, first_line
-from imagemill.scheduler_jobs.manifest.formats.arrow_rows import as_json
+from imagemill.scheduler_jobs.manifest.formats.arrow.rows import as_json
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem
-from imagemill.scheduler_jobs.manifest.source import Source
+from imagemill.scheduler_jobs.manifest.sources.source import Source
 
 ROWS = "rows"
 """What rows of a program are called, as the manifest that they are."""

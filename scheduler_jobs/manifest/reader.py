@@ -5,9 +5,8 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from imagemill.scheduler_jobs.manifest.column_report import MetColumns
-from imagemill.scheduler_jobs.manifest.columns import check_mapping
-from imagemill.scheduler_jobs.manifest.compression import unpacked
+from imagemill.scheduler_jobs.manifest.columns.column_report import MetColumns
+from imagemill.scheduler_jobs.manifest.columns.layout import check_mapping
 from imagemill.scheduler_jobs.manifest.formats.delimited import read_table
 from imagemill.scheduler_jobs.manifest.formats.detection import Format, detect
 from imagemill.scheduler_jobs.manifest.formats.dialects import (
@@ -23,15 +22,16 @@ from imagemill.scheduler_jobs.manifest.formats.json_rows import (
 )
 from imagemill.scheduler_jobs.manifest.formats.json_shapes import check_shape, is_one_row
 from imagemill.scheduler_jobs.manifest.formats.kohya_toml import read_kohya_toml
-from imagemill.scheduler_jobs.manifest.formats.prompt_file import read_prompt_file
-from imagemill.scheduler_jobs.manifest.formats.text import read_text
+from imagemill.scheduler_jobs.manifest.formats.prompts.prompt_file import read_prompt_file
+from imagemill.scheduler_jobs.manifest.formats.prompts.text import read_text
 from imagemill.scheduler_jobs.manifest.limits import Limits
-from imagemill.scheduler_jobs.manifest.lines import read_lines
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.problems import Broken, Problem, shown
 from imagemill.scheduler_jobs.manifest.raw import BadRow, RawRow
 from imagemill.scheduler_jobs.manifest.rows import ManifestRow, RowReader
-from imagemill.scheduler_jobs.manifest.source import Source
+from imagemill.scheduler_jobs.manifest.sources.compression import unpacked
+from imagemill.scheduler_jobs.manifest.sources.lines import read_lines
+from imagemill.scheduler_jobs.manifest.sources.source import Source
 
 _HEAD_BYTES = 1 << 16
 
@@ -202,8 +202,8 @@ def _rows_from_the_end(
 
     The readers are imported here: Arrow takes 0.15 s, which a CSV file need not wait for.
     """
-    from imagemill.scheduler_jobs.manifest.formats.arrow_file import read_arrow  # noqa: PLC0415
-    from imagemill.scheduler_jobs.manifest.formats.parquet import read_parquet, spooled  # noqa: PLC0415
+    from imagemill.scheduler_jobs.manifest.formats.arrow.file import read_arrow  # noqa: PLC0415
+    from imagemill.scheduler_jobs.manifest.formats.arrow.parquet import read_parquet, spooled  # noqa: PLC0415
     from imagemill.scheduler_jobs.manifest.formats.workbook import read_workbook  # noqa: PLC0415
 
     check, most = reader.check_header, reader.limits.max_line_bytes

@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from imagemill.db.seeds import SEED_LIMIT
-from imagemill.scheduler_jobs.manifest import columns, values
-from imagemill.scheduler_jobs.manifest.column_report import MetColumns
-from imagemill.scheduler_jobs.manifest.combined import COMBINED
-from imagemill.scheduler_jobs.manifest.fields import KEY, PROMPT
-from imagemill.scheduler_jobs.manifest.foreign_names import asks_for_nothing, folded
+from imagemill.scheduler_jobs.manifest import values
+from imagemill.scheduler_jobs.manifest.columns import layout as columns
+from imagemill.scheduler_jobs.manifest.columns.column_report import MetColumns
+from imagemill.scheduler_jobs.manifest.columns.combined import COMBINED
+from imagemill.scheduler_jobs.manifest.columns.fields import KEY, PROMPT
+from imagemill.scheduler_jobs.manifest.columns.foreign_names import asks_for_nothing, folded
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, Problem, shown

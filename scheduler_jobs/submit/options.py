@@ -27,8 +27,8 @@ from imagemill.scheduler_jobs.manifest import (
     parameters_from_flags,
     parameters_from_toml,
 )
-from imagemill.scheduler_jobs.manifest.columns import EXTRA, check_mapping, field_of
-from imagemill.scheduler_jobs.manifest.fields import FIELDS, Flag
+from imagemill.scheduler_jobs.manifest.columns.fields import FIELDS, Flag
+from imagemill.scheduler_jobs.manifest.columns.layout import EXTRA, check_mapping, field_of
 from imagemill.scheduler_jobs.manifest.problems import Broken
 from imagemill.scheduler_jobs.notifications.addresses import check_url
 from imagemill.scheduler_jobs.owners import MOST_WEIGHT, read_owner, this_user

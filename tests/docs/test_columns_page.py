@@ -3,7 +3,7 @@
 import re
 
 from imagemill.scheduler_jobs.manifest import Parameters
-from imagemill.scheduler_jobs.manifest.fields import FIELDS
+from imagemill.scheduler_jobs.manifest.columns.fields import FIELDS
 from tools.pages.marks import DOCS
 
 

@@ -5,7 +5,7 @@ import tomllib
 
 from imagemill.scheduler_jobs.manifest import Parameters, parameters_from_flags
 from imagemill.scheduler_jobs.manifest.formats.detection import FORMATS, SUFFIXES
-from imagemill.scheduler_jobs.manifest.formats.text import (
+from imagemill.scheduler_jobs.manifest.formats.prompts.text import (
     A1111_EXTRAS,
     A1111_FIELDS,
     A1111_INERT,

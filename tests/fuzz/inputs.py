@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from imagemill.scheduler_jobs.manifest.fields import FIELDS
+from imagemill.scheduler_jobs.manifest.columns.fields import FIELDS
 from tests.fuzz.damage import NUMBERS, damage, hostile_text
 from tests.fuzz.writers import ORACLE_KINDS, SUFFIXES, WRITERS
 

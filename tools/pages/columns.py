@@ -1,16 +1,16 @@
-"""The page of a manifest's columns, written from `scheduler_jobs/manifest/fields.py`."""
+"""The page of a manifest's columns, written from `scheduler_jobs/manifest/columns/fields.py`."""
 
 from pydantic import ValidationError
 
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest import Limits, Parameters
-from imagemill.scheduler_jobs.manifest.fields import FIELDS, PROMPT, PROMPT_FALLBACKS, Field
+from imagemill.scheduler_jobs.manifest.columns.fields import FIELDS, PROMPT, PROMPT_FALLBACKS, Field
 from imagemill.scheduler_jobs.manifest.rows import bad_fields
 
 _HEAD = """# Columns of a manifest
 
-Written by `python -m tools.pages` from `scheduler_jobs/manifest/fields.py`; a test holds that \
-it is current.
+Written by `python -m tools.pages` from `scheduler_jobs/manifest/columns/fields.py`; a test \
+holds that it is current.
 
 How names are compared, and what becomes of every other column, is told in \
 [manifests.md](manifests.md#columns). The bounds are those of the default \

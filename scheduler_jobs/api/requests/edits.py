@@ -23,8 +23,8 @@ from imagemill.scheduler_jobs.api.refusals import ApiError, missing
 from imagemill.scheduler_jobs.api.requests.bodies import Form
 from imagemill.scheduler_jobs.api.requests.generation import Generation, read_generation
 from imagemill.scheduler_jobs.api.requests.references import ContentOf, read_picture, split_body
-from imagemill.scheduler_jobs.manifest.columns import field_of
-from imagemill.scheduler_jobs.manifest.fields import PROMPT
+from imagemill.scheduler_jobs.manifest.columns.fields import PROMPT
+from imagemill.scheduler_jobs.manifest.columns.layout import field_of
 
 _PICTURE, _MASK = "image", "mask"
 _FORMATS = ("PNG", "JPEG", "WEBP")

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from imagemill.scheduler_jobs.api.refusals import bad_value, missing, unknown
-from imagemill.scheduler_jobs.manifest.columns import field_of
-from imagemill.scheduler_jobs.manifest.fields import FIELDS, KEY, PROMPT, SIZE
+from imagemill.scheduler_jobs.manifest.columns.fields import FIELDS, KEY, PROMPT, SIZE
+from imagemill.scheduler_jobs.manifest.columns.layout import field_of
 
 MOST_IMAGES = 10
 """Pictures of one request, as OpenAI has it."""

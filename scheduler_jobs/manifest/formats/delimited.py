@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 
 from imagemill.scheduler_jobs.manifest.formats.dialects import Dialect, name_of, separator
-from imagemill.scheduler_jobs.manifest.lines import Line
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
+from imagemill.scheduler_jobs.manifest.sources.lines import Line
 
 _NO_CARRIAGE_RETURN = "LF or CR LF at the end of every line"
 

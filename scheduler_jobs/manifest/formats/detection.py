@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from imagemill.scheduler_jobs.manifest.columns import field_of
-from imagemill.scheduler_jobs.manifest.compression import SUFFIXES as COMPRESSED
-from imagemill.scheduler_jobs.manifest.compression import compression_of
-from imagemill.scheduler_jobs.manifest.fields import PROMPT
+from imagemill.scheduler_jobs.manifest.columns.fields import PROMPT
+from imagemill.scheduler_jobs.manifest.columns.layout import field_of
 from imagemill.scheduler_jobs.manifest.formats import magics
 from imagemill.scheduler_jobs.manifest.formats.dialects import (
     DELIMITERS,
@@ -17,6 +15,8 @@ from imagemill.scheduler_jobs.manifest.formats.dialects import (
 )
 from imagemill.scheduler_jobs.manifest.formats.json_shapes import json_format, looks_like_json
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
+from imagemill.scheduler_jobs.manifest.sources.compression import SUFFIXES as COMPRESSED
+from imagemill.scheduler_jobs.manifest.sources.compression import compression_of
 
 Format = Literal["csv", "tsv", "jsonl", "json", "parquet", "arrow", "xlsx", "toml", "text"]
 

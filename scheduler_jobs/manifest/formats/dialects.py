@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from imagemill.scheduler_jobs.manifest.columns import field_of
-from imagemill.scheduler_jobs.manifest.fields import PROMPT, PROMPT_FALLBACKS
-from imagemill.scheduler_jobs.manifest.foreign_names import folded
-from imagemill.scheduler_jobs.manifest.lines import Line
+from imagemill.scheduler_jobs.manifest.columns.fields import PROMPT, PROMPT_FALLBACKS
+from imagemill.scheduler_jobs.manifest.columns.foreign_names import folded
+from imagemill.scheduler_jobs.manifest.columns.layout import field_of
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
+from imagemill.scheduler_jobs.manifest.sources.lines import Line
 
 DELIMITERS = (",", ";", "\t", "|")
 NAMES = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from imagemill.scheduler_jobs.manifest.columns import field_of
-from imagemill.scheduler_jobs.manifest.fields import PROMPT, PROMPT_FALLBACKS
-from imagemill.scheduler_jobs.manifest.foreign_names import folded
+from imagemill.scheduler_jobs.manifest.columns.fields import PROMPT, PROMPT_FALLBACKS
+from imagemill.scheduler_jobs.manifest.columns.foreign_names import folded
+from imagemill.scheduler_jobs.manifest.columns.layout import field_of
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 
 _ARRAY = re.compile(r"\s*\[\s*(?:[{\]]|\"(?:[^\"\\\n]|\\.)*\"\s*[,\]])")

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns
-from imagemill.scheduler_jobs.manifest.column_report import MOST_COLUMNS
-from imagemill.scheduler_jobs.manifest.columns import EXTRA
+from imagemill.scheduler_jobs.manifest.columns.column_report import MOST_COLUMNS
+from imagemill.scheduler_jobs.manifest.columns.layout import EXTRA
 from tests.unit.manifests import DATA, read
 
 

@@ -12,9 +12,9 @@ from imagemill.scheduler_jobs.manifest.formats.delimited import (
     read_table,
 )
 from imagemill.scheduler_jobs.manifest.formats.dialects import Dialect
-from imagemill.scheduler_jobs.manifest.lines import Line, read_lines
 from imagemill.scheduler_jobs.manifest.problems import Broken
 from imagemill.scheduler_jobs.manifest.raw import BadRow
+from imagemill.scheduler_jobs.manifest.sources.lines import Line, read_lines
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from imagemill.scheduler_jobs.manifest import Problem
-from imagemill.scheduler_jobs.manifest.columns import EXTRA
+from imagemill.scheduler_jobs.manifest.columns.layout import EXTRA
 from tests.unit.manifests import DATA, LIMITS, good_rows, problems, read
 
 CASES = DATA / "cases"

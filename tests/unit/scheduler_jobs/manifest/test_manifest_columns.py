@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from imagemill.scheduler_jobs.manifest import Parameters
-from imagemill.scheduler_jobs.manifest.columns import EXTRA, field_of, lay_out
-from imagemill.scheduler_jobs.manifest.fields import (
+from imagemill.scheduler_jobs.manifest.columns.fields import (
     BATCH_SIZE,
     BATCHES,
     FIELDS,
@@ -16,6 +15,7 @@ from imagemill.scheduler_jobs.manifest.fields import (
     SCHEDULE,
     SIZE,
 )
+from imagemill.scheduler_jobs.manifest.columns.layout import EXTRA, field_of, lay_out
 from tests.unit.manifests import good_rows, jsonl, problems
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters
-from imagemill.scheduler_jobs.manifest.columns import EXTRA
+from imagemill.scheduler_jobs.manifest.columns.layout import EXTRA
 from tests.unit.manifests import (
     DRAWBENCH,
     GENEVAL,

@@ -6,7 +6,11 @@ from typing import Any
 import pytest
 
 from imagemill.scheduler_jobs.manifest import ManifestRow
-from imagemill.scheduler_jobs.manifest.formats.text import A1111_EXTRAS, A1111_FIELDS, A1111_INERT
+from imagemill.scheduler_jobs.manifest.formats.prompts.text import (
+    A1111_EXTRAS,
+    A1111_FIELDS,
+    A1111_INERT,
+)
 from tests.unit.manifests import good_rows
 
 A1111_TAGS = set(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from imagemill.scheduler_jobs.manifest.columns import Layout
+from imagemill.scheduler_jobs.manifest.columns.layout import Layout
 from imagemill.scheduler_jobs.manifest.raw import JSON
 
 MOST_COLUMNS = 1000

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from imagemill.scheduler_jobs.manifest.fields import (
+from imagemill.scheduler_jobs.manifest.columns.fields import (
     FIELDS,
     KEY,
     PROMPT,
@@ -20,7 +20,7 @@ from imagemill.scheduler_jobs.manifest.fields import (
     SAMPLER,
     SCHEDULE,
 )
-from imagemill.scheduler_jobs.manifest.foreign_names import (
+from imagemill.scheduler_jobs.manifest.columns.foreign_names import (
     folded,
     foreign_name,
     looks_like,

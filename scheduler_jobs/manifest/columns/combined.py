@@ -10,7 +10,7 @@ from typing import Any
 
 from imagemill.db.samplers import AUTOMATIC, find_sampler
 from imagemill.scheduler_jobs.manifest import values
-from imagemill.scheduler_jobs.manifest.fields import (
+from imagemill.scheduler_jobs.manifest.columns.fields import (
     BATCH_SIZE,
     BATCHES,
     SAMPLER,

@@ -19,7 +19,7 @@ from typing import IO, BinaryIO, Protocol, cast
 
 from imagemill.db.errors import ManifestError
 from imagemill.db.settings import Settings
-from imagemill.scheduler_jobs.manifest.places import Place, find_places
+from imagemill.scheduler_jobs.manifest.sources.places import Place, find_places
 
 STDIN = "-"
 PROMPTS = "prompts"

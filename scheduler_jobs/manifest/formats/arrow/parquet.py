@@ -8,16 +8,16 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imagemill.scheduler_jobs.manifest.formats.arrow_rows import (
+from imagemill.scheduler_jobs.manifest.formats.arrow.rows import (
     MOST_MEMORY_BYTES,
     arrow_errors,
     batch_rows,
     check_columns,
 )
 from imagemill.scheduler_jobs.manifest.formats.magics import PARQUET
-from imagemill.scheduler_jobs.manifest.memory import at_most_more
 from imagemill.scheduler_jobs.manifest.problems import Broken
 from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
+from imagemill.scheduler_jobs.manifest.sources.memory import at_most_more
 
 _ENCRYPTED_MAGIC = b"PARE"
 _BATCH_ROWS = 512

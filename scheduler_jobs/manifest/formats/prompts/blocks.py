@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from imagemill.scheduler_jobs.manifest.lines import Line
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
+from imagemill.scheduler_jobs.manifest.sources.lines import Line
 
 _BEGIN = re.compile(r"^positive:", re.MULTILINE | re.IGNORECASE)
 _PART = re.compile(r"(positive|negative):", re.IGNORECASE)

@@ -16,11 +16,15 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
-from imagemill.scheduler_jobs.manifest.formats.invoke import BadOption, is_invoke, read_invoke
-from imagemill.scheduler_jobs.manifest.formats.prompt_blocks import is_blocks, read_blocks
-from imagemill.scheduler_jobs.manifest.lines import Line
+from imagemill.scheduler_jobs.manifest.formats.prompts.blocks import is_blocks, read_blocks
+from imagemill.scheduler_jobs.manifest.formats.prompts.invoke import (
+    BadOption,
+    is_invoke,
+    read_invoke,
+)
 from imagemill.scheduler_jobs.manifest.problems import shown
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
+from imagemill.scheduler_jobs.manifest.sources.lines import Line
 
 A1111_FIELDS: Mapping[str, str] = MappingProxyType(
     {

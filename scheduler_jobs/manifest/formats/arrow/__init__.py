@@ -1,0 +1,1 @@
+"""Arrow's formats, read by batches: Parquet, streams, Feather."""

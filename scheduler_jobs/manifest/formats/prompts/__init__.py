@@ -1,0 +1,1 @@
+"""Text files of prompts, with the syntax of the tools that wrote them."""
