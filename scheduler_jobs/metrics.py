@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, UsageError
-from imagemill.db.metrics_page import serve_metrics
+from imagemill.db.process.metrics_page import serve_metrics
 from imagemill.db.queries.fleet import backlog, reports
 from imagemill.db.queries.fleet.owners import list_owners
 from imagemill.db.queries.notifications import count_notifications, overdue_seconds

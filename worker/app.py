@@ -18,7 +18,7 @@ from celery.signals import (
 from kombu import Connection
 
 from imagemill.db.broker.wake_ups import SCORE_TASK, SHIFT_TASK, make_app
-from imagemill.db.logs import configure_logging
+from imagemill.db.process.logs import configure_logging
 from imagemill.db.settings import Settings
 from imagemill.worker.process import drain
 from imagemill.worker.process.child import announce_child, close_child, score_shift, work_shift

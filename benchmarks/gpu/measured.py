@@ -26,7 +26,7 @@ from benchmarks.gpu.models import RECIPES
 from benchmarks.gpu.parts import ALGORITHMS, CEILING, Part, part_named
 from imagemill.db.errors import ImagemillError, OutOfMemory
 from imagemill.db.models.registry import load_registry
-from imagemill.db.samplers import OWN
+from imagemill.db.samplers.names import OWN
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.factory import open_engine

@@ -44,8 +44,8 @@ from imagemill.db.models.weights import (
     hub_cache,
     snapshot_folder,
 )
-from imagemill.db.sampler_options import option_problem
-from imagemill.db.samplers import find_sampler
+from imagemill.db.samplers.names import find_sampler
+from imagemill.db.samplers.options import option_problem
 from imagemill.db.settings import Settings
 
 Kind = Literal["text_to_image", "unconditional", "generic"]

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.queries.bulk import insert_new
 from imagemill.db.tables import Object, Store
-from imagemill.db.views import STORE_ADDRESS
+from imagemill.db.views.views import STORE_ADDRESS
 
 _ONE = 1
 

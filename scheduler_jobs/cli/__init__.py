@@ -5,7 +5,7 @@ database for commands that need them. `output` prints everything. `docs/cli.md` 
 command.
 """
 
-from imagemill.db.quick_exit import quick_exit
+from imagemill.db.process.quick_exit import quick_exit
 from imagemill.scheduler_jobs.cli.group import cli
 
 

@@ -106,7 +106,7 @@ def _models(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
 
 def _samplers(ctx: click.Context, incomplete: str) -> Iterator[CompletionItem]:
     del ctx
-    from imagemill.db.samplers import OWN, SAMPLERS  # noqa: PLC0415  # as above
+    from imagemill.db.samplers.names import OWN, SAMPLERS  # noqa: PLC0415  # as above
 
     for sampler in (*SAMPLERS, OWN):
         if sampler.name.startswith(incomplete):

@@ -19,8 +19,8 @@ import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from imagemill.db.errors import ImagemillError, UsageError, first_line
-from imagemill.db.logs import HumanFormatter, secrets_of
-from imagemill.db.quick_import import quick_import
+from imagemill.db.process.logs import HumanFormatter, secrets_of
+from imagemill.db.process.quick_import import quick_import
 from imagemill.scheduler_jobs.cli.command_table import CommandEntry, commands_below
 from imagemill.scheduler_jobs.cli.completion import offer_values
 from imagemill.scheduler_jobs.cli.exit_codes import (

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from imagemill.scheduler_jobs.manifest import BadValue
-from imagemill.scheduler_jobs.manifest.lines import not_utf8
 from imagemill.scheduler_jobs.manifest.problems import shown
+from imagemill.scheduler_jobs.manifest.sources.lines import not_utf8
 
 SUFFIXES = (".yaml", ".yml")
 MOST_BYTES = 1 << 22

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from imagemill.scheduler_jobs.expansion.wildcard_trees import SUFFIXES, read_tree
 from imagemill.scheduler_jobs.manifest import BadValue
-from imagemill.scheduler_jobs.manifest.lines import not_utf8
 from imagemill.scheduler_jobs.manifest.problems import shown
+from imagemill.scheduler_jobs.manifest.sources.lines import not_utf8
 from imagemill.scheduler_jobs.manifest.values import check_characters
 
 WILDCARD = re.compile(r"__(?P<name>[~@]?[^\W_*](?:[^\W_]|[ /.*-]|_(?!_))*|[~@]?\*)__")

@@ -3,7 +3,8 @@
     open_source → lines (unpacked, UTF-8) → csv | tsv | jsonl | json | parquet | text → rows
 
 `sources` opens files and divides them into lines. Each format in `formats` has a reader that yields
-raw cells. `rows` interprets them with the tables in `columns` and the rules in `values`. Errors are yielded as `Problem`s, in the order of the file.
+raw cells. `rows` interprets them with the tables in `columns` and the rules in `values`. Errors are
+yielded as `Problem`s, in the order of the file.
 """
 
 from imagemill.scheduler_jobs.manifest.columns.column_report import ColumnReport, MetColumns

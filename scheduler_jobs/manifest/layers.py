@@ -11,10 +11,10 @@ from imagemill.db.errors import ManifestError
 from imagemill.scheduler_jobs.manifest.columns.fields import KEY, PROMPT, SIZE
 from imagemill.scheduler_jobs.manifest.columns.layout import field_of
 from imagemill.scheduler_jobs.manifest.limits import Limits
-from imagemill.scheduler_jobs.manifest.lines import not_utf8
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem, shown
 from imagemill.scheduler_jobs.manifest.rows import bad_fields
+from imagemill.scheduler_jobs.manifest.sources.lines import not_utf8
 from imagemill.scheduler_jobs.manifest.values import size
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from imagemill.db.documents import JSON
-from imagemill.db.logs import printable
+from imagemill.db.process.logs import printable
 
 _SHOWN_CHARACTERS = 80
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from imagemill.db.sampler_options import option_problem
-from imagemill.db.samplers import SAMPLERS, absent_sampler, find_sampler
+from imagemill.db.samplers.names import SAMPLERS, absent_sampler, find_sampler
+from imagemill.db.samplers.options import option_problem
 from imagemill.db.seeds import DERIVE, SEED_LIMIT
 from imagemill.scheduler_jobs.manifest.problems import BadValue, shown
 

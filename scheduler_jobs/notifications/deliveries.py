@@ -20,7 +20,7 @@ from threading import Lock
 from urllib.parse import urlsplit
 
 from imagemill.db.errors import first_line
-from imagemill.db.logs import printable
+from imagemill.db.process.logs import printable
 from imagemill.scheduler_jobs.notifications.addresses import NotAllowedError, port_of
 
 REQUEST_SECONDS = 15.0

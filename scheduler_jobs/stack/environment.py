@@ -8,7 +8,7 @@ from typing import Literal
 import tomlkit
 
 from imagemill.db.errors import SettingsError, UsageError, first_line
-from imagemill.db.logs import API_KEY, FLOWER_LOGIN, GALLERY_TOKEN
+from imagemill.db.process.logs import API_KEY, FLOWER_LOGIN, GALLERY_TOKEN
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
 from imagemill.scheduler_jobs.local.seaweedfs import S3_PORT
 from imagemill.scheduler_jobs.stack.home import StackHome, open_private

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from imagemill.db.errors import ImagemillError, UsageError
-from imagemill.db.logs import configure_logging
+from imagemill.db.process.logs import configure_logging
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.stack.home import StackHome
 from imagemill.scheduler_jobs.stack.log_files import rotate

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from imagemill.db.errors import ServiceError, UsageError
-from imagemill.db.logs import configure_logging
+from imagemill.db.process.logs import configure_logging
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
 from imagemill.scheduler_jobs.stack.certificate import certificate_files, fingerprint_of

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from imagemill.db.logs import configure_logging
+from imagemill.db.process.logs import configure_logging
 from imagemill.db.settings import Settings
 from tests.chaos import crashes
 from tests.chaos.history import History

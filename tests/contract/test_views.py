@@ -11,7 +11,7 @@ from imagemill.db.database import Database
 from imagemill.db.present_store import record_store
 from imagemill.db.read_only import answering
 from imagemill.db.storage.folder import FolderStorage
-from imagemill.db.view_columns import VIEWS
+from imagemill.db.views.columns import VIEWS
 from tests.helpers.dataset import finished_job
 from tests.helpers.mill import Mill
 from tests.helpers.places import ROOT

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from imagemill.db.samplers import OWN, SAMPLERS, Sampler
+from imagemill.db.samplers.names import OWN, SAMPLERS, Sampler
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.factory import open_engine

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from imagemill.db.errors import ModelError, UsageError
-from imagemill.db.samplers import strength_for
+from imagemill.db.samplers.names import strength_for
 from imagemill.worker.cli.pictures import roundtrip
 from imagemill.worker.engine.guided.initial_latents import Starts
 from imagemill.worker.engine.pictures import Decoder

@@ -5,8 +5,8 @@ import inspect
 import diffusers
 import pytest
 
-from imagemill.db.sampler_options import OPTIONS, TAKEN, misfit
-from imagemill.db.samplers import SAMPLERS
+from imagemill.db.samplers.names import SAMPLERS
+from imagemill.db.samplers.options import OPTIONS, TAKEN, misfit
 
 
 @pytest.mark.parametrize("name", sorted({sampler.diffusers_class for sampler in SAMPLERS}))

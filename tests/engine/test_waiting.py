@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from imagemill.db.models.registry import load_registry
-from imagemill.db.samplers import SAMPLERS
+from imagemill.db.samplers.names import SAMPLERS
 from imagemill.db.settings import Settings
 from imagemill.worker.engine import Failed
 from imagemill.worker.engine.factory import open_engine

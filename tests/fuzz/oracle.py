@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
-from imagemill.db.samplers import find_sampler
+from imagemill.db.samplers.names import find_sampler
 from imagemill.db.specs import ImageSpec
 from imagemill.scheduler_jobs.submit.planning.planned_rows import PlannedRow
 from tests.fuzz.inputs import MARK, FuzzedFile

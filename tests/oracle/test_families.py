@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.registry import load_registry
-from imagemill.db.samplers import BY_NAME
+from imagemill.db.samplers.names import BY_NAME
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.factory import open_engine

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imagemill.db.samplers import SAMPLERS
+from imagemill.db.samplers.names import SAMPLERS
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Failed, Rendered

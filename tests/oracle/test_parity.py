@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from imagemill.db.samplers import SAMPLERS
+from imagemill.db.samplers.names import SAMPLERS
 from tests.helpers.places import ROOT
 from tools.parity import tables
 from tools.parity.comparisons import TABLES, Difference

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from imagemill.db.samplers import SAMPLERS
+from imagemill.db.samplers.names import SAMPLERS
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Failed, Rendered

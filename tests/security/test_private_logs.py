@@ -12,7 +12,7 @@ from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError
 
 from imagemill.db.database import Database
-from imagemill.db.logs import HumanFormatter
+from imagemill.db.process.logs import HumanFormatter
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Image

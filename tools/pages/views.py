@@ -1,9 +1,9 @@
-"""The tables of views in docs/database.md, written from `db/view_columns.py`."""
+"""The tables of views in docs/database.md, written from `db/views/columns.py`."""
 
-from imagemill.db.view_columns import VIEWS
+from imagemill.db.views.columns import VIEWS
 from tools.pages.marks import DOCS, between
 
-BEGIN = "<!-- written by `python -m tools.pages` from db/view_columns.py -->"
+BEGIN = "<!-- written by `python -m tools.pages` from db/views/columns.py -->"
 
 
 def tables() -> str:

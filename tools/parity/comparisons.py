@@ -11,7 +11,7 @@ import diffusers
 from PIL import Image, ImageDraw
 
 from imagemill.db.models.registry import BUILT_IN, load_registry
-from imagemill.db.samplers import SAMPLERS
+from imagemill.db.samplers.names import SAMPLERS
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import Outcome

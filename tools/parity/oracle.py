@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from imagemill.db.samplers import BY_NAME
+from imagemill.db.samplers.names import BY_NAME
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.models.model import Model
 

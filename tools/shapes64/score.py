@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from imagemill.db.samplers import find_sampler
+from imagemill.db.samplers.names import find_sampler
 from imagemill.worker.scores.shapes64.captions import Wish, describe, understand
 from imagemill.worker.scores.shapes64.drawing import Shape, cover, draw, paint, random_scene
 from imagemill.worker.scores.shapes64.sight import Sight, look

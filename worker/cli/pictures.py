@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from imagemill.db.models.registry import load_registry
-from imagemill.db.samplers import find_sampler
+from imagemill.db.samplers.names import find_sampler
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.settings import Settings
 from imagemill.worker.cli.output_files import check_place

@@ -11,7 +11,7 @@ import click
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ObjectConflict, OverLimit, RecordError, RenderError
-from imagemill.db.logs import printable
+from imagemill.db.process.logs import printable
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.pictures.originals import Original, find_originals, sample_originals
 from imagemill.db.schema import ensure_schema

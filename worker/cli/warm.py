@@ -10,7 +10,7 @@ import os
 import sys
 from contextlib import suppress
 
-from imagemill.db.quick_exit import quick_exit
+from imagemill.db.process.quick_exit import quick_exit
 from imagemill.db.settings import Settings
 from imagemill.worker.cli.worker import worker
 from imagemill.worker.process.start_method import FORK, prepare_to_fork, start_method

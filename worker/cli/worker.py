@@ -12,7 +12,7 @@ import click
 from imagemill.db.broker.wake_ups import TASKS, queue_name, warn_of_broker
 from imagemill.db.database import Database
 from imagemill.db.labels import read_labels
-from imagemill.db.logs import configure_logging
+from imagemill.db.process.logs import configure_logging
 from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from imagemill.db.samplers import OWN
+from imagemill.db.samplers.names import OWN
 from imagemill.db.specs import Adapter, ImageSpec
 from imagemill.worker.engine import Engine, Failed
 from imagemill.worker.models.model import Model

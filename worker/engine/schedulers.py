@@ -19,7 +19,7 @@ import torch
 from cachetools import LRUCache
 
 from imagemill.db.errors import UsageError, first_line
-from imagemill.db.samplers import BY_NAME, OWN, Sampler
+from imagemill.db.samplers.names import BY_NAME, OWN, Sampler
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.models.model import Model
 
@@ -41,7 +41,7 @@ def make_scheduler(
     """A new scheduler for one image; its timesteps are not set yet.
 
     `name` is a sampler's canonical name. `options` replaces configuration values (see
-    `db.sampler_options.OPTIONS`). `seed` is the image's: DPM++ SDE draws its noise from a
+    `db.samplers.options.OPTIONS`). `seed` is the image's: DPM++ SDE draws its noise from a
     Brownian tree with a seed of its own and ignores the generator. Raises `UsageError` if the
     sampler does not suit the model, or an option does not suit the sampler.
     """

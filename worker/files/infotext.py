@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 
-from imagemill.db.samplers import BY_NAME
+from imagemill.db.samplers.names import BY_NAME
 from imagemill.db.specs import ImageSpec
 
 SHORT_HASH = 10

@@ -12,13 +12,13 @@ from billiard import current_process
 from imagemill.db.broker.wake_ups import SCORE_TASK, SHIFT_TASK, Tokens
 from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, ImagemillError, SettingsError
-from imagemill.db.logs import configure_logging
 from imagemill.db.models.scorers import all_scorers
 from imagemill.db.present_store import record_store
+from imagemill.db.process.logs import configure_logging
+from imagemill.db.process.quick_import import quick_import
 from imagemill.db.queries.work import score_work, shifts
 from imagemill.db.queries.work.due import due_images
 from imagemill.db.queries.work.memory_needs import Card
-from imagemill.db.quick_import import quick_import
 from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage

@@ -13,7 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from imagemill.db.metrics_page import serve_metrics
+from imagemill.db.process.metrics_page import serve_metrics
 from imagemill.db.settings import Settings
 from imagemill.worker.process.gpus import GpuCollector
 

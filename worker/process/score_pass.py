@@ -12,8 +12,8 @@ from contextlib import closing
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ImagemillError
-from imagemill.db.logs import configure_logging
 from imagemill.db.models.scorers import all_scorers
+from imagemill.db.process.logs import configure_logging
 from imagemill.db.queries.work import score_work, shifts
 from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings

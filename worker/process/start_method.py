@@ -11,7 +11,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from imagemill.db.quick_import import quick_import
+from imagemill.db.process.quick_import import quick_import
 from imagemill.db.settings import Settings
 
 FORK = "fork"

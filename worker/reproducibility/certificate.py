@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from imagemill.db.errors import RenderError
 from imagemill.db.models.registry import Registry, load_registry
-from imagemill.db.samplers import OWN
+from imagemill.db.samplers.names import OWN
 from imagemill.db.settings import Settings
 from imagemill.db.specs import Adapter, AddedModel, ImageSpec
 from imagemill.db.states import Outcome

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from imagemill.db.errors import ModelError, UsageError
-from imagemill.db.samplers import strength_for
+from imagemill.db.samplers.names import strength_for
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.guided.initial_latents import Starts
 from imagemill.worker.engine.pictures import Decoder

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
-from imagemill.db.logs import log_fields
+from imagemill.db.process.logs import log_fields
 from imagemill.db.queries.work import shifts
 from imagemill.db.settings import Settings
 

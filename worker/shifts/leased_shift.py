@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError
-from imagemill.db.logs import log_fields
+from imagemill.db.process.logs import log_fields
 from imagemill.db.queries.work import claims, shifts
 from imagemill.db.settings import Settings
 from imagemill.worker.shifts.lease import Lease

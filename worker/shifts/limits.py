@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from imagemill.db.errors import OverLimit, RowMismatch
 from imagemill.db.queries.work.claims import Claimed
-from imagemill.db.samplers import BY_NAME
+from imagemill.db.samplers.names import BY_NAME
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ADDED_MODELS, INPUT_IMAGES, ImageSpec

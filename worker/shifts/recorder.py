@@ -23,7 +23,7 @@ from imagemill.db.errors import (
     StorageError,
     first_line,
 )
-from imagemill.db.logs import log_fields
+from imagemill.db.process.logs import log_fields
 from imagemill.db.queries.pictures.objects import NewObject
 from imagemill.db.queries.work.claims import Claimed
 from imagemill.db.specs import FILE_SUFFIXES, METADATA_VERSION

@@ -8,7 +8,7 @@ before some number is over, no line with a lower number can come any more.
 import sqlalchemy as sa
 from alembic import op
 
-from imagemill.db.view_columns import describe_views
+from imagemill.db.views.columns import describe_views
 
 revision = "0006"
 down_revision = "0005"

@@ -5,7 +5,7 @@ from alembic import op
 
 from imagemill.db.clock import UtcDateTime, now
 from imagemill.db.migrations.dataset_images import TAGS, dataset_images
-from imagemill.db.view_columns import describe_views
+from imagemill.db.views.columns import describe_views
 
 revision = "0007"
 down_revision = "0006"

@@ -2,7 +2,7 @@
 
 from alembic import op
 
-from imagemill.db.view_columns import describe_views
+from imagemill.db.views.columns import describe_views
 
 revision = "0016"
 down_revision = "0015"

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from imagemill.db.view_columns import describe_views
+from imagemill.db.views.columns import describe_views
 
 revision = "0018"
 down_revision = "0017"

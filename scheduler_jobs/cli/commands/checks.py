@@ -29,9 +29,9 @@ from imagemill.db.errors import (
     UsageError,
     first_line,
 )
-from imagemill.db.logs import secrets_of
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
+from imagemill.db.process.logs import secrets_of
 from imagemill.db.queries.fleet.reports import list_workers
 from imagemill.db.schema import check_schema, head
 from imagemill.db.settings import Settings

@@ -17,7 +17,7 @@ from imagemill.db.queries.pictures.image_reports import (
     find_image,
     list_images,
 )
-from imagemill.db.samplers import find_sampler
+from imagemill.db.samplers.names import find_sampler
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.states import ImageState, Outcome
 from imagemill.scheduler_jobs.cli import output

@@ -9,7 +9,7 @@ from imagemill.db.errors import ModelError
 from imagemill.db.models.added import AddedEntry
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import ModelEntry, load_registry
-from imagemill.db.samplers import OWN, SAMPLERS
+from imagemill.db.samplers.names import OWN, SAMPLERS
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.command_table import commands_below

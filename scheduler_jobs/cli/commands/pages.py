@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from imagemill.db.errors import SettingsError, UsageError
-from imagemill.db.logs import GALLERY_TOKEN
+from imagemill.db.process.logs import GALLERY_TOKEN
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.storage.factory import open_storage

@@ -5,9 +5,9 @@ import signal
 import click
 
 from imagemill.db.errors import UsageError
-from imagemill.db.logs import configure_logging
-from imagemill.db.metrics_page import serve_metrics
 from imagemill.db.present_store import record_named_store
+from imagemill.db.process.logs import configure_logging
+from imagemill.db.process.metrics_page import serve_metrics
 from imagemill.db.queries.api.keys import live_keys
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.cli import output

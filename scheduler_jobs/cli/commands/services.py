@@ -12,8 +12,8 @@ import click
 
 from imagemill.db.database import Database
 from imagemill.db.errors import SettingsError, UsageError
-from imagemill.db.logs import FLOWER_LOGIN, configure_logging
 from imagemill.db.present_store import record_named_store
+from imagemill.db.process.logs import FLOWER_LOGIN, configure_logging
 from imagemill.db.schema import migrate as upgrade
 from imagemill.db.urls import without_password
 from imagemill.scheduler_jobs.cli import output

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
-from imagemill.db.samplers import AUTOMATIC, find_sampler
+from imagemill.db.samplers.names import AUTOMATIC, find_sampler
 from imagemill.scheduler_jobs.manifest import values
 from imagemill.scheduler_jobs.manifest.columns.fields import (
     BATCH_SIZE,

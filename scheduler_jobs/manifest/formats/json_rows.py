@@ -11,7 +11,7 @@ from dataclasses import replace
 from io import BufferedReader
 from typing import Any, NoReturn
 
-from imagemill.db.logs import printable
+from imagemill.db.process.logs import printable
 from imagemill.scheduler_jobs.manifest.columns.fields import KEY, PROMPT
 from imagemill.scheduler_jobs.manifest.columns.foreign_names import folded
 from imagemill.scheduler_jobs.manifest.formats.batches import from_batch

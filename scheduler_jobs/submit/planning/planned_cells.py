@@ -6,7 +6,7 @@ from typing import Any
 
 from imagemill.db.models.facts import ModelFacts
 from imagemill.db.models.registry import ModelEntry
-from imagemill.db.samplers import strength_for
+from imagemill.db.samplers.names import strength_for
 from imagemill.db.seeds import DERIVE, derive_seed
 from imagemill.db.shared_specs import Request, SharedSpec
 from imagemill.db.specs import INPUT_IMAGES, Adapter, AddedModel, ImageSpec

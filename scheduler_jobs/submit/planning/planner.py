@@ -13,7 +13,7 @@ from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import Registry
-from imagemill.db.samplers import OWN
+from imagemill.db.samplers.names import OWN
 from imagemill.db.settings import Settings
 from imagemill.db.specs import INPUT_IMAGES, Adapter
 from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters, Problem

@@ -1,10 +1,10 @@
 """Whether a model can be sampled as a row asks for."""
 
 from imagemill.db.models.facts import ModelFacts
-from imagemill.db.models.pipeline_samplers import samplers_of
 from imagemill.db.models.registry import ModelEntry
-from imagemill.db.sampler_options import misfit
-from imagemill.db.samplers import BY_NAME, OWN
+from imagemill.db.samplers.names import BY_NAME, OWN
+from imagemill.db.samplers.options import misfit
+from imagemill.db.samplers.pipelines import samplers_of
 from imagemill.scheduler_jobs.manifest import Parameters
 from imagemill.scheduler_jobs.submit.planning.refusals import Refused
 

@@ -7,7 +7,7 @@ import pytest
 
 from imagemill.db.broker.wake_ups import make_app, warn_of_broker
 from imagemill.db.errors import SettingsError
-from imagemill.db.logs import secrets_of
+from imagemill.db.process.logs import secrets_of
 from imagemill.db.settings import Settings
 
 SENTINELS = "sentinel://:secret-one@a:1/2;sentinel://:secret-one@b:2/2"

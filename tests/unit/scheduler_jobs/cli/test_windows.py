@@ -15,7 +15,7 @@ import pytest
 
 from imagemill.db.database import Database
 from imagemill.db.queries.pictures.exports import record_export
-from imagemill.db.samplers import OWN, SAMPLERS
+from imagemill.db.samplers.names import OWN, SAMPLERS
 from imagemill.db.settings import Settings
 from tests.helpers.mill import REFUSED, spec
 

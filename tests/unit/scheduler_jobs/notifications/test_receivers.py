@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from imagemill.db.errors import SettingsError, UsageError
-from imagemill.db.logs import secrets_of
+from imagemill.db.process.logs import secrets_of
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.notifications.addresses import (
     NotAllowedError,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from imagemill.db.quick_import import quick_import
+from imagemill.db.process.quick_import import quick_import
 
 
 @pytest.fixture(autouse=True)

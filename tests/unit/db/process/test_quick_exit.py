@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import atexit, sys, threading, time
-from imagemill.db.quick_exit import quick_exit
+from imagemill.db.process.quick_exit import quick_exit
 
 class Late:
     def __del__(self):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from imagemill.db.sampler_options import option_problem
-from imagemill.db.samplers import SAMPLERS, find_sampler, strength_for
+from imagemill.db.samplers.names import SAMPLERS, find_sampler, strength_for
+from imagemill.db.samplers.options import option_problem
 
 
 @pytest.mark.parametrize(

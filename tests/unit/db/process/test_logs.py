@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from imagemill.db.logs import (
+from imagemill.db.process.logs import (
     HumanFormatter,
     JsonFormatter,
     configure_logging,

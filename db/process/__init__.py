@@ -1,0 +1,1 @@
+"""What every process does alike: log lines, a page of metrics, a quick start and a quick end."""

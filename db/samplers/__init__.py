@@ -1,0 +1,1 @@
+"""Samplers: their names, their options, and the samplers that each pipeline works with."""

@@ -1,0 +1,1 @@
+"""The SQL views for readers: their definitions, and what each column says."""
