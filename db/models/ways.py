@@ -107,7 +107,7 @@ WAYS: Mapping[str, Ways] = MappingProxyType(
         "Flux2Pipeline": Ways(reference="may"),
         "Flux2KleinPipeline": Ways(reference="may"),
         "ChromaPipeline": Ways(
-            from_picture="ChromaImg2ImgPipeline", in_mask="ChromaInpaintPipeline"
+            from_picture="ChromaImg2ImgPipeline", in_mask="ChromaInpaintPipeline", ip_adapter=True
         ),
         "QwenImagePipeline": Ways(
             from_picture="QwenImageImg2ImgPipeline",

@@ -26,7 +26,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> WayShop:
     return WayShop(tmp_path_factory.mktemp("added"))
 
 
-@pytest.mark.parametrize("name", [NAME, "flux_schnell", "stable_diffusion_3"])
+@pytest.mark.parametrize("name", [NAME, "chroma", "flux_schnell", "stable_diffusion_3"])
 def test_an_ip_adapter_leaves_nothing_behind(name: str, shop: WayShop) -> None:
     plain, referred = shop.spec(name), shop.spec(name, REFERENCE)
     model = shop.model(name)

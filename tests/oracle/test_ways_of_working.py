@@ -38,6 +38,7 @@ FIVE_STEPS = (
     ("stable_diffusion_3", REFERENCE),
     ("flux_schnell", REFERENCE),
     ("chroma", IN_MASK),
+    ("chroma", REFERENCE),
     ("flux_schnell", CONTROL),
     ("qwen_image", IN_MASK),
     ("z_image", FROM_PICTURE),
@@ -98,6 +99,25 @@ def test_samplers_of_other_kinds_start_from_pictures_of_flow_models(
     pixels = pixels_of(result)
     oracle = shop.oracle("stable_diffusion_3_5", way)
     oracle.take_sampler(FLOW_CLASSES[sampler])
+    assert worst_difference(pixels, oracle.alone(spec)) <= 1
+
+
+@pytest.mark.parametrize("way", [FROM_PICTURE, IN_MASK])
+@pytest.mark.parametrize("name", ["chroma", "flux_schnell"])
+def test_a_reference_image_counts_beside_an_init_image(name: str, way: str, shop: WayShop) -> None:
+    plain = shop.spec(name, way, steps=4)
+    referred = shop.spec(name, REFERENCE)
+    spec = replace(
+        plain,
+        reference_image=referred.reference_image,
+        reference_scale=referred.reference_scale,
+        ip_adapter=referred.ip_adapter,
+    )
+    engine = open_engine(shop.model(name), spec.group(), shop.settings, inputs=FILES)
+    pixels = pixels_of(render(engine, [spec])[0])
+    oracle = shop.oracle(name, way)
+    assert worst_difference(pixels, oracle.alone(plain)) > 1
+    oracle.take_ip_adapter()
     assert worst_difference(pixels, oracle.alone(spec)) <= 1
 
 

@@ -19,6 +19,8 @@ _NOT_TAKEN = {
     "KandinskyV22CombinedPipeline",
 }
 _BESIDE_THE_MAPPING = {"ChromaPipeline"}
+_REFERENCE_IS_EDITED = {"FluxKontextPipeline"}
+"""A row's only reference image is what these edit: none is left for an IP-Adapter."""
 
 
 def _takes(class_name: str, parameter: str) -> bool:
@@ -77,8 +79,9 @@ def test_every_class_of_the_table_takes_what_it_says(text: str) -> None:
         ways.started(picture=picture, mask=mask, controlled=controlled)
         for picture, mask, controlled in product((False, True), repeat=3)
     }
+    offered = hasattr(getattr(diffusers, text), "load_ip_adapter")
+    assert ways.ip_adapter == (offered and text not in _REFERENCE_IS_EDITED)
     if ways.ip_adapter:
-        assert hasattr(getattr(diffusers, text), "load_ip_adapter")
         without = {name for name in started if name and not _takes(name, "ip_adapter_image_embeds")}
         assert without == ways.without_ip_adapter
 

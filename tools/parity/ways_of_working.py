@@ -72,6 +72,7 @@ PIPELINES: Mapping[str, Mapping[str, str]] = {
     "chroma": {
         FROM_PICTURE: "ChromaImg2ImgPipeline",
         IN_MASK: "ChromaInpaintPipeline",
+        REFERENCE: "ChromaPipeline",
         INTERVAL: "ChromaPipeline",
     },
     "cogview_4": {INTERVAL: "CogView4Pipeline"},
@@ -203,12 +204,14 @@ class WayOracle:
     """Draws a row as a user of diffusers does, with the pipeline class of its way."""
 
     def __init__(self, name: str, way: str, folder: Path, scenes: Scenes) -> None:
-        self._name, self._way = name, way
+        self._name, self._way, self._folder = name, way, folder
         self._pictures = {
             "picture": Image.open(io.BytesIO(scenes.picture[1])),
             "mask": Image.open(io.BytesIO(scenes.mask[1])),
         }
         self._pipeline = self._loaded(folder)
+        if way == REFERENCE:
+            self.take_ip_adapter()
 
     def alone(self, spec: ImageSpec) -> Pixels:
         """The row as a user gets it: one prompt, one generator, one image."""
@@ -246,6 +249,21 @@ class WayOracle:
         scheduler.scale_noise = scale_noise
         self._pipeline.scheduler = scheduler
 
+    def take_ip_adapter(self) -> None:
+        """Draw with the model's IP-Adapter, in whatever way this is."""
+        pipeline, folder = self._pipeline, self._folder / f"{self._name}_ip"
+        encoder: dict[str, Any] = {}
+        if isinstance(pipeline, FluxIPAdapterMixin):
+            encoder["image_encoder_pretrained_model_name_or_path"] = folder / "image_encoder"
+            encoder["image_encoder_dtype"] = torch.float32
+        elif isinstance(pipeline, SD3IPAdapterMixin):
+            encoder["image_encoder_folder"] = str(folder / "image_encoder")
+        pipeline.load_ip_adapter(
+            str(folder), subfolder="", weight_name="ip-adapter.safetensors", **encoder
+        )
+        pipeline.set_ip_adapter_scale(REFERENCE_SCALE)
+        _evaluate(pipeline)
+
     def _loaded(self, folder: Path) -> Any:
         name = self._name
         own = diffusers.DiffusionPipeline.from_pretrained(folder / name, local_files_only=True)
@@ -262,25 +280,9 @@ class WayOracle:
         if "add_watermarker" in accepted:
             parts["add_watermarker"] = False
         pipeline = kind(**parts)
-        if self._way == REFERENCE:
-            self._load_ip_adapter(pipeline, folder / f"{name}_ip")
-            pipeline.set_ip_adapter_scale(REFERENCE_SCALE)
         pipeline.set_progress_bar_config(disable=True)
-        for component in pipeline.components.values():
-            if isinstance(component, torch.nn.Module):
-                component.eval()
+        _evaluate(pipeline)
         return pipeline
-
-    def _load_ip_adapter(self, pipeline: Any, folder: Path) -> None:
-        encoder: dict[str, Any] = {}
-        if isinstance(pipeline, FluxIPAdapterMixin):
-            encoder["image_encoder_pretrained_model_name_or_path"] = folder / "image_encoder"
-            encoder["image_encoder_dtype"] = torch.float32
-        elif isinstance(pipeline, SD3IPAdapterMixin):
-            encoder["image_encoder_folder"] = str(folder / "image_encoder")
-        pipeline.load_ip_adapter(
-            str(folder), subfolder="", weight_name="ip-adapter.safetensors", **encoder
-        )
 
     def _arguments(self, spec: ImageSpec) -> dict[str, Any]:
         kind, scene = type(self._pipeline).__name__, self._pictures["picture"]
@@ -303,7 +305,7 @@ class WayOracle:
         if spec.control_image is not None:
             found["image" if kind in _CONTROL_IS_IMAGE else "control_image"] = scene
             found["controlnet_conditioning_scale"] = CONTROL_SCALE
-        if self._way == REFERENCE:
+        if spec.ip_adapter is not None:
             found["ip_adapter_image"] = scene
         if self._way == EDIT:
             found["image"] = scene
@@ -312,3 +314,9 @@ class WayOracle:
         taken = inspect.signature(type(self._pipeline).__call__).parameters
         # Some image-to-image pipelines take their size from the picture.
         return {name: each for name, each in found.items() if name in taken}
+
+
+def _evaluate(pipeline: Any) -> None:
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval()

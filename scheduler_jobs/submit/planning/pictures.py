@@ -94,6 +94,9 @@ class AddedModels:
             raise Refused("reference_scale", f"{scale:g}", allowed)
         if ways.reference == "must" and picture is None:
             raise Refused("reference_image", "none", f"the picture that {pipeline} is to change")
+        if ways.reference != "no" and picture is not None and entry.ip_adapter is not None:
+            allowed = f"none while {entry.name} has an ip_adapter: {pipeline} changes the picture"
+            raise Refused("reference_image", picture, allowed)
         if picture is None or ways.reference != "no":
             return None
         if not ways.ip_adapter:

@@ -16,6 +16,7 @@ KINDS = {
     "sd": "StableDiffusionPipeline",
     "flux": "FluxPipeline",
     "kontext": "FluxKontextPipeline",
+    "adapted": "FluxKontextPipeline",
     "edit": "QwenImageEditPipeline",
     "canny_model": "FluxControlPipeline",
     "sana": "SanaPipeline",
@@ -67,7 +68,7 @@ def registry(tmp_path, monkeypatch):
         _write(tmp_path / name / "scheduler" / "scheduler_config.json", scheduler)
         if name in KINDS:
             text += f'[models.{name}]\nsource = "{name}"\nkind = "generic"\n'
-            text += 'ip_adapter = "plain"\n' if name in ("sd", "flux") else ""
+            text += 'ip_adapter = "plain"\n' if name in ("sd", "flux", "adapted") else ""
     for name, class_name in {
         "canny": "ControlNetModel",
         "flux_canny": "FluxControlNetModel",
@@ -159,6 +160,10 @@ def planned(at_home, tmp_path, row):
         (
             {"model": "edit", "reference_image": "edges.png", "reference_scale": 0.5},
             "reference_scale: 0.5; 1, or none: QwenImageEditPipeline has no scale",
+        ),
+        (
+            {"model": "adapted", "reference_image": "edges.png"},
+            "reference_image: edges.png; none while adapted has an ip_adapter: FluxKontextPipeline",
         ),
         ({"model": "sd", "control_image": "none.png", "controlnet": "canny"}, "none.png"),
         ({"model": "kontext", "guidance_end": 0.5}, "guidance_end: 0.5; 1, or none: kontext has"),
