@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,13 +14,14 @@ from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.worker.cli.reproduce import report
-from imagemill.worker.engine import fastest
+from imagemill.worker.engine import Engine, fastest
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.fastest import Trial, kind_of_processor, try_precisions
 from imagemill.worker.files.records import pixels_sha256
 from imagemill.worker.models import device
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
+from imagemill.worker.reproducibility import certificate
 from imagemill.worker.reproducibility.reproduce import Sample
 from imagemill.worker.shifts.batch_sizes import Agreements
 from imagemill.worker.shifts.model_shelf import ModelShelf
@@ -159,6 +161,23 @@ def test_pictures_say_their_precision_and_are_reproduced_in_it(
         assert capsys.readouterr().out.startswith("picture: identical")
     report([sample], chosen.model_copy(update={"dtype": "fp32"}), as_json=False)
     assert "dtype was bf16, is fp32" in capsys.readouterr().out
+
+
+def test_a_certificate_says_in_which_precision(
+    chosen: Settings, able: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificate, "try_precisions", lambda *_: _FASTER)
+    certified: list[str] = []
+
+    def certify(engine: Engine, *_: Any, **__: Any) -> None:
+        certified.append(engine.environment.document()["dtype"])
+
+    monkeypatch.setattr(certificate, "certify", certify)
+    verdicts = certificate.certify_model(chosen, "shapes64", size=None, slots=2, rows=2, rounds=1)
+    assert certified == ["bf16", "bf16"]
+    assert [title for title, _ in verdicts] == [
+        f"shapes64, 64x64, {guidance} guidance, in bf16" for guidance in ("with", "without")
+    ]
 
 
 def test_in_bf16_pictures_have_the_bits_of_diffusers_in_bf16(

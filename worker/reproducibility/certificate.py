@@ -142,6 +142,7 @@ def certify_model(
     """Load a registered model and certify it: with guidance, if it has that, and without.
 
     It is also certified with the named ControlNet, and with the IP-Adapter that it names itself.
+    Where a trial decides on the precision, titles say which one it is.
     """
     registry = load_registry(settings)
     added = _added_models(registry, name, controlnet)
@@ -165,7 +166,8 @@ def certify_model(
             engine = open_engine(model, group, settings, slots)
             certificate = certify(engine, group, model_name=name, rows=rows, rounds=rounds)
             title = f"{name}, {width}x{height}, {'with' if guided else 'without'} guidance"
-            found.append((f"{title}{beside}", certificate))
+            in_precision = f", in {precision}" if precision is not None else ""
+            found.append((f"{title}{beside}{in_precision}", certificate))
     return found
 
 
