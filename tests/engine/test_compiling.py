@@ -5,18 +5,26 @@ Kernels themselves are compiled in `tests/gpu`: that takes a compiler, and minut
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from imagemill.db.database import Database
 from imagemill.db.errors import SettingsError
+from imagemill.db.queries.work.claims import GroupChoice
+from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
+from imagemill.db.storage.folder import FolderStorage
 from imagemill.worker.engine import Engine
 from imagemill.worker.engine.factory import open_engine
+from imagemill.worker.models.environment import Environment
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.tuning import Tuning, check_compiler, choose_tuning, tune
+from imagemill.worker.shifts import model_shelf
+from imagemill.worker.shifts.batch_sizes import Agreements
 from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
 from tools.parity.oracle import worst_difference
 from tools.small_models.guided import narrow
@@ -96,3 +104,38 @@ def test_without_a_compiler_one_line_says_so(monkeypatch: pytest.MonkeyPatch) ->
         check_compiler(settings, GPU)
     check_compiler(Settings.load(), CPU)
     check_compiler(Settings.load(), GPU)
+
+
+def test_a_worker_takes_shared_kernels_before_its_first_pass_and_shares_its_own_after_it(
+    shapes64: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    events: list[str] = []
+
+    class Recorder:
+        def __init__(self, *_: object) -> None: ...
+
+        def fetch(self, _: Environment) -> None:
+            events.append("fetch")
+
+        def share(self, _: Environment) -> None:
+            events.append("share")
+
+    monkeypatch.setattr(model_shelf, "SharedKernels", Recorder)
+    spec = spec_for(shapes64, steps=1)
+    settings = Settings.for_home(tmp_path, device="cpu", threads=1, slots=1)
+    database = Database.from_settings(settings)
+    migrate(database)
+    agreements = Agreements(database, device_class="cpu", settings=settings)
+
+    def certify(_: GroupChoice, engine: Engine) -> None:
+        render(engine, [spec])
+        events.append("pass")
+
+    monkeypatch.setattr(agreements, "certify", certify)
+    shelf = model_shelf.ModelShelf(settings, agreements, FolderStorage(tmp_path / "objects"))
+    choice = GroupChoice(id=1, key="any", model_name="shapes64", document=spec.group())
+    shelf.engine(choice)
+    assert events == ["fetch", "pass", "share"]
+    shelf.engine(choice)
+    assert events == ["fetch", "pass", "share", "share"]
+    database.close()
