@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +52,8 @@ _SETTINGS = {
 }
 _LOOK_SECONDS = 0.2
 _RUN_SECONDS = 3600.0
+
+Start = Callable[..., psutil.Popen]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,9 +138,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(
-    rows: Sequence[Mapping[str, Any]], *, slots: int, ways: Sequence[Way], seed: int
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    slots: int,
+    ways: Sequence[Way],
+    seed: int,
+    start: Start = psutil.Popen,
 ) -> Iterator[Line]:
-    """Render the rows in every way with one B; a line for each, the first way's first."""
+    """Render the rows in every way with one B; a line for each, the first way's first.
+
+    `start` starts a command as `psutil.Popen` does.
+    """
     expected: Mapping[str, Picture] = {}
     for way in ways:
         order = list(rows)
@@ -148,7 +158,7 @@ def compare(
         started = time.monotonic()
         save_families(home, {str(row["model"]) for row in rows if "model" in row})
         try:
-            kills = _render(order, home, slots=slots, way=way)
+            kills = _render(order, home, slots=slots, way=way, start=start)
             found = _pictures(home)
         finally:
             shutil.rmtree(home, ignore_errors=True)
@@ -172,7 +182,9 @@ def compare(
         )
 
 
-def _render(rows: Sequence[Mapping[str, Any]], home: Path, *, slots: int, way: Way) -> int:
+def _render(
+    rows: Sequence[Mapping[str, Any]], home: Path, *, slots: int, way: Way, start: Start
+) -> int:
     """`imagemill run` until every row is done, killing as the way says; how often it did."""
     manifest = home / "mixed.jsonl"
     manifest.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -189,7 +201,7 @@ def _render(rows: Sequence[Mapping[str, Any]], home: Path, *, slots: int, way: W
     kills = 0
     with (home / "log").open("wb") as log:
         while True:
-            process = psutil.Popen(
+            process = start(
                 command,
                 env={**os.environ, **_SETTINGS, **own},
                 stdout=log,

@@ -13,6 +13,7 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain, zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -133,14 +134,24 @@ def open_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-_LONGEST = ("e2e", "integration", "chaos", "security", "simulation")
-"""Folders whose files wait most: for processes, leases, servers."""
+_WAITING = ("e2e", "integration", "chaos", "security", "simulation")
+"""Folders whose files wait most: for processes, leases, servers. The longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the files that wait longest first: at the end, no process is left alone with one."""
-    order = {folder: place for place, folder in enumerate(_LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.relative_to(ROOT).parts[1], len(order)))
+    """Start files that wait and files that compute in turns, so that no core is idle for long.
+
+    What waits longest begins first: at the end, no process is left alone with it.
+    """
+    folders = {item.path: item.path.relative_to(ROOT).parts[1] for item in items}
+    waiting = {path for path, folder in folders.items() if folder in _WAITING}
+    waiting |= {item.path for item in items if item.get_closest_marker("commands")}
+    order = {folder: place for place, folder in enumerate(_WAITING)}
+    first = sorted(waiting, key=lambda path: (order.get(folders[path], len(order)), path))
+    others = [path for path in folders if path not in waiting]
+    turns = chain.from_iterable(zip_longest(first, others))
+    place = {path: number for number, path in enumerate(turns)}
+    items.sort(key=lambda item: place[item.path])
 
 
 # Servers -----------------------------------------------------------------------------------
