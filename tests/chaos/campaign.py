@@ -45,8 +45,8 @@ _MANIFEST_IMAGES = 30
 HOLDERS = "killed with images"
 """Under this name it is counted how many were killed that held images, as far as was seen."""
 
-_BUSY_SHARE = 0.5
-"""The part of the kills for which one is chosen that holds images, if there is one."""
+_BUSY_SHARE = 0.8
+"""How often only a worker that holds images is killed, and nobody if there is none."""
 
 _FREEZERS = 3
 _SUBMITTERS = 4
@@ -211,9 +211,12 @@ class Campaign:
         with suppress(psycopg.Error):  # workers are killed while the database is away as well
             holdings = self.recovery.holdings()
         busy = [actor for actor in chosen if actor.pid in holdings]
-        # On a busy machine most workers are just starting, where a kill proves little.
-        prefer = bool(busy) and self._dice.random() < _BUSY_SHARE
-        actor = self._dice.choice(busy if prefer else chosen)
+        if chosen[0].role == "worker" and self._dice.random() < _BUSY_SHARE:
+            # On a busy machine most workers are just starting, where a kill proves little.
+            chosen = busy
+        if not chosen:
+            return
+        actor = self._dice.choice(chosen)
         held = holdings.get(actor.pid)
         if self._troupe.kill(actor):
             if held is not None:
