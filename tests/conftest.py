@@ -22,6 +22,7 @@ import pytest
 
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
+from tests.helpers.forks import SharedServers, shared_folder
 from tests.helpers.places import ROOT
 
 if TYPE_CHECKING:
@@ -35,6 +36,12 @@ if TYPE_CHECKING:
 # What is imported for the tests, and the tests themselves, stay: a million objects. To look for
 # garbage among them takes a second, and tests make it happen all the time.
 gc.disable()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the processes of a run share what takes each of them seconds to import."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        config.add_cleanup(SharedServers().close)
 
 
 def pytest_collection_finish() -> None:
@@ -58,8 +65,8 @@ def own_environment_only() -> Iterator[None]:
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         # What runs remember there must not come from the developer's own.
-        with tempfile.TemporaryDirectory(prefix="imagemill-test-cache-") as cache:
-            patch.setenv("XDG_CACHE_HOME", cache)
+        with tempfile.TemporaryDirectory(prefix="imagemill-test-cache-") as own:
+            patch.setenv("XDG_CACHE_HOME", str(shared_folder() or own))
             yield
 
 

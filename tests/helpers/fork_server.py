@@ -1,18 +1,20 @@
-"""`python -m tests.helpers.fork_server [MODULE…]`: forks commands of `imagemill`; see `forks`.
+"""`python -m tests.helpers.fork_server FD [MODULE…]`: forks commands of `imagemill`; see `forks`.
 
-It imports MODULE too. An order has a module and its words, variables, folder and output. All forks
-end with it.
+It imports MODULE too. FD is a socket that listens for more clients, and nothing is imported before
+the first one comes; with -1 there is none. An order has a module and its words, variables, folder
+and output. All forks end with it.
 """
 
 import atexit
 import gc
 import os
+import select
+import socket
 import sys
 import traceback
 from importlib import import_module
 from typing import NoReturn
 
-from imagemill.worker.process.start_method import HEAVY_MODULE
 from tests.helpers.forking import Order, end_with_parent, serve_orders
 
 IMPORTED = (
@@ -34,12 +36,16 @@ IMPORTED = (
 
 
 def main() -> None:
+    number, *modules = sys.argv[1:]
+    listener = None if number == "-1" else socket.socket(fileno=int(number))
+    if listener is not None:
+        select.select([0, listener], [], [])
     gc.disable()
-    for module in (*IMPORTED, *sys.argv[1:]):
+    for module in (*IMPORTED, *modules):
         import_module(module)
     gc.freeze()
     gc.enable()
-    serve_orders(_live)
+    serve_orders(_live, listener)
 
 
 def _live(order: Order) -> NoReturn:
@@ -86,7 +92,7 @@ def _command(module: str, words: list[str]) -> None:
 
         prepare_worker()
         worker(words)
-    if HEAVY_MODULE in sys.modules:
+    if "torch" in sys.modules:
         from tests.helpers.forked_worker import fork_workers_of_runs
 
         fork_workers_of_runs()

@@ -9,39 +9,77 @@ import json
 import os
 import select
 import signal
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 Order = Mapping[str, Any]
 
 
-def serve_orders(live: Callable[[Order], object]) -> None:
-    """Call `live` in a fork for each order. It must end its process itself."""
+class _Client:
+    """Who orders, by two file descriptors, and which forks are theirs."""
+
+    def __init__(self, orders: int, answers: int) -> None:
+        self.orders = orders
+        self._answers = answers
+        self._rest = b""
+        self.forks: set[int] = set()
+
+    def read(self) -> list[bytes] | None:
+        """The orders that have come; None if no more will."""
+        data = b""
+        with suppress(ConnectionError):
+            data = os.read(self.orders, 1 << 20)
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        return lines if data else None
+
+    def tell(self, **values: int) -> None:
+        with suppress(ConnectionError):
+            os.write(self._answers, (json.dumps(values) + "\n").encode())
+
+    def leave(self) -> None:
+        for pid in self.forks:
+            os.kill(pid, signal.SIGKILL)
+        os.close(self.orders)
+
+
+def serve_orders(live: Callable[[Order], object], listener: socket.socket | None = None) -> None:
+    """Call `live` in a fork for each order. It must end its process itself.
+
+    Whoever connects to `listener` orders too; when they leave, their forks are killed.
+    """
     waking, woken = os.pipe()
     os.set_blocking(woken, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(woken)
-    orders = b""
+    clients = {0: _Client(0, 1)}
+    listening = [] if listener is None else [listener.fileno()]
     while True:
-        readable, _, _ = select.select([0, waking], [], [])
+        readable, _, _ = select.select([waking, *listening, *clients], [], [])
         if waking in readable:
             os.read(waking, 4096)
-            _reap()
-        if 0 in readable:
-            data = os.read(0, 1 << 20)
-            if not data:
-                return
-            *lines, orders = (orders + data).split(b"\n")
-            for line in lines:
+            _reap(clients.values())
+        if listener is not None and listener.fileno() in readable:
+            number = listener.accept()[0].detach()
+            clients[number] = _Client(number, number)
+        for client in [clients[number] for number in readable if number in clients]:
+            orders = client.read()
+            if orders is None:
+                if client.orders == 0:
+                    return
+                clients.pop(client.orders).leave()
+            for order in orders or ():
                 pid = os.fork()
                 if pid == 0:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                    os.close(waking)
-                    os.close(woken)
-                    live(json.loads(line))
+                    for number in (waking, woken, *listening, *(n for n in clients if n)):
+                        os.close(number)
+                    live(json.loads(order))
                     os._exit(1)
-                _say(started=pid)
+                client.forks.add(pid)
+                client.tell(started=pid)
 
 
 def end_with_parent() -> None:
@@ -49,7 +87,7 @@ def end_with_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
-def _reap() -> None:
+def _reap(clients: Collection[_Client]) -> None:
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -57,8 +95,7 @@ def _reap() -> None:
             return
         if pid == 0:
             return
-        _say(ended=pid, status=os.waitstatus_to_exitcode(status))
-
-
-def _say(**values: int) -> None:
-    os.write(1, (json.dumps(values) + "\n").encode())
+        for client in clients:
+            if pid in client.forks:
+                client.forks.remove(pid)
+                client.tell(ended=pid, status=os.waitstatus_to_exitcode(status))

@@ -10,6 +10,7 @@ import atexit
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 from imagemill.db.settings import Settings
 from imagemill.worker.process.start_method import FORK, HEAVY_MODULE, start_method
@@ -28,6 +30,9 @@ _READ_WHILE_IMPORTED = ("PYTHON", "LD_", "IMAGEMILL_METRICS_PORT", "PROMETHEUS_"
 
 _READ_BY_TORCH = ("CUDA_", "DIFFUSERS_", "HF_", "KMP_", "MKL_", "TORCH", "TRANSFORMERS_")
 """The same, of what torch, diffusers and the libraries below them read while they are imported."""
+
+_SHARED = "TESTS_SHARED_FOLDER"
+"""The variable with the folder of `SharedServers`."""
 
 _RENDERING = {"reproduce", "roundtrip", "run", "worker"}
 """Commands that import torch, or start a process that does."""
@@ -67,37 +72,85 @@ class Fork:
         self._ended.set()
 
 
-class _Server:
+def _program(listener: int, *modules: str) -> "subprocess.Popen[str]":
     """`fork_server` as a child of this process, with these modules beside those of all commands."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.helpers.fork_server", str(listener), *modules],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        pass_fds=[] if listener == -1 else [listener],
+    )
+
+
+class SharedServers:
+    """A folder with the sockets of servers that all processes of a run of tests share.
+
+    A server imports nothing before somebody asks for a fork, and ends with this process. The folder
+    is their cache as well: what one test has found out about this machine, others need not.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="imagemill-test-run-")
+        os.environ[_SHARED] = os.environ["XDG_CACHE_HOME"] = self._folder.name
+        self._programs = []
+        for modules in ((), (HEAVY_MODULE,)):
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(_socket_of(modules))
+                listener.listen()
+                self._programs.append(_program(listener.fileno(), *modules))
+
+    def close(self) -> None:
+        """End them."""
+        for program in self._programs:
+            program.communicate()
+        self._folder.cleanup()
+
+
+def shared_folder() -> Path | None:
+    """The folder of this run of tests, if it has several processes."""
+    return Path(os.environ[_SHARED]) if _SHARED in os.environ else None
+
+
+def _socket_of(modules: Sequence[str]) -> str:
+    return f"{os.environ[_SHARED]}/{'.'.join(modules) or 'light'}"
+
+
+class _Server:
+    """A connection with `fork_server`: one of this process, or one that all processes share."""
 
     def __init__(self, *modules: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.helpers.fork_server", *modules],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        self._process = None
+        self._orders: IO[str]
+        if shared_folder() is not None:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.connect(_socket_of(modules))
+            self._connection = connection
+            self._orders, answers = connection.makefile("w"), connection.makefile("r")
+        else:
+            self._process = _program(-1, *modules)
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._orders, answers = self._process.stdin, self._process.stdout
         self._lock = threading.Lock()
         self._told = threading.Condition()
         self._started: list[Fork] = []
         self._forks: dict[int, Fork] = {}
-        threading.Thread(target=self._listen, name="forks", daemon=True).start()
+        threading.Thread(target=self._listen, args=[answers], name="forks", daemon=True).start()
         atexit.register(self.close)
 
     def start(self, order: Mapping[str, object]) -> Fork:
-        assert self._process.stdin is not None
         with self._lock, self._told:
-            self._process.stdin.write(json.dumps(order) + "\n")
-            self._process.stdin.flush()
+            self._orders.write(json.dumps(order) + "\n")
+            self._orders.flush()
             assert self._told.wait_for(lambda: self._started, timeout=300), "no fork was started"
             return self._started.pop()
 
-    def _listen(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+    def _listen(self, answers: IO[str]) -> None:
+        for line in answers:
             told = json.loads(line)
             with self._told:
                 if "started" in told:
@@ -108,11 +161,13 @@ class _Server:
                     self._forks.pop(told["ended"]).end(told["status"])
 
     def close(self) -> None:
-        """End it; what it has started is killed with it."""
-        assert self._process.stdin is not None
+        """Leave it; what it has started for us is killed."""
         with suppress(OSError):
-            self._process.stdin.close()
-        self._process.wait()
+            self._orders.close()
+        if self._process is not None:
+            self._process.wait()
+        else:
+            self._connection.shutdown(socket.SHUT_RDWR)
 
 
 @cache
