@@ -1,7 +1,7 @@
 """One run of a command: its settings and its database, opened at first use."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, update_wrapper
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -58,10 +58,21 @@ def open_database(settings: Settings) -> Database:
     if file is not None and not file.is_file():
         # Connecting would create an empty database in the current folder.
         raise UsageError(
-            f"there is no database {file}; `imagemill migrate` creates it, "
+            f"there is no database {file}; {_of_stack(settings)}`imagemill migrate` creates it, "
             "--home DIR or IMAGEMILL_DATABASE_URL name another"
         )
     return Database.from_settings(settings)
+
+
+def _of_stack(settings: Settings) -> str:
+    """How to find the database of `imagemill up`, for who named none and has one."""
+    # Only this error needs it, and every command imports this module.
+    from imagemill.scheduler_jobs.stack.home import StackHome  # noqa: PLC0415  # see above
+
+    with suppress(OSError, RuntimeError):  # a user without a home, or one that can't be read
+        if "database_url" not in settings.model_fields_set and StackHome.at(None).plan.is_file():
+            return '`eval "$(imagemill env)"` finds that of `imagemill up`, '
+    return ""
 
 
 def pass_invocation(

@@ -29,31 +29,43 @@ LINE_SECONDS = 5.0
 class Pace:
     """Images per second over the last minute; over the last two looks that differ, if slower.
 
-    Loading a model is no rendering: the pace begins with the first image that is seen to finish.
+    Loading a model is no rendering: the pace begins with the first batch that is seen to finish.
+    Its images finish together, so nothing is known before as many others have finished.
     """
 
     def __init__(self) -> None:
         self._before: int | None = None
         self._seen: deque[tuple[float, int]] = deque()
         self._now = 0.0
+        self._first_batch = 0
+        self._known = False
 
     def add(self, done: int, at: float | None = None) -> None:
         """Note how many images are done now."""
         self._now = time.monotonic() if at is None else at
         if self._before is not None and done != self._before:
-            # The first batch's images finish together: their distance tells nothing.
-            if len(self._seen) == 1 and self._now - self._seen[0][0] < ONE_BATCH_SECONDS:
-                self._seen[0] = (self._seen[0][0], done)
-            else:
-                self._seen.append((self._now, done))
+            self._note(done, done - self._before)
         self._before = done
         while len(self._seen) > 2 and self._seen[1][0] < self._now - PACE_SECONDS:
             self._seen.popleft()
 
+    def _note(self, done: int, more: int) -> None:
+        if not self._seen:
+            self._seen.append((self._now, done))
+            self._first_batch = more
+            return
+        begun, first = self._seen[0]
+        if len(self._seen) == 1 and self._now - begun < ONE_BATCH_SECONDS:
+            self._seen[0] = (begun, done)
+            self._first_batch += more
+            return
+        self._seen.append((self._now, done))
+        self._known = self._known or done - first >= self._first_batch
+
     @property
     def images_per_second(self) -> float | None:
-        """The pace; None as long as nothing, or only one batch, is known."""
-        if len(self._seen) < 2:
+        """The pace; None as long as too little is known."""
+        if not self._known or len(self._seen) < 2:
             return None
         (first, before), (_, done) = self._seen[0], self._seen[-1]
         return (

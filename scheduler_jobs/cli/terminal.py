@@ -60,6 +60,11 @@ def print_pairs(stream: TextIO, facts: Iterable[tuple[str, str]], *, width: int)
     """Print names, `width` cells wide, and the values beside them."""
     console = _console(stream)
     for name, text in facts:
+        if "://" in text and " " not in text:
+            # The terminal wraps it, so that an address can be opened and copied in one piece.
+            beside = Text.assemble((name.ljust(width), "dim"), "  ", text)
+            console.print(beside, soft_wrap=True)
+            continue
         row = Table.grid(padding=(0, 2))
         row.add_column(width=width, style="dim")
         row.add_column(overflow="fold")

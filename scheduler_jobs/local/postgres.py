@@ -10,10 +10,12 @@ root's rights but still owns its files. Where the kernel allows none, it runs as
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,7 +29,7 @@ import psycopg
 from imagemill.db.errors import DatabaseError, UsageError
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
-from imagemill.scheduler_jobs.local.server import Server
+from imagemill.scheduler_jobs.local.server import Server, last_line
 
 INSTALL = 'pip install "imagemill[server]"'
 """What brings the servers of this folder."""
@@ -37,6 +39,9 @@ _START_SECONDS = 60
 
 _STATUS_LINE = 7
 """Of `postmaster.pid`, counted from 0: `starting`, `ready`, … (PostgreSQL's pidfile.h)."""
+
+_REASON_LINES = 100
+_FATAL = re.compile(r"(?:FATAL|PANIC): +(.+)")
 
 _NAMESPACE = ("--user", "--map-user=65534", "--map-group=65534", "--")
 _UNSAFE = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB"}
@@ -119,7 +124,7 @@ class PostgresServer(Server):
             # After SIGKILL its children may hold the shared memory for a moment longer.
             if time.monotonic() > give_up or not self._may_be_held():
                 self._process.kill()
-                raise DatabaseError(f"PostgreSQL did not start: {self.last_line()}")
+                raise DatabaseError(f"PostgreSQL did not start: {why_not_started(self.log)}")
             time.sleep(0.1)
 
     def _may_be_held(self) -> bool:
@@ -251,3 +256,15 @@ def _reachable(binaries: Path, folder: Path, user: int | None) -> Path:
 
 def _open_to_all(folders: Sequence[Path]) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in folders)
+
+
+def why_not_started(file: Path) -> str:
+    """The last fatal error of the last start in a log; without one, the log's last line."""
+    fatal = None
+    with suppress(OSError), file.open(encoding="utf-8", errors="replace") as log:
+        for line in deque(log, maxlen=_REASON_LINES):
+            if "starting PostgreSQL" in line:
+                fatal = None
+            elif (found := _FATAL.search(line)) and "the database system is" not in found[1]:
+                fatal = found[1].strip()
+    return fatal or last_line(file)

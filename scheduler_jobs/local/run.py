@@ -213,11 +213,12 @@ def _emptied_if_refused(
 class _Pace:
     """Images per second from the first finished batch on: loading a model does not count.
 
-    The images of a batch finish together, so those of the first one tell nothing.
+    The images of a batch finish together, so those of the first one tell nothing, and the others
+    tell enough only if they are as many.
     """
 
     def __init__(self, done: int) -> None:
-        self._done = done
+        self._done = self._before = done
         self._first: tuple[float, int] | None = None
         self._last = (0.0, 0)
 
@@ -234,8 +235,8 @@ class _Pace:
 
     @property
     def images_per_second(self) -> float | None:
-        """The rate; None until images have finished after the first batch."""
-        if self._first is None or self._last[1] <= self._first[1]:
+        """The rate; None until as many images have finished as in the first batch."""
+        if self._first is None or self._last[1] - self._first[1] < self._first[1] - self._before:
             return None
         return (self._last[1] - self._first[1]) / (self._last[0] - self._first[0])
 

@@ -93,7 +93,7 @@ def join(home: StackHome, token: JoinToken, **asked: Any) -> Plan:
 def own_token(home: StackHome, plan: Plan) -> JoinToken:
     """The token for other machines. Raises `UsageError` if this one does not listen."""
     if plan.listen is None:
-        raise UsageError("no other machine can join: `imagemill up --listen ADDRESS`")
+        raise UsageError(f"no other machine can join: `{home.command} up --listen ADDRESS`")
     host, port = plan.listening()
     return JoinToken(
         host=host,
@@ -116,7 +116,7 @@ def _begin(
         check_names(plan, services)
         running = home.supervisor_pid() is not None
         if running and known is not None and plan != known:
-            raise UsageError(f"{home.path} runs with other options; `imagemill down` first")
+            raise UsageError(f"{home.path} runs with other options; `{home.command} down` first")
         for name in services or service_names(plan):
             (home.parked / name).unlink(missing_ok=True)
         if not running:

@@ -8,6 +8,7 @@ it to the data, and sees nothing else.
 import fcntl
 import json
 import os
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator
@@ -44,6 +45,12 @@ class StackHome:
     def at(cls, path: Path | None) -> "StackHome":
         """The home that the user named, or the default."""
         return cls(path=(path or default_home()).absolute())
+
+    @property
+    def command(self) -> str:
+        """How a command for this stack begins: `imagemill`, or `imagemill --home DIR`."""
+        named = "" if self.path == default_home() else f" --home {shlex.quote(str(self.path))}"
+        return f"imagemill{named}"
 
     @property
     def plan(self) -> Path:

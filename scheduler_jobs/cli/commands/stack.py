@@ -22,7 +22,7 @@ from imagemill.scheduler_jobs.stack.control import (
 )
 from imagemill.scheduler_jobs.stack.control import join as begin_work
 from imagemill.scheduler_jobs.stack.environment import flower_login, owner_exports
-from imagemill.scheduler_jobs.stack.home import StackHome, default_home
+from imagemill.scheduler_jobs.stack.home import StackHome
 from imagemill.scheduler_jobs.stack.log_files import follow, last_lines
 from imagemill.scheduler_jobs.stack.plan import Plan
 from imagemill.scheduler_jobs.stack.services import service_names
@@ -144,7 +144,8 @@ def down(invocation: Invocation, services: tuple[str, ...], as_json: bool) -> No
         output.line(f"nothing runs in {home.path}")
     else:
         what = ", ".join(services) if services else "everything"
-        output.line(f"{what} has stopped; the data stays in {home.path}")
+        have = "have" if len(services) > 1 else "has"
+        output.line(f"{what} {have} stopped; the data stays in {home.path}")
 
 
 @click.command()
@@ -165,7 +166,7 @@ def ps(invocation: Invocation, as_json: bool) -> None:
         return
     _show(reports)
     if home.supervisor_pid() is None:
-        output.line("nothing runs; `imagemill up` starts it", error=True)
+        output.line(f"nothing runs; `{home.command} up` starts it", error=True)
 
 
 @click.command()
@@ -253,7 +254,7 @@ def _planned(home: StackHome) -> Plan:
     """The plan of a home. Raises `UsageError` if nothing was brought up there."""
     plan = Plan.load(home)
     if plan is None:
-        raise UsageError(f"nothing was brought up in {home.path}; `imagemill up` does that")
+        raise UsageError(f"nothing was brought up in {home.path}; `{home.command} up` does that")
     return plan
 
 
@@ -336,7 +337,6 @@ def _show_pages(home: StackHome, plan: Plan) -> None:
     user, _, password = flower_login(plan).partition(":")
     gallery = gallery_address(LOOPBACK, plan.ports["gallery"], plan.secrets["gallery"])
     api = f"http://{LOOPBACK}:{plan.ports['serve']}/v1" if "serve" in plan.ports else None
-    place = "" if home.path == default_home() else f" --home {shlex.quote(str(home.path))}"
     output.line()
     output.pairs(
         [
@@ -345,7 +345,7 @@ def _show_pages(home: StackHome, plan: Plan) -> None:
             ("", f"user {user}, password {password}"),
             ("OpenAI's API", api),
             ("", "the key is IMAGEMILL_API_KEY of `imagemill env`"),
-            ("other shells", f'eval "$(imagemill{place} env)"'),
-            ("other machines", None if plan.listen is None else f"imagemill{place} env --join"),
+            ("other shells", f'eval "$({home.command} env)"'),
+            ("other machines", None if plan.listen is None else f"{home.command} env --join"),
         ]
     )

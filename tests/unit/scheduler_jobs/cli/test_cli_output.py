@@ -1,6 +1,8 @@
 """Texts, numbers and tables as commands print them."""
 
 import io
+import re
+import sys
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -108,8 +110,12 @@ def test_images_of_one_batch_tell_no_pace():
     for done, second in ((1, 10.0), (6, 10.1), (8, 10.9)):
         pace.add(done, at=second)
         assert pace.images_per_second is None
+    pace.add(9, at=12.0)  # a late one of the first batch, or the first of the next
+    assert pace.images_per_second is None
     pace.add(16, at=14.0)
     assert pace.images_per_second == 2.0
+    pace.add(17, at=15.0)
+    assert pace.images_per_second == pytest.approx(9 / 5)
 
 
 def test_there_is_no_remaining_time_before_there_is_data():
@@ -152,6 +158,17 @@ def test_progress_without_a_terminal_is_a_line_now_and_then():
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def test_an_address_is_never_cut_into_lines(monkeypatch):
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    address = f"http://127.0.0.1:8420/?token={'a' * 40}"
+    output.pairs([("gallery", address), ("note", "words " * 12)])
+    told = re.sub(r"\x1b\[[0-9;]*m", "", sys.stdout.getvalue())
+    assert address in told
+    assert max(len(line) for line in told.splitlines() if "http" not in line) <= 40
 
 
 def test_progress_on_a_terminal_is_a_bar():

@@ -131,6 +131,22 @@ def test_an_unknown_service_is_named(home: StackHome, command: str, imagemill):
     assert "there is no service worker-9; there are postgres, valkey," in answer.err
 
 
+def test_who_has_a_stack_and_names_no_database_is_told_of_it(
+    tmp_path: Path, imagemill, monkeypatch
+):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.delenv("IMAGEMILL_DATABASE_URL", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert "imagemill up" not in imagemill("jobs").err
+    home = StackHome.at(None)
+    home.make()
+    home.plan.write_text("{}")
+    answer = imagemill("jobs")
+    assert answer.code == 2
+    assert '`eval "$(imagemill env)"` finds that of `imagemill up`' in answer.err
+    assert "imagemill up" not in imagemill("--home", str(tmp_path / "other"), "jobs").err
+
+
 def test_logs_of_all_services_say_whose_a_line_is(home: StackHome, imagemill):
     home.log("worker-1").write_text("one\ntwo\n")
     home.log("supervisor").write_text("it starts\n")
@@ -144,7 +160,7 @@ def test_logs_of_all_services_say_whose_a_line_is(home: StackHome, imagemill):
 def test_what_is_down_says_so(home: StackHome, imagemill):
     answer = imagemill("--home", str(home.path), "ps")
     assert answer.code == 0
-    assert "nothing runs; `imagemill up` starts it" in answer.err
+    assert f"nothing runs; `imagemill --home {home.path} up` starts it" in answer.err
     assert f"nothing runs in {home.path}" in imagemill("--home", str(home.path), "down").out
 
 
@@ -182,13 +198,14 @@ def test_a_stack_that_runs_keeps_its_options(home: StackHome, imagemill, monkeyp
     with home.supervised():
         answer = imagemill("--home", str(home.path), "up", "--workers", "5")
     assert answer.code == 2
-    assert "runs with other options; `imagemill down` first" in answer.err
+    assert f"runs with other options; `imagemill --home {home.path} down` first" in answer.err
 
 
 def test_without_an_address_nobody_can_join(home: StackHome, imagemill):
     answer = imagemill("--home", str(home.path), "env", "--join")
     assert answer.code == 2
-    assert "no other machine can join: `imagemill up --listen ADDRESS`" in answer.err
+    said = f"no other machine can join: `imagemill --home {home.path} up --listen ADDRESS`"
+    assert said in answer.err
 
 
 def test_an_address_of_another_machine_is_refused(home: StackHome, imagemill, monkeypatch):
