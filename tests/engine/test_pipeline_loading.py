@@ -16,13 +16,7 @@ from imagemill.worker.engine.factory import open_engine
 from tests.engine.rendering import pixels_of, render
 from tests.oracle.registered import Shop, spec_of, table_of
 
-SLOTS = 2
 QUICK = "stable_diffusion_3"
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    return Shop(tmp_path_factory.mktemp("families"), slots=SLOTS)
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from tests.engine.rendering import pixels_of, render
 from tests.oracle.registered import Shop, spec_of
 from tools.parity.oracle import worst_difference
 
-SLOTS = 2
 SAME = [
     {"attention": "math"},
     {"channels_last": True},
@@ -36,11 +35,6 @@ Drawn = tuple[Any, dict[str, Any]]
 """A picture's pixels, and what is recorded of its tuning."""
 
 QUICK = ["flux_schnell", "stable_diffusion_3", "sana", "lumina_2"]
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    return Shop(tmp_path_factory.mktemp("families"), slots=SLOTS)
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,7 @@ from tests.engine.rendering import hashes, render
 from tests.oracle.registered import Shop, spec_of
 from tools.small_models.families import FIRST
 
-SLOTS = 2
 WORD = "circle "
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    return Shop(tmp_path_factory.mktemp("families"), slots=SLOTS)
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,7 @@ from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, render
 from tests.oracle.registered import Shop, spec_of
 
-SLOTS = 2
 QUICK = "stable_diffusion_3"
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    return Shop(tmp_path_factory.mktemp("families"), slots=SLOTS)
 
 
 @pytest.fixture

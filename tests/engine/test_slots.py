@@ -15,16 +15,11 @@ from imagemill.worker.engine.shapes import CPU_SLOTS
 from imagemill.worker.engine.slots import engine as slot_engine
 from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.certificate import certify
+from tests.engine.conftest import SLOTS
 from tests.engine.rendering import hashes, render
 from tests.oracle.registered import Shop, spec_of
 
-SLOTS = 2
 QUICK = "stable_diffusion_3"
-
-
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
-    return Shop(tmp_path_factory.mktemp("families"), slots=SLOTS)
 
 
 @pytest.fixture

@@ -1,8 +1,10 @@
 """Machines whose clocks are set anew while they work: the database's clock alone decides."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Self
 
 import pytest
 from sqlalchemy import func, select
@@ -11,13 +13,42 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.db.tables import Shift
 from tests.helpers.database_clock import DatabaseClock
 from tests.helpers.faked_clock import FakedClock
-from tests.integration.workers import Plant, eventually, held, planted, uncharged
+from tests.integration.workers import Plant, Program, eventually, held, planted, uncharged
 
 IMAGES = 8
 HOUR = 3600
 
 # Longer than a busy machine makes a heartbeat wait: a lease that is lost here was lost by a clock.
 LEASE = {"lease_seconds": "60", "heartbeat_seconds": "0.3", "retry_seconds": "0"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A job in the middle: some of its images are leased, and wait for the file `gate`."""
+
+    plant: Plant
+    gate: Path
+    job: int
+    worker: Program
+    dispatcher: Program
+
+    @classmethod
+    def begun(cls, plant: Plant, folder: Path) -> Self:
+        """Load the job, start the processes, and wait until a worker holds some of its images."""
+        gate = folder / "gate"
+        job = plant.mill.load("job", held(gate, IMAGES))
+        worker, dispatcher = plant.worker(), plant.dispatcher()
+        assert eventually(lambda: plant.leased(job) > 0), plant.logs
+        return cls(plant=plant, gate=gate, job=job, worker=worker, dispatcher=dispatcher)
+
+    def finishes(self) -> None:
+        """Let the images go, and wait until every one of them is done."""
+        self.gate.touch()
+        assert self.plant.finishes(self.job), self.plant.logs
+        assert self.plant.mill.counts(self.job) == Counts(done=IMAGES)
+
+    def processes_live(self) -> bool:
+        return self.worker.alive and self.dispatcher.alive
 
 
 @pytest.fixture
@@ -43,26 +74,19 @@ def plant(postgres_url: str, broker_url: str, tmp_path: Path, clock: FakedClock)
 def test_a_clock_that_jumps_costs_nothing(
     plant: Plant, clock: FakedClock, tmp_path: Path, hours: int
 ) -> None:
-    gate = tmp_path / "gate"
-    job = plant.mill.load("job", held(gate, IMAGES))
-    worker = plant.worker()
-    dispatcher = plant.dispatcher()
-    assert eventually(lambda: plant.leased(job) > 0), plant.logs
+    work = Work.begun(plant, tmp_path)
     clock.jump(hours * HOUR)
     _renews(plant)
-    gate.touch()
-    assert plant.finishes(job), plant.logs
-    assert plant.mill.counts(job) == Counts(done=IMAGES)
-    assert all(uncharged(plant.mill, job))
+    work.finishes()
+    assert all(uncharged(plant.mill, work.job))
     after = plant.mill.load("after the jump", ["a", "b"])
     assert plant.finishes(after), plant.logs
     clock.jump(0)
     last = plant.mill.load("right again", ["c", "d"])
     assert plant.finishes(last), plant.logs
-    assert plant.mill.counts(job) == Counts(done=IMAGES), "an old job was pruned"
+    assert plant.mill.counts(work.job) == Counts(done=IMAGES), "an old job was pruned"
     assert _lost(plant) == 0
-    assert worker.alive
-    assert dispatcher.alive
+    assert work.processes_live()
     assert "Traceback" not in plant.logs
 
 
@@ -76,19 +100,14 @@ def test_s3_refuses_a_clock_that_is_off_and_is_waited_for(
 ) -> None:
     """Signatures are good for minutes: with a wrong clock a worker waits, and charges nobody."""
     plant.environment |= s3_environment | {"IMAGEMILL_STORAGE_URL": s3_storage_url}
-    gate = tmp_path / "gate"
-    job = plant.mill.load("job", held(gate, IMAGES))
-    worker = plant.worker()
-    plant.dispatcher()
-    assert eventually(lambda: plant.leased(job) > 0), plant.logs
+    work = Work.begun(plant, tmp_path)
     clock.jump(HOUR)
     _renews(plant)
-    gate.touch()
-    assert eventually(lambda: "clock is off" in worker.said), plant.logs
+    work.gate.touch()
+    assert eventually(lambda: "clock is off" in work.worker.said), plant.logs
     clock.jump(0)
-    assert plant.finishes(job), plant.logs
-    assert plant.mill.counts(job) == Counts(done=IMAGES)
-    assert all(uncharged(plant.mill, job))
+    work.finishes()
+    assert all(uncharged(plant.mill, work.job))
 
 
 @pytest.mark.slow
@@ -99,20 +118,13 @@ def test_a_database_whose_clock_jumps_loses_and_doubles_nothing(
     """Ahead, every lease is over at once; back, it is renewed as ever."""
     clock = DatabaseClock(postgres_url.replace("+psycopg", ""))
     with planted(postgres_url, tmp_path, **LEASE, broker_url=broker_url) as plant:
-        gate = tmp_path / "gate"
-        job = plant.mill.load("job", held(gate, IMAGES))
-        worker = plant.worker()
-        dispatcher = plant.dispatcher()
-        assert eventually(lambda: plant.leased(job) > 0), plant.logs
+        work = Work.begun(plant, tmp_path)
         clock.advance(hours * HOUR)
         if hours > 0:
             assert eventually(lambda: _lost(plant) > 0), plant.logs
-        gate.touch()
-        assert plant.finishes(job), plant.logs
-        assert plant.mill.counts(job) == Counts(done=IMAGES)
+        work.finishes()
         assert _lost(plant) == (1 if hours > 0 else 0)
-        assert worker.alive
-        assert dispatcher.alive
+        assert work.processes_live()
 
 
 @pytest.mark.slow
@@ -123,17 +135,10 @@ def test_the_clock_of_a_laptop_jumps(
     """SQLite has its process's clock."""
     with planted(sqlite_url, tmp_path, **LEASE, broker_url=broker_url) as plant:
         plant.environment |= clock.environment()
-        gate = tmp_path / "gate"
-        job = plant.mill.load("job", held(gate, IMAGES))
-        worker = plant.worker()
-        dispatcher = plant.dispatcher()
-        assert eventually(lambda: plant.leased(job) > 0), plant.logs
+        work = Work.begun(plant, tmp_path)
         clock.jump(hours * HOUR)
-        gate.touch()
-        assert plant.finishes(job), plant.logs
-        assert plant.mill.counts(job) == Counts(done=IMAGES)
-        assert worker.alive
-        assert dispatcher.alive
+        work.finishes()
+        assert work.processes_live()
 
 
 def _renews(plant: Plant) -> None:

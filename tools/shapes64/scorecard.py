@@ -17,6 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from tools.shapes64.command_line import new_parser
 from tools.shapes64.score import (
     PROMPT_SEED,
     Recipe,
@@ -46,11 +47,7 @@ class Result:
 
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="score_shapes64",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("score_shapes64", __doc__)
     add = parser.add_argument
     add("model", type=Path, nargs="?", help="a diffusers folder")
     add("--drawn", action="store_true", help="score the scorer on drawn shapes")
@@ -80,8 +77,12 @@ def model_results(given: argparse.Namespace) -> Iterator[Result]:
             scores = score_pictures(pictures, prompts)
             name = sampler or type(pipeline.scheduler).__name__
             what = f"{name}, {given.steps} steps, guidance {guidance:g}"
-            met = all(getattr(scores, part) >= least for part, least in TARGETS.items())
-            yield Result(what=what, scores=scores, met=met)
+            yield Result(what=what, scores=scores, met=meets_targets(scores))
+
+
+def meets_targets(scores: Scores) -> bool:
+    """Whether enough pictures are right, in each of the three respects."""
+    return all(getattr(scores, part) >= least for part, least in TARGETS.items())
 
 
 def keep_pictures(folder: Path, pictures: list[Image.Image], prompts: list[str]) -> None:
@@ -102,8 +103,7 @@ def results(given: argparse.Namespace) -> Iterator[Result]:
         prompts = given.prompts.read_text().splitlines()
         pictures = [Image.open(path) for path in sorted(given.pictures.glob("*.png"))]
         scores = score_pictures(pictures, prompts)
-        met = all(getattr(scores, part) >= least for part, least in TARGETS.items())
-        yield Result(what=str(given.pictures), scores=scores, met=met)
+        yield Result(what=str(given.pictures), scores=scores, met=meets_targets(scores))
     if given.model:
         yield from model_results(given)
 

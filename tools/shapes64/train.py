@@ -18,6 +18,7 @@ from transformers import CLIPTokenizer
 
 from imagemill.worker.scores.shapes64.captions import caption_words
 from tools.shapes64.autoencoder import AutoencoderPlan, new_autoencoder, train_autoencoder
+from tools.shapes64.command_line import new_parser
 from tools.shapes64.crew import Crew, load, run_crew
 from tools.shapes64.diffusion import Denoiser, DiffusionPlan, train_denoiser
 from tools.shapes64.folder import write_folder
@@ -38,11 +39,7 @@ class Training:
 
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="train_shapes64",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = new_parser("train_shapes64", __doc__)
     add = parser.add_argument
     add("--out", type=Path, required=True, help="folder to write the diffusers model to")
     add("--work", type=Path, help="folder for checkpoints (default: a temporary one)")

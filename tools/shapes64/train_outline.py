@@ -14,29 +14,16 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from tools.shapes64.command_line import add_adapter_training, new_parser
 from tools.shapes64.crew import run_crew
 from tools.shapes64.outline import OutlinePlan, train_outline
-
-SHAPES64 = Path(__file__).resolve().parents[2] / "worker" / "shapes64"
 
 
 def arguments() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="train_outline",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--out", type=Path, required=True, help="folder to write the ControlNet to")
-    add("--start", type=Path, help="folder of a ControlNet to go on from")
-    add("--model", type=Path, default=SHAPES64, help="folder of shapes64")
-    add("--seed", type=int, default=64, help="seed of everything random (default 64)")
-    add("--processes", type=int, default=1, help="single-thread processes (default 1)")
-    add("--steps", type=int, default=1800, help="steps (default 1800)")
-    add("--batch", type=int, default=32, help="pictures a step, all processes (default 32)")
-    add("--pictures", type=int, default=6144, help="drawn pictures to learn from (6144)")
-    add("--rate", type=float, default=0.01, help="Muon's highest rate (default 0.01)")
+    parser = new_parser("train_outline", __doc__)
+    add_adapter_training(parser, what="ControlNet", steps=1800, pictures=6144)
+    parser.add_argument("--start", type=Path, help="folder of a ControlNet to go on from")
     return parser
 
 
