@@ -47,6 +47,8 @@ _DATA_EXCEPTION = "22"
 _QUOTED = re.compile(r'".*"', re.DOTALL)
 
 _SMALL_FILES = 1 << 16
+"""The bytes that SQLite's two small files need beside the database."""
+
 _NO_PERMISSION = "42501"
 """The SQLSTATE of a right that the role does not have."""
 
@@ -190,7 +192,7 @@ def sqlite_file(url: str) -> Path | None:
     try:
         found = make_url(url)
     except exc.ArgumentError:
-        return None  # `Database` has the words for it
+        return None  # `Database` raises the error for it
     if found.get_backend_name() != "sqlite" or found.database in (None, "", ":memory:"):
         return None
     return Path(found.database or "")
@@ -314,9 +316,10 @@ def _sqlite_file_engine(url: URL, *, pragmas: Sequence[str]) -> Engine:
 
 
 def _run_pragma(connection: sqlite3.Connection, pragma: str) -> None:
-    """Run a pragma. A file that is locked is waited for, which SQLite does not do by itself here.
+    """Run a pragma, and wait while the file is locked.
 
-    It fails at once where a new file gets its write-ahead log while another process writes.
+    SQLite's own waiting does not cover the start of the write-ahead log: in a new file, that fails
+    at once while another process writes.
     """
     give_up = time.monotonic() + _SQLITE_BUSY_MS / 1000
     while True:

@@ -20,11 +20,11 @@ _URL = "IMAGEMILL_BROKER_URL"
 def sentinel_options(
     settings: Settings, timeouts: Mapping[str, Any], tls: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The transport options that kombu needs for Sentinel; nothing for another broker.
+    """The transport options that kombu needs for Sentinel; empty for any other broker.
 
-    The connections to the Sentinels get the socket options of `timeouts` and those of `tls`, which
-    the connections to the servers have anyway. Raises
-    `SettingsError` if the master has no name, or if the URLs do not describe one broker.
+    Connections to the Sentinels get the socket options of `timeouts` and the options of `tls`;
+    connections to the servers have both anyway. Raises `SettingsError` if the master has no name,
+    or if the URLs do not describe one broker.
     """
     urls = [urlsplit(url) for url in split_urls(settings.broker_url.get_secret_value())]
     if not any(url.scheme in _SCHEMES for url in urls):
@@ -43,12 +43,12 @@ def sentinel_options(
     login = {} if own is None else {"password": own.get_secret_value()}
     secured = {} if tls is None else {"ssl": True, **tls}
     sockets = {name: value for name, value in timeouts.items() if name.startswith("socket_")}
-    asked = {**sockets, **login, **secured}
-    return {"master_name": settings.broker_master, "sentinel_kwargs": asked}
+    to_sentinels = {**sockets, **login, **secured}
+    return {"master_name": settings.broker_master, "sentinel_kwargs": to_sentinels}
 
 
 def said(error: Exception) -> str:
-    """What a client says of an error, in one line.
+    """The message of a client's error, in one line.
 
     redis-py prints the whole client for each Sentinel that failed, and leaves the reason out.
     """

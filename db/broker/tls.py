@@ -50,11 +50,11 @@ def tls_options(urls: str) -> dict[str, Any] | None:
 
 
 def celery_urls(urls: str) -> str:
-    """The URLs as Celery knows them: those of Sentinels without what only we read."""
-    return ";".join(map(_known, split_urls(urls)))
+    """The URLs as Celery knows them: `sentinels://` becomes `sentinel://` without options."""
+    return ";".join(map(_celery_url, split_urls(urls)))
 
 
-def _known(url: str) -> str:
+def _celery_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme != "sentinels":
         return url
@@ -73,8 +73,8 @@ def _secured(url: str, authority: Path | None) -> str:
     if authority is not None:
         options.setdefault("ssl_ca_certs", str(authority))
     # As in kombu, any text but "false" means yes. So a typing error can't switch the check off.
-    named = asked == "none" or options.get("ssl_check_hostname", "").lower() == "false"
-    options["ssl_check_hostname"] = "false" if named else "true"
+    any_name = asked == "none" or options.get("ssl_check_hostname", "").lower() == "false"
+    options["ssl_check_hostname"] = "false" if any_name else "true"
     trusted = options.get("ssl_ca_certs")
     if trusted is not None and not Path(trusted).is_file():
         raise SettingsError(f"IMAGEMILL_BROKER_CA: there is no file {trusted}")

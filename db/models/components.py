@@ -18,6 +18,8 @@ from imagemill.db.models.weights import (
 )
 
 NO_PIXELS = frozenset({"safety_checker", "feature_extractor"})
+"""Components of a pipeline that do not decide pixels."""
+
 _CLASS_FILE = "model_index.json"
 _COMPONENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _NO_COMPONENTS = NO_PIXELS | {"_class_name"}
@@ -42,7 +44,7 @@ def component_folders(entry: ModelEntry) -> Mapping[str, tuple[Path, str | None]
             found["unet"] = (root, entry.variant)
     for name, part in entry.parts.items():
         if part.is_gguf:
-            # Only the weights lie in the file; what they are is said by the source.
+            # The file has only the weights; their configuration is the source's.
             own = _root(entry.name, str(entry.source), entry.revision, entry.cache)
             found[name] = (own / name, None)
             continue
@@ -101,7 +103,7 @@ def weights_digest(entry: ModelEntry) -> str:
             return entry.digest
         raise
     except OSError as error:
-        # As with an embedding's file that the registry names and that is not there.
+        # For example an embedding's file that the registry names and that is missing.
         raise ModelError(f"model {entry.name}: {error.filename}: {error.strerror}") from None
     if entry.digest is not None and entry.digest != digest:
         raise ModelError(

@@ -86,7 +86,7 @@ class ModelEntry:
     `source` holds every component, unless `parts` names another place for one. `scheduler` is a
     sampler configuration (diffusers' keys and `class`); without it the model's own counts.
     `embeddings` maps a token to its textual-inversion file. `digest` is the one that `models pull`
-    recorded; weights with another digest are refused. `license` is told in exports. `config` is a
+    recorded; weights with another digest are refused. Exports repeat `license`. `config` is a
     folder or a registered model: a single-file checkpoint uses the component configurations of
     that model. `ip_adapter` is the registered IP-Adapter that reads its reference images.
     `quantization` has a scheme (`db.models.quantization`) for each quantised component.

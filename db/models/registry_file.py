@@ -36,7 +36,7 @@ def record_digest(registry_file: Path, name: str, digest: str, *, table: str = "
         return False
     if "digest" in entry:
         return bool(entry["digest"] == digest)
-    # First in its table: at the end it would stand behind the comment on the next table.
+    # First in its table: at the end it would follow the comment on the next table.
     entry.value.body.insert(0, (tomlkit.key("digest"), tomlkit.string(digest)))
     written = tomlkit.dumps(document)
     if tomlkit.parse(written)[table][name].get("digest") != digest:
@@ -53,7 +53,7 @@ def check_name(name: str, settings: Settings) -> Path:
     """The registry file, if a new model of that name can be written into it.
 
     Raises:
-        ModelError: there is a model of that name, or it is no name, or the file can't be read.
+        ModelError: the name is taken or not allowed, or the file can't be read.
         UsageError: no registry file is set, or there is no folder for it.
     """
     if settings.models is None:
@@ -89,8 +89,8 @@ def add_model(name: str, table: Mapping[str, Any], settings: Settings) -> str:
     models[name] = _table(table)
     entry["models"] = models
     text = tomlkit.dumps(entry)
-    # Appended, not inserted: so no comment of the file gets another place. A file that has dotted
-    # keys or an inline table for its models can't be continued so, and the check below says it.
+    # Appended, not inserted, so that no comment moves. A file whose models are dotted keys or an
+    # inline table can't be continued in this way: the check below then refuses it.
     gap = "\n" if before.endswith("\n") else "\n\n" if before else ""
     _replace(file, f"{before}{gap}{text}", check=lambda new: _check(new, settings))
     return text
@@ -122,7 +122,7 @@ def _table(values: Mapping[str, Any]) -> Table:
 
 
 def _replace(file: Path, text: str, *, check: Callable[[Path], None] | None = None) -> None:
-    """Write a file anew: as a whole, or not at all where the disk is full or `check` raises."""
+    """Write a complete file; if the disk is full or `check` raises, the old one stays."""
     new = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         new.write_text(text, "utf-8")

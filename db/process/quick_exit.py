@@ -1,4 +1,4 @@
-"""Ending a process without taking it to pieces first."""
+"""Ends a process at once, without freeing its objects one by one."""
 
 import atexit
 import logging

@@ -148,7 +148,7 @@ def _array_of(column: Any) -> ARRAY[Any]:
 
 
 def among_given(postgres: bool, column: InstrumentedAttribute[Any], name: str) -> Any:
-    """As `among`, for a statement that is built once. `name` is the place of a `list_given`."""
+    """As `among`, for a statement that is built once; its parameter `name` is a `list_given`."""
     if postgres:
         array = func.string_to_array(bindparam(name, type_=Text), _BETWEEN)
         return column == any_(cast(array, ARRAY(column.type)))

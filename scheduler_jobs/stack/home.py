@@ -23,13 +23,14 @@ from imagemill.scheduler_jobs.local.postgres import runs_as_other_user
 
 _LOOK_SECONDS = 0.05
 _PROBE_SECONDS = 1.0
-"""Who asks whether a supervisor runs holds its lock for an instant."""
+"""How long a supervisor tries to get its lock. A process that asks whether a supervisor runs holds
+it for an instant."""
 
 
 def default_home() -> Path:
-    """Where a stack is if nobody says: the place for a user's data by the XDG specification.
+    """The default folder of a stack: the place for a user's data by the XDG specification.
 
-    For root it is that for a system's data: nobody else can pass through root's own folder.
+    For root it is the place for a system's data, because nobody else can enter root's own folder.
     """
     usual = Path("/var/lib") if os.geteuid() == 0 else Path.home() / ".local" / "share"
     return Path(os.environ.get("XDG_DATA_HOME") or usual) / "imagemill"
@@ -149,7 +150,7 @@ DATA_FOLDERS = ("postgres", "valkey", "seaweedfs")
 _MADE_FIRST = frozenset(
     {"up.lock", "supervisor.lock", "logs", "parked", "certificate.pem", "key.pem", *DATA_FOLDERS}
 )
-"""What is there before the plan."""
+"""What the folder may contain before the plan is written."""
 
 
 def open_private(file: Path) -> IO[str]:

@@ -38,10 +38,10 @@ from imagemill.worker.shifts.shift import Refusals, Shift, ShiftReport
 log = logging.getLogger(__name__)
 
 _AFTER_FAULT_SECONDS = 5.0
-"""How long a child waits after a shift that a service ended, so that it never spins."""
+"""How long a child waits after a shift that a failing service ended, so that it never spins."""
 
 _TOKEN_SECONDS = 2.0
-"""How long a child keeps a token of which it may take nothing, so that others get the next ones."""
+"""How long a child keeps a token that it must not use, so that other workers get the next ones."""
 
 
 class Child:
@@ -154,7 +154,7 @@ class Child:
         if report.done:
             self._wake(route, SHIFT_TASK)
         else:
-            # What is due is for others: this worker is pinned, or leaves the group alone.
+            # The due images are for other workers: this one is pinned, or leaves the group alone.
             self.drain.wait(_TOKEN_SECONDS)
 
     def _wake(self, route: str, task: str) -> None:
@@ -168,8 +168,8 @@ class Child:
 
 def open_child(settings: Settings, presence: Presence) -> Child:
     """A child with its own device and the registered models."""
-    # diffusers puts another object in its own place while it is imported. Who imports it at the
-    # same time in another thread gets the first object, and most names are missing in that.
+    # While diffusers is imported, it replaces its own module object. A thread that imports it at
+    # the same time gets the first object, which lacks most names.
     _early_import().join()
     # Imported here: a parent whose children are programs of their own never loads torch.
     from imagemill.worker.models.device import device_class, prepare_process, resolve_device  # noqa: PLC0415  # see above
@@ -252,7 +252,7 @@ def _do_shift(work: Callable[[Child], str]) -> str:
 
 
 def close_child() -> None:
-    """Sign off."""
+    """Close the connections, and say in the database that this process has ended."""
     if this_presence.cache_info().currsize:
         this_presence().close()
     if this_child.cache_info().currsize:

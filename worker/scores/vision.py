@@ -59,7 +59,7 @@ class ClipScorer:
 
     @torch.inference_mode()
     def score(self, pictures: Sequence[Image], records: Sequence[ScoredImage]) -> Sequence[Scores]:
-        """-1 to 1; of CLIP models usually 0.15 to 0.35."""
+        """A cosine in [-1, 1] for each picture; CLIP models usually give 0.15 to 0.35."""
         given = self._processor(
             text=[record.prompt for record in records],
             images=list(pictures),
@@ -90,7 +90,7 @@ class AestheticScorer:
 
     @torch.inference_mode()
     def score(self, pictures: Sequence[Image], records: Sequence[ScoredImage]) -> Sequence[Scores]:
-        """In the head's own units; LAION's give about 1 to 10."""
+        """A value for each picture in the head's own units; LAION's give about 1 to 10."""
         del records
         given = self._processor(images=list(pictures), return_tensors="pt").to(self._device)
         value = _embedding(self._model.get_image_features(**given))
@@ -118,7 +118,7 @@ class ClassifierScorer:
 
     @torch.inference_mode()
     def score(self, pictures: Sequence[Image], records: Sequence[ScoredImage]) -> Sequence[Scores]:
-        """0 to 1."""
+        """A probability in [0, 1] for each picture."""
         del records
         given = self._processor(images=list(pictures), return_tensors="pt").to(self._device)
         shares = self._model(**given).logits.float().softmax(-1)[:, self._label]

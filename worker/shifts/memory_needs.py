@@ -1,4 +1,4 @@
-"""What this process finds out about the memory that models need, and shares with other workers."""
+"""The memory that models need: this process measures it and tells other workers."""
 
 import logging
 from collections.abc import Callable
@@ -10,9 +10,9 @@ from imagemill.worker.models.device_memory import DeviceMemory
 
 log = logging.getLogger(__name__)
 
-_MINE = 0.9
-"""The part of its memory that a card must have had left for this process, so that running out of
-memory says something about the card and not about another process on it."""
+_OWN_SHARE = 0.9
+"""If less than this part of a card is available, other processes use the card too. Running out of
+memory then says nothing about the card itself."""
 
 
 class MemoryNeeds:
@@ -33,19 +33,22 @@ class MemoryNeeds:
         return key in found and found[key].needed_bytes > 0
 
     def peak_of(self, work: Callable[[], object]) -> int:
-        """Do the work; the most bytes that were allocated at once meanwhile, with all models."""
+        """Do the work; return the peak of allocated memory in bytes, all loaded models included."""
         self.memory.reset_peak()
         work()
         return self.memory.peak()
 
     def record(self, key: str, needed: int) -> None:
-        """Share that a model or a group needs at least so many bytes."""
+        """Tell others that a model or a group needs at least `needed` bytes."""
         self._record(key, needed=needed)
 
     def refuse(self, key: str) -> None:
-        """Share that a model or a group does not fit into this card, if it had it to itself."""
+        """Tell others that a model or a group does not fit into this card.
+
+        It tells nothing if other processes hold memory of the card.
+        """
         left, size = self.memory.available(), self.card.memory_bytes
-        if left < _MINE * size:
+        if left < _OWN_SHARE * size:
             log.warning(
                 "other processes hold memory of this card: %.1f of %.1f GiB are left",
                 left / 2**30,

@@ -1,4 +1,4 @@
-"""What was asked for over HTTP: recorded, loaded as a job, ended. The words are `ApiState`'s."""
+"""Requests over HTTP: recorded, loaded as a job, ended. Their states are those of `ApiState`."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Images that somebody asked for today (UTC), and those that are not over yet."""
+    """An owner's images: those asked for today (UTC), and those that are not finished yet."""
 
     today: int
     open: int
@@ -78,7 +78,7 @@ class LineCounts:
 
 
 def record(session: Session, new: NewRequest) -> Request | None:
-    """Record a request. None if its owner asked for something with this key a moment ago."""
+    """Record a request; None if its owner has used this idempotency key already."""
     values: dict[str, Any] = {
         "id": new.id,
         "kind": new.kind,
@@ -100,7 +100,7 @@ def record(session: Session, new: NewRequest) -> Request | None:
 
 
 def find_repeated(session: Session, owner: str, idempotency_key: str) -> Request | None:
-    """What the same owner asked for with this key."""
+    """The owner's request with this idempotency key; None if there is none."""
     query = select(ApiRequest).where(
         ApiRequest.owner == owner, ApiRequest.idempotency_key == idempotency_key
     )
@@ -165,7 +165,7 @@ def waits_for_file(session: Session, file_id: str) -> bool:
 def set_loaded(
     session: Session, request_id: str, job_id: int, *, refused: Sequence[Mapping[str, Any]]
 ) -> bool:
-    """Say which job renders a request. False if somebody has said it already."""
+    """Record which job renders a request; False if the request was not waiting for one."""
     values = {
         "job_id": job_id,
         "refused": [dict(each) for each in refused],
@@ -176,7 +176,7 @@ def set_loaded(
 
 
 def set_failed(session: Session, request_id: str, errors: Sequence[Mapping[str, Any]]) -> bool:
-    """Say why nothing of a request can be rendered."""
+    """Record why nothing of a request can be rendered; False if it was not waiting."""
     values = {"errors": [dict(each) for each in errors], "ended_at": now()}
     return _move(session, request_id, (ApiState.VALIDATING,), ApiState.FAILED, **values)
 
@@ -213,7 +213,7 @@ def cancel_request(session: Session, request_id: str) -> bool:
 
 
 def expire_requests(session: Session) -> int:
-    """Cancel what is left of batches whose time is over; how many there were."""
+    """Cancel what is left of batches whose time is over; return how many batches."""
     late = session.execute(
         update(ApiRequest)
         .where(
@@ -232,7 +232,7 @@ def expire_requests(session: Session) -> int:
 
 
 def end_request(session: Session, request_id: str, *, counts: Mapping[str, Any]) -> bool:
-    """Say that nothing of a request is pending any more.
+    """End a request of which nothing is pending any more.
 
     Whether it is completed, cancelled or expired is decided here: it may have been cancelled since
     its caller has read it.
@@ -250,7 +250,7 @@ def end_request(session: Session, request_id: str, *, counts: Mapping[str, Any])
 
 
 def count_lines(session: Session, job_id: int) -> LineCounts:
-    """How far the rows of a batch's job are."""
+    """The rows of a batch's job: how many there are, are done, and have failed."""
     of_row = (
         select(
             func.sum(case((Image.state == ImageState.DONE, 0), else_=1)).label("left"),
@@ -291,7 +291,7 @@ def sizes_of(session: Session, image_ids: Collection[int]) -> dict[int, int]:
 
 
 def usage_of(session: Session, owner: str) -> Usage:
-    """What somebody has asked for, by the database's clock."""
+    """An owner's usage, by the database's clock."""
     moment = session.execute(select(now())).scalar_one()
     midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
     today = session.scalar(
@@ -339,7 +339,7 @@ def backlog_of(session: Session, route: str) -> int:
 
 
 def _kept_document(session: Session, request_id: str) -> dict[str, Any]:
-    """What stays of a request whose job is loaded: its prompt stands in the job alone."""
+    """The document without its row: once a job is loaded, the job alone keeps the prompt."""
     document = dict(session.get_one(ApiRequest, request_id).document)
     document.pop("row", None)
     return document

@@ -16,8 +16,8 @@ NEWEST_JOBS = 3
 """How many jobs with images of a group are asked, the newest first."""
 
 ENDS = 500
-"""How many of the first and of the last images of each of them are read. Of a job that is under way
-the first ones are done; and a job of ten million images costs no more than a small one."""
+"""How many of the first and of the last images of each of these jobs are read. A job of ten million
+images then costs no more than a small one, and of an unfinished job the first images are done."""
 
 MOST_KINDS = 50
 """How many kinds of images are looked up; a grid may have thousands."""
@@ -47,7 +47,7 @@ class Rate:
 
 
 def measured_rates(session: Session, kinds: Collection[Kind]) -> dict[Kind, list[Rate]]:
-    """The rates of each kind of which images were found; no others."""
+    """The rates of each kind; a kind without rendered images is left out."""
     keys = {kind.group_key for kind in kinds}
     groups = session.execute(select(Group.key, Group.id).where(Group.key.in_(keys)))
     ids = {row.key: row.id for row in groups}
@@ -66,7 +66,7 @@ def measured_rates(session: Session, kinds: Collection[Kind]) -> dict[Kind, list
 
 
 def _newest_jobs(session: Session, group_ids: Collection[int]) -> list[int]:
-    """The newest jobs with done images of each group, as far as they are asked."""
+    """The newest jobs with done images of each group, at most `NEWEST_JOBS` a group."""
     rows = session.execute(
         select(Tally.group_id, Tally.job_id)
         .where(Tally.state == ImageState.DONE, Tally.group_id.in_(list(group_ids)))

@@ -16,12 +16,12 @@ from imagemill.db.queries.jobs.seats import set_max_workers
 from imagemill.db.tables import Job
 
 NO_LIMIT = 0
-"""As a number of workers: as many as there are."""
+"""The value of `max_workers` that removes the limit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobEdit:
-    """What is to change of a job; None is what stays as it is."""
+    """The changes to a job. What is None stays as it is."""
 
     priority: int | None = None
     weight: int | None = None
@@ -34,7 +34,7 @@ class JobEdit:
 
 
 def edit_job(session: Session, reference: str, edit: JobEdit) -> Job:
-    """Change a job; returns it as it is then. What workers hold already is not touched.
+    """Change a job and return it. Images that workers hold already are not touched.
 
     Raises `UsageError` if the job is cancelled or rejected, `UnknownJob` if there is none.
     """

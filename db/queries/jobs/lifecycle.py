@@ -154,7 +154,7 @@ def cancel_stragglers(session: Session, job_id: int | None = None) -> int:
 
 
 def retry(session: Session, job_id: int, *, codes: Collection[str] = ()) -> int:
-    """Make a job's dead images ready again, as a new generation; how many there were.
+    """Make a job's dead images ready again, as a new generation; return how many.
 
     With `codes`, only images that died of one of these codes. A finished job is open again. In a
     cancelled job nothing is tried again.
@@ -191,7 +191,7 @@ def retry(session: Session, job_id: int, *, codes: Collection[str] = ()) -> int:
 
 
 def requeue(session: Session, object_ids: Collection[int]) -> int:
-    """Render again what these objects hold, as a new generation; how many images that are.
+    """Render the images of these objects again, as a new generation; return how many.
 
     It is for objects that are missing or damaged in the store. Their rows are deleted, so that the
     new file can take their place. Images of every job that shared them are ready again, and
@@ -253,8 +253,8 @@ def shown_state(job: Job, counts: Counts) -> JobState:
 def finish_jobs(session: Session, *, audience: Audience = NOBODY, job_id: int | None = None) -> int:
     """Finish every open job without ready or leased images (or one job); how many there were.
 
-    Whoever wants to hear of it is told by the same transaction: it is in the outbox. Its deadline
-    goes, so that what `retry` or `verify` opens again is not cancelled at once.
+    The same transaction puts the news for `audience` into the outbox. A finished job loses its
+    deadline, so that a job which `retry` or `verify` opens again is not cancelled at once.
     """
     idle = select(Job.id).where(over()).order_by(Job.id)
     if job_id is not None:

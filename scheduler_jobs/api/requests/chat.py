@@ -15,8 +15,8 @@ _ONE_MESSAGE = "one message of the user, of text alone"
 def generation_fields(body: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a generation that a chat asks for.
 
-    Raises `ApiError` for what a chat has and a picture has not: a system's message, earlier turns,
-    pictures beside the text, a stream.
+    Raises `ApiError` for parts of a chat that have no meaning for a picture: a system's message,
+    earlier turns, pictures beside the text, a stream.
     """
     fields = {name: value for name, value in body.items() if value is not None}
     messages = fields.pop("messages", None)

@@ -17,7 +17,8 @@ REFINER_START = 0.8
 """Where a model's refiner takes over, as its makers recommend."""
 
 MAX_WINDOWS = 8
-"""The most windows of a prompt. Attention grows with them; the rest is cut, as the image says."""
+"""The most windows of a prompt, because attention costs more with each. The rest is cut, and the
+image's outcome says so."""
 
 _SPEC_FIELDS = frozenset(each.name for each in fields(ImageSpec)) - {"prompt", "seed"}
 
@@ -35,7 +36,7 @@ class PlannedModel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settled:
-    """What cells share that differ only in prompt and seed."""
+    """The values of cells that differ only in prompt and seed."""
 
     model: PlannedModel
     parameters: Parameters
@@ -70,7 +71,7 @@ class Settled:
         return self.parameters.strength
 
     def _refiner_start(self) -> float | None:
-        """Where the refiner takes over; None where the model has none, or is to do without."""
+        """Where the refiner takes over; None if the model has none or this image does without."""
         start = self.parameters.refiner_start
         if not self.model.facts.refined or "mask" in self.inputs or start == 1:
             return None
@@ -122,7 +123,7 @@ class PlannedCell:
     row: ManifestRow
     settled: Settled
     seed: int | None
-    """What the row or the job gives; with several samples, the first one's."""
+    """The seed that the row or the job gives; with several samples, that of the first."""
     cut: str | None
     """The part of the prompt that the model's text encoder will not see."""
 

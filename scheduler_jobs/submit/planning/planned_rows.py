@@ -81,11 +81,11 @@ class PlannedRow(NewRow):
     cells: tuple[PlannedCell, ...]
     """What the row was expanded to; one cell, where nothing was."""
     foreign: tuple[ForeignSyntax, ...] = ()
-    """What its prompts hold of other tools' syntax."""
+    """Other tools' syntax in its prompts."""
     place: tuple[str, int] | None = None
-    """The file that the row stands in and its number there, where there are several."""
+    """The row's file and its number there, if the manifest has several files."""
     asked: tuple[Request, ...] | None = None
-    """The row's images, once somebody has asked for them: they need its occurrence."""
+    """The row's images, kept once they were asked for. They depend on its occurrence."""
 
     @classmethod
     def of(
@@ -146,7 +146,7 @@ class Findings:
             self.problems += bad.problems
 
     def error(self, file: str) -> ManifestError:
-        """The error for a manifest that nothing is queued of, with all problems."""
+        """The error that refuses a whole manifest, with all problems."""
         bad = self.bad_rows
         said = f"{bad} bad {'row' if bad == 1 else 'rows'}"
         if self.fatal:  # damage to a file is among them, and no row
@@ -166,7 +166,7 @@ class Keys:
     def checked(
         self, chunk: list[PlannedRow | RefusedRow], file: str
     ) -> Iterator[PlannedRow | RefusedRow]:
-        """The chunk, in which each row has its occurrence. A repeated `id` makes a row bad."""
+        """The chunk's rows, each with its occurrence. A row that repeats an `id` is refused."""
         for row in chunk:
             if isinstance(row, RefusedRow) or row.key_base is None:
                 yield row
@@ -208,8 +208,8 @@ def plan_rows(
 ) -> Iterator[PlannedRow | RefusedRow]:
     """Every row of the manifest, in order, planned or with all its problems.
 
-    `inputs` resolves init images and masks; without it, none is put into the store. `met` hears
-    of every column.
+    `inputs` resolves init images and masks; without it, none is put into the store. `met` notes
+    what became of every column.
     """
     limits = Limits.from_settings(settings)
     planner = Planner(
@@ -239,12 +239,12 @@ def plan_rows(
             )
             for row in _planned(request, each, row_planner, met):
                 last = row.number or last
-                yield row if each is source else _counted_on(row, before, each)
+                yield row if each is source else _renumbered(row, before, each)
             before, last = before + last, 0
 
 
-def _counted_on(row: PlannedRow | RefusedRow, before: int, file: Source) -> PlannedRow | RefusedRow:
-    """A row of one of several files, under its number among the rows of all."""
+def _renumbered(row: PlannedRow | RefusedRow, before: int, file: Source) -> PlannedRow | RefusedRow:
+    """A row of one of several files, numbered among the rows of all files."""
     if isinstance(row, RefusedRow):
         return row if row.fatal else replace(row, number=before + row.number)
     return replace(row, number=before + row.number, place=(file.name, row.number))
@@ -316,8 +316,8 @@ class _RowPlanner:
         return PlannedRow.of(row, cells, foreign=foreign)
 
     def _foreign(self, row: ManifestRow, cells: list[PlannedCell]) -> Iterator[ForeignSyntax]:
-        """What the prompts of a row hold of other tools' syntax, each kind once."""
-        # A backslash keeps what looks like a template from being one: then it was meant.
+        """Other tools' syntax in the prompts of a row, each kind once."""
+        # A backslash escapes what looks like a template, so its author meant it as plain text.
         expanded = self._expansion.variants != "off" and "\\" in row.prompt
         texts = {
             (text, cell.settled.parameters.prompt_weighting or False)

@@ -23,8 +23,8 @@ from imagemill.worker.models.environment import Environment
 class Slot:
     """An image's pipeline call, from one denoiser call to the next.
 
-    `request` is the denoiser call that it waits for, `signature` what another call must equal to
-    share its pass. `passes` counts its denoiser calls, `seconds` is its share of the time.
+    `request` is the denoiser call that it waits for; calls with the same `signature` may share a
+    pass. `passes` counts its denoiser calls, `seconds` is its share of the engine's time.
     `waiting_since` is the number of the engine's pass after which it began to wait.
     """
 

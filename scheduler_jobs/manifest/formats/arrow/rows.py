@@ -19,16 +19,17 @@ MOST_MEMORY_BYTES = 3 << 29
 """What unpacking a batch may take. Arrow's allocator maps a gigabyte at a time, used or not, and
 honest writers' pages are of a megabyte."""
 _BYTES_A_JSON_BYTE = 8
-"""What a value may take in Arrow for a byte of JSON: a zero is eight bytes."""
+"""The most bytes that Arrow needs for one byte of JSON: the number 0 takes eight."""
 _NARROW = re.compile(r"\b(float|halffloat)\b")
 """How Arrow writes types with floats of four or two bytes in them."""
 _MOST_LONG_ROWS = 1000
-"""Rows over the limit at which a file is given up: a dictionary repeats one for a byte each."""
+"""How many rows may be over the limit before a file is refused. A dictionary can repeat a long row
+at the cost of one byte each."""
 
 
 @contextlib.contextmanager
 def arrow_errors(what: str) -> Iterator[None]:
-    """Within it, what Arrow raises on a damaged or a greedy file comes out as `Broken`."""
+    """Within the block, Arrow's errors on a damaged or a too large file become `Broken`."""
     try:
         yield
     except (MemoryError, pa.ArrowMemoryError):
@@ -64,7 +65,7 @@ def batch_rows(
 
 
 def check_columns(names: list[str], check_header: HeaderCheck) -> None:
-    """Refuse a table with a column twice, or with a header that won't do."""
+    """Raise `Broken` if a column is there twice, or whatever `check_header` raises."""
     for n, name in enumerate(names):
         if name in names[:n]:
             raise Broken(f"column {shown(name)} twice", "every column once", column="header")
@@ -72,7 +73,7 @@ def check_columns(names: list[str], check_header: HeaderCheck) -> None:
 
 
 def _may_be_long(values: Any, max_line_bytes: int) -> bool:
-    """Whether a value of this column may be over the limit before it is a Python object."""
+    """Whether a value may be over the limit; asked before it becomes a Python object."""
     return bool(values.nbytes > _BYTES_A_JSON_BYTE * max_line_bytes)
 
 
@@ -111,7 +112,7 @@ def _row(
 
 
 def _only(values: Any, at: int) -> Any:
-    """One value of a column, as an array of what it takes alone."""
+    """One value of a column as an array, whose `nbytes` is that of the value alone."""
     one = values.slice(at, 1)
     return one.dictionary_decode() if pa.types.is_dictionary(one.type) else one
 
