@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import diffusers
 import pytest
+from diffusers.pipelines.flux import pipeline_flux_kontext
 
 from imagemill.db.errors import UsageError
 from imagemill.worker.engine import Failed
@@ -54,6 +55,17 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> WayShop:
     return WayShop(tmp_path_factory.mktemp("ways"))
 
 
+@pytest.fixture
+def small_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FLUX.1 Kontext enlarges what it edits to a megapixel, which takes seconds: here to a 64th.
+
+    `test_a_way_draws_what_diffusers_own_pipeline_draws` has the true sizes.
+    """
+    sizes = pipeline_flux_kontext.PREFERRED_KONTEXT_RESOLUTIONS
+    small = [(width // 8, height // 8) for width, height in sizes]
+    monkeypatch.setattr(pipeline_flux_kontext, "PREFERRED_KONTEXT_RESOLUTIONS", small)
+
+
 @pytest.mark.parametrize(("name", "way"), TRIED)
 def test_a_way_draws_what_diffusers_own_pipeline_draws(name: str, way: str, shop: WayShop) -> None:
     spec = shop.spec(name, way, steps=4)
@@ -64,6 +76,7 @@ def test_a_way_draws_what_diffusers_own_pipeline_draws(name: str, way: str, shop
     assert worst_difference(pixels, shop.oracle(name, way).alone(spec)) <= 1
 
 
+@pytest.mark.usefixtures("small_references")
 @pytest.mark.parametrize(("name", "way"), FIVE_STEPS)
 def test_neither_the_neighbour_nor_the_place_in_the_pass_counts(
     name: str, way: str, shop: WayShop
@@ -121,6 +134,7 @@ def test_a_reference_image_counts_beside_an_init_image(name: str, way: str, shop
     assert worst_difference(pixels, oracle.alone(spec)) <= 1
 
 
+@pytest.mark.usefixtures("small_references")
 @pytest.mark.parametrize("name", ["flux_kontext", "qwen_image_edit", "qwen_image_edit_plus"])
 def test_edits_of_prompts_of_different_lengths_share_passes(name: str, shop: WayShop) -> None:
     spec = shop.spec(name, EDIT, steps=3)
