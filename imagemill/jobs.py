@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from imagemill.db.queries.jobs.lifecycle import find_job, shown_state
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import JobState, Outcome
-from imagemill.scheduler_jobs.cli.progress import Pace, facts_of, has_ended, note_of
+from imagemill.scheduler_jobs.cli.display.progress import Pace, facts_of, has_ended, note_of
 
 if TYPE_CHECKING:
     from imagemill.images import Images

@@ -15,7 +15,7 @@ from typing import Any
 
 from imagemill.db.errors import StorageError
 from imagemill.db.queries.tallies import Counts
-from imagemill.scheduler_jobs.cli.progress import Pace, ProgressView, facts_of
+from imagemill.scheduler_jobs.cli.display.progress import Pace, ProgressView, facts_of
 
 SHOWN_PICTURES = 24
 """The most pictures under a cell: a notebook keeps them in its file."""

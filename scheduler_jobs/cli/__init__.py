@@ -1,7 +1,7 @@
 """The command line. `commands/` has the commands by subject, `command_table` lists them all.
 
 `group` finds a command and turns its end into an exit code. `invocation` opens settings and
-database for commands that need them. `output` prints everything. `docs/cli.md` describes every
+database for commands that need them. `display` prints everything. `docs/cli.md` describes every
 command.
 """
 

@@ -10,10 +10,10 @@ from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.backup.record import BackupRecord
 from imagemill.scheduler_jobs.backup.restoration import restore as bring_back
 from imagemill.scheduler_jobs.backup.snapshot import make_backup
-from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import plural
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_FAILED
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import plural
 
 SHOWN = 20
 

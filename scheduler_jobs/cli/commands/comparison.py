@@ -11,12 +11,12 @@ from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.pictures.comparison import Compared
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Job
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import storable_reference
 from imagemill.scheduler_jobs.cli.commands.sheets import images_a_page, save_sheet
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, plural
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_FAILED
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, plural
 from imagemill.scheduler_jobs.comparison import Difference, PixelDifference, Totals, compare
 from imagemill.scheduler_jobs.pages.difference_sheet import COLUMNS, difference_sheet
 

@@ -8,10 +8,10 @@ import click
 from imagemill.db.documents import JSON
 from imagemill.db.queries.fleet.costs import DeviceTime, JobTime, time_of_job
 from imagemill.db.queries.jobs.lifecycle import find_job
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, duration, number, plural
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, duration, number, plural
 from imagemill.scheduler_jobs.prices import EXAMPLE, price_of, read_prices
 from imagemill.scheduler_jobs.submit.forecast import Forecast
 

@@ -10,9 +10,9 @@ from imagemill.db.database import Database
 from imagemill.db.documents import document
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.pictures.tags import tagged_images
-from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, plural
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, plural
 from imagemill.scheduler_jobs.curation.chosen import named_images
 from imagemill.scheduler_jobs.curation.duplicates import Duplicates, find_duplicates
 from imagemill.scheduler_jobs.curation.hamming import MOST_DISTANCE

@@ -2,13 +2,13 @@
 
 import click
 
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.commands.checks import (
     Check,
     check_services,
     check_settings,
     worst,
 )
+from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.group import GlobalOptions
 
 

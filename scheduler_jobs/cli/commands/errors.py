@@ -9,10 +9,10 @@ from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Job
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, plural
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, plural
 
 
 @click.command()

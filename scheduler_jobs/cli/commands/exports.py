@@ -14,11 +14,11 @@ from imagemill.db.queries.pictures.exports import list_exports
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import Outcome
 from imagemill.db.storage.factory import open_storage
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import filled
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, ago, plural
+from imagemill.scheduler_jobs.cli.display.progress import ProgressView
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, ago, plural
-from imagemill.scheduler_jobs.cli.progress import ProgressView
 from imagemill.scheduler_jobs.exports.export import ExportOptions
 from imagemill.scheduler_jobs.exports.formats import FORMATS
 from imagemill.scheduler_jobs.exports.pictures import read_form

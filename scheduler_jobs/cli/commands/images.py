@@ -20,10 +20,10 @@ from imagemill.db.queries.pictures.image_reports import (
 from imagemill.db.samplers.names import find_sampler
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.states import ImageState, Outcome
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, moment
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, moment
 from imagemill.scheduler_jobs.exports.selection import list_where
 
 MOST_SHOWN = 100

@@ -7,9 +7,9 @@ import click
 
 from imagemill.db.labels import read_labels
 from imagemill.db.storage.factory import open_storage
-from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import plural
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import plural
 from imagemill.scheduler_jobs.exports.exported_set import export_folder
 from imagemill.scheduler_jobs.imports import import_export
 

@@ -10,10 +10,10 @@ from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.states import JobState
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import plural
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import plural
 
 
 @click.command()

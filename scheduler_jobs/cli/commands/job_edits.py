@@ -8,11 +8,11 @@ from imagemill.db.labels import label_text, labels_of, read_labels
 from imagemill.db.queries.fleet.reports import UNFINISHED
 from imagemill.db.queries.jobs.job_edits import NO_LIMIT, JobEdit, edit_job
 from imagemill.db.queries.jobs.lifecycle import find_job
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import moment
+from imagemill.scheduler_jobs.cli.display.unserved import warn_unlabelled
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import moment
-from imagemill.scheduler_jobs.cli.unserved import warn_unlabelled
 from imagemill.scheduler_jobs.deadlines import read_deadline
 from imagemill.scheduler_jobs.owners import MOST_WEIGHT
 from imagemill.scheduler_jobs.submit.options import MOST_PRIORITY, MOST_WORKERS

@@ -20,16 +20,23 @@ from imagemill.db.queries.pictures.scores import ScoringReport, list_scoring
 from imagemill.db.queries.work.shifts import live_shifts
 from imagemill.db.settings import Settings
 from imagemill.db.states import JobState
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, labels_option, whole
-from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, ago, duration, moment, number, plural
-from imagemill.scheduler_jobs.cli.unserved import (
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import (
+    Column,
+    ago,
+    duration,
+    moment,
+    number,
+    plural,
+)
+from imagemill.scheduler_jobs.cli.display.unserved import (
     print_no_worker,
     print_too_large,
     print_unlabelled,
     print_unserved,
 )
+from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 
 SHOWN_GROUPS = 10
 SHOWN_JOBS = 30

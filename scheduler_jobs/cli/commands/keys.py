@@ -8,11 +8,11 @@ import click
 from imagemill.db.errors import UsageError
 from imagemill.db.queries.api.keys import ROLES, KeyReport, add_key, list_keys, revoke_key
 from imagemill.db.tables import OWNER_CHARACTERS
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.command_table import commands_below
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, ago
 from imagemill.scheduler_jobs.cli.group import LazyGroup
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, ago
 
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{OWNER_CHARACTERS - 1}}}")
 

@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 from imagemill.db.labels import label_text, read_label, read_labels
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.labels import find_labels, find_notes, set_labels, set_note
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 
 NOTE_CHARACTERS = 10_000

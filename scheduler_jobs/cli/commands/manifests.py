@@ -13,11 +13,19 @@ from imagemill.db.documents import document
 from imagemill.db.queries.fleet.memory import list_waiting_for_memory
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
-from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.column_table import print_columns, print_extras
 from imagemill.scheduler_jobs.cli.commands.cost import print_forecast
 from imagemill.scheduler_jobs.cli.commands.submit_options import ManifestCommand, submission_options
-from imagemill.scheduler_jobs.cli.deadline_verdict import deadline_checks, print_deadline
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.column_table import print_columns, print_extras
+from imagemill.scheduler_jobs.cli.display.deadline_verdict import deadline_checks, print_deadline
+from imagemill.scheduler_jobs.cli.display.output import Column, duration, plural
+from imagemill.scheduler_jobs.cli.display.progress import LoadingView, ProgressView
+from imagemill.scheduler_jobs.cli.display.undrawn import warn_undrawn
+from imagemill.scheduler_jobs.cli.display.unserved import (
+    print_too_large,
+    warn_unlabelled,
+    warn_unserved,
+)
 from imagemill.scheduler_jobs.cli.exit_codes import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -25,14 +33,6 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
     SHOWN_PROBLEMS,
 )
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, duration, plural
-from imagemill.scheduler_jobs.cli.progress import LoadingView, ProgressView
-from imagemill.scheduler_jobs.cli.undrawn import warn_undrawn
-from imagemill.scheduler_jobs.cli.unserved import (
-    print_too_large,
-    warn_unlabelled,
-    warn_unserved,
-)
 from imagemill.scheduler_jobs.manifest import RowText
 from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest

@@ -9,9 +9,9 @@ import click
 from imagemill.db.errors import ModelError
 from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.db.models.registry_file import add_model, check_name
-from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column
 from imagemill.scheduler_jobs.models.abilities import Abilities, abilities_of
 from imagemill.scheduler_jobs.models.inspection import FoundModel, inspect_file, inspect_source
 from imagemill.scheduler_jobs.models.sources import open_source

@@ -11,11 +11,11 @@ from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.db.samplers.names import OWN, SAMPLERS
 from imagemill.db.settings import Settings
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.command_table import commands_below
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column
 from imagemill.scheduler_jobs.cli.group import LazyGroup
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column
 
 
 @click.group(cls=LazyGroup, table=commands_below("models"), invoke_without_command=True)

@@ -14,13 +14,13 @@ from imagemill.db.errors import UsageError
 from imagemill.db.queries import notifications as outbox
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.notifications import STATES, NotificationReport
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import storable_reference, whole
 from imagemill.scheduler_jobs.cli.command_table import commands_below
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, ago, plural
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_FAILED
 from imagemill.scheduler_jobs.cli.group import LazyGroup
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, ago, plural
 from imagemill.scheduler_jobs.notifications.deliveries import Delivery, Outcome
 from imagemill.scheduler_jobs.notifications.receivers import Receivers
 

@@ -5,12 +5,12 @@ from typing import Any
 import click
 
 from imagemill.db.queries.fleet.owners import list_owners, weigh_owner
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import whole
 from imagemill.scheduler_jobs.cli.command_table import commands_below
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column
 from imagemill.scheduler_jobs.cli.group import LazyGroup
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column
 from imagemill.scheduler_jobs.owners import MOST_WEIGHT, read_owner
 
 

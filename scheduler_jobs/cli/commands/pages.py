@@ -11,12 +11,12 @@ from imagemill.db.process.logs import GALLERY_TOKEN
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.storage.factory import open_storage
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument, listen_options, output_option
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import plural
+from imagemill.scheduler_jobs.cli.display.progress import ProgressView
 from imagemill.scheduler_jobs.cli.exit_codes import unwritable
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import plural
-from imagemill.scheduler_jobs.cli.progress import ProgressView
 from imagemill.scheduler_jobs.pages.report import ReportOptions, ReportResult, write_report
 
 _SUFFIXES = (".html", ".htm")

@@ -8,9 +8,9 @@ import click
 
 from imagemill.db.errors import UsageError
 from imagemill.db.queries.pictures.exports import find_export
-from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import plural
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import plural
 from imagemill.scheduler_jobs.exports.push import push as push_export
 
 

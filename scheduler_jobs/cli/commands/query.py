@@ -12,12 +12,12 @@ import click
 
 from imagemill.db.errors import UsageError
 from imagemill.db.read_only import SECONDS, Answer, answering
-from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.answer_table import print_answer
 from imagemill.scheduler_jobs.cli.arguments import output_option
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.answer_table import print_answer
+from imagemill.scheduler_jobs.cli.display.output import plural
 from imagemill.scheduler_jobs.cli.exit_codes import unwritable
 from imagemill.scheduler_jobs.cli.invocation import Invocation, open_database, pass_invocation
-from imagemill.scheduler_jobs.cli.output import plural
 from imagemill.scheduler_jobs.reading.cells import check_names
 from imagemill.scheduler_jobs.reading.formats import WRITERS, json_row
 

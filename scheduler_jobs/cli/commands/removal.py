@@ -12,10 +12,10 @@ from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.jobs.removals import Removal
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Job
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import age, jobs_argument, labels_option
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, plural
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, plural
 from imagemill.scheduler_jobs.removal import Removed, remove_jobs
 
 COLUMNS = (

@@ -19,11 +19,11 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.db.scorers import ScorerEntry, find_scorers
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Job
-from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, plural
+from imagemill.scheduler_jobs.cli.display.progress import ProgressView
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, plural
-from imagemill.scheduler_jobs.cli.progress import ProgressView
 from imagemill.scheduler_jobs.curation.passes import plan_pass
 from imagemill.scheduler_jobs.local.score_pass import score_here
 

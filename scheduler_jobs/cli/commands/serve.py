@@ -10,8 +10,8 @@ from imagemill.db.process.logs import configure_logging
 from imagemill.db.process.metrics_page import serve_metrics
 from imagemill.db.queries.api.keys import live_keys
 from imagemill.db.storage.factory import open_storage
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import listen_options
+from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 
 _MEBI = 1 << 20

@@ -16,7 +16,7 @@ from imagemill.db.present_store import record_named_store
 from imagemill.db.process.logs import FLOWER_LOGIN, configure_logging
 from imagemill.db.schema import migrate as upgrade
 from imagemill.db.urls import without_password
-from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 
 TASK_COLUMNS = "name,kwargs,state,result,received,runtime,worker"

@@ -9,9 +9,9 @@ import click
 
 from imagemill.db.errors import UsageError
 from imagemill.db.settings import read_environment
-from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
 from imagemill.scheduler_jobs.stack.control import (
     bring_up,

@@ -7,11 +7,11 @@ from imagemill.db.errors import UsageError
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs import store_check as upkeep
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import plural
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_FAILED
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import plural
 
 SHOWN = 20
 

@@ -9,9 +9,9 @@ from imagemill.db.errors import ModelError, UsageError
 from imagemill.db.models.components import component_folders
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import ModelEntry, load_registry
-from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, plural
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, plural
 from imagemill.scheduler_jobs.submit.prompts.prompt_window import PromptWindow, Token
 
 _TOKENIZER = "tokenizer"

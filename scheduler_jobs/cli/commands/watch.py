@@ -13,13 +13,13 @@ from imagemill.db.queries.jobs.lifecycle import find_job, shown_state
 from imagemill.db.queries.pictures.scores import ScoringReport, list_scoring
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import JobState
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.arguments import job_argument
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import plural
+from imagemill.scheduler_jobs.cli.display.progress import ProgressView, has_ended, note_of
+from imagemill.scheduler_jobs.cli.display.unserved import print_too_large, warn_unserved
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_FAILED
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import plural
-from imagemill.scheduler_jobs.cli.progress import ProgressView, has_ended, note_of
-from imagemill.scheduler_jobs.cli.unserved import print_too_large, warn_unserved
 
 
 @click.command()

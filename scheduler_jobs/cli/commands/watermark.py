@@ -7,7 +7,7 @@ from PIL import Image, UnidentifiedImageError
 
 from imagemill.db.errors import RecordError, first_line
 from imagemill.db.settings import Settings
-from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.exports.marks.watermark import read_watermark
 

@@ -8,12 +8,16 @@ from imagemill.db.queries.fleet.workers import FleetWorker, list_fleet, order_dr
 from imagemill.db.queries.work.pins import PinTarget, find_target
 from imagemill.db.queries.work.pins import pin as pin_workers
 from imagemill.db.queries.work.pins import unpin as unpin_workers
-from imagemill.scheduler_jobs.cli import output
 from imagemill.scheduler_jobs.cli.command_table import commands_below
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, ago, number, plural
+from imagemill.scheduler_jobs.cli.display.unserved import (
+    gibibytes,
+    print_no_worker,
+    print_too_large,
+)
 from imagemill.scheduler_jobs.cli.group import LazyGroup
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.cli.output import Column, ago, number, plural
-from imagemill.scheduler_jobs.cli.unserved import gibibytes, print_no_worker, print_too_large
 
 
 @click.group(cls=LazyGroup, table=commands_below("workers"), invoke_without_command=True)

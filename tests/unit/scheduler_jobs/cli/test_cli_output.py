@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from imagemill.db.queries.tallies import Counts
-from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.output import Column
-from imagemill.scheduler_jobs.cli.progress import Pace, ProgressView
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column
+from imagemill.scheduler_jobs.cli.display.progress import Pace, ProgressView
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from imagemill.scheduler_jobs.cli import answer_table
+from imagemill.scheduler_jobs.cli.display import answer_table
 
 WIDE = "SELECT image_id, prompt, sampler, weights_digest, request_key FROM dataset_images"
 

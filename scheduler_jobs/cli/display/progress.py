@@ -10,8 +10,8 @@ import click
 from imagemill.db.queries.fleet.reports import ONE_BATCH_SECONDS
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import JobState
-from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.output import duration, plural, shortened
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import duration, plural, shortened
 
 if TYPE_CHECKING:
     from rich.progress import Progress

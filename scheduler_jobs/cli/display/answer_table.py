@@ -8,8 +8,8 @@ from typing import Any
 import click
 from rich.cells import cell_len
 
-from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.output import Column, plural
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, plural
 from imagemill.scheduler_jobs.reading.cells import text_value
 
 SHOWN_ROWS = 100

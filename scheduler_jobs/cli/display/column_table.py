@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.output import Column, plural
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import Column, plural
 from imagemill.scheduler_jobs.manifest import ColumnReport
 from imagemill.scheduler_jobs.manifest.columns.fields import FIELDS, PROMPT
 

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from imagemill.db.documents import document as document_of
-from imagemill.scheduler_jobs.cli import table_column
+from imagemill.scheduler_jobs.cli.display import table_column
 
 Column = table_column.Column
 """Commands find it beside `table`."""
@@ -166,6 +166,6 @@ def _jsonable(value: Any) -> Any:
 
 
 def _terminal() -> ModuleType:
-    from imagemill.scheduler_jobs.cli import terminal  # noqa: PLC0415  # where nobody looks it is not needed
+    from imagemill.scheduler_jobs.cli.display import terminal  # noqa: PLC0415  # where nobody looks it is not needed
 
     return terminal

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from imagemill.db.database import Database
 from imagemill.db.labels import has_all
 from imagemill.db.queries.fleet.workers import list_fleet
-from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.deadlines import seconds_left
 from imagemill.scheduler_jobs.submit.forecast import DeadlineCheck, check_deadline
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest

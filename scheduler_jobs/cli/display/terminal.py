@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from imagemill.scheduler_jobs.cli.table_column import Column
+from imagemill.scheduler_jobs.cli.display.table_column import Column
 
 STYLES: Mapping[str, str] = MappingProxyType(
     {

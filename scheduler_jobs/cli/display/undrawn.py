@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from imagemill.scheduler_jobs.cli import output
+from imagemill.scheduler_jobs.cli.display import output
 
 SHOWN_CHARACTERS = 20
 """Characters without a font that are named."""

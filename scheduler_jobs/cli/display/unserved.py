@@ -10,8 +10,8 @@ from imagemill.db.queries.fleet.memory import TooLarge
 from imagemill.db.queries.fleet.reports import JobReport, WorkerReport, is_served, serves
 from imagemill.db.settings import Settings
 from imagemill.db.states import JobState
-from imagemill.scheduler_jobs.cli import output
-from imagemill.scheduler_jobs.cli.output import plural
+from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.output import plural
 
 
 def print_no_worker(settings: Settings) -> None:
