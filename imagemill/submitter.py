@@ -111,7 +111,7 @@ def run(
     folder = Path(out)
     found = Settings.for_home(folder, **(settings or {}))
     request = _request(what, options, found)
-    named = {} if picture_name is None else {"picture_name": picture_name}
+    named: dict[str, Any] = {} if picture_name is None else {"picture_name": picture_name}
     with showing(request.name or _title(request), shown=progress) as show, _noted():
         result = embedded_run.run(
             request,

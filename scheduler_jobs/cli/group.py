@@ -37,6 +37,11 @@ NOT_HERE = "Not available in this installation."
 COMPLETE = "_IMAGEMILL_COMPLETE"
 """The variable in which a shell says that it asks for completions."""
 
+EARLY_WORKER = "imagemill.early_worker"
+"""Where `ctx.meta` has the worker's process of `imagemill run`, as `start_warm` gives it."""
+
+_HELP = ("-h", "--help")
+
 GLOBAL_FLAGS = ("--verbose",)
 GLOBAL_VALUES = ("--home", "--config")
 
@@ -83,6 +88,9 @@ class _Unread(Exception):
 class ImagemillGroup(LazyGroup):
     """The outermost group: lists its commands by section, and sets every exit code."""
 
+    _is_program = False
+    """Whether this process was started as the command, and not for something else."""
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Like click, but the options of all commands may also follow the command's name."""
         return super().parse_args(ctx, _global_options_first(args))
@@ -97,6 +105,11 @@ class ImagemillGroup(LazyGroup):
             close = difflib.get_close_matches(name, known, n=3)
             hint = f"; did you mean {' or '.join(close)}?" if close else ""
             raise click.UsageError(f"there is no command {name!r}{hint}", ctx=ctx)
+        if name == "run" and self._is_program and not set(_HELP).intersection(args):
+            # It imports for seconds, so it begins before this process imports what `run` needs.
+            from imagemill.scheduler_jobs.local.warm_process import start_warm  # noqa: PLC0415
+
+            ctx.meta[EARLY_WORKER] = start_warm(os.environ)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -131,6 +144,7 @@ class ImagemillGroup(LazyGroup):
         _open_closed_streams()
         if COMPLETE in os.environ:
             _complete(self, prog_name or "imagemill")
+        self._is_program = args is None
         arguments = list(sys.argv[1:] if args is None else args)
         extra.pop("standalone_mode", None)
         try:
@@ -265,7 +279,7 @@ def _absent(name: str, why: str) -> click.Command:
 @click.group(
     cls=ImagemillGroup,
     table=commands_below(""),
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": [*_HELP], "max_content_width": 100},
     epilog="`imagemill COMMAND --help` shows options and an example. Settings come from "
     "IMAGEMILL_* environment variables and imagemill.toml; `imagemill doctor` checks them.",
 )

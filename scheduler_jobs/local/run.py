@@ -29,6 +29,7 @@ from imagemill.db.states import JobState
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.dispatcher import ROUND_SECONDS, Dispatcher
+from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.folder import BROKER_FOLDER, RunFolder, run_folder
 from imagemill.scheduler_jobs.local.pictures import NamedPictures, name_pictures
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
@@ -100,8 +101,11 @@ def run(
     out: Path,
     progress: Callable[[Counts], None],
     picture_name: str = DEFAULT_TEMPLATE,
+    early: tuple[TetheredProcess, int] | None = None,
 ) -> RunResult:
     """Render a manifest into `out`. `progress` gets the job's counts several times a second.
+
+    `early` is the worker's process from `start_warm`, where it runs already.
 
     Raises `ManifestError` if rows are bad, `ServiceError` if the worker keeps ending, and
     `UsageError` if the folder can't be used. Nothing is created before the first rows of the
@@ -112,25 +116,26 @@ def run(
     with request.open(settings) as source:
         columns = check_first_rows(request, source, settings)
         check_columns(PictureNames(picture_name), columns)
+        settings = _with_certificates(settings)
+        worker = LocalWorker(settings, out / WORKER_LOG, early)
         with run_folder(out) as folder, closing(Database.from_settings(settings)) as database:
-            return _run(request, source, settings, database, folder, progress, picture_name)
+            return _run(request, source, worker, database, folder, progress, picture_name)
 
 
 def _run(
     request: SubmissionRequest,
     source: Source,
-    settings: Settings,
+    worker: LocalWorker,
     database: Database,
     folder: RunFolder,
     progress: Callable[[Counts], None],
     picture_name: str,
 ) -> RunResult:
-    interrupted, out = False, folder.path
-    settings = _with_certificates(settings)
+    interrupted, out, settings = False, folder.path, worker.settings
     # The worker first: it takes seconds to import, and the others need the other core. It ends
     # before its broker does.
     with (
-        LocalWorker(settings, out / WORKER_LOG) as worker,
+        worker,
         _opened(folder, database, settings) as valkey,
         worker.drained(),
     ):

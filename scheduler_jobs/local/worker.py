@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
@@ -16,6 +15,7 @@ from imagemill.db.errors import ServiceError
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.server import last_line
+from imagemill.scheduler_jobs.local.warm_process import start_warm
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +37,20 @@ class LocalWorker:
 
     It ends with this process too. `settings` are those of which it must know before it works: the
     device. What it prints before `work` is lost; whatever went wrong then goes wrong again.
+    `early` is its process where that runs already, with settings that agree so far.
     """
 
-    def __init__(self, settings: Settings, log_file: Path) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Settings, log_file: Path, early: tuple[TetheredProcess, int] | None = None
+    ) -> None:
+        self.settings = settings
         self._log = log_file
         self._restarts = 0
         self._state = _State.WARM
+        self._early = early
 
     def __enter__(self) -> Self:
-        self._process, self._pipe = self._start()
+        self._process, self._pipe = self._early or self._start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,7 +62,7 @@ class LocalWorker:
 
     def work(self, settings: Settings) -> None:
         """Let it work with these settings, until `drain`."""
-        self._settings = settings
+        self.settings = settings
         self._state = _State.WORKING
         self._order()
 
@@ -73,7 +77,7 @@ class LocalWorker:
         """Wait until it has drained; a second Ctrl-C of an impatient user does not stop that."""
         if self._state == _State.DRAINING:
             with suppress(KeyboardInterrupt):
-                self._process.wait_or_kill(self._settings.drain_seconds + 5)
+                self._process.wait_or_kill(self.settings.drain_seconds + 5)
 
     @contextmanager
     def drained(self) -> Iterator[None]:
@@ -108,24 +112,11 @@ class LocalWorker:
 
     def _start(self) -> tuple[TetheredProcess, int | None]:
         """A process, and the end of a pipe for its orders."""
-        reading, writing = os.pipe()
-        try:
-            process = TetheredProcess(
-                [sys.executable, "-P", "-m", "imagemill.worker.cli.warm", str(reading)],
-                environment=os.environ | self._settings.environment(),
-                death_signal=signal.SIGKILL,
-                inherit=[reading],
-            )
-        except BaseException:
-            os.close(writing)
-            raise
-        finally:
-            os.close(reading)
-        return process, writing
+        return start_warm(os.environ | self.settings.environment())
 
     def _order(self) -> None:
         assert self._pipe is not None
-        orders = {"environment": self._settings.environment(), "log": str(self._log)}
+        orders = {"environment": self.settings.environment(), "log": str(self._log)}
         # A process that has ended already can't read. `check` sees that.
         with suppress(BrokenPipeError), os.fdopen(self._pipe, "wb") as pipe:
             pipe.write(json.dumps(orders).encode())

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import get_context
 
-import imagemill.scheduler_jobs.local.worker
+import imagemill.scheduler_jobs.local.warm_process
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.worker.cli import warm
 from tests.helpers.forking import end_with_parent
@@ -18,7 +18,7 @@ from tests.helpers.forking import end_with_parent
 
 def fork_workers_of_runs() -> None:
     """In this process, `LocalWorker` starts forks."""
-    imagemill.scheduler_jobs.local.worker.TetheredProcess = ForkedWorker
+    imagemill.scheduler_jobs.local.warm_process.TetheredProcess = ForkedWorker
 
 
 class ForkedWorker(TetheredProcess):

@@ -32,6 +32,7 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
     EXIT_USAGE,
     SHOWN_PROBLEMS,
 )
+from imagemill.scheduler_jobs.cli.group import EARLY_WORKER
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.manifest import RowText
 from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignRows
@@ -164,6 +165,7 @@ def run(
             out=out,
             progress=lambda counts: view.update(counts, note=_note(counts)),
             **({} if picture_name is None else {"picture_name": picture_name}),
+            early=ctx.meta.get(EARLY_WORKER),
         )
     if as_json:
         output.emit(

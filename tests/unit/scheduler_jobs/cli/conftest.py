@@ -31,7 +31,7 @@ def pretended_run(monkeypatch):
     seen = []
 
     def pretend(**changes):
-        def run(request, *, settings, out, progress):
+        def run(request, *, settings, out, progress, early):
             seen.append((request, settings, out))
             progress(Counts(ready=2))
             return a_result(out, **changes)

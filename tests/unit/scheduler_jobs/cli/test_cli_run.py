@@ -62,7 +62,7 @@ def test_run_needs_a_folder(imagemill, manifest):
 def test_ctrl_c_is_answered_at_once_and_ends_the_run_cleanly(
     imagemill, manifest, tmp_path, monkeypatch
 ):
-    def run(request, *, settings, out, progress):
+    def run(request, *, settings, out, progress, early):
         progress(Counts(ready=2))
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
