@@ -11,6 +11,7 @@ import os
 import secrets
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain, zip_longest
@@ -159,6 +160,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     turns = chain.from_iterable(zip_longest(first, others))
     place = {path: number for number, path in enumerate(turns)}
     items.sort(key=lambda item: place[item.path])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was missing here: how many tests were skipped, by reason."""
+    skipped = terminalreporter.stats.get("skipped", ())
+    reasons = Counter(report.longrepr[-1].removeprefix("Skipped: ") for report in skipped)
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"{count} skipped: {reason}")
 
 
 # Servers -----------------------------------------------------------------------------------
