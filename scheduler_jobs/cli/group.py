@@ -109,7 +109,7 @@ class ImagemillGroup(LazyGroup):
             # It imports for seconds, so it begins before this process imports what `run` needs.
             from imagemill.scheduler_jobs.local.warm_process import start_warm  # noqa: PLC0415
 
-            ctx.meta[EARLY_WORKER] = start_warm(os.environ)
+            ctx.meta[EARLY_WORKER] = start_warm(dict(os.environ))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
