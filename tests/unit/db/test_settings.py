@@ -22,7 +22,7 @@ def test_a_variable_wins_over_the_file(tmp_path, monkeypatch):
         ("IMAGEMILL_SLOTS", "many", "IMAGEMILL_SLOTS: "),
         ("IMAGEMILL_SLOTS", "0", "greater than or equal to 1"),
         ("IMAGEMILL_ROUTE", "a b", "IMAGEMILL_ROUTE: "),
-        ("IMAGEMILL_DTYPE", "int8", "'auto', 'fp16', 'bf16' or 'fp32'"),
+        ("IMAGEMILL_DTYPE", "int8", "'auto', 'fastest', 'fp16', 'bf16' or 'fp32'"),
     ],
 )
 def test_a_bad_setting_is_named_with_what_it_may_be(monkeypatch, name, value, says):
