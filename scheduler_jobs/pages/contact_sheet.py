@@ -248,4 +248,7 @@ def _draw_line(
         width -= small.length(shown) + NOTE_GAP
         small.draw(draw, (place[0] + width + NOTE_GAP, place[1]), shown, DEAD_INK)
     for shown in small.wrap(text, width=width, lines=1):
-        small.draw(draw, place, shown, FAINT)
+        # `image 12` tells more than `image…`.
+        first = text.split(_BETWEEN_FACTS, maxsplit=1)[0]
+        cut = len(shown) < len(first) and small.length(first) <= width
+        small.draw(draw, place, first if cut else shown, FAINT)

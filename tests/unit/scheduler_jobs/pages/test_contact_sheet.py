@@ -107,6 +107,15 @@ def test_a_line_of_facts_ends_with_a_whole_one():
     assert ImageChops.difference(cut, sheet("dpmpp_2m · g 7.5")).getbbox()
 
 
+def test_a_note_leaves_the_image_s_number_whole():
+    def sheet(label: str) -> Image.Image:
+        tile = {"caption": "", "details": "seed 4142303183", "note": "truncated_prompt"}
+        return contact_sheet([Tile(image=file("red"), label=label, **tile)], tile_size=192)
+
+    difference = ImageChops.difference(sheet("image 221 · long"), sheet("image 221"))
+    assert not difference.getbbox()
+
+
 def test_a_sheet_of_nothing_is_still_a_sheet():
     empty = contact_sheet([], title="job 1")
     assert INK in colours(empty)
