@@ -34,7 +34,7 @@ class ForkedWorker(TetheredProcess):
     ) -> None:
         assert warm.__name__ in argv
         assert death_signal == signal.SIGKILL
-        self._child = get_context("fork").Process(target=_live, args=(environment, *inherit))
+        self._child = get_context("fork").Process(target=_live, args=(dict(environment), *inherit))
         self._child.start()
 
     @property
