@@ -127,7 +127,7 @@ def statements_are_compiled_once() -> Iterator[None]:
 def turns_without_lots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the older of two jobs with equal shares go first, so that a test knows who is next.
 
-    Production draws lots between them; `tests/contract/test_turns.py` does so too.
+    Production draws lots between them; `tests/contract/claiming/test_turns.py` does so too.
     """
     order = itertools.count()
     lots = SimpleNamespace(expovariate=lambda _: 1e-9 * next(order))

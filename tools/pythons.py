@@ -30,8 +30,8 @@ TESTS = (
     "tests/unit/worker/files",
     "tests/unit/worker/process",
     "tests/docs",
-    "tests/contract/test_schema.py",
-    "tests/contract/test_submission.py",
+    "tests/contract/database/test_schema.py",
+    "tests/contract/submission/test_submission.py",
 )
 
 NOT_FOR_TESTS = frozenset(

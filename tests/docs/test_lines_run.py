@@ -85,9 +85,11 @@ ELSEWHERE = {
     "workers resume": "it needs a worker: tests/unit/scheduler_jobs/cli/test_cli_workers.py",
     "workers pin": "it needs a worker: tests/unit/scheduler_jobs/cli/test_cli_workers.py",
     "workers unpin": "it needs a worker: tests/unit/scheduler_jobs/cli/test_cli_workers.py",
-    **dict.fromkeys(("backup", "restore"), "their places are new: tests/contract/test_backups.py"),
+    **dict.fromkeys(
+        ("backup", "restore"), "their places are new: tests/contract/pictures/test_backups.py"
+    ),
     "notifications test": "it needs a receiver: tests/unit: test_cli_notifications.py",
-    "watermark": "it needs a marked picture: tests/contract/test_marks.py",
+    "watermark": "it needs a marked picture: tests/contract/datasets/test_marks.py",
 }
 ABSENT = {
     "s3://": "a bucket",

@@ -4,11 +4,11 @@ from tests.chaos.mutants.mutant import mutant
 
 SHIFT = "tests/unit/worker/shifts/test_shift.py"
 DISPATCHER = "tests/unit/scheduler_jobs/test_dispatcher.py"
-CLAIMS = "tests/contract/test_queries_claims.py"
-SHIFTS = "tests/contract/test_queries_shifts.py"
-OBJECTS = "tests/contract/test_queries_objects.py"
-JOBS = "tests/contract/test_queries_jobs.py"
-STORAGE = "tests/contract/test_storage.py"
+CLAIMS = "tests/contract/claiming/test_claims.py"
+SHIFTS = "tests/contract/claiming/test_shifts.py"
+OBJECTS = "tests/contract/pictures/test_objects.py"
+JOBS = "tests/contract/jobs/test_jobs.py"
+STORAGE = "tests/contract/pictures/test_storage.py"
 
 IN_DATABASE = (
     # Fences and leases, in SQL.

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from imagemill.db.storage.folder import FolderStorage
-from tests.contract.test_comparison import picture, render, rows
+from tests.contract.pictures.test_comparison import picture, render, rows
 
 
 @pytest.fixture

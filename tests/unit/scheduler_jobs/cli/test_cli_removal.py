@@ -14,7 +14,7 @@ from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs import retention
 from imagemill.scheduler_jobs.dispatcher import Dispatcher
-from tests.contract.test_upkeep import fill, keys
+from tests.contract.pictures.test_upkeep import fill, keys
 
 DAY = 86_400
 

@@ -28,7 +28,7 @@ from imagemill.scheduler_jobs.exports.run import run_export
 from imagemill.scheduler_jobs.exports.selection import Selection, read_splits
 from imagemill.scheduler_jobs.exports.target import FolderTarget, open_target
 from imagemill.scheduler_jobs.imports import import_export
-from tests.contract.test_comparison import picture, render, rows
+from tests.contract.pictures.test_comparison import picture, render, rows
 from tests.helpers.mill import Mill
 
 LAYOUTS = ("parquet", "imagefolder", "webdataset")

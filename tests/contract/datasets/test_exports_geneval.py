@@ -19,7 +19,7 @@ from imagemill.scheduler_jobs.exports.target import FolderTarget
 from tests.helpers.dataset import finished_job
 from tests.helpers.mill import Mill
 
-PROMPTS = Path(__file__).parents[1] / "data" / "prompts" / "geneval_prompts.jsonl"
+PROMPTS = Path(__file__).parents[2] / "data" / "prompts" / "geneval_prompts.jsonl"
 
 
 def walked(folder: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -22,7 +22,7 @@ from imagemill.scheduler_jobs.backup.restoration import restore
 from imagemill.scheduler_jobs.backup.snapshot import Backup, make_backup
 from imagemill.scheduler_jobs.cli.group import cli
 from imagemill.scheduler_jobs.store_check import sweep, verify
-from tests.contract.test_upkeep import fill, render
+from tests.contract.pictures.test_upkeep import fill, render
 from tests.helpers.mill import Mill
 from tests.helpers.servers.postgres import Postgres
 from tests.helpers.servers.seaweedfs import Seaweed

@@ -35,7 +35,7 @@ from imagemill.db.tables import (
 )
 from imagemill.scheduler_jobs.removal import delete_files, remove_jobs
 from imagemill.scheduler_jobs.store_check import sweep
-from tests.contract.test_upkeep import fill, keys
+from tests.contract.pictures.test_upkeep import fill, keys
 from tests.helpers.mill import Mill, spec
 
 TABLES = (Job, Row, Image, Object, Attempt, Tally, JobLabel, JobNote, RemovedObject)

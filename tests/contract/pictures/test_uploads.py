@@ -20,7 +20,7 @@ from imagemill.scheduler_jobs.api.requests.uploaded_pictures import keep_picture
 from imagemill.scheduler_jobs.removal import remove_jobs
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.upload_retention import Swept, UploadRetention
-from tests.contract.test_removals import at_the_same_time
+from tests.contract.jobs.test_removals import at_the_same_time
 from tests.helpers.mill import Mill, spec
 
 DAYS = 30
