@@ -1,7 +1,7 @@
 """Init images and masks in the store. `submit` puts them there, under the hash of their content.
 
 So workers need no access to the folder that they come from, and an image can be rendered again as
-long as the store exists.
+long as its job exists.
 """
 
 import hashlib
