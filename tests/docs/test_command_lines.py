@@ -13,7 +13,7 @@ GLOBAL = {"--home": 1, "--config": 1, "--verbose": 0, "--help": 0, "--json": 0}
 
 def command_of(line: CommandLine) -> tuple[click.Context, click.Command, list[str]]:
     """The command that a line calls, the context it is called in, and the words after its name."""
-    context: click.Context = click.Context(cli, info_name="imagemill")
+    context: click.Context = click.Context(cli, info_name="imagemill", **cli.context_settings)
     command: click.Command = cli
     words = list(line.words)
     while words and words[0] in GLOBAL:

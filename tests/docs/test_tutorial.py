@@ -41,7 +41,7 @@ def test_every_command_takes_what_the_page_gives_it(line: str, manifests: Path):
     words = shlex.split(line)[1:]
     if words[0] == "--home":
         words = words[2:]
-    context = click.Context(cli, info_name="imagemill")
+    context = click.Context(cli, info_name="imagemill", **cli.context_settings)
     command = cli.get_command(context, words[0])
     assert command is not None
     command.make_context(words[0], words[1:], parent=context)
