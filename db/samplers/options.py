@@ -20,7 +20,15 @@ OPTIONS: Mapping[str, tuple[str, ...] | type] = MappingProxyType(
         "steps_offset": int,
         "solver_order": int,
         "solver_type": ("midpoint", "heun", "bh1", "bh2", "logrho"),
-        "algorithm_type": ("dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"),
+        "algorithm_type": (
+            "dpmsolver",
+            "dpmsolver++",
+            "sde-dpmsolver",
+            "sde-dpmsolver++",
+            "deis",
+            "data_prediction",
+            "noise_prediction",
+        ),
         "final_sigmas_type": ("zero", "sigma_min"),
         "lower_order_final": bool,
         "euler_at_final": bool,
@@ -156,6 +164,28 @@ TAKEN: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 """The options that each diffusers class takes. `misfit` handles `sigmas` and `eta` itself."""
 
+_DPM_SOLVERS = frozenset({"midpoint", "heun"})
+
+WORDS: Mapping[tuple[str, str], frozenset[str]] = MappingProxyType(
+    {
+        ("DPMSolverMultistepScheduler", "algorithm_type"): frozenset(
+            {"dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"}
+        ),
+        ("DPMSolverMultistepScheduler", "solver_type"): _DPM_SOLVERS,
+        ("DPMSolverSinglestepScheduler", "algorithm_type"): frozenset(
+            {"dpmsolver", "dpmsolver++", "sde-dpmsolver++"}
+        ),
+        ("DPMSolverSinglestepScheduler", "solver_type"): _DPM_SOLVERS,
+        ("UniPCMultistepScheduler", "solver_type"): frozenset({"bh1", "bh2"}),
+        ("DEISMultistepScheduler", "algorithm_type"): frozenset({"deis"}),
+        ("DEISMultistepScheduler", "solver_type"): frozenset({"logrho"}),
+        ("SASolverScheduler", "algorithm_type"): frozenset({"data_prediction", "noise_prediction"}),
+    }
+)
+"""The words of an option that a class works with, where these are not all of them. Of the others
+it refuses some; the rest it replaces by a word of its own, and the picture would not be what the
+row says."""
+
 
 def option_problem(name: str, value: object) -> tuple[str, str] | None:
     """The problem of one sampler option and what is allowed; None if there is no problem."""
@@ -187,6 +217,9 @@ def misfit(diffusers_class: str, name: str, value: object) -> tuple[str, str] | 
         if value == "default" or value in kinds:
             return None
         return f"sigmas = {value!r}", f"sigmas: {', '.join(['default', *kinds])} for this sampler"
+    words = WORDS.get((diffusers_class, name))
+    if words is not None and value not in words:
+        return f"{name} = {value!r}", f"{name}: {', '.join(sorted(words))} for this sampler"
     if name in taken:
         return None
     return f"{name}, which this sampler does not take", f"one of {', '.join(sorted(taken))}"

@@ -6,7 +6,7 @@ import diffusers
 import pytest
 
 from imagemill.db.samplers.names import SAMPLERS
-from imagemill.db.samplers.options import OPTIONS, TAKEN, misfit
+from imagemill.db.samplers.options import OPTIONS, TAKEN, WORDS, misfit
 from imagemill.worker.engine import schedulers
 
 
@@ -14,6 +14,28 @@ from imagemill.worker.engine import schedulers
 def test_the_table_agrees_with_diffusers(name):
     parameters = inspect.signature(getattr(diffusers, name)).parameters
     assert TAKEN[name] == {option for option in OPTIONS if option in parameters}
+
+
+@pytest.mark.parametrize("name", sorted(TAKEN))
+def test_every_word_that_fits_is_what_the_class_works_with(name):
+    made = getattr(diffusers, name)
+    for option in TAKEN[name]:
+        words = OPTIONS[option]
+        for word in words if isinstance(words, tuple) else ():
+            # Those two can't end at zero.
+            end = {"final_sigmas_type": "sigma_min"} if word.endswith("dpmsolver") else {}
+            if misfit(name, option, word) is None:
+                assert made(**{option: word}, **end).config[option] == word
+            else:
+                assert (name, option) in WORDS
+
+
+def test_a_word_for_another_sampler_is_told():
+    assert misfit("DPMSolverMultistepScheduler", "solver_type", "bh2") == (
+        "solver_type = 'bh2'",
+        "solver_type: heun, midpoint for this sampler",
+    )
+    assert misfit("SASolverScheduler", "algorithm_type", "dpmsolver++") is not None
 
 
 def test_what_a_sampler_does_not_take_is_told():
