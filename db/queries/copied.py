@@ -26,11 +26,14 @@ class Written:
 
     @property
     def kept(self) -> "Written":
-        """The same, to be sent as often as it takes."""
+        """The same with its lines in a list: a transaction that is tried again sends them again."""
         return Written(columns=self.columns, lines=list(self.lines))
 
     def beside(self, others: "Written") -> "Written":
-        """The same rows with others' columns behind their own."""
+        """The same rows with others' columns behind their own.
+
+        `others` may be one line without end, which all rows get; so the lengths may differ.
+        """
         if not others.columns:
             return self
         lines = map("\t".join, zip(self.lines, others.lines, strict=False))
@@ -46,9 +49,8 @@ def write_rows(
 ) -> Written:
     """Write equally long columns of values, and `shared` ones, which have one value in all rows.
 
-    Without columns the lines do not end: they go beside others.
+    Without `columns` there is one line, again and again, to be put `beside` others.
     """
-
     fixed = {name: _only(table.columns[name], value, dialect) for name, value in shared.items()}
     given: dict[str, Iterable[str]] = {}
     for name, values in columns.items():
