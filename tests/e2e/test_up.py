@@ -3,12 +3,13 @@
 import json
 import os
 import signal
+import socket
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ import psutil
 import pytest
 from openai import AuthenticationError, OpenAI
 
+from imagemill.scheduler_jobs.local.ports import LOOPBACK
 from imagemill.scheduler_jobs.local.postgres import runs_as_other_user
+from imagemill.scheduler_jobs.stack.plan import PREFERRED
 from tests.e2e.commands import dataset_images, imagemill, last_json
 from tests.e2e.test_production import fetch
 from tests.helpers.browser import Browser, find_browser
@@ -35,6 +38,18 @@ def home(open_folder: Path) -> Iterator[Path]:
     yield place
     if place.exists():
         imagemill("--home", place, "down")
+
+
+@contextmanager
+def expected_ports_taken() -> Iterator[None]:
+    """Within the block, a new stack chooses ports that no other stack wishes for later."""
+    with ExitStack() as held:
+        for port in filter(None, PREFERRED.values()):
+            taken = held.enter_context(socket.socket())
+            with suppress(OSError):
+                taken.bind((LOOPBACK, port))
+                taken.listen()
+        yield
 
 
 @pytest.fixture
@@ -61,7 +76,8 @@ def wait_for(what: Any) -> None:
 @pytest.mark.timeout(1800)
 def test_a_job_survives_a_drain_a_kill_and_a_night(home: Path, manifest: Path, tmp_path: Path):
     up = ["--home", home, "up", "--workers", "2", "--children", "1", "--json"]
-    started = last_json(imagemill(*up, environment=LEASES))
+    with expected_ports_taken():
+        started = last_json(imagemill(*up, environment=LEASES))
     first = {each["service"]: each for each in started["services"]}
     assert {each["state"] for each in first.values()} == {"running"}
     assert_private(home, started["supervisor_pid"])
