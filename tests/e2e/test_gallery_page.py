@@ -105,7 +105,7 @@ def test_back_closes_a_picture_and_forward_opens_it(
     finished_job(mill, folder_storage, tmp_path, ROWS[:6], samples=1)
     browser.open(gallery.url)
     browser.wait(f"{TILES} > 0")
-    steps = browser.evaluate("history.length")
+    page, steps = browser.evaluate("[location.href, history.length]")
     is_open = "document.querySelector('#viewer').open"
     browser.press("ArrowRight", "Enter")
     browser.wait(f"{is_open} && location.hash === '#image-1'")
@@ -122,6 +122,15 @@ def test_back_closes_a_picture_and_forward_opens_it(
     browser.press("Enter", "Escape", "Enter")
     browser.wait(f"{is_open} && location.hash === '#image-2' && !explorer.leaving")
     assert browser.evaluate("history.state.viewer")
+    # Opened again before the browser has said that the dialog was closed.
+    browser.evaluate("{ byId('viewer').close(); explorer.open(2); }")
+    browser.wait(f"{is_open} && location.hash === '#image-3' && explorer.viewer.index === 2")
+    # Closed, opened and closed again before the step back has been taken: one step back is enough.
+    browser.evaluate("explorer.viewer.dialog.close()")
+    browser.evaluate("explorer.leaving && (explorer.open(1), explorer.viewer.dialog.close())")
+    browser.wait(f"!{is_open} && location.hash === '' && !explorer.leaving")
+    assert browser.evaluate("history.length") == steps + 1
+    assert browser.evaluate("location.href") == page
     assert browser.problems == []
 
 

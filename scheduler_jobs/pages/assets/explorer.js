@@ -299,17 +299,20 @@ class Explorer {
 
   // An open picture is a step of its own in the browser's history: "back" closes it.
   moved(index, before) {
+    if (index === null && before !== null && before !== undefined) this.grid.focus(before);
+    if (index !== null && index > this.images.length - 10) this.more();
+    // The browser takes a step back in its own time. Until then its history stays as it is:
+    // a second step back would leave the page. `wentBack` does what has become due.
+    if (this.leaving) return;
     if (index === null) {
       this.leaving = Boolean(history.state?.viewer);
       if (this.leaving) history.back();
       else history.replaceState(null, "", location.pathname + location.search);
-      if (before !== null && before !== undefined) this.grid.focus(before);
       return;
     }
     const address = `#image-${this.images[index].image_id}`;
-    if (history.state?.viewer && !this.leaving) history.replaceState({ viewer: true }, "", address);
-    else if (!this.leaving) history.pushState({ viewer: true }, "", address);
-    if (index > this.images.length - 10) this.more();
+    if (history.state?.viewer) history.replaceState({ viewer: true }, "", address);
+    else history.pushState({ viewer: true }, "", address);
   }
 
   wentBack() {

@@ -54,6 +54,8 @@ class Viewer {
   }
 
   closed() {
+    // The browser says it a little later; the dialog may show the next picture by now.
+    if (this.dialog.open) return;
     const index = this.index;
     this.index = null;
     this.stage.replaceChildren();
