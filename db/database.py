@@ -12,6 +12,7 @@ import os
 import random
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -90,11 +91,16 @@ class Database:
         else:
             self.engine = _sqlite_engine(parsed) if self.is_sqlite else _postgres_engine(parsed)
         event.listen(self.engine, "handle_error", _leave_out_data)
+        self._stop = threading.Event()
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Database":
         """The database that the settings name."""
         return cls(settings.database_url.get_secret_value())
+
+    def wait_until(self, stop: threading.Event) -> None:
+        """From now on, `run` waits for the database no longer once `stop` is set."""
+        self._stop = stop
 
     def check_writable(self) -> None:
         """Raise `DatabaseError` if it is a file that can only be read here."""
@@ -132,7 +138,7 @@ class Database:
 
         `work` runs again while the database is away or after a deadlock. So it must be safe to
         repeat even if the first commit succeeded; the result is that of the last run. Raises
-        `DatabaseError` after `patience` seconds, or at once if waiting can't help.
+        `DatabaseError` after `patience` seconds, or at once if waiting can't help or is to stop.
         """
         deadline = time.monotonic() + patience
         pause = _FIRST_PAUSE_SECONDS
@@ -143,12 +149,12 @@ class Database:
             except exc.DBAPIError as error:
                 if not _passing(error):
                     raise self._translation(error) from error
-                if time.monotonic() + pause > deadline:
+                if time.monotonic() + pause > deadline or self._stop.is_set():
                     raise DatabaseError(f"{self.url}: {first_line(error.orig or error)}") from error
                 log.warning(
                     "waiting for the database %s: %s", self.url, first_line(error.orig or error)
                 )
-            time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            self._stop.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
     def close(self) -> None:

@@ -77,7 +77,8 @@ class Dispatcher:
         self._broker_away = False
 
     def run_forever(self, stop: threading.Event) -> None:
-        """Round after round until `stop` is set."""
+        """Round after round until `stop` is set. Then nothing waits for the database any more."""
+        self._database.wait_until(stop)
         log.info(
             "the dispatcher starts on %s: a round every %.0f s keeps workers busy, rescues lost "
             "images and finishes jobs",

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from imagemill.db.broker.wake_ups import SCORE_TASK, SHIFT_TASK
+from imagemill.db.database import PATIENCE_SECONDS, Database
 from imagemill.db.errors import BrokerError, DatabaseError
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.queries.work import score_work
@@ -222,6 +223,24 @@ def test_rounds_go_on_through_an_outage_of_the_database(
     stop.set()
     thread.join(120)
     assert queues.held == {"default": 2}
+    assert queues.closed
+
+
+def test_stops_at_once_while_it_waits_for_the_database(
+    queues: Queues, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = threading.Event()
+    database = Database("postgresql://nobody@127.0.0.1:1/away")
+    dispatcher = Dispatcher(database, Settings.load())
+    thread = threading.Thread(target=dispatcher.run_forever, args=[stop], daemon=True)
+    thread.start()
+    deadline = time.monotonic() + PATIENCE_SECONDS / 2
+    while "waiting for the database" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.01)
+    asked = time.monotonic()
+    stop.set()
+    thread.join()
+    assert time.monotonic() - asked < PATIENCE_SECONDS / 2
     assert queues.closed
 
 
