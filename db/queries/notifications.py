@@ -1,4 +1,4 @@
-"""The outbox of notifications: written with an event, claimed, and settled.
+"""The outbox of notifications: written with an event, claimed, and delivered or given up.
 
 `announce` belongs to the transaction in which the event happens, so that neither can be without
 the other. A dispatcher claims what is due for a while and sends it outside of any transaction. If
@@ -238,7 +238,7 @@ def claim_due(
 
 def record_sent(session: Session, due: DueNotification, *, note: str) -> bool:
     """Record that a receiver took a notification; False if the claim is somebody else's by now."""
-    return _settle(session, due, state="sent", sent_at=now(), note=note)
+    return _end_try(session, due, state="sent", sent_at=now(), note=note)
 
 
 def record_failure(
@@ -249,12 +249,14 @@ def record_failure(
     False if the claim is somebody else's by now.
     """
     if retry_seconds is None:
-        return _settle(session, due, state="failed", note=note)
-    return _settle(session, due, state="waiting", due_at=seconds_from_now(retry_seconds), note=note)
+        return _end_try(session, due, state="failed", note=note)
+    return _end_try(
+        session, due, state="waiting", due_at=seconds_from_now(retry_seconds), note=note
+    )
 
 
-def _settle(session: Session, due: DueNotification, **values: Any) -> bool:
-    settled = session.execute(
+def _end_try(session: Session, due: DueNotification, **values: Any) -> bool:
+    ended = session.execute(
         update(Notification)
         .where(
             Notification.id == due.id,
@@ -264,7 +266,7 @@ def _settle(session: Session, due: DueNotification, **values: Any) -> bool:
         .values(claim=None, **values)
         .returning(Notification.id)
     )
-    return settled.first() is not None
+    return ended.first() is not None
 
 
 def retry_notifications(session: Session, ids: Collection[int] | None) -> list[int]:

@@ -62,14 +62,14 @@ class _Groups:
         self._waiting.append((one[news], other[news]))
         self._pairs += int(news.sum())
         if self._pairs >= _EDGES_AT_ONCE:
-            self._settle()
+            self._merge()
 
     def numbers(self) -> Numbers:
         """The group of each element."""
-        self._settle()
+        self._merge()
         return self._numbers
 
-    def _settle(self) -> None:
+    def _merge(self) -> None:
         if self._pairs:
             one, other = (np.concatenate(side) for side in zip(*self._waiting, strict=True))
             size = int(self._numbers.max()) + 1

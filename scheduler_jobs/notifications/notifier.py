@@ -83,7 +83,7 @@ class Notifier:
                     self.watch()
                     next_watch = time.monotonic() + WATCH_SECONDS
                 self._begin()
-                self._settle()
+                self._collect()
             except DatabaseError as error:
                 log.warning("notifications wait for the database: %s", error)
             except Exception:  # a thread that ended here would tell nobody anything any more
@@ -95,7 +95,7 @@ class Notifier:
         """Look at the jobs, try everything that is due once, and wait for the results."""
         self.watch()
         while self._begin() or self._tries:
-            self._settle()
+            self._collect()
             time.sleep(0.02)
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ class Notifier:
         while self._tries and time.monotonic() < give_up:
             time.sleep(0.02)
             try:
-                self._settle()
+                self._collect()
             except DatabaseError as error:
                 log.warning("notifications that were sent will be sent again: %s", error)
                 break
@@ -145,7 +145,7 @@ class Notifier:
             )
         return len(claimed)
 
-    def _settle(self) -> None:
+    def _collect(self) -> None:
         """Record the tries that ended, and break off those that take too long."""
         for each in list(self._tries):
             if each.future.done():

@@ -35,7 +35,7 @@ class PlannedModel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Settled:
+class SharedValues:
     """The values of cells that differ only in prompt and seed."""
 
     model: PlannedModel
@@ -92,7 +92,7 @@ class Settled:
         options = dict(given.sampler_options or {})
         if given.eta is not None:
             options["eta"] = given.eta
-        settled: dict[str, Any] = {
+        derived: dict[str, Any] = {
             "model": self.model.entry.name,
             "weights_digest": self.model.weights_digest,
             "width": self.width,
@@ -111,8 +111,8 @@ class Settled:
         own = {name: value for name, value in given.settings().items() if name in _SPEC_FIELDS}
         if given.guidance_scale is not None and given.guidance_scale <= 1:
             # Without guidance an interval of it changes no pixel, so it makes no other request.
-            settled |= {"guidance_start": 0.0, "guidance_end": 1.0}
-        return own | settled
+            derived |= {"guidance_start": 0.0, "guidance_end": 1.0}
+        return own | derived
 
 
 # Not frozen: every row needs one, and a frozen one takes six times as long to make.
@@ -121,7 +121,7 @@ class PlannedCell:
     """One cell of a row in which every parameter has its value: ready to become images."""
 
     row: ManifestRow
-    settled: Settled
+    values: SharedValues
     seed: int | None
     """The seed that the row or the job gives; with several samples, that of the first."""
     cut: str | None
@@ -130,26 +130,26 @@ class PlannedCell:
     @property
     def model(self) -> PlannedModel:
         """The model that renders it."""
-        return self.settled.model
+        return self.values.model
 
     @property
     def parameters(self) -> Parameters:
         """All parameters."""
-        shared = self.settled.parameters
+        shared = self.values.parameters
         return shared if self.seed is None else shared.with_seed(self.seed)
 
     @property
     def count(self) -> int:
         """The number of images."""
-        return self.settled.count
+        return self.values.count
 
     def requests(self, *, job_seed: int, key: str) -> list[Request]:
         """The cell's images, in the order of their samples; seeds are derived from `key`."""
-        shared, prompt = self.settled.shared(self.row.prompt), self.row.prompt
+        shared, prompt = self.values.shared(self.row.prompt), self.row.prompt
         return [Request(shared, prompt, seed) for seed in self._seeds(job_seed, key)]
 
     def _seeds(self, job_seed: int, key: str) -> Iterable[int]:
-        given = self.settled.parameters
+        given = self.values.parameters
         if given.seeds is not None:
             return given.seeds
         if self.seed is not None and self.seed != DERIVE:

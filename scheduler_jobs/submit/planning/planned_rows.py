@@ -320,9 +320,9 @@ class _RowPlanner:
         # A backslash escapes what looks like a template, so its author meant it as plain text.
         expanded = self._expansion.variants != "off" and "\\" in row.prompt
         texts = {
-            (text, cell.settled.parameters.prompt_weighting or False)
+            (text, cell.values.parameters.prompt_weighting or False)
             for cell in cells
-            for text in (cell.row.prompt, cell.settled.parameters.negative_prompt)
+            for text in (cell.row.prompt, cell.values.parameters.negative_prompt)
             if text and may_be_foreign(text)
         }
         kinds: set[str] = set()

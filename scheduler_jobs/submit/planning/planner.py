@@ -28,7 +28,7 @@ from imagemill.scheduler_jobs.submit.planning.pictures import (
 from imagemill.scheduler_jobs.submit.planning.planned_cells import (
     PlannedCell,
     PlannedModel,
-    Settled,
+    SharedValues,
 )
 from imagemill.scheduler_jobs.submit.planning.refusals import Refused
 from imagemill.scheduler_jobs.submit.planning.samplers import check_sampler
@@ -64,8 +64,8 @@ class Planner:
         self._file = source_name
         self._models: dict[str, PlannedModel | ModelError] = {}
         self._adapter_digests: dict[str, str] = {}
-        self._known: dict[tuple[Any, ...], Settled] = {}
-        self._before: tuple[Parameters, Settled] | None = None
+        self._known: dict[tuple[Any, ...], SharedValues] = {}
+        self._before: tuple[Parameters, SharedValues] | None = None
 
     def model(self, name: str) -> PlannedModel:
         """A model's facts, read once. Raises `ModelError` if the model is not there."""
@@ -102,22 +102,22 @@ class Planner:
     def _plan(self, row: ManifestRow) -> PlannedCell:
         # Rows that set nothing, or the same as others, mostly have one and the same object.
         if self._before is None or self._before[0] is not row.parameters:
-            self._before = row.parameters, self._settled(row.parameters)
-        settled = self._before[1]
-        model = settled.model
-        truncates = model.window is not None and settled.parameters.long_prompts != "chunk"
+            self._before = row.parameters, self._values(row.parameters)
+        values = self._before[1]
+        model = values.model
+        truncates = model.window is not None and values.parameters.long_prompts != "chunk"
         seed = row.parameters.seed
         return PlannedCell(
             row=row,
-            settled=settled,
-            seed=settled.default_seed if seed is None else seed,
+            values=values,
+            seed=values.default_seed if seed is None else seed,
             cut=model.window.cut(row.prompt) if truncates and model.window else None,
         )
 
-    def _settled(self, given: Parameters) -> Settled:
+    def _values(self, given: Parameters) -> SharedValues:
         """Everything of a cell but its prompt and the seed that its row gives.
 
-        Most rows differ from others only in prompt and seed, so the rest is settled once. A seed
+        Most rows differ from others only in prompt and seed, so the rest is worked out once. A seed
         takes part in no check here. What is refused is never remembered.
         """
         values = given.all_values()
@@ -125,14 +125,14 @@ class Planner:
         try:
             found = self._known.get(key)
         except TypeError:  # sampler options can't be a key
-            return self._settle(given.over(self._defaults))
+            return self._completed(given.over(self._defaults))
         if found is None:
-            found = self._settle(given.over(self._defaults))
+            found = self._completed(given.over(self._defaults))
             if len(self._known) < _KNOWN_SETTINGS and _is_short(given):
                 self._known[key] = found
         return found
 
-    def _settle(self, given: Parameters) -> Settled:
+    def _completed(self, given: Parameters) -> SharedValues:
         name = given.model or self._settings.default_model
         allowed = f"one of {', '.join(self._registry.models)}"
         if name not in self._registry.models:
@@ -150,7 +150,7 @@ class Planner:
         check_interval(model.entry, model.facts, parameters)
         _check_refiner(model, parameters)
         _check_prompts(model, parameters)
-        return Settled(
+        return SharedValues(
             model=model,
             parameters=parameters.with_seed(None),
             count=parameters.count,

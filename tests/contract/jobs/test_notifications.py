@@ -244,7 +244,7 @@ def test_a_result_that_comes_after_the_claim_ran_out_changes_nothing(
         time.sleep(0.01)
     sender.run_once()
     assert outbox(mill)[0].state == "sent"
-    late._settle()
+    late._collect()
     assert outbox(mill)[0].state == "sent"
     assert outbox(mill)[0].note == "HTTP 204"
 

@@ -73,8 +73,8 @@ def test_where_they_are_counted_changes_no_seed_and_no_prompt(monkeypatch, tmp_p
     def asked_for() -> list[str]:
         settings = Settings()
         with open_source(request.manifest, settings) as source, closing(Occurrences()) as seen:
-            settled = list(plan_rows(request, source, settings))
-            good = list(Keys(seen.add).checked(settled, source.name))
+            planned = list(plan_rows(request, source, settings))
+            good = list(Keys(seen.add).checked(planned, source.name))
             return [each.keys()[0] for row in good for each in row.requests(request.seed)]
 
     in_memory = asked_for()
