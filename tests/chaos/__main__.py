@@ -100,6 +100,7 @@ def run(plan: Plan, folder: Path) -> dict[str, Any]:
         "violations_by_rule": Counter(line.partition(":")[0] for line in broken),
         "complete": pace.fulfilled,
         "seconds": round(time.monotonic() - started),
+        "settle_seconds": campaign.settle_seconds and round(campaign.settle_seconds, 1),
         "lease_seconds": plan.lease_seconds,
         "cores": os.cpu_count(),
         "history": str(campaign.history.path),

@@ -75,6 +75,8 @@ class Campaign:
         self.recovery = Recovery(stage)
         self.broken: list[str] = []
         """Promises that were seen broken on the way."""
+        self.settle_seconds: float | None = None
+        """How long it took from the last fault until everything was over, once it was."""
         self._folder = folder
         self._manifests, self._pictures = (
             Manifests(folder / "manifests", random.Random(seed), poison=plan.poison)
@@ -321,6 +323,7 @@ class Campaign:
         self.stage.flush_broker()
         self._count()
         self.history.add("faults over")
+        over = time.monotonic()
         settling = Settling()
         broken = None
         while not broken:
@@ -328,6 +331,7 @@ class Campaign:
             if self._all_terminal():
                 self.recovery.look()
                 self.history.add("settled")
+                self.settle_seconds = time.monotonic() - over
                 return
             broken = settling.look(snapshot(self.stage.query))
         lines = standing_still(self.stage.query, self._troupe.alive())

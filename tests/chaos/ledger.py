@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tests.helpers.places import ROOT
@@ -25,6 +26,10 @@ END = "<!-- end of the sum -->"
 HOLDERS_KILLED = "holders_killed"
 """The field with the kills of processes that held images, as far as was seen; older campaigns did
 not count them."""
+
+SETTLE_SECONDS = "settle_seconds"
+"""The field with the seconds from the last fault until everything was over; older campaigns did
+not measure them."""
 
 _SUMS = {
     "kill -9": "kills",
@@ -52,8 +57,7 @@ def entry_of(result: Mapping[str, Any], *, commit: str, at: datetime) -> dict[st
         if word == "kill":
             roles[rest.removesuffix(" at a crash point")] += count
     named = {name: result.get(name, 0) for name in ("seed", *_SUMS.values(), "seconds")}
-    if HOLDERS_KILLED in result:
-        named[HOLDERS_KILLED] = result[HOLDERS_KILLED]
+    named |= {name: result[name] for name in (HOLDERS_KILLED, SETTLE_SECONDS) if name in result}
     return {
         "at": at.isoformat(timespec="seconds"),
         "commit": commit,
@@ -93,6 +97,11 @@ def sums(campaigns: Collection[Mapping[str, Any]]) -> dict[str, int]:
                 of = sum(each["kills"] for each in asked)
                 held = sum(each[HOLDERS_KILLED] for each in asked)
                 found[f"… seen to hold images, of the last {of:,}"] = held
+    settled = [each[SETTLE_SECONDS] for each in campaigns if each.get(SETTLE_SECONDS)]
+    if settled:
+        label = "seconds from the last fault until all was over, in the last"
+        found[f"{label} {len(settled)}: median"] = round(median(settled))
+        found["… the longest"] = round(max(settled))
     return found
 
 

@@ -110,7 +110,7 @@ def test_the_ledger_adds_campaigns_up_and_takes_each_once(tmp_path: Path) -> Non
     file = tmp_path / "campaigns.jsonl"
     older = {**result, "kills": 0, "by_kind": {}, "images": 0, "s3_faults": 0, "violations": 0}
     ledger.add(file, ledger.entry_of(older, commit="ab", at=datetime(2026, 11, 29, tzinfo=UTC)))
-    result["holders_killed"] = 4
+    result |= {"holders_killed": 4, "settle_seconds": 12.4}
     for minute in (1, 2, 2):
         at = datetime(2026, 11, 29, 12, minute, tzinfo=UTC)
         ledger.add(file, ledger.entry_of(result, commit="abc", at=at))
@@ -123,6 +123,7 @@ def test_the_ledger_adds_campaigns_up_and_takes_each_once(tmp_path: Path) -> Non
     assert (cells["campaigns"], cells["kill -9"], cells["… worker"]) == ("3", "20", "18")
     assert cells["… seen to hold images, of the last 20"] == "8"
     assert (cells["faulted S3 requests"], cells["images lost"]) == ("3,000", "0")
+    assert cells["seconds from the last fault until all was over, in the last 2: median"] == "12"
     assert cells["violations"] == "2", "what was seen is shown"
 
 
