@@ -1,8 +1,8 @@
 """The screenshots of the documents, taken anew: `python -m tools.screenshots FOLDER`.
 
-Two jobs are rendered into FOLDER, scored and tagged, and their pages looked at in a headless
-Chromium. What `docs/images/` has of them is written again. A folder that has the jobs already is
-used as it is, so a second call takes seconds.
+The example is rendered as `make run` does it, and two more jobs, which are scored and tagged.
+Their pages are looked at in a headless Chromium. What `docs/images/` has of them is written again.
+A folder that has the jobs already is used as it is, so a second call takes seconds.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from tests.helpers.browser import Browser, find_browser
 from tests.helpers.gallery import served_gallery
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 ROWS = (
     {"id": "star", "prompt": "a green star on a white background"},
     {"id": "heart", "prompt": "two blue hearts on a pink background"},
@@ -46,6 +47,7 @@ def main() -> None:
         sys.exit("error: there is no Chromium on this machine")
     if not (home / "imagemill.sqlite3").exists():
         make_jobs(home)
+    draw_sheet(home)
     draw_grid(home)
     settings = Settings.for_home(home)
     database = Database.from_settings(settings)
@@ -71,6 +73,15 @@ def make_jobs(home: Path) -> None:
     for tag, condition in (("keep", "sharpness > 300"), ("reject", "sharpness < 90")):
         imagemill("--home", str(home), "tag", "1", tag, "--where", condition)
     imagemill("--home", str(home), "report", "1", "-o", str(home / "report.html"))
+
+
+def draw_sheet(home: Path) -> None:
+    """What `make run` shows."""
+    out = home / "make-run"
+    if not out.exists():
+        imagemill("run", str(EXAMPLES / "shapes.csv"), "--out", str(out))
+    with Image.open(out / "contact-sheet.png") as opened:
+        reduced(opened.convert("RGB")).save(IMAGES / "contact-sheet.png", optimize=True)
 
 
 def draw_grid(home: Path) -> None:
