@@ -23,12 +23,12 @@ import pytest
 
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
-from tests.helpers.forks import SharedServers, shared_folder
 from tests.helpers.places import ROOT
+from tests.helpers.processes.forks import SharedServers, shared_folder
 
 if TYPE_CHECKING:
     from imagemill.db.storage.s3 import S3Storage
-    from tests.helpers.browser import Browser
+    from tests.helpers.http.browser import Browser
     from tests.helpers.servers.postgres import Postgres
     from tests.helpers.servers.seaweedfs import Seaweed
     from tests.helpers.servers.valkey import Valkey
@@ -210,7 +210,7 @@ def s3_server() -> Iterator["Seaweed"]:
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator["Browser"]:
     """A headless Chromium with a profile of its own. Skipped where there is none."""
-    from tests.helpers.browser import Browser, find_browser
+    from tests.helpers.http.browser import Browser, find_browser
 
     program = find_browser()
     if program is None:

@@ -17,8 +17,8 @@ from PIL import Image
 from imagemill.db.database import Database
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
-from tests.helpers.browser import Browser, find_browser
-from tests.helpers.gallery import served_gallery
+from tests.helpers.http.browser import Browser, find_browser
+from tests.helpers.http.gallery import served_gallery
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 EXAMPLES = Path(__file__).parents[1] / "examples"

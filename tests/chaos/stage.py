@@ -16,8 +16,8 @@ from redis import Redis
 from imagemill.db.database import Database
 from imagemill.db.schema import migrate
 from tests.chaos.history import EPOCH
-from tests.helpers.database_clock import DatabaseClock
-from tests.helpers.faked_clock import FakedClock
+from tests.helpers.machine.database_clock import DatabaseClock
+from tests.helpers.machine.faked_clock import FakedClock
 from tests.helpers.servers.postgres import Postgres
 from tests.helpers.servers.s3_proxy import S3Proxy
 from tests.helpers.servers.seaweedfs import Seaweed

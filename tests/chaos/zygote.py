@@ -2,7 +2,7 @@
 
 A worker that is killed a thousand times must not import SQLAlchemy and boto3 a thousand times.
 It is given the files of the history and the log, and the names of further modules to import.
-An order (`tests.helpers.forking`) names a role, its seed and its chance of crashing.
+An order (`tests.helpers.processes.forking`) names a role, its seed and its chance of crashing.
 """
 
 import os
@@ -19,7 +19,7 @@ from imagemill.db.settings import Settings
 from tests.chaos import crashes
 from tests.chaos.history import History
 from tests.chaos.roles import ROLES
-from tests.helpers.forking import Order, end_with_parent, serve_orders
+from tests.helpers.processes.forking import Order, end_with_parent, serve_orders
 
 
 def main(history_file: str, log_file: str, *modules: str) -> None:

@@ -8,11 +8,11 @@ import pytest
 from imagemill.db.database import Database
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
-from tests.helpers.api import ServedApi, served_api
+from tests.helpers.http.api import ServedApi, served_api
+from tests.helpers.http.webhooks import WebhookServer, webhook_server
 from tests.helpers.mill import Mill
 from tests.helpers.notified import settings
 from tests.helpers.template import copy_of_template
-from tests.helpers.webhooks import WebhookServer, webhook_server
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-from tests.helpers.browser import Browser, find_browser
+from tests.helpers.http.browser import Browser, find_browser
 from tests.helpers.places import ROOT
 
 pytest.importorskip("material", reason="the site needs the extra `docs`")

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import text
 
 from imagemill.db.database import Database
-from tests.helpers import forks
+from tests.helpers.processes import forks
 
 
 def imagemill(

@@ -8,7 +8,7 @@ import pytest
 
 from imagemill.scheduler_jobs.local.ports import free_ports
 from tests.e2e.test_production import fetch, service
-from tests.helpers.browser import find_browser
+from tests.helpers.http.browser import find_browser
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from imagemill.db.settings import Settings
 from imagemill.db.tables import Score
 from imagemill.scheduler_jobs.pages.report import ReportOptions, write_report
 from tests.helpers.dataset import finished_job
-from tests.helpers.gallery import served_gallery
 from tests.helpers.hostile import HOSTILE_PROMPTS
+from tests.helpers.http.gallery import served_gallery
 from tests.helpers.mill import Mill
 from tests.helpers.template import migrate_quickly
 

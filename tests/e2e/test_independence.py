@@ -8,7 +8,7 @@ import psutil
 
 from benchmarks.independence import Way, compare
 from benchmarks.mixed_manifests import FAMILIES, SAMPLERS, family_rows, mixed_rows
-from tests.helpers import forks
+from tests.helpers.processes import forks
 
 WAYS = (
     Way(name="file order"),

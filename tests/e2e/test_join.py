@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.commands import dataset_images, imagemill, last_json
-from tests.helpers.cables import Cable, cable
+from tests.helpers.machine.cables import Cable, cable
 
 PROMPTS = [f"a {colour} {kind}" for colour in ("red", "green", "blue") for kind in ("star", "ring")]
 

@@ -26,7 +26,7 @@ from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.ports import free_ports
 from tests.e2e.commands import dataset_images, imagemill, last_json
-from tests.helpers.compose import COMPOSE_FILE, ROOT, compose_commands, used_variables
+from tests.helpers.deploy.compose import COMPOSE_FILE, ROOT, compose_commands, used_variables
 from tests.integration.workers import eventually
 
 PROMPTS = [

@@ -11,7 +11,7 @@ from PIL import Image
 
 from imagemill.scheduler_jobs.submit.first_rows import LOOKED_AT
 from tests.e2e.commands import dataset_images, imagemill, last_json
-from tests.helpers import forks
+from tests.helpers.processes import forks
 from tools.shapes64.score import score_pictures
 
 MANIFEST = """prompt

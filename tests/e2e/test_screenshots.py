@@ -7,7 +7,7 @@ from imagemill.db.database import Database
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.pages.report import ReportOptions, write_report
 from tests.helpers.dataset import finished_job
-from tests.helpers.gallery import served_gallery
+from tests.helpers.http.gallery import served_gallery
 from tests.helpers.mill import Mill
 from tests.helpers.template import migrate_quickly
 from tools import screenshots

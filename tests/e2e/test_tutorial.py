@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.docs.test_tutorial import PAGE
 from tests.e2e.commands import imagemill
-from tests.helpers import forks
-from tests.helpers.hub import Hub, serving
+from tests.helpers.http.hub import Hub, serving
+from tests.helpers.processes import forks
 
 DIFFERS = "imagemill --home pictures diff "
 """Ends with 1 where something differs."""

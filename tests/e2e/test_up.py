@@ -22,7 +22,7 @@ from imagemill.scheduler_jobs.local.postgres import runs_as_other_user
 from imagemill.scheduler_jobs.stack.plan import PREFERRED
 from tests.e2e.commands import dataset_images, imagemill, last_json
 from tests.e2e.test_production import fetch
-from tests.helpers.browser import Browser, find_browser
+from tests.helpers.http.browser import Browser, find_browser
 from tests.helpers.places import ROOT
 from tests.integration.workers import lives
 

@@ -11,8 +11,8 @@ from imagemill.db.queries.notifications import (
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Notification
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
+from tests.helpers.http.webhooks import SECRET, WebhookServer
 from tests.helpers.mill import Mill
-from tests.helpers.webhooks import SECRET, WebhookServer
 
 
 def settings(server: WebhookServer | None = None, **more: object) -> Settings:

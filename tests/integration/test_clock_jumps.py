@@ -11,8 +11,8 @@ from sqlalchemy import func, select
 
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.tables import Shift
-from tests.helpers.database_clock import DatabaseClock
-from tests.helpers.faked_clock import FakedClock
+from tests.helpers.machine.database_clock import DatabaseClock
+from tests.helpers.machine.faked_clock import FakedClock
 from tests.integration.workers import Plant, Program, eventually, held, planted, uncharged
 
 IMAGES = 8

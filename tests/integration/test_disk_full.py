@@ -8,7 +8,7 @@ import pytest
 
 from imagemill.db.queries.tallies import Counts
 from imagemill.scheduler_jobs.local.postgres import PostgresServer
-from tests.helpers.disks import fill, postgres_on, small_disk
+from tests.helpers.machine.disks import fill, postgres_on, small_disk
 from tests.helpers.mill import spec
 from tests.integration.workers import Plant, eventually, held, planted, uncharged
 

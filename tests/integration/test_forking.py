@@ -12,7 +12,7 @@ from tests.integration.workers import eventually, lives
 
 SLEEPING = """
 import socket, sys, time
-from tests.helpers.forking import serve_orders
+from tests.helpers.processes.forking import serve_orders
 listener = socket.socket(fileno=int(sys.argv[1]))
 serve_orders(lambda order: time.sleep(order["seconds"]), listener)
 """

@@ -12,7 +12,7 @@ import pytest
 
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.ports import free_ports
-from tests.helpers.kubernetes import containers, settings
+from tests.helpers.deploy.kubernetes import containers, settings
 
 PATIENCE_SECONDS = 240
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from imagemill.scheduler_jobs.local.ports import free_ports
-from tests.helpers.metrics import scrape, series_names, value
+from tests.helpers.deploy.metrics import scrape, series_names, value
 from tests.helpers.places import ROOT
 from tests.integration.workers import Plant, children, command_of, eventually, planted
 

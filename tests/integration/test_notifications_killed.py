@@ -16,8 +16,8 @@ from imagemill.db.queries.notifications import list_notifications
 from imagemill.db.schema import migrate
 from imagemill.db.states import JobState
 from imagemill.db.tables import Notification
+from tests.helpers.http.webhooks import SECRET, webhook_server
 from tests.helpers.mill import Mill
-from tests.helpers.webhooks import SECRET, webhook_server
 
 
 def dispatcher(database_url: str, url: str, folder: Path) -> "subprocess.Popen[str]":

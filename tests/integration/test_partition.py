@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import make_url, text
 
 from imagemill.db.queries.tallies import Counts
-from tests.helpers.cables import Cable, cable, reachable
+from tests.helpers.machine.cables import Cable, cable, reachable
 from tests.integration.workers import Plant, Program, eventually, held, planted
 
 IMAGES = 16

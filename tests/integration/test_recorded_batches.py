@@ -37,7 +37,7 @@ from imagemill.worker.shifts.leased_images import Holdings
 from imagemill.worker.shifts.limits import RenderLimits
 from imagemill.worker.shifts.model_shelf import ModelShelf
 from imagemill.worker.shifts.recorder import Recorder
-from tests.engine.mixing import mix_rows
+from tests.engine.bits.mixing import mix_rows
 from tests.helpers.mill import POLICY, Mill
 from tests.helpers.template import migrate_quickly
 

@@ -15,11 +15,11 @@ from sqlalchemy import text
 from imagemill.db.database import Database
 from imagemill.db.settings import Settings
 from imagemill.db.storage.folder import FolderStorage
-from tests.helpers import forks
-from tests.helpers.chat_server import chat_server
 from tests.helpers.dataset import finished_job
+from tests.helpers.http.chat_server import chat_server
 from tests.helpers.mill import Mill
 from tests.helpers.places import ROOT
+from tests.helpers.processes import forks
 from tests.helpers.template import migrate_quickly
 from tests.integration.workers import Plant, bury, eventually, lives, planted
 

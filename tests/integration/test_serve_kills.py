@@ -12,7 +12,7 @@ import pytest
 from openai import APIConnectionError, OpenAI
 
 from imagemill.scheduler_jobs.local.ports import free_ports
-from tests.helpers.metrics import scrape, value
+from tests.helpers.deploy.metrics import scrape, value
 from tests.integration.workers import Plant, Program, eventually, planted
 
 WINDOW = {"endpoint": "/v1/images/generations", "completion_window": "24h"}

@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.tables import Shift
-from tests.helpers.disks import SlowDisk, postgres_on, slow_disk
+from tests.helpers.machine.disks import SlowDisk, postgres_on, slow_disk
 from tests.integration.workers import Plant, eventually, held, planted, uncharged
 
 IMAGES = 6

@@ -19,8 +19,8 @@ from sqlalchemy import text
 from imagemill.db.database import Database
 from imagemill.db.specs import ImageSpec
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
-from tests.helpers import forks
 from tests.helpers.mill import Mill, spec
+from tests.helpers.processes import forks
 from tests.helpers.template import migrate_quickly
 
 _FORKED = {"imagemill", "tests.chaos.worker"}

@@ -7,7 +7,7 @@ import pytest
 
 from imagemill.db.database import Database
 from imagemill.db.storage.folder import FolderStorage
-from tests.helpers.gallery import ServedGallery, served_gallery
+from tests.helpers.http.gallery import ServedGallery, served_gallery
 from tests.helpers.template import migrate_quickly
 
 PATHS = ("/", "/jobs/1", "/api/jobs", "/pictures/1", "/thumbnails/1", "/assets/page.css", "/none")

@@ -14,7 +14,7 @@ from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, ImagemillError
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
-from tests.helpers import forks
+from tests.helpers.processes import forks
 
 DATABASE = "database-hunter2"
 BROKER = "broker-hunter2"

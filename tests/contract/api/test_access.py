@@ -15,8 +15,8 @@ from openai import (
 
 from imagemill.db.queries.api.keys import revoke_key
 from imagemill.db.storage.folder import FolderStorage
-from tests.helpers.api import PATIENT, ServedApi, served_api
-from tests.helpers.clock import pass_midnight
+from tests.helpers.http.api import PATIENT, ServedApi, served_api
+from tests.helpers.machine.clock import pass_midnight
 from tests.helpers.mill import Mill
 
 SMALL = {"size": "64x64", "extra_body": {"steps": 2}}

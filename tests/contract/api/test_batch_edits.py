@@ -11,7 +11,7 @@ from openai import OpenAI
 from imagemill.db.storage.inputs import fetch_input, input_key
 from imagemill.scheduler_jobs.api import loader
 from tests.contract.api.test_edits import half_transparent, inputs, noise, sha256
-from tests.helpers.api import PATIENT, ServedApi
+from tests.helpers.http.api import PATIENT, ServedApi
 from tests.integration.workers import eventually
 
 URL = "/v1/images/edits"

@@ -18,8 +18,8 @@ from imagemill.db.clock import seconds_from_now
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.tables import ApiRequest
 from imagemill.scheduler_jobs.api import loader as loading
-from tests.helpers.api import PATIENT, ServedApi, served_api
-from tests.helpers.clock import pass_midnight
+from tests.helpers.http.api import PATIENT, ServedApi, served_api
+from tests.helpers.machine.clock import pass_midnight
 from tests.helpers.mill import Mill
 from tests.integration.workers import eventually
 

@@ -9,7 +9,7 @@ from openai import BadRequestError
 from PIL import Image
 
 from imagemill.db.storage.folder import FolderStorage
-from tests.helpers.api import ServedApi, served_api
+from tests.helpers.http.api import ServedApi, served_api
 from tests.helpers.mill import Mill
 
 ASKED = {"role": "user", "content": "a red circle"}

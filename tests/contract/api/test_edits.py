@@ -19,7 +19,7 @@ from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.storage.inputs import fetch_input, input_key
 from imagemill.scheduler_jobs.api.refusals import ApiError
 from imagemill.scheduler_jobs.api.requests import edits
-from tests.helpers.api import ServedApi, served_api
+from tests.helpers.http.api import ServedApi, served_api
 from tests.helpers.mill import Mill
 
 SMALL = {"prompt": "a red star", "size": "64x64", "extra_body": {"steps": 4}}

@@ -9,7 +9,7 @@ from openai import APIStatusError, BadRequestError, OpenAI
 from PIL import Image
 
 from imagemill.db.storage.folder import FolderStorage
-from tests.helpers.api import PATIENT, ServedApi, served_api
+from tests.helpers.http.api import PATIENT, ServedApi, served_api
 from tests.helpers.mill import Mill
 
 SMALL = {"size": "64x64", "extra_body": {"steps": 2}}

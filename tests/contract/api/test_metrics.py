@@ -11,8 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.api.metrics import REGISTRY
-from tests.helpers.api import ServedApi, served_api
-from tests.helpers.metrics import Samples, value
+from tests.helpers.deploy.metrics import Samples, value
+from tests.helpers.http.api import ServedApi, served_api
 from tests.helpers.mill import Mill
 from tests.integration.workers import eventually
 

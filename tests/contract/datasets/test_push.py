@@ -27,7 +27,7 @@ from imagemill.scheduler_jobs.exports.run import run_export
 from imagemill.scheduler_jobs.exports.selection import Selection
 from imagemill.scheduler_jobs.exports.target import FolderTarget
 from tests.helpers.dataset import finished_job
-from tests.helpers.hub import Hub, Repository, serving
+from tests.helpers.http.hub import Hub, Repository, serving
 from tests.helpers.mill import Mill
 
 

@@ -16,7 +16,7 @@ from imagemill.db.queries.notifications import add_webhooks
 from imagemill.db.tables import Notification
 from imagemill.scheduler_jobs import metrics
 from imagemill.scheduler_jobs.metrics import FleetCollector
-from tests.helpers.metrics import Samples, value
+from tests.helpers.deploy.metrics import Samples, value
 from tests.helpers.mill import REFUSED, Mill, spec
 
 

@@ -10,9 +10,9 @@ from imagemill.db.database import Database
 from imagemill.db.queries.jobs.job_watches import WatchRules, watch_jobs
 from imagemill.db.tables import JobWatch, Notification
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
+from tests.helpers.http.webhooks import WebhookServer
 from tests.helpers.mill import REFUSED, Mill
 from tests.helpers.notified import outbox, settings
-from tests.helpers.webhooks import WebhookServer
 
 RULES = WatchRules(dead_images=2, dead_share=0.5, stalled_seconds=600)
 

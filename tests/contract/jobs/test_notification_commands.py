@@ -12,9 +12,9 @@ from imagemill.db.settings import Settings
 from imagemill.db.tables import Notification
 from imagemill.scheduler_jobs.notifications import deliveries
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
+from tests.helpers.http.webhooks import SECRET
 from tests.helpers.mill import Mill
 from tests.helpers.notified import finish, outbox
-from tests.helpers.webhooks import SECRET
 
 
 def commanded(mill: Mill, tmp_path: Path, script: str) -> Notifier:

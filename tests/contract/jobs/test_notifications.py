@@ -18,9 +18,9 @@ from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.notifications import addresses, deliveries, notifier
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
 from imagemill.scheduler_jobs.removal import remove_jobs
+from tests.helpers.http.webhooks import OLD_SECRET, SECRET, WebhookServer, webhook_server
 from tests.helpers.mill import Mill
 from tests.helpers.notified import finish, outbox, settings, wait_out
-from tests.helpers.webhooks import OLD_SECRET, SECRET, WebhookServer, webhook_server
 
 
 def test_a_job_that_finishes_is_told_and_signed(

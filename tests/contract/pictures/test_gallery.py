@@ -15,8 +15,8 @@ from imagemill.db.storage import Storage
 from imagemill.db.tables import Score
 from imagemill.scheduler_jobs.gallery import image_query
 from tests.helpers.dataset import finished_job
-from tests.helpers.gallery import ServedGallery, served_gallery
 from tests.helpers.hostile import HOSTILE_PROMPTS
+from tests.helpers.http.gallery import ServedGallery, served_gallery
 from tests.helpers.mill import Mill
 
 ROWS = [

@@ -13,7 +13,7 @@ import yaml
 
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
-from tests.helpers.compose import (
+from tests.helpers.deploy.compose import (
     COMPOSE_FILE,
     ENV_EXAMPLE,
     ROOT,

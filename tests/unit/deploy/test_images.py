@@ -11,7 +11,7 @@ from importlib.metadata import packages_distributions
 
 from packaging.requirements import Requirement
 
-from tests.helpers.compose import ENV_EXAMPLE, ROOT, compose_document, env_file
+from tests.helpers.deploy.compose import ENV_EXAMPLE, ROOT, compose_document, env_file
 from tools.hashes import control_requirements, normalized, without_torch, worker_requirements
 
 DEPLOY = ROOT / "deploy"

@@ -7,8 +7,8 @@ import promql_parser
 import pytest
 
 from imagemill.db.settings import Settings
-from tests.helpers.compose import COMPOSE_FILE, compose_commands, used_variables
-from tests.helpers.kubernetes import (
+from tests.helpers.deploy.compose import COMPOSE_FILE, compose_commands, used_variables
+from tests.helpers.deploy.kubernetes import (
     FOLDER,
     containers,
     documents,

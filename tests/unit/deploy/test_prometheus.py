@@ -14,8 +14,8 @@ import yaml
 from imagemill.scheduler_jobs.api import metrics as http
 from imagemill.scheduler_jobs.metrics import families
 from imagemill.worker import metrics as worker
-from tests.helpers.compose import ENV_EXAMPLE, ROOT, compose_commands, env_file
-from tests.helpers.metrics import all_metrics, series_names
+from tests.helpers.deploy.compose import ENV_EXAMPLE, ROOT, compose_commands, env_file
+from tests.helpers.deploy.metrics import all_metrics, series_names
 
 DEPLOY = ROOT / "deploy"
 CONFIG = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text("utf-8"))

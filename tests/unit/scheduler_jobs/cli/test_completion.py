@@ -11,8 +11,8 @@ import pytest
 
 from imagemill.scheduler_jobs.cli import completion
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS
-from tests.helpers import forks
 from tests.helpers.places import ROOT
+from tests.helpers.processes import forks
 
 pytestmark = pytest.mark.commands
 

@@ -17,7 +17,7 @@ import pytest
 from imagemill.db.database import Database
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS
-from tests.helpers.disks import fill, small_disk
+from tests.helpers.machine.disks import fill, small_disk
 from tests.helpers.mill import Mill
 from tests.helpers.template import migrate_quickly
 
@@ -77,15 +77,15 @@ RENDERERS = {
 """What renders, with the troubles that are none for it: there it would go to work."""
 
 NOT_HERE = {
-    "doctor": "test_cli_services.py: what it finds is its answer",
+    "doctor": "commands/test_services.py: what it finds is its answer",
     **dict.fromkeys(
         ("up", "join", "down", "ps", "logs", "env"),
         "its home is another: tests/unit/scheduler_jobs/stack/test_stack_commands.py",
     ),
     "flower": "it opens neither; its port is tried below",
     "gallery": "it never ends",
-    "serve": "it never ends; test_cli_keys.py has what it refuses",
-    "notifications test": "it reads no home; test_cli_notifications.py has its troubles",
+    "serve": "it never ends; commands/test_keys.py has what it refuses",
+    "notifications test": "it reads no home; commands/test_notifications.py has its troubles",
     "samplers": "it reads nothing",
     "watermark": "it reads no home; test_marks.py has its troubles",
     "tokens": "it reads no home",

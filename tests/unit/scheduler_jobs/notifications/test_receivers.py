@@ -13,7 +13,7 @@ from imagemill.scheduler_jobs.notifications.addresses import (
     find_address,
 )
 from imagemill.scheduler_jobs.notifications.receivers import Receivers
-from tests.helpers.webhooks import SECRET
+from tests.helpers.http.webhooks import SECRET
 
 URL = "https://hooks.example.com/services/hunter2"
 

@@ -15,7 +15,7 @@ from imagemill.scheduler_jobs.local.ports import free_ports
 from imagemill.worker.process.children_metrics import ChildrenCollector
 from imagemill.worker.process.gpus import GpuCollector, pynvml
 from imagemill.worker.process.metrics_folder import FOLDER, serve_children
-from tests.helpers.metrics import scrape, value
+from tests.helpers.deploy.metrics import scrape, value
 
 CHILD = """
 import time

@@ -16,7 +16,7 @@ from imagemill.db.settings import Settings
 from imagemill.worker.scores import Scorer
 from imagemill.worker.scores.judge import Pace
 from imagemill.worker.scores.shelf import ScorerShelf
-from tests.helpers.chat_server import ChatServer, chat_server
+from tests.helpers.http.chat_server import ChatServer, chat_server
 
 RECORD: Any = SimpleNamespace(prompt="a {red} circle", negative_prompt="blur")
 PICTURE = Image.new("RGB", (64, 48), "red")

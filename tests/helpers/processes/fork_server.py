@@ -1,4 +1,4 @@
-"""`python -m tests.helpers.fork_server FD [MODULE…]`: forks commands of `imagemill`; see `forks`.
+"""`python -m tests.helpers.processes.fork_server FD [MODULE…]` forks commands; see `forks`.
 
 It imports MODULE too. FD is a socket that listens for more clients, and nothing is imported before
 the first one comes; with -1 there is none. An order has a module and its words, variables, folder
@@ -15,7 +15,7 @@ import traceback
 from importlib import import_module
 from typing import NoReturn
 
-from tests.helpers.forking import Order, end_with_parent, serve_orders
+from tests.helpers.processes.forking import Order, end_with_parent, serve_orders
 
 IMPORTED = (
     "boto3",
@@ -95,7 +95,7 @@ def _command(module: str, words: list[str]) -> None:
         prepare_worker()
         worker(words)
     if "torch" in sys.modules:
-        from tests.helpers.forked_worker import fork_workers_of_runs
+        from tests.helpers.processes.forked_worker import fork_workers_of_runs
 
         fork_workers_of_runs()
     from imagemill.scheduler_jobs.cli import cli

@@ -8,7 +8,7 @@ from sqlalchemy import select
 from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.notifications import add_webhooks
 from imagemill.db.tables import JobWebhook
-from tests.helpers.webhooks import SECRET, webhook_server
+from tests.helpers.http.webhooks import SECRET, webhook_server
 
 URL = "https://hooks.example.com/services/hunter2"
 

@@ -75,7 +75,7 @@ class Fork:
 def _program(listener: int, *modules: str) -> "subprocess.Popen[str]":
     """`fork_server` as a child of this process, with these modules beside those of all commands."""
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.helpers.fork_server", str(listener), *modules],
+        [sys.executable, "-m", "tests.helpers.processes.fork_server", str(listener), *modules],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.PIPE,

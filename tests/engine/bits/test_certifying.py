@@ -16,7 +16,7 @@ from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify
 from imagemill.worker.reproducibility.certificate_report import report
-from tests.engine.mixing import mix_rows
+from tests.engine.bits.mixing import mix_rows
 from tests.engine.rendering import spec_for
 
 

@@ -20,7 +20,7 @@ from imagemill.worker.files.records import pixels_sha256
 from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.certificate import certify
 from imagemill.worker.reproducibility.reproduce import Sample, reproduce
-from tests.engine.mixing import mix_rows
+from tests.engine.bits.mixing import mix_rows
 from tests.engine.rendering import CAPTIONS, hashes, pixels_of, render, spec_for
 from tests.oracle.registered import Shop, spec_of
 

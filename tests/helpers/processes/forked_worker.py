@@ -13,7 +13,7 @@ from multiprocessing import get_context
 import imagemill.scheduler_jobs.local.warm_process
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.worker.cli import warm
-from tests.helpers.forking import end_with_parent
+from tests.helpers.processes.forking import end_with_parent
 
 
 def fork_workers_of_runs() -> None:

@@ -1,0 +1,1 @@
+"""Reading what deploys imagemill as its own tools do, and what its services measure."""

@@ -1,0 +1,1 @@
+"""Servers that tests listen with, their clients, and a browser."""

@@ -1,0 +1,1 @@
+"""What is around our processes, made to fail: disks, cables and clocks."""

@@ -1,0 +1,1 @@
+"""Commands of `imagemill` as forks of processes that have imported their libraries already."""
