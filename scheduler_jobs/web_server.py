@@ -2,13 +2,16 @@
 
 import contextlib
 import ipaddress
+import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from imagemill.db.errors import UsageError
+from imagemill.db.process.grace_period import begin_grace
 
 _LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -49,6 +52,20 @@ def base_address(host: str, port: int) -> str:
     return f"http://{shown}:{port}"
 
 
+class _Server(uvicorn.Server):
+    """A server that has its signals from `serve`, and ends without raising them again."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the handlers as they are."""
+        yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Take no more requests, and end soon, also where one waits for a frozen database."""
+        begin_grace()
+        super().handle_exit(sig, frame)
+
+
 def serve(app: ASGIApp, listening: socket.socket, *, ready: Callable[[], None]) -> None:
     """Serve until Ctrl-C or SIGTERM; `ready` is called before the first request is taken."""
     config = uvicorn.Config(
@@ -59,7 +76,9 @@ def serve(app: ASGIApp, listening: socket.socket, *, ready: Callable[[], None]) 
         lifespan="off",
         timeout_graceful_shutdown=3,
     )
+    server = _Server(config)
+    # Before the server listens to them: it may be told to end while it starts.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, server.handle_exit)
     ready()
-    # uvicorn raises the signal again after it has ended.
-    with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listening])
+    server.run(sockets=[listening])

@@ -76,7 +76,7 @@ def _watch_notice(**_: Any) -> None:
 @worker_shutting_down.connect
 def _drain(sig: str = "", **_: Any) -> None:
     # In this order: what the line says is true as soon as somebody reads it.
-    drain.tell_children()
+    drain.tell_children(seconds=_settings.drain_seconds)
     log.info("draining (%s); the same signal again ends at once", sig)
 
 

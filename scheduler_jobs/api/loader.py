@@ -72,7 +72,8 @@ class Loader:
         self._own: set[str] = set()
 
     def start(self) -> None:
-        """Begin the rounds, in a thread of their own."""
+        """Begin the rounds, in a thread of their own. `stop` ends waits for the database too."""
+        self._database.wait_until(self._stop)
         self._thread.start()
 
     def stop(self) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from imagemill.db.errors import ServiceError, UsageError
+from imagemill.db.process.grace_period import begin_grace
 from imagemill.db.process.logs import configure_logging
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.local.ports import LOOPBACK
@@ -169,8 +170,13 @@ async def _run(home: StackHome) -> None:
     if plan is None:
         raise UsageError(f"nothing was brought up in {home.path}")
     ended = asyncio.Event()
+
+    def end() -> None:
+        begin_grace()  # a thread may still look for the name of the first machine
+        ended.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        asyncio.get_running_loop().add_signal_handler(number, end)
     servers = await _open(home, plan)
     for server in servers:
         for place in server.sockets:

@@ -24,7 +24,7 @@ from tests.e2e.commands import dataset_images, imagemill, last_json
 from tests.e2e.test_production import fetch
 from tests.helpers.http.browser import Browser, find_browser
 from tests.helpers.places import ROOT
-from tests.integration.workers import lives
+from tests.integration.workers import eventually, lives, runs
 
 ROWS = 40
 PATIENCE_SECONDS = 300
@@ -122,11 +122,11 @@ def test_two_at_once_are_one_stack_and_a_killed_supervisor_loses_nothing(home: P
         first, second = (last_json(each.result()) for each in answers)
     assert first["supervisor_pid"] == second["supervisor_pid"]
     address = {each["service"]: each["address"] for each in first["services"]}
-    before = {each["service"]: each["pid"] for each in first["services"]}
+    before = {each["service"]: psutil.Process(each["pid"]) for each in first["services"]}
     imagemill("--home", home, "submit", ROOT / "examples/shapes.csv")
 
     os.kill(first["supervisor_pid"], signal.SIGKILL)
-    wait_for(lambda: not [pid for pid in before.values() if lives(pid)])
+    assert_end(before, home)
     assert {each["state"] for each in services(home).values()} == {"stopped"}
     again = last_json(imagemill(*up))
     # The pages have ports that every stack of this machine would like; another may have them now.
@@ -137,6 +137,14 @@ def test_two_at_once_are_one_stack_and_a_killed_supervisor_loses_nothing(home: P
     (job,) = last_json(imagemill("--home", home, "jobs", "--json"))["jobs"]
     assert job["state"] == "open"
     assert_api(now["serve"], last_json(imagemill("--home", home, "env", "--json")))
+
+
+def assert_end(found: Mapping[str, psutil.Process], home: Path) -> None:
+    """All of these services end; one that does not is shown with its log."""
+    eventually(lambda: not any(map(runs, found.values())), PATIENCE_SECONDS)
+    left = [name for name, process in found.items() if runs(process)]
+    logs = [(home / "logs" / f"{name}.log").read_text()[-3000:] for name in left]
+    assert not left, "\n".join(["these live on:", *left, *logs])
 
 
 def assert_api(address: str, env: Mapping[str, Any]) -> None:

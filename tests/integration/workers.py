@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 from sqlalchemy import text
 
 from imagemill.db.database import Database
@@ -45,6 +46,14 @@ def lives(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z"
+
+
+def runs(process: psutil.Process) -> bool:
+    """Whether it is there and no zombie. Another one that has got its number later is not it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def command_of(pid: int) -> str:

@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from imagemill.db.process.grace_period import GRACE_SECONDS, begin_grace
+
 log = logging.getLogger(__name__)
 
 DRAIN_FILE = "IMAGEMILL_DRAIN_FILE"
@@ -34,8 +36,13 @@ def prepare_parent() -> Path:
     return folder / "drain"
 
 
-def tell_children() -> None:
-    """Ask the children to drain. From now on, another signal ends parent and children at once."""
+def tell_children(*, seconds: float) -> None:
+    """Ask the children to drain. From now on, another signal ends parent and children at once.
+
+    The children end themselves after `seconds`; soon after, the parent ends too, whatever it waits
+    for.
+    """
+    begin_grace(seconds + GRACE_SECONDS)
     if DRAIN_FILE in os.environ:
         Path(os.environ[DRAIN_FILE]).touch()
     for number in (signal.SIGTERM, signal.SIGINT):

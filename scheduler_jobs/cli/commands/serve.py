@@ -1,7 +1,5 @@
 """`serve`: OpenAI's API for images and batches."""
 
-import signal
-
 import click
 
 from imagemill.db.errors import UsageError
@@ -106,8 +104,6 @@ def serve(
             _tell(url, host, port, as_json=as_json)
 
         stop_metrics = serve_metrics(REGISTRY, settings, port=metrics_port)
-        # uvicorn ends on SIGTERM, and then raises it again, which would end us before the loader.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         web_server.serve(app, listening, ready=ready)
         loader.stop()
         stop_metrics()

@@ -13,6 +13,7 @@ import click
 from imagemill.db.database import Database
 from imagemill.db.errors import SettingsError, UsageError
 from imagemill.db.present_store import record_named_store
+from imagemill.db.process.grace_period import begin_grace
 from imagemill.db.process.logs import FLOWER_LOGIN, configure_logging
 from imagemill.db.schema import migrate as upgrade
 from imagemill.db.urls import without_password
@@ -156,6 +157,7 @@ def _check_address(address: str, port: int) -> None:
 def _stop_on_signals(stop: threading.Event) -> None:
     def ask(number: int, frame: FrameType | None) -> None:
         del number, frame
+        begin_grace()
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):

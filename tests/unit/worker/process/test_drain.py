@@ -36,11 +36,11 @@ from imagemill.worker.process import drain
 file = drain.prepare_parent()
 import signal
 def told(number, frame):
-    drain.tell_children()
+    drain.tell_children(seconds=float(sys.argv[1]))
     os.write(1, f"told {file.exists()}\\n".encode())  # the main thread may be inside print
 signal.signal(signal.SIGTERM, told)
-if len(sys.argv) > 1:
-    drain.watch_notice(Path(sys.argv[1]))
+if len(sys.argv) > 2:
+    drain.watch_notice(Path(sys.argv[2]))
 print("ready", file, flush=True)
 while True:
     time.sleep(0.02)
@@ -144,7 +144,7 @@ def test_a_child_ends_when_its_parent_is_gone(tmp_path: Path, told: bool) -> Non
 
 
 def test_the_parent_leaves_the_file_and_ends_at_the_next_signal(programs: list[Program]) -> None:
-    parent = Program(PARENT)
+    parent = Program(PARENT, 600)
     programs.append(parent)
     parent.send(signal.SIGTERM)
     assert parent.line() == "told True"
@@ -154,7 +154,7 @@ def test_the_parent_leaves_the_file_and_ends_at_the_next_signal(programs: list[P
 
 
 def test_a_notice_drains_the_parent(programs: list[Program], tmp_path: Path) -> None:
-    parent = Program(PARENT, tmp_path / "notice")
+    parent = Program(PARENT, 600, tmp_path / "notice")
     programs.append(parent)
     (tmp_path / "notice").touch()
     assert parent.line() == "told True"
