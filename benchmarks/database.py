@@ -25,6 +25,7 @@ from imagemill.db.database import Database
 from imagemill.db.queries import tallies
 from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.db.queries.jobs.job_rows import NewRow
+from imagemill.db.queries.jobs.new_images import NewImages
 from imagemill.db.queries.work import claims
 from imagemill.db.queries.work.due import due_images
 from imagemill.db.schema import migrate
@@ -65,9 +66,8 @@ def insert(mill: Mill, images: int) -> dict[str, float]:
         started = time.perf_counter()
         ids = job_rows.insert_rows(session, job, rows)
         between = time.perf_counter()
-        job_rows.insert_images(
-            session, job, [(row_id, 0, each) for row_id, each in zip(ids, requests, strict=True)]
-        )
+        images = NewImages.of((0, each) for each in requests)
+        job_rows.insert_images(session, job, images, row_ids=ids)
         spent["rows"] += between - started
         spent["images"] += time.perf_counter() - between
         job.rows_loaded += CHUNK

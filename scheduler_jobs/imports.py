@@ -22,6 +22,7 @@ from imagemill.db.errors import UsageError
 from imagemill.db.queries.bulk import insert_new
 from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.db.queries.jobs.lifecycle import NewJob
+from imagemill.db.queries.jobs.new_images import NewImages
 from imagemill.db.queries.jobs.removed import claim_removed_files
 from imagemill.db.queries.labels import set_labels
 from imagemill.db.queries.pictures import environments
@@ -164,15 +165,13 @@ def _store(session: Session, storage: Storage, job_id: int, rows: Sequence[Row])
             document={},
         )
     ids = job_rows.insert_rows(session, job, _new_rows(session, job_id, rows))
-    job_rows.insert_images(
-        session,
-        job,
-        [
-            (row_id, sample, Request.of(specs[id(image)]))
-            for row_id, (_, images) in zip(ids, rows, strict=True)
-            for sample, image in enumerate(images)
-        ],
+    new_images = NewImages.of(
+        (sample, Request.of(specs[id(image)]))
+        for _, images in rows
+        for sample, image in enumerate(images)
     )
+    row_ids = [row_id for row_id, (_, images) in zip(ids, rows, strict=True) for _ in images]
+    job_rows.insert_images(session, job, new_images, row_ids=row_ids)
     job.rows_loaded = rows[-1][0]
     return len(found), len(new)
 

@@ -230,7 +230,7 @@ def _joined(values: Collection[Any]) -> str | None:
     So psycopg has one value to convert and not thousands. None where the parts could not be told
     apart again: a value that is no text, is empty, or contains `_BETWEEN`.
     """
-    if not values or not all(isinstance(value, str) and value for value in values):
+    if "" in values or set(map(type, values)) != {str}:
         return None
     joined = _BETWEEN.join(values)
     return joined if joined.count(_BETWEEN) == len(values) - 1 else None

@@ -19,25 +19,32 @@ _SENT = 500
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Written:
-    """Some columns of rows as COPY's text has them: a line, or a part of one, for each row."""
+    """Some columns of rows as COPY's text has them, each of `pieces` with a part of every line.
+
+    A piece may be one text without end, which all rows get; so the lengths may differ.
+    """
 
     columns: tuple[str, ...]
-    lines: Iterable[str]
+    pieces: tuple[Iterable[str], ...]
+
+    @property
+    def lines(self) -> Iterable[str]:
+        """The rows' lines."""
+        return map("\t".join, zip(*self.pieces, strict=False))
 
     @property
     def kept(self) -> "Written":
         """The same with its lines in a list: a transaction that is tried again sends them again."""
-        return Written(columns=self.columns, lines=list(self.lines))
+        # Not `list(self.lines)`, which would keep the interpreter for all rows from the thread
+        # that loads: between two turns of a loop another thread may go on.
+        lines = [line for line in self.lines]  # noqa: C416 - see above
+        return Written(columns=self.columns, pieces=(lines,))
 
     def beside(self, others: "Written") -> "Written":
-        """The same rows with others' columns behind their own.
-
-        `others` may be one line without end, which all rows get; so the lengths may differ.
-        """
-        if not others.columns:
-            return self
-        lines = map("\t".join, zip(self.lines, others.lines, strict=False))
-        return Written(columns=(*self.columns, *others.columns), lines=lines)
+        """The same rows with others' columns behind their own."""
+        return Written(
+            columns=(*self.columns, *others.columns), pieces=(*self.pieces, *others.pieces)
+        )
 
 
 def write_rows(
@@ -62,9 +69,8 @@ def write_rows(
     # What is equal in all rows is one text, which is put at the end of each.
     rows = max(map(len, columns.values()), default=None)
     ends = ["\t".join(fixed.values())] if fixed else []
-    all_ends = (repeat(end) if rows is None else repeat(end, rows) for end in ends)
-    lines = map("\t".join, zip(*given.values(), *all_ends, strict=False))
-    return Written(columns=(*given, *fixed), lines=lines)
+    all_ends = [repeat(end) if rows is None else repeat(end, rows) for end in ends]
+    return Written(columns=(*given, *fixed), pieces=(*given.values(), *all_ends))
 
 
 def _only(column: Column[Any], value: Any, dialect: Any) -> str:

@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-_SWITCH_SECONDS = 0.001
-"""How long planning keeps the interpreter from the thread that loads, which has an answer."""
+_SWITCH_SECONDS = 0.0002
+"""How long planning keeps the interpreter from the thread that loads, which has an answer.
+
+That thread waits forty times for each chunk, and until it goes on the database has nothing to do.
+"""
 
 _COLLECTED_AFTER = (50_000, 3, 2)
 """When the collector looks for cycles, as `gc.set_threshold` takes it. By itself it looks at each

@@ -1,9 +1,9 @@
 """Loads a job's rows and images, chunk by chunk. Each chunk is one transaction."""
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import is_
 from threading import Thread
 from typing import Any, NoReturn
@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from imagemill.db.database import Database
 from imagemill.db.queries.copied import Written
 from imagemill.db.queries.jobs import job_rows, lifecycle
-from imagemill.db.shared_specs import Request
+from imagemill.db.queries.jobs.new_images import NewImages
+from imagemill.scheduler_jobs.submit.planning.planned_cells import PlannedModel
 from imagemill.scheduler_jobs.submit.planning.planned_rows import (
     Findings,
     Keys,
@@ -37,35 +38,41 @@ _WRITTEN_CHARACTERS = 4 * 1024 * 1024
 class _Chunk:
     """Rows with what can be made of them before the database has seen them.
 
-    `images` are given by the place of their row in `rows`, sample index and request.
+    `places` say for each image which of the `rows` it belongs to. With `repeats`, two of the rows
+    have the same key base.
     """
 
     rows: Chunk
-    images: Sequence[tuple[int, int, Request]]
-    written_rows: Written | None = None
-    written_images: Written | None = None
+    places: Sequence[int] = ()
+    images: NewImages = field(default_factory=NewImages)
+    bases: Collection[str] = ()
+    repeats: bool = False
+    models: Sequence[PlannedModel] = ()
+    text: Written | None = None
+    """The rows for PostgreSQL."""
 
     @classmethod
     def of(cls, rows: Chunk, job_seed: int) -> "_Chunk":
-        """The rows with their images."""
-        images = [
-            (place, sample, request)
-            for place, row in enumerate(rows)
-            if isinstance(row, PlannedRow)
-            for sample, request in enumerate(row.requests(job_seed))
-        ]
-        return cls(rows=rows, images=images)
+        """The rows with their images, and all their keys."""
+        planned = [(place, row) for place, row in enumerate(rows) if isinstance(row, PlannedRow)]
+        requests = [(place, row.requests(job_seed)) for place, row in planned]
+        bases = [row.key_base for _, row in planned if row.key_base is not None]
+        models = {cell.model.weights_digest: cell.model for _, row in planned for cell in row.cells}
+        return cls(
+            rows=rows,
+            places=[place for place, asked in requests for _ in asked],
+            images=NewImages.of(each for _, asked in requests for each in enumerate(asked)),
+            bases=set(bases),
+            repeats=len(set(bases)) < len(bases),
+            models=[model for _, model in sorted(models.items())],
+        )
 
     def written(self, dialect: Any) -> "_Chunk":
         """The chunk with its text for COPY, except where that would take much memory."""
         if not self.images or sum(len(row.verbatim) for row in self.rows) > _WRITTEN_CHARACTERS:
             return self
-        images = [(sample, request) for _, sample, request in self.images]
-        return replace(
-            self,
-            written_rows=job_rows.write_rows(self.rows, dialect),
-            written_images=job_rows.write_images(images, dialect),
-        )
+        text = job_rows.write_rows(self.rows, dialect)
+        return replace(self, text=text, images=self.images.written(dialect))
 
 
 class Loading:
@@ -116,21 +123,13 @@ class Loading:
     def add(self, chunk: _Chunk) -> None:
         """Insert a chunk's rows that are not in the database yet."""
         if self.hopeless:
-            for row in chunk.rows:
-                self._note(row)
-            return
-        checked = self._database.run(lambda session: self._insert(session, chunk))
-        for row in checked:
-            self._note(row)
+            self._note(chunk.rows)
+        else:
+            self._note(self._database.run(lambda session: self._insert(session, chunk)))
 
     def _made(self, rows: Chunk) -> _Chunk:
         """The chunk with its images, whose keys are made while the database has other work."""
-        if self.hopeless:
-            return _Chunk(rows=rows, images=())
-        chunk = _Chunk.of(rows, self._request.seed)
-        for _, _, request in chunk.images:
-            request.keys()
-        return chunk
+        return _Chunk(rows=rows) if self.hopeless else _Chunk.of(rows, self._request.seed)
 
     def _added(self, chunk: _Chunk) -> Future[None]:
         """`add` in a thread of its own. A pool's thread would keep the process from its end."""
@@ -166,42 +165,29 @@ class Loading:
         )
         raise error
 
-    def _note(self, row: PlannedRow | RefusedRow) -> None:
-        self.rows += 1
-        if isinstance(row, RefusedRow):
-            self.findings.add(row)
-        elif row.foreign:
-            self.foreign.add(row.foreign, row.excerpt)
+    def _note(self, rows: Chunk) -> None:
+        self.rows += len(rows)
+        for row in rows:
+            if isinstance(row, RefusedRow):
+                self.findings.add(row)
+            elif row.foreign:
+                self.foreign.add(row.foreign, row.excerpt)
 
     def _insert(self, session: Session, chunk: _Chunk) -> Chunk:
         job = job_rows.lock_loading(session, self._job_id)
-        known = [row for row in chunk.rows if row.number <= job.rows_loaded]
-        rows = chunk.rows[len(known) :]
-        bases = {row.key_base for row in rows if row.key_base is not None}
-        keys = Keys.after(job_rows.count_key_bases(session, job.id, bases))
-        checked = list(keys.checked(rows, self._file))
+        loaded = job.rows_loaded
+        known = [row for row in chunk.rows if row.number <= loaded]
+        if known:
+            chunk = _Chunk.of(chunk.rows[len(known) :], self._request.seed)
+        checked = self._checked(session, chunk)
         bad = [row for row in checked if isinstance(row, RefusedRow)]
         if bad and not self._request.skip_bad_rows:
             return [*known, *checked]
-        if len(known) > 0 or not all(map(is_, checked, chunk.rows)):
-            # Some are there already, or are equal to earlier ones, which gives them other keys.
+        if not all(map(is_, checked, chunk.rows)):
+            # Some are equal to earlier ones, which gives them other keys.
             chunk = _Chunk.of(checked, self._request.seed)
-        ids = job_rows.insert_rows(session, job, checked, written=chunk.written_rows)
-        self._register_models(session, checked)
-        images = [(ids[place], sample, request) for place, sample, request in chunk.images]
-        job_rows.insert_images(session, job, images, written=chunk.written_images)
-        job.rows_loaded = max((row.number for row in checked), default=job.rows_loaded)
-        job.bad_rows += len(bad)
-        return [*known, *checked]
-
-    def _register_models(self, session: Session, rows: Iterable[PlannedRow | RefusedRow]) -> None:
-        models = {
-            cell.model.weights_digest: cell.model
-            for row in rows
-            if isinstance(row, PlannedRow)
-            for cell in row.cells
-        }
-        for _, model in sorted(models.items()):
+        ids = job_rows.insert_rows(session, job, checked, written=chunk.text)
+        for model in chunk.models:
             job_rows.register_model(
                 session,
                 name=model.entry.name,
@@ -209,6 +195,18 @@ class Loading:
                 source=model.entry.source or model.entry.name,
                 document={"defaults": dict(model.entry.defaults)},
             )
+        row_ids = [ids[place] for place in chunk.places]
+        job_rows.insert_images(session, job, chunk.images, row_ids=row_ids)
+        job.rows_loaded = max([row.number for row in checked], default=loaded)
+        job.bad_rows += len(bad)
+        return [*known, *checked]
+
+    def _checked(self, session: Session, chunk: _Chunk) -> Chunk:
+        """The rows with their occurrences in the job; the very same rows if none repeats a key."""
+        stored = job_rows.count_key_bases(session, self._job_id, chunk.bases)
+        if not stored and not chunk.repeats:
+            return chunk.rows
+        return list(Keys.after(stored).checked(chunk.rows, self._file))
 
 
 def _collecting(chunks: Iterator[Chunk]) -> Iterator[Chunk]:

@@ -188,8 +188,7 @@ def _missing(database: Database, requests: Sequence[Request]) -> Counter[SharedS
     """How many of these requests have no file yet, by what they share."""
     with database.reading() as session:
         files = objects.find_files(session, [each.keys() for each in requests])
-    found = zip(requests, files, strict=True)
-    return Counter(each.shared for each, (_, object_id, _) in found if object_id is None)
+    return Counter(each.shared for place, each in enumerate(requests) if place not in files)
 
 
 def _forecast(

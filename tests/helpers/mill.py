@@ -21,6 +21,7 @@ from imagemill.db.queries.images import Failure
 from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.db.queries.jobs.job_rows import NewRow
 from imagemill.db.queries.jobs.lifecycle import NewJob
+from imagemill.db.queries.jobs.new_images import NewImages
 from imagemill.db.queries.pictures import environments, objects
 from imagemill.db.queries.pictures.objects import NewObject
 from imagemill.db.queries.work import claims, shifts
@@ -147,12 +148,13 @@ class Mill:
                 for n, each in enumerate(specs, first)
             ]
             ids = job_rows.insert_rows(session, job, rows)
-            images = [
-                (row_id, sample, Request.of(each if samples == 1 else _sample(each, sample)))
-                for row_id, each in zip(ids, specs, strict=True)
+            images = NewImages.of(
+                (sample, Request.of(each if samples == 1 else _sample(each, sample)))
+                for each in specs
                 for sample in range(samples)
-            ]
-            job_rows.insert_images(session, job, images)
+            )
+            row_ids = [row_id for row_id in ids for _ in range(samples)]
+            job_rows.insert_images(session, job, images, row_ids=row_ids)
             job.rows_loaded += len(rows)
 
         self.database.run(chunk)

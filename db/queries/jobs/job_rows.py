@@ -13,12 +13,11 @@ from imagemill.db.errors import ManifestError, UsageError
 from imagemill.db.queries import copied
 from imagemill.db.queries.bulk import among, insert_columns, insert_new
 from imagemill.db.queries.copied import Written
-from imagemill.db.queries.images import spec_values
+from imagemill.db.queries.jobs.new_images import NewImages
 from imagemill.db.queries.jobs.removed import keep_removed_files, next_image_id
 from imagemill.db.queries.pictures.objects import find_files
 from imagemill.db.queries.pictures.row_lines import without_prompt
 from imagemill.db.queries.tallies import add_images
-from imagemill.db.shared_specs import Request
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Group, Image, Job, Model, Row
@@ -106,82 +105,41 @@ def insert_rows(
     return [ids[number] for number in numbers]
 
 
-def write_images(images: Sequence[tuple[int, Request]], dialect: Any) -> Written:
-    """Write images, given as (sample index, request), for PostgreSQL before their rows have ids.
+def insert_images(session: Session, job: Job, images: NewImages, *, row_ids: Sequence[int]) -> None:
+    """Insert images of the rows with these ids, one id for each image.
 
-    There must be some.
-    """
-    columns, shared = _image_columns(*zip(*images, strict=True))
-    table: Any = Image.__table__
-    return copied.write_rows(table, columns, shared=shared, dialect=dialect).kept
-
-
-def _image_columns(
-    sample_indexes: Sequence[int], requests: Sequence[Request]
-) -> tuple[dict[str, Sequence[Any]], dict[str, Any]]:
-    """What is known of images from their requests alone: by image, and the same for all."""
-    columns: dict[str, Sequence[Any]] = {
-        "sample_index": sample_indexes,
-        "prompt": [request.prompt for request in requests],
-        "seed": [request.seed for request in requests],
-        "request_key": [request.keys()[0] for request in requests],
-    }
-    kinds = {id(request.shared): request.shared for request in requests}
-    values = {key: spec_values(kind.example) for key, kind in kinds.items()}
-    of_one = {
-        name: value for name, value in next(iter(values.values())).items() if name not in columns
-    }
-    if len(values) == 1:
-        return columns, of_one
-    of_each = [values[id(request.shared)] for request in requests]
-    return columns | {name: [its[name] for its in of_each] for name in of_one}, {}
-
-
-def insert_images(
-    session: Session,
-    job: Job,
-    images: Sequence[tuple[int, int, Request]],
-    *,
-    written: Written | None = None,
-) -> Counter[ImageState]:
-    """Insert images given as (row id, sample index, request); how many became ready, and done.
-
-    An image whose request has an object already is done at once. `written` are the same images from
-    `write_images`.
+    An image whose request has an object already is done at once.
     """
     if not images:
-        return Counter()
-    row_ids, sample_indexes, requests = zip(*images, strict=True)
+        return
     # An object, or a file that waits to be deleted, must not go before these images are there.
-    files = find_files(session, [request.keys() for request in requests], keep=True)
-    keys, object_ids, outcomes = zip(*files, strict=True)
-    keep_removed_files(session, [key for key, object_id, _ in files if object_id is None])
-    kinds = {id(request.shared): request.shared for request in requests}
-    groups = _group_ids(session, {kind.group_key: kind.example for kind in kinds.values()})
-    of_kinds = {key: groups[kind.group_key] for key, kind in kinds.items()}
-    group_ids = [of_kinds[id(request.shared)] for request in requests]
-    states = [ImageState.READY if each is None else ImageState.DONE for each in object_ids]
-    columns: dict[str, Sequence[Any]] = {
+    files = find_files(session, images.keys, keep=True)
+    keys = [newest for newest, *_ in images.keys]
+    keep_removed_files(session, [key for place, key in enumerate(keys) if place not in files])
+    groups = _group_ids(session, {kind.group_key: kind.example for kind in images.kinds})
+    columns: dict[str, Any] = {
         "row_id": row_ids,
-        "group_id": group_ids,
-        "state": [state.value for state in states],
-        "object_id": object_ids,
-        "outcome": outcomes,
+        "group_id": [groups[key] for key in images.group_keys],
+        "state": [ImageState.READY.value] * len(images),
+        "object_id": [None] * len(images),
+        "outcome": [None] * len(images),
     }
+    for place, file in files.items():
+        keys[place] = file.request_key
+        columns["state"][place] = ImageState.DONE.value
+        columns["object_id"][place] = file.object_id
+        columns["outcome"][place] = file.outcome
+    places = Counter(zip(columns["group_id"], columns["state"], strict=True))
     first = next_image_id(session)
     if first is not None:
         columns["id"] = range(first, first + len(images))
     shared: dict[str, Any] = {"job_id": job.id}
-    if written is None or any(
-        key != request.keys()[0] for key, request in zip(keys, requests, strict=True)
-    ):
-        known, alike = _image_columns(sample_indexes, requests)
-        columns = known | columns | {"request_key": keys}
-        shared, written = alike | shared, None
-    insert_columns(session, Image, columns, shared=shared, written=written)
-    places = Counter(zip(group_ids, states, strict=True))
-    add_images(session, {(job.id, group, state): n for (group, state), n in places.items()})
-    return Counter(states)
+    text = images.text
+    if text is None or any(file.request_key != images.keys[at][0] for at, file in files.items()):
+        known, alike = images.columns()
+        columns, shared, text = known | columns | {"request_key": keys}, alike | shared, None
+    insert_columns(session, Image, columns, shared=shared, written=text)
+    add_images(session, {(job.id, group, ImageState(s)): n for (group, s), n in places.items()})
 
 
 def register_model(

@@ -105,10 +105,19 @@ def _known(postgres: bool, keep: bool) -> Select[str, int, str]:
     return query
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundFile:
+    """An object that is there already, and which of a request's keys it has."""
+
+    request_key: str
+    object_id: int
+    outcome: str
+
+
 def find_files(
     session: Session, keys: Sequence[tuple[str, ...]], *, keep: bool = False
-) -> list[tuple[str, int | None, str | None]]:
-    """For each request its key, and the object's id and outcome if there is one.
+) -> dict[int, FoundFile]:
+    """The files of requests that are there already, by the request's place in `keys`.
 
     `keys` are a request's keys in every metadata version, the newest first.
 
@@ -117,14 +126,16 @@ def find_files(
     `find_objects`.
     """
     found = find_objects(session, [newest for newest, *_ in keys], keep=keep)
-    older = [key for own in keys if own[0] not in found for key in own[1:]]
+    older = [key for newest, *others in keys if newest not in found for key in others]
     found |= find_objects(session, older, keep=keep)
+    files: dict[int, FoundFile] = {}
     if not found:
-        return [(own[0], None, None) for own in keys]
-    files: list[tuple[str, int | None, str | None]] = []
-    for own in keys:
-        key = next((key for key in own if key in found), own[0])
-        files.append((key, *found.get(key, (None, None))))
+        return files
+    for place, own in enumerate(keys):
+        key = next((key for key in own if key in found), None)
+        if key is not None:
+            object_id, outcome = found[key]
+            files[place] = FoundFile(request_key=key, object_id=object_id, outcome=outcome)
     return files
 
 

@@ -15,6 +15,7 @@ from imagemill.db.errors import UnknownJob, UsageError
 from imagemill.db.queries import labels
 from imagemill.db.queries.jobs import job_rows, lifecycle, removals, removed
 from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.queries.jobs.new_images import NewImages
 from imagemill.db.queries.pictures.originals import find_originals
 from imagemill.db.settings import Settings
 from imagemill.db.shared_specs import Request
@@ -256,8 +257,9 @@ def submitting(mill: Mill, meet: Callable[[], None] = lambda: None) -> None:
     def chunk(session) -> None:
         loading = job_rows.lock_loading(session, job)
         new = job_rows.NewRow(number=1, line=1, verbatim="a", extras={}, key_base="id:1")
-        [row] = job_rows.insert_rows(session, loading, [new])
-        job_rows.insert_images(session, loading, [(row, 0, Request.of(spec("a")))])
+        row_ids = job_rows.insert_rows(session, loading, [new])
+        images = NewImages.of([(0, Request.of(spec("a")))])
+        job_rows.insert_images(session, loading, images, row_ids=row_ids)
         loading.rows_loaded = 1
         meet()
 

@@ -11,7 +11,9 @@ from sqlalchemy import select
 from imagemill.db.database import Database
 from imagemill.db.errors import ManifestError, UsageError
 from imagemill.db.queries.jobs import job_rows, lifecycle
+from imagemill.db.queries.jobs.new_images import NewImages
 from imagemill.db.settings import Settings
+from imagemill.db.shared_specs import SharedSpec
 from imagemill.db.states import JobState
 from imagemill.db.tables import Image, Job, Row
 from imagemill.scheduler_jobs.submit import loader
@@ -102,13 +104,30 @@ def test_rows_are_written_for_the_database_by_the_thread_that_plans(
         return lambda *given: threads.add(threading.current_thread()) or real(*given)
 
     monkeypatch.setattr(job_rows, "_row_columns", heard(job_rows._row_columns))
-    monkeypatch.setattr(job_rows, "_image_columns", heard(job_rows._image_columns))
+    monkeypatch.setattr(NewImages, "columns", heard(NewImages.columns))
+    monkeypatch.setattr(SharedSpec, "request_keys", heard(SharedSpec.request_keys))
     file = tmp_path / "manifest.jsonl"
     file.write_text("".join(json.dumps({"prompt": f"prompt {n}"}) + "\n" for n in range(5)))
     request = SubmissionRequest(manifest=str(file))
     done = submit(request, settings=settings, database=postgres_database)
     assert done.requested == 5
     assert threads == {threading.current_thread()}
+
+
+def test_rows_are_counted_one_by_one_only_where_a_key_comes_again(send, database, monkeypatch):
+    monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
+    counted = []
+    real = loader.Keys.checked
+
+    def heard(self, chunk, file):
+        counted.append([row.number for row in chunk])
+        return real(self, chunk, file)
+
+    monkeypatch.setattr(loader.Keys, "checked", heard)
+    done = send([{"prompt": each} for each in "aabcac"])
+    assert counted == [[1, 2], [5, 6]]
+    rows, _ = recorded(database, done.job_id)
+    assert [row["key_occurrence"] for row in rows] == [0, 1, 0, 0, 2, 1]
 
 
 @pytest.mark.parametrize("written", [0, 10_000])
