@@ -79,7 +79,7 @@ def test_a_refined_row_equals_diffusers(
         spec_for(model, **(values | {"seed": 8, "steps": 4, "refiner_start": 0.3})),
     ]
     oracle = RefinedOracle(model)
-    for slots in (1, 4):
+    for slots in (1, 2):
         engine = open_engine(model, spec.group(), refined_settings, slots)
         pixels = pixels_of(render(engine, [*others, spec])[-1])
         assert worst_difference(pixels, oracle.same_shape(spec, slots=slots)) == 0

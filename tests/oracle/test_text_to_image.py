@@ -117,7 +117,7 @@ def test_row_equals_diffusers(
 def test_parameters_mean_what_diffusers_means(
     changes: dict[str, object], shapes64: Model, settings: Settings
 ) -> None:
-    spec = spec_for(shapes64, **{"sampler": "dpmpp_2m", **changes})
+    spec = spec_for(shapes64, **{"sampler": "dpmpp_2m", **SMALL, **changes})
     engine = open_engine(shapes64, spec.group(), settings, SLOTS)
     [result] = render(engine, [spec])
 
