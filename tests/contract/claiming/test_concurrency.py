@@ -13,8 +13,12 @@ from imagemill.db.states import ImageState
 from tests.helpers.mill import CRASH, REFUSED, Mill, spec
 from tests.integration.workers import eventually
 
-IMAGES = 2_000
-_SPAWN = multiprocessing.get_context("spawn")
+IMAGES = 1_000
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+"""Forks of a process without threads and connections, which has imported this module."""
+
+_PROCESSES.set_forkserver_preload([__name__])
 
 
 def _url(database: Database) -> str:
@@ -57,13 +61,13 @@ def _fold_until(url: str, stop) -> int:
     return rounds
 
 
-def test_four_workers_share_two_thousand_images(mill: Mill) -> None:
+def test_four_workers_share_a_thousand_images(mill: Mill) -> None:
     """While a fifth process folds, finishes and rescues all the time."""
     url = _url(mill.database)
     loaded = [
         mill.load(f"job {n}", [spec(f"{n} {i}") for i in range(IMAGES // 4)]) for n in range(4)
     ]
-    with _SPAWN.Manager() as manager, ProcessPoolExecutor(5, mp_context=_SPAWN) as pool:
+    with _PROCESSES.Manager() as manager, ProcessPoolExecutor(5, mp_context=_PROCESSES) as pool:
         stop = manager.Event()
         folder = pool.submit(_fold_until, url, stop)
         workers = [pool.submit(_render_all, url, seed) for seed in range(4)]
@@ -116,7 +120,7 @@ def test_operators_and_workers_at_the_same_time(mill: Mill) -> None:
     url = _url(mill.database)
     requests = [spec(f"p{n}") for n in range(150)]
     loaded = [mill.load(f"job {n}", requests) for n in range(2)]
-    with _SPAWN.Manager() as manager, ProcessPoolExecutor(5, mp_context=_SPAWN) as pool:
+    with _PROCESSES.Manager() as manager, ProcessPoolExecutor(5, mp_context=_PROCESSES) as pool:
         stop = manager.Event()
         running = [pool.submit(_operate, url, loaded[0], stop)]
         running += [pool.submit(_work_under_operators, url, stop) for _ in range(2)]
@@ -147,7 +151,7 @@ def _claim_and_die(url: str) -> None:
 
 def test_a_process_killed_in_the_middle_of_a_claim_holds_nothing(mill: Mill) -> None:
     job = mill.load("job", [f"p{n}" for n in range(10)])
-    with ProcessPoolExecutor(1, mp_context=_SPAWN) as pool, pytest.raises(BrokenProcessPool):
+    with ProcessPoolExecutor(1, mp_context=_PROCESSES) as pool, pytest.raises(BrokenProcessPool):
         pool.submit(_claim_and_die, _url(mill.database)).result(240)
     assert mill.counts(job).ready == 10
     shift = mill.shift()

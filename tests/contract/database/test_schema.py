@@ -12,6 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import CheckConstraint, Connection, inspect, text
+from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 
 import imagemill
@@ -21,6 +22,7 @@ from imagemill.db.errors import DatabaseError, SchemaError
 from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.schema import check_schema, ensure_schema, head, migrate
 from imagemill.db.tables import Base, JobSeat, RemovedJob, RemovedObject
+from imagemill.db.tables.transactions import TransactionId
 from imagemill.db.views import views
 from imagemill.db.views.columns import VIEWS
 from tests.helpers.mill import Mill, spec
@@ -43,7 +45,9 @@ def normal(sql: str | None) -> str:
 
 
 @pytest.fixture
-def connection(database: Database):
+def connection(database: Database, monkeypatch: pytest.MonkeyPatch):
+    # SQLAlchemy has no type of its own for it, and would say so each time.
+    monkeypatch.setitem(ischema_names, "xid8", TransactionId)
     with database.engine.connect() as connection:
         yield connection
 
@@ -172,8 +176,10 @@ def _migrate(url: str) -> str:
 
 
 def test_migrating_twice_or_at_once_is_safe(database_url: str) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(3, mp_context=spawn) as pool:
+    # Forks of a process without threads and connections, which has imported this module.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(3, mp_context=processes) as pool:
         running = [pool.submit(_migrate, database_url) for _ in range(3)]
         assert [each.result(400) for each in running] == [head()] * 3
     assert _migrate(database_url) == head()
