@@ -149,10 +149,11 @@ def assert_end(found: Mapping[str, psutil.Process], home: Path) -> None:
 
 def assert_api(address: str, env: Mapping[str, Any]) -> None:
     """Clients of OpenAI's API get in with the stack's key, and with no other."""
-    with pytest.raises(AuthenticationError):
-        OpenAI(base_url=address, api_key="none").models.list()
     key = env["environment"]["IMAGEMILL_API_KEY"]
-    assert [each.id for each in OpenAI(base_url=address, api_key=key).models.list()] == ["shapes64"]
+    with OpenAI(base_url=address, api_key=key) as client:
+        assert [each.id for each in client.models.list()] == ["shapes64"]
+        with pytest.raises(AuthenticationError):
+            client.with_options(api_key="none").models.list()
 
 
 def assert_private(home: Path, supervisor: int) -> None:

@@ -51,7 +51,8 @@ def broker() -> Iterator[int]:
         log=scratch.path / "log",
         inherit=[scratch.lock],
     )
-    wait_for(lambda: Redis(port=port, password=PASSWORDS["BROKER_PASSWORD"]).ping(), process)
+    with Redis(port=port, password=PASSWORDS["BROKER_PASSWORD"]) as client:
+        wait_for(client.ping, process)
     yield port
     process.kill()
     scratch.remove()
@@ -63,10 +64,12 @@ def broker_argv() -> tuple[str, ...]:
 
 def test_the_broker_wants_its_password(broker):
     once = Retry(NoBackoff(), 0)
-    with pytest.raises((AuthenticationError, ResponseError)):
-        Redis(port=broker, retry=once).ping()
-    with pytest.raises(AuthenticationError):
-        Redis(port=broker, retry=once, password="wrong").ping()
+    refused = pytest.raises((AuthenticationError, ResponseError))
+    with Redis(port=broker, retry=once) as client, refused:
+        client.ping()
+    wrong = Redis(port=broker, retry=once, password="wrong")
+    with wrong as client, pytest.raises(AuthenticationError):
+        client.ping()
 
 
 def test_the_broker_keeps_messages_and_never_drops_any(broker):

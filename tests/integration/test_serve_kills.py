@@ -34,6 +34,12 @@ def port() -> int:
     return free_ports(1)[0]
 
 
+@pytest.fixture
+def client(port: int) -> Iterator[OpenAI]:
+    with OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
 def serve(plant: Plant, port: int) -> Program:
     program = plant.serve(port)
 
@@ -59,8 +65,7 @@ def line(number: int) -> str:
     return json.dumps(asked | {"body": body})
 
 
-def test_a_killed_server_loses_no_batch(plant: Plant, port: int) -> None:
-    client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+def test_a_killed_server_loses_no_batch(plant: Plant, port: int, client: OpenAI) -> None:
     patient = client.with_options(max_retries=5)  # a server may end a connection that idles
     server = serve(plant, port)
     content = "\n".join(line(number) for number in range(LINES)).encode()
@@ -93,8 +98,9 @@ def test_a_killed_server_loses_no_batch(plant: Plant, port: int) -> None:
     assert server.ends() == 0
 
 
-def test_a_request_of_a_killed_server_is_rendered_once(plant: Plant, port: int) -> None:
-    client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+def test_a_request_of_a_killed_server_is_rendered_once(
+    plant: Plant, port: int, client: OpenAI
+) -> None:
     asked: dict[str, Any] = {
         "prompt": "a fox",
         "size": "64x64",
