@@ -325,6 +325,14 @@ def absent_sampler(text: str) -> tuple[str, str | None] | None:
     return _ABSENT.get(_folded(text))
 
 
+def usual_strength(*, masked: bool) -> float:
+    """How much of an init image is drawn anew if nothing is said, as in diffusers.
+
+    With a mask everything under the mask is drawn anew.
+    """
+    return 1.0 if masked else 0.8
+
+
 def strength_for(*, steps: int, start_step: int) -> float:
     """The strength with which a variation begins at step `start_step`; 0 means all steps.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from imagemill.db.database import Database, sqlite_file
-from imagemill.db.errors import DatabaseError, ObjectMissing, UsageError
+from imagemill.db.errors import DatabaseError, InputImageError, ObjectMissing, UsageError
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.storage.inputs import MAX_INPUT_BYTES
@@ -25,7 +25,7 @@ _ELSEWHERE = re.compile(r"s3://.*|[0-9a-f]{64}")
 
 
 def take_input(flag: str, name: str, settings: Settings) -> tuple[str, bytes | None]:
-    """What a flag names, as its SHA-256 and its bytes; a `UsageError` if there is no such file.
+    """What a flag names, as its SHA-256 and its bytes; a `UsageError` if there is no such picture.
 
     `image:37` is an image of the database, everything else a file; first as a path from where
     the person stands, then in the inputs folder. The bytes are None where the planner finds them.
@@ -42,7 +42,18 @@ def take_input(flag: str, name: str, settings: Settings) -> tuple[str, bytes | N
         if settings.inputs_folder is not None and not path.exists():
             return name, None
         body = _file(flag, path)
+    _check(flag, name, body, settings)
     return hashlib.sha256(body).hexdigest(), body
+
+
+def _check(flag: str, name: str, body: bytes, settings: Settings) -> None:
+    """Raise `UsageError` for a file that is no picture, or none that a worker reads."""
+    from imagemill.db.input_pictures import check_picture  # noqa: PLC0415  # 0.1 s, for Pillow
+
+    try:
+        check_picture(body, max_pixels=settings.max_pixels)
+    except InputImageError as error:
+        raise UsageError(f"{flag} {name}: {error.message}") from None
 
 
 def _file(flag: str, path: Path) -> bytes:

@@ -2,7 +2,8 @@
 
 A name is the hash of a file that the store has, a path inside the inputs folder, or an `s3://`
 address in the configured bucket. Nothing else is opened, and no URL is fetched. The files are kept
-in the store by their hash.
+in the store by their hash. Each is looked at before: what is no picture that a worker reads is
+refused here. A file that is named by its hash was looked at when it was stored.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from imagemill.db.errors import ObjectMissing
+from imagemill.db.errors import InputImageError, ObjectMissing
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
@@ -24,7 +25,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class InputFiles:
     """Resolves names to hashes. With `keep`, also puts the files into the store.
 
-    `given` are files that flags name, by their hashes: they need not be in the store yet. `used`
+    `given` are pictures that flags name, by their hashes: they need not be in the store yet. `used`
     hears of each hash before its file is stored or looked up.
     """
 
@@ -65,9 +66,20 @@ class InputFiles:
                 raise BadValue(f"{name[:10]}…, which is not in the store", "a hash of a kept input")
             return name
         body = self._from_bucket(name) if name.startswith("s3://") else self._from_folder(name)
+        self._check(name, body)
         if self._keep:
             return self._stored(body)
         return hashlib.sha256(body).hexdigest()
+
+    def _check(self, name: str, body: bytes) -> None:
+        """Raise `BadValue` for a file that is no picture, or none that a worker reads."""
+        from imagemill.db.input_pictures import check_picture  # noqa: PLC0415  # 0.1 s, for Pillow
+
+        try:
+            check_picture(body, max_pixels=self._settings.max_pixels)
+        except InputImageError as error:
+            found, _, allowed = error.message.rpartition("; allowed: ")
+            raise BadValue(f"{name}, {found}", allowed) from None
 
     def _stored(self, body: bytes) -> str:
         self._used(hashlib.sha256(body).hexdigest())

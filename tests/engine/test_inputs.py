@@ -1,23 +1,26 @@
 """Input pictures: what is read, and what is refused in one line."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from imagemill.db.errors import InputImageError, UsageError
+from imagemill.db.input_pictures import check_picture, read_picture
 from imagemill.db.settings import Settings
 from imagemill.worker.engine import Failed
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.inputs import read_picture
 from imagemill.worker.models.model import Model
 from tests.engine.pictures import Files, digest_of, encoded, left_half, scene
 from tests.engine.rendering import pixels_of, render, spec_for
 
 
-def _read(data: bytes, *, max_pixels: int = 10_000) -> Image.Image:
-    return read_picture(data, max_pixels=max_pixels)
+def _read(data: bytes) -> Image.Image:
+    """A picture as a worker reads it, which submitting takes too."""
+    check_picture(data, max_pixels=10_000)
+    return read_picture(data, max_pixels=10_000)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
@@ -35,6 +38,10 @@ def test_a_rotated_photograph_is_turned_upright() -> None:
     assert _read(data).size == (4, 8)
 
 
+def _photograph() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+
+
 def _animation() -> bytes:
     frames = [Image.new("RGB", (4, 4), color) for color in ("red", "green")]
     return encoded(frames[0], file_format="PNG", save_all=True, append_images=frames[1:])
@@ -46,17 +53,21 @@ def _animation() -> bytes:
         (b"not an image", "not a readable image"),
         (b"", "not a readable image"),
         (scene()[:100], "not a readable image"),
+        (encoded(_photograph(), file_format="JPEG")[:-400], "not a readable image"),
+        (encoded(_photograph(), file_format="WEBP")[:-400], "not a readable image"),
         (_animation(), "animated"),
         (encoded(Image.new("RGB", (200, 100))), "200x100"),
         (encoded(Image.fromarray(np.zeros((4, 4), np.uint16))), "8 bits"),
         (encoded(Image.new("RGB", (4, 4)), file_format="GIF"), "not a readable image"),
     ],
-    ids=["text", "empty", "truncated", "animated", "too large", "16 bits", "gif"],
+    ids=["text", "empty", "truncated", "JPEG", "WebP", "animated", "too large", "16 bits", "gif"],
 )
-def test_anything_else_is_refused_in_one_line(data: bytes, words: str) -> None:
+@pytest.mark.parametrize("reads", [check_picture, read_picture])
+def test_anything_else_is_refused_in_one_line(reads: Any, data: bytes, words: str) -> None:
     with pytest.raises(InputImageError) as caught:
-        _read(data)
+        reads(data, max_pixels=10_000)
     assert words in caught.value.message
+    assert "; allowed: " in caught.value.message
     assert "\n" not in caught.value.message
 
 

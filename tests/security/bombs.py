@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from imagemill.db.errors import ImagemillError
+from imagemill.db.input_pictures import check_picture, read_picture
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest import Limits, Problem, open_source, read_manifest
-from imagemill.worker.engine.inputs import read_picture
 from imagemill.worker.files.encoder import read_record
 
 MEGABYTE = 1 << 20
@@ -246,6 +246,7 @@ def _bombs(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     for name, make in PICTURES.items():
         body = make()
         yield f"input: {name}", lambda body=body: read_picture(body, max_pixels=most).size
+        yield f"check: {name}", lambda body=body: check_picture(body, max_pixels=most)
         yield f"record: {name}", lambda body=body: read_record(body, max_pixels=most)
     huge = folder / "huge.png"
     with huge.open("wb") as file:

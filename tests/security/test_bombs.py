@@ -51,6 +51,7 @@ def test_a_picture_that_asks_for_much_is_refused_in_one_line(
 ) -> None:
     said = _harmless(measured[f"input: {name}"], megabytes=MEGABYTES)
     assert said.startswith("read: " if name in READABLE else "input_image: "), said
+    _harmless(measured[f"check: {name}"], megabytes=MEGABYTES)
     said = _harmless(measured[f"record: {name}"], megabytes=MEGABYTES)
     assert said.startswith("record: "), said
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from imagemill.db.errors import InputImageError, RecordError
+from imagemill.db.input_pictures import read_picture_file
 from imagemill.db.settings import Settings
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.storage.inputs import MAX_INPUT_BYTES, fetch_input, input_key
 from imagemill.worker.cli import reproduce as reproducing
-from imagemill.worker.engine.inputs import read_picture_file
 from imagemill.worker.files.encoder import encode
 from imagemill.worker.files.records import ImageRecord, pixels_sha256
 from imagemill.worker.reproducibility.reproduce import Reproduction

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from imagemill.db.input_pictures import read_picture_file
 from imagemill.db.models.registry import load_registry
 from imagemill.db.samplers.names import find_sampler
 from imagemill.db.seeds import SEED_LIMIT
@@ -62,7 +63,6 @@ def roundtrip(
     settings = Settings.load()
     entry = load_registry(settings).find(name or settings.default_model)
     # What is wrong was said before the seconds that torch takes.
-    from imagemill.worker.engine.inputs import read_picture_file  # noqa: PLC0415  # loads torch
     from imagemill.worker.models.loader import load_model  # noqa: PLC0415  # as above
     from imagemill.worker.reproducibility.roundtrip import round_trip  # noqa: PLC0415  # as above
 

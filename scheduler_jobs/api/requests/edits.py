@@ -8,14 +8,14 @@ white there.
 import hashlib
 import io
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from PIL import Image, ImageChops
 
-from imagemill.db.errors import ModelError
+from imagemill.db.errors import InputImageError, ModelError
+from imagemill.db.input_pictures import check_picture, open_picture
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
@@ -27,7 +27,6 @@ from imagemill.scheduler_jobs.manifest.columns.fields import PROMPT
 from imagemill.scheduler_jobs.manifest.columns.layout import field_of
 
 _PICTURE, _MASK = "image", "mask"
-_FORMATS = ("PNG", "JPEG", "WEBP")
 _TEXTS = frozenset({PROMPT, "negative_prompt", "model"})
 _USERS = frozenset({"user", "safety_identifier"})
 
@@ -126,30 +125,24 @@ def _white_mask(content: bytes, settings: Settings) -> bytes:
     try:
         transparency = ImageChops.invert(picture.convert("RGBA").getchannel("A"))
     except (OSError, SyntaxError, ValueError) as error:
-        raise _no_picture(_MASK, str(error)) from None
+        raise _no_picture(_MASK, f"{error}; allowed: a PNG, JPEG or WebP file") from None
     buffer = io.BytesIO()
     transparency.save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _open(name: str, content: bytes, settings: Settings) -> Image.Image:
-    """A picture that is not decoded yet; it has no more pixels than a worker takes."""
+    """A picture that a worker reads; it is not decoded yet."""
     try:
-        with warnings.catch_warnings():
-            # Pillow only warns at its own limit. Ours is checked below, before decoding.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            picture = Image.open(io.BytesIO(content), formats=_FORMATS)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise _no_picture(name, "no picture that can be read") from None
-    if picture.width * picture.height > settings.max_pixels:
-        found = f"{picture.width}x{picture.height} pixels, where {settings.max_pixels:,} are most"
-        raise _no_picture(name, found)
-    return picture
+        check_picture(content, max_pixels=settings.max_pixels)
+        return open_picture(content, max_pixels=settings.max_pixels)
+    except InputImageError as error:
+        raise _no_picture(name, error.message) from None
 
 
 def _no_picture(name: str, found: str) -> ApiError:
     return ApiError(
-        f"Invalid value for {name!r}: {found}; allowed: a PNG, JPEG or WebP file",
+        f"Invalid value for {name!r}: {found}",
         param=name,
         code="invalid_value",
     )

@@ -175,7 +175,8 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
                 value="FILE",
                 help="Start from this picture: a file, or image:37.",
             ),
-            meaning="The picture to start from. Nothing is ever fetched from a URL.",
+            meaning="The picture to start from: a still PNG, JPEG or WebP of 8 bits a channel. "
+            "Nothing is ever fetched from a URL.",
         ),
         "mask": Field(
             also=("mask_image",),

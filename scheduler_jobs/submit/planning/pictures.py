@@ -4,10 +4,13 @@ A model of kind `generic` takes what diffusers has a pipeline for (`db.models.wa
 are drawn by the guided engine, which takes init images and masks.
 """
 
+import math
+
 from imagemill.db.errors import ModelError
 from imagemill.db.models.facts import ModelFacts
 from imagemill.db.models.registry import ModelEntry, Registry
 from imagemill.db.models.ways import Ways
+from imagemill.db.samplers.names import strength_for, usual_strength
 from imagemill.db.specs import AddedModel
 from imagemill.scheduler_jobs.manifest import Parameters
 from imagemill.scheduler_jobs.submit.planning.refusals import Refused
@@ -27,6 +30,8 @@ def check_pictures(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> N
             raise Refused(column, "no init_image", "an init image beside it")
     if given.start_step is not None and given.start_step >= (given.steps or 0):
         raise Refused("start_step", str(given.start_step), f"less than the {given.steps} steps")
+    if given.init_image is not None and given.start_step is None:
+        _check_strength(given)
     if entry.kind == "generic":
         _check_generic(facts, given)
 
@@ -39,11 +44,17 @@ def _check_generic(facts: ModelFacts, given: Parameters) -> None:
         raise Refused("init_image", given.init_image, f"none: {name} takes no init image{instead}")
     if given.mask is not None and not ways.in_mask:
         raise Refused("mask", given.mask, f"none: diffusers has no inpainting for {name}")
-    if given.init_image is not None and given.strength is not None:
-        steps = given.steps or 0
-        if int(steps * given.strength) < 1:
-            allowed = f"at least {1 / steps:.2g}, which is one of the {steps} steps"
-            raise Refused("strength", f"{given.strength:g}", allowed)
+
+
+def _check_strength(given: Parameters) -> None:
+    """Refuse a strength that leaves no step, also where it is the usual one and nothing is said."""
+    steps, strength, origin = given.steps or 1, given.strength, ""
+    if strength is None:
+        strength, origin = usual_strength(masked=given.mask is not None), ", the usual one,"
+    if int(steps * strength) < 1:
+        least = math.ceil(strength_for(steps=steps, start_step=steps - 1) * 1e4) / 1e4
+        found = f"{strength:g}{origin} with steps = {steps}"
+        raise Refused("strength", found, f"at least {least:g}, so that one step is left")
 
 
 class AddedModels:

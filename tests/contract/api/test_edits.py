@@ -184,5 +184,5 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(
 ) -> None:
     content = noise(size=128)
     monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(ApiError, match="128x128 pixels, where 4,096 are most"):
+    with pytest.raises(ApiError, match="128x128; allowed: 4,096 pixels in all"):
         edits._open("image", content, Settings.load(max_pixels=4096))

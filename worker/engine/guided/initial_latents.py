@@ -13,8 +13,9 @@ from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils.torch_utils import randn_tensor
 
 from imagemill.db.errors import ModelError, UsageError
+from imagemill.db.input_pictures import read_picture
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine.inputs import Inputs, read_picture, strength_of
+from imagemill.worker.engine.inputs import Inputs, strength_of
 from imagemill.worker.engine.schedulers import Scheduler
 from imagemill.worker.models.model import Model
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from PIL import Image
 
+from imagemill.db.input_pictures import read_picture
 from imagemill.db.models.ways import Ways
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine.inputs import Inputs, read_picture, strength_of
+from imagemill.worker.engine.inputs import Inputs, strength_of
 from imagemill.worker.models.pipelines import Pipeline
 
 _PICTURE_FOR_EACH = frozenset({"QwenImageEditPipeline"})

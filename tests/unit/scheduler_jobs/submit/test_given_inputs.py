@@ -1,17 +1,20 @@
 """Pictures that flags name: local files anywhere, and images that were rendered."""
 
 import hashlib
+import json
 
 import pytest
+from PIL import Image as Picture
 
 from imagemill.db.broker import wake_ups
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.storage.inputs import fetch_input
+from tests.engine.pictures import encoded
 from tests.helpers.mill import sha, stored
 from tests.helpers.pretended import Broker
 
-PICTURE = b"a picture, as far as submitting goes"
+PICTURE = encoded(Picture.new("RGB", (8, 8), "red"))
 DIGEST = hashlib.sha256(PICTURE).hexdigest()
 
 
@@ -84,6 +87,42 @@ def test_a_rendered_image_is_an_init_image(at_home, home, mill, manifest):
     assert kept(home) == PICTURE
 
 
+def no_pictures(folder):
+    (folder / "notes.png").write_text("a red circle")
+    (folder / "half.png").write_bytes(PICTURE[:-20])
+    (folder / "deep.png").write_bytes(encoded(Picture.new("I;16", (8, 8))))
+    (folder / "large.png").write_bytes(encoded(Picture.new("1", (8192, 4096))))
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "allowed"),
+    [
+        ("notes.png", "not a readable image", "PNG, JPEG, WEBP"),
+        ("half.png", "not a readable image: ", "PNG, JPEG, WEBP"),
+        ("deep.png", "an input image of mode I;16", "8 bits a channel"),
+        ("large.png", "an input image of 8192x4096", "16,777,216 pixels in all"),
+    ],
+)
+def test_a_row_names_a_picture_that_workers_read(
+    at_home, home, mill, tmp_path, monkeypatch, name, found, allowed
+):
+    """Else the job would be queued, and end in the worker."""
+    no_pictures(tmp_path)
+    monkeypatch.setenv("IMAGEMILL_INPUTS_FOLDER", str(tmp_path))
+    manifest = tmp_path / "m.jsonl"
+    for column in ("init_image", "mask"):
+        row = {"prompt": "x", "init_image": "fine.png", column: name}
+        (tmp_path / "fine.png").write_bytes(PICTURE)
+        manifest.write_text(json.dumps(row))
+        for command in ("plan", "submit"):
+            answer = at_home(command, manifest)
+            assert answer.code == 2
+            [said] = [line for line in answer.err.splitlines() if f"{column}: " in line]
+            assert f"m.jsonl:1: {column}: {name}, {found}" in said
+            assert said.endswith(f"; {allowed}")
+    assert at_home("jobs", "--json").json["jobs"] == []
+
+
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
@@ -92,10 +131,17 @@ def test_a_rendered_image_is_an_init_image(at_home, home, mill, manifest):
         (".", "it is not a file"),
         (sha("nothing"), "is not in the store"),
         ("n" * 300, "can't be read"),
+        ("notes.png", "--init-image notes.png: not a readable image; allowed: PNG, JPEG, WEBP"),
+        ("half.png", "--init-image half.png: not a readable image: "),
+        ("deep.png", "--init-image deep.png: an input image of mode I;16; allowed: 8 bits a"),
     ],
 )
-def test_what_is_no_picture_is_one_line(at_home, home, mill, manifest, name, complaint):
+def test_what_is_no_picture_is_one_line(
+    at_home, home, mill, manifest, tmp_path, monkeypatch, name, complaint
+):
     (home / "objects").mkdir()
+    no_pictures(tmp_path)
+    monkeypatch.chdir(tmp_path)
     answer = at_home("submit", manifest, "--init-image", name, "--strength", 0.5)
     assert answer.code == 2
     assert complaint in answer.err

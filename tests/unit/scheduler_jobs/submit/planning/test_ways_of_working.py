@@ -105,6 +105,14 @@ def planned(at_home, tmp_path, row):
             'control_image: edges.png; none, unless its kind is "generic" in the registry',
         ),
         (
+            {"model": "guided", "init_image": "edges.png", "strength": 0.03},
+            "strength: 0.03 with steps = 25; at least 0.04, so that one step is left",
+        ),
+        (
+            {"model": "guided", "init_image": "edges.png", "steps": 1},
+            "strength: 0.8, the usual one, with steps = 1; at least 1, so that one step is left",
+        ),
+        (
             {"model": "sana", "init_image": "edges.png"},
             "init_image: edges.png; none: SanaPipeline takes no init image",
         ),
@@ -177,7 +185,7 @@ def planned(at_home, tmp_path, row):
         ),
         (
             {"model": "sd", "init_image": "edges.png", "strength": 0.01},
-            "strength: 0.01; at least 0.04, which is one of the 25 steps",
+            "strength: 0.01 with steps = 25; at least 0.04, so that one step is left",
         ),
     ],
 )
