@@ -24,12 +24,15 @@ MODULES = sorted(
     if "migrations" not in path.parts  # a table after another, in one function
 )
 
+_MAY_HOLD_FUNCTIONS = (ast.stmt, ast.excepthandler, ast.match_case)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def functions(tree: ast.AST, owner: str = "") -> Iterator[tuple[Function, str]]:
     """Every function with the docstring that speaks of its parameters: a constructor's class's."""
     for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, _MAY_HOLD_FUNCTIONS):
+            continue
         if isinstance(node, ast.ClassDef):
             yield from functions(node, ast.get_docstring(node) or "")
         elif isinstance(node, Function):

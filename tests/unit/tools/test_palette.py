@@ -35,6 +35,7 @@ def test_a_caption_without_colours_still_tells_the_rest(caption: str, rest: str)
     assert without_colours(caption) == rest
 
 
+@pytest.mark.slow
 def test_an_ip_adapter_is_trained_in_the_shipped_ones_form(tmp_path: Path) -> None:
     words = ["--steps", "1", "--sight-steps", "1", "--batch", "2", "--pictures", "64"]
     train_palette.main(["--out", str(tmp_path), *words])
@@ -47,6 +48,7 @@ def test_an_ip_adapter_is_trained_in_the_shipped_ones_form(tmp_path: Path) -> No
     assert loaded.image_encoder.config.image_size == 64
 
 
+@pytest.mark.slow
 def test_the_shipped_ip_adapter_carries_colours_and_at_scale_0_changes_nothing() -> None:
     pipeline = plain_pipeline()
     alone = [drawn(pipeline, kind) for _, _, kind in REFERENCES]

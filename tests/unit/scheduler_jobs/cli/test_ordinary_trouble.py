@@ -169,6 +169,7 @@ def test_other_names_that_are_no_utf8_are_refused(at_home, manifest, tmp_path, m
     assert list(tmp_path.glob("out*")) == []
 
 
+@pytest.mark.commands  # as programs: each imports everything
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_no_trouble(manifest, tmp_path, closed):
     line = f'exec "{sys.executable}" -P -m imagemill plan "{manifest}" {closed}'

@@ -168,7 +168,7 @@ def test_a_window_that_takes_much_memory_is_refused(tmp_path: Path) -> None:
 
 def bomb(path: Path, *, head: bytes, filler: bytes, megabytes: int, tail: bytes = b"") -> Path:
     """A compressed file of a few hundred kilobytes that unpacks to `megabytes`."""
-    makers = {".gz": lambda: zlib.compressobj(9, wbits=31), ".bz2": bz2.BZ2Compressor}
+    makers = {".gz": lambda: zlib.compressobj(1, wbits=31), ".bz2": bz2.BZ2Compressor}
     makers |= {".xz": lambda: lzma.LZMACompressor(preset=1)}
     if path.suffix == ".zst":
         with pa.CompressedOutputStream(str(path), "zstd") as stream:
@@ -208,7 +208,9 @@ def bomb(path: Path, *, head: bytes, filler: bytes, megabytes: int, tail: bytes 
 def test_a_compressed_bomb_is_cut_short(
     name: str, head: bytes, filler: bytes, line: str, tmp_path: Path
 ) -> None:
-    path = bomb(tmp_path / name, head=head, filler=filler, megabytes=80)
+    # Most are refused long before 24 MB; to read to the end would take more than is allowed below.
+    megabytes = 80 if "67,108,864" in line or "quote" in line else 24
+    path = bomb(tmp_path / name, head=head, filler=filler, megabytes=megabytes)
     assert path.stat().st_size < MEGABYTE
     limits = Limits(
         max_pixels=1 << 24,

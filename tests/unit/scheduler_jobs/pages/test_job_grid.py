@@ -133,17 +133,17 @@ def test_one_axis_stands_against_the_rows(mill, folder_storage, tmp_path, sheets
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("images", "options", "said"),
     [
-        (("--x", "moon"), "no such parameter here; known: "),
-        (("--x", "steps", "--y", "steps"), "both steps"),
-        (("--y", "row"), "both row"),
-        (("--x", "seed", "--y", "prompt"), "too large"),
+        (2, ("--x", "moon"), "no such parameter here; known: "),
+        (2, ("--x", "steps", "--y", "steps"), "both steps"),
+        (2, ("--y", "row"), "both row"),
+        (201, ("--x", "seed", "--y", "prompt"), "too large"),
     ],
 )
-def test_axes_that_make_no_grid_are_one_line(at_home, mill, tmp_path, options, said):
+def test_axes_that_make_no_grid_are_one_line(at_home, mill, tmp_path, images, options, said):
     (at_home.home / "objects").mkdir()
-    refused(mill, [spec("a", seed=n) for n in range(201)])
+    refused(mill, [spec("a", seed=n) for n in range(images)])
     file = tmp_path / "sheet.png"
     answer = at_home("contact-sheet", "latest", "-o", file, *options)
     assert answer.code == 2

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 
+@pytest.mark.slow  # imports torch in a process of its own
 @pytest.mark.parametrize(
     ("device", "code", "said"), [("cpu", 0, "cpu, "), ("nonsense", 1, "IMAGEMILL_DEVICE")]
 )
