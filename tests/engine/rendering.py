@@ -31,6 +31,11 @@ def spec_for(model: Model, **values: Any) -> ImageSpec:
     return ImageSpec(**(defaults | values))
 
 
+def small_spec_for(model: Model, **values: Any) -> ImageSpec:
+    """The same for 32 x 32 pixels, where a pass takes a third of the time."""
+    return spec_for(model, **({"width": 32, "height": 32} | values))
+
+
 def render(engine: Engine, specs: Sequence[ImageSpec]) -> list[Rendered | Failed]:
     """Every specification's result in their order, slots filled again as they come free."""
     waiting = list(enumerate(specs))

@@ -17,11 +17,13 @@ from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify
 from imagemill.worker.reproducibility.certificate_report import report
 from tests.engine.bits.mixing import mix_rows
-from tests.engine.rendering import spec_for
+from tests.engine.rendering import small_spec_for
+
+SHORT = ["--size", "32x32", "--slots", "2", "--rows", "2", "--rounds", "1"]
 
 
 def test_the_short_form_holds_in_few_steps(shapes64: Model, settings: Settings) -> None:
-    group = spec_for(shapes64).group()
+    group = small_spec_for(shapes64).group()
     engine = open_engine(shapes64, group, settings, 4)
     verdict = certify(engine, group, model_name="shapes64")
 
@@ -57,7 +59,7 @@ class _LeakyEngine(GuidedEngine):
 
 
 def test_an_engine_that_mixes_rows_is_found_out(shapes64: Model, settings: Settings) -> None:
-    group = spec_for(shapes64).group()
+    group = small_spec_for(shapes64).group()
     engine = open_engine(shapes64, group, settings, 2)
     assert isinstance(engine, GuidedEngine)
     engine.__class__ = _LeakyEngine
@@ -69,7 +71,7 @@ def test_an_engine_that_mixes_rows_is_found_out(shapes64: Model, settings: Setti
 
 
 def test_an_engine_that_fails_gives_no_verdict(shapes64: Model, settings: Settings) -> None:
-    group = spec_for(shapes64).group()
+    group = small_spec_for(shapes64).group()
     engine = open_engine(shapes64, group, settings, 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes64.components["unet"], "forward", _failing)
@@ -83,13 +85,13 @@ def _failing(*args: object, **kwargs: object) -> None:
 
 def test_the_command_writes_a_report(tmp_path: Path) -> None:
     output = tmp_path / "certificate.md"
-    arguments = ["--slots", "2", "--rows", "2", "--rounds", "1", "--output", str(output), "--json"]
+    arguments = [*SHORT, "--output", str(output), "--json"]
     done = CliRunner().invoke(command, arguments, env={"IMAGEMILL_DEVICE": "cpu"})
 
     assert done.exit_code == 0, done.output
     assert '"holds": true' in done.output
-    assert "shapes64, 64x64, with guidance" in output.read_text()
-    assert "shapes64, 64x64, without guidance" in output.read_text()
+    assert "shapes64, 32x32, with guidance" in output.read_text()
+    assert "shapes64, 32x32, without guidance" in output.read_text()
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_the_command_names_what_keeps_the_bits_where_rows_are_mixed(
 ) -> None:
     mix_rows(monkeypatch)
     output = tmp_path / "certificate.md"
-    arguments = ["--slots", "2", "--rows", "2", "--rounds", "1", "--output", str(output)]
+    arguments = [*SHORT, "--output", str(output)]
     environment = {"IMAGEMILL_DEVICE": "cpu", "IMAGEMILL_BATCHES": batches}
     done = CliRunner().invoke(command, arguments, env=environment)
 
@@ -115,7 +117,7 @@ def test_the_command_names_what_keeps_the_bits_where_rows_are_mixed(
 def test_recorded_batches_of_any_b_can_be_certified(
     shapes64: Model, settings: Settings, slots: int
 ) -> None:
-    group = spec_for(shapes64).group()
+    group = small_spec_for(shapes64).group()
     recorded = settings.model_copy(update={"batches": "recorded"})
     verdict = certify(open_engine(shapes64, group, recorded, slots), group, model_name="shapes64")
     assert verdict.holds
@@ -141,7 +143,7 @@ class _Moody(RecordedEngine):
 def test_a_device_that_changes_its_mind_keeps_no_promise(
     shapes64: Model, settings: Settings
 ) -> None:
-    group = spec_for(shapes64).group()
+    group = small_spec_for(shapes64).group()
     recorded = settings.model_copy(update={"batches": "recorded"})
     engine = open_engine(shapes64, group, recorded, 2)
     engine.__class__ = _Moody

@@ -26,7 +26,7 @@ from imagemill.worker.reproducibility.certificate_report import NOTHING_PROMISED
 from imagemill.worker.reproducibility.certificate_report import report as report_certificates
 from imagemill.worker.reproducibility.reproduce import Sample
 from imagemill.worker.shifts.batch_sizes import Agreements
-from tests.engine.rendering import pixels_of, render, spec_for
+from tests.engine.rendering import pixels_of, render, small_spec_for
 from tests.helpers.template import migrate_quickly
 
 _FLAGS = {
@@ -54,7 +54,7 @@ def _algorithms_as_before(
 
 def _environment(model: Model, settings: Settings) -> environment.Environment:
     choose_algorithms(settings)
-    return open_engine(model, spec_for(model).group(), settings, 2).environment
+    return open_engine(model, small_spec_for(model).group(), settings, 2).environment
 
 
 @pytest.mark.parametrize("workspace", [":16:8", ":4096:8"])
@@ -84,7 +84,7 @@ def test_a_certificate_of_a_free_environment_promises_nothing(
     shapes64: Model, settings: Settings
 ) -> None:
     choose_algorithms(settings.model_copy(update={"reproducible": False}))
-    group = spec_for(shapes64).group()
+    group = small_spec_for(shapes64).group()
     verdict = certify(open_engine(shapes64, group, settings, 2), group, model_name="shapes64")
     assert verdict.promise == "nothing"
     assert NOTHING_PROMISED in report_certificates([("free", verdict)])
@@ -92,7 +92,7 @@ def test_a_certificate_of_a_free_environment_promises_nothing(
 
 def test_the_command_says_that_nothing_is_promised() -> None:
     variables = {"IMAGEMILL_DEVICE": "cpu", "IMAGEMILL_REPRODUCIBLE": "false"}
-    arguments = ["--slots", "2", "--rows", "2", "--rounds", "1"]
+    arguments = ["--size", "32x32", "--slots", "2", "--rows", "2", "--rounds", "1"]
     done = CliRunner().invoke(certify_command, arguments, env=variables)
     assert done.exit_code == 0, done.output
     assert NOTHING_PROMISED in done.output
@@ -120,7 +120,7 @@ def test_reproducing_uses_the_algorithms_of_then_and_fails_only_where_bits_were_
 def _samples(model: Model, settings: Settings, name: str) -> list[Sample]:
     """A picture rendered now, and the same one as if its bits had been others."""
     choose_algorithms(settings)
-    spec = spec_for(model, steps=2)
+    spec = small_spec_for(model, steps=2)
     engine = open_engine(model, spec.group(), settings, 2)
     pixels = pixels_of(render(engine, [spec])[0])
 
@@ -144,7 +144,7 @@ def test_workers_certify_only_where_bits_are_promised(
     choose_algorithms(here.model_copy(update={"reproducible": reproducible}))
     database = Database.from_settings(here)
     migrate_quickly(database)
-    group = spec_for(shapes64).group()
+    group = small_spec_for(shapes64).group()
     engine = open_engine(shapes64, group, here, 2)
     choice = GroupChoice(id=1, key="any", model_name="shapes64", document=group)
     Agreements(database, device_class="cpu", settings=here).certify(choice, engine)
@@ -158,7 +158,7 @@ def test_a_new_database_gets_the_certificate_that_the_machine_remembers(
     shapes64: Model, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`imagemill run` has a database for each folder, and the first picture waits for the test."""
-    group = spec_for(shapes64).group()
+    group = small_spec_for(shapes64).group()
     choice = GroupChoice(id=1, key="any", model_name="shapes64", document=group)
 
     def certified(home: Path) -> dict[str, object] | None:

@@ -21,7 +21,7 @@ from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.certificate import certify
 from imagemill.worker.reproducibility.reproduce import Sample, reproduce
 from tests.engine.bits.mixing import mix_rows
-from tests.engine.rendering import CAPTIONS, hashes, pixels_of, render, spec_for
+from tests.engine.rendering import CAPTIONS, hashes, pixels_of, render, small_spec_for
 from tests.oracle.registered import Shop, spec_of
 
 SLOTS = 4
@@ -39,7 +39,7 @@ def recorded(settings: Settings) -> Settings:
 
 @pytest.fixture
 def engine(shapes64: Model, recorded: Settings) -> Engine:
-    return open_engine(shapes64, spec_for(shapes64).group(), recorded, SLOTS)
+    return open_engine(shapes64, small_spec_for(shapes64).group(), recorded, SLOTS)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def four(shapes64: Model) -> list[ImageSpec]:
     """A full micro-batch of different samplers and steps."""
     samplers = ("ddim", "euler_a", "heun", "dpmpp_2m_sde")
     return [
-        spec_for(shapes64, prompt=CAPTIONS[n], seed=n, sampler=samplers[n], steps=3 + n % 3)
+        small_spec_for(shapes64, prompt=CAPTIONS[n], seed=n, sampler=samplers[n], steps=3 + n % 3)
         for n in range(SLOTS)
     ]
 
@@ -212,7 +212,7 @@ def test_only_the_denoiser_is_shared(
 def test_each_kind_of_batches_is_certified_for_what_it_promises(
     shapes64: Model, settings: Settings, engine: Engine
 ) -> None:
-    group = spec_for(shapes64).group()
+    group = small_spec_for(shapes64).group()
     continuous = certify(
         open_engine(shapes64, group, settings, SLOTS), group, model_name="shapes64"
     )

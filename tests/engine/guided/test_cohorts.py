@@ -18,7 +18,7 @@ from imagemill.worker.engine.inputs import no_inputs
 from imagemill.worker.engine.texts.conditions import Condition
 from imagemill.worker.models.device import Precision
 from imagemill.worker.models.model import Model
-from tests.engine.rendering import spec_for
+from tests.engine.rendering import small_spec_for
 
 STEPS = 6
 FLOW = {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}
@@ -34,7 +34,7 @@ def one(spec: ImageSpec, ticket: int) -> Slot:
 
 def rows_of(model: Model, sampler: Sampler) -> list[ImageSpec]:
     """Three images of one sampler; of two the guidance scale is the same."""
-    first = replace(spec_for(model), sampler=sampler.name, steps=STEPS, guidance_start=0.2)
+    first = replace(small_spec_for(model), sampler=sampler.name, steps=STEPS, guidance_start=0.2)
     return [
         replace(first, seed=seed, guidance_scale=scale)
         for seed, scale in ((1, 7.5), (2, 3.1), (3, 7.5))
@@ -59,7 +59,7 @@ def outputs(number: int, images: int, dtype: torch.dtype, shape: Sequence[int]) 
 
 
 def starts_of(model: Model) -> Starts:
-    return Starts(model, width=64, height=64, inputs=no_inputs, max_pixels=64 * 64)
+    return Starts(model, width=32, height=32, inputs=no_inputs, max_pixels=32 * 32)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
@@ -102,7 +102,7 @@ def test_a_sampler_with_one_seed_for_a_batch_takes_no_company(shapes64: Model, n
 
 
 def test_what_is_an_images_own_keeps_it_alone(shapes64: Model) -> None:
-    spec = spec_for(shapes64)
+    spec = small_spec_for(shapes64)
     ground = common_ground(spec)
     assert ground is not None
     assert common_ground(replace(spec, seed=9, prompt="x", guidance_scale=2.0)) == ground
@@ -125,7 +125,7 @@ def test_neighbours_in_time_make_one_cohort_and_scattered_rows_are_found(
     shapes64: Model, settings: Settings
 ) -> None:
     """Rows 1 and 3 are free when the second pair begins: a cohort need not be in one piece."""
-    spec = replace(spec_for(shapes64), sampler="euler_a", guidance_scale=4.0)
+    spec = replace(small_spec_for(shapes64), sampler="euler_a", guidance_scale=4.0)
     rows = [replace(spec, seed=n, steps=4 if n % 2 else 7) for n in range(4)]
     later = [replace(spec, seed=n, steps=5) for n in (10, 11)]
     engine = open_engine(shapes64, spec.group(), settings, 4)

@@ -17,14 +17,14 @@ from imagemill.worker.engine.guided.factory import probe
 from imagemill.worker.engine.pictures import Decoder
 from imagemill.worker.engine.shapes import even, find_slots
 from imagemill.worker.models.model import Model
-from tests.engine.rendering import CAPTIONS, hashes, render, spec_for
+from tests.engine.rendering import CAPTIONS, hashes, render, small_spec_for
 
 SAMPLERS = ("ddim", "euler_a", "dpmpp_2m", "heun", "unipc", "pndm", "dpmpp_2m_sde", "kdpm2_a")
 
 
 def _mixed(model: Model) -> list:
     return [
-        spec_for(
+        small_spec_for(
             model,
             sampler=SAMPLERS[number % len(SAMPLERS)],
             steps=4 + number % 5,
@@ -52,12 +52,12 @@ def test_pixels_do_not_depend_on_order_slot_or_neighbours(
 
 
 def test_a_nan_neighbour_changes_nothing(shapes64: Model, settings: Settings) -> None:
-    spec = spec_for(shapes64)
+    spec = small_spec_for(shapes64)
     engine = open_engine(shapes64, spec.group(), settings, 4)
     expected = hashes(render(engine, [spec]))
 
     # An infinite scale makes the neighbour NaN from its first step on.
-    poison = spec_for(shapes64, guidance_scale=float("inf"), seed=2)
+    poison = small_spec_for(shapes64, guidance_scale=float("inf"), seed=2)
     bad, good = render(engine, [poison, spec])
 
     assert hashes([good]) == expected
@@ -67,7 +67,7 @@ def test_a_nan_neighbour_changes_nothing(shapes64: Model, settings: Settings) ->
 
 
 def test_the_slot_of_a_finished_image_is_filled_again(shapes64: Model, settings: Settings) -> None:
-    specs = [spec_for(shapes64, steps=steps, seed=steps) for steps in (2, 8, 2, 2, 2)]
+    specs = [small_spec_for(shapes64, steps=steps, seed=steps) for steps in (2, 8, 2, 2, 2)]
     engine = open_engine(shapes64, specs[0].group(), settings, 2)
     render(engine, specs)
 
@@ -76,10 +76,10 @@ def test_the_slot_of_a_finished_image_is_filled_again(shapes64: Model, settings:
 
 
 def test_a_bad_image_fails_alone(shapes64: Model, settings: Settings) -> None:
-    good = spec_for(shapes64)
+    good = small_spec_for(shapes64)
     engine = open_engine(shapes64, good.group(), settings, 4)
-    too_many = spec_for(shapes64, sampler="lcm", steps=60)
-    flow = spec_for(shapes64, sampler="flow_euler")
+    too_many = small_spec_for(shapes64, sampler="lcm", steps=60)
+    flow = small_spec_for(shapes64, sampler="flow_euler")
     first, second, third = render(engine, [too_many, flow, good])
 
     assert isinstance(first, Failed)
@@ -92,8 +92,8 @@ def test_a_bad_image_fails_alone(shapes64: Model, settings: Settings) -> None:
 
 
 def test_an_image_of_another_group_fails(shapes64: Model, settings: Settings) -> None:
-    engine = open_engine(shapes64, spec_for(shapes64).group(), settings, 2)
-    [result] = render(engine, [spec_for(shapes64, width=96)])
+    engine = open_engine(shapes64, small_spec_for(shapes64).group(), settings, 2)
+    [result] = render(engine, [small_spec_for(shapes64, width=96)])
 
     assert isinstance(result, Failed)
     assert isinstance(result.error, ModelError)
@@ -101,7 +101,7 @@ def test_an_image_of_another_group_fails(shapes64: Model, settings: Settings) ->
 
 def test_the_cut_part_of_a_long_prompt_is_reported(shapes64: Model, settings: Settings) -> None:
     prompt = "A  red circle, " * 8 + "on a Blue background"
-    spec = spec_for(shapes64, prompt=prompt, steps=2)
+    spec = small_spec_for(shapes64, prompt=prompt, steps=2)
     [result] = render(open_engine(shapes64, spec.group(), settings, 2), [spec])
 
     assert isinstance(result, Rendered)
@@ -109,7 +109,7 @@ def test_the_cut_part_of_a_long_prompt_is_reported(shapes64: Model, settings: Se
     assert result.cut is not None
     assert prompt.endswith(result.cut)
     kept = prompt[: -len(result.cut)]
-    short = spec_for(shapes64, prompt=kept, steps=2)
+    short = small_spec_for(shapes64, prompt=kept, steps=2)
     [shortened] = render(open_engine(shapes64, spec.group(), settings, 2), [short])
     assert isinstance(shortened, Rendered)
     assert shortened.cut is None
@@ -117,9 +117,9 @@ def test_the_cut_part_of_a_long_prompt_is_reported(shapes64: Model, settings: Se
 
 
 def test_cancel_and_abandon_give_the_tickets_back(shapes64: Model, settings: Settings) -> None:
-    spec = spec_for(shapes64)
+    spec = small_spec_for(shapes64)
     engine = open_engine(shapes64, spec.group(), settings, 4)
-    engine.admit([(7, spec), (8, spec), (9, spec_for(shapes64, sampler="flow_euler"))])
+    engine.admit([(7, spec), (8, spec), (9, small_spec_for(shapes64, sampler="flow_euler"))])
     engine.step()
 
     assert engine.cancel([7, 99]) == [7]
@@ -132,7 +132,7 @@ def test_cancel_and_abandon_give_the_tickets_back(shapes64: Model, settings: Set
 def test_more_images_than_room_is_a_mistake_of_the_caller(
     shapes64: Model, settings: Settings
 ) -> None:
-    spec = spec_for(shapes64)
+    spec = small_spec_for(shapes64)
     engine = open_engine(shapes64, spec.group(), settings, 2)
     with pytest.raises(ValueError, match="3 images for 2"):
         engine.admit([(number, spec) for number in range(3)])
@@ -141,7 +141,7 @@ def test_more_images_than_room_is_a_mistake_of_the_caller(
 def test_out_of_memory_and_failing_passes_are_told_apart(
     shapes64: Model, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = spec_for(shapes64)
+    spec = small_spec_for(shapes64)
     engine = open_engine(shapes64, spec.group(), settings, 2)
     engine.admit([(1, spec)])
     for raised, expected in (
@@ -178,7 +178,7 @@ def _without_vae(model: Model) -> Model:
 
 
 def test_the_environment_names_what_pixels_depend_on(shapes64: Model, settings: Settings) -> None:
-    group = spec_for(shapes64).group()
+    group = small_spec_for(shapes64).group()
     two = open_engine(shapes64, group, settings, 2).environment
     again = open_engine(shapes64, group, settings, 2).environment
     four = open_engine(shapes64, group, settings, 4).environment
@@ -215,7 +215,7 @@ def test_slots_that_gain_nothing_are_not_taken() -> None:
 
 def test_on_a_gpu_b_is_tried_with_the_engine_itself(shapes64: Model, settings: Settings) -> None:
     # Any device may be asked to find its B; only a GPU does so by itself.
-    group = spec_for(shapes64).group()
+    group = small_spec_for(shapes64).group()
     tried = []
 
     def attempt(slots: int) -> float:

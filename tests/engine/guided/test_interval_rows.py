@@ -17,7 +17,7 @@ from imagemill.worker.engine.guided.rows import assign_rows
 from imagemill.worker.engine.guided.slot import Cohort, Slot
 from imagemill.worker.engine.texts.conditions import Condition
 from imagemill.worker.models.model import Model
-from tests.engine.rendering import CAPTIONS, hashes, pixels_of, render, spec_for
+from tests.engine.rendering import CAPTIONS, hashes, pixels_of, render, small_spec_for
 from tools.parity.oracle import Oracle, worst_difference
 
 SAMPLERS = ("ddim", "euler_a", "dpmpp_2m", "heun", "dpmpp_sde")
@@ -27,12 +27,10 @@ INTERVALS = ((0.0, 1.0), (0.2, 0.6), (0.0, 0.5), (0.5, 1.0), (0.9, 0.95))
 def mixed(model: Model, count: int) -> list[ImageSpec]:
     """Rows of which four in five have a guidance interval."""
     return [
-        spec_for(
+        small_spec_for(
             model,
             sampler=SAMPLERS[number // 2 % len(SAMPLERS)],
             steps=4 + number // 3 % 3,
-            width=32,
-            height=32,
             guidance_scale=2.0 + number % 4,
             guidance_start=INTERVALS[number % 5][0],
             guidance_end=INTERVALS[number % 5][1],
@@ -73,7 +71,7 @@ def test_an_interval_has_the_same_bits_in_any_company(
 
 
 def test_passes_hold_more_images_and_keep_their_shape(shapes64: Model, settings: Settings) -> None:
-    spec = spec_for(shapes64, steps=10, guidance_start=0.2, guidance_end=0.4)
+    spec = small_spec_for(shapes64, steps=10, guidance_start=0.2, guidance_end=0.4)
     engine = open_engine(shapes64, spec.group(), settings, 4)
     with rows_of_passes(shapes64) as rows:
         results = render(engine, [replace(spec, seed=seed) for seed in range(16)])
@@ -86,7 +84,7 @@ def test_passes_hold_more_images_and_keep_their_shape(shapes64: Model, settings:
 def test_images_without_an_interval_are_as_many_as_places(
     shapes64: Model, settings: Settings
 ) -> None:
-    spec = spec_for(shapes64, steps=3)
+    spec = small_spec_for(shapes64, steps=3)
     engine = open_engine(shapes64, spec.group(), settings, 4)
     assert engine.room() == 4
     engine.admit([(seed, replace(spec, seed=seed)) for seed in range(4)])
@@ -119,7 +117,7 @@ _TENSORS = {"callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"]}
 
 def test_it_equals_diffusers_own_pipeline(shapes64: Model, settings: Settings) -> None:
     """The same bits as diffusers in calls of the engine's shape, and within 1 of 255 alone."""
-    spec = spec_for(shapes64, steps=5, guidance_end=0.4)
+    spec = small_spec_for(shapes64, steps=5, guidance_end=0.4)
     engine = open_engine(shapes64, spec.group(), settings, 4)
     company = [replace(spec, seed=seed) for seed in range(2, 8)]
     drawn = pixels_of(render(engine, [spec, *company])[0])
@@ -129,7 +127,7 @@ def test_it_equals_diffusers_own_pipeline(shapes64: Model, settings: Settings) -
 
 
 def cohort(model: Model, places: list[int], *, guiding: bool) -> Cohort:
-    spec = spec_for(model, guidance_start=0.0 if guiding else 0.5)
+    spec = small_spec_for(model, guidance_start=0.0 if guiding else 0.5)
     slots = [
         Slot(ticket=n, spec=spec, place=n, prompt=Condition(), negative=Condition(), cut=None)
         for n in places

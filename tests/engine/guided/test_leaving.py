@@ -13,12 +13,12 @@ from imagemill.worker.engine import Rendered
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.guided.engine import GuidedEngine
 from imagemill.worker.models.model import Model
-from tests.engine.rendering import pixels_of, render, spec_for
+from tests.engine.rendering import pixels_of, render, small_spec_for
 
 
 @pytest.fixture
 def overlapping(shapes64: Model, settings: Settings) -> GuidedEngine:
-    engine = open_engine(shapes64, spec_for(shapes64).group(), settings, 2)
+    engine = open_engine(shapes64, small_spec_for(shapes64).group(), settings, 2)
     assert isinstance(engine, GuidedEngine)
     engine._overlaps = True  # as on a GPU
     return engine
@@ -27,7 +27,7 @@ def overlapping(shapes64: Model, settings: Settings) -> GuidedEngine:
 def test_a_picture_comes_with_the_next_call_and_is_the_same(
     overlapping: GuidedEngine, shapes64: Model, settings: Settings
 ) -> None:
-    specs = [spec_for(shapes64, seed=seed, steps=2 + seed % 3) for seed in range(5)]
+    specs = [small_spec_for(shapes64, seed=seed, steps=2 + seed % 3) for seed in range(5)]
     usual = open_engine(shapes64, specs[0].group(), settings, 2)
     expected = [pixels_of(result) for result in render(usual, specs)]
     found = [pixels_of(result) for result in render(overlapping, specs)]
@@ -38,7 +38,7 @@ def test_a_picture_comes_with_the_next_call_and_is_the_same(
 def test_the_place_is_free_before_the_picture_has_left(
     overlapping: GuidedEngine, shapes64: Model
 ) -> None:
-    spec = spec_for(shapes64, steps=1)
+    spec = small_spec_for(shapes64, steps=1)
     overlapping.admit([(1, spec)])
     assert overlapping.step() == []
     assert overlapping.busy
@@ -49,7 +49,7 @@ def test_the_place_is_free_before_the_picture_has_left(
 
 
 def test_a_picture_on_its_way_can_be_cancelled(overlapping: GuidedEngine, shapes64: Model) -> None:
-    spec = spec_for(shapes64, steps=1)
+    spec = small_spec_for(shapes64, steps=1)
     overlapping.admit([(1, spec), (2, replace(spec, seed=2))])
     assert overlapping.step() == []
     assert overlapping.cancel([1]) == [1]

@@ -9,11 +9,11 @@ from imagemill.db.settings import Settings
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.profiled import PROFILED_STEPS, SKIPPED_STEPS, ProfiledEngine
 from imagemill.worker.models.model import Model
-from tests.engine.rendering import pixels_of, render, spec_for
+from tests.engine.rendering import pixels_of, render, small_spec_for
 
 
 def test_twenty_steps_are_written_once(shapes64: Model, settings: Settings, tmp_path: Path) -> None:
-    spec = spec_for(shapes64, steps=SKIPPED_STEPS + PROFILED_STEPS + 2)
+    spec = small_spec_for(shapes64, steps=SKIPPED_STEPS + PROFILED_STEPS + 2)
     usual = open_engine(shapes64, spec.group(), settings, 1)
     trace = tmp_path / "trace.json"
     engine = ProfiledEngine(usual, trace)
@@ -31,7 +31,7 @@ def test_twenty_steps_are_written_once(shapes64: Model, settings: Settings, tmp_
 def test_a_short_job_writes_what_there_was_and_a_missing_folder_ends_nothing(
     shapes64: Model, settings: Settings, tmp_path: Path
 ) -> None:
-    spec = spec_for(shapes64, steps=SKIPPED_STEPS + 1)
+    spec = small_spec_for(shapes64, steps=SKIPPED_STEPS + 1)
     for place in (tmp_path / "trace.json", tmp_path / "none" / "trace.json"):
         engine = ProfiledEngine(open_engine(shapes64, spec.group(), settings, 1), place)
         assert pixels_of(render(engine, [spec])[0]).any()
