@@ -12,7 +12,7 @@ def test_every_way_computes_the_rows_that_the_manifest_asks_for(tmp_path: Path) 
     """About 20 s: each way is processes that load torch. `main` compares the U-Net's rows."""
     file = tmp_path / "peers.json"
     ways = "p0,p1-16,p2,p3-16,mill-2"
-    few = ("--uniform", "4", "--mixed", "4", "--different", "0")
+    few = ("--uniform", "2", "--mixed", "4", "--different", "0")
     assert (
         main(["--rounds", "1", "--processes", "1", "--ways", ways, *few, "--out", str(file)]) == 0
     )

@@ -31,6 +31,9 @@ _READ_WHILE_IMPORTED = ("PYTHON", "LD_", "IMAGEMILL_METRICS_PORT", "PROMETHEUS_"
 _READ_BY_TORCH = ("CUDA_", "DIFFUSERS_", "HF_", "KMP_", "MKL_", "TORCH", "TRANSFORMERS_")
 """The same, of what torch, diffusers and the libraries below them read while they are imported."""
 
+_READ_WHEN_USED = {"HF_TOKEN"}
+"""Variables with such beginnings that are read only where something is fetched."""
+
 _SHARED = "TESTS_SHARED_FOLDER"
 """The variable with the folder of `SharedServers`."""
 
@@ -191,6 +194,7 @@ def _differs(environment: Mapping[str, str], beginnings: tuple[str, ...]) -> boo
     return any(
         name.startswith(beginnings) and value != os.environ.get(name)
         for name, value in environment.items()
+        if name not in _READ_WHEN_USED
     )
 
 
