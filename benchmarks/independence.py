@@ -40,7 +40,7 @@ from benchmarks.mixed_manifests import (
     save_families,
 )
 from imagemill.db.database import Database
-from imagemill.db.settings import DATABASE_FILE
+from imagemill.db.given_settings import DATABASE_FILE
 
 _SETTINGS = {
     "IMAGEMILL_CONFIG": os.devnull,

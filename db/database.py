@@ -17,13 +17,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event, exc, make_url, text
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import DatabaseError, PermissionDenied, SettingsError, first_line
-from imagemill.db.settings import Settings
+
+if TYPE_CHECKING:
+    from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +96,7 @@ class Database:
         self._stop = threading.Event()
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "Database":
+    def from_settings(cls, settings: "Settings") -> "Database":
         """The database that the settings name."""
         return cls(settings.database_url.get_secret_value())
 

@@ -2,27 +2,16 @@
 
 The first source that has a value wins: arguments of the call, `IMAGEMILL_*` environment variables,
 `imagemill.toml` (in the working folder, or the file that `IMAGEMILL_CONFIG` names), the defaults
-here. `Settings.for_home` gives the settings for the folder of an `imagemill run`,
-`home_environment` the variables for that of an `imagemill up` as well.
+here. `given_settings` reads the sources.
 """
 
-import json
-import os
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ByteSize, Field, SecretStr, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, ValidationError
 
-from imagemill.db.documents import is_utf8
 from imagemill.db.errors import SettingsError
+from imagemill.db.given_settings import DATABASE_URL, in_environment, in_file, in_home
 
 Batches = Literal["continuous", "recorded"]
 """How slots are filled: each as soon as it is free, or all together in recorded micro-batches."""
@@ -30,39 +19,17 @@ Batches = Literal["continuous", "recorded"]
 Workspace = Literal[":16:8", ":4096:8"]
 """Workspaces of cuBLAS with which it repeats bits: so many KiB, so many of them."""
 
-DATABASE_FILE = "imagemill.sqlite3"
-OBJECTS_FOLDER = "objects"
-ENVIRONMENT_FILE = "environment.json"
-"""In the folder of `imagemill up`: the variables by which commands find its services."""
 
+class Settings(BaseModel):
+    """Every setting. The environment variable is the name in capitals after `IMAGEMILL_`.
 
-class _Variables(PydanticBaseSettingsSource):
-    """The environment's variables, in capitals or not, as pydantic's own source reads them.
-
-    That one looks at the type of every setting first, for JSON in its text, which none has: it
-    takes a millisecond each time.
+    Made by `load`; a call of the class takes its arguments alone.
     """
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The text of one setting's variable, if there is one."""
-        return self().get(field_name), field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """The settings that have a variable."""
-        given = {name.lower(): text for name, text in os.environ.items()}
-        names = {name: f"imagemill_{name}" for name in self.settings_cls.model_fields}
-        return {name: given[known] for name, known in names.items() if known in given}
-
-
-class Settings(BaseSettings):
-    """Every setting. The environment variable is the name in capitals after `IMAGEMILL_`."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="IMAGEMILL_", frozen=True, extra="forbid", hide_input_in_errors=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     database_url: SecretStr = Field(
-        SecretStr("sqlite:///imagemill.sqlite3"), description="SQLAlchemy URL of the database"
+        SecretStr(DATABASE_URL), description="SQLAlchemy URL of the database"
     )
     broker_url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
@@ -248,46 +215,22 @@ class Settings(BaseSettings):
     )
 
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, environment, then the TOML file; see the module's docstring."""
-        file = Path(os.environ.get("IMAGEMILL_CONFIG", "imagemill.toml"))
-        variables = _Variables(settings_cls)
-        return init_settings, variables, TomlConfigSettingsSource(settings_cls, file)
-
-    @classmethod
     def load(cls, **overrides: Any) -> "Settings":
         """The settings of this process.
 
         Raises `SettingsError`, which names the bad setting and what it may be.
         """
+        variables = in_environment()
+        named = {name: variables[name] for name in cls.model_fields if name in variables}
         try:
-            return cls(**overrides)
+            return cls(**{**in_file(), **named, **overrides})
         except ValidationError as error:
             raise SettingsError("; ".join(_problem(dict(e)) for e in error.errors())) from None
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            file = os.environ.get("IMAGEMILL_CONFIG", "imagemill.toml")
-            raise SettingsError(f"the settings file {file}: {error}") from None
 
     @classmethod
     def for_home(cls, home: Path, **overrides: Any) -> "Settings":
         """The settings for the database and pictures of `imagemill run --out HOME`."""
-        home = home.resolve()
-        if "?" in str(home):  # where the options of a database's URL begin
-            raise SettingsError(f"{home}: a folder for pictures can't have a ? in its path")
-        if not is_utf8(str(home)):
-            raise SettingsError(f"{str(home)!a}: a folder for pictures needs UTF-8 names")
-        return cls.load(
-            database_url=f"sqlite:///{home / DATABASE_FILE}",
-            storage_url=str(home / OBJECTS_FOLDER),
-            **overrides,
-        )
+        return cls.load(**{**in_home(home), **overrides})
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for a process that we start.
@@ -302,27 +245,6 @@ class Settings(BaseSettings):
             if value is not None:
                 values[f"IMAGEMILL_{name.upper()}"] = str(value)
         return values
-
-
-def home_environment(home: Path) -> dict[str, str]:
-    """The variables for commands on a folder of `imagemill run` or of `imagemill up`.
-
-    Raises `SettingsError` if the folder's file of passwords can't be read, or others can read it.
-    """
-    file = home / ENVIRONMENT_FILE
-    if not file.is_file():
-        return Settings.for_home(home).environment()
-    return read_environment(file)
-
-
-def read_environment(file: Path) -> dict[str, str]:
-    """The variables in the file of a folder of `imagemill up`. Raises `SettingsError`."""
-    try:
-        if file.stat().st_mode & 0o077:
-            raise SettingsError(f"{file}: others can read its passwords; chmod 600 {file}")
-        return {str(name): str(value) for name, value in json.loads(file.read_text()).items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise SettingsError(f"{file} can't be read: {error}") from None
 
 
 def _problem(error: dict[str, Any]) -> str:

@@ -17,11 +17,12 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import PermissionDenied, SchemaError
+from imagemill.db.given_settings import ENVIRONMENT_FILE, read_environment
 from imagemill.db.queries.fleet.reports import JobReport, list_jobs
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.read_only import SECONDS
 from imagemill.db.schema import ensure_schema
-from imagemill.db.settings import ENVIRONMENT_FILE, Settings, read_environment
+from imagemill.db.settings import Settings
 from imagemill.db.states import Outcome
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage

@@ -12,6 +12,7 @@ from itertools import repeat
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     ColumnElement,
     Connection,
     String,
@@ -24,8 +25,6 @@ from sqlalchemy import (
     literal,
     select,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from imagemill.db.queries.copied import Written, adapter, copy_rows, quoted, quoted_name, write_rows
@@ -132,11 +131,11 @@ def insert_few(
 @cache
 def _insertion(postgres: bool, table: Table, names: tuple[str, ...], unless_there: bool) -> Any:
     """The statement of `insert_few` for these columns, which is built once."""
-    statement: Any = sqlite.insert(table)
+    statement: Any = _insert_into(table, postgres=postgres)
     if postgres:
         arrays = [bindparam(f"all_{name}", type_=_array_of(table.c[name])) for name in names]
         given = func.unnest(*arrays).table_valued(*names, name="given").render_derived()
-        statement = postgresql.insert(table).from_select(names, select(*given.c))
+        statement = statement.from_select(names, select(*given.c))
     if unless_there:
         statement = statement.on_conflict_do_nothing()
     return statement
@@ -167,8 +166,7 @@ def insert_new(session: Session, table: type[Any], values: Any) -> Any:
     It names no conflict target. If it named one, Postgres would raise an error when two
     transactions insert the same row at once and another unique index notices first.
     """
-    postgres = is_postgres(session)
-    insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
+    insert = _insert_into(table, postgres=is_postgres(session))
     return insert.values(values).on_conflict_do_nothing()
 
 
@@ -176,8 +174,7 @@ def insert_or_update(
     session: Session, table: type[Any], row: Mapping[str, Any], *, keys: Collection[str]
 ) -> Any:
     """The statement that inserts a row, or writes it over the one with the same `keys`."""
-    postgres = is_postgres(session)
-    insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
+    insert = _insert_into(table, postgres=is_postgres(session))
     others = {name: value for name, value in row.items() if name not in keys}
     statement = insert.values(row)
     return statement.on_conflict_do_update(index_elements=list(keys), set_=others)
@@ -194,13 +191,24 @@ def upsert(
     if not rows:
         return
     ordered = sorted(rows, key=lambda row: tuple(row[name] for name in key))
-    postgres = is_postgres(session)
-    insert: Any = postgresql.insert(table) if postgres else sqlite.insert(table)
+    insert = _insert_into(table, postgres=is_postgres(session))
     for start in range(0, len(ordered), _UPSERTED):
         statement = insert.values(ordered[start : start + _UPSERTED])
         columns = {c.name: statement.excluded[c.name] for c in table.__table__.columns}
         replaced = {name: column for name, column in columns.items() if name not in key}
         session.execute(statement.on_conflict_do_update(index_elements=list(key), set_=replaced))
+
+
+def _insert_into(table: Any, *, postgres: bool) -> Any:
+    """The database's own INSERT, which may say what to do ON CONFLICT."""
+    # Each brings the modules of all its drivers, so every command imports that of its database.
+    if postgres:
+        from sqlalchemy.dialects import postgresql  # noqa: PLC0415  # see above
+
+        return postgresql.insert(table)
+    from sqlalchemy.dialects import sqlite  # noqa: PLC0415  # see above
+
+    return sqlite.insert(table)
 
 
 def _execute_many(

@@ -1,6 +1,8 @@
 """What all tables share: types of columns, names of constraints, partial indexes."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import (
@@ -49,10 +51,26 @@ def one_of(column: str, words: type[JobState | ImageState | Outcome]) -> str:
     return f"{column} IN ({', '.join(repr(word.value) for word in words)})"
 
 
+class DialectIndex(Index):
+    """An index with options of dialects (`postgresql_where=…`), looked at when somebody asks.
+
+    SQLAlchemy would check them at once, and import every driver's module of both databases for it.
+    Only migrations and tests ask, and every command imports the tables.
+    """
+
+    def __init__(self, name: str, *columns: str, unique: bool, options: Mapping[str, Any]) -> None:
+        super().__init__(name, *columns, unique=unique)
+        self._options = options
+
+    @cached_property
+    def dialect_options(self) -> Any:
+        """The options by dialect and name, checked by SQLAlchemy."""
+        return Index(self.name, **self._options).dialect_options
+
+
 def partial(
     name: str, *columns: str, where: TextClause, unique: bool = False, **options: Any
 ) -> Index:
     """An index over few rows of a large table; `options` are a dialect's own."""
-    return Index(
-        name, *columns, unique=unique, postgresql_where=where, sqlite_where=where, **options
-    )
+    conditions = {"postgresql_where": where, "sqlite_where": where}
+    return DialectIndex(name, *columns, unique=unique, options=conditions | options)

@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, String, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from imagemill.db.clock import now
-from imagemill.db.tables.base import Base, Id
+from imagemill.db.tables.base import Base, Id, partial
 
 _WAITING = text("state = 'waiting'")
 
@@ -45,12 +45,7 @@ class Notification(Base):
         CheckConstraint("state IN ('waiting', 'sent', 'failed')", name="state"),
         CheckConstraint("kind IN ('webhook', 'setting', 'command')", name="kind"),
         CheckConstraint("state != 'sent' OR sent_at IS NOT NULL", name="sent"),
-        Index(
-            "ix_notifications_waiting",
-            "due_at",
-            postgresql_where=_WAITING,
-            sqlite_where=_WAITING,
-        ),
+        partial("ix_notifications_waiting", "due_at", where=_WAITING),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)

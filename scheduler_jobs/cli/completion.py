@@ -62,7 +62,8 @@ def _is_safe(item: CompletionItem) -> bool:
 
 def _settings(ctx: click.Context) -> Any:
     # 0.1 s that `--help` need not wait
-    from imagemill.db.settings import Settings, home_environment  # noqa: PLC0415
+    from imagemill.db.given_settings import home_environment  # noqa: PLC0415
+    from imagemill.db.settings import Settings  # noqa: PLC0415
 
     given = ctx.find_root().params
     if given.get("config") is not None:

@@ -19,6 +19,7 @@ import click
 from click.shell_completion import CompletionItem, shell_complete
 
 from imagemill.db.errors import ImagemillError, UsageError, first_line
+from imagemill.db.given_settings import home_environment
 from imagemill.db.process.logs import HumanFormatter, secrets_of
 from imagemill.db.process.quick_import import quick_import
 from imagemill.scheduler_jobs.cli.command_table import CommandEntry, commands_below
@@ -316,8 +317,5 @@ def cli(ctx: click.Context, home: Path | None, config: Path | None, verbose: boo
     if verbose:
         os.environ["IMAGEMILL_LOG_LEVEL"] = "DEBUG"
     if home is not None:
-        # Settings take 0.1 s to import, which `--help` need not wait for.
-        from imagemill.db.settings import home_environment  # noqa: PLC0415  # see above
-
         os.environ.update(home_environment(home))
     ctx.obj = GlobalOptions(home=home, verbose=verbose)

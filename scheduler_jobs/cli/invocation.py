@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, update_wrapper
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import click
 from sqlalchemy import exc
@@ -12,9 +12,12 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database, sqlite_file
 from imagemill.db.errors import DatabaseError, UsageError, first_line
+from imagemill.db.given_settings import DATABASE_URL, named_database
 from imagemill.db.schema import ensure_schema
-from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.group import GlobalOptions
+
+if TYPE_CHECKING:
+    from imagemill.db.settings import Settings
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -28,14 +31,22 @@ class Invocation:
         self.verbose = options.verbose
 
     @cached_property
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """The settings. `--home` and `--config` have put their values into the environment."""
+        # A quarter of the time of `status`, which needs no more than the database's address.
+        from imagemill.db.settings import Settings  # noqa: PLC0415  # see above
+
         return Settings.load()
+
+    @cached_property
+    def database_url(self) -> str:
+        """The database's address. Other settings are read only where a file may be wrong."""
+        return named_database() or self.settings.database_url.get_secret_value()
 
     @cached_property
     def database(self) -> Database:
         """The database. Raises `UsageError` if it does not exist or its schema is not known."""
-        database = open_database(self.settings)
+        database = open_database(self.database_url)
         click.get_current_context().call_on_close(database.close)
         ensure_schema(database)
         return database
@@ -43,7 +54,7 @@ class Invocation:
     @property
     def database_file(self) -> Path | None:
         """The file of a SQLite database."""
-        return sqlite_file(self.settings.database_url.get_secret_value())
+        return sqlite_file(self.database_url)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -52,25 +63,25 @@ class Invocation:
             yield session
 
 
-def open_database(settings: Settings) -> Database:
+def open_database(url: str) -> Database:
     """The database. Raises `UsageError` if it should be a file that does not exist."""
-    file = sqlite_file(settings.database_url.get_secret_value())
+    file = sqlite_file(url)
     if file is not None and not file.is_file():
         # Connecting would create an empty database in the current folder.
         raise UsageError(
-            f"there is no database {file}; {_of_stack(settings)}`imagemill migrate` creates it, "
+            f"there is no database {file}; {_of_stack(url)}`imagemill migrate` creates it, "
             "--home DIR or IMAGEMILL_DATABASE_URL name another"
         )
-    return Database.from_settings(settings)
+    return Database(url)
 
 
-def _of_stack(settings: Settings) -> str:
+def _of_stack(url: str) -> str:
     """How to find the database of `imagemill up`, for who named none and has one."""
     # Only this error needs it, and every command imports this module.
     from imagemill.scheduler_jobs.stack.home import StackHome  # noqa: PLC0415  # see above
 
     with suppress(OSError, RuntimeError):  # a user without a home, or one that can't be read
-        if "database_url" not in settings.model_fields_set and StackHome.at(None).plan.is_file():
+        if url == DATABASE_URL and StackHome.at(None).plan.is_file():
             return '`eval "$(imagemill env)"` finds that of `imagemill up`, '
     return ""
 

@@ -10,7 +10,6 @@ from imagemill.scheduler_jobs.manifest import BadValue
 from imagemill.scheduler_jobs.manifest.problems import shown
 from imagemill.scheduler_jobs.manifest.sources.lines import not_utf8
 
-SUFFIXES = (".yaml", ".yml")
 MOST_BYTES = 1 << 22
 """The size of one YAML file."""
 _DEEPEST = 20

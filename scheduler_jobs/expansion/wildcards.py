@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from imagemill.scheduler_jobs.expansion.wildcard_trees import SUFFIXES, read_tree
 from imagemill.scheduler_jobs.manifest import BadValue
 from imagemill.scheduler_jobs.manifest.problems import shown
 from imagemill.scheduler_jobs.manifest.sources.lines import not_utf8
@@ -20,6 +19,8 @@ A `~` or `@` before the name says how another tool samples; here the job does.
 
 MOST_BYTES = 1 << 24
 """The size of one wildcard file."""
+
+YAML_SUFFIXES = (".yaml", ".yml")
 
 
 class Wildcards:
@@ -97,9 +98,12 @@ class Wildcards:
     @property
     def _trees(self) -> Mapping[str, list[str]]:
         """The options of all YAML files by name, read once."""
+        # It imports PyYAML, which every `plan` and `submit` would wait for.
+        from imagemill.scheduler_jobs.expansion.wildcard_trees import read_tree  # noqa: PLC0415
+
         if self._read_trees is None:
             trees: dict[str, list[str]] = {}
-            for path in self._files(*SUFFIXES):
+            for path in self._files(*YAML_SUFFIXES):
                 stem = path.relative_to(self._folder).with_suffix("").as_posix()
                 for name, options in read_tree(path, stem).items():
                     if name in trees:
@@ -114,7 +118,7 @@ def fingerprints(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.suffix in {".txt", *SUFFIXES}
+        if path.suffix in {".txt", *YAML_SUFFIXES}
         and path.is_file()
         and path.stat().st_size <= MOST_BYTES
     }

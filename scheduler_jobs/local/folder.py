@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imagemill.db.errors import ImagemillError, ServiceError, UsageError
-from imagemill.db.settings import DATABASE_FILE, OBJECTS_FOLDER
+from imagemill.db.given_settings import DATABASE_FILE, OBJECTS_FOLDER
 
 BROKER_FOLDER = "broker"
 

@@ -17,14 +17,16 @@ from pydantic import SecretStr
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError, UsageError
+from imagemill.db.given_settings import OBJECTS_FOLDER
 from imagemill.db.present_store import record_store
 from imagemill.db.queries.fleet.reports import ONE_BATCH_SECONDS
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.queries.work import shifts
 from imagemill.db.queries.work.claims import RetryPolicy
 from imagemill.db.queries.work.due import due_images
+from imagemill.db.queries.work.presence import live_shifts
 from imagemill.db.schema import migrate
-from imagemill.db.settings import OBJECTS_FOLDER, Settings
+from imagemill.db.settings import Settings
 from imagemill.db.states import JobState
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Job
@@ -295,7 +297,7 @@ def _watch(
             state = session.get_one(Job, job_id).state
             counts = count_images(session, [job_id])[job_id]
             # Where all that is left waits out a retry, nothing should move.
-            at_work = shifts.live_shifts(session) > 0 or not due_images(session)
+            at_work = live_shifts(session) > 0 or not due_images(session)
         for tell in told:
             tell(counts)
         if state not in _STILL_OPEN:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from imagemill.db.errors import ServiceError, UsageError
-from imagemill.db.settings import DATABASE_FILE, ENVIRONMENT_FILE
+from imagemill.db.given_settings import DATABASE_FILE, ENVIRONMENT_FILE
 from imagemill.scheduler_jobs.local.postgres import runs_as_other_user
 
 _LOOK_SECONDS = 0.05

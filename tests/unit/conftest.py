@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 
 from imagemill.db.database import Database
-from imagemill.db.settings import DATABASE_FILE, Settings
+from imagemill.db.given_settings import DATABASE_FILE
+from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli import cli
 from tests.helpers.mill import Mill
 from tests.helpers.template import copy_of_template

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -39,10 +39,12 @@ from imagemill.db.queries.tallies import move_images
 from imagemill.db.queries.work.memory_needs import list_too_large
 from imagemill.db.queries.work.scopes import ANY_WORKER, hold_with_scope, scope_of
 from imagemill.db.queries.work.turns import Turns, Waiting, in_turn
-from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Group, Image, Job, Model, Tally
+
+if TYPE_CHECKING:
+    from imagemill.db.settings import Settings
 
 _IMAGES_OF_A_WORKER = 16
 """About how many images one worker holds: the unit of the lots when a group is chosen."""
@@ -90,7 +92,7 @@ class RetryPolicy:
     retry_seconds: float
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> "RetryPolicy":
+    def from_settings(cls, settings: "Settings") -> "RetryPolicy":
         """The policy that the settings set."""
         return cls(
             max_failures=settings.max_solo_failures,

@@ -1,6 +1,6 @@
 """When a worker process counts as alive, when as working, and which names mean it."""
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now, seconds_from_now
@@ -21,6 +21,16 @@ def working() -> ColumnElement[bool]:
     """The worker process holds a live lease."""
     lease = select(Shift.worker_id).where(Shift.ended_at.is_(None), Shift.lease_until > now())
     return Worker.id.in_(lease)
+
+
+def live_shifts(session: Session) -> int:
+    """How many shifts hold a live lease."""
+    return (
+        session.scalar(
+            select(func.count(Shift.id)).where(Shift.ended_at.is_(None), Shift.lease_until > now())
+        )
+        or 0
+    )
 
 
 def find_alive(session: Session, name: str) -> dict[int, str]:

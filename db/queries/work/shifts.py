@@ -187,16 +187,6 @@ def rescue(session: Session, *, policy: RetryPolicy, everything: bool = False) -
     return sum(_release_lost(session, shift_id, policy) for shift_id in sorted(lost))
 
 
-def live_shifts(session: Session) -> int:
-    """How many shifts hold a live lease."""
-    return (
-        session.scalar(
-            select(func.count(Shift.id)).where(Shift.ended_at.is_(None), Shift.lease_until > now())
-        )
-        or 0
-    )
-
-
 def _release_lost(session: Session, shift_id: int, policy: RetryPolicy) -> int:
     charge = case((Image.suspect, 1), else_=0)
     dead = Image.failures + charge >= policy.max_losses

@@ -247,7 +247,7 @@ def _workers(settings: Settings) -> str:
 @contextmanager
 def _opened(settings: Settings) -> Iterator[Database]:
     try:
-        database = open_database(settings)
+        database = open_database(settings.database_url.get_secret_value())
         try:
             yield database
         finally:

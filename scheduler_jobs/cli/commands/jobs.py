@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
+from sqlalchemy.orm import Session
 
 from imagemill.db.labels import label_text, read_label
 from imagemill.db.queries.fleet import reports
-from imagemill.db.queries.fleet.memory import list_waiting_for_memory
 from imagemill.db.queries.fleet.reports import (
     CodeReport,
     GroupReport,
@@ -17,8 +18,7 @@ from imagemill.db.queries.fleet.reports import (
 )
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.pictures.scores import ScoringReport, list_scoring
-from imagemill.db.queries.work.shifts import live_shifts
-from imagemill.db.settings import Settings
+from imagemill.db.queries.work.presence import live_shifts
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli.arguments import job_argument, labels_option, whole
 from imagemill.scheduler_jobs.cli.display import output
@@ -37,6 +37,9 @@ from imagemill.scheduler_jobs.cli.display.unserved import (
     print_unserved,
 )
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+
+if TYPE_CHECKING:
+    from imagemill.db.queries.fleet.memory import TooLarge
 
 SHOWN_GROUPS = 10
 SHOWN_JOBS = 30
@@ -58,6 +61,14 @@ OWNER = Column(title="OWNER", elastic=True)
 
 SAID = (Column(title="LABELS", elastic=True), Column(title="NOTE", elastic=True))
 """Columns of what people say about jobs, shown where one of the listed jobs has it."""
+
+
+class _Fleet(NamedTuple):
+    """Who works, and what waits for a card with more memory than any of them has."""
+
+    workers: list[WorkerReport]
+    live_shifts: int
+    too_large: "list[TooLarge]"
 
 
 @click.command()
@@ -134,13 +145,10 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
     with invocation.reading() as session:
         live = reports.list_jobs(session, states=reports.UNFINISHED, limit=10_000)
         newest = live or reports.list_jobs(session, limit=1)
-        workers = reports.list_workers(session)
-        shifts = live_shifts(session)
         scoring = list_scoring(session)
-        too_large = list_waiting_for_memory(session)
+        fleet = _look_at_fleet(session)
     if as_json:
-        told = {"jobs": live, "scoring": scoring, "workers": workers, "live_shifts": shifts}
-        output.emit(told | {"too_large": too_large})
+        output.emit({"jobs": live, "scoring": scoring, **fleet._asdict()})
         return
     if not live:
         output.line("no job is live" + ("; the newest:" if newest else ""))
@@ -152,10 +160,18 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
             output.line(f"… and {more} (`imagemill jobs --state open` lists them)")
     _print_scoring(scoring)
     output.line()
-    _print_workers(workers, shifts, invocation.settings)
-    print_unserved(live, workers)
-    print_unlabelled(live, workers)
-    print_too_large(too_large)
+    _print_fleet(fleet, live)
+
+
+def _look_at_fleet(session: Session, *, job_id: int | None = None) -> _Fleet:
+    # A job that has ended is shown without it.
+    from imagemill.db.queries.fleet.memory import list_waiting_for_memory  # noqa: PLC0415  # see above
+
+    return _Fleet(
+        reports.list_workers(session),
+        live_shifts(session),
+        list_waiting_for_memory(session, job_id=job_id),
+    )
 
 
 def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
@@ -166,35 +182,21 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
         waiting = reports.count_waiting(session, found.id) if report.counts.ready else None
         groups = reports.list_groups(session, found.id)
         dead = reports.count_dead(session, found.id) if report.counts.dead else []
-        workers = reports.list_workers(session)
-        shifts = live_shifts(session)
         scoring = list_scoring(session, found.id)
-        too_large = list_waiting_for_memory(session, job_id=found.id)
+        waits = report.state in reports.UNFINISHED or bool(scoring)
+        fleet = _look_at_fleet(session, job_id=found.id) if waits or as_json else None
     if as_json:
-        output.emit(
-            {
-                "job": report,
-                "scoring": scoring,
-                "waiting": waiting,
-                "outcomes": outcomes,
-                "groups": groups,
-                "codes": dead,
-                "workers": workers,
-                "live_shifts": shifts,
-                "too_large": too_large,
-            }
-        )
+        told = {"job": report, "scoring": scoring, "waiting": waiting, "outcomes": outcomes}
+        told |= {"groups": groups, "codes": dead}
+        output.emit(told | (fleet._asdict() if fleet else {}))
         return
     _print_job(report, outcomes, waiting)
     _print_groups(groups)
     _print_dead(report, dead)
     _print_scoring(scoring)
-    if report.state in reports.UNFINISHED or scoring:
+    if fleet is not None:
         output.line()
-        _print_workers(workers, shifts, invocation.settings)
-        print_unserved([report], workers)
-        print_unlabelled([report], workers)
-        print_too_large(too_large)
+        _print_fleet(fleet, [report])
 
 
 def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: Waiting | None) -> None:
@@ -296,11 +298,20 @@ def _print_dead(job: JobReport, dead: Sequence[CodeReport]) -> None:
     output.line(f"`imagemill errors {job.id}` lists them, `imagemill retry {job.id}` tries again")
 
 
-def _print_workers(workers: Sequence[WorkerReport], shifts: int, settings: Settings) -> None:
-    if not workers:
-        print_no_worker(settings)
-        return
-    output.line(f"{plural(len(workers), 'worker')} alive, {plural(shifts, 'shift')} at work")
+def _print_fleet(fleet: _Fleet, jobs: Sequence[JobReport]) -> None:
+    """The workers, and why some of these jobs wait for others."""
+    if fleet.workers:
+        _print_workers(fleet)
+    else:
+        print_no_worker()
+    print_unserved(jobs, fleet.workers)
+    print_unlabelled(jobs, fleet.workers)
+    print_too_large(fleet.too_large)
+
+
+def _print_workers(fleet: _Fleet) -> None:
+    shifts = plural(fleet.live_shifts, "shift")
+    output.line(f"{plural(len(fleet.workers), 'worker')} alive, {shifts} at work")
     output.table(
         (
             Column(title="WORKER", whole=True),
@@ -317,7 +328,7 @@ def _print_workers(workers: Sequence[WorkerReport], shifts: int, settings: Setti
                 "drains" if worker.draining else "renders" if worker.working else "waits",
                 ago(worker.seen_at),
             )
-            for worker in workers
+            for worker in fleet.workers
         ),
     )
 

@@ -69,7 +69,7 @@ def query(
         raise UsageError("Parquet is no text for a terminal; --output FILE")
     if query == STDIN:
         query = _standard_input()
-    database = open_database(invocation.settings)
+    database = open_database(invocation.database_url)
     click.get_current_context().call_on_close(database.close)
     with answering(database, query, seconds=seconds) as answer:
         if file is not None:

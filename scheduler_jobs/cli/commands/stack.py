@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import click
 
 from imagemill.db.errors import UsageError
-from imagemill.db.settings import read_environment
+from imagemill.db.given_settings import read_environment
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import Column
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation

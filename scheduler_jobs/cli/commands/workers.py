@@ -43,7 +43,7 @@ def workers(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
     if as_json:
         output.emit({"workers": found, "too_large": too_large})
     elif not found:
-        print_no_worker(invocation.settings)
+        print_no_worker()
     else:
         _print(found)
         print_too_large(too_large)

@@ -2,22 +2,25 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
+from imagemill.db.given_settings import is_given
 from imagemill.db.labels import label_text
-from imagemill.db.queries.fleet.memory import TooLarge
 from imagemill.db.queries.fleet.reports import JobReport, WorkerReport, is_served, serves
-from imagemill.db.settings import Settings
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import plural
 
+if TYPE_CHECKING:
+    from imagemill.db.queries.fleet.memory import TooLarge
 
-def print_no_worker(settings: Settings) -> None:
+
+def print_no_worker() -> None:
     """Print that no worker is alive, and who works: a folder of `run` has no broker for one."""
     way = "`imagemill worker` starts one"
-    if "broker_url" not in settings.model_fields_set:
+    if not is_given("broker_url"):
         way = "the same `imagemill run` goes on; where there is a broker, `imagemill worker`"
     output.line(f"no worker is alive; {way}")
 
@@ -70,7 +73,7 @@ def print_unlabelled(jobs: Sequence[JobReport], workers: Sequence[WorkerReport])
             )
 
 
-def print_too_large(found: Sequence[TooLarge], *, error: bool = False) -> None:
+def print_too_large(found: "Sequence[TooLarge]", *, error: bool = False) -> None:
     """Name the images that wait for a card with more memory, one line for each model and size."""
     for each in found:
         job = "" if each.job_id is None else f"job {each.job_id} ({each.job_name}): "

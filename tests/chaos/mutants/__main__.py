@@ -28,7 +28,7 @@ OUTSIDE = (
     "celery.app.base",
     "kombu.transport.redis",
 )
-OUTSIDE += ("boto3", "botocore.session", "pydantic_settings", "PIL.Image", "numpy", "click.testing")
+OUTSIDE += ("boto3", "botocore.session", "pydantic", "PIL.Image", "numpy", "click.testing")
 
 
 def noticed(mutant: Mutant, copy: Path) -> bool:

@@ -7,6 +7,7 @@ from sqlalchemy import select, update
 from imagemill.db.database import Database
 from imagemill.db.queries.work import claims, shifts
 from imagemill.db.queries.work.claims import Claimed
+from imagemill.db.queries.work.presence import live_shifts
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Attempt, Shift, Worker
 from tests.helpers.mill import CRASH, POLICY, Mill
@@ -138,7 +139,7 @@ def test_only_shifts_whose_lease_is_over_are_rescued(mill: Mill) -> None:
     mill.expire(dead)
     assert mill.rescue() == 2
     assert mill.begin(live, [image.id for image in kept]) == {image.id for image in kept}
-    assert mill.database.run(shifts.live_shifts) == 1
+    assert mill.database.run(live_shifts) == 1
 
 
 def test_failures_before_a_rescue_are_kept(mill: Mill) -> None:
@@ -174,7 +175,7 @@ def test_a_rescue_skips_a_shift_in_the_middle_of_a_transaction(
         shift = mill.shift(lease_seconds=1)
         with mill.database.writing() as session:
             taken = claims.claim(session, shift_id=shift, group_id=1, route="default", limit=8)
-            while mill.database.run(shifts.live_shifts):
+            while mill.database.run(live_shifts):
                 time.sleep(0.05)
             assert mill.rescue() == 0
     assert mill.rescue() == 3

@@ -77,16 +77,16 @@ def test_a_database_that_does_not_answer_is_a_service_error(imagemill, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"),
+    ("command", "variable", "value"),
     [
-        ("IMAGEMILL_SLOTS", "many"),
-        ("IMAGEMILL_DATABASE_URL", "no url at all"),
-        ("IMAGEMILL_DATABASE_URL", "mysql://me:opensesame@host/name"),
+        ("models", "IMAGEMILL_SLOTS", "many"),
+        ("jobs", "IMAGEMILL_DATABASE_URL", "no url at all"),
+        ("jobs", "IMAGEMILL_DATABASE_URL", "mysql://me:opensesame@host/name"),
     ],
 )
-def test_a_wrong_setting_is_named(imagemill, monkeypatch, variable, value):
+def test_a_wrong_setting_is_named(imagemill, monkeypatch, command, variable, value):
     monkeypatch.setenv(variable, value)
-    answer = imagemill("jobs", "--json")
+    answer = imagemill(command, "--json")
     assert (answer.code, answer.json["error"]["code"]) == (2, "settings")
     assert variable in answer.err
     assert "opensesame" not in answer.err

@@ -20,6 +20,43 @@ def test_a_command_imports_only_what_it_needs() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "unneeded"),
+    [
+        ("--help", {"sqlalchemy", "pydantic", "tomllib"}),
+        ("--home {home} status", {"pydantic", "sqlalchemy.dialects.postgresql"}),
+        ("--home {home} jobs", {"pydantic", "sqlalchemy.dialects.postgresql"}),
+        (
+            "--home {home} plan {home}/one.csv",
+            {"pydantic_settings", "sqlalchemy.dialects.postgresql", "yaml"},
+        ),
+    ],
+)
+def test_a_command_that_ran_has_imported_only_what_it_needed(
+    words: str, unneeded: set[str], home: Path
+) -> None:
+    """The whole command, on SQLite and with its settings in variables."""
+    (home / "one.csv").write_text("prompt\na red circle\n")
+    heavy = {*HEAVY, "alembic", "psycopg", "torch", *unneeded}
+    code = (
+        "import sys\nfrom imagemill.scheduler_jobs.cli import cli\n"
+        f"try:\n    cli.main({words.format(home=home).split()}, 'imagemill')\n"
+        f"except SystemExit as ended:\n    print(ended.code, sorted({heavy} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr
+
+
+def test_a_settings_file_is_read_whole_by_every_command(home: Path, tmp_path: Path) -> None:
+    """Only where variables say all, `status` reads no more than the database's address."""
+    file = tmp_path / "mine.toml"
+    file.write_text("databse_url = 'misspelt'\n")
+    line = [sys.executable, "-m", "imagemill", "--home", home, "--config", file, "status"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "there is no setting databse_url" in done.stderr
+
+
+@pytest.mark.parametrize(
     "words",
     [
         "certify --output {here}/none/x.md",

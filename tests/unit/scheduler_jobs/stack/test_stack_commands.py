@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from imagemill.db.errors import ServiceError, SettingsError
-from imagemill.db.settings import Settings, home_environment
+from imagemill.db.given_settings import home_environment
+from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.local import postgres
 from imagemill.scheduler_jobs.local.ports import lasting_port
 from imagemill.scheduler_jobs.stack import control, services

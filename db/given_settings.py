@@ -1,0 +1,96 @@
+"""Where settings come from: variables, a file, and the folders of `run` and `up`.
+
+Nothing is checked here but that it can be read; `settings` gives each value its type. That takes
+0.15 s of imports, and `imagemill status` needs no more than an address.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from imagemill.db.documents import is_utf8
+from imagemill.db.errors import SettingsError
+
+DATABASE_URL = "sqlite:///imagemill.sqlite3"
+"""The database where nothing names one."""
+
+DATABASE_FILE = "imagemill.sqlite3"
+OBJECTS_FOLDER = "objects"
+ENVIRONMENT_FILE = "environment.json"
+"""In the folder of `imagemill up`: the variables by which commands find its services."""
+
+_PREFIX = "imagemill_"
+
+
+def in_environment() -> dict[str, str]:
+    """The values of `IMAGEMILL_*` variables, in capitals or not, by what follows the prefix."""
+    found = {name.lower(): value for name, value in os.environ.items()}
+    return {
+        name.removeprefix(_PREFIX): value
+        for name, value in found.items()
+        if name.startswith(_PREFIX)
+    }
+
+
+def in_file() -> dict[str, Any]:
+    """The values in the file that `IMAGEMILL_CONFIG` names, else in `imagemill.toml` here.
+
+    None if there is no file. Raises `SettingsError` if it can't be read.
+    """
+    file = Path(os.environ.get("IMAGEMILL_CONFIG", "imagemill.toml"))
+    if not file.exists():
+        return {}
+    import tomllib  # noqa: PLC0415  # most have no file, and `--help` needs none
+
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"the settings file {file}: {error}") from None
+
+
+def in_home(home: Path) -> dict[str, str]:
+    """The settings for the database and pictures of `imagemill run --out HOME`."""
+    home = home.resolve()
+    if "?" in str(home):  # where the options of a database's URL begin
+        raise SettingsError(f"{home}: a folder for pictures can't have a ? in its path")
+    if not is_utf8(str(home)):
+        raise SettingsError(f"{str(home)!a}: a folder for pictures needs UTF-8 names")
+    return {
+        "database_url": f"sqlite:///{home / DATABASE_FILE}",
+        "storage_url": str(home / OBJECTS_FOLDER),
+    }
+
+
+def is_given(name: str) -> bool:
+    """Whether a variable or the settings file has a value for a setting."""
+    return name in in_environment() or name in in_file()
+
+
+def named_database() -> str | None:
+    """The database's URL where variables alone say it; None if the settings must be read for it.
+
+    A settings file is always read whole, so that what is wrong in it is said.
+    """
+    return None if in_file() else in_environment().get("database_url", DATABASE_URL)
+
+
+def home_environment(home: Path) -> dict[str, str]:
+    """The variables for commands on a folder of `imagemill run` or of `imagemill up`.
+
+    Raises `SettingsError` if the folder's file of passwords can't be read, or others can read it.
+    """
+    file = home / ENVIRONMENT_FILE
+    if not file.is_file():
+        return {f"IMAGEMILL_{name.upper()}": value for name, value in in_home(home).items()}
+    return read_environment(file)
+
+
+def read_environment(file: Path) -> dict[str, str]:
+    """The variables in the file of a folder of `imagemill up`. Raises `SettingsError`."""
+    try:
+        if file.stat().st_mode & 0o077:
+            raise SettingsError(f"{file}: others can read its passwords; chmod 600 {file}")
+        return {str(name): str(value) for name, value in json.loads(file.read_text()).items()}
+    except (OSError, ValueError, AttributeError) as error:
+        raise SettingsError(f"{file} can't be read: {error}") from None
