@@ -4,6 +4,7 @@ import html
 import time
 from typing import TYPE_CHECKING, Any, Self
 
+from imagemill.db.queries.fleet.idleness import Idle, why_idle
 from imagemill.db.queries.jobs.lifecycle import find_job, shown_state
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.states import JobState, Outcome
@@ -62,8 +63,8 @@ class Job:
         until = None if seconds is None else time.monotonic() + seconds
         with showing(self.name, shown=progress) as show:
             while True:
-                state, counts = self._look()
-                show(counts, note_of(state, counts))
+                state, counts, idle = self._look()
+                show(counts, note_of(state, counts, idle))
                 if has_ended(state, counts):
                     return self
                 if until is not None and time.monotonic() >= until:
@@ -90,7 +91,7 @@ class Job:
         return f"{bar}{self._failures()}<div style='height:8px'></div>{pictures}"
 
     def _facts(self) -> str:
-        state, counts = self._look()
+        state, counts, _ = self._look()
         return facts_of(counts, Pace(), state if state != JobState.OPEN else "")
 
     def _failures(self) -> str:
@@ -106,7 +107,8 @@ class Job:
             for row in rows
         )
 
-    def _look(self) -> tuple[JobState, Counts]:
+    def _look(self) -> tuple[JobState, Counts, Idle | None]:
         with self.mill.reading() as session:
             counts = count_images(session, [self.id])[self.id]
-            return shown_state(find_job(session, str(self.id)), counts), counts
+            job = find_job(session, str(self.id))
+            return shown_state(job, counts), counts, why_idle(session, job, counts)

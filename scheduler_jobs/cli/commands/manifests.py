@@ -158,12 +158,13 @@ def run(
     out = out or invocation.home
     if out is None:
         raise click.UsageError("say where the pictures go: --out DIR")
+    start = _Start()
     with ProgressView(request.name or _title(request)) as view, _answering(view):
         result = embedded_run.run(
             request,
             settings=Settings.for_home(out),
             out=out,
-            progress=lambda counts: view.update(counts, note=_note(counts)),
+            progress=lambda counts: view.update(counts, note=start.note(counts)),
             **({} if picture_name is None else {"picture_name": picture_name}),
             early=ctx.meta.get(EARLY_WORKER),
         )
@@ -218,9 +219,22 @@ def _answering(view: ProgressView) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _note(counts: Counts) -> str:
-    # Until it has imported its libraries, it looks as if nothing happens.
-    return "waiting for the worker" if counts.pending and not counts.leased else ""
+class _Start:
+    """Says that the worker is waited for until it has taken images; not between two claims.
+
+    Until it has imported its libraries, it looks as if nothing happens.
+    """
+
+    def __init__(self) -> None:
+        self._done: int | None = None
+        self._over = False
+
+    def note(self, counts: Counts) -> str:
+        """What to say beside these counts."""
+        if self._done is None:
+            self._done = counts.done
+        self._over = self._over or counts.leased > 0 or counts.done > self._done
+        return "" if self._over or not counts.pending else "waiting for the worker"
 
 
 def _print_run(result: "RunResult", out: Path) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import click
 
 from imagemill.db.labels import labels_of
+from imagemill.db.queries.fleet.idleness import Idle, why_idle
 from imagemill.db.queries.fleet.memory import list_waiting_for_memory
 from imagemill.db.queries.fleet.reports import UNFINISHED
 from imagemill.db.queries.jobs.lifecycle import find_job, shown_state
@@ -54,9 +55,9 @@ def watch(
             warn_unserved(session, found.route, labels_of(found.needs))
             print_too_large(list_waiting_for_memory(session, job_id=found.id), error=True)
     if as_json:
-        state, counts, _ = _follow_as_json(invocation, found.id, found.name, every)
+        state, counts, *_ = _follow_as_json(invocation, found.id, found.name, every)
     else:
-        state, counts, scoring = _follow(invocation, found.id, found.name, every)
+        state, counts, _, scoring = _follow(invocation, found.id, found.name, every)
         output.line(
             f"job {found.id} ({found.name}) {state}: {plural(counts.done, 'image')} done of "
             f"{counts.requested:,}"
@@ -71,6 +72,7 @@ def watch(
 class _Look(NamedTuple):
     state: JobState
     counts: Counts
+    idle: Idle | None
     scoring: list[ScoringReport]
 
 
@@ -78,8 +80,8 @@ def _follow(invocation: Invocation, job_id: int, name: str, every: float) -> _Lo
     with ProgressView(name, sys.stdout) as view:
         while True:
             look = _look(invocation, job_id)
-            state, counts, scoring = look
-            notes = (note_of(state, counts), _left(scoring) if scoring else "")
+            state, counts, idle, scoring = look
+            notes = (note_of(state, counts, idle), _left(scoring) if scoring else "")
             view.update(counts, note=" · ".join(filter(None, notes)))
             if has_ended(state, counts):
                 return look
@@ -89,7 +91,7 @@ def _follow(invocation: Invocation, job_id: int, name: str, every: float) -> _Lo
 def _follow_as_json(invocation: Invocation, job_id: int, name: str, every: float) -> _Look:
     while True:
         look = _look(invocation, job_id)
-        state, counts, scoring = look
+        state, counts, idle, scoring = look
         ended = has_ended(state, counts)
         output.emit(
             {
@@ -98,6 +100,7 @@ def _follow_as_json(invocation: Invocation, job_id: int, name: str, every: float
                 "state": state,
                 "requested": counts.requested,
                 "counts": counts,
+                "waiting_for": None if idle is None else idle.name.lower(),
                 "scoring": scoring,
                 "ended": ended,
             }
@@ -111,8 +114,9 @@ def _follow_as_json(invocation: Invocation, job_id: int, name: str, every: float
 def _look(invocation: Invocation, job_id: int) -> _Look:
     with invocation.reading() as session:
         counts = count_images(session, [job_id])[job_id]
-        state = shown_state(find_job(session, str(job_id)), counts)
-        return _Look(state, counts, list_scoring(session, job_id))
+        job = find_job(session, str(job_id))
+        idle = why_idle(session, job, counts)
+        return _Look(shown_state(job, counts), counts, idle, list_scoring(session, job_id))
 
 
 def _left(scoring: list[ScoringReport]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 import click
 
+from imagemill.db.queries.fleet.idleness import Idle
 from imagemill.db.queries.fleet.reports import ONE_BATCH_SECONDS
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import JobState
@@ -21,6 +22,8 @@ PACE_SECONDS = 60.0
 
 TITLE_CHARACTERS = 24
 """The most characters of a title. In a window of 80 characters the bar needs room too."""
+
+_FIRST_IMAGE = "waiting for the first image"
 
 LINE_SECONDS = 5.0
 """The time between two plain lines if there is no terminal."""
@@ -80,11 +83,13 @@ def has_ended(state: JobState, counts: Counts) -> bool:
     return state in {JobState.FINISHED, JobState.REJECTED}
 
 
-def note_of(state: JobState, counts: Counts) -> str:
+def note_of(state: JobState, counts: Counts, idle: Idle | None) -> str:
     """What there is to say of a job that is watched, beside its counts."""
     if state != JobState.OPEN:
         return state
-    return "waiting for a worker" if counts.ready and not counts.leased else ""
+    if idle is None and not counts.done:
+        return _FIRST_IMAGE
+    return idle or ""
 
 
 def facts_of(counts: Counts, pace: Pace, note: str = "") -> str:
@@ -101,7 +106,7 @@ def facts_of(counts: Counts, pace: Pace, note: str = "") -> str:
             facts.append(f"{duration(counts.pending / rate)} left")
     elif counts.leased and not counts.done and not note:
         # A worker loads the model and draws the first ones: nothing is known of the time yet.
-        note = "waiting for the first image"
+        note = _FIRST_IMAGE
     if note:
         facts.append(note)
     return " · ".join(facts)
