@@ -15,7 +15,7 @@ from imagemill.db.queries.images import flawed, in_state, of_row
 from imagemill.db.queries.jobs.lifecycle import over, shown_state
 from imagemill.db.queries.labels import find_labels, find_notes, has_labels
 from imagemill.db.queries.tallies import Counts, count_images
-from imagemill.db.queries.work.presence import alive, working
+from imagemill.db.queries.work.presence import alive, lost, working
 from imagemill.db.states import ImageState, JobState, Outcome
 from imagemill.db.tables import Attempt, Group, Image, Job, Model, Row, Tally, Worker
 
@@ -108,7 +108,10 @@ class BadRowReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerReport:
-    """A worker child that is alive, and whether it holds a live lease."""
+    """A worker child that is alive, and whether it holds a live lease.
+
+    `lost`: it gives no more signs of life, and will soon not count as alive.
+    """
 
     name: str = field(metadata={JSON: "worker"})
     host: str
@@ -118,6 +121,7 @@ class WorkerReport:
     labels: Mapping[str, str]
     draining: bool
     working: bool
+    lost: bool
     started_at: datetime
     seen_at: datetime
 
@@ -312,7 +316,9 @@ def list_bad_rows(
 def list_workers(session: Session) -> list[WorkerReport]:
     """Worker children that are alive: seen lately, or with a live lease."""
     rows = session.execute(
-        select(Worker, working()).where(alive()).order_by(Worker.host, Worker.name, Worker.id)
+        select(Worker, working(), lost())
+        .where(alive())
+        .order_by(Worker.host, Worker.name, Worker.id)
     )
     return [
         WorkerReport(
@@ -324,10 +330,11 @@ def list_workers(session: Session) -> list[WorkerReport]:
             labels=dict(labels_of(worker.labels)),
             draining=worker.draining,
             working=bool(busy),
+            lost=bool(silent),
             started_at=worker.started_at,
             seen_at=worker.seen_at,
         )
-        for worker, busy in rows
+        for worker, busy, silent in rows
     ]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import Select, case, func, select, update
 from sqlalchemy.orm import Session
 
 from imagemill.db.clock import now, seconds_from_now
@@ -12,18 +12,20 @@ from imagemill.db.documents import JSON
 from imagemill.db.labels import labels_of
 from imagemill.db.queries.fleet.reports import RATE_EVENTS, RATE_SECONDS
 from imagemill.db.queries.images import in_state
-from imagemill.db.queries.work.presence import alive, find_alive
+from imagemill.db.queries.work.presence import alive, find_alive, lost
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Attempt, Environment, Image, Object, Shift, Worker
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FleetWorker:
-    """A live worker process and what it does.
+    """A worker process and what it does.
 
-    `state` is `renders`, `waits`, `drains` (it gives back what it holds) or `drained` (it takes
-    nothing until it is resumed). `since` is when its shift began, or else when it started. `model`
-    is what it renders or rendered last, `slots` its B then; None until a picture is done.
+    `state` is `renders`, `waits`, `drains` (it gives back what it holds), `drained` (it takes
+    nothing until it is resumed), `lost` (it gives no more signs of life) or `stopped`. `since` is
+    when its shift began, or else when it started; when a lost one was last seen, and a stopped one
+    stopped. `model` is what it renders or rendered last, `slots` its B then; None until a picture
+    is done.
     """
 
     name: str = field(metadata={JSON: "worker"})
@@ -58,23 +60,34 @@ class _Lately:
     device_name: str | None
 
 
-def list_fleet(session: Session) -> list[FleetWorker]:
-    """Every worker process that is alive, by host and name."""
+GONE_SECONDS = 86_400.0
+"""How long worker processes are remembered that are lost or have stopped."""
+
+MOST_GONE = 1000
+"""At most so many of them are listed, the newest ones."""
+
+
+def list_fleet(session: Session, *, gone: bool = False) -> list[FleetWorker]:
+    """Every worker process that is alive, by host and name.
+
+    With `gone` also those that were lost or stopped within the last day.
+    """
     at = session.scalars(select(now())).one()
     live = (Shift.worker_id == Worker.id) & Shift.ended_at.is_(None) & (Shift.lease_until > now())
+    listed = alive() | Worker.id.in_(_gone()) if gone else alive()
     rows = session.execute(
-        select(Worker, Shift.id, Shift.started_at)
+        select(Worker, Shift.id, Shift.started_at, lost())
         .outerjoin(Shift, live)
-        .where(alive())
+        .where(listed)
         .order_by(Worker.host, Worker.name, Worker.id)
     ).all()
-    held = _held(session, [shift_id for _, shift_id, _ in rows if shift_id is not None])
+    held = _held(session, [row[1] for row in rows if row[1] is not None])
     since, lately = _lately(session, at)
     found = []
-    for worker, shift_id, shift_started in rows:
+    for worker, shift_id, shift_started, silent in rows:
         model, images = held.get(shift_id, (None, 0))
         last = lately.get(worker.id)
-        working = shift_id is not None
+        state = _state(worker, working=shift_id is not None, silent=bool(silent))
         seconds = (at - max(since, worker.started_at)).total_seconds()
         found.append(
             FleetWorker(
@@ -88,8 +101,8 @@ def list_fleet(session: Session) -> list[FleetWorker]:
                 slots=last.slots if last else None,
                 images_in_work=images,
                 images_per_second=last.images / max(seconds, 1.0) if last else 0.0,
-                state=_state(draining=worker.draining, working=working),
-                since=shift_started or worker.started_at,
+                state=state,
+                since=_since(worker, state) or shift_started or worker.started_at,
                 seen_at=worker.seen_at,
                 labels=dict(labels_of(worker.labels)),
                 memory_bytes=worker.memory_bytes,
@@ -111,8 +124,23 @@ def order_drain(session: Session, name: str, *, draining: bool) -> list[str]:
     return sorted(chosen.values())
 
 
-def _state(*, draining: bool, working: bool) -> str:
-    if draining:
+def _gone() -> Select[int]:
+    """The newest processes that are not alive any more and were seen within `GONE_SECONDS`."""
+    seen = Worker.seen_at > seconds_from_now(-GONE_SECONDS)
+    return select(Worker.id).where(~alive(), seen).order_by(Worker.id.desc()).limit(MOST_GONE)
+
+
+def _since(worker: Worker, state: str) -> datetime | None:
+    """When a process that is gone was last there."""
+    return worker.stopped_at or (worker.seen_at if state == "lost" else None)
+
+
+def _state(worker: Worker, *, working: bool, silent: bool) -> str:
+    if worker.stopped_at is not None:
+        return "stopped"
+    if silent:
+        return "lost"
+    if worker.draining:
         return "drains" if working else "drained"
     return "renders" if working else "waits"
 

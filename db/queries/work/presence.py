@@ -10,11 +10,20 @@ from imagemill.db.tables import Shift, Worker
 ALIVE_SECONDS = 120.0
 """A worker that was not seen for this long is not shown as alive."""
 
+LOST_SECONDS = 45.0
+"""After so long people are told that a worker is lost. A sign of life comes every half minute or
+sooner; until `ALIVE_SECONDS`, work may still wait for the worker, whose database may be slow."""
+
 
 def alive() -> ColumnElement[bool]:
     """The worker process has not stopped, and was seen lately or holds a live lease."""
     seen = Worker.seen_at > seconds_from_now(-ALIVE_SECONDS)
     return Worker.stopped_at.is_(None) & (working() | seen)
+
+
+def lost() -> ColumnElement[bool]:
+    """The worker process has not stopped, but was not seen lately."""
+    return Worker.stopped_at.is_(None) & (Worker.seen_at < seconds_from_now(-LOST_SECONDS))
 
 
 def working() -> ColumnElement[bool]:

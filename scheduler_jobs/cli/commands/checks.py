@@ -236,7 +236,7 @@ def _device(settings: Settings) -> str:
 def _workers(settings: Settings) -> str:
     try:
         with _opened(settings) as database, database.reading() as session:
-            workers = list_workers(session)
+            workers = [worker for worker in list_workers(session) if not worker.lost]
     except (DatabaseError, SchemaError, UsageError):
         raise _Note("unknown without the database") from None
     if not workers:

@@ -310,8 +310,10 @@ def _print_fleet(fleet: _Fleet, jobs: Sequence[JobReport]) -> None:
 
 
 def _print_workers(fleet: _Fleet) -> None:
+    lost = sum(worker.lost for worker in fleet.workers)
+    alive = plural(len(fleet.workers) - lost, "worker")
     shifts = plural(fleet.live_shifts, "shift")
-    output.line(f"{plural(len(fleet.workers), 'worker')} alive, {shifts} at work")
+    output.line(f"{alive} alive, {f'{lost:,} lost, ' if lost else ''}{shifts} at work")
     output.table(
         (
             Column(title="WORKER", whole=True),
@@ -325,12 +327,18 @@ def _print_workers(fleet: _Fleet) -> None:
                 worker.name,
                 worker.device,
                 worker.route,
-                "drains" if worker.draining else "renders" if worker.working else "waits",
+                _does(worker),
                 ago(worker.seen_at),
             )
             for worker in fleet.workers
         ),
     )
+
+
+def _does(worker: WorkerReport) -> str:
+    if worker.lost:
+        return "lost"
+    return "drains" if worker.draining else "renders" if worker.working else "waits"
 
 
 def _print_jobs(jobs: Sequence[JobReport]) -> None:

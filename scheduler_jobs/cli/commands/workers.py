@@ -22,14 +22,18 @@ from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 
 @click.group(cls=LazyGroup, table=commands_below("workers"), invoke_without_command=True)
 @pass_invocation
+@click.option(
+    "--all", "gone", is_flag=True, help="Also those that were lost or stopped within the last day."
+)
 @output.json_option
 @click.pass_context
-def workers(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
+def workers(ctx: click.Context, invocation: Invocation, gone: bool, as_json: bool) -> None:
     """List the workers that are alive, and what each does.
 
     One line a process: its device (and a GPU's memory), its route if one has another than
     `default`, what it renders, B (the images of one forward pass), images/s over the last minute,
-    and since when it does that. In a window too narrow for that, a line for each of these.
+    and since when it does that. In a window too narrow for that, a line for each of these. A worker
+    that gives no signs of life is `lost` after 45 s; after two minutes only --all lists it.
 
     \b
     Example:
@@ -38,7 +42,7 @@ def workers(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     with invocation.reading() as session:
-        found = list_fleet(session)
+        found = list_fleet(session, gone=gone)
         too_large = list_waiting_for_memory(session)
     if as_json:
         output.emit({"workers": found, "too_large": too_large})

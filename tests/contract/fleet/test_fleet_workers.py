@@ -5,10 +5,11 @@ from sqlalchemy import update
 
 from imagemill.db.clock import seconds_from_now
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.fleet import workers
+from imagemill.db.queries.fleet import reports, workers
 from imagemill.db.queries.fleet.workers import FleetWorker, list_fleet, order_drain
 from imagemill.db.queries.pictures import environments
 from imagemill.db.queries.work import shifts
+from imagemill.db.queries.work.presence import ALIVE_SECONDS, LOST_SECONDS
 from imagemill.db.tables import Worker
 from tests.helpers.mill import Mill, sha
 
@@ -120,3 +121,53 @@ def test_a_worker_that_is_started_again_takes_work(mill: Mill) -> None:
     mill.database.run(lambda session: shifts.stop_worker(session, first))
     register(mill, "a@box:2")
     assert fleet(mill)["a@box:2"].state == "waits"
+
+
+def unseen(mill: Mill, name: str, seconds: float) -> None:
+    """As if the worker had given no sign of life for so long."""
+    past = seconds_from_now(-seconds)
+    mill.database.run(
+        lambda session: session.execute(
+            update(Worker).where(Worker.name == name).values(seen_at=past)
+        )
+    )
+
+
+def states(mill: Mill, *, gone: bool = False) -> dict[str, str]:
+    with mill.database.reading() as session:
+        return {worker.name: worker.state for worker in list_fleet(session, gone=gone)}
+
+
+def test_a_killed_worker_is_lost_and_soon_not_listed(mill: Mill) -> None:
+    """Nobody signs off for it; and that its lease still runs does not make it render."""
+    register(mill, "killed@box:1")
+    mill.load("job", ["a"])
+    shift = mill.shift(worker_id=register(mill, "busy@box:2"))
+    mill.claim(shift)
+    unseen(mill, "killed@box:1", LOST_SECONDS + 5)
+    unseen(mill, "busy@box:2", LOST_SECONDS + 5)
+    assert states(mill) == {"w@host": "waits", "killed@box:1": "lost", "busy@box:2": "lost"}
+    with mill.database.reading() as session:
+        told = {worker.name: worker.lost for worker in reports.list_workers(session)}
+        assert told == {"w@host": False, "killed@box:1": True, "busy@box:2": True}
+        [lost] = [each for each in list_fleet(session) if each.name == "killed@box:1"]
+        assert lost.since == lost.seen_at
+    unseen(mill, "killed@box:1", ALIVE_SECONDS + 5)
+    assert "killed@box:1" not in states(mill)
+    assert states(mill, gone=True)["killed@box:1"] == "lost"
+    unseen(mill, "killed@box:1", workers.GONE_SECONDS + 5)
+    assert "killed@box:1" not in states(mill, gone=True)
+
+
+def test_a_stopped_worker_is_listed_only_among_all(mill: Mill, monkeypatch) -> None:
+    first, second = (register(mill, f"stopped@box:{n}") for n in (1, 2))
+    for each in (first, second):
+        mill.database.run(lambda session, each=each: shifts.stop_worker(session, each))
+    assert states(mill) == {"w@host": "waits"}
+    assert states(mill, gone=True) == {
+        "w@host": "waits",
+        "stopped@box:1": "stopped",
+        "stopped@box:2": "stopped",
+    }
+    monkeypatch.setattr(workers, "MOST_GONE", 1)
+    assert states(mill, gone=True) == {"w@host": "waits", "stopped@box:2": "stopped"}

@@ -1,14 +1,19 @@
 """`workers`, and the orders to drain, resume, pin and unpin."""
 
 import io
+import re
 import sys
 from dataclasses import replace
 
 import click
 import pytest
+from sqlalchemy import update
 
+from imagemill.db.clock import seconds_from_now
 from imagemill.db.queries.fleet.workers import list_fleet
 from imagemill.db.queries.work import shifts
+from imagemill.db.queries.work.presence import LOST_SECONDS
+from imagemill.db.tables import Worker
 from imagemill.scheduler_jobs.cli.commands.workers import _print
 
 
@@ -90,3 +95,16 @@ def test_names_are_never_cut(mill, monkeypatch, width, host):
     for name in (named.name, model, "flux1-dev", "waits"):
         assert name in shown
     assert ("DEVICE" in shown) == (host == "box" or width == 140)
+
+
+def test_a_killed_worker_is_said_to_be_lost(at_home, mill):
+    past = seconds_from_now(-LOST_SECONDS - 5)
+    mill.database.run(lambda session: session.execute(update(Worker).values(seen_at=past)))
+    assert re.search(r"^w@host +cpu +lost +50 s ago", at_home("workers").out, re.MULTILINE)
+    job = mill.load("job", ["a"])
+    out = at_home("status", job).out
+    assert "0 workers alive, 1 lost, 0 shifts at work" in out
+    assert re.search(r"^w@host +cpu +default +lost +50 s ago", out, re.MULTILINE)
+    mill.database.run(lambda session: shifts.stop_worker(session, mill.worker_id))
+    assert "no worker is alive" in at_home("workers").out
+    assert re.search(r"^w@host +cpu +stopped", at_home("workers", "--all").out, re.MULTILINE)
