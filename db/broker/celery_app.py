@@ -10,13 +10,10 @@ from imagemill.db.broker.wake_ups import make_app
 from imagemill.db.process.grace_period import begin_grace
 from imagemill.db.settings import Settings
 
-_END_SECONDS = 2.0
-"""How long a tool may wait for its threads. Those of Flower look for a lost broker for ever."""
-
 app = make_app(Settings.load())
 
 if __name__ == "__main__":
     try:
         app.start(sys.argv[1:])
     finally:
-        begin_grace(_END_SECONDS)
+        begin_grace()  # threads of Flower look for a lost broker for ever

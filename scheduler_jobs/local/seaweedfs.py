@@ -4,6 +4,7 @@
 below close all that. They keep the S3 interface alone, on loopback, for those who have keys.
 """
 
+import signal
 import sysconfig
 import time
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,9 @@ class SeaweedServer(Server):
             )
         self._process = TetheredProcess(
             [str(weed_binary()), "-logtostderr=true", "mini", f"-dir={data}", *self._flags()],
-            death_signal=self.polite_signal,
+            # Without anybody who waits for its end: where it is at work, it takes half a minute
+            # for that, and the next one would find the folder locked. No file is lost.
+            death_signal=signal.SIGKILL,
             folder=self._folder,
             environment=self._variables(),
             log=self.log,

@@ -31,7 +31,7 @@ from imagemill.scheduler_jobs.stack.state import ServiceReport, ServiceState, re
 from imagemill.scheduler_jobs.stack.token import JoinToken
 from imagemill.scheduler_jobs.stack.tunnel import greet
 
-_UP_SECONDS = 180
+_UP_SECONDS = 300
 _DOWN_SECONDS = 180
 """How long nothing may stop before `down` gives up."""
 

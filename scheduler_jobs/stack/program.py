@@ -11,7 +11,7 @@ from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.ports import LOOPBACK, answers
 from imagemill.scheduler_jobs.local.server import Server
 
-_START_SECONDS = 60
+_START_SECONDS = 120
 _SETTLED_SECONDS = 2.0
 """A program without a port counts as running when it has lived so long: bad settings end it
 sooner."""

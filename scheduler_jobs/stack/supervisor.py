@@ -6,14 +6,13 @@ is killed itself, the kernel ends its children, and the next `up` goes on with t
 """
 
 import logging
-import signal
 import sys
 import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from types import FrameType
 
 from imagemill.db.errors import ImagemillError, UsageError
+from imagemill.db.process.grace_period import stop_on_signals
 from imagemill.db.process.logs import configure_logging
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.stack.home import StackHome
@@ -92,13 +91,7 @@ def supervise(home: StackHome) -> None:
     if plan is None:
         raise UsageError(f"nothing was brought up in {home.path}")
     stop = threading.Event()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)
+    stop_on_signals(stop, grace=False)  # its workers may drain for long
     with home.supervised():
         log.info("the supervisor starts in %s", home.path)
         Supervisor(home, stack_services(home, plan)).run(stop)

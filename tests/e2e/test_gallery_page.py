@@ -51,7 +51,7 @@ def test_search_filter_open_and_copy(browser, gallery, mill, folder_storage, tmp
     browser.open(gallery.url)
     browser.wait(f"{TILES} > 0")
     assert "token" not in browser.evaluate("location.href")
-    assert browser.evaluate(FOUND) == "41 images"
+    browser.wait(f"{FOUND} === '41 images'")
     browser.press("/")
     browser.type("picture 7")
     browser.wait(f"{FOUND} === '3 of 41 images'")
@@ -86,13 +86,17 @@ def test_keys_tag_pictures(browser, gallery, mill, folder_storage, tmp_path):
     browser.wait(f"{said} === 'image 2 is tagged odd:one'")
     browser.press("ArrowRight", ".")
     browser.wait(f"{said} === 'image 3 is tagged odd:one'")
-    browser.press("x", "Escape")
+    browser.press("x")
+    browser.wait(f"{said} === 'image 3 is tagged reject'")
+    browser.press("Escape")
     browser.wait("document.querySelectorAll('.badge.tags').length === 2")
     assert {image.id: tags for image, tags in _tagged(mill)} == {
         2: ["keep", "odd:one"],
         3: ["odd:one", "reject"],
     }
-    # What was tagged can be looked for at once, and what was scored comes in its order.
+    # What was tagged can be looked for once it is counted, the last one too: no row changes then.
+    rows = "[...document.querySelectorAll('.histogram-row')]"
+    browser.wait(f"{rows}.some((each) => each.textContent.includes('reject'))")
     browser.click(".histogram-row", text="odd:one")
     browser.wait(f"{FOUND} === '2 of 6 images'")
     assert browser.problems == []
@@ -151,7 +155,7 @@ def test_the_page_says_its_keys_and_keeps_its_colours(
     browser.press("?")
     browser.wait("!document.querySelector('#help').open")
     browser.click(".theme")
-    theme = browser.evaluate("document.documentElement.dataset.theme")
+    theme = browser.wait("document.documentElement.dataset.theme")
     browser.open(gallery.base)
     browser.wait(f"{TILES} > 0")
     assert browser.evaluate("document.documentElement.dataset.theme") == theme

@@ -90,7 +90,7 @@ def fetch(url: str, password: str | None = None) -> tuple[int, str]:
         token = base64.b64encode(password.encode()).decode()
         request.add_header("Authorization", f"Basic {token}")
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=240) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, ""

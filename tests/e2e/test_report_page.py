@@ -64,9 +64,12 @@ def test_search_filter_open_move_copy_and_close(opened):
     page.press("ArrowRight", "ArrowRight", "ArrowLeft")
     assert page.evaluate(TITLE) == "image 2 · p1"
     assert page.evaluate("location.hash") == "#image-2"
-    for button, text in (("Copy prompt", "picture 1"), ("reproduce", "reproduce 2")):
+    for button, what, text in (
+        ("Copy prompt", "Prompt", "picture 1"),
+        ("reproduce", "Command", "reproduce 2"),
+    ):
         page.click("#panel .button", text=button)
-        page.wait("document.querySelector('#notice').textContent.includes('copied')")
+        page.wait(f"document.querySelector('#notice').textContent === '{what} copied'")
         assert text in page.clipboard()
     assert page.clipboard() == "imagemill --home 'my out' reproduce 2"
     before = page.evaluate("document.querySelector('#stage img').getBoundingClientRect().width")

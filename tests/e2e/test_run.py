@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -178,7 +179,8 @@ def _interrupted(out: Path, run: list[str]) -> int:
             database = out / "imagemill.sqlite3"
             if database.exists() and any(i["state"] == "done" for i in _images_if_any(out)):
                 break
-        os.kill(process.pid, signal.SIGINT)
+        with suppress(ProcessLookupError):  # it has come to its end
+            os.kill(process.pid, signal.SIGINT)
         assert process.wait(240) in (130, 0), log.read_text()
     finally:
         process.kill()

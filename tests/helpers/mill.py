@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from imagemill.db.clock import now, seconds_from_now
 from imagemill.db.compositions import Composition
@@ -342,12 +342,15 @@ class Mill:
             return list(session.scalars(query))
 
     def wait_seconds(self, image_id: int) -> float:
-        """How long until the image may be claimed again, by the database's clock."""
+        """How long after its last failure the image may be claimed again."""
         with self.database.reading() as session:
-            row = session.execute(
-                select(Image.not_before, now().label("now")).where(Image.id == image_id)
+            begin, failed = session.execute(
+                select(Image.not_before, func.max(Attempt.at))
+                .join(Attempt)
+                .where(Image.id == image_id)
+                .group_by(Image.id)
             ).one()
-        return (row.not_before - row.now) / timedelta(seconds=1)
+        return (begin - failed) / timedelta(seconds=1)
 
     def group_of(self, digest: str) -> int:
         with self.database.reading() as session:

@@ -32,7 +32,7 @@ SERVICES = compose_commands(PASSWORDS)
 CONFIGS = {name: c["content"] for name, c in compose_document(PASSWORDS)["configs"].items()}
 
 
-START_SECONDS = 60
+START_SECONDS = 240
 
 
 # Valkey -------------------------------------------------------------------------------------

@@ -54,8 +54,9 @@ def test_what_was_counted_outlives_the_children_that_counted_it(plant: Plant) ->
     second = plant.mill.load("second", ["e", "f", "bad g"])
     assert plant.finishes(second), plant.logs
     assert eventually(lambda: recorded(own) == 6), scrape(own)
+    failures = "imagemill_worker_failures_total"
+    assert eventually(lambda: value(scrape(own), failures, state="dead") == 1), scrape(own)
     found = scrape(own)
-    assert value(found, "imagemill_worker_failures_total", state="dead") == 1
     assert eventually(lambda: value(scrape(fleet), "imagemill_images_total", route="default") == 6)
     everything = scrape(fleet)
     assert value(everything, "imagemill_rounds_total") > 0

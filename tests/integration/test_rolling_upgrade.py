@@ -122,7 +122,7 @@ def test_a_job_goes_through_an_upgrade(
         machine must not come to its end too soon."""
         seen = done()
         _set_state(database, "open")
-        assert eventually(lambda: done() > seen, 90), what + "\n" + _said(before, now)
+        assert eventually(lambda: done() > seen), what + "\n" + _said(before, now)
         _set_state(database, "paused")
         assert done() < IMAGES, f"{what}: nothing is left to do; it is no test"
 

@@ -44,7 +44,7 @@ def faulty(s3_storage_url: str, proxy: S3Proxy, request: pytest.FixtureRequest) 
     bucket, _, prefix = s3_storage_url.removeprefix("s3://").partition("/")
     parameters = getattr(request.node, "callspec", None)
     hangs = parameters is not None and parameters.params.get("fault") is Fault.HANG
-    seconds = 1.0 if hangs else 60.0
+    seconds = 2.5 if hangs else 60.0
     return S3Storage(bucket, prefix, endpoint_url=proxy.endpoint, attempts=3, read_seconds=seconds)
 
 

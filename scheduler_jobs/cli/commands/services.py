@@ -2,18 +2,16 @@
 
 import os
 import secrets
-import signal
 import socket
 import sys
 import threading
-from types import FrameType
 
 import click
 
 from imagemill.db.database import Database
 from imagemill.db.errors import SettingsError, UsageError
 from imagemill.db.present_store import record_named_store
-from imagemill.db.process.grace_period import begin_grace
+from imagemill.db.process.grace_period import stop_on_signals
 from imagemill.db.process.logs import FLOWER_LOGIN, configure_logging
 from imagemill.db.schema import migrate as upgrade
 from imagemill.db.urls import without_password
@@ -87,7 +85,7 @@ def dispatcher(invocation: Invocation, once: bool, metrics_port: int | None, as_
     else:
         stop_metrics = serve_fleet(invocation.settings, port=metrics_port)
         stop = threading.Event()
-        _stop_on_signals(stop)
+        stop_on_signals(stop)
         try:
             work.run_forever(stop)
         finally:
@@ -152,13 +150,3 @@ def _check_address(address: str, port: int) -> None:
         raise UsageError(
             f"{address}:{port}: {error.strerror}; --address and --port name another"
         ) from None
-
-
-def _stop_on_signals(stop: threading.Event) -> None:
-    def ask(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        begin_grace()
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask)

@@ -4,7 +4,6 @@ import base64
 import json
 from typing import Any
 
-import httpx2
 import pytest
 from openai import OpenAI
 
@@ -148,7 +147,7 @@ def test_a_single_request_may_be_json_too(api_on_sqlite: ServedApi) -> None:
     first, second = (answer.json()["data"][0] for answer in answers)
     assert api_on_sqlite.mill.image(first["image_id"]).options["init_image"] == sha256(content)
     assert first["b64_json"] == second["b64_json"]
-    refused = httpx2.post(
+    refused = PATIENT.post(
         f"{api_on_sqlite.base}{URL}", json={**body, "images": [{"file_id": "file-x"}]}
     )
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_found")

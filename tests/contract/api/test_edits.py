@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import numpy as np
 import pytest
 from openai import BadRequestError, OpenAI, RateLimitError
@@ -19,7 +18,7 @@ from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.storage.inputs import fetch_input, input_key
 from imagemill.scheduler_jobs.api.refusals import ApiError
 from imagemill.scheduler_jobs.api.requests import edits
-from tests.helpers.http.api import ServedApi, served_api
+from tests.helpers.http.api import PATIENT, ServedApi, served_api
 from tests.helpers.mill import Mill
 
 SMALL = {"prompt": "a red star", "size": "64x64", "extra_body": {"steps": 4}}
@@ -153,13 +152,13 @@ def test_what_can_not_be_used_is_refused_and_leaves_no_file(
 
 def test_a_request_without_a_picture_is_refused(api_on_sqlite: ServedApi) -> None:
     url = f"{api_on_sqlite.base}/v1/images/edits"
-    answer = httpx2.post(url, files={"prompt": (None, "x")})
+    answer = PATIENT.post(url, files={"prompt": (None, "x")})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "missing_required_parameter"
-    answer = httpx2.post(url, json={"prompt": "x"})
+    answer = PATIENT.post(url, json={"prompt": "x"})
     assert answer.json()["error"]["code"] == "missing_required_parameter"
-    assert httpx2.post(url, content=b"x", headers={"content-type": "text/csv"}).status_code == 415
-    answer = httpx2.post(url, files={"image": ("x.png", noise()), "more": ("y.png", noise())})
+    assert PATIENT.post(url, content=b"x", headers={"content-type": "text/csv"}).status_code == 415
+    answer = PATIENT.post(url, files={"image": ("x.png", noise()), "more": ("y.png", noise())})
     assert answer.json()["error"]["code"] == "unknown_parameter"
 
 
@@ -170,7 +169,7 @@ def test_a_request_over_a_limit_leaves_nothing_in_the_store(
         secret = api.key("alice", images_a_day=1)
         with pytest.raises(RateLimitError):
             api.client(secret).images.edit(image=("x.png", noise()), n=2, **SMALL)
-        answer = httpx2.post(
+        answer = PATIENT.post(
             f"{api.base}/v1/images/edits",
             files={"image": ("x.png", noise(size=128)), "prompt": (None, "x")},
             headers={"authorization": f"Bearer {secret}"},

@@ -186,17 +186,22 @@ class Browser:
         self.call("Input.insertText", text=text)
 
     def click(self, selector: str, *, text: str = "") -> None:
-        """Click the first element of this CSS selector that contains `text`, in its middle."""
-        place = self.wait(
-            f"""(() => {{
-              const found = [...document.querySelectorAll({json.dumps(selector)})]
-                .find((each) => each.textContent.includes({json.dumps(text)}));
-              if (!found) return null;
-              found.scrollIntoView({{ block: "nearest" }});
-              const box = found.getBoundingClientRect();
-              return [box.left + box.width / 2, box.top + box.height / 2];
-            }})()"""
-        )
+        """Click the first element of this CSS selector that contains `text`, in its middle.
+
+        Once it is seen there and stands still.
+        """
+        where = f"""(() => {{
+          const found = [...document.querySelectorAll({json.dumps(selector)})]
+            .find((each) => each.textContent.includes({json.dumps(text)}));
+          if (!found) return null;
+          found.scrollIntoView({{ block: "nearest" }});
+          const box = found.getBoundingClientRect();
+          const place = [box.left + box.width / 2, box.top + box.height / 2];
+          return found.contains(document.elementFromPoint(...place)) ? place : null;
+        }})()"""
+        before, place = None, self.wait(where)
+        while place != before:
+            before, place = place, self.wait(where)
         about = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, **about)

@@ -1,8 +1,14 @@
 """A process that was told to end does so, whatever keeps its main thread and the others."""
 
+import os
 import signal
 import subprocess
 import sys
+import threading
+
+import pytest
+
+from imagemill.db.process.grace_period import stop_on_signals
 
 PROGRAM = """
 import threading, time
@@ -23,3 +29,17 @@ def ended(end: str) -> int:
 def test_no_thread_keeps_it():
     assert ended("") == -signal.SIGALRM
     assert ended("threading.Event().wait()") == -signal.SIGALRM
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_main_thread_that_is_about_to_wait(number: signal.Signals):
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    stop = threading.Event()
+    stop_on_signals(stop, grace=False)
+    try:
+        with stop._cond:  # as in `stop.wait`
+            os.kill(os.getpid(), number)
+        assert stop.wait(240)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
