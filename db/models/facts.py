@@ -1,8 +1,9 @@
 """The facts about a model that planning needs, read from its configuration without torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from imagemill.db.errors import ModelError, first_line
@@ -35,6 +36,7 @@ class ModelFacts:
     - `guided`: whether classifier-free guidance has an effect.
     - `refined`: whether it has a second U-Net for the end of the schedule.
     - `sampler_class`: the diffusers class of its own sampler; empty if it is not known.
+    - `sampler_config`: the configuration of its own sampler.
     - `pipeline_class`: the diffusers class of a generic model; empty for all others.
     - `ways`: what a generic model's pipelines take beside a prompt.
     - `distilled`: whether there is no classifier-free guidance, because guidance is an input of the
@@ -52,6 +54,7 @@ class ModelFacts:
     inpainting: bool
     refined: bool = False
     sampler_class: str = ""
+    sampler_config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     pipeline_class: str = ""
     ways: Ways = NO_WAYS
     distilled: bool = False
@@ -100,6 +103,7 @@ def _facts(entry: ModelEntry) -> ModelFacts:
         inpainting=in_channels == 2 * latent_channels + 1,
         refined="refiner" in folders,
         sampler_class=_class_of(scheduler),
+        sampler_config=scheduler,
     )
 
 
@@ -137,7 +141,7 @@ def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
     size = denoiser.get("sample_size")
     side = size * scale if isinstance(size, int) else _LARGE_SIDE
     side = max(multiple, side // multiple * multiple)
-    options = pipeline_options(entry)
+    options, scheduler = pipeline_options(entry), _scheduler_config(entry)
     pipeline_class = str(options.get("_class_name", ""))
     if changes_the_denoiser(pipeline_class):
         raise ModelError(
@@ -154,9 +158,10 @@ def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
         window=_window(folders[_TOKENIZER], folders[_TEXT_ENCODER]) if clip else None,
         tokenizer=folders[_TOKENIZER] if clip else None,
         guided=True,
-        prediction_type=_prediction(_scheduler_config(entry)),
+        prediction_type=_prediction(scheduler),
         inpainting=False,
-        sampler_class=_class_of(_scheduler_config(entry)),
+        sampler_class=_class_of(scheduler),
+        sampler_config=scheduler,
         pipeline_class=pipeline_class,
         ways=ways,
         distilled=bool(

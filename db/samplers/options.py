@@ -164,10 +164,34 @@ TAKEN: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 """The options that each diffusers class takes. `misfit` handles `sigmas` and `eta` itself."""
 
+WITH_ETA = frozenset({"DDIMScheduler", "TCDScheduler"})
+"""The classes whose steps take `eta`. The others would pass over it in silence."""
+
 _DPM_SOLVERS = frozenset({"midpoint", "heun"})
+
+_EPSILON_OR_V = frozenset({"epsilon", "v_prediction"})
+_NO_FLOW = _EPSILON_OR_V | {"sample"}
 
 WORDS: Mapping[tuple[str, str], frozenset[str]] = MappingProxyType(
     {
+        ("DDIMScheduler", "prediction_type"): _NO_FLOW,
+        ("DDPMScheduler", "prediction_type"): _NO_FLOW,
+        ("DDPMScheduler", "variance_type"): frozenset(
+            {"fixed_small", "fixed_small_log", "fixed_large"}
+        ),
+        ("PNDMScheduler", "prediction_type"): _EPSILON_OR_V,
+        ("LMSDiscreteScheduler", "prediction_type"): _NO_FLOW,
+        ("EulerDiscreteScheduler", "prediction_type"): _NO_FLOW,
+        ("EulerAncestralDiscreteScheduler", "prediction_type"): _EPSILON_OR_V,
+        ("HeunDiscreteScheduler", "prediction_type"): _NO_FLOW,
+        ("KDPM2DiscreteScheduler", "prediction_type"): _EPSILON_OR_V,
+        ("KDPM2AncestralDiscreteScheduler", "prediction_type"): _EPSILON_OR_V,
+        ("KDPM2AncestralDiscreteScheduler", "beta_schedule"): frozenset(
+            {"linear", "scaled_linear"}
+        ),
+        ("DPMSolverSDEScheduler", "prediction_type"): _EPSILON_OR_V,
+        ("LCMScheduler", "prediction_type"): _NO_FLOW,
+        ("TCDScheduler", "prediction_type"): _NO_FLOW,
         ("DPMSolverMultistepScheduler", "algorithm_type"): frozenset(
             {"dpmsolver", "dpmsolver++", "sde-dpmsolver", "sde-dpmsolver++"}
         ),
@@ -187,6 +211,21 @@ it refuses some; the rest it replaces by a word of its own, and the picture woul
 row says."""
 
 
+BOUNDS: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "solver_order": (1, 3),
+        "predictor_order": (1, 4),
+        "corrector_order": (1, 4),
+        "original_inference_steps": (1, math.inf),
+        "num_train_timesteps": (1, 100_000),
+        "dynamic_thresholding_ratio": (0, 1),
+        "shift": (0.01, math.inf),
+        "flow_shift": (0.01, math.inf),
+    }
+)
+"""The least and the largest value of numbers that may not be any number from 0."""
+
+
 def option_problem(name: str, value: object) -> tuple[str, str] | None:
     """The problem of one sampler option and what is allowed; None if there is no problem."""
     allowed = OPTIONS.get(name)
@@ -200,8 +239,11 @@ def option_problem(name: str, value: object) -> tuple[str, str] | None:
     if allowed is bool:
         return None if isinstance(value, bool) else (found, f"{name}: true or false")
     kinds, words = (int, "a whole number") if allowed is int else (float | int, "a number")
-    fine = isinstance(value, kinds) and not isinstance(value, bool) and 0 <= value < math.inf
-    return None if fine else (found, f"{name}: {words} from 0")
+    low, high = BOUNDS.get(name, (0, math.inf))
+    fine = isinstance(value, kinds) and not isinstance(value, bool) and low <= value <= high
+    if fine and value != math.inf:
+        return None
+    return found, f"{name}: {words} from {low:g}" + (f" to {high:g}" if high < math.inf else "")
 
 
 def misfit(diffusers_class: str, name: str, value: object) -> tuple[str, str] | None:
@@ -210,19 +252,26 @@ def misfit(diffusers_class: str, name: str, value: object) -> tuple[str, str] | 
     It is also None for a class that is not in `TAKEN`: the worker will find out.
     """
     taken = TAKEN.get(diffusers_class)
-    if taken is None or name == "eta":
+    if taken is None:
         return None
+    if name == "eta":
+        fits = diffusers_class in WITH_ETA or value == 0
+        return None if fits else (f"eta = {value!r}", "0, or none: DDIM and TCD add such noise")
     if name == "sigmas":
-        kinds = [kind for kind in ("karras", "exponential", "beta") if _flag(kind) in taken]
-        if value == "default" or value in kinds:
-            return None
-        return f"sigmas = {value!r}", f"sigmas: {', '.join(['default', *kinds])} for this sampler"
+        return _other_sigmas(taken, value)
     words = WORDS.get((diffusers_class, name))
     if words is not None and value not in words:
         return f"{name} = {value!r}", f"{name}: {', '.join(sorted(words))} for this sampler"
     if name in taken:
         return None
     return f"{name}, which this sampler does not take", f"one of {', '.join(sorted(taken))}"
+
+
+def _other_sigmas(taken: frozenset[str], value: object) -> tuple[str, str] | None:
+    kinds = [kind for kind in ("karras", "exponential", "beta") if _flag(kind) in taken]
+    if value == "default" or value in kinds:
+        return None
+    return f"sigmas = {value!r}", f"sigmas: {', '.join(['default', *kinds])} for this sampler"
 
 
 def _flag(kind: str) -> str:

@@ -11,7 +11,7 @@ spoils the image.
 import inspect
 from collections.abc import Callable, Hashable, Mapping
 from copy import deepcopy
-from functools import cache
+from functools import cache, wraps
 from types import MethodType
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from cachetools import LRUCache
 
 from imagemill.db.errors import UsageError, first_line
+from imagemill.db.samplers.configuration import sampler_config
 from imagemill.db.samplers.names import BY_NAME, OWN, Sampler
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.models.model import Model
@@ -27,8 +28,6 @@ from imagemill.worker.models.model import Model
 Scheduler = Any
 """A diffusers scheduler. The library has no useful common type for it."""
 
-_DEFAULT_SIGMAS = {f"use_{kind}_sigmas": False for kind in ("karras", "exponential", "beta")}
-_STEP_OPTIONS = frozenset({"eta"})
 _COEFFICIENTS: LRUCache[Hashable, float] = LRUCache(10_000)
 _MADE: LRUCache[Hashable, Scheduler] = LRUCache(64)
 
@@ -54,19 +53,7 @@ def make_scheduler(
     if scheduler_class is None:
         raise UsageError(f"sampler {name}: diffusers {diffusers.__version__} has no {class_name}")
     accepted = _parameters(scheduler_class)
-    config = {key: value for key, value in model_config.items() if not key.startswith("_")}
-    if sampler is not OWN:
-        # A model saved with Karras sigmas does not make plain Euler a Karras one.
-        config |= {key: value for key, value in _DEFAULT_SIGMAS.items() if key in accepted}
-    config |= sampler.options
-    # Flow-matching schedulers call this value `shift`; the older ones call it `flow_shift`.
-    for one, other in (("shift", "flow_shift"), ("flow_shift", "shift")):
-        if one in config:
-            config.setdefault(other, config[one])
-    for option, value in options.items():
-        if option in _STEP_OPTIONS:
-            continue
-        config |= _override(sampler, option, value, accepted)
+    config = sampler_config(sampler, options, model_config=model_config, accepted=accepted)
     if "noise_sampler_seed" in accepted:
         config["noise_sampler_seed"] = seed
     try:
@@ -77,6 +64,9 @@ def make_scheduler(
     # Bound methods: a deep copy of the scheduler gets its own.
     if hasattr(scheduler, "get_lms_coefficient"):
         scheduler.get_lms_coefficient = MethodType(_kept_lms_coefficient, scheduler)
+    dense = config.get("use_beta_sigmas") or config.get("use_flow_sigmas")
+    if dense and hasattr(scheduler, "set_begin_index"):
+        scheduler.set_timesteps = MethodType(_from_the_first(scheduler_class), scheduler)
     if config.get("use_flow_sigmas") and not hasattr(scheduler, "scale_noise"):
         scheduler.scale_noise = MethodType(_scale_noise, scheduler)
     return scheduler
@@ -144,6 +134,23 @@ def _new(scheduler_class: Callable[..., Scheduler], values: Mapping[str, Any]) -
     return deepcopy(_MADE[key])
 
 
+@cache
+def _from_the_first(scheduler_class: Any) -> Callable[..., None]:
+    """A `set_timesteps` after which a scheduler begins at its first timestep.
+
+    With many beta or flow sigmas the first two timesteps are the same whole number. diffusers then
+    begins at the second, and its last step is behind the end of the schedule.
+    """
+    plain = scheduler_class.set_timesteps
+
+    @wraps(plain)  # pipelines look at its parameters
+    def set_timesteps(scheduler: Scheduler, *arguments: Any, **options: Any) -> None:
+        plain(scheduler, *arguments, **options)
+        scheduler.set_begin_index(0)
+
+    return set_timesteps
+
+
 def _kept_lms_coefficient(scheduler: Scheduler, order: int, t: int, current_order: int) -> float:
     """LMS's own coefficient, integrated once, and not at each step of each image.
 
@@ -177,22 +184,6 @@ def _check_suits(sampler: Sampler, model_config: Mapping[str, Any]) -> None:
             f"sampler {sampler.name} integrates flow-matching models; this model predicts "
             f"{prediction}: choose another"
         )
-
-
-def _override(
-    sampler: Sampler, option: str, value: str | float | int | bool, accepted: frozenset[str]
-) -> dict[str, Any]:
-    if option == "sigmas":
-        flags = {key: False for key in _DEFAULT_SIGMAS if key in accepted}
-        if value == "default":
-            return flags
-        chosen = f"use_{value}_sigmas"
-        if chosen not in accepted:
-            raise UsageError(f"sampler {sampler.name} has no {value} sigmas")
-        return flags | {chosen: True}
-    if option not in accepted:
-        raise UsageError(f"sampler {sampler.name} has no option {option}")
-    return {option: value}
 
 
 @cache

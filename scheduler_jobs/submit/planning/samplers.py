@@ -2,11 +2,15 @@
 
 from imagemill.db.models.facts import ModelFacts
 from imagemill.db.models.registry import ModelEntry
-from imagemill.db.samplers.names import BY_NAME, OWN
-from imagemill.db.samplers.options import misfit
+from imagemill.db.samplers.combinations import combination_problem
+from imagemill.db.samplers.configuration import sampler_config
+from imagemill.db.samplers.names import BY_NAME, OWN, Sampler, strength_for, usual_strength
+from imagemill.db.samplers.options import TAKEN, misfit
 from imagemill.db.samplers.pipelines import samplers_of
 from imagemill.scheduler_jobs.manifest import Parameters
 from imagemill.scheduler_jobs.submit.planning.refusals import Refused
+
+_SCHEDULE_BY_STRENGTH = frozenset({"LatentConsistencyModelImg2ImgPipeline"})
 
 
 def check_sampler(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> None:
@@ -17,10 +21,37 @@ def check_sampler(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> No
         if entry.kind == "generic":
             _check_pipeline(facts, given, sampler.name)
     class_name = facts.sampler_class if sampler is OWN else sampler.diffusers_class
+    if given.eta is not None and (problem := misfit(class_name, "eta", given.eta)) is not None:
+        raise Refused("eta", f"{given.eta:g} with {sampler.name}", problem[1])
     for name, value in (given.sampler_options or {}).items():
         problem = misfit(class_name, name, value)
         if problem is not None:
             raise Refused("sampler_options", f"{sampler.name}: {problem[0]}", problem[1])
+    _check_together(facts, given, sampler, class_name)
+
+
+def _check_together(
+    facts: ModelFacts, given: Parameters, sampler: Sampler, class_name: str
+) -> None:
+    """Options may be wrong beside each other, beside the model's configuration, or the steps."""
+    if class_name not in TAKEN:
+        return
+    config = sampler_config(
+        sampler,
+        given.sampler_options or {},
+        model_config=facts.sampler_config,
+        accepted=TAKEN[class_name],
+    )
+    steps, strength = given.steps or 1, 1.0
+    if facts.ways.from_picture in _SCHEDULE_BY_STRENGTH and given.init_image is not None:
+        strength = given.strength or usual_strength(masked=False)
+        if given.start_step is not None:
+            strength = strength_for(steps=steps, start_step=given.start_step)
+    problem = combination_problem(class_name, config, steps=steps, strength=strength)
+    if problem is not None:
+        found, allowed = problem
+        column = "steps" if found.startswith("steps = ") else "sampler_options"
+        raise Refused(column, f"{sampler.name}: {found}", allowed)
 
 
 def _check_kind(entry: ModelEntry, facts: ModelFacts, name: str) -> None:

@@ -50,6 +50,9 @@ def test_a_good_option_has_no_problem(name: str, value: object) -> None:
         ("eta", -1, "from 0"),
         ("sigmas", "cosine", "karras"),
         ("solver_order", 2.5, "a whole number"),
+        ("solver_order", 0, "a whole number from 1 to 3"),
+        ("solver_order", 4, "a whole number from 1 to 3"),
+        ("flow_shift", 0, "a number from 0.01"),
         ("thresholding", 1, "true or false"),
     ],
 )

@@ -27,6 +27,9 @@ KINDS = {
 REGISTRY = """
 [models.guided]
 source = "guided"
+[models.ends]
+source = "guided"
+parts.scheduler = { class = "UniPCMultistepScheduler", final_sigmas_type = "zero" }
 [models.late]
 source = "sd"
 kind = "generic"
@@ -91,6 +94,10 @@ def _write(path, document):
     path.write_text(json.dumps(document))
 
 
+def _dpm(algorithm):
+    return {"algorithm_type": algorithm}
+
+
 def planned(at_home, tmp_path, row):
     manifest = tmp_path / "rows.jsonl"
     manifest.write_text(json.dumps({"prompt": "a red circle", **row}) + "\n")
@@ -111,6 +118,35 @@ def planned(at_home, tmp_path, row):
         (
             {"model": "guided", "init_image": "edges.png", "steps": 1},
             "strength: 0.8, the usual one, with steps = 1; at least 1, so that one step is left",
+        ),
+        (
+            {"model": "guided", "sampler": "dpmpp_2m", "sampler_options": _dpm("sde-dpmsolver")},
+            "sampler_options: dpmpp_2m: algorithm_type = 'sde-dpmsolver' with final_sigmas_type = "
+            "'zero'; algorithm_type: dpmsolver++, sde-dpmsolver++; or final_sigmas_type: sigma_min",
+        ),
+        (
+            {"model": "ends", "sampler": "dpmpp_2s", "sampler_options": _dpm("dpmsolver")},
+            "with final_sigmas_type = 'zero'",
+        ),
+        (
+            {
+                "model": "guided",
+                "sampler": "euler_karras",
+                "sampler_options": {"use_beta_sigmas": True},
+            },
+            "euler_karras: use_karras_sigmas and use_beta_sigmas together; one of them",
+        ),
+        (
+            {"model": "guided", "sampler": "euler", "eta": 0.5},
+            "eta: 0.5 with euler; 0, or none: DDIM and TCD add such noise",
+        ),
+        (
+            {"model": "guided", "sampler": "lcm", "steps": 60},
+            "steps: lcm: steps = 60 with original_inference_steps = 50; steps: at most 50",
+        ),
+        (
+            {"model": "guided", "sampler": "ddim", "sampler_options": {"beta_end": 2.0}},
+            "ddim: beta_start = 0.0001 and beta_end = 2.0; 0 < start <= end < 1",
         ),
         (
             {"model": "sana", "init_image": "edges.png"},
