@@ -61,6 +61,8 @@ def keep_removed_files(session: Session, request_keys: Collection[str]) -> None:
     Call it before images are inserted that may want such a file. It waits for whoever is deleting
     one. Afterwards a worker stores it again, or `take_removed_files` sees the new image.
     """
+    if session.scalar(select(func.min(RemovedObject.object_key))) is None:
+        return  # as nearly always, and known sooner than thousands of keys are sent
     query = select(RemovedObject.object_key).where(
         among(session, RemovedObject.request_key, request_keys)
     )
