@@ -128,6 +128,13 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
         for column in ("max_workers", "owner", "weight", "needs", "deadline_at"):
             session.execute(text(f"ALTER TABLE jobs DROP COLUMN {column}"))
         session.execute(text("ALTER TABLE rows DROP COLUMN prompt_at"))
+        if kind == "postgres":
+            session.execute(
+                text(
+                    "ALTER TABLE objects DROP CONSTRAINT ex_objects_object_key,"
+                    " ADD CONSTRAINT uq_objects_object_key UNIQUE (object_key)"
+                )
+            )
         session.execute(text("DROP INDEX ix_shifts_lost"))
         session.execute(text("DROP INDEX ix_attempts_done"))
         session.execute(text("ALTER TABLE attempts DROP COLUMN transaction_id"))
