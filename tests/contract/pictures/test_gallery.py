@@ -136,22 +136,23 @@ def test_two_jobs_are_compared_by_row_key_and_sample(
     assert gallery.ask(f"/api/jobs/{job}/images?with=none").status == 404
 
 
-@pytest.mark.parametrize(
-    "asked",
-    [
-        "/api/jobs/1/images?after=x",
-        "/api/jobs/1/images?after=-1",
-        "/api/jobs/1/images?conditions=x",
-        "/api/jobs/1/images?conditions={}",
-        "/api/jobs/1/images?conditions=[1]",
-        '/api/jobs/1/images?conditions=[{"name":"steps","low":"x"}]',
-        "/api/jobs/1/images?conditions=" + "[" * 5000,
-        "/api/images?ids=x",
-        "/api/images?ids=99999999999999999999",
-    ],
-)
-def test_a_question_that_is_none_is_refused(gallery: ServedGallery, job: int, asked: str) -> None:
-    assert gallery.ask(asked.replace('"', "%22")).status == 400
+NO_QUESTIONS = [
+    "/api/jobs/1/images?after=x",
+    "/api/jobs/1/images?after=-1",
+    "/api/jobs/1/images?conditions=x",
+    "/api/jobs/1/images?conditions={}",
+    "/api/jobs/1/images?conditions=[1]",
+    '/api/jobs/1/images?conditions=[{"name":"steps","low":"x"}]',
+    "/api/jobs/1/images?conditions=" + "[" * 5000,
+    "/api/images?ids=x",
+    "/api/images?ids=99999999999999999999",
+]
+
+
+def test_a_question_that_is_none_is_refused(gallery: ServedGallery, job: int) -> None:
+    assert job
+    for asked in NO_QUESTIONS:
+        assert gallery.ask(asked.replace('"', "%22")).status == 400, asked[:60]
 
 
 def test_hostile_prompts_are_data(
