@@ -11,6 +11,7 @@ import diffusers
 import pytest
 from diffusers.pipelines import auto_pipeline
 
+from imagemill.db.models.calls import ARGUMENTS, arguments_of
 from imagemill.db.models.ways import WAYS, changes_the_denoiser
 
 _NOT_TAKEN = {
@@ -84,6 +85,28 @@ def test_every_class_of_the_table_takes_what_it_says(text: str) -> None:
     if ways.ip_adapter:
         without = {name for name in started if name and not _takes(name, "ip_adapter_image_embeds")}
         assert without == ways.without_ip_adapter
+
+
+_CALLED = sorted(
+    {
+        name
+        for text, ways in WAYS.items()
+        for name in (
+            text,
+            ways.from_picture,
+            ways.in_mask,
+            ways.controlled,
+            ways.controlled_from_picture,
+            ways.controlled_in_mask,
+        )
+        if name and not hasattr(getattr(diffusers, name), "_backends")
+    }
+)
+
+
+@pytest.mark.parametrize("name", _CALLED)
+def test_the_columns_that_a_call_takes_are_known(name: str) -> None:
+    assert arguments_of(name) == {each for each in ARGUMENTS if _takes(name, each)}
 
 
 def test_pipelines_that_change_the_denoiser_during_a_call_are_known() -> None:

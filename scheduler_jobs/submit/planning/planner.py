@@ -20,6 +20,7 @@ from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters, Problem
 from imagemill.scheduler_jobs.manifest.parameters import SEED_PLACE
 from imagemill.scheduler_jobs.manifest.problems import BadValue
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
+from imagemill.scheduler_jobs.submit.planning.call import check_call
 from imagemill.scheduler_jobs.submit.planning.pictures import (
     AddedModels,
     check_interval,
@@ -148,6 +149,7 @@ class Planner:
         check_pictures(model.entry, model.facts, parameters)
         check_sampler(model.entry, model.facts, parameters)
         check_interval(model.entry, model.facts, parameters)
+        check_call(model.entry, model.facts, parameters)
         _check_refiner(model, parameters)
         _check_prompts(model, parameters)
         return SharedValues(

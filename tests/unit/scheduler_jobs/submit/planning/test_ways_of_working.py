@@ -148,6 +148,21 @@ def planned(at_home, tmp_path, row):
             {"model": "guided", "sampler": "ddim", "sampler_options": {"beta_end": 2.0}},
             "ddim: beta_start = 0.0001 and beta_end = 2.0; 0 < start <= end < 1",
         ),
+        ({"model": "flux", "clip_skip": 2}, "clip_skip: 2; none: FluxPipeline of flux takes none"),
+        ({"model": "sana", "guidance_rescale": 0.5}, "none: SanaPipeline of sana takes none"),
+        ({"model": "flux", "eta": 0.5}, "eta: 0.5 with own; 0, or none: DDIM and TCD"),
+        (
+            {"model": "sd", "sampler": "ddim", "eta": 0.5, "clip_skip": 2, "guidance_rescale": 1.5},
+            "guidance_rescale: 1.5; a number from 0 to 1",
+        ),
+        (
+            {"model": "kontext", "negative_prompt": "blurry", "reference_image": "edges.png"},
+            "negative_prompt: a text; none: FluxKontextPipeline of kontext takes none",
+        ),
+        (
+            {"model": "sd", "guidance_rescale": 0.5, "init_image": "edges.png"},
+            "none: StableDiffusionImg2ImgPipeline of sd takes none",
+        ),
         (
             {"model": "sana", "init_image": "edges.png"},
             "init_image: edges.png; none: SanaPipeline takes no init image",

@@ -1,0 +1,42 @@
+"""Whether a model's pipeline has an argument for what a row asks for."""
+
+from imagemill.db.models.calls import ARGUMENTS, arguments_of
+from imagemill.db.models.facts import ModelFacts
+from imagemill.db.models.registry import ModelEntry
+from imagemill.scheduler_jobs.manifest import Parameters
+from imagemill.scheduler_jobs.submit.planning.refusals import Refused
+
+
+def check_call(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> None:
+    """Raise `Refused` for a column that would have no effect on this model's picture."""
+    if entry.kind != "generic":
+        if given.negative_prompt and _guided(given) and not facts.guided:
+            raise Refused("negative_prompt", "a text", f"none: {entry.name} has no guidance")
+        return
+    way = facts.ways.started(
+        picture=given.init_image is not None,
+        mask=given.mask is not None,
+        controlled=given.control_image is not None and not facts.ways.own_control,
+    )
+    pipeline = way or facts.pipeline_class
+    taken = arguments_of(pipeline)
+    if taken is None:
+        return  # another class, of which the worker finds out
+    if facts.distilled:
+        taken -= {"negative_prompt"}
+    asked = {
+        "clip_skip": given.clip_skip not in (None, 1),
+        "eta": (given.eta or (given.sampler_options or {}).get("eta", 0)) != 0,
+        "guidance_rescale": (given.guidance_rescale or 0) != 0,
+        "negative_prompt": bool(given.negative_prompt) and _guided(given),
+    }
+    for name in ARGUMENTS:
+        if asked[name] and name not in taken:
+            found = "a text" if name == "negative_prompt" else f"{getattr(given, name) or name}"
+            column = "sampler_options" if found == "eta" else name
+            raise Refused(column, found, f"none: {pipeline} of {entry.name} takes none")
+
+
+def _guided(given: Parameters) -> bool:
+    """Whether there is guidance that a negative prompt could have a part in."""
+    return given.guidance_scale is None or given.guidance_scale > 1
