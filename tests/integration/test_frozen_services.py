@@ -118,9 +118,15 @@ def test_a_frozen_database_keeps_nobody(plant: Plant, postgres: Postgres):
             program.ends()
 
 
-def test_a_frozen_broker_does_not_keep_flower(plant: Plant, valkey: Valkey):
+def test_a_frozen_broker_keeps_nobody(plant: Plant, valkey: Valkey):
     flower, _ = started(plant, "flower")
+    dispatcher, _ = started(plant, "dispatcher", flag="--metrics-port")
+    worker = plant.worker()
+    assert eventually(lambda: " ready" in worker.said), worker.said
+    plant.mill.load("job", ["a", "b"], route="nobody's")  # its tokens are counted in each round
     with frozen(valkey.pid):
-        assert eventually(lambda: waits_for(flower, valkey.url)), flower.said
-        flower.signal(signal.SIGTERM)
-        flower.ends()
+        for program in (flower, dispatcher, worker):
+            assert eventually(lambda each=program: waits_for(each, valkey.url)), program.said
+            program.signal(signal.SIGTERM)
+        for program in (flower, dispatcher, worker):
+            program.ends()
