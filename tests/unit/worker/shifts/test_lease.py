@@ -69,12 +69,6 @@ def lease(mill: Mill, progress: Progress, ended: list[int]) -> Iterator[Lease]:
         yield lease
 
 
-@pytest.fixture
-def short(mill: Mill, progress: Progress, ended: list[int]) -> Iterator[Lease]:
-    with made(mill, progress, ended, LEASE) as lease:
-        yield lease
-
-
 def renewed_for(mill: Mill, lease: Lease, seconds: float) -> bool:
     """Whether the lease is renewed, in the database, at the end of so many seconds from now."""
 
@@ -197,13 +191,16 @@ def test_is_lost_when_somebody_ended_the_shift(mill: Mill, lease: Lease) -> None
 
 
 def test_is_lost_before_its_end_when_the_database_is_away(
-    mill: Mill, short: Lease, monkeypatch: pytest.MonkeyPatch
+    mill: Mill, progress: Progress, ended: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object, **__: object) -> None:
         raise DatabaseError("gone")
 
+    lease = made(mill, progress, ended, LEASE)
+    # Before the first heartbeat, however late this thread goes on.
     monkeypatch.setattr(mill.database, "run", away)
-    assert soon(lambda: short.lost)
+    with lease:
+        assert soon(lambda: lease.lost)
     monkeypatch.undo()
     assert mill.rescue() == 0, "by the database's clock it is not over yet"
 
