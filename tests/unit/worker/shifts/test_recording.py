@@ -152,16 +152,19 @@ def test_the_last_images_are_committed_at_once_when_somebody_waits_for_them(
     mill: Mill, lease: Lease, store: FolderStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A commit waits for more images, but not at the end of a job, where none will come."""
-    monkeypatch.setattr(recording, "COMMIT_SECONDS", 120.0)
+    monkeypatch.setattr(recording, "COMMIT_SECONDS", 600.0)
     job = mill.load("job", ["a", "b", "c"])
     images = claimed(mill, lease)
-    with recorder_of(mill, lease, store) as recorder:
+    let_go = threading.Event()
+    slow = FaultyStore(store, [lambda: bool(let_go.wait(240))] * 2)
+    with recorder_of(mill, lease, slow) as recorder:
         for image in images[:2]:
             recorder.add(image, picture_of(image), ENVIRONMENT)
-        assert not recorder.wait(at_most=0, seconds=0), "encoding and storing take a moment"
-        assert recorder.wait(seconds=60)
+        assert not recorder.wait(at_most=0, seconds=0), "nothing is stored"
+        let_go.set()
+        assert recorder.wait(seconds=240)
         recorder.add(images[2], picture_of(images[2]), ENVIRONMENT)
-        assert recorder.wait(seconds=60)
+        assert recorder.wait(seconds=240)
         assert mill.counts(job).done == 3
 
 
