@@ -46,6 +46,11 @@ class BenchmarkPostgres(PostgresServer):
                 connection.execute("CREATE EXTENSION pg_stat_statements")
         return self.url_of(name)
 
+    def vacuum_often(self) -> None:
+        """Let autovacuum look every second, so that a short run has it as often as a long one."""
+        self._execute(sql.SQL("ALTER SYSTEM SET autovacuum_naptime = '1s'"))
+        self._execute(sql.SQL("SELECT pg_reload_conf()"))
+
     def _execute(self, statement: sql.SQL | sql.Composed) -> None:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             connection.execute(statement)

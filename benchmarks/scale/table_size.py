@@ -103,6 +103,7 @@ class _Claimer:
 def bytes_per_image(rows: int) -> dict[str, Any]:
     """Bytes in the database for a manifest of so many rows: queued, and when all are done."""
     with postgres() as server, tempfile.TemporaryDirectory() as folder:
+        server.vacuum_often()
         url = server.create_database("bytes")
         database = Database(url)
         migrate(database)
