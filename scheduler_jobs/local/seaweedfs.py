@@ -49,6 +49,15 @@ _CLOSED = (
 )
 
 
+_QUIET = (
+    *("-logtostderr=false", "-alsologtostderr=false", "-stderrthreshold=ERROR"),
+    *("-log_max_size_mb=1", "-log_max_files=2"),
+)
+"""Errors go to our log, and all else to small files in its own folder: a hundred lines at every
+start, and a warning every five seconds that the administration, which we switch off, is not there.
+"""
+
+
 class SeaweedServer(Server):
     """A server with one bucket, whose data is in `folder`, which is there and is ours alone.
 
@@ -94,13 +103,18 @@ class SeaweedServer(Server):
     def start(self) -> None:
         """Start it, and wait until an object can be written. Raises `StorageError`."""
         data = self._folder / "data"
-        data.mkdir(exist_ok=True)
+        details = self._folder / "details"
+        for each in (data, details):
+            each.mkdir(exist_ok=True)
         if not self._lock.take(LOCK_SECONDS):
             raise StorageError(
                 f"another SeaweedFS is running in {self._folder}: wait until it has ended"
             )
         self._process = TetheredProcess(
-            [str(weed_binary()), "-logtostderr=true", "mini", f"-dir={data}", *self._flags()],
+            [
+                *(str(weed_binary()), *_QUIET, f"-logdir={details}"),
+                *("mini", f"-dir={data}", *self._flags()),
+            ],
             # Without anybody who waits for its end: where it is at work, it takes half a minute
             # for that, and the next one would find the folder locked. No file is lost.
             death_signal=signal.SIGKILL,
@@ -163,6 +177,7 @@ class SeaweedServer(Server):
         client = self.client()
         while process.poll() is None and time.monotonic() < give_up:
             with suppress(BotoCoreError, ClientError):
+                client.head_bucket(Bucket=self._bucket)  # it warns of a write before there is one
                 client.put_object(Bucket=self._bucket, Key="server-started", Body=b"yes")
                 client.delete_object(Bucket=self._bucket, Key="server-started")
                 return

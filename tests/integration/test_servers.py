@@ -1,6 +1,7 @@
 """The private Valkey of `imagemill run`, and the servers that the other tests rely on."""
 
 import os
+import re
 import signal
 import socket
 import stat
@@ -16,12 +17,15 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError
 from redis.retry import Retry
 
-from imagemill.db.errors import BrokerError
+from imagemill.db.errors import BrokerError, StorageError
 from imagemill.scheduler_jobs.local import postgres as launcher
+from imagemill.scheduler_jobs.local.ports import free_ports
 from imagemill.scheduler_jobs.local.postgres import _Account, _reachable
+from imagemill.scheduler_jobs.local.seaweedfs import PORTS, SeaweedServer
 from imagemill.scheduler_jobs.local.valkey import MAX_SOCKET_PATH, EmbeddedValkey
 from tests.helpers.places import ROOT
 from tests.helpers.servers.postgres import Postgres
+from tests.helpers.servers.seaweedfs import Seaweed
 from tests.helpers.servers.valkey import Valkey
 from tests.unit.scheduler_jobs.local.test_tether import wait_for_end
 
@@ -231,6 +235,26 @@ with Postgres() as postgres, Valkey() as valkey, Seaweed() as seaweed:
     print(postgres.pid, valkey.pid, seaweed.pid, seaweed.port, flush=True)
     time.sleep(600)
 """
+
+
+def test_the_log_of_the_s3_server_has_no_notes_and_warnings(s3_server: Seaweed):
+    """It writes a hundred lines at every start, and a warning every five seconds."""
+    said = s3_server.log.read_text()
+    assert "SeaweedFS Mini" in said
+    assert re.findall(r"^[IW]\d{4} .*", said, re.MULTILINE) == []
+    assert list(s3_server.log.parent.glob("details/weed.*.log.INFO.*"))
+
+
+def test_an_s3_server_that_does_not_come_up_says_why(tmp_path: Path):
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    keys = {"access_key": "a" * 20, "secret_key": "s" * 40}
+    server = SeaweedServer(tmp_path, ports=ports, bucket="pictures", log=tmp_path / "log", **keys)
+    with (
+        socket.create_server(("127.0.0.1", server.port)),
+        pytest.raises(StorageError, match=f"port {server.port} for S3 .* is not available"),
+    ):
+        server.start()
+    server.stop()
 
 
 def test_killing_the_tests_ends_every_server():
