@@ -336,9 +336,8 @@ def _print_workers(fleet: _Fleet) -> None:
 
 
 def _does(worker: WorkerReport) -> str:
-    if worker.lost:
-        return "lost"
-    return "drains" if worker.draining else "renders" if worker.working else "waits"
+    at_work = "drains" if worker.draining else "renders" if worker.working else "waits"
+    return "lost" if worker.lost else at_work
 
 
 def _print_jobs(jobs: Sequence[JobReport]) -> None:
@@ -388,9 +387,8 @@ def _left(job: JobReport) -> str | None:
 def _waiting(waiting: Waiting | None) -> str:
     if waiting is None:
         return ""
-    return (
-        f" ({waiting.images:,} failed and tried again later, first in {duration(waiting.seconds)})"
-    )
+    first = duration(waiting.seconds)
+    return f" ({waiting.images:,} failed and tried again later, first in {first})"
 
 
 def _share(part: int, whole: int) -> str:
@@ -398,6 +396,5 @@ def _share(part: int, whole: int) -> str:
 
 
 def _outcomes(outcomes: Mapping[str, int]) -> str | None:
-    if not outcomes or set(outcomes) == {"ok"}:
-        return None
-    return ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
+    told = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
+    return told if set(outcomes) - {"ok"} else None
