@@ -14,6 +14,7 @@ from imagemill.db.models.weights import read_config
 
 _PIPELINE_MULTIPLE = 8
 _CLIP_WINDOW = 77
+_CLIP_LAYERS = 12
 _LARGE_SIDE = 1024
 _PACKED = 4
 _MOST_LEVELS = 16
@@ -33,6 +34,7 @@ class ModelFacts:
       text or the pipeline alone knows. A generic model that has one reads its prompts with CLIP
       alone, and takes weights and several windows.
     - `tokenizer`: the folder of its tokenizer's files.
+    - `text_layers`: the layers of its CLIP text encoder, of several the fewest; None without one.
     - `guided`: whether classifier-free guidance has an effect.
     - `refined`: whether it has a second U-Net for the end of the schedule.
     - `sampler_class`: the diffusers class of its own sampler; empty if it is not known.
@@ -49,6 +51,7 @@ class ModelFacts:
     latent_channels: int
     window: int | None
     tokenizer: Path | None
+    text_layers: int | None
     guided: bool
     prediction_type: str
     inpainting: bool
@@ -98,6 +101,7 @@ def _facts(entry: ModelEntry) -> ModelFacts:
         latent_channels=latent_channels,
         window=None if tokenizer is None else _window(tokenizer, folders.get("text_encoder")),
         tokenizer=tokenizer,
+        text_layers=_text_layers(folders),
         guided=tokenizer is not None and unet.get("time_cond_proj_dim") is None,
         prediction_type=str(scheduler.get("prediction_type", "epsilon")),
         inpainting=in_channels == 2 * latent_channels + 1,
@@ -116,6 +120,17 @@ def _window(tokenizer: Path, text_encoder: Path | None) -> int:
     config = read_config(text_encoder) if text_encoder is not None else {}
     config = config.get("text_config", config)
     return int(config.get("max_position_embeddings", _CLIP_WINDOW))
+
+
+def _text_layers(folders: Mapping[str, Path]) -> int | None:
+    found = []
+    for name, folder in folders.items():
+        if name.startswith(_TEXT_ENCODER):
+            config = read_config(folder)
+            config = config.get("text_config", config)
+            if str(config.get("model_type")).startswith("clip"):
+                found.append(int(config.get("num_hidden_layers", _CLIP_LAYERS)))
+    return min(found, default=None)
 
 
 def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
@@ -157,6 +172,7 @@ def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
         latent_channels=channels,
         window=_window(folders[_TOKENIZER], folders[_TEXT_ENCODER]) if clip else None,
         tokenizer=folders[_TOKENIZER] if clip else None,
+        text_layers=_text_layers(folders),
         guided=True,
         prediction_type=_prediction(scheduler),
         inpainting=False,

@@ -83,6 +83,18 @@ _NUMBERS = (
 )
 
 _SCHEDULES = ("use_karras_sigmas", "use_lu_lambdas", "use_exponential_sigmas", "use_beta_sigmas")
+_SHIFTS = frozenset({"flow_shift", "use_dynamic_shifting"})
+_SWITCHES: Mapping[str, tuple[str, Any]] = MappingProxyType(
+    {
+        "sample_max_value": ("thresholding", 1.0),
+        "dynamic_thresholding_ratio": ("thresholding", 0.995),
+        "clip_sample_range": ("clip_sample", 1.0),
+        "flow_shift": ("use_flow_sigmas", 1.0),
+        "use_dynamic_shifting": ("use_flow_sigmas", False),
+    }
+)
+"""Options that count only where another is on, and the values that do nothing anyway."""
+
 _LEAST_SIGNAL = -40.0
 """The logarithm of the least share of a picture that the noisiest step may leave. Below it, 32-bit
 floats come to zero."""
@@ -104,6 +116,24 @@ def combination_problem(
     for rule in _RULES:
         for problem in rule(class_name, values, steps):
             return problem
+    return None
+
+
+def idle_problem(
+    class_name: str, options: Mapping[str, Any], config: Mapping[str, Any]
+) -> Problem | None:
+    """The first of a row's options that would change nothing; None if each has an effect.
+
+    `config` is what `sampler_config` makes with these options.
+    """
+    for name, value in options.items():
+        switch, idle = _SWITCHES.get(name, ("", value))
+        on = config.get(switch) or (name in _SHIFTS and class_name.startswith("FlowMatch"))
+        if value != idle and not on and (switch != "clip_sample" or config.get(switch) is False):
+            allowed = f"{name}: {idle}, or none" + (
+                ": for flow-matching samplers" if name in _SHIFTS else f", or {switch}: true"
+            )
+            return f"{name} = {value!r}, which would change nothing", allowed
     return None
 
 

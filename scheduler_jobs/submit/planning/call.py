@@ -2,6 +2,7 @@
 
 from imagemill.db.models.calls import ARGUMENTS, arguments_of
 from imagemill.db.models.facts import ModelFacts
+from imagemill.db.models.families import find_family
 from imagemill.db.models.registry import ModelEntry
 from imagemill.scheduler_jobs.manifest import Parameters
 from imagemill.scheduler_jobs.submit.planning.refusals import Refused
@@ -9,10 +10,18 @@ from imagemill.scheduler_jobs.submit.planning.refusals import Refused
 
 def check_call(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> None:
     """Raise `Refused` for a column that would have no effect on this model's picture."""
+    layers = facts.text_layers
+    if layers is not None and (given.clip_skip or 1) > layers:
+        allowed = f"1 to {layers}, the layers of the text encoder of {entry.name}"
+        raise Refused("clip_skip", str(given.clip_skip), allowed)
     if entry.kind != "generic":
         if given.negative_prompt and _guided(given) and not facts.guided:
             raise Refused("negative_prompt", "a text", f"none: {entry.name} has no guidance")
         return
+    family = find_family(facts.pipeline_class)
+    if given.adapters and family is not None and not family.lora:
+        allowed = f"none: diffusers loads no LoRA for {facts.pipeline_class} of {entry.name}"
+        raise Refused("adapters", given.adapters[0].name, allowed)
     way = facts.ways.started(
         picture=given.init_image is not None,
         mask=given.mask is not None,

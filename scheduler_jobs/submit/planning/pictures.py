@@ -10,10 +10,12 @@ from imagemill.db.errors import ModelError
 from imagemill.db.models.facts import ModelFacts
 from imagemill.db.models.registry import ModelEntry, Registry
 from imagemill.db.models.ways import Ways
-from imagemill.db.samplers.names import strength_for, usual_strength
+from imagemill.db.samplers.names import BY_NAME, strength_for, usual_strength
 from imagemill.db.specs import AddedModel
 from imagemill.scheduler_jobs.manifest import Parameters
 from imagemill.scheduler_jobs.submit.planning.refusals import Refused
+
+_TWICE = ("Heun", "KDPM2", "DPMSolverSDE", "FlowMatchHeun")
 
 _GENERIC = 'none, unless its kind is "generic" in the registry'
 
@@ -184,6 +186,17 @@ def check_interval(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> N
         if facts.distilled or not facts.guided:
             allowed = f"{idle}, or none: {entry.name} has no guidance that could be switched off"
             raise Refused(column, f"{value:g}", allowed)
+    steps = given.steps or 1
+    calls = 2 * steps if _calls_twice(facts, given) else steps
+    if int(start * calls) >= int((1 if end is None else end) * calls):
+        found = f"guidance from {start:g} to {1 if end is None else end:g} of {steps} steps"
+        raise Refused("guidance_end", found, "an interval with a step in it")
+
+
+def _calls_twice(facts: ModelFacts, given: Parameters) -> bool:
+    """Whether a sampler calls the denoiser twice for each step but the last."""
+    sampler = BY_NAME[given.sampler or ""]
+    return (sampler.diffusers_class or facts.sampler_class).startswith(_TWICE)
 
 
 def _no_way(entry: ModelEntry, facts: ModelFacts, what: str) -> str:

@@ -2,7 +2,7 @@
 
 from imagemill.db.models.facts import ModelFacts
 from imagemill.db.models.registry import ModelEntry
-from imagemill.db.samplers.combinations import combination_problem
+from imagemill.db.samplers.combinations import combination_problem, idle_problem
 from imagemill.db.samplers.configuration import sampler_config
 from imagemill.db.samplers.names import BY_NAME, OWN, Sampler, strength_for, usual_strength
 from imagemill.db.samplers.options import TAKEN, misfit
@@ -36,9 +36,10 @@ def _check_together(
     """Options may be wrong beside each other, beside the model's configuration, or the steps."""
     if class_name not in TAKEN:
         return
+    options = given.sampler_options or {}
     config = sampler_config(
         sampler,
-        given.sampler_options or {},
+        options,
         model_config=facts.sampler_config,
         accepted=TAKEN[class_name],
     )
@@ -48,6 +49,7 @@ def _check_together(
         if given.start_step is not None:
             strength = strength_for(steps=steps, start_step=given.start_step)
     problem = combination_problem(class_name, config, steps=steps, strength=strength)
+    problem = problem or idle_problem(class_name, options, config)
     if problem is not None:
         found, allowed = problem
         column = "steps" if found.startswith("steps = ") else "sampler_options"

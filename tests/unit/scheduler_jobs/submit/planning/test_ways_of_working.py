@@ -20,6 +20,7 @@ KINDS = {
     "edit": "QwenImageEditPipeline",
     "canny_model": "FluxControlPipeline",
     "sana": "SanaPipeline",
+    "pixart": "PixArtSigmaPipeline",
     "sd3": "StableDiffusion3Pipeline",
     "klein": "Flux2KleinPipeline",
     "pag": "StableDiffusion3PAGPipeline",
@@ -162,6 +163,29 @@ def planned(at_home, tmp_path, row):
         (
             {"model": "sd", "guidance_rescale": 0.5, "init_image": "edges.png"},
             "none: StableDiffusionImg2ImgPipeline of sd takes none",
+        ),
+        (
+            {
+                "model": "guided",
+                "sampler": "unipc",
+                "sampler_options": {"use_dynamic_shifting": True},
+            },
+            "use_dynamic_shifting = True, which would change nothing; use_dynamic_shifting: False, "
+            "or none: for flow-matching samplers",
+        ),
+        (
+            {"model": "guided", "sampler": "ddim", "sampler_options": {"sample_max_value": 2.0}},
+            "sample_max_value = 2.0, which would change nothing; sample_max_value: 1.0, or none, "
+            "or thresholding: true",
+        ),
+        (
+            {"model": "shapes64", "guidance_start": 0.9, "guidance_end": 0.95, "steps": 4},
+            "guidance_end: guidance from 0.9 to 0.95 of 4 steps; an interval with a step in it",
+        ),
+        ({"model": "shapes64", "clip_skip": 9}, "clip_skip: 9; 1 to 2, the layers of the text enc"),
+        (
+            {"model": "pixart", "adapters": "spots"},
+            "adapters: spots; none: diffusers loads no LoRA for PixArtSigmaPipeline of pixart",
         ),
         (
             {"model": "sana", "init_image": "edges.png"},
