@@ -2,7 +2,6 @@
 
 import ast
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,9 @@ from tests.helpers.places import ROOT
 PACKAGES = ("db", "scheduler_jobs", "worker")
 
 
-@cache
-def _trees() -> tuple[tuple[Path, ast.AST], ...]:
+@pytest.fixture(scope="module")
+def trees() -> tuple[tuple[Path, ast.AST], ...]:
+    """Every module of ours: a million nodes, to be gone before the next search for garbage."""
     return tuple(
         (file.relative_to(ROOT), ast.parse(file.read_text("utf-8")))
         for package in PACKAGES
@@ -64,8 +64,10 @@ def _offences_of_call(node: ast.Call) -> Iterator[str]:
             yield "use_safetensors"
 
 
-def test_no_module_of_ours_unpickles_evaluates_or_shells_out() -> None:
-    found = {str(file): sorted(set(_offences(tree))) for file, tree in _trees()}
+def test_no_module_of_ours_unpickles_evaluates_or_shells_out(
+    trees: tuple[tuple[Path, ast.AST], ...],
+) -> None:
+    found = {str(file): sorted(set(_offences(tree))) for file, tree in trees}
     assert {file: offences for file, offences in found.items() if offences} == {}
 
 
@@ -86,9 +88,11 @@ def test_the_scan_finds_what_it_looks_for(text: str) -> None:
     assert list(_offences(ast.parse(text)))
 
 
-def test_weights_are_never_loaded_without_saying_safetensors() -> None:
+def test_weights_are_never_loaded_without_saying_safetensors(
+    trees: tuple[tuple[Path, ast.AST], ...],
+) -> None:
     """Every `from_pretrained` of a module with weights says `use_safetensors=True`."""
-    for file, tree in _trees():
+    for file, tree in trees:
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
