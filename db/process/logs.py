@@ -137,6 +137,16 @@ class HumanFormatter(_Formatter):
         return text
 
 
+class TerminalFormatter(HumanFormatter):
+    """`warning: message`, for somebody who has just typed a command."""
+
+    def written(self, record: logging.LogRecord) -> str:
+        """The record as a line of printable characters; with its traceback, all about it."""
+        if record.exc_info:
+            return super().written(record)
+        return f"{record.levelname.lower()}: {printable(record.getMessage())}"
+
+
 def printable(text: str) -> str:
     """The text on one line, with line ends, control and bidi characters escaped."""
     if text.isprintable():

@@ -20,7 +20,7 @@ from click.shell_completion import CompletionItem, shell_complete
 
 from imagemill.db.errors import ImagemillError, UsageError, first_line
 from imagemill.db.given_settings import home_environment
-from imagemill.db.process.logs import HumanFormatter, secrets_of
+from imagemill.db.process.logs import HumanFormatter, TerminalFormatter, secrets_of
 from imagemill.db.process.quick_import import quick_import
 from imagemill.scheduler_jobs.cli.command_table import CommandEntry, commands_below
 from imagemill.scheduler_jobs.cli.completion import offer_values
@@ -311,7 +311,8 @@ def cli(ctx: click.Context, home: Path | None, config: Path | None, verbose: boo
     if config is not None:
         os.environ["IMAGEMILL_CONFIG"] = str(config.absolute())
     handler = logging.StreamHandler()
-    handler.setFormatter(HumanFormatter())
+    typed = sys.stderr.isatty() and not verbose
+    handler.setFormatter(TerminalFormatter() if typed else HumanFormatter())
     logging.basicConfig(handlers=[handler])
     logging.getLogger("imagemill").setLevel(logging.DEBUG if verbose else logging.WARNING)
     if verbose:

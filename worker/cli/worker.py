@@ -34,7 +34,11 @@ def _plain_name(ctx: click.Context, parameter: click.Parameter, name: str | None
 
 
 @click.command()
-@click.option("--route", help="The label whose tokens this worker takes (default: `default`).")
+@click.option(
+    "--route",
+    metavar="ROUTE",
+    help="Render the jobs of this route (`submit --route`) alone (default: `default`).",
+)
 @click.option(
     "--label",
     "labels",

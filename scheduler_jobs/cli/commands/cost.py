@@ -128,7 +128,7 @@ def print_forecast(forecasts: Sequence[Forecast], unmeasured: int | None) -> Non
         output.line()
         output.table(
             (
-                Column(title="ONE OF", elastic=True),
+                Column(title="ON ONE", elastic=True),
                 Column(title="IMAGES", right=True),
                 Column(title="TAKES", right=True),
                 Column(title="COST", right=True),

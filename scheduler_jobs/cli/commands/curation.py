@@ -108,7 +108,14 @@ def _change(
 )
 @click.option("--lowest", is_flag=True, help="The smaller the better.")
 @where_option
-@click.option("--tag", "tag_name", default="picked", show_default=True, metavar="TAG")
+@click.option(
+    "--tag",
+    "tag_name",
+    default="picked",
+    show_default=True,
+    metavar="TAG",
+    help="The tag that they get.",
+)
 @click.option("--replace", is_flag=True, help="Take the tag from the jobs' other images.")
 @click.option("--dry-run", is_flag=True, help="Only say how many it would pick.")
 @output.json_option

@@ -161,7 +161,14 @@ def _selection(job_ids: Sequence[int], options: Mapping[str, Any]) -> Selection:
 
 @click.command()
 @pass_invocation
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, metavar="N")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="The most exports to list.",
+)
 @output.json_option
 def exports(invocation: Invocation, limit: int, as_json: bool) -> None:
     """List exports, newest first.

@@ -64,7 +64,12 @@ _OUTCOME, _MODEL, _SIZE = Column(title="OUTCOME"), Column(title="MODEL"), Column
 @click.option("--code", metavar="CODE", help="Only images whose last failure has this code.")
 @click.option("--where", metavar="CONDITION", help="Only these: \"steps > 20 and mood = 'calm'\".")
 @click.option(
-    "--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, metavar="N"
+    "--limit",
+    type=click.IntRange(1, 100_000),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="The most images to list.",
 )
 @click.option("--after", type=int, callback=whole(0), metavar="ID", help="Go on after this image.")
 @output.json_option

@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
 
 import click
-from sqlalchemy.orm import Session
 
 from imagemill.db.labels import label_text, read_label
 from imagemill.db.queries.fleet import reports
@@ -14,14 +12,13 @@ from imagemill.db.queries.fleet.reports import (
     GroupReport,
     JobReport,
     Waiting,
-    WorkerReport,
 )
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.pictures.scores import ScoringReport, list_scoring
-from imagemill.db.queries.work.presence import live_shifts
 from imagemill.db.states import JobState
 from imagemill.scheduler_jobs.cli.arguments import job_argument, labels_option, whole
 from imagemill.scheduler_jobs.cli.display import output
+from imagemill.scheduler_jobs.cli.display.fleet import look_at_fleet, print_fleet
 from imagemill.scheduler_jobs.cli.display.output import (
     Column,
     ago,
@@ -30,16 +27,7 @@ from imagemill.scheduler_jobs.cli.display.output import (
     number,
     plural,
 )
-from imagemill.scheduler_jobs.cli.display.unserved import (
-    print_no_worker,
-    print_too_large,
-    print_unlabelled,
-    print_unserved,
-)
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-
-if TYPE_CHECKING:
-    from imagemill.db.queries.fleet.memory import TooLarge
 
 SHOWN_GROUPS = 10
 SHOWN_JOBS = 30
@@ -61,14 +49,6 @@ OWNER = Column(title="OWNER", elastic=True)
 
 SAID = (Column(title="LABELS", elastic=True), Column(title="NOTE", elastic=True))
 """Columns of what people say about jobs, shown where one of the listed jobs has it."""
-
-
-class _Fleet(NamedTuple):
-    """Who works, and what waits for a card with more memory than any of them has."""
-
-    workers: list[WorkerReport]
-    live_shifts: int
-    too_large: "list[TooLarge]"
 
 
 @click.command()
@@ -102,7 +82,14 @@ def status(invocation: Invocation, job: str | None, as_json: bool) -> None:
     help="Only jobs in this state; may be repeated.",
 )
 @labels_option
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="The most jobs to list.",
+)
 @click.option(
     "--before", type=int, callback=whole(1), metavar="ID", help="Only jobs older than this one."
 )
@@ -146,7 +133,7 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
         live = reports.list_jobs(session, states=reports.UNFINISHED, limit=10_000)
         newest = live or reports.list_jobs(session, limit=1)
         scoring = list_scoring(session)
-        fleet = _look_at_fleet(session)
+        fleet = look_at_fleet(session)
     if as_json:
         output.emit({"jobs": live, "scoring": scoring, **fleet._asdict()})
         return
@@ -160,18 +147,7 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
             output.line(f"… and {more} (`imagemill jobs --state open` lists them)")
     _print_scoring(scoring)
     output.line()
-    _print_fleet(fleet, live)
-
-
-def _look_at_fleet(session: Session, *, job_id: int | None = None) -> _Fleet:
-    # A job that has ended is shown without it.
-    from imagemill.db.queries.fleet.memory import list_waiting_for_memory  # noqa: PLC0415  # see above
-
-    return _Fleet(
-        reports.list_workers(session),
-        live_shifts(session),
-        list_waiting_for_memory(session, job_id=job_id),
-    )
+    print_fleet(fleet, live)
 
 
 def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
@@ -184,7 +160,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
         dead = reports.count_dead(session, found.id) if report.counts.dead else []
         scoring = list_scoring(session, found.id)
         waits = report.state in reports.UNFINISHED or bool(scoring)
-        fleet = _look_at_fleet(session, job_id=found.id) if waits or as_json else None
+        fleet = look_at_fleet(session, job_id=found.id) if waits or as_json else None
     if as_json:
         told = {"job": report, "scoring": scoring, "waiting": waiting, "outcomes": outcomes}
         told |= {"groups": groups, "codes": dead}
@@ -196,7 +172,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
     _print_scoring(scoring)
     if fleet is not None:
         output.line()
-        _print_fleet(fleet, [report])
+        print_fleet(fleet, [report])
 
 
 def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: Waiting | None) -> None:
@@ -298,48 +274,6 @@ def _print_dead(job: JobReport, dead: Sequence[CodeReport]) -> None:
     output.line(f"`imagemill errors {job.id}` lists them, `imagemill retry {job.id}` tries again")
 
 
-def _print_fleet(fleet: _Fleet, jobs: Sequence[JobReport]) -> None:
-    """The workers, and why some of these jobs wait for others."""
-    if fleet.workers:
-        _print_workers(fleet)
-    else:
-        print_no_worker()
-    print_unserved(jobs, fleet.workers)
-    print_unlabelled(jobs, fleet.workers)
-    print_too_large(fleet.too_large)
-
-
-def _print_workers(fleet: _Fleet) -> None:
-    lost = sum(worker.lost for worker in fleet.workers)
-    alive = plural(len(fleet.workers) - lost, "worker")
-    shifts = plural(fleet.live_shifts, "shift")
-    output.line(f"{alive} alive, {f'{lost:,} lost, ' if lost else ''}{shifts} at work")
-    output.table(
-        (
-            Column(title="WORKER", whole=True),
-            Column(title="DEVICE"),
-            Column(title="ROUTE"),
-            Column(title="DOES"),
-            Column(title="SEEN"),
-        ),
-        (
-            (
-                worker.name,
-                worker.device,
-                worker.route,
-                _does(worker),
-                ago(worker.seen_at),
-            )
-            for worker in fleet.workers
-        ),
-    )
-
-
-def _does(worker: WorkerReport) -> str:
-    at_work = "drains" if worker.draining else "renders" if worker.working else "waits"
-    return "lost" if worker.lost else at_work
-
-
 def _print_jobs(jobs: Sequence[JobReport]) -> None:
     several = len({job.owner for job in jobs}) > 1
     said = [(job.owner if several else None, label_text(job.labels), job.note) for job in jobs]
@@ -387,8 +321,9 @@ def _left(job: JobReport) -> str | None:
 def _waiting(waiting: Waiting | None) -> str:
     if waiting is None:
         return ""
-    first = duration(waiting.seconds)
-    return f" ({waiting.images:,} failed and tried again later, first in {first})"
+    return (
+        f" ({waiting.images:,} failed and tried again later, first in {duration(waiting.seconds)})"
+    )
 
 
 def _share(part: int, whole: int) -> str:
@@ -396,5 +331,6 @@ def _share(part: int, whole: int) -> str:
 
 
 def _outcomes(outcomes: Mapping[str, int]) -> str | None:
-    told = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())
-    return told if set(outcomes) - {"ok"} else None
+    if not outcomes or set(outcomes) == {"ok"}:
+        return None
+    return ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.items())

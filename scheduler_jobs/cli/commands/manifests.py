@@ -46,6 +46,11 @@ if TYPE_CHECKING:
 SHOWN_GROUPS = 10
 SHOWN_CUT_CHARACTERS = 60
 SHOWN_PIECE_CHARACTERS = 30
+_READERS = {
+    "templates": "--variants all reads them, ",
+    "weights": "--prompt-weighting true reads them, ",
+}
+"""How to have another tool's syntax read as it is meant, where there is a way."""
 
 
 @click.command(cls=ManifestCommand)
@@ -388,5 +393,5 @@ def _print_foreign(found: Sequence[ForeignRows]) -> None:
         more = ", …" if each.rows > len(each.examples) else ""
         output.line(
             f"{plural(each.rows, 'row')} with another tool's {each.kind}, which the model reads "
-            f"as words ({rows}{more}); --strict refuses them"
+            f"as words ({rows}{more}); {_READERS.get(each.kind, '')}--strict refuses them"
         )

@@ -57,7 +57,14 @@ class _Tested:
     multiple=True,
     help="Only those in this state; may be repeated.",
 )
-@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, metavar="N")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="The most notifications to list.",
+)
 @click.option(
     "--before", type=int, callback=whole(1), metavar="ID", help="Only those older than this one."
 )

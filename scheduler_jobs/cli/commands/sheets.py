@@ -44,7 +44,14 @@ _MOST_PIXELS = 150_000_000
 @pass_invocation
 @job_argument()
 @output_option("Where to write it: .png, .jpg or .webp; contact-sheet-JOB.png if left out.")
-@click.option("--columns", type=click.IntRange(1, 100), default=6, show_default=True, metavar="N")
+@click.option(
+    "--columns",
+    type=click.IntRange(1, 100),
+    default=6,
+    show_default=True,
+    metavar="N",
+    help="Pictures beside each other.",
+)
 @click.option(
     "--tile",
     type=click.IntRange(32, 1024),

@@ -130,7 +130,9 @@ _JOB_OPTIONS = (
         metavar="TIME",
         help="Cancel what is not rendered by then: a duration (12h) or a time (2026-12-24T18:00).",
     ),
-    click.option("--route", metavar="LABEL", help="Only workers with this label render the job."),
+    click.option(
+        "--route", metavar="ROUTE", help="Only workers of this route (`worker --route`) render it."
+    ),
     click.option(
         "--label",
         "labels",

@@ -30,7 +30,7 @@ def warn_unserved(session: Session, route: str, needs: Mapping[str, str]) -> Non
     if not is_served(session, route, {}):
         output.line(
             f"no live worker takes the route {route}: nothing is rendered until "
-            f"`imagemill worker --route {route}` runs",
+            f"`{_worker_of(route)}` runs",
             error=True,
         )
     else:
@@ -56,7 +56,7 @@ def print_unserved(jobs: Sequence[JobReport], workers: Sequence[WorkerReport]) -
             waits = "waits" if count == 1 else "wait"
             output.line(
                 f"no worker takes the route {route}: {plural(count, 'job')} {waits}; "
-                f"`imagemill worker --route {route}` starts one"
+                f"`{_worker_of(route)}` starts one"
             )
 
 
@@ -89,6 +89,11 @@ def print_too_large(found: "Sequence[TooLarge]", *, error: bool = False) -> None
             f"{verb} for a card of {needed}; live workers have at most {available}",
             error=error,
         )
+
+
+def _worker_of(route: str) -> str:
+    """The command that starts a worker of this route."""
+    return "imagemill worker" + ("" if route == "default" else f" --route {route}")
 
 
 def gibibytes(count: int) -> str:

@@ -10,6 +10,7 @@ import pytest
 from imagemill.db.process.logs import (
     HumanFormatter,
     JsonFormatter,
+    TerminalFormatter,
     configure_logging,
     log_fields,
     secrets_of,
@@ -34,6 +35,17 @@ def lines(formatter: logging.Formatter, *calls) -> list[str]:
     for call in calls:
         call(logger)
     return stream.getvalue().splitlines()
+
+
+def test_who_typed_a_command_reads_no_time_and_no_module():
+    written = lines(
+        TerminalFormatter(),
+        lambda logger: logger.warning("the broker is away\nnow"),
+        lambda logger: logger.error("lost", exc_info=ValueError("why")),
+    )
+    assert written[0] == "warning: the broker is away\\nnow"
+    assert "ERROR" in written[1], "a traceback has all that is known"
+    assert "ValueError: why" in written[-1]
 
 
 def test_an_event_is_one_printable_line(formatter):

@@ -84,15 +84,14 @@ def test_watch_says_where_no_live_worker_takes_the_route(at_home, mill, job, mon
 
     monkeypatch.setattr(watching, "sleep", interrupt)
     told = (
-        "no live worker takes the route {0}: nothing is rendered until "
-        "`imagemill worker --route {0}` runs"
+        "no live worker takes the route {0}: nothing is rendered until `imagemill worker{1}` runs"
     )
     assert at_home("watch", job).err.strip() == "", "an idle worker is there"
     far = mill.load("far", ["a circle"], route="80gb")
-    assert at_home("watch", far).err.strip() == told.format("80gb")
+    assert at_home("watch", far).err.strip() == told.format("80gb", " --route 80gb")
     mill.database.run(lambda session: shifts.stop_worker(session, mill.worker_id))
     answer = at_home("watch", job)
-    assert answer.err.strip() == told.format("default")
+    assert answer.err.strip() == told.format("default", "")
     assert "0/2 · waiting for a worker" in answer.out
 
 

@@ -280,6 +280,10 @@ def test_another_tool_s_syntax_is_counted_and_shown(at_home, tmp_path):
         {"kind": "weights", "rows": 7, "examples": [example(n, "(d:1.3)") for n in range(1, 6)]},
         {"kind": "templates", "rows": 7, "examples": [example(n, "{b|c}") for n in range(1, 6)]},
     ]
+    out = at_home("plan", file).out
+    assert "(row 8: <lora:x:1>); --strict refuses them" in out
+    assert "…); --prompt-weighting true reads them, --strict refuses them" in out
+    assert "…); --variants all reads them, --strict refuses them" in out
     assert at_home("plan", file, "--json").json["foreign_syntax"] == found
     assert at_home("submit", file, "--json").json["foreign_syntax"] == found
     read = at_home("plan", file, "--prompt-weighting", "true", "--variants", "all", "--json").json
