@@ -127,7 +127,7 @@ class StackHome:
         return None
 
     @contextmanager
-    def starting(self, seconds: float = 60) -> Iterator[None]:
+    def starting(self, seconds: float = 180) -> Iterator[None]:
         """Let one `up` at a time prepare a start. Raises `ServiceError` after `seconds`."""
         with open_private(self.path / "up.lock") as file:
             if not _locked(file, seconds):

@@ -169,14 +169,14 @@ class Mill:
             )
         )
 
-    def shift(self, *, lease_seconds: float = 60, worker_id: int | None = None) -> int:
+    def shift(self, *, lease_seconds: float = 600, worker_id: int | None = None) -> int:
         return self.database.run(
             lambda session: shifts.start_shift(
                 session, worker_id=worker_id or self.worker_id, lease_seconds=lease_seconds
             )
         )
 
-    def renew(self, shift_id: int, *, lease_seconds: float = 60) -> shifts.Orders | None:
+    def renew(self, shift_id: int, *, lease_seconds: float = 600) -> shifts.Orders | None:
         return self.database.run(
             lambda session: shifts.renew(session, shift_id=shift_id, lease_seconds=lease_seconds)
         )
