@@ -7,17 +7,19 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from sqlalchemy import text, update
 from sqlalchemy.exc import DBAPIError
 
 from imagemill.db.database import Database
 from imagemill.db.process.logs import HumanFormatter
+from imagemill.db.prompt_weights import parse_weights
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Image
 from imagemill.scheduler_jobs.cli.exit_codes import report
-from imagemill.worker.engine.texts.prompts import parse_weights
 from imagemill.worker.models.library_logs import take_over_library_logs
 from tests.e2e.commands import imagemill
 from tests.helpers.mill import Mill
@@ -35,9 +37,7 @@ LIBRARIES = ("diffusers", "transformers")
 ROWS = (
     {"prompt": f"{PROMPT}, a red circle", "negative_prompt": NEGATIVE, "id": COLUMN},
     {"prompt": f"{PROMPT} " * 40, "note": COLUMN},
-    # Each of these fails in its own way.
-    {"prompt": f"{PROMPT} (a circle:1.2.3)", "prompt_weighting": True},
-    {"prompt": f"{PROMPT}, a square", "sampler": "lcm", "steps": 60},
+    {"prompt": f"{PROMPT}, a square", "adapters": "broken"},
 )
 
 
@@ -47,7 +47,10 @@ def test_what_a_real_run_logs(level: str, format: str, tmp_path: Path) -> None:
     manifest = tmp_path / "m.jsonl"
     manifest.write_text("".join(json.dumps({"steps": 2, **row}) + "\n" for row in ROWS))
     variables = {"IMAGEMILL_LOG_LEVEL": level, "IMAGEMILL_LOG_FORMAT": format}
-    variables |= {"IMAGEMILL_CHILDREN": "1", **SECRETS}
+    save_file({"no LoRA": np.zeros(1, np.float32)}, tmp_path / "broken.safetensors")
+    (tmp_path / "models.toml").write_text('[adapters]\nbroken = "broken.safetensors"\n')
+    variables |= {"IMAGEMILL_CHILDREN": "1", "IMAGEMILL_MODELS": str(tmp_path / "models.toml")}
+    variables |= SECRETS
     out = tmp_path / "out"
     verbose = ["--verbose"] if level == "DEBUG" else []
     done = imagemill(*verbose, "run", manifest, "--out", out, environment=variables, code=1)

@@ -13,6 +13,7 @@ from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import Registry
+from imagemill.db.prompt_weights import MAX_WEIGHT, unusable_weight
 from imagemill.db.samplers.names import OWN
 from imagemill.db.settings import Settings
 from imagemill.db.specs import INPUT_IMAGES, Adapter
@@ -108,6 +109,8 @@ class Planner:
         model = values.model
         truncates = model.window is not None and values.parameters.long_prompts != "chunk"
         seed = row.parameters.seed
+        if values.parameters.prompt_weighting:
+            _check_weights("prompt", row.prompt)
         return PlannedCell(
             row=row,
             values=values,
@@ -237,8 +240,20 @@ def _check_size(model: PlannedModel, width: int, height: int) -> None:
             raise Refused(column, str(side), f"a multiple of {multiple} for {model.entry.name}")
 
 
+def _check_weights(column: str, text: str) -> None:
+    found = unusable_weight(text)
+    if found is not None:
+        allowed = f"numbers from -{MAX_WEIGHT:g} to {MAX_WEIGHT:g}, as in (word:1.3)"
+        raise Refused(column, f"the weight {found}", allowed)
+
+
 def _check_prompts(model: PlannedModel, given: Parameters) -> None:
-    """Refuse weights and several windows where another encoder than CLIP reads prompts too."""
+    """Refuse weights and several windows where another encoder than CLIP reads prompts too.
+
+    Weights of the negative prompt that can't be used are refused, too.
+    """
+    if given.prompt_weighting:
+        _check_weights("negative_prompt", given.negative_prompt or "")
     if model.entry.kind != "generic" or model.window is not None:
         return
     why = f"none: the prompts of {model.facts.pipeline_class} are not read by CLIP alone"

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
+from imagemill.db.prompt_weights import Segment, parse_weights
 from imagemill.db.settings import Settings
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.texts.prompts import Segment, parse_weights, tokenize
+from imagemill.worker.engine.texts.prompts import tokenize
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
 from tools.parity.oracle import Oracle, worst_difference

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from cachetools import LRUCache
 
+from imagemill.db.prompt_weights import Segment, parse_weights
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine.texts.prompts import Piece, Segment, Tokens, parse_weights, tokenize
+from imagemill.worker.engine.texts.prompts import Piece, Tokens, tokenize
 from imagemill.worker.models.adapters import convert_prompt
 from imagemill.worker.models.model import Model
 

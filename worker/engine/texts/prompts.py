@@ -1,26 +1,10 @@
-"""Prompts → tokens in the text encoder's windows, each token with a weight.
+"""Prompts → tokens in the text encoder's windows, each token with a weight."""
 
-Weights are written as in A1111: `(word)` has the weight 1.1, `[word]` 1/1.1, `(word:1.3)` 1.3.
-Brackets nest, and their weights multiply. A backslash before a bracket makes it a plain character.
-"""
-
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imagemill.db.errors import UsageError
-
-_STEP = 1.1
-_PARTS = re.compile(r"\\[()\[\]\\]|\\|[()\[\]]|:\s*([+-]?[.\d]+)\s*\)|[^\\()\[\]:]+|:")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Segment:
-    """A part of a prompt and its weight."""
-
-    words: str
-    weight: float = 1.0
+from imagemill.db.prompt_weights import Segment
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,40 +31,6 @@ class Tokens:
 
     pieces: tuple[Piece, ...]
     cut: str | None
-
-
-def parse_weights(prompt: str) -> list[Segment]:
-    """The prompt's segments in order; neighbours of equal weight are joined.
-
-    A bracket that is never closed reaches to the end of the prompt. Raises `UsageError` for a
-    weight that is no number.
-    """
-    found: list[Segment] = []
-    opened: dict[str, list[int]] = {"(": [], "[": []}
-
-    def multiply(start: int, factor: float) -> None:
-        for place in range(start, len(found)):
-            segment = found[place]
-            found[place] = Segment(words=segment.words, weight=segment.weight * factor)
-
-    for match in _PARTS.finditer(prompt):
-        part, number = match[0], match[1]
-        if part in opened:
-            opened[part].append(len(found))
-        elif number is not None and opened["("]:
-            multiply(opened["("].pop(), _number(number))
-        elif part == ")" and opened["("]:
-            multiply(opened["("].pop(), _STEP)
-        elif part == "]" and opened["["]:
-            multiply(opened["["].pop(), 1 / _STEP)
-        else:
-            escaped = len(part) == 2 and part[0] == "\\"
-            found.append(Segment(words=part[1:] if escaped else part))
-    for start in opened["("]:
-        multiply(start, _STEP)
-    for start in opened["["]:
-        multiply(start, 1 / _STEP)
-    return _joined(found)
 
 
 def tokenize(tokenizer: Any, segments: Sequence[Segment], *, window: int, windows: int) -> Tokens:
@@ -123,22 +73,3 @@ def _piece(tokenizer: Any, ids: list[int], weights: list[float], window: int) ->
         weights=(1.0, *weights, 1.0, *[1.0] * padding),
         used=len(ids) + 2,
     )
-
-
-def _joined(segments: Sequence[Segment]) -> list[Segment]:
-    joined: list[Segment] = []
-    for segment in segments:
-        if joined and joined[-1].weight == segment.weight:
-            words = joined.pop().words + segment.words
-            joined.append(Segment(words=words, weight=segment.weight))
-        else:
-            joined.append(segment)
-    return joined
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        # The error is logged, so it must not quote the prompt. The row has it anyway.
-        raise UsageError(f"prompt weight {text!r} is no number") from None

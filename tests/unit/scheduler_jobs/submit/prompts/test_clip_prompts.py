@@ -79,3 +79,21 @@ def test_another_encoder_refuses_both(at_home, tmp_path, model, column, value, i
     assert problem["allowed"].endswith("are not read by CLIP alone")
     idle = planned(at_home, tmp_path, {"model": model, column: {True: False}.get(value, instead)})
     assert idle.code == 0, idle.out
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "found"),
+    [
+        ("prompt", "a (red:1.2.3) circle", "the weight '1.2.3'"),
+        ("prompt", "a ((red:20):20) circle", "the weight 400"),
+        ("negative_prompt", "a [(blue:..)] square", "the weight '..'"),
+    ],
+)
+def test_weights_that_can_not_be_used_are_refused(at_home, tmp_path, column, text, found):
+    row = {"prompt": "a circle", column: text}
+    weighted = planned(at_home, tmp_path, {**row, "prompt_weighting": True})
+    assert weighted.code == 2
+    [problem] = json.loads(weighted.out)["problems"]
+    assert (problem["column"], problem["found"]) == (column, found)
+    assert problem["allowed"] == "numbers from -100 to 100, as in (word:1.3)"
+    assert planned(at_home, tmp_path, row).code == 0, "a plain text"
