@@ -36,7 +36,7 @@ def in_environment() -> dict[str, str]:
 def in_file() -> dict[str, Any]:
     """The values in the file that `IMAGEMILL_CONFIG` names, else in `imagemill.toml` here.
 
-    None if there is no file. Raises `SettingsError` if it can't be read.
+    No values if there is no file. Raises `SettingsError` if it can't be read.
     """
     file = Path(os.environ.get("IMAGEMILL_CONFIG", "imagemill.toml"))
     if not file.exists():
