@@ -59,16 +59,8 @@ CLASS_DEFAULTS: Mapping[tuple[str, str], Any] = MappingProxyType(
     }
 )
 
-SPACINGS: Mapping[str, str] = MappingProxyType(
-    {
-        "DDIMScheduler": "leading",
-        "DDPMScheduler": "leading",
-        "PNDMScheduler": "leading",
-        "LCMScheduler": "leading",
-        "TCDScheduler": "leading",
-    }
-)
-"""The default `timestep_spacing` of the classes that do not have `linspace`."""
+LEADING = _BY_ALPHA | _DISTILLED
+"""The classes whose default `timestep_spacing` is `leading`; that of the others is `linspace`."""
 
 MOST_TIMESTEPS = 100_000
 """Of a model's training. Those in use have 1,000."""
@@ -94,6 +86,9 @@ _SWITCHES: Mapping[str, tuple[str, Any]] = MappingProxyType(
     }
 )
 """Options that count only where another is on, and the values that do nothing anyway."""
+
+_PRK_STEPS = 4
+"""The steps that PNDM takes by Runge-Kutta's method."""
 
 _LEAST_SIGNAL = -40.0
 """The logarithm of the least share of a picture that the noisiest step may leave. Below it, 32-bit
@@ -128,13 +123,20 @@ def idle_problem(
     """
     for name, value in options.items():
         switch, idle = _SWITCHES.get(name, ("", value))
-        on = config.get(switch) or (name in _SHIFTS and class_name.startswith("FlowMatch"))
-        if value != idle and not on and (switch != "clip_sample" or config.get(switch) is False):
+        if value != idle and not _is_on(class_name, name, switch, config):
             allowed = f"{name}: {idle}, or none" + (
                 ": for flow-matching samplers" if name in _SHIFTS else f", or {switch}: true"
             )
             return f"{name} = {value!r}, which would change nothing", allowed
     return None
+
+
+def _is_on(class_name: str, name: str, switch: str, config: Mapping[str, Any]) -> bool:
+    """Whether an option counts: its switch is on, or it is one of a flow-matching sampler."""
+    if switch == "clip_sample":
+        return config.get(switch) is not False  # most classes clip where nothing is said
+    flow = name in _SHIFTS and class_name.startswith("FlowMatch")
+    return flow or bool(config.get(switch))
 
 
 class _Values:
@@ -150,10 +152,9 @@ class _Values:
             found = CLASS_DEFAULTS.get((self._class_name, name), DEFAULTS.get(name))
         return found
 
-    def said(self, name: str, value: Any = None) -> str:
+    def said(self, name: str) -> str:
         """A value as a message names it."""
-        found = self[name] if value is None else value
-        return f"{name} = {found!r}"
+        return f"{name} = {self[name]!r}"
 
 
 def _final_sigmas(class_name: str, values: _Values, steps: int) -> Iterator[Problem]:
@@ -284,8 +285,6 @@ def _prk(class_name: str, values: _Values, steps: int) -> Iterator[Problem]:
         yield found, f"skip_prk_steps: true, or steps: at least {_PRK_STEPS}"
 
 
-_PRK_STEPS = 4
-
 _RULES = (_final_sigmas, _schedules, _flow, _thresholding, _betas, _zero_signal, _steps, _prk)
 
 
@@ -299,4 +298,4 @@ def _first_timestep(class_name: str, values: _Values, steps: int) -> int:
 
 
 def _spacing(class_name: str, values: _Values) -> Any:
-    return values["timestep_spacing"] or SPACINGS.get(class_name, "linspace")
+    return values["timestep_spacing"] or ("leading" if class_name in LEADING else "linspace")

@@ -1,9 +1,7 @@
 """Running commands as a person would, and reading what they left."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,18 +26,8 @@ def imagemill(
     """
     words = list(map(str, arguments))
     variables = {"OMP_NUM_THREADS": "1", **(environment or {})}
-    if installed:
-        done = subprocess.run(
-            [str(Path(sys.executable).parent / "imagemill"), *words],
-            env=os.environ | variables,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
-    else:
-        done = forks.run(words, environment=variables, folder=folder or ".", seconds=seconds)
+    run = forks.run_program if installed else forks.run
+    done = run(words, environment=variables, folder=folder or ".", seconds=seconds)
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

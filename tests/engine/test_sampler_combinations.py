@@ -17,7 +17,7 @@ import torch
 from imagemill.db.samplers.combinations import (
     CLASS_DEFAULTS,
     DEFAULTS,
-    SPACINGS,
+    LEADING,
     combination_problem,
 )
 from imagemill.db.samplers.configuration import sampler_config
@@ -151,4 +151,5 @@ def test_the_defaults_are_those_of_diffusers(name: str) -> None:
         if option in parameters:
             assert parameters[option].default == CLASS_DEFAULTS.get((name, option), value), option
     if "timestep_spacing" in parameters:
-        assert parameters["timestep_spacing"].default == SPACINGS.get(name, "linspace")
+        spacing = "leading" if name in LEADING else "linspace"
+        assert parameters["timestep_spacing"].default == spacing

@@ -227,6 +227,25 @@ def start(
     )
 
 
+def run_program(
+    words: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    folder: str | Path = ".",
+    seconds: float = 600,
+) -> subprocess.CompletedProcess[str]:
+    """Run the file of the program `imagemill`, with `environment` beside this process's own."""
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "imagemill"), *words],
+        env=os.environ | environment,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
 def run(
     words: Sequence[str],
     *,
@@ -239,15 +258,7 @@ def run(
     `environment` are its variables beside those of this process.
     """
     if not suits(environment):
-        return subprocess.run(
-            [str(Path(sys.executable).parent / "imagemill"), *words],
-            env=os.environ | environment,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        return run_program(words, environment=environment, folder=folder, seconds=seconds)
     with tempfile.TemporaryDirectory(prefix="imagemill-said-") as scratch:
         output, errors = Path(scratch, "output"), Path(scratch, "errors")
         fork = start(
