@@ -95,7 +95,11 @@ def families() -> dict[str, Family]:
             "Seconds since the oldest job with ready images was opened.",
             labels=("route",),
         ),
-        gauge("imagemill_workers", "Live worker processes.", labels=("route", "state")),
+        gauge(
+            "imagemill_workers",
+            "Live worker processes that are not lost.",
+            labels=("route", "state"),
+        ),
         gauge("imagemill_stale_leases", "Leases that are over and that nobody has ended."),
         counter("imagemill_lease_expiries", "Shifts that lost their lease, ever."),
         gauge(
@@ -217,6 +221,8 @@ def _read(session: Session, live: Iterable[backlog.LiveJob]) -> Iterator[_Sample
             yield "imagemill_job_images", place, getattr(job.counts, state)
     workers: dict[tuple[str, str], int] = {}
     for worker in reports.list_workers(session):
+        if worker.lost:
+            continue
         state = "draining" if worker.draining else "working" if worker.working else "idle"
         workers[worker.route, state] = workers.get((worker.route, state), 0) + 1
     for route_and_state, count in workers.items():

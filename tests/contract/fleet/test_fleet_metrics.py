@@ -12,8 +12,10 @@ from imagemill.db.clock import seconds_from_now
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
 from imagemill.db.queries.fleet import backlog
+from imagemill.db.queries.fleet.workers import list_fleet
 from imagemill.db.queries.notifications import add_webhooks
-from imagemill.db.tables import Notification
+from imagemill.db.queries.work.presence import LOST_SECONDS
+from imagemill.db.tables import Notification, Worker
 from imagemill.scheduler_jobs import metrics
 from imagemill.scheduler_jobs.metrics import FleetCollector
 from tests.helpers.deploy.metrics import Samples, value
@@ -52,6 +54,26 @@ def test_backlog_by_route_and_group(mill: Mill, registry: CollectorRegistry) -> 
     assert value(found, "imagemill_job_images", job_name="one", state="ready") == 2
     assert value(found, "imagemill_workers", route="default", state="working") == 1
     assert value(found, "imagemill_database_up") == 1
+
+
+@pytest.mark.parametrize("renders", [False, True], ids=["idle", "working"])
+def test_a_worker_that_is_lost_counts_no_more(
+    mill: Mill, registry: CollectorRegistry, renders: bool
+) -> None:
+    """As `imagemill workers` says it, also while its lease still runs."""
+    mill.load("one", ["a"])
+    shift = mill.shift()
+    if renders:
+        mill.claim(shift)
+    else:
+        mill.end(shift)
+    for seconds, lost in ((LOST_SECONDS - 20, False), (LOST_SECONDS + 5, True)):
+        seen = update(Worker).values(seen_at=seconds_from_now(-seconds))
+        mill.database.run(lambda session, seen=seen: session.execute(seen))
+        assert value(scraped(registry), "imagemill_workers") == (0 if lost else 1)
+        with mill.database.reading() as session:
+            [listed] = list_fleet(session)
+        assert (listed.state == "lost") == lost
 
 
 def test_what_became_done_counts_once(mill: Mill, registry: CollectorRegistry) -> None:
