@@ -1,7 +1,7 @@
 """The manifests of the comparison: everything equal, a hundred combinations, most rows different.
 
-The same rows are given to every way of rendering; only their seeds change from round to round, so
-that nothing is found that was rendered before.
+The same rows are given to every way of rendering; only their seeds differ from manifest to manifest
+and change from round to round, so that nothing is found that was rendered before.
 """
 
 import csv
@@ -14,6 +14,9 @@ from pathlib import Path
 SIDE = 64
 SAMPLERS = ("ddim", "euler", "euler_a", "dpmpp_2m", "unipc")
 """Samplers that manifests name most; each calls the denoiser once a step."""
+
+_SEEDS = 1_000_000
+"""How many rows with seeds of their own a manifest may have."""
 
 _MIXED_STEPS = (10, 15, 20, 30)
 _MIXED_GUIDANCE = (2.0, 3.0, 5.0, 7.5, 9.0)
@@ -42,7 +45,7 @@ class Request:
 
 def uniform(count: int) -> list[Request]:
     """Rows that differ in prompt and seed alone: DDIM, 20 steps, guidance 5."""
-    return _requests([("ddim", 20, 5.0)] * count)
+    return _requests([("ddim", 20, 5.0)] * count, first_seed=0)
 
 
 def mixed(count: int) -> list[Request]:
@@ -51,18 +54,18 @@ def mixed(count: int) -> list[Request]:
     random.Random(1).shuffle(combinations)  # a short manifest has the same mixture
     settings = list(itertools.islice(itertools.cycle(combinations), count))
     random.Random(2).shuffle(settings)
-    return _requests(settings)
+    return _requests(settings, first_seed=_SEEDS)
 
 
 def different(count: int) -> list[Request]:
     """Rows of which most have settings of their own, of 1,320 combinations."""
     combinations = list(itertools.product(SAMPLERS, _ANY_STEPS, _ANY_GUIDANCE))
-    return _requests(random.Random(3).choices(combinations, k=count))
+    return _requests(random.Random(3).choices(combinations, k=count), first_seed=2 * _SEEDS)
 
 
 def in_round(rows: Sequence[Request], number: int) -> list[Request]:
     """The rows with other seeds in each round."""
-    return [replace(row, seed=row.seed + 1_000_000 * number) for row in rows]
+    return [replace(row, seed=row.seed + 3 * _SEEDS * number) for row in rows]
 
 
 def row_forwards(rows: Sequence[Request]) -> int:
@@ -78,7 +81,7 @@ def write(rows: Sequence[Request], file: Path) -> None:
         writer.writerows({**asdict(row), "width": SIDE, "height": SIDE} for row in rows)
 
 
-def _requests(settings: Sequence[tuple[str, int, float]]) -> list[Request]:
+def _requests(settings: Sequence[tuple[str, int, float]], *, first_seed: int) -> list[Request]:
     dice = random.Random(4)
     requests = []
     for number, (sampler, steps, guidance) in enumerate(settings):
@@ -87,7 +90,7 @@ def _requests(settings: Sequence[tuple[str, int, float]]) -> list[Request]:
             Request(
                 id=number,
                 prompt=f"a {colour} {dice.choice(_SHAPES)} on a {ground} background",
-                seed=number,
+                seed=first_seed + number,
                 sampler=sampler,
                 steps=steps,
                 guidance_scale=guidance,

@@ -9,6 +9,7 @@ import torch
 
 from imagemill.db.errors import SettingsError
 from imagemill.db.settings import Settings, Workspace
+from imagemill.worker.models.host_memory import keep_freed_memory
 
 Precision = Literal["fp16", "bf16", "fp32"]
 DTYPES: Mapping[Precision, torch.dtype] = {
@@ -25,11 +26,12 @@ _LT_WORKSPACES: Mapping[Workspace, str] = {":16:8": "1", ":4096:8": "32768"}
 
 
 def prepare_process(settings: Settings) -> None:
-    """Set threads, the choice of algorithms and the libraries' logs for this process.
+    """Set threads, memory, the choice of algorithms and the libraries' logs for this process.
 
     Call it before anything uses a device. Safe to repeat.
     """
     torch.set_num_threads(settings.threads)
+    keep_freed_memory()
     choose_algorithms(settings)
     # Imported here because `doctor` uses this module for the device only, and diffusers is slow.
     from imagemill.worker.models.library_logs import take_over_library_logs  # noqa: PLC0415  # see above

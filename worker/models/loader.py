@@ -32,6 +32,7 @@ from imagemill.worker import metrics
 from imagemill.worker.models.adapters import add_embeddings
 from imagemill.worker.models.device import DTYPES, Precision, resolve_device, resolve_precision
 from imagemill.worker.models.device_memory import DeviceMemory
+from imagemill.worker.models.host_memory import return_freed_memory
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.pipelines import load_pipeline
 from imagemill.worker.models.quantized import described
@@ -106,6 +107,7 @@ def load_model(
         has_embeddings=bool(entry.embeddings),
     )
     add_embeddings(model, entry.embeddings)
+    return_freed_memory()
     log.info("loaded model %s on %s in %s", entry.name, device, precision)
     return model
 
@@ -159,6 +161,7 @@ class WarmModels:
     def _drop_oldest(self) -> None:
         digest, _ = self._warm.popitem()
         self._sizes.pop(digest, None)
+        return_freed_memory()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
