@@ -9,7 +9,6 @@ signal, or the end of the drain's time, ends it.
 import logging
 import os
 import signal
-import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from imagemill.db.process.grace_period import GRACE_SECONDS, begin_grace
+from imagemill.db.process.owned_folder import OWNER, make_folder
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,11 @@ _EXIT_ORPHAN = 70  # EX_SOFTWARE
 
 
 def prepare_parent() -> Path:
-    """Choose the drain file and tell its path to the children to come. Call it in the parent."""
-    folder = Path(tempfile.mkdtemp(prefix="imagemill-drain-"))
+    """Choose the drain file and tell its path to the children to come. Call it in the parent.
+
+    Folders that killed workers left behind are removed.
+    """
+    folder = make_folder("imagemill-drain-")
     os.environ[DRAIN_FILE] = str(folder / "drain")
     return folder / "drain"
 
@@ -50,10 +53,11 @@ def tell_children(*, seconds: float) -> None:
 
 
 def forget_file() -> None:
-    """Remove the drain file: every child has ended."""
+    """Remove the drain file and its folder: every child has ended."""
     if DRAIN_FILE in os.environ:
         file = Path(os.environ[DRAIN_FILE])
-        file.unlink(missing_ok=True)
+        for each in (file, file.with_name(OWNER)):
+            each.unlink(missing_ok=True)
         with suppress(OSError):
             file.parent.rmdir()
 

@@ -6,10 +6,9 @@ parent's modules, so the parent names the folder first and imports the library a
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 
+from imagemill.db.process.owned_folder import make_folder
 from imagemill.db.settings import Settings
 
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"
@@ -19,11 +18,12 @@ FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 def serve_children(settings: Settings) -> Callable[[], None]:
     """Serve the metrics of the children to come; the result ends it. Call it in the parent.
 
-    Without a port in the settings it does nothing. Raises `SettingsError` if nobody can listen.
+    Without a port in the settings it does nothing. Folders that killed workers left behind are
+    removed. Raises `SettingsError` if nobody can listen.
     """
     if settings.metrics_port is None:
         return lambda: None
-    folder = Path(tempfile.mkdtemp(prefix="imagemill-metrics-"))
+    folder = make_folder("imagemill-metrics-")
     before = os.environ.get(FOLDER)
     os.environ[FOLDER] = str(folder)
     from imagemill.worker.process.children_metrics import serve_folder  # noqa: PLC0415  # see above

@@ -153,6 +153,21 @@ def test_the_parent_leaves_the_file_and_ends_at_the_next_signal(programs: list[P
     assert not Path(parent.first[1]).parent.exists(), "its folder is left behind"
 
 
+def test_the_next_parent_removes_the_folder_of_a_killed_one(
+    programs: list[Program], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    killed, alive = Program(PARENT, 600), Program(PARENT, 600)
+    programs += [killed, alive]
+    killed.process.kill()
+    killed.process.wait()
+    programs.append(next_one := Program(PARENT, 600))
+    left = {Path(program.first[1]).parent for program in (alive, next_one)}
+    assert set(tmp_path.iterdir()) == left
+    alive.send(signal.SIGTERM)
+    assert alive.line() == "told True"
+
+
 def test_a_notice_drains_the_parent(programs: list[Program], tmp_path: Path) -> None:
     parent = Program(PARENT, 600, tmp_path / "notice")
     programs.append(parent)
