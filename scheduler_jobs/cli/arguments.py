@@ -44,7 +44,11 @@ def listen_options(*, port: int) -> Callable[[Any], Any]:
 
     def with_options(command: Any) -> Any:
         host = click.option(
-            "--host", default="127.0.0.1", show_default=True, help="The address to listen on."
+            "--host",
+            default="127.0.0.1",
+            show_default=True,
+            metavar="ADDRESS",
+            help="The address to listen on.",
         )
         number = click.option(
             "--port",

@@ -215,7 +215,7 @@ COMMANDS: Mapping[str, CommandEntry] = MappingProxyType(
                 (
                     "models pull",
                     f"{_GPU}.models:pull",
-                    "Fetch registered models from the Hugging Face Hub, at their pinned revisions.",
+                    "Fetch registered models from the Hugging Face Hub.",
                 ),
                 (
                     "tokens",

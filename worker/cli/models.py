@@ -11,20 +11,26 @@ from imagemill.db.models.registry_file import record_digest
 from imagemill.db.settings import Settings
 from imagemill.worker.cli.output_files import check_place
 
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead, as the last line."
+)
+
 
 @click.command()
-@click.argument("names", nargs=-1, required=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_json_option
 def pull(names: tuple[str, ...], as_json: bool) -> None:
-    """Fetch registered models from the Hugging Face Hub, at their pinned revisions.
+    """Fetch registered models from the Hugging Face Hub.
 
-    A name may also be that of a ControlNet or an IP-Adapter of the registry. Everything that has
-    the name is fetched.
+    Each at its pinned revision. A NAME may also be that of a ControlNet or an IP-Adapter of the
+    registry; everything that has the name is fetched.
 
     Only safetensors are fetched. Gated models need HF_TOKEN. The weights' digest is written into
     the registry file; from then on, other weights are refused.
 
-    Example: imagemill models pull sd15
+    \b
+    Example:
+      imagemill models pull sd15
     """
     from imagemill.worker.models.pull import pull as pull_model  # noqa: PLC0415  # huggingface_hub is slow to load
     from imagemill.worker.models.pull import pull_added  # noqa: PLC0415  # as above
@@ -54,14 +60,43 @@ def pull(names: tuple[str, ...], as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--model", "name", help="The registered model (default: the default model).")
-@click.option("--size", help="WIDTHxHEIGHT (default: the model's own).")
-@click.option("--slots", type=click.IntRange(min=1), help="B (default: the setting's).")
-@click.option("--controlnet", help="Also with this registered ControlNet.")
-@click.option("--rows", type=click.IntRange(min=2), default=6, help="Known rows to render.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, help="Shuffles of neighbours.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Report file.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--model",
+    "name",
+    metavar="NAME",
+    help="The registered model (default: the setting `default_model`).",
+)
+@click.option("--size", metavar="WxH", help="Width and height (default: the model's own).")
+@click.option(
+    "--slots",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="B, the images of one forward pass (default: the setting's).",
+)
+@click.option("--controlnet", metavar="NAME", help="Also with this registered ControlNet.")
+@click.option(
+    "--rows",
+    type=click.IntRange(min=2),
+    default=6,
+    show_default=True,
+    metavar="N",
+    help="Known rows to render.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="How often the neighbours are shuffled.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the report into this file, as Markdown.",
+)
+@_json_option
 def certify(
     *,
     name: str | None,
@@ -78,7 +113,9 @@ def certify(
     Known rows are rendered in every slot, beside shuffled and NaN neighbours, with and without
     guidance, and also with the model's IP-Adapter. Exit code 1 if the promise does not hold.
 
-    Example: imagemill certify --model shapes64 --output certificate.md
+    \b
+    Example:
+      imagemill certify --model shapes64 --output certificate.md
     """
     if output is not None:
         check_place(output)

@@ -15,31 +15,51 @@ from imagemill.worker.cli.output_files import check_place
 
 @click.command()
 @click.argument("picture", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--model", "name", help="The registered model (default: the default model).")
 @click.option(
-    "--sampler", help="The sampler whose schedule gives the noise (default: the model's)."
+    "--model",
+    "name",
+    metavar="NAME",
+    help="The registered model (default: the setting `default_model`).",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), default=15, show_default=True, help="Denoising steps."
+    "--sampler",
+    metavar="NAME",
+    help="The sampler whose schedule gives the noise (default: the model's).",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=15,
+    show_default=True,
+    metavar="N",
+    help="Denoising steps.",
 )
 @click.option(
     "--start-step",
     type=click.IntRange(min=0),
     default=10,
     show_default=True,
+    metavar="N",
     help="The step whose noise is added; 0 is the noisiest.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(0, SEED_LIMIT - 1),
     default=0,
+    show_default=True,
     metavar="N",
     help="The noise's seed.",
 )
 @click.option(
-    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Picture file."
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the three pictures beside each other into this file.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object instead, as the last line."
+)
 def roundtrip(
     picture: Path,
     *,
@@ -56,7 +76,9 @@ def roundtrip(
     Prints how much of it is left (PSNR). The output file shows the original, the decoded picture,
     and the decoded picture with the noise of a variation that starts at --start-step.
 
-    Example: imagemill roundtrip picture.png --steps 15 --start-step 10 -o strip.png
+    \b
+    Example:
+      imagemill roundtrip picture.png --steps 15 --start-step 10 -o strip.png
     """
     if output is not None:
         check_place(output)

@@ -49,14 +49,19 @@ def _plain_name(ctx: click.Context, parameter: click.Parameter, name: str | None
 @click.option(
     "--children",
     type=click.IntRange(min=1),
+    metavar="N",
     help="Processes that render (default: one for each GPU, or on a CPU for each core).",
 )
 @click.option(
-    "--name", callback=_plain_name, help="The worker's name in Flower (default: the host's)."
+    "--name",
+    callback=_plain_name,
+    metavar="NAME",
+    help="The worker's name (default: its route and process id).",
 )
 @click.option(
     "--metrics-port",
     type=click.IntRange(1, 65535),
+    metavar="PORT",
     help="Serve /metrics for Prometheus there (default: IMAGEMILL_METRICS_PORT).",
 )
 @click.option(
@@ -83,7 +88,9 @@ def worker(
     Its output is its log. With --json each line of the log is one JSON object, and standard output
     ends with one.
 
-    Example: imagemill worker --children 2
+    \b
+    Example:
+      imagemill worker --children 2
     """
     if as_json:
         os.environ["IMAGEMILL_LOG_FORMAT"] = "json"  # for the children too
@@ -160,7 +167,7 @@ def _gpu_count() -> int:
 
 @click.command()
 @click.argument("what", nargs=-1, metavar="[IMAGE|FILE]...")
-@click.option("--job", help="Also images of this job: an id, a name or `latest`.")
+@click.option("--job", metavar="JOB", help="Also images of this job: an id, a name or `latest`.")
 @click.option(
     "--sample",
     type=click.IntRange(min=1),

@@ -52,7 +52,12 @@ TABLE = (
     help="Also write pictures that differ side by side: .png, .jpg or .webp.",
 )
 @click.option("--quick", is_flag=True, help="Compare pixels by their hashes; read no file.")
-@output.json_option
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object for each difference; the last one has the totals.",
+)
 @click.pass_context
 def diff(
     ctx: click.Context,

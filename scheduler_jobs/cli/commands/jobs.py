@@ -58,8 +58,10 @@ SAID = (Column(title="LABELS", elastic=True), Column(title="NOTE", elastic=True)
 def status(invocation: Invocation, job: str | None, as_json: bool) -> None:
     """Show how far the live jobs are, or one job in detail.
 
-    JOB is an id, a name, or `latest`. Without it, every job that is loading, open or paused is
-    shown, what scorers have left to judge, and the workers that are alive.
+    Without JOB: a line for each job that is loading, open or paused (if there is none, for the
+    newest job), what scorers have left to judge, and the workers. With JOB, which is an id, a name
+    or `latest`: its settings, counts, speed, outcomes, groups and errors, what scorers have left,
+    and the workers if it has not ended.
 
     \b
     Examples:

@@ -20,11 +20,21 @@ from imagemill.scheduler_jobs.models.sources import open_source
 @click.command()
 @click.argument("name")
 @click.argument("source")
-@click.option("--revision", help="Branch, tag or commit on the Hub (default: its main branch).")
 @click.option(
-    "--variant", help="The precision of the files, such as fp16 (default: the plain one)."
+    "--revision",
+    metavar="NAME",
+    help="Branch, tag or commit on the Hub (default: its main branch).",
 )
-@click.option("--like", help="For one .safetensors file: a folder or registered model built alike.")
+@click.option(
+    "--variant",
+    metavar="NAME",
+    help="The precision of the files, such as fp16 (default: the plain one).",
+)
+@click.option(
+    "--like",
+    metavar="MODEL",
+    help="For one .safetensors file: a folder or registered model built alike.",
+)
 @output.json_option
 @pass_invocation
 def add(

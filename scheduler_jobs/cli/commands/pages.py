@@ -102,7 +102,7 @@ def report(
     is_flag=True,
     help="Allow a --host that other machines reach; without TLS, they all see the token.",
 )
-@output.json_option
+@output.json_first_option
 def gallery(
     invocation: Invocation, host: str, port: int, allow_remote: bool, as_json: bool
 ) -> None:

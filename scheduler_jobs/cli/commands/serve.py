@@ -45,10 +45,10 @@ _MEBI = 1 << 20
 @click.option(
     "--metrics-port",
     type=click.IntRange(1, 65535),
-    metavar="N",
+    metavar="PORT",
     help="Serve /metrics for Prometheus there (default: IMAGEMILL_METRICS_PORT).",
 )
-@output.json_option
+@output.json_first_option
 def serve(
     invocation: Invocation,
     host: str,

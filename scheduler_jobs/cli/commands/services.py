@@ -55,9 +55,10 @@ def migrate(invocation: Invocation, as_json: bool) -> None:
 @click.option(
     "--metrics-port",
     type=click.IntRange(1, 65535),
+    metavar="PORT",
     help="Serve /metrics for Prometheus there (default: IMAGEMILL_METRICS_PORT).",
 )
-@output.json_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 def dispatcher(invocation: Invocation, once: bool, metrics_port: int | None, as_json: bool) -> None:
     """Keep workers busy and rescue lost images.
 
@@ -96,9 +97,22 @@ def dispatcher(invocation: Invocation, once: bool, metrics_port: int | None, as_
 
 @click.command()
 @pass_invocation
-@click.option("--address", default="127.0.0.1", show_default=True, metavar="ADDRESS")
-@click.option("--port", type=click.IntRange(1, 65535), default=5555, show_default=True)
-@output.json_option
+@click.option(
+    "--address",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="The address to listen on.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=5555,
+    show_default=True,
+    metavar="N",
+    help="The port.",
+)
+@output.json_first_option
 def flower(invocation: Invocation, address: str, port: int, as_json: bool) -> None:
     """Serve Flower, the web page of the Celery workers.
 

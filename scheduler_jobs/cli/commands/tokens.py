@@ -23,7 +23,10 @@ _NO_WINDOW = 1 << 31
 @pass_invocation
 @click.argument("prompt")
 @click.option(
-    "--model", "name", metavar="NAME", help="The registered model (default: the default model)."
+    "--model",
+    "name",
+    metavar="NAME",
+    help="The registered model (default: the setting `default_model`).",
 )
 @output.json_option
 def tokens(invocation: Invocation, prompt: str, name: str | None, as_json: bool) -> None:

@@ -34,16 +34,21 @@ from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
     metavar="SECONDS",
     help="How often to look.",
 )
-@output.json_option
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object at every look; the last one has `ended`: true.",
+)
 @click.pass_context
 def watch(
     ctx: click.Context, invocation: Invocation, job: str, every: float, as_json: bool
 ) -> None:
     """Follow a job until it ends.
 
-    Shows images/s and the remaining time: a bar on a terminal, otherwise a line every few seconds.
-    With --json it prints an object at every look. Ctrl-C ends the watching, not the job. The exit
-    code is 1 if images are dead or the job was cancelled or rejected.
+    Shows images/s and the remaining time: a bar on a terminal, otherwise a line every few seconds;
+    at the end, a line with the job's state and counts. Ctrl-C ends the watching, not the job. The
+    exit code is 1 if images are dead or the job was cancelled or rejected.
 
     \b
     Example:

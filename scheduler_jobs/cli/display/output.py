@@ -25,6 +25,11 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead, as the last line."
 )
 
+json_first_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print the address as one JSON object, and go on."
+)
+"""For a server: what it prints when it is ready."""
+
 
 def emit(document: Mapping[str, Any]) -> None:
     """Print a JSON object as one line. Dataclasses and times become JSON; NaN is an error."""

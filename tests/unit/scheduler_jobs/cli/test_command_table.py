@@ -49,8 +49,32 @@ def test_every_command_has_help_with_an_example_and_json(name):
     assert any("--json" in param.opts for param in command.params)
     for param in command.params:
         if isinstance(param, click.Option):
-            said = param.help or param.show_default or param.metavar
-            assert said, f"--{param.name} says nothing"
+            assert param.help, f"--{param.name} says nothing"
+            told = param.is_flag or isinstance(param.type, click.Choice) or param.metavar
+            assert told, f"--{param.name} does not say what its value is"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_whole_in_80_columns(name):
+    """click cuts the lines of a group's commands, and wraps an example that is no block."""
+    context = click.Context(COMMANDS[name], info_name=name, terminal_width=80, max_content_width=80)
+    lines = COMMANDS[name].get_help(context).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert [line for line in lines[1:] if line.endswith("...")] == []
+    assert not any(re.search(r"Examples?: \S", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        *((name, "at every look|for each|JSON lines") for name in ("watch", "diff", "reproduce")),
+        *((name, "go on") for name in ("gallery", "serve", "flower")),
+    ],
+)
+def test_help_says_where_json_is_not_one_object_at_the_end(name, said):
+    [option] = [param for param in COMMANDS[name].params if "--json" in param.opts]
+    assert re.search(said, option.help)
+    assert "as the last line" not in option.help
 
 
 @pytest.mark.parametrize("name", COMMANDS)
