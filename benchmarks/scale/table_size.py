@@ -14,10 +14,12 @@ from sqlalchemy import text
 from benchmarks.scale import large_jobs
 from benchmarks.scale.servers import postgres
 from imagemill.db.database import Database
+from imagemill.db.present_store import record_store
 from imagemill.db.queries.audit import audit
 from imagemill.db.queries.work import claims
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
+from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import submit
 from tests.helpers.mill import Mill
@@ -112,6 +114,7 @@ def bytes_per_image(rows: int) -> dict[str, Any]:
         manifest.write_text("id,prompt,category\n" + "".join(lines))
         broker = "redis://127.0.0.1:1/0"  # nobody there: nothing is woken
         settings = Settings.load(database_url=url, storage_url=folder, broker_url=broker)
+        record_store(database, open_storage(settings))  # as `migrate` does, and every worker
         submit(SubmissionRequest(manifest=str(manifest)), settings=settings, database=database)
         queued = _sizes(database)
         spawn = multiprocessing.get_context("spawn")

@@ -12,10 +12,11 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from benchmarks.scale import fleet, large_jobs
-from benchmarks.scale.fleet import Device, Worked
+from benchmarks.scale.fleet import Device, NoStore, Worked
 from benchmarks.scale.servers import cpu_seconds, postgres, valkey
 from imagemill.db.broker.wake_ups import Tokens
 from imagemill.db.database import Database
+from imagemill.db.present_store import record_store
 from imagemill.db.queries.audit import audit
 from imagemill.db.queries.fleet.owners import weigh_owner
 from imagemill.db.queries.tallies import count_images
@@ -70,6 +71,7 @@ def measure(plan: Plan) -> dict[str, Any]:
         url = server.create_database("scale", statements=plan.statements)
         database = Database(url)
         migrate(database)
+        record_store(database, NoStore())
         settings = Settings.load(
             database_url=url, broker_url=broker.url, shift_seconds=plan.shift_seconds
         )

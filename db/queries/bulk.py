@@ -20,6 +20,7 @@ from sqlalchemy import (
     Text,
     any_,
     bindparam,
+    case,
     cast,
     func,
     literal,
@@ -105,18 +106,21 @@ def insert_few(
     rows: Sequence[Mapping[str, Any]],
     *,
     unless_there: bool = False,
+    empty_if: tuple[str, ColumnElement[bool]] | None = None,
 ) -> None:
     """Insert some rows that all have the same columns into a mapped class's table, in their order.
 
-    With `unless_there`, a row that is there already by any unique index is left out. On PostgreSQL
-    each column is one array. So the statement has the same text for any number of rows, and nobody
-    has to write or plan it again; with a placeholder for each value that takes longer than the
-    insert.
+    With `unless_there`, a row that is there already by any unique index is left out. `empty_if`
+    names a column of texts and a condition: where that holds, PostgreSQL stores an empty text.
+
+    On PostgreSQL each column is one array. So the statement has the same text for any number of
+    rows, and nobody has to write or plan it again; with a placeholder for each value that takes
+    longer than the insert.
     """
     if not rows:
         return
     postgres = is_postgres(session)
-    statement = _insertion(postgres, table.__table__, tuple(rows[0]), unless_there)
+    statement = _insertion(postgres, table.__table__, tuple(rows[0]), unless_there, empty_if)
     if not postgres:
         session.execute(statement, list(rows))
         return
@@ -129,13 +133,23 @@ def insert_few(
 
 
 @cache
-def _insertion(postgres: bool, table: Table, names: tuple[str, ...], unless_there: bool) -> Any:
+def _insertion(
+    postgres: bool,
+    table: Table,
+    names: tuple[str, ...],
+    unless_there: bool,
+    empty_if: tuple[str, ColumnElement[bool]] | None,
+) -> Any:
     """The statement of `insert_few` for these columns, which is built once."""
     statement: Any = _insert_into(table, postgres=postgres)
     if postgres:
         arrays = [bindparam(f"all_{name}", type_=_array_of(table.c[name])) for name in names]
         given = func.unnest(*arrays).table_valued(*names, name="given").render_derived()
-        statement = statement.from_select(names, select(*given.c))
+        values: dict[str, Any] = dict(given.c.items())
+        if empty_if is not None:
+            emptied, condition = empty_if
+            values[emptied] = case((condition, ""), else_=values[emptied])
+        statement = statement.from_select(names, select(*values.values()))
     if unless_there:
         statement = statement.on_conflict_do_nothing()
     return statement

@@ -54,7 +54,8 @@ class Object(Base):
     object_key: Mapped[str]
     """Its name in the store, which no other object has."""
     uri: Mapped[str]
-    """Where it was when it was stored. Readers get `Store`'s address and `object_key`."""
+    """Where it was when it was stored; on PostgreSQL empty if `Store` had an address by then.
+    Readers get that address and `object_key`."""
     sha256: Mapped[str] = mapped_column(Hash)
     pixels_sha256: Mapped[str] = mapped_column(Hash)
     size_bytes: Mapped[int] = mapped_column(BigInteger)

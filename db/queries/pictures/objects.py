@@ -13,10 +13,14 @@ from imagemill.db.queries.bulk import among_given, insert_few, insert_new, is_po
 from imagemill.db.queries.images import held_by, hold, record_events, update_images
 from imagemill.db.queries.tallies import move_images
 from imagemill.db.states import ImageState, JobState, Outcome
-from imagemill.db.tables import CompositionRow, Image, Job, Object
+from imagemill.db.tables import CompositionRow, Image, Job, Object, Store
 
 _KEYS_A_QUERY = 5_000
 """Fewer than the parameters that Postgres and SQLite accept in one statement."""
+
+_STORE_KNOWN = exists(select(Store.id))
+"""Readers of such a database get the store's address, never an object's own `uri`: on PostgreSQL
+that is left out, a quarter of an object's row."""
 
 _FINISHABLE = (JobState.OPEN, JobState.PAUSED)
 """Jobs whose ready images become done when somebody else renders the same request."""
@@ -67,7 +71,7 @@ def complete(
         | {"environment_id": environment_id, "composition_id": compositions[image.composition]}
         for image in ordered
     ]
-    insert_few(session, Object, rows, unless_there=True)
+    insert_few(session, Object, rows, unless_there=True, empty_if=("uri", _STORE_KNOWN))
     return _finish(session, shift_id=shift_id, keys=[image.request_key for image in ordered])
 
 

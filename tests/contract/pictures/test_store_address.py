@@ -57,6 +57,22 @@ def test_a_default_that_nobody_named_is_no_address(mill: Mill) -> None:
     assert uris(mill.database) == {f"file:///{key}"}, "as it was recorded with the object"
 
 
+def test_on_postgres_a_known_store_spares_each_object_its_own_address(mill: Mill) -> None:
+    job_id = mill.load("job", ["a", "b"])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift, limit=1))
+    record_store(mill.database, open_storage(bucket("s3://new")))
+    mill.complete(shift, mill.claim(shift, limit=1))
+    with mill.database.reading() as session:
+        own = session.execute(text("SELECT object_key, uri FROM objects ORDER BY id")).all()
+        readers = text("SELECT uri FROM dataset_images WHERE job_id = :job ORDER BY object_key")
+        shown = session.scalars(readers, {"job": job_id}).all()
+    (first, before), (second, after) = own
+    assert before == f"file:///{first}", "nobody knew the store when it was recorded"
+    assert after == (f"file:///{second}" if mill.database.is_sqlite else "")
+    assert shown == [f"s3://new/{key}" for key in sorted([first, second])]
+
+
 def test_an_address_that_is_known_is_not_written_again(sqlite_database: Database) -> None:
     assert sqlite_database.file is not None
     store = FolderStorage(sqlite_database.file.parent / "objects")
