@@ -36,8 +36,8 @@ _LONGEST_TEXT = 2000
 """The most characters of a text that are used. More never fit into a tile."""
 
 WHEELS = (
-    ("noto_cjk_sans_otc", "NotoSansCJK-Regular.ttc"),
     ("manimgx_fonts", "NotoSans[wght].ttf"),
+    ("noto_cjk_sans_otc", "NotoSansCJK-Regular.ttc"),
     ("manimgx_fonts", "NotoSansSymbols[wght].ttf"),
     ("manimgx_fonts", "NotoEmoji[wght].ttf"),
 )
@@ -79,7 +79,8 @@ class Lettering:
         left, top = float(place[0]), place[1]
         runs = self._runs(text)
         # All fonts of a line share the baseline of the first, so neighbouring captions are level.
-        baseline = _ascent(self.fonts[0])
+        # A font for CJK keeps so much room above Latin letters that a "g" would leave the line.
+        baseline = min(_ascent(self.fonts[0]), self.line_height - _descent(self.fonts[0]))
         for font, run in runs:
             if self._scale(font) != 1:
                 left += self._draw_scaled(draw, (round(left), top), font, run)
@@ -199,6 +200,10 @@ def packaged() -> tuple[str, ...]:
 
 def _ascent(font: Font) -> int:
     return font.getmetrics()[0] if isinstance(font, ImageFont.FreeTypeFont) else 0
+
+
+def _descent(font: Font) -> int:
+    return font.getmetrics()[1] if isinstance(font, ImageFont.FreeTypeFont) else 0
 
 
 def _truetype(name: str, size: int) -> ImageFont.FreeTypeFont | None:
