@@ -75,17 +75,6 @@ _NUMBERS = (
 )
 
 _SCHEDULES = ("use_karras_sigmas", "use_lu_lambdas", "use_exponential_sigmas", "use_beta_sigmas")
-_SHIFTS = frozenset({"flow_shift", "use_dynamic_shifting"})
-_SWITCHES: Mapping[str, tuple[str, Any]] = MappingProxyType(
-    {
-        "sample_max_value": ("thresholding", 1.0),
-        "dynamic_thresholding_ratio": ("thresholding", 0.995),
-        "clip_sample_range": ("clip_sample", 1.0),
-        "flow_shift": ("use_flow_sigmas", 1.0),
-        "use_dynamic_shifting": ("use_flow_sigmas", False),
-    }
-)
-"""Options that count only where another is on, and the values that do nothing anyway."""
 
 _PRK_STEPS = 4
 """The steps that PNDM takes by Runge-Kutta's method."""
@@ -112,31 +101,6 @@ def combination_problem(
         for problem in rule(class_name, values, steps):
             return problem
     return None
-
-
-def idle_problem(
-    class_name: str, options: Mapping[str, Any], config: Mapping[str, Any]
-) -> Problem | None:
-    """The first of a row's options that would change nothing; None if each has an effect.
-
-    `config` is what `sampler_config` makes with these options.
-    """
-    for name, value in options.items():
-        switch, idle = _SWITCHES.get(name, ("", value))
-        if value != idle and not _is_on(class_name, name, switch, config):
-            allowed = f"{name}: {idle}, or none" + (
-                ": for flow-matching samplers" if name in _SHIFTS else f", or {switch}: true"
-            )
-            return f"{name} = {value!r}, which would change nothing", allowed
-    return None
-
-
-def _is_on(class_name: str, name: str, switch: str, config: Mapping[str, Any]) -> bool:
-    """Whether an option counts: its switch is on, or it is one of a flow-matching sampler."""
-    if switch == "clip_sample":
-        return config.get(switch) is not False  # most classes clip where nothing is said
-    flow = name in _SHIFTS and class_name.startswith("FlowMatch")
-    return flow or bool(config.get(switch))
 
 
 class _Values:

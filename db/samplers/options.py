@@ -73,9 +73,7 @@ _THRESHOLD = frozenset({"thresholding", "dynamic_thresholding_ratio", "sample_ma
 _CLIP = frozenset({"clip_sample", "clip_sample_range"})
 _SOLVER = frozenset({"solver_order", "solver_type", "lower_order_final"})
 _FLOW = frozenset({"flow_shift", "use_dynamic_shifting", "time_shift_type"})
-_DISTILLED = frozenset(
-    {"original_inference_steps", "rescale_betas_zero_snr", "set_alpha_to_one", "timestep_scaling"}
-)
+_DISTILLED = frozenset({"original_inference_steps", "rescale_betas_zero_snr"})
 
 TAKEN: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -111,14 +109,13 @@ TAKEN: Mapping[str, frozenset[str]] = MappingProxyType(
             "final_sigmas_type",
             "rescale_betas_zero_snr",
             "use_lu_lambdas",
-            "variance_type",
         },
         "DPMSolverSinglestepScheduler": _SCHEDULE
         | _SIGMAS
         | _THRESHOLD
         | _SOLVER
         | _FLOW
-        | {"algorithm_type", "final_sigmas_type", "variance_type"},
+        | {"algorithm_type", "final_sigmas_type"},
         "DPMSolverSDEScheduler": _SCHEDULE | _SPACING | _SIGMAS,
         "UniPCMultistepScheduler": _SCHEDULE
         | _SPACING
@@ -144,10 +141,9 @@ TAKEN: Mapping[str, frozenset[str]] = MappingProxyType(
             "flow_shift",
             "lower_order_final",
             "predictor_order",
-            "variance_type",
         },
-        "LCMScheduler": _SCHEDULE | _SPACING | _THRESHOLD | _CLIP | _DISTILLED,
-        "TCDScheduler": _SCHEDULE | _SPACING | _THRESHOLD | _CLIP | _DISTILLED,
+        "LCMScheduler": _SCHEDULE | _THRESHOLD | _CLIP | _DISTILLED | {"timestep_scaling"},
+        "TCDScheduler": _SCHEDULE | _DISTILLED,
         "FlowMatchEulerDiscreteScheduler": _SIGMAS
         | {
             "base_shift",
@@ -162,7 +158,9 @@ TAKEN: Mapping[str, frozenset[str]] = MappingProxyType(
         "FlowMatchHeunDiscreteScheduler": frozenset({"num_train_timesteps", "shift"}),
     }
 )
-"""The options that each diffusers class takes. `misfit` handles `sigmas` and `eta` itself."""
+"""The options that each diffusers class takes and reads; `misfit` handles `sigmas` and `eta`.
+Some take an option and never read it, as TCD `thresholding`, or read it only with values that a
+row can't have, as the DPM-Solvers `variance_type`."""
 
 WITH_ETA = frozenset({"DDIMScheduler", "TCDScheduler"})
 """The classes whose steps take `eta`. The others would pass over it in silence."""
@@ -203,6 +201,9 @@ WORDS: Mapping[tuple[str, str], frozenset[str]] = MappingProxyType(
         ("UniPCMultistepScheduler", "solver_type"): frozenset({"bh1", "bh2"}),
         ("DEISMultistepScheduler", "algorithm_type"): frozenset({"deis"}),
         ("DEISMultistepScheduler", "solver_type"): frozenset({"logrho"}),
+        ("DPMSolverMultistepScheduler", "time_shift_type"): frozenset({"exponential"}),
+        ("DPMSolverSinglestepScheduler", "time_shift_type"): frozenset({"exponential"}),
+        ("DEISMultistepScheduler", "time_shift_type"): frozenset({"exponential"}),
         ("SASolverScheduler", "algorithm_type"): frozenset({"data_prediction", "noise_prediction"}),
     }
 )

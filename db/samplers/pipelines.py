@@ -7,6 +7,7 @@ schedule themselves and hand it to the scheduler, and not every scheduler takes 
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 _EULER = frozenset({"flow_euler"})
 _SIGMAS = frozenset({"flow_euler", "flow_unipc"})
@@ -51,3 +52,34 @@ _SAMPLERS: Mapping[str, frozenset[str]] = MappingProxyType(
 def samplers_of(pipeline_class: str) -> frozenset[str] | None:
     """The samplers besides its own that a class of pipelines works with; None: all that suit."""
     return _SAMPLERS.get(pipeline_class)
+
+
+WITHOUT_SHIFT = frozenset(
+    {
+        "AuraFlowPipeline",
+        "HunyuanImagePipeline",
+        "OmniGenPipeline",
+        "SanaPipeline",
+        "SanaSprintPipeline",
+    }
+)
+"""Pipelines of flow-matching models that tell their scheduler no shift by the picture's size."""
+
+
+def shift_problem(
+    pipeline_class: str, sampler_class: str, config: Mapping[str, Any]
+) -> tuple[str, str] | None:
+    """What is wrong with `use_dynamic_shifting` for a pipeline, and what is allowed.
+
+    `config` is what `sampler_config` gives. With that option a scheduler wants a shift from its
+    pipeline: most fail without one, and the DPM-Solvers pass over it.
+    """
+    if config.get("use_dynamic_shifting"):
+        if pipeline_class in WITHOUT_SHIFT:
+            found = f"use_dynamic_shifting = True: diffusers' {pipeline_class} gives no shift"
+            return found, "use_dynamic_shifting: false"
+    elif pipeline_class == "FluxPipeline" and sampler_class == "DPMSolverMultistepScheduler":
+        # This class refuses a shift that it was not made for.
+        found = f"use_dynamic_shifting = False: diffusers' {pipeline_class} always gives a shift"
+        return found, "use_dynamic_shifting: true, or flow_euler"
+    return None

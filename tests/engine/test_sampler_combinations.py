@@ -21,6 +21,7 @@ from imagemill.db.samplers.combinations import (
     combination_problem,
 )
 from imagemill.db.samplers.configuration import sampler_config
+from imagemill.db.samplers.idle import idle_problem
 from imagemill.db.samplers.names import BY_NAME, SAMPLERS
 from imagemill.db.samplers.options import OPTIONS, TAKEN, misfit, option_problem
 from imagemill.worker.engine.schedulers import make_scheduler, step_arguments
@@ -142,6 +143,46 @@ def test_every_sampler_draws_in_few_steps_and_in_many(sampler: Any) -> None:
         assert allowed(sampler.name, {}, model, steps) or sampler.name in ("lcm", "tcd")
         if allowed(sampler.name, {}, model, steps):
             assert draw(sampler.name, {}, model, steps).isfinite().all(), steps
+
+
+ALIKE = frozenset(
+    {
+        ("steps_offset", 0),  # diffusers' default, where another one would not count either
+        ("lower_order_final", True),
+        ("variance_type", "fixed_small_log"),  # DDPM's usual variance, by way of its logarithm
+        ("use_dynamic_shifting", True),  # a pipeline must give a shift: `shift_problem`
+    }
+)
+"""Values that are let through although the picture is the same."""
+
+STEPS = 6
+"""So many that each order of a solver has its turn."""
+
+
+@pytest.mark.parametrize("name", ONE_OF_EACH)
+def test_every_value_that_is_let_through_changes_the_picture(name: str) -> None:
+    kind = BY_NAME[name].diffusers_class
+    model = MODELS[models_of(name)[0]]
+    usual = sampler_config(BY_NAME[name], {}, model_config=model, accepted=TAKEN[kind])
+    defaults = inspect.signature(getattr(diffusers, kind)).parameters
+    before = draw(name, {}, model, STEPS)
+    idle, alike = [], []
+    for option in sorted(TAKEN[kind]):
+        for value in values_of(option):
+            config = sampler_config(
+                BY_NAME[name], {option: value}, model_config=model, accepted=TAKEN[kind]
+            )
+            if value == usual.get(option, defaults[option].default):
+                continue
+            if (option, value) in ALIKE or not allowed(name, {option: value}, model, STEPS):
+                continue
+            if idle_problem(kind, {option: value}, config):
+                idle.append({option: value})
+            elif torch.equal(draw(name, {option: value}, model, STEPS), before):
+                alike.append({option: value})
+    assert alike == []
+    for options in idle if name not in SLOW else idle[:2]:
+        assert torch.equal(draw(name, options, model, STEPS), before), options
 
 
 @pytest.mark.parametrize("name", sorted(TAKEN))

@@ -2,11 +2,12 @@
 
 from imagemill.db.models.facts import ModelFacts
 from imagemill.db.models.registry import ModelEntry
-from imagemill.db.samplers.combinations import combination_problem, idle_problem
+from imagemill.db.samplers.combinations import combination_problem
 from imagemill.db.samplers.configuration import sampler_config
+from imagemill.db.samplers.idle import idle_problem
 from imagemill.db.samplers.names import BY_NAME, OWN, Sampler, strength_for, usual_strength
 from imagemill.db.samplers.options import TAKEN, misfit
-from imagemill.db.samplers.pipelines import samplers_of
+from imagemill.db.samplers.pipelines import samplers_of, shift_problem
 from imagemill.scheduler_jobs.manifest import Parameters
 from imagemill.scheduler_jobs.submit.planning.refusals import Refused
 
@@ -50,6 +51,7 @@ def _check_together(
             strength = strength_for(steps=steps, start_step=given.start_step)
     problem = combination_problem(class_name, config, steps=steps, strength=strength)
     problem = problem or idle_problem(class_name, options, config)
+    problem = problem or shift_problem(_pipeline(facts, given), class_name, config)
     if problem is not None:
         found, allowed = problem
         column = "steps" if found.startswith("steps = ") else "sampler_options"
@@ -75,13 +77,18 @@ def _check_kind(entry: ModelEntry, facts: ModelFacts, name: str) -> None:
 
 def _check_pipeline(facts: ModelFacts, given: Parameters, name: str) -> None:
     """A pipeline that makes its schedule itself works with few samplers."""
+    pipeline = _pipeline(facts, given)
+    taken = samplers_of(pipeline)
+    if taken is not None and name not in taken:
+        allowed = " or ".join([OWN.name, *sorted(taken)])
+        raise Refused("sampler", name, f"{allowed}: diffusers' {pipeline} works with no other")
+
+
+def _pipeline(facts: ModelFacts, given: Parameters) -> str:
+    """The class of the pipeline that draws a row, by the pictures that the row has."""
     way = facts.ways.started(
         picture=given.init_image is not None,
         mask=given.mask is not None,
         controlled=given.control_image is not None and not facts.ways.own_control,
     )
-    pipeline = way or facts.pipeline_class
-    taken = samplers_of(pipeline)
-    if taken is not None and name not in taken:
-        allowed = " or ".join([OWN.name, *sorted(taken)])
-        raise Refused("sampler", name, f"{allowed}: diffusers' {pipeline} works with no other")
+    return way or facts.pipeline_class

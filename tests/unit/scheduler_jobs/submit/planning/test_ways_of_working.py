@@ -90,6 +90,9 @@ def registry(tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGEMILL_INPUTS_FOLDER", str(tmp_path / "inputs"))
 
 
+FIXED = "fixed_small"
+
+
 def _write(path, document):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document))
@@ -172,6 +175,25 @@ def planned(at_home, tmp_path, row):
             },
             "use_dynamic_shifting = True, which would change nothing; use_dynamic_shifting: False, "
             "or none: for flow-matching samplers",
+        ),
+        (
+            {"model": "flux", "sampler": "flow_dpmpp_2m"},
+            "use_dynamic_shifting = False: diffusers' FluxPipeline always gives a shift; "
+            "use_dynamic_shifting: true, or flow_euler",
+        ),
+        (
+            {"model": "guided", "sampler": "dpmpp_2m", "sampler_options": {"variance_type": FIXED}},
+            "dpmpp_2m: variance_type, which this sampler does not take; one of",
+        ),
+        (
+            {"model": "guided", "sampler": "euler", "sampler_options": {"steps_offset": 1}},
+            "steps_offset = 1, which would change nothing; steps_offset: 0, or none, or "
+            "timestep_spacing: leading",
+        ),
+        (
+            {"model": "flux", "sampler": "flow_unipc", "sampler_options": {"beta_start": 0.001}},
+            "beta_start = 0.001, which would change nothing; beta_start: none: the sampler takes "
+            "no betas",
         ),
         (
             {"model": "guided", "sampler": "ddim", "sampler_options": {"sample_max_value": 2.0}},
