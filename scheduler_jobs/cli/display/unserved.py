@@ -30,7 +30,7 @@ def warn_unserved(session: Session, route: str, needs: Mapping[str, str]) -> Non
     if not is_served(session, route, {}):
         output.line(
             f"no live worker takes the route {route}: nothing is rendered until "
-            f"`{_worker_of(route)}` runs",
+            f"`{_worker_of(route)}` runs; one just started needs some seconds",
             error=True,
         )
     else:
