@@ -43,14 +43,16 @@ class Object(Base):
     __tablename__ = "objects"
     __table_args__ = (
         CheckConstraint(one_of("outcome", Outcome), name="outcome"),
+        UniqueConstraint("request_key").ddl_if("sqlite"),
         UniqueConstraint("object_key").ddl_if("sqlite"),
-        # On PostgreSQL the same promise is kept by hashes, a sixth of the bytes of an index of such
-        # long texts: `ex_objects_object_key` of migration 0021. To name it here would import
-        # PostgreSQL's dialect into every command.
+        # On PostgreSQL the same promises are kept by hashes, a fraction of the bytes of indexes of
+        # such long texts: `ex_objects_request_key` of migration 0022, `ex_objects_object_key` of
+        # 0021. To name them here would import PostgreSQL's dialect into every command.
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
-    request_key: Mapped[str] = mapped_column(Hash, unique=True)
+    request_key: Mapped[str] = mapped_column(Hash)
+    """Of what it is the picture; no other object has the same."""
     object_key: Mapped[str]
     """Its name in the store, which no other object has."""
     uri: Mapped[str]

@@ -147,8 +147,11 @@ def test_a_database_of_the_version_before(kind: str, request: pytest.FixtureRequ
         if kind == "postgres":
             session.execute(
                 text(
-                    "ALTER TABLE objects DROP CONSTRAINT ex_objects_object_key,"
-                    " ADD CONSTRAINT uq_objects_object_key UNIQUE (object_key)"
+                    "ALTER TABLE objects"
+                    " DROP CONSTRAINT ex_objects_object_key,"
+                    " ADD CONSTRAINT uq_objects_object_key UNIQUE (object_key),"
+                    " DROP CONSTRAINT ex_objects_request_key,"
+                    " ADD CONSTRAINT uq_objects_request_key UNIQUE (request_key)"
                 )
             )
         session.execute(text("DROP INDEX ix_shifts_lost"))
