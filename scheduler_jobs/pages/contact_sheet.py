@@ -250,5 +250,5 @@ def _draw_line(
     for shown in small.wrap(text, width=width, lines=1):
         # `image 12` tells more than `image…`.
         first = text.split(_BETWEEN_FACTS, maxsplit=1)[0]
-        cut = not shown.startswith(first) and small.length(first) <= width
+        cut = not shown.startswith(first) and small.wrap(first, width=width, lines=1) == [first]
         small.draw(draw, place, first if cut else shown, FAINT)

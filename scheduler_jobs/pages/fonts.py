@@ -148,8 +148,14 @@ class Lettering:
         return beginning.rstrip(" ,.;:") + ELLIPSIS
 
     def _fitting(self, text: str, width: int) -> int:
-        """How many characters from the start fit, found by bisection: longer texts are wider."""
-        low, high = 0, len(text)
+        """How many characters from the start fit, found by bisection: longer texts are wider.
+
+        Few of a long text fit, so its first characters are measured first.
+        """
+        low, high = 0, 1
+        while high < len(text) and self.length(text[:high]) <= width:
+            low, high = high, 2 * high
+        high = min(high, len(text))
         while low < high:
             middle = (low + high + 1) // 2
             if self.length(text[:middle]) <= width:
@@ -206,7 +212,9 @@ def _descent(font: Font) -> int:
     return font.getmetrics()[1] if isinstance(font, ImageFont.FreeTypeFont) else 0
 
 
+@cache
 def _truetype(name: str, size: int) -> ImageFont.FreeTypeFont | None:
+    """The font, if it is installed. Pillow walks through all folders of fonts to look for it."""
     try:
         return ImageFont.truetype(name, size)
     except OSError:

@@ -121,27 +121,43 @@ def settings(tmp_path: Path) -> Settings:
 PLACES = {
     "a file for the cache": lambda place: place.write_text("a file"),
     "a file above the cache": lambda place: place.parent.write_text("a file"),
-    "a cache that can only be read": lambda place: place.mkdir(mode=0o555, parents=True),
-    "no permission for the cache": lambda place: place.mkdir(mode=0, parents=True),
+    "a cache that can only be read": lambda place: place.mkdir(mode=0o555),
+    "no permission for the cache": lambda place: place.mkdir(mode=0),
     "a cache of a long name": lambda place: None,
-    "a disk that is full": lambda place: None,
 }
 
 
-@pytest.mark.parametrize("trouble", PLACES)
+def _pull_into(place: Path, config: Path, settings: Settings) -> list[str]:
+    """The command that pulls a model into a cache, which a file of settings names."""
+    config.write_text(f"models = '{settings.models}'\nmodel_cache = '{place}'\n")
+    return ["--config", str(config), "models", "pull", "small"]
+
+
 def test_a_cache_that_cannot_be_written_is_one_line(
-    hub: Hub, settings: Settings, tmp_path: Path, trouble: str, monkeypatch: pytest.MonkeyPatch
+    hub: Hub, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = tmp_path / "above" / ("n" * 300 if "long" in trouble else "models")
-    if trouble != "a file above the cache":
-        place.parent.mkdir()
-    PLACES[trouble](place)
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setenv("IMAGEMILL_MODELS", str(settings.models))
-    monkeypatch.setenv("IMAGEMILL_MODEL_CACHE", str(place))
-    full = {"most_bytes": 4096} if "full" in trouble else {}
-    ((_, code, err),) = answers([["models", "pull", "small"]], powerless=True, **full)
-    assert code == (3 if full else 2), err
+    commands = []
+    for trouble, make in PLACES.items():
+        above = tmp_path / trouble
+        place = above / ("n" * 300 if "long" in trouble else "models")
+        if trouble != "a file above the cache":
+            above.mkdir()
+        make(place)
+        commands.append(_pull_into(place, tmp_path / f"{trouble}.toml", settings))
+    told = answers(commands, powerless=True)
+    for trouble, (_, code, err) in zip(PLACES, told, strict=True):
+        assert code == 2, f"{trouble}: {err}"
+        assert "Hub" not in err.splitlines()[-1], trouble
+
+
+def test_a_disk_that_is_full_is_one_line(
+    hub: Hub, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    command = _pull_into(tmp_path / "models", tmp_path / "settings.toml", settings)
+    ((_, code, err),) = answers([command], most_bytes=4096)
+    assert code == 3, err
     assert "Hub" not in err.splitlines()[-1]
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from imagemill.db.errors import UsageError
 from imagemill.db.storage.folder import FolderStorage
+from imagemill.scheduler_jobs.pages import job_grid
 from imagemill.scheduler_jobs.pages.grid_sheet import Axis, GridSheet
 from imagemill.scheduler_jobs.pages.job_grid import GridLayout, job_grids
 from tests.helpers.dataset import finished_job
@@ -138,10 +139,13 @@ def test_one_axis_stands_against_the_rows(mill, folder_storage, tmp_path, sheets
         (2, ("--x", "moon"), "no such parameter here; known: "),
         (2, ("--x", "steps", "--y", "steps"), "both steps"),
         (2, ("--y", "row"), "both row"),
-        (201, ("--x", "seed", "--y", "prompt"), "too large"),
+        (3, ("--x", "seed", "--y", "prompt"), "a grid of 3 x 1 pictures is too large"),
     ],
 )
-def test_axes_that_make_no_grid_are_one_line(at_home, mill, tmp_path, images, options, said):
+def test_axes_that_make_no_grid_are_one_line(
+    at_home, mill, tmp_path, images, options, said, monkeypatch
+):
+    monkeypatch.setattr(job_grid, "_MOST_VALUES", 2)
     (at_home.home / "objects").mkdir()
     refused(mill, [spec("a", seed=n) for n in range(images)])
     file = tmp_path / "sheet.png"

@@ -21,18 +21,18 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 kept = keep_freed_memory() if sys.argv[1] == "keep" else None
-use(400)
+use(64)
 if sys.argv[2] == "return":
     return_freed_memory()
 before = faults()
 for _ in range(5):
-    use(400)
+    use(64)
     if sys.argv[2] == "return":
         return_freed_memory()
 print(kept, faults() - before)
 """
 
-_PAGES = 400 * _MIB // os.sysconf("SC_PAGE_SIZE")
+_PAGES = 64 * _MIB // os.sysconf("SC_PAGE_SIZE")
 
 pytestmark = pytest.mark.skipif(
     host_memory._glibc() is None, reason="the C library of this machine is not glibc"
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def _faults(*words: str, **environment: str) -> tuple[str, int]:
-    """What `keep_freed_memory` said, and the pages that five rounds of 400 MiB had to be given."""
+    """What `keep_freed_memory` said, and the pages that five rounds of 64 MiB had to be given."""
     done = subprocess.run(
         [sys.executable, "-c", _PROGRAM, *words],
         env=os.environ | environment,
