@@ -34,6 +34,8 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cn", "Co", "Cs"})
 _NO_FONT_HAS = "\U0010ffff"
 _LONGEST_TEXT = 2000
 """The most characters of a text that are used. More never fit into a tile."""
+_FIRST_CHARACTERS = 32
+"""As many are measured first, and then twice as many each time: about a tile's line."""
 
 WHEELS = (
     ("manimgx_fonts", "NotoSans[wght].ttf"),
@@ -150,9 +152,9 @@ class Lettering:
     def _fitting(self, text: str, width: int) -> int:
         """How many characters from the start fit, found by bisection: longer texts are wider.
 
-        Few of a long text fit, so its first characters are measured first.
+        Few of a long text fit, so its beginning is measured first.
         """
-        low, high = 0, 1
+        low, high = 0, _FIRST_CHARACTERS
         while high < len(text) and self.length(text[:high]) <= width:
             low, high = high, 2 * high
         high = min(high, len(text))

@@ -3,17 +3,22 @@
 import ast
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
 
 from imagemill.db.broker import wake_ups
+from imagemill.db.database import Database
+from imagemill.db.given_settings import DATABASE_FILE
+from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS
 from imagemill.scheduler_jobs.cli.commands import checks
 from imagemill.scheduler_jobs.local.ports import free_ports
-from tests.helpers.mill import REFUSED
+from tests.helpers.mill import REFUSED, Mill
 from tests.helpers.places import ROOT
 from tests.helpers.pretended import Broker
+from tests.helpers.template import copy_of_template
 
 SHORT = {"id", "row", "key", "number", "sample"}
 """Names that say too little beside others: JSON says `job_id`, `row_number`, `row_key`, …"""
@@ -84,17 +89,14 @@ def wrong(name, below) -> bool:
     return name in SHORT or (name in OBJECTS and below is not None and not isinstance(below, dict))
 
 
-@pytest.fixture
-def answers(at_home, mill, tmp_path, monkeypatch, pretended_run):
-    """Calls a command with `--json` in a folder with work done, dead and waiting."""
-    pretended_run()
-    monkeypatch.setattr(wake_ups, "Tokens", Broker)
-    monkeypatch.setattr(os, "execve", lambda *arguments: None)
-    quick = subprocess.CompletedProcess([], 0, "cpu, fp32\n", "")
-    monkeypatch.setattr(checks.subprocess, "run", lambda *args, **kwargs: quick)
-    (tmp_path / "home" / "objects").mkdir()
-    manifest = tmp_path / "m.csv"
-    manifest.write_text(MANIFEST)
+@pytest.fixture(scope="module")
+def worked(tmp_path_factory):
+    """A folder with work done, dead and waiting: made once, each test has a copy."""
+    folder = tmp_path_factory.mktemp("worked") / "home"
+    (folder / "objects").mkdir(parents=True)
+    copy_of_template(folder / DATABASE_FILE)
+    database = Database.from_settings(Settings.for_home(folder))
+    mill = Mill(database)
     mill.load("done", ["a circle"])
     mill.load("open", ["a ring"])
     mill.load("mixed", ["a square", "a star"])
@@ -105,6 +107,26 @@ def answers(at_home, mill, tmp_path, monkeypatch, pretended_run):
     mill.begin(shift, [dead.id])
     mill.fail(shift, dead.id, REFUSED)
     mill.end(shift)
+    database.close()
+    return folder
+
+
+@pytest.fixture
+def home(worked, tmp_path):
+    """In the place of an empty one."""
+    return shutil.copytree(worked, tmp_path / "home")
+
+
+@pytest.fixture
+def answers(at_home, tmp_path, monkeypatch, pretended_run):
+    """Calls a command with `--json` in a folder with work done, dead and waiting."""
+    pretended_run()
+    monkeypatch.setattr(wake_ups, "Tokens", Broker)
+    monkeypatch.setattr(os, "execve", lambda *arguments: None)
+    quick = subprocess.CompletedProcess([], 0, "cpu, fp32\n", "")
+    monkeypatch.setattr(checks.subprocess, "run", lambda *args, **kwargs: quick)
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(MANIFEST)
 
     def call(name: str):
         words = {
