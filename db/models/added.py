@@ -21,6 +21,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 from imagemill.db.errors import ModelError
+from imagemill.db.models.adapter_files import check_controlnet, check_ip_adapter
+from imagemill.db.models.headers import read_shapes
 from imagemill.db.models.sources import check_revision, find_source, is_hub_id
 from imagemill.db.models.weights import (
     component_files,
@@ -110,11 +112,33 @@ class AddedEntry:
 
     @property
     def problem(self) -> str | None:
-        """Why it can't be used here; None if its files are there."""
+        """Why it can't be used here; None if its files are there and are what they are to be."""
         try:
             self._files()
         except ModelError as error:
             return error.message
+        return self.flaw
+
+    @property
+    def flaw(self) -> str | None:
+        """What is wrong inside its files; None if nothing is, or if they are not on this machine.
+
+        Of weights only the headers are read.
+        """
+        try:
+            files = self._files()
+        except ModelError:
+            return None
+        weights = [path for path in files.values() if path.suffix == ".safetensors"]
+        try:
+            if self.weights is None:
+                check_controlnet(weights)
+                return None
+            check_ip_adapter(files["weights"])
+            for path in weights:  # the image encoder's too
+                read_shapes(path)
+        except ModelError as error:
+            return f"{self.name}: {error.message}"
         return None
 
     def _files(self) -> dict[str, Path]:

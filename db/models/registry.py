@@ -35,6 +35,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
 from imagemill.db.errors import ModelError
+from imagemill.db.models.adapter_files import check_lora
 from imagemill.db.models.added import AddedEntry, AddedTable
 from imagemill.db.models.quantization import chosen_schemes
 from imagemill.db.models.scorer_tables import ScorerTable
@@ -132,11 +133,15 @@ class AdapterEntry:
 
     @property
     def problem(self) -> str | None:
-        """Why it can't be used here; None if its file is there. The file is not read."""
+        """Why it can't be used here; None if its file is a LoRA. Only its header is read."""
         if self.file.suffix != ".safetensors":
             return f"adapter {self.name}: {self.file.name} is not a .safetensors file"
         if not os.path.isfile(self.file):  # noqa: PTH113  # False also where nobody may look
             return f"adapter {self.name}: {self.file} is not there"
+        try:
+            check_lora(self.file)
+        except ModelError as error:
+            return f"adapter {self.name}: {error.message}"
         return None
 
     @property

@@ -5,7 +5,6 @@ configurations are fetched into a temporary folder, never into the model cache: 
 without its weights would count as pulled.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -16,11 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from imagemill.db.errors import ModelError
+from imagemill.db.models.headers import read_header
 from imagemill.db.models.sources import is_hub_id
 
 _MOST_CONFIGS = 200
 _MOST_CONFIG_BYTES = 1 << 24
-_MOST_HEADER_BYTES = 100 << 20
 _CONFIGS = ("config.json", "model_index.json", "scheduler_config.json", "tokenizer_config.json")
 _LICENSE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}")
 
@@ -78,23 +77,6 @@ def open_source(text: str, *, revision: str | None) -> Iterator[Source]:
         raise ModelError(f"{text}: no such folder or file, and no Hub id (owner/name)")
     with TemporaryDirectory(prefix="imagemill-") as temporary:
         yield _on_the_hub(text, revision, Path(temporary))
-
-
-def read_header(file: Path) -> Mapping[str, Any]:
-    """The names, types and shapes in a safetensors file. Raises `ModelError` if it is none."""
-    try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            if not 0 < length <= _MOST_HEADER_BYTES:
-                raise ModelError(f"{file}: not a safetensors file")
-            header = json.loads(opened.read(length))
-    except OSError as error:
-        raise ModelError(f"{file}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise ModelError(f"{file}: not a safetensors file") from None
-    if not isinstance(header, dict):
-        raise ModelError(f"{file}: not a safetensors file")
-    return header
 
 
 def _most(header: Mapping[str, Any]) -> str | None:

@@ -324,7 +324,9 @@ def test_what_stands_beside_a_model_is_pulled_too(
     pulled = pull_added(entry, endpoint=hub.url)
     found = {str(path.relative_to(entry.root)) for path in entry.root.rglob("*") if path.is_file()}
     assert found == files
-    assert (pulled.files, entry.problem) == (len(files), None)
+    assert pulled.files == len(files)
+    # What stands for it here is the small model's autoencoder, which the header tells.
+    assert "136 tensors, such as decoder.conv_in.bias" in str(entry.problem)
     assert settings.models is not None
     assert record_digest(settings.models, name, pulled.weights_digest, table=table)
     again = getattr(load_registry(settings), table)[name]
@@ -337,7 +339,8 @@ def test_what_stands_beside_a_model_is_pulled_too(
 def test_an_image_encoder_of_another_repository_is_pulled_too(hub: Hub, settings: Settings) -> None:
     entry = load_registry(settings).ip_adapters["apart"]
     pulled = pull_added(entry, endpoint=hub.url)
-    assert (pulled.files, entry.problem) == (3, None)
+    assert pulled.files == 3
+    assert "136 tensors, such as decoder.conv_in.bias" in str(entry.problem)
     encoder = entry.encoder_folder
     assert encoder is not None
     assert encoder != entry.root

@@ -47,7 +47,7 @@ def test_what_a_real_run_logs(level: str, format: str, tmp_path: Path) -> None:
     manifest = tmp_path / "m.jsonl"
     manifest.write_text("".join(json.dumps({"steps": 2, **row}) + "\n" for row in ROWS))
     variables = {"IMAGEMILL_LOG_LEVEL": level, "IMAGEMILL_LOG_FORMAT": format}
-    save_file({"no LoRA": np.zeros(1, np.float32)}, tmp_path / "broken.safetensors")
+    save_file({"no.such.lora_A.weight": np.zeros(1, np.float32)}, tmp_path / "broken.safetensors")
     (tmp_path / "models.toml").write_text('[adapters]\nbroken = "broken.safetensors"\n')
     variables |= {"IMAGEMILL_CHILDREN": "1", "IMAGEMILL_MODELS": str(tmp_path / "models.toml")}
     variables |= SECRETS

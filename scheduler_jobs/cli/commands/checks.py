@@ -30,6 +30,7 @@ from imagemill.db.errors import (
     first_line,
 )
 from imagemill.db.models.components import weights_digest
+from imagemill.db.models.embeddings import check_embeddings
 from imagemill.db.models.registry import load_registry
 from imagemill.db.process.logs import secrets_of
 from imagemill.db.queries.fleet.reports import list_workers
@@ -201,7 +202,9 @@ def _models(settings: Settings) -> str:
     here, absent = [], []
     for name, entry in registry.models.items():
         try:
-            here.append(f"{name} {weights_digest(entry)[:10]}")
+            digest = weights_digest(entry)
+            check_embeddings(entry)
+            here.append(f"{name} {digest[:10]}")
         except ModelError as error:
             if name == settings.default_model:
                 raise

@@ -8,6 +8,7 @@ import click
 from imagemill.db.errors import ModelError
 from imagemill.db.models.added import AddedEntry
 from imagemill.db.models.components import weights_digest
+from imagemill.db.models.embeddings import check_embeddings
 from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.db.samplers.names import OWN, SAMPLERS
 from imagemill.db.settings import Settings
@@ -162,6 +163,7 @@ def _described(entry: ModelEntry, settings: Settings) -> dict[str, Any]:
     digest, problem = entry.digest, None
     try:
         digest = weights_digest(entry)
+        check_embeddings(entry)
     except ModelError as error:
         problem = error.message
     return {

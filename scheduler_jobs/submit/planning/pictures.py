@@ -7,6 +7,7 @@ are drawn by the guided engine, which takes init images and masks.
 import math
 
 from imagemill.db.errors import ModelError
+from imagemill.db.models.added import AddedEntry
 from imagemill.db.models.facts import ModelFacts
 from imagemill.db.models.registry import ModelEntry, Registry
 from imagemill.db.models.ways import Ways
@@ -126,7 +127,8 @@ class AddedModels:
                 found = self._registry.find_controlnet(name)
                 # Where only workers have its files, the registry has its digest, nobody its class.
                 class_name = found.class_name if found.problem is None else None
-                self._controlnets[name] = AddedModel(name=name, digest=found.digest), class_name
+                added = AddedModel(name=name, digest=_digest(found))
+                self._controlnets[name] = added, class_name
             except ModelError as error:
                 raise Refused("controlnet", error.message, "a registered ControlNet") from None
         added, class_name = self._controlnets[name]
@@ -138,11 +140,19 @@ class AddedModels:
     def _ip_adapter(self, name: str) -> AddedModel:
         if name not in self._ip_adapters:
             try:
-                digest = self._registry.find_ip_adapter(name).digest
+                digest = _digest(self._registry.find_ip_adapter(name))
             except ModelError as error:
                 raise Refused("reference_image", error.message, "an IP-Adapter") from None
             self._ip_adapters[name] = AddedModel(name=name, digest=digest)
         return self._ip_adapters[name]
+
+
+def _digest(entry: AddedEntry) -> str:
+    """Its digest. Raises `ModelError` also if its files here are not what they are to be."""
+    digest = entry.digest
+    if (flaw := entry.flaw) is not None:
+        raise ModelError(flaw)
+    return digest
 
 
 def _check_controlled(ways: Ways, pipeline: str, given: Parameters) -> None:

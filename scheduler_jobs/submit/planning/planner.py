@@ -11,6 +11,7 @@ from typing import Any
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
+from imagemill.db.models.embeddings import check_embeddings
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import Registry
 from imagemill.db.prompt_weights import MAX_WEIGHT, unusable_weight
@@ -209,12 +210,17 @@ class Planner:
     def _adapter_digest(self, name: str) -> str:
         """The digest of an adapter's file, which is read once for all rows."""
         if name not in self._adapter_digests:
-            self._adapter_digests[name] = self._registry.find_adapter(name).digest
+            entry = self._registry.find_adapter(name)
+            digest = entry.digest
+            if (problem := entry.problem) is not None:
+                raise Refused("adapters", problem, "a LoRA file")
+            self._adapter_digests[name] = digest
         return self._adapter_digests[name]
 
     def _load(self, name: str) -> PlannedModel:
         entry = self._registry.find(name)
         facts = model_facts(entry)
+        check_embeddings(entry)
         window = None
         if facts.tokenizer is not None and facts.window is not None:
             window = PromptWindow.from_tokenizer_folder(facts.tokenizer, facts.window)
