@@ -3,18 +3,25 @@
 The example is rendered as `make run` does it, and two more jobs, which are scored and tagged.
 Their pages are looked at in a headless Chromium. What `docs/images/` has of them is written again.
 A folder that has the jobs already is used as it is, so a second call takes seconds.
+
+With `--flower` the picture of Flower alone: the services of `imagemill up` run in the folder for
+some minutes.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from imagemill.db.database import Database
+from imagemill.db.process.logs import FLOWER_LOGIN
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
 from tests.helpers.http.browser import Browser, find_browser
@@ -33,6 +40,11 @@ TILES = "document.querySelectorAll('.tile img').length"
 BELOW = "image.getBoundingClientRect().top > innerHeight"
 """Pictures below the window are loaded when somebody scrolls there."""
 
+SHIFT_SECONDS = 20
+MANY = 5000
+SHOWN_SHIFTS = 8
+"""Of Flower's list, which fills a window with ten; two of them go on."""
+
 COLOURS = 128
 """Of a screenshot, which make it a third as large and look the same."""
 
@@ -41,10 +53,16 @@ def main() -> None:
     """Render what is missing, and take every screenshot."""
     parser = argparse.ArgumentParser(description="Take the documents' screenshots anew.")
     parser.add_argument("folder", type=Path, help="where the jobs are, or are made")
-    home = parser.parse_args().folder.absolute()
+    parser.add_argument("--flower", action="store_true", help="take Flower's alone: minutes")
+    given = parser.parse_args()
+    home = given.folder.absolute()
     program = find_browser()
     if program is None:
         sys.exit("error: there is no Chromium on this machine")
+    if given.flower:
+        with tempfile.TemporaryDirectory() as profile, Browser(program, Path(profile)) as page:
+            show_flower(page, home)
+        return
     if not (home / "imagemill.sqlite3").exists():
         make_jobs(home)
     draw_sheet(home)
@@ -132,6 +150,35 @@ def take_comparison(page: Browser, entry: str, base: str) -> None:
     take(page, IMAGES / "gallery-compare.png")
 
 
+def show_flower(page: Browser, home: Path) -> None:
+    """Two workers' shifts in Flower, while they render."""
+    os.environ["IMAGEMILL_SHIFT_SECONDS"] = str(SHIFT_SECONDS)
+    imagemill("--home", str(home), "up", "--workers", "2", "--children", "1")
+    try:
+        rows = home / "many.jsonl"
+        lines = (json.dumps({**ROWS[n % len(ROWS)], "id": str(n)}) for n in range(MANY))
+        rows.write_text("\n".join(lines) + "\n")
+        imagemill("--home", str(home), "submit", str(rows), "--name", "many")
+        environment = imagemill("--home", str(home), "env", "--json")["environment"]
+        services = imagemill("--home", str(home), "ps", "--json")["services"]
+        address = next(each["address"] for each in services if each["service"] == "flower")
+        take_flower(page, address, environment[FLOWER_LOGIN])
+    finally:
+        imagemill("--home", str(home), "down")
+
+
+def take_flower(page: Browser, address: str, login: str) -> None:
+    """Its list of tasks, once so many shifts are over that they fill the window."""
+    page.resize(1400, 700)
+    entry = f"{address.replace('://', f'://{login}@')}tasks"
+    page.open(entry)
+    while page.evaluate("document.body.innerText.split('SUCCESS').length") <= SHOWN_SHIFTS:
+        time.sleep(SHIFT_SECONDS / 4)
+        page.open(entry)
+        page.wait("document.querySelectorAll('tbody tr').length > 1")
+    take(page, IMAGES / "flower.png")
+
+
 def take(page: Browser, file: Path) -> None:
     """One screenshot, once the page has drawn what it was told."""
     page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
@@ -146,12 +193,17 @@ def reduced(picture: Image.Image) -> Image.Image:
     return picture.quantize(COLOURS, dither=Image.Dither.NONE)
 
 
-def imagemill(*words: str) -> None:
-    """One command, whose end is awaited; its errors are shown and end this program."""
+def imagemill(*words: str) -> Any:
+    """One command, whose end is awaited; what it says with `--json`, else None.
+
+    Its errors are shown and end this program.
+    """
     command = [sys.executable, "-m", "imagemill", *words]
-    done = subprocess.run(command, check=False)  # noqa: S603  # ourselves
+    told = subprocess.PIPE if "--json" in words else None
+    done = subprocess.run(command, check=False, stdout=told, text=True)  # noqa: S603  # ourselves
     if done.returncode:
         sys.exit(done.returncode)
+    return json.loads(done.stdout) if told is not None else None
 
 
 if __name__ == "__main__":
