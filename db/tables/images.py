@@ -173,7 +173,8 @@ class Attempt(Base):
     """
 
     __tablename__ = "attempts"
-    __table_args__ = (partial("ix_attempts_done", "transaction_id", "id", where=_BECAME_DONE),)
+    # Without the id, which nearly always rises with it: PostgreSQL keeps equal entries as one.
+    __table_args__ = (partial("ix_attempts_done", "transaction_id", where=_BECAME_DONE),)
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), index=True)

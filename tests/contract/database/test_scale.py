@@ -7,6 +7,7 @@ SQLite how many steps its virtual machine has made.
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from imagemill.db.queries.fleet.workers import list_fleet
 from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.jobs.seats import set_max_workers
 from imagemill.db.queries.pictures import objects
+from imagemill.db.queries.pictures.finished import PAGE as PAGE_OF_NEW_IMAGES
+from imagemill.db.queries.pictures.finished import finished_since
 from imagemill.db.queries.pictures.image_reports import ImageFilter, list_images
 from imagemill.db.queries.pictures.image_search import Rank, ranked
 from imagemill.db.queries.work import claims
@@ -244,6 +247,31 @@ def test_a_page_in_the_order_of_a_score_costs_what_is_on_it(
         assert found == sorted(found, reverse=descending)
         assert after is None or (found[0] < after if descending else found[0] > after)
         assert part < 1, plans
+
+
+_HISTORY = (
+    "INSERT INTO attempts (image_id, generation, event, solo, transaction_id)"
+    " SELECT i, 1, 'done', false, CAST(CAST(i / 160 + 3 AS text) AS xid8)"
+    f" FROM generate_series(1, {IMAGES}) AS i"
+)
+"""On PostgreSQL: as if the images of job 1 had become done in the server's first transactions."""
+
+
+def test_what_is_new_costs_what_it_is(large: Database) -> None:
+    """A page of it, wherever the reader stands; on SQLite it goes by ids alone."""
+    if large.is_sqlite:
+        return
+    effort = Effort(large)
+    with effort.reading() as session:
+        for statement in (_HISTORY, "ANALYZE attempts"):
+            session.connection().exec_driver_sql(statement)
+        now, _ = finished_since(session, None)
+        _, pages = finished_since(session, replace(now, position=3 + IMAGES // 320))
+        found = next(pages)
+    assert found == sorted(found)
+    assert len(found) == PAGE_OF_NEW_IMAGES
+    # Each line with its image, and the rest of the last transaction.
+    assert effort.spent < 2 * (PAGE_OF_NEW_IMAGES + 160), effort.plans
 
 
 @pytest.mark.parametrize(("steps", "found"), [(20, 1), (21, 0)])
