@@ -14,6 +14,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 from itertools import chain, zip_longest
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +25,7 @@ import pytest
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
 from tests.helpers.places import ROOT
-from tests.helpers.processes.forks import SharedServers, shared_folder
+from tests.helpers.processes.forks import SharedServers, shared_folder, suits
 
 if TYPE_CHECKING:
     from imagemill.db.storage.s3 import S3Storage
@@ -40,9 +41,16 @@ gc.disable()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the processes of a run share what takes each of them seconds to import."""
+    """Let the processes of a run share what takes each of them seconds to import.
+
+    Where whole folders are tested, each would import torch: they are forks of one that has.
+    """
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
-        config.add_cleanup(SharedServers().close)
+        servers = SharedServers()
+        config.add_cleanup(servers.close)
+        folders = all(Path(each).is_dir() for each in config.args)
+        if folders and find_spec("torch") is not None and suits(os.environ):
+            config.option.tx = [f"popen//python={servers.python()}" for _ in config.option.tx]
 
 
 def pytest_collection_finish() -> None:

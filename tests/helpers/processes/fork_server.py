@@ -77,7 +77,8 @@ def _become(order: Order) -> None:
         os._exit(1)
     os.closerange(3, 64)
     how = os.O_WRONLY | os.O_APPEND | os.O_CREAT
-    for number, name in ((0, os.devnull), (1, order["output"]), (2, order["errors"])):
+    files = order.get("input", os.devnull), order["output"], order["errors"]
+    for number, name in enumerate(files):
         opened = os.open(name, how if number else os.O_RDONLY, 0o600)
         os.dup2(opened, number)
         os.close(opened)
@@ -88,6 +89,9 @@ def _become(order: Order) -> None:
 
 
 def _command(module: str, words: list[str]) -> None:
+    if module == "-c":
+        exec(words[0], {"__name__": "__main__"})
+        return
     if module == "tests.chaos.worker":
         from imagemill.worker.cli.worker import worker
         from tests.chaos.roles import prepare_worker

@@ -9,6 +9,7 @@ or what it imports, starts it by its file.
 import atexit
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -36,6 +37,9 @@ _READ_WHEN_USED = {"HF_TOKEN"}
 
 _SHARED = "TESTS_SHARED_FOLDER"
 """The variable with the folder of `SharedServers`."""
+
+_OF_TESTS = ("hypothesis", "jsonschema", "openai", "openpyxl", "pandas", "torchsde")
+"""What test files import beside the product, and takes a tenth of a second and more."""
 
 _RENDERING = {"reproduce", "roundtrip", "run", "worker"}
 """Commands that import torch, or start a process that does."""
@@ -104,7 +108,13 @@ class SharedServers:
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(_socket_of(modules))
                 listener.listen()
-                self._programs.append(_program(listener.fileno(), *modules))
+                beside = _OF_TESTS if modules else ()
+                self._programs.append(_program(listener.fileno(), *modules, *beside))
+
+    def python(self) -> str:
+        """The command line of a Python that has imported torch, and what test files import."""
+        program = ROOT / "tests" / "helpers" / "processes" / "forked_python.py"
+        return shlex.join([sys.executable, "-S", str(program), _socket_of((HEAVY_MODULE,))])
 
     def close(self) -> None:
         """End them."""
