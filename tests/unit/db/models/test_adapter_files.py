@@ -3,9 +3,6 @@
 from pathlib import Path
 
 import pytest
-import safetensors
-import torch
-from safetensors.torch import save_file
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.adapter_files import check_controlnet, check_ip_adapter, check_lora
@@ -26,12 +23,13 @@ FORMS = {
 
 
 def test_the_shapes_are_those_that_safetensors_reads(tmp_path: Path) -> None:
+    numpy, safetensors = pytest.importorskip("numpy"), pytest.importorskip("safetensors.numpy")
     file = tmp_path / "file.safetensors"
-    save_file({"a": torch.zeros(2, 3), "b": torch.zeros(())}, file, metadata={"by": "us"})
+    tensors = {"a": numpy.zeros((2, 3)), "b": numpy.zeros(())}
+    safetensors.save_file(tensors, file, metadata={"by": "us"})
     assert read_shapes(file) == {"a": (2, 3), "b": ()}
     ours = write_tensors(tmp_path / "ours.safetensors", {"a": (2, 3)})
-    with safetensors.safe_open(ours, framework="pt") as opened:
-        assert opened.get_tensor("a").shape == (2, 3)
+    assert safetensors.load_file(ours)["a"].shape == (2, 3)
 
 
 @pytest.mark.parametrize(

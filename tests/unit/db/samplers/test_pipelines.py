@@ -3,10 +3,11 @@
 import inspect
 import sys
 
-import diffusers
 import pytest
 
 from imagemill.db.samplers.pipelines import WITHOUT_SHIFT, shift_problem
+
+diffusers = pytest.importorskip("diffusers")
 
 DYNAMIC = {"use_dynamic_shifting": True}
 DPM = "DPMSolverMultistepScheduler"

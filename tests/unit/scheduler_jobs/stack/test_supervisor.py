@@ -188,7 +188,8 @@ def test_a_parked_service_stands_still(home, events, run):
         Service(name="queue", program=Sleeper("queue", events, home)),
     )
     wait_for(lambda: report(home, "store").state == "running")
-    assert report(home, "queue").state == "stopped"
+    wait_for(lambda: report(home, "queue").state == "stopped")
+    assert events == ["start store"]
     (home.parked / "queue").unlink()
     wait_for(lambda: report(home, "queue").state == "running")
     (home.parked / "store").touch()
