@@ -1,6 +1,7 @@
 """The options that submitting knows are those that diffusers' classes take."""
 
 import inspect
+from collections.abc import Mapping
 
 import diffusers
 import pytest
@@ -9,11 +10,22 @@ from imagemill.db.samplers.names import SAMPLERS
 from imagemill.db.samplers.options import OPTIONS, TAKEN, WORDS, misfit
 from imagemill.worker.engine import schedulers
 
+_SPACING = {"set_alpha_to_one", "steps_offset", "timestep_spacing"}
+_CLIPPING = {"clip_sample", "clip_sample_range", "sample_max_value", "thresholding"}
+_IDLE: Mapping[str, set[str]] = {
+    "DPMSolverMultistepScheduler": {"variance_type"},
+    "DPMSolverSinglestepScheduler": {"variance_type"},
+    "LCMScheduler": _SPACING,
+    "SASolverScheduler": {"variance_type"},
+    "TCDScheduler": _SPACING | _CLIPPING | {"dynamic_thresholding_ratio", "timestep_scaling"},
+}
+"""What these classes take and never read, or with no value that a row may have."""
+
 
 @pytest.mark.parametrize("name", sorted({sampler.diffusers_class for sampler in SAMPLERS}))
 def test_the_table_agrees_with_diffusers(name):
     parameters = inspect.signature(getattr(diffusers, name)).parameters
-    assert TAKEN[name] == {option for option in OPTIONS if option in parameters}
+    assert TAKEN[name] == {o for o in OPTIONS if o in parameters} - _IDLE.get(name, set())
 
 
 @pytest.mark.parametrize("name", sorted(TAKEN))
