@@ -15,7 +15,8 @@ from imagemill.scheduler_jobs.manifest import Parameters
 from tests.helpers.places import ROOT
 
 DOCS = ROOT / "docs" / "cli.md"
-CONTEXT = click.Context(cli, info_name="imagemill")
+# A command keeps the names of its help option from its first context: they are `cli`'s.
+CONTEXT = click.Context(cli, info_name="imagemill", **cli.context_settings)
 
 
 def commands() -> dict[str, click.Command]:
@@ -57,7 +58,13 @@ def test_every_command_has_help_with_an_example_and_json(name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_whole_in_80_columns(name):
     """click cuts the lines of a group's commands, and wraps an example that is no block."""
-    context = click.Context(COMMANDS[name], info_name=name, terminal_width=80, max_content_width=80)
+    context = click.Context(
+        COMMANDS[name],
+        info_name=name.rpartition(" ")[2],
+        parent=CONTEXT,
+        terminal_width=80,
+        max_content_width=80,
+    )
     lines = COMMANDS[name].get_help(context).splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert [line for line in lines[1:] if line.endswith("...")] == []
