@@ -3,109 +3,23 @@
 import json
 
 import pytest
-from PIL import Image as Pillow
 from sqlalchemy import select
 
-from imagemill.db.broker import wake_ups
-from imagemill.db.models import registry as registry_module
 from imagemill.db.queries.images import spec_of
 from imagemill.db.tables import Image
-from tests.helpers.tensors import CONTROLNET, IP_ADAPTER, LORA, write_tensors
-from tests.unit.scheduler_jobs.submit.planning.test_generic_models import NoBroker
-
-KINDS = {
-    "sd": "StableDiffusionPipeline",
-    "flux": "FluxPipeline",
-    "kontext": "FluxKontextPipeline",
-    "adapted": "FluxKontextPipeline",
-    "edit": "QwenImageEditPipeline",
-    "canny_model": "FluxControlPipeline",
-    "sana": "SanaPipeline",
-    "pixart": "PixArtSigmaPipeline",
-    "sd3": "StableDiffusion3Pipeline",
-    "klein": "Flux2KleinPipeline",
-    "pag": "StableDiffusion3PAGPipeline",
-}
-REGISTRY = """
-[models.guided]
-source = "guided"
-[models.ends]
-source = "guided"
-parts.scheduler = { class = "UniPCMultistepScheduler", final_sigmas_type = "zero" }
-[models.late]
-source = "sd"
-kind = "generic"
-defaults = { guidance_end = 0.4, strength = 0.6 }
-[controlnets.canny]
-source = "canny"
-[controlnets.flux_canny]
-source = "flux_canny"
-[controlnets.elsewhere]
-source = "elsewhere"
-digest = "%s"
-[ip_adapters.plain]
-source = "ip"
-weights = "ip.safetensors"
-[adapters]
-spots = "spots.safetensors"
-""" % ("e" * 64)
+from tests.unit.scheduler_jobs.submit.planning.ways import planned, register_models
 
 
 @pytest.fixture(autouse=True)
 def registry(tmp_path, monkeypatch):
-    monkeypatch.setattr(wake_ups, "Tokens", NoBroker)
-    text = REGISTRY
-    for name, class_name in {**KINDS, "guided": "StableDiffusionPipeline"}.items():
-        unet = "unet" if class_name.startswith("StableDiffusionPipeline") else "transformer"
-        _write(
-            tmp_path / name / "model_index.json",
-            {
-                "_class_name": class_name,
-                unet: ["diffusers", "Some"],
-                "scheduler": ["diffusers", "S"],
-                "is_distilled": name == "klein",
-            },
-        )
-        config = {"sample_size": 8, "in_channels": 4, "guidance_embeds": name == "kontext"}
-        _write(tmp_path / name / unet / "config.json", config)
-        flow = class_name.startswith(("Flux", "StableDiffusion3"))
-        scheduler = {"_class_name": "FlowMatchEulerDiscreteScheduler" if flow else "S"}
-        _write(tmp_path / name / "scheduler" / "scheduler_config.json", scheduler)
-        if name in KINDS:
-            text += f'[models.{name}]\nsource = "{name}"\nkind = "generic"\n'
-            text += 'ip_adapter = "plain"\n' if name in ("sd", "flux", "adapted") else ""
-    for name, class_name in {
-        "canny": "ControlNetModel",
-        "flux_canny": "FluxControlNetModel",
-    }.items():
-        _write(tmp_path / name / "config.json", {"_class_name": class_name})
-        write_tensors(tmp_path / name / "diffusion_pytorch_model.safetensors", CONTROLNET)
-    write_tensors(tmp_path / "spots.safetensors", LORA)
-    write_tensors(tmp_path / "ip" / "ip.safetensors", IP_ADAPTER)
-    (tmp_path / "inputs").mkdir()
-    Pillow.new("RGB", (64, 64)).save(tmp_path / "inputs" / "edges.png")
-    (tmp_path / "models.toml").write_text(text)
-    monkeypatch.setenv("IMAGEMILL_MODELS", str(tmp_path / "models.toml"))
-    monkeypatch.setenv("IMAGEMILL_MODEL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("IMAGEMILL_INPUTS_FOLDER", str(tmp_path / "inputs"))
+    register_models(tmp_path, monkeypatch)
 
 
 FIXED = "fixed_small"
 
 
-def _write(path, document):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document))
-
-
 def _dpm(algorithm):
     return {"algorithm_type": algorithm}
-
-
-def planned(at_home, tmp_path, row):
-    manifest = tmp_path / "rows.jsonl"
-    manifest.write_text(json.dumps({"prompt": "a red circle", **row}) + "\n")
-    return at_home("plan", manifest, "--json"), manifest
 
 
 @pytest.mark.parametrize(
@@ -320,86 +234,6 @@ def test_what_it_takes_becomes_part_of_the_specification(at_home, mill, tmp_path
     assert spec.control_image == spec.reference_image is not None
     assert (spec.control_scale, spec.reference_scale) == (0.5, 0.25)
     assert (spec.guidance_start, spec.guidance_end) == (0.1, 0.6)
-
-
-WITH_EMBEDDING = """
-[models.taught]
-source = "guided"
-embeddings = { "<a>" = "a.safetensors" }
-"""
-CONTROLLED = {"model": "sd", "control_image": "edges.png", "controlnet": "canny"}
-ADAPTED = {"model": "sd", "reference_image": "edges.png"}
-
-
-@pytest.mark.parametrize(
-    ("file", "row", "complaint"),
-    [
-        (
-            "spots.safetensors",
-            {"model": "flux", "adapters": "spots"},
-            "adapters: adapter spots: {file}: no LoRA: one tensor, vae.weight; names of a LoRA "
-            "have lora_A, lora_down or lora.down; a LoRA file",
-        ),
-        (
-            "canny/diffusion_pytorch_model.safetensors",
-            CONTROLLED,
-            "controlnet: canny: {file}: no ControlNet: one tensor, vae.weight; one has "
-            "controlnet_…; a registered ControlNet",
-        ),
-        (
-            "ip/ip.safetensors",
-            ADAPTED,
-            "reference_image: plain: {file}: no IP-Adapter: one tensor, vae.weight; one has "
-            "image_proj.… or ip_adapter_proj_model.…; an IP-Adapter",
-        ),
-        (
-            "a.safetensors",
-            {"model": "taught"},
-            "model: 'taught' (model taught: embedding <a>: {file}: vectors of 6 numbers, where the "
-            "text encoder has 8); one of",
-        ),
-    ],
-)
-def test_a_file_that_is_something_else_is_refused(at_home, tmp_path, file, row, complaint):
-    registry = tmp_path / "models.toml"
-    registry.write_text(registry.read_text() + WITH_EMBEDDING)
-    index = tmp_path / "guided" / "model_index.json"
-    encoder = {"text_encoder": ["transformers", "CLIPTextModel"]}
-    index.write_text(json.dumps(json.loads(index.read_text()) | encoder))
-    _write(tmp_path / "guided" / "text_encoder" / "config.json", {"hidden_size": 8})
-    write_tensors(tmp_path / "a.safetensors", {"a": (1, 8)})
-    answer, _ = planned(at_home, tmp_path, row)
-    assert answer.code == 0, answer.out + answer.err
-    write_tensors(tmp_path / file, {"vae.weight": (2, 6)})
-    answer, manifest = planned(at_home, tmp_path, row)
-    assert answer.code == 2
-    [problem] = answer.json["problems"]
-    said = f"{problem['column']}: {problem['found']}; {problem['allowed']}"
-    assert said.startswith(complaint.format(file=tmp_path / file))
-    assert at_home("submit", manifest, "--json").code == 2
-
-
-def test_models_says_which_files_are_something_else(at_home, tmp_path):
-    told = at_home("models", "--json").json
-    before = [each["problem"] for each in (*told["adapters"], *told["ip_adapters"])]
-    assert before == [None, None]
-    write_tensors(tmp_path / "spots.safetensors", {"vae.weight": (2, 6)})
-    (tmp_path / "ip" / "ip.safetensors").write_bytes(b"")
-    told = at_home("models", "--json").json
-    assert "no LoRA: one tensor, vae.weight" in told["adapters"][0]["problem"]
-    assert told["ip_adapters"][0]["problem"].endswith("ip.safetensors: not a safetensors file")
-
-
-def test_an_adapters_file_is_read_once_for_all_rows(at_home, tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr(registry_module, "file_digest", lambda file: read.append(file) or "d" * 64)
-    manifest = tmp_path / "rows.jsonl"
-    row = {"model": "flux", "adapters": [{"name": "spots", "weight": 0.5}]}
-    lines = [json.dumps({"prompt": word, **row}) for word in ("red", "green", "blue")]
-    manifest.write_text("\n".join(lines))
-    answer = at_home("plan", manifest, "--json")
-    assert answer.code == 0, answer.out
-    assert read == [tmp_path / "spots.safetensors"]
 
 
 def test_a_models_strength_is_for_rows_with_a_picture(at_home, mill, tmp_path):
