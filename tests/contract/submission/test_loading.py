@@ -254,9 +254,11 @@ def test_ctrl_c_does_not_wait_for_a_database_that_does_not_answer(
     file.write_text("".join(json.dumps({"prompt": f"prompt {n}"}) + "\n" for n in range(5)))
     monkeypatch.setattr(job_rows, "insert_images", silent)
     monkeypatch.setattr(planned_rows.PlannedRow, "of", classmethod(interrupted))
+    before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
         submit(SubmissionRequest(manifest=str(file)), settings=settings, database=postgres_database)
-    [thread] = [each for each in threading.enumerate() if each.name == "loader"]
+    new = set(threading.enumerate()) - before
+    [thread] = [each for each in new if each.name == "loader"]
     assert thread.daemon
     answered.set()
     thread.join(60)

@@ -74,8 +74,10 @@ def test_it_outlives_the_thread_that_started_it():
 
 
 def test_its_thread_ends_with_it():
+    before = set(threading.enumerate())  # those of the tests before may still be ending
     process = TetheredProcess(SLEEP)
-    (thread,) = (t for t in threading.enumerate() if t.name == "tether of sleep")
+    (thread,) = set(threading.enumerate()) - before
+    assert thread.name == "tether of sleep"
     process.kill()
     thread.join(120)
     assert not thread.is_alive()
