@@ -9,11 +9,14 @@ import os
 import shutil
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 OWNER = "owner"
 """The file in such a folder that is locked."""
+
+_CONTENT = "content"
 
 
 def make_folder(prefix: str) -> Path:
@@ -22,21 +25,43 @@ def make_folder(prefix: str) -> Path:
     Its name begins with `prefix`, and it is in the temporary folder. Folders with this prefix that
     have no owner's file, as those of older versions, stay.
     """
+    folder, _ = _make(prefix)  # the file stays open, which keeps the lock
+    return folder
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """An empty folder for the time of the block; those of dead processes are removed.
+
+    It is in a folder as `make_folder` makes them.
+    """
+    folder, lock = _make(prefix)
+    try:
+        (folder / _CONTENT).mkdir()
+        yield folder / _CONTENT
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _make(prefix: str) -> tuple[Path, int]:
+    """Make a folder, and lock it by its owner's file, which is open."""
     _remove_dead(prefix)
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix))
-        if _own(folder):
-            return folder
+        lock = _own(folder)
+        if lock is not None:
+            return folder, lock
 
 
-def _own(folder: Path) -> bool:
-    """Lock a new folder until this process ends; False if it was taken for a dead one's before."""
+def _own(folder: Path) -> int | None:
+    """Lock a new folder; None if somebody took it for a dead process's before, and removed it."""
     file = os.open(folder / OWNER, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(file, fcntl.LOCK_EX)
     if os.fstat(file).st_nlink:
-        return True  # the file stays open, which keeps the lock
+        return file
     os.close(file)
-    return False
+    return None
 
 
 def _remove_dead(prefix: str) -> None:

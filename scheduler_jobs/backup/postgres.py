@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from imagemill.db.errors import DatabaseError, UsageError
+from imagemill.db.process.owned_folder import temporary_folder
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.local.postgres import INSTALL, postgres_binaries
 
@@ -88,8 +88,8 @@ def _service(settings: Settings) -> Iterator[dict[str, str]]:
     url = make_url(settings.database_url.get_secret_value())
     values = url.translate_connect_args(username="user", database="dbname")
     values |= {name: ",".join(given) for name, given in url.normalized_query.items()}
-    with tempfile.TemporaryDirectory(prefix="imagemill-") as folder:
-        file = Path(folder) / "service.conf"
+    with temporary_folder("imagemill-backup-") as folder:
+        file = folder / "service.conf"
         lines = [f"[{_SERVICE}]", *(f"{name}={value}" for name, value in values.items())]
         file.touch(mode=0o600)
         file.write_text("\n".join(lines) + "\n")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from imagemill.db.errors import UsageError
+from imagemill.db.process.owned_folder import temporary_folder
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.exports.columns import OWN
 from imagemill.scheduler_jobs.exports.record import RECORD
@@ -50,8 +50,8 @@ def export_folder(place: str, settings: Settings) -> Iterator[Path]:
         yield Path(place).expanduser()
         return
     target = open_target(place, settings, option="EXPORT")
-    with TemporaryDirectory(prefix="imagemill-import-") as temporary:
-        folder = Path(temporary).resolve()
+    with temporary_folder("imagemill-import-") as temporary:
+        folder = temporary.resolve()
         try:
             _copy(target, RECORD, folder)
             read_record(folder)  # before anything large is copied

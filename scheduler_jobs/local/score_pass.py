@@ -5,7 +5,6 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
@@ -14,6 +13,7 @@ from typing import Any
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError, UsageError
+from imagemill.db.process.owned_folder import temporary_folder
 from imagemill.db.queries.work import score_work, shifts
 from imagemill.db.queries.work.claims import RetryPolicy
 from imagemill.db.scorers import ScorerEntry
@@ -56,7 +56,7 @@ def score_here(
         "known": [(each.name, each.version) for each in scorers],
     }
     total, next_round = None, 0.0
-    with _Crew(settings) as crew:
+    with temporary_folder("imagemill-scores-") as folder, _Crew(settings, folder / "log") as crew:
         try:
             while (left := _waiting(database, job_ids, which)) > 0:
                 total = total or left
@@ -82,23 +82,21 @@ def _waiting(database: Database, job_ids: Collection[int], which: Mapping[str, A
 class _Crew:
     """The processes that judge: as many as there are cores for, and pieces to take."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, log: Path) -> None:
         self._settings = settings
+        self._log = log
         cores = len(os.sched_getaffinity(0)) // settings.threads
         self._most = settings.children or max(1, cores)
         self._processes: list[TetheredProcess] = []
         self._restarts = 0
 
     def __enter__(self) -> "_Crew":
-        self._folder = tempfile.TemporaryDirectory(prefix="imagemill-scores-")
-        self._log = Path(self._folder.name) / "log"
         return self
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
             with suppress(KeyboardInterrupt):  # it gives back its work: a moment
                 process.stop(seconds=self._settings.drain_seconds)
-        self._folder.cleanup()
 
     def keep_busy(self, pieces: int) -> None:
         """Start processes for pieces that nobody has taken; see why others have ended."""

@@ -9,19 +9,16 @@ import decimal
 import json
 import math
 import os
-import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import IO, Any, cast
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import pyarrow as pa
 
 from imagemill.db.errors import ManifestError, first_line
 from imagemill.scheduler_jobs.manifest.formats.arrow.rows import as_json
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem
-from imagemill.scheduler_jobs.manifest.sources.source import Source
+from imagemill.scheduler_jobs.manifest.sources.source import Source, spooling
 
 ROWS = "rows"
 """What rows of a program are called, as the manifest that they are."""
@@ -42,7 +39,7 @@ def rows_source(rows: Iterable[Mapping[str, Any] | str]) -> Source:
     Raises:
         ManifestError: a row is no mapping, or has a value that no file could have.
     """
-    with _spooling() as (stream, source):
+    with spooling(ROWS) as (stream, source):
         for number, row in enumerate(rows, 1):
             line = json.dumps(_cells(row, number), allow_nan=True)
             stream.write(line.encode("ascii") + b"\n")
@@ -55,7 +52,7 @@ def table_source(table: Any) -> Source:
     Raises:
         ManifestError: a column has values of several types.
     """
-    with _spooling() as (stream, source):
+    with spooling(ROWS) as (stream, source):
         try:
             reader = _batches(table)
             # Metadata names versions of libraries, and the same rows must stay the same manifest.
@@ -88,20 +85,6 @@ def _batches(table: Any) -> pa.RecordBatchReader:
     named = any(name is not None for name in table.index.names)
     whole = pa.Table.from_pandas(table, preserve_index=named)
     return whole.combine_chunks().to_reader(max_chunksize=_BATCH_ROWS)
-
-
-@contextmanager
-def _spooling() -> Iterator[tuple[IO[bytes], Source]]:
-    """A temporary file to write, and the source of what was written; an error removes it."""
-    # The file stays open as long as the source lives, because closing deletes it.
-    spool = tempfile.NamedTemporaryFile(prefix="imagemill-rows-")  # noqa: SIM115
-    try:
-        stream = cast(IO[bytes], spool)
-        yield stream, Source(name=ROWS, path=Path(spool.name), spool=stream)
-        spool.flush()
-    except BaseException:
-        spool.close()
-        raise
 
 
 def _cells(row: Any, number: int) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.headers import read_header
 from imagemill.db.models.sources import is_hub_id
+from imagemill.db.process.owned_folder import temporary_folder
 
 _MOST_CONFIGS = 200
 _MOST_CONFIG_BYTES = 1 << 24
@@ -75,8 +75,8 @@ def open_source(text: str, *, revision: str | None) -> Iterator[Source]:
         )
     if not is_hub_id(text):
         raise ModelError(f"{text}: no such folder or file, and no Hub id (owner/name)")
-    with TemporaryDirectory(prefix="imagemill-") as temporary:
-        yield _on_the_hub(text, revision, Path(temporary))
+    with temporary_folder("imagemill-model-") as temporary:
+        yield _on_the_hub(text, revision, temporary)
 
 
 def _most(header: Mapping[str, Any]) -> str | None:

@@ -1,4 +1,7 @@
-"""Our own code never unpickles, evaluates or shells out, and loads safetensors alone."""
+"""Our own code never unpickles, evaluates or shells out, and loads safetensors alone.
+
+What it writes into the temporary folder goes with its process.
+"""
 
 import ast
 from collections.abc import Iterator
@@ -86,6 +89,25 @@ def test_no_module_of_ours_unpickles_evaluates_or_shells_out(
 )
 def test_the_scan_finds_what_it_looks_for(text: str) -> None:
     assert list(_offences(ast.parse(text)))
+
+
+NAMED_TEMPORARY_FILES = {"TemporaryDirectory", "NamedTemporaryFile", "mkdtemp", "mkstemp"}
+MAKES_THEM = {
+    Path("db/process/owned_folder.py"),  # so that they go with their process
+    Path("scheduler_jobs/stack/home.py"),  # beside the file that takes its place
+}
+
+
+def test_named_temporary_files_are_owned(trees: tuple[tuple[Path, ast.AST], ...]) -> None:
+    """Others would stay when their process is killed: a password, prompts, a whole export."""
+    found = {
+        file
+        for file, tree in trees
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.Attribute) and node.attr in NAMED_TEMPORARY_FILES)
+        or (isinstance(node, ast.alias) and node.name in NAMED_TEMPORARY_FILES)
+    }
+    assert found == MAKES_THEM
 
 
 def test_weights_are_never_loaded_without_saying_safetensors(

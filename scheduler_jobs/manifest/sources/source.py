@@ -11,13 +11,13 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, Protocol, cast
 
 from imagemill.db.errors import ManifestError
+from imagemill.db.process.owned_folder import temporary_folder
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest.sources.places import Place, find_places
 
@@ -42,7 +42,7 @@ class Source:
 
     `name` is its name in messages, `path` is the file with the bytes, `part` the sheet of a
     workbook that is meant. `whole` says that the file is one prompt. A context manager: closing
-    removes a temporary file.
+    closes `spool`, and so removes a temporary file.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Source:
         *,
         name: str,
         path: Path,
-        spool: IO[bytes] | None = None,
+        spool: ExitStack | None = None,
         part: str | None = None,
         whole: bool = False,
     ) -> None:
@@ -209,16 +209,23 @@ def prompts_source(prompts: Sequence[str]) -> Source:
     return _spooled(PROMPTS, io.BytesIO(lines.encode()))
 
 
-def _spooled(name: str, stream: _Readable) -> Source:
-    # The file stays open as long as the source lives, because closing deletes it.
-    spool = tempfile.NamedTemporaryFile(prefix="imagemill-manifest-")  # noqa: SIM115
+@contextmanager
+def spooling(name: str) -> Iterator[tuple[IO[bytes], Source]]:
+    """A temporary file to write, and the source of what was written; an error removes it."""
+    spool = ExitStack()
     try:
-        shutil.copyfileobj(cast(BinaryIO, stream), spool, _CHUNK_BYTES)
-        spool.flush()
+        path = spool.enter_context(temporary_folder("imagemill-manifest-")) / "manifest"
+        with path.open("wb") as file:
+            yield file, Source(name=name, path=path, spool=spool)
     except BaseException:
         spool.close()
         raise
-    return Source(name=name, path=Path(spool.name), spool=cast(IO[bytes], spool))
+
+
+def _spooled(name: str, stream: _Readable) -> Source:
+    with spooling(name) as (file, source):
+        shutil.copyfileobj(cast(BinaryIO, stream), file, _CHUNK_BYTES)
+    return source
 
 
 def _from_s3(uri: str, settings: Settings) -> Source:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from imagemill.db.process.owned_folder import OWNER, make_folder
+from imagemill.db.process.owned_folder import OWNER, make_folder, temporary_folder
 
 PREFIX = "of-a-test-"
 
@@ -132,3 +132,23 @@ def test_a_folder_that_was_removed_before_it_was_locked_is_made_again(
     assert mine not in removed
     assert not removed[0].exists()
     assert (mine / OWNER).exists()
+
+
+def test_the_folder_of_a_block_is_empty_and_goes_with_it(temporary: Path, start: Start) -> None:
+    dead, left = start()
+    dead.kill()
+    dead.wait()
+    with temporary_folder(PREFIX) as folder:
+        assert not left.exists()
+        assert list(folder.iterdir()) == []
+        (folder / "file").touch()
+        with temporary_folder(PREFIX):
+            assert (folder / "file").exists()
+    assert not list(temporary.glob(f"{PREFIX}*"))
+
+
+def test_a_block_leaves_no_open_file() -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    with temporary_folder(PREFIX):
+        pass
+    assert set(Path("/proc/self/fd").iterdir()) == before

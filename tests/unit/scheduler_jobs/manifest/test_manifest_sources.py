@@ -3,6 +3,8 @@
 import hashlib
 import io
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +14,7 @@ import pytest
 from imagemill.db.errors import ManifestError, StorageError
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest import ManifestRow, Source, open_source, read_manifest
+from imagemill.scheduler_jobs.manifest.sources.source import prompts_source
 from tests.unit.manifests import LIMITS
 
 CONTENT = b"prompt,seed\na cat,1\na dog,2\n"
@@ -45,6 +48,30 @@ def test_standard_input_is_spooled_and_removed(monkeypatch: pytest.MonkeyPatch) 
         spooled = source.path
         assert spooled.exists()
     assert not spooled.exists()
+
+
+KILLED = """
+import os, signal
+from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.manifest.sources.source import open_source
+source = open_source("-", Settings())
+print(source.path, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_spooled_goes_with_the_next_manifest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    command = [sys.executable, "-c", KILLED]
+    killed = subprocess.run(command, input=CONTENT, stdout=subprocess.PIPE, check=False)
+    left = Path(killed.stdout.decode().strip())
+    assert left.read_bytes() == CONTENT
+    with prompts_source(["a cat"]):
+        assert not left.exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_pipe_is_read_once_and_kept(tmp_path: Path) -> None:
