@@ -113,15 +113,33 @@ class Desk:
         return found.get(digest), found.get(choice.key)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def nothing_older_is_counted() -> None:
+    """Leave all that is there by now out of every search for tensors, and for garbage.
+
+    After other tests that may be a million objects, and each search would take a second.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where workers remember that pixels do not depend on the batch: each model is tested once."""
+    return tmp_path_factory.mktemp("certificates")
+
+
 @pytest.fixture
-def desk(tmp_path: Path, sqlite_url: str) -> Iterator[Desk]:
+def desk(tmp_path: Path, sqlite_url: str, certificates: Path) -> Iterator[Desk]:
     registry = tmp_path / "models.toml"
     source = load_registry(Settings.load()).find("shapes64").source
     registry.write_text(
         f'[models.other]\nsource = "{source}"\n'
         '[models.other.parts.scheduler]\nclass = "DDIMScheduler"\n'
     )
-    settings = Settings.load(models=registry, device="cpu", dtype="fp32", threads=1, slots=2)
+    settings = Settings.load(
+        models=registry, certificates=certificates, device="cpu", dtype="fp32", threads=1, slots=2
+    )
     prepare_process(settings)
     (tmp_path / "store").mkdir()
     database = Database(sqlite_url)
