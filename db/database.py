@@ -72,7 +72,7 @@ class Database:
     def __init__(self, url: str) -> None:
         try:
             parsed = make_url(url)
-        except exc.ArgumentError:
+        except (exc.ArgumentError, ValueError):  # ValueError: of a port
             raise SettingsError(
                 "IMAGEMILL_DATABASE_URL is not a SQLAlchemy URL; "
                 "expected postgresql+psycopg://user:password@host/name or sqlite:///file"
@@ -182,8 +182,9 @@ class Database:
 
     def _translation(self, error: exc.DBAPIError) -> Exception:
         """The error to raise: `DatabaseError` if an operator must act; else, for a bug, `error`."""
-        if "not a database" in str(error.orig):
-            return SettingsError(f"{self.url}: this file is no database; name another")
+        misnamed = _misnamed(error, self.url)
+        if misnamed is not None:
+            return SettingsError(misnamed)
         if "readonly database" in str(error.orig):
             return DatabaseError(f"{self.url}: {_ONLY_READ}")
         if "disk I/O error" in str(error.orig) and self.file is not None and _is_full(self.file):
@@ -195,11 +196,20 @@ class Database:
         return error
 
 
+def _misnamed(error: exc.DBAPIError, url: str) -> str | None:
+    """What is wrong with the database's address, where it is that."""
+    if "not a database" in str(error.orig):
+        return f"{url}: this file is no database; name another"
+    if isinstance(error, exc.ProgrammingError) and error.statement is None:
+        return f"IMAGEMILL_DATABASE_URL: {first_line(error.orig or error)}"  # an option of libpq
+    return None
+
+
 def sqlite_file(url: str) -> Path | None:
     """The file of a SQLite database by its URL, None for any other."""
     try:
         found = make_url(url)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         return None  # `Database` raises the error for it
     if found.get_backend_name() != "sqlite" or found.database in (None, "", ":memory:"):
         return None

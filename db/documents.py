@@ -15,8 +15,3 @@ def document(value: Any) -> dict[str, Any]:
     """A dataclass as an object of JSON; what it holds is left as it is."""
     assert is_dataclass(value)
     return {each.metadata.get(JSON, each.name): getattr(value, each.name) for each in fields(value)}
-
-
-def is_utf8(text: str) -> bool:
-    """Whether a text from the command line or a file system was UTF-8, as it has to be in a URL."""
-    return not any("\ud800" <= c <= "\udfff" for c in text)

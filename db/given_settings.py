@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from imagemill.db.documents import is_utf8
 from imagemill.db.errors import SettingsError
+from imagemill.db.toml_files import TomlError, load_toml
+from imagemill.db.utf8 import is_utf8
 
 DATABASE_URL = "sqlite:///imagemill.sqlite3"
 """The database where nothing names one."""
@@ -36,16 +37,17 @@ def in_environment() -> dict[str, str]:
 def in_file() -> dict[str, Any]:
     """The values in the file that `IMAGEMILL_CONFIG` names, else in `imagemill.toml` here.
 
-    No values if there is no file. Raises `SettingsError` if it can't be read.
+    No values if none is named and none is here. Raises `SettingsError` if it can't be read.
     """
-    file = Path(os.environ.get("IMAGEMILL_CONFIG", "imagemill.toml"))
-    if not file.exists():
+    named = os.environ.get("IMAGEMILL_CONFIG")
+    file = Path(named or "imagemill.toml")
+    if not named and not file.exists():
         return {}
-    import tomllib  # noqa: PLC0415  # most have no file, and `--help` needs none
-
     try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return load_toml(file)
+    except OSError as error:
+        raise SettingsError(f"the settings file {file}: {error.strerror}") from None
+    except TomlError as error:
         raise SettingsError(f"the settings file {file}: {error}") from None
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from types import MappingProxyType
 
-from imagemill.db.errors import UsageError
+from imagemill.db.errors import SettingsError, UsageError
 from imagemill.db.tables import LABEL_KEY_CHARACTERS, LABEL_VALUE_CHARACTERS
 
 _KEY = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._/-]{{0,{LABEL_KEY_CHARACTERS - 1}}}")
@@ -20,6 +20,14 @@ def read_labels(texts: Iterable[str]) -> dict[str, str]:
         if found.setdefault(key, value or "") != (value or ""):
             raise UsageError(f"label {key} has two values: {found[key]!r} and {value or ''!r}")
     return found
+
+
+def workers_labels(text: str) -> dict[str, str]:
+    """The labels of the setting `labels`, with commas between them. Raises `SettingsError`."""
+    try:
+        return read_labels(each for each in text.split(",") if each.strip())
+    except UsageError as error:
+        raise SettingsError(f"IMAGEMILL_LABELS: {error}") from None
 
 
 def read_label(text: str) -> tuple[str, str | None]:

@@ -5,13 +5,34 @@ The first source that has a value wins: arguments of the call, `IMAGEMILL_*` env
 here. `given_settings` reads the sources.
 """
 
+import difflib
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from imagemill.db.errors import SettingsError
 from imagemill.db.given_settings import DATABASE_URL, in_environment, in_file, in_home
+from imagemill.db.urls import has_host, split_urls
+
+_NO_HOST = (
+    "its host or port can't be read; a port is a number up to 65535, and @, /, ?, # and : "
+    "in a password are written %40, %2F, %3F, %23 and %3A"
+)
+_NUMBERED = ("redis://", "rediss://", "sentinel://", "sentinels://")
+_DATABASE_NUMBER = re.compile(r"/{0,2}[0-9]*")
+_ENDPOINT = re.compile(r"https?://[^\s/]+(/\S*)?", re.IGNORECASE)
 
 Batches = Literal["continuous", "recorded"]
 """How slots are filled: each as soon as it is free, or all together in recorded micro-batches."""
@@ -26,7 +47,9 @@ class Settings(BaseModel):
     Made by `load`; a call of the class takes its arguments alone.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
 
     database_url: SecretStr = Field(
         SecretStr(DATABASE_URL), description="SQLAlchemy URL of the database"
@@ -214,6 +237,34 @@ class Settings(BaseModel):
         "INFO", description="the least severe log lines that are written"
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """In a settings file, `slots = true` is no 1."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and bool not in {kind, *get_args(kind)}:
+            raise ValueError("true and false are no values of it")
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_a_broker(cls, urls: SecretStr) -> SecretStr:
+        for url in split_urls(urls.get_secret_value()):
+            if not has_host(url):
+                raise ValueError(_NO_HOST)
+            if url.startswith(_NUMBERED) and not _DATABASE_NUMBER.fullmatch(urlsplit(url).path):
+                raise ValueError("after the host comes the number of a database, as in /0")
+        return urls
+
+    @field_validator("s3_endpoint_url")
+    @classmethod
+    def _is_a_server(cls, url: str | None) -> str | None:
+        if url and not _ENDPOINT.fullmatch(url):
+            raise ValueError("expected the address of a server, http://host:port or https://host")
+        if url and not has_host(url):
+            raise ValueError(_NO_HOST)
+        return url
+
     @classmethod
     def load(cls, **overrides: Any) -> "Settings":
         """The settings of this process.
@@ -250,5 +301,8 @@ class Settings(BaseModel):
 def _problem(error: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"there is no setting {name}; docs/settings.md lists them"
-    return f"IMAGEMILL_{name.upper()}: {error['msg']}"
+        near = difflib.get_close_matches(name.lower(), Settings.model_fields, n=1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        return f"there is no setting {name}; {meant}docs/settings.md lists them"
+    said = str(error["msg"]).removeprefix("Value error, ")
+    return f"IMAGEMILL_{name.upper()}: {said}"

@@ -33,6 +33,16 @@ def passwords_in(text: str) -> set[str]:
     return found | {unquote(password) for password in found}
 
 
+def has_host(url: str) -> bool:
+    """Whether a URL can be divided into its parts, and its port, if it has one, is a port."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    return port is None or parts.hostname is not None
+
+
 def origin(url: str) -> str:
     """A web address without its path and options, which may be secrets: `https://host:8443`."""
     parts = urlsplit(url)
@@ -40,7 +50,10 @@ def origin(url: str) -> str:
 
 
 def _masked(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"  # what can't be divided may hold a password anywhere
     if parts.password is None:
         return url
     netloc = parts.netloc.replace(f":{parts.password}@", ":***@")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from imagemill.db.database import Database
-from imagemill.db.errors import ImagemillError
+from imagemill.db.errors import ImagemillError, SettingsError, UsageError
 from imagemill.db.labels import read_label
 from imagemill.db.queries.jobs import removals
 from imagemill.db.settings import Settings
@@ -19,6 +19,24 @@ log = logging.getLogger(__name__)
 EVERY_SECONDS = 3600.0
 
 
+Label = tuple[str, str | None]
+
+
+def pruned_labels(settings: Settings) -> tuple[Label | None, Label | None]:
+    """The label of jobs that are removed, and that of jobs that stay. Raises `SettingsError`."""
+    return (
+        _label("IMAGEMILL_PRUNE_LABEL", settings.prune_label),
+        _label("IMAGEMILL_PRUNE_KEEP_LABEL", settings.prune_keep_label),
+    )
+
+
+def _label(name: str, text: str | None) -> Label | None:
+    try:
+        return read_label(text) if text else None
+    except UsageError as error:
+        raise SettingsError(f"{name}: {error}") from None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retention:
     """Which jobs are removed: those older than `days`, with `label`, without `keep`."""
@@ -26,21 +44,21 @@ class Retention:
     database: Database
     settings: Settings
     days: float
-    label: tuple[str, str | None] | None
-    keep: tuple[str, str | None] | None
+    label: Label | None
+    keep: Label | None
 
     @classmethod
     def from_settings(cls, database: Database, settings: Settings) -> "Retention | None":
-        """None if the settings ask for none. Raises `UsageError` for a bad label."""
+        """None if the settings ask for none. Raises `SettingsError` for a bad label."""
         if settings.prune_days is None:
             return None
-        label, keep = settings.prune_label, settings.prune_keep_label
+        label, keep = pruned_labels(settings)
         return cls(
             database=database,
             settings=settings,
             days=settings.prune_days,
-            label=read_label(label) if label else None,
-            keep=read_label(keep) if keep else None,
+            label=label,
+            keep=keep,
         )
 
     def run_once(self, stopped: Callable[[], bool] = lambda: False) -> Removed:

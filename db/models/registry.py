@@ -25,7 +25,6 @@ ControlNets and IP-Adapters have tables of their own: `added`.
 
 import importlib.util
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +47,7 @@ from imagemill.db.models.weights import (
 from imagemill.db.samplers.names import find_sampler
 from imagemill.db.samplers.options import option_problem
 from imagemill.db.settings import Settings
+from imagemill.db.toml_files import TomlError, load_toml
 
 Kind = Literal["text_to_image", "unconditional", "generic"]
 BUILT_IN = "shapes64"
@@ -274,10 +274,10 @@ class _RegistryFile(_Table):
 
 def _read(file: Path) -> _RegistryFile:
     try:
-        return _RegistryFile.model_validate(tomllib.loads(file.read_text("utf-8")))
+        return _RegistryFile.model_validate(load_toml(file))
     except OSError as error:
         raise ModelError(f"the model registry {file}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except TomlError as error:
         raise ModelError(f"the model registry {file}: {error}") from None
     except ValidationError as error:
         first = error.errors()[0]

@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
+from imagemill.db.utf8 import not_utf8
 from imagemill.scheduler_jobs.manifest import BadValue
 from imagemill.scheduler_jobs.manifest.problems import shown
-from imagemill.scheduler_jobs.manifest.sources.lines import not_utf8
 
 MOST_BYTES = 1 << 22
 """The size of one YAML file."""

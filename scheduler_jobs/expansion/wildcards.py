@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from imagemill.db.utf8 import not_utf8
 from imagemill.scheduler_jobs.manifest import BadValue
 from imagemill.scheduler_jobs.manifest.problems import shown
-from imagemill.scheduler_jobs.manifest.sources.lines import not_utf8
 from imagemill.scheduler_jobs.manifest.values import check_characters
 
 WILDCARD = re.compile(r"__(?P<name>[~@]?[^\W_*](?:[^\W_]|[ /.*-]|_(?!_))*|[~@]?\*)__")

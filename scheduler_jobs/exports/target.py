@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from imagemill.db.documents import is_utf8
 from imagemill.db.errors import StorageError, UsageError
 from imagemill.db.settings import Settings
+from imagemill.db.utf8 import is_utf8
 
 UNFINISHED = ".unfinished-"
 """How the names of files begin that are being written; nothing reads them."""

@@ -1,6 +1,5 @@
 """The layers below the rows: flags of the command line, and a TOML file of defaults."""
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,13 +7,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from imagemill.db.errors import ManifestError
+from imagemill.db.toml_files import TomlError, load_toml
 from imagemill.scheduler_jobs.manifest.columns.fields import KEY, PROMPT, SIZE
 from imagemill.scheduler_jobs.manifest.columns.layout import field_of
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
-from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem, shown
+from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem
 from imagemill.scheduler_jobs.manifest.rows import bad_fields
-from imagemill.scheduler_jobs.manifest.sources.lines import not_utf8
 from imagemill.scheduler_jobs.manifest.values import size
 
 
@@ -59,16 +58,13 @@ def parameters_from_toml(path: Path, *, limits: Limits | None = None) -> Paramet
         ManifestError: the file can't be read, or some values are wrong; it has one line for each.
     """
     try:
-        with path.open("rb") as stream:
-            document = tomllib.load(stream)
+        document = load_toml(path)
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such file") from None
     except OSError as error:
         raise ManifestError(f"{path}: can't be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: {'; '.join(not_utf8(error))}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ManifestError(f"{path}: not TOML: {shown(str(error))}; name = value") from None
+    except TomlError as error:
+        raise ManifestError(f"{path}: {error}") from None
     return parameters_from_flags(document, limits=limits, name=str(path))
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
@@ -50,6 +51,9 @@ from imagemill.scheduler_jobs.submit.planning.planned_rows import (
 )
 from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignCounts, ForeignRows
 from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
+
+if TYPE_CHECKING:
+    from imagemill.db.broker.wake_ups import Tokens
 
 log = logging.getLogger(__name__)
 
@@ -257,6 +261,7 @@ def submit(
         opened.enter_context(made_for_rows())
         if source is None:
             source = opened.enter_context(request.open(settings))
+        tokens = opened.enter_context(closing(_tokens(settings)))
         new = _new_job(request, source, settings)
         job, created = database.run(lambda session: _record_job(session, new, request))
         loading = Loading(job.id, request, database, source.label)
@@ -278,7 +283,7 @@ def submit(
                 if loading.hopeless or loading.empty:
                     loading.reject()
                 database.run(lambda session: lifecycle.open_job(session, job.id))
-                _wake(settings, request.route)
+                _wake(tokens, request.route)
     return _submission(database, job.id, loading, met, created=created)
 
 
@@ -374,14 +379,19 @@ def _submission(
     )
 
 
-def _wake(settings: Settings, route: str) -> None:
-    """Publish the first tokens; the dispatcher publishes them later if the broker is away."""
+def _tokens(settings: Settings) -> "Tokens":
+    """Tokens for workers, not connected yet. Raises `SettingsError` if there is no such broker."""
     # Celery takes 0.2 s to import, which `plan` need not wait for.
-    from imagemill.db.broker.wake_ups import FIRST_TOKENS, Tokens  # noqa: PLC0415  # see above
+    from imagemill.db.broker.wake_ups import Tokens  # noqa: PLC0415  # see above
+
+    return Tokens(settings)
+
+
+def _wake(tokens: "Tokens", route: str) -> None:
+    """Publish the first tokens; the dispatcher publishes them later if the broker is away."""
+    from imagemill.db.broker.wake_ups import FIRST_TOKENS  # noqa: PLC0415  # imported above
 
     try:
-        tokens = Tokens(settings)
         tokens.publish(route, FIRST_TOKENS)
-        tokens.close()
     except BrokerError as error:
         log.warning("the job is recorded; workers start when the broker is back: %s", error)

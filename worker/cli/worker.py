@@ -11,7 +11,7 @@ import click
 
 from imagemill.db.broker.wake_ups import TASKS, queue_name, warn_of_broker
 from imagemill.db.database import Database
-from imagemill.db.labels import read_labels
+from imagemill.db.labels import workers_labels
 from imagemill.db.process.logs import configure_logging
 from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings
@@ -99,7 +99,7 @@ def worker(
     if labels:
         os.environ["IMAGEMILL_LABELS"] = ",".join(labels)
     settings = Settings.load()
-    read_labels(text for text in settings.labels.split(",") if text.strip())
+    workers_labels(settings.labels)
     configure_logging(settings)  # before Celery, which logs warnings before it sets up logging
     warn_of_broker(settings)
     _check_places(settings)

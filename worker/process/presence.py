@@ -13,7 +13,7 @@ import threading
 
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError
-from imagemill.db.labels import read_labels
+from imagemill.db.labels import workers_labels
 from imagemill.db.queries.work import shifts
 from imagemill.db.queries.work.memory_needs import Card
 from imagemill.db.queries.work.presence import ALIVE_SECONDS
@@ -44,7 +44,7 @@ class Presence:
     def __init__(self, settings: Settings, *, seconds: float = SEEN_SECONDS) -> None:
         self._route = settings.route
         self._device = settings.device
-        self._labels = read_labels(text for text in settings.labels.split(",") if text.strip())
+        self._labels = workers_labels(settings.labels)
         self._seconds = seconds
         # No connection is kept open between two signs of life, because a machine may have many idle
         # children.

@@ -24,11 +24,11 @@ from imagemill.db.errors import (
     ModelError,
     SchemaError,
     ServiceError,
-    SettingsError,
     StorageDenied,
     UsageError,
     first_line,
 )
+from imagemill.db.labels import workers_labels
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.embeddings import check_embeddings
 from imagemill.db.models.registry import load_registry
@@ -41,6 +41,9 @@ from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.urls import without_password
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_OK, EXIT_SERVICE, EXIT_USAGE
 from imagemill.scheduler_jobs.cli.invocation import open_database
+from imagemill.scheduler_jobs.notifications.receivers import Receivers
+from imagemill.scheduler_jobs.prices import read_prices
+from imagemill.scheduler_jobs.retention import pruned_labels
 
 Status = Literal["ok", "failed", "note"]
 
@@ -68,7 +71,8 @@ def check_settings() -> tuple[Check, Settings | None]:
     name = "settings"
     try:
         settings = Settings.load()
-    except SettingsError as error:
+        _read_texts(settings)
+    except UsageError as error:
         mend = "correct that variable, or imagemill.toml"
         return _failed(name, error, mend), None
     file = os.environ.get("IMAGEMILL_CONFIG", "imagemill.toml")
@@ -76,6 +80,17 @@ def check_settings() -> tuple[Check, Settings | None]:
     from_file = file if os.path.isfile(file) else "no imagemill.toml"  # noqa: PTH113  # text only
     detail = f"{from_file}; set: {', '.join(set_here)}" if set_here else from_file
     return Check(name=name, status="ok", detail=detail), settings
+
+
+def _read_texts(settings: Settings) -> None:
+    """Read the settings that one process reads alone, the dispatcher, workers or `cost`.
+
+    Raises `UsageError` for a text that they could not use.
+    """
+    Receivers.from_settings(settings)
+    read_prices(settings.prices)
+    workers_labels(settings.labels)
+    pruned_labels(settings)
 
 
 def check_services(settings: Settings, *, embedded: bool) -> Iterator[Check]:

@@ -12,12 +12,13 @@ from io import BufferedReader
 from typing import Any, NoReturn
 
 from imagemill.db.process.logs import printable
+from imagemill.db.utf8 import not_utf8
 from imagemill.scheduler_jobs.manifest.columns.fields import KEY, PROMPT
 from imagemill.scheduler_jobs.manifest.columns.foreign_names import folded
 from imagemill.scheduler_jobs.manifest.formats.batches import from_batch
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, shown
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
-from imagemill.scheduler_jobs.manifest.sources.lines import Line, not_utf8, without_bom
+from imagemill.scheduler_jobs.manifest.sources.lines import Line, without_bom
 
 _CHUNK_BYTES = 1 << 16
 _SKIP_CHARACTERS = 1 << 24

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from io import BufferedReader
 from typing import Any
 
+from imagemill.db.utf8 import not_utf8
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow, without_nan
-from imagemill.scheduler_jobs.manifest.sources.lines import not_utf8, without_bom
+from imagemill.scheduler_jobs.manifest.sources.lines import without_bom
 
 _MOST_BYTES = 1 << 24
 """The largest file. TOML can't be read as a stream, and these are lists that people write."""

@@ -8,10 +8,8 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from imagemill.db.utf8 import UTF8_TEXT, not_utf8
 from imagemill.scheduler_jobs.manifest.problems import Broken
-
-UTF8_TEXT = "UTF-8 text; save the file as UTF-8"
-"""What to say is allowed where a text is not UTF-8."""
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
@@ -120,16 +118,3 @@ def _decoded(number: int, body: bytes, offset: int) -> Line:
     if "\0" in text:
         return Line(number, text, ("a NUL byte", "text without NUL bytes"))
     return Line(number, text)
-
-
-def not_utf8(
-    error: UnicodeDecodeError, *, line: int | None = None, before: int = 0
-) -> tuple[str, str]:
-    """What to say (found, allowed) of the first byte that could not be decoded.
-
-    `before` is how many bytes of the file came before the decoded ones. Without a `line`, these
-    begin with the file's first line.
-    """
-    byte, offset = error.object[error.start], before + error.start
-    line = error.object.count(b"\n", 0, error.start) + 1 if line is None else line
-    return f"byte 0x{byte:02x} at offset {offset:,} (line {line:,}) is not UTF-8", UTF8_TEXT

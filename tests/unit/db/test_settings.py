@@ -2,6 +2,7 @@
 
 import pytest
 
+from imagemill.db.database import Database
 from imagemill.db.errors import SettingsError
 from imagemill.db.settings import Settings
 from imagemill.db.urls import without_password
@@ -22,6 +23,12 @@ def test_a_variable_wins_over_the_file(tmp_path, monkeypatch):
         ("IMAGEMILL_SLOTS", "many", "IMAGEMILL_SLOTS: "),
         ("IMAGEMILL_SLOTS", "0", "greater than or equal to 1"),
         ("IMAGEMILL_ROUTE", "a b", "IMAGEMILL_ROUTE: "),
+        ("IMAGEMILL_LEASE_SECONDS", "inf", "IMAGEMILL_LEASE_SECONDS: Input should be a finite"),
+        ("IMAGEMILL_BROKER_URL", "redis://h:99999/0", "a port is a number up to 65535"),
+        ("IMAGEMILL_BROKER_URL", "redis://[::1/0", "its host or port can't be read"),
+        ("IMAGEMILL_BROKER_URL", "redis://h:1/zero", "the number of a database"),
+        ("IMAGEMILL_S3_ENDPOINT_URL", "localhost:9000", "http://host:port or https://host"),
+        ("IMAGEMILL_S3_ENDPOINT_URL", "http://h:99999", "a port is a number up to 65535"),
         ("IMAGEMILL_DTYPE", "int8", "'auto', 'fastest', 'fp16', 'bf16' or 'fp32'"),
     ],
 )
@@ -31,6 +38,61 @@ def test_a_bad_setting_is_named_with_what_it_may_be(monkeypatch, name, value, sa
         Settings.load()
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        (b"slots = true", "IMAGEMILL_SLOTS: true and false are no values of it"),
+        (b"max_worker_memory = true", "IMAGEMILL_MAX_WORKER_MEMORY: true and false"),
+        (b"slot = 4", "there is no setting slot; did you mean slots?"),
+        (b"slots = \n", "not TOML: Invalid value (at line 1, column 9)"),
+        (b"a = " + b"[" * 3000, "not TOML: it is nested too deeply"),
+        (b"\n\xe9 = 4", "byte 0xe9 at offset 1 (line 2) is not UTF-8"),
+    ],
+)
+def test_what_is_wrong_in_a_settings_file_is_one_line(tmp_path, monkeypatch, written, says):
+    file = tmp_path / "settings.toml"
+    file.write_bytes(written)
+    monkeypatch.setenv("IMAGEMILL_CONFIG", str(file))
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_settings_file_may_begin_with_a_byte_order_mark(tmp_path, monkeypatch):
+    file = tmp_path / "settings.toml"
+    file.write_bytes(b"\xef\xbb\xbfslots = 4\ncompile = true\nchannels_last = false\n")
+    monkeypatch.setenv("IMAGEMILL_CONFIG", str(file))
+    settings = Settings.load()
+    assert (settings.slots, settings.compile, settings.channels_last) == (4, True, False)
+
+
+def test_a_settings_file_that_is_named_must_be_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGEMILL_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(SettingsError, match=r"the settings file .*none\.toml: No such file"):
+        Settings.load()
+
+
+def test_part_of_a_password_is_in_no_message_about_a_port(monkeypatch):
+    monkeypatch.setenv("IMAGEMILL_BROKER_URL", "redis://:hun/ter2@host:1/0")
+    with pytest.raises(SettingsError, match="%2F") as caught:
+        Settings.load()
+    assert "hun" not in str(caught.value)
+    assert without_password("redis://:hunter2@[::1/0") == "***"
+
+
+@pytest.mark.parametrize("option", ["typo=1", "connect_timeout=soon"])
+def test_an_option_that_libpq_has_not_is_the_address_that_is_wrong(option):
+    database = Database(f"postgresql://me@127.0.0.1:1/mill?{option}")
+    with pytest.raises(SettingsError, match=r"^IMAGEMILL_DATABASE_URL: "), database.reading():
+        pass
+
+
+def test_a_databases_port_is_a_number():
+    with pytest.raises(SettingsError, match="IMAGEMILL_DATABASE_URL is not a SQLAlchemy URL"):
+        Database("postgresql://me@host:port/mill")
 
 
 def test_secrets_are_in_no_message(monkeypatch):

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from imagemill.db.utf8 import not_utf8
 from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
-from imagemill.scheduler_jobs.manifest.sources.lines import not_utf8, too_long, without_bom
+from imagemill.scheduler_jobs.manifest.sources.lines import too_long, without_bom
 
 
 def read_prompt_file(

@@ -62,6 +62,19 @@ def test_a_wrong_registry_says_where(text: str, words: str, tmp_path: Path) -> N
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [(b"a = " + b"[" * 3000, "nested too deeply"), (b"\xe9", "byte 0xe9 at offset 0")],
+)
+def test_a_registry_that_is_no_text_is_one_line(written: bytes, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "models.toml"
+    file.write_bytes(written)
+    with pytest.raises(ModelError, match=words):
+        load_registry(Settings.load(models=file))
+    file.write_bytes(b"\xef\xbb\xbf" + f'[models.a]\nsource = "{tmp_path}"\n'.encode())
+    assert "a" in load_registry(Settings.load(models=file)).models
+
+
 def test_a_missing_registry_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"none\.toml: No such file"):
         load_registry(Settings.load(models=tmp_path / "none.toml"))

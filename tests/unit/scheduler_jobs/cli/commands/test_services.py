@@ -78,6 +78,26 @@ def test_doctor_stops_at_settings_that_cannot_be_read(imagemill, monkeypatch):
     assert "IMAGEMILL_SLOTS" in found(answer.json, "settings")["detail"]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("NOTIFY_URLS", "ftp://a"),
+        ("NOTIFY_SECRET", "abc"),
+        ("NOTIFY_EVENTS", "job.finishd"),
+        ("NOTIFY_COMMAND", "'"),
+        ("PRICES", "H200=nan"),
+        ("LABELS", "a b"),
+        ("PRUNE_LABEL", "-a"),
+        ("PRUNE_KEEP_LABEL", "Keep it"),
+    ],
+)
+def test_doctor_reads_what_only_other_processes_use(imagemill, monkeypatch, name, value):
+    monkeypatch.setenv(f"IMAGEMILL_{name}", value)
+    answer = imagemill("doctor", "--json")
+    assert answer.code == 2
+    assert found(answer.json, "settings")["detail"].startswith(f"IMAGEMILL_{name}: ")
+
+
 def test_doctor_asks_for_a_migration(imagemill, device, tmp_path):
     answer = imagemill("--home", tmp_path, "doctor", "--json")
     assert answer.code == 2

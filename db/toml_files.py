@@ -1,0 +1,27 @@
+"""TOML files that people write: the settings, the model registry, the defaults of rows."""
+
+from pathlib import Path
+from typing import Any
+
+from imagemill.db.utf8 import not_utf8
+
+
+class TomlError(ValueError):
+    """A file is no TOML. The message is one line: what was found, and what is expected."""
+
+
+def load_toml(file: Path) -> dict[str, Any]:
+    """The document in a file, with or without a byte order mark.
+
+    Raises `TomlError`, and `OSError` if the file can't be read.
+    """
+    import tomllib  # noqa: PLC0415  # most commands read no such file
+
+    try:
+        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise TomlError("; ".join(not_utf8(error))) from None
+    except tomllib.TOMLDecodeError as error:
+        raise TomlError(f"not TOML: {error}; name = value") from None
+    except RecursionError:
+        raise TomlError("not TOML: it is nested too deeply; name = value") from None
