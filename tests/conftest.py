@@ -29,7 +29,7 @@ from tests.helpers.processes.forks import SharedServers, shared_folder, suits
 
 if TYPE_CHECKING:
     from imagemill.db.storage.s3 import S3Storage
-    from tests.helpers.http.browser import Browser
+    from tests.helpers.http.browser import Browser, Chromium
     from tests.helpers.servers.postgres import Postgres
     from tests.helpers.servers.seaweedfs import Seaweed
     from tests.helpers.servers.valkey import Valkey
@@ -215,15 +215,24 @@ def s3_server() -> Iterator["Seaweed"]:
 # A browser ---------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator["Browser"]:
-    """A headless Chromium with a profile of its own. Skipped where there is none."""
-    from tests.helpers.http.browser import Browser, find_browser
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Chromium"]:
+    """A headless browser. Skipped where there is none."""
+    from tests.helpers.http.browser import Chromium, find_browser
 
     program = find_browser()
     if program is None:
         pytest.skip("no Chromium or Chrome here")
-    with Browser(program, tmp_path / "profile") as page:
+    with Chromium(program, tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+@pytest.fixture
+def browser(chromium: "Chromium") -> Iterator["Browser"]:
+    """A page that shares nothing with another test's but the program."""
+    from tests.helpers.http.browser import Browser
+
+    with Browser(chromium) as page:
         page.resize(1280, 800)
         yield page
 

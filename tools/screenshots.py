@@ -15,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from imagemill.db.database import Database
 from imagemill.db.process.logs import FLOWER_LOGIN
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
-from tests.helpers.http.browser import Browser, find_browser
+from tests.helpers.http.browser import Browser, Chromium, find_browser
 from tests.helpers.http.gallery import served_gallery
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
@@ -60,7 +62,7 @@ def main() -> None:
     if program is None:
         sys.exit("error: there is no Chromium on this machine")
     if given.flower:
-        with tempfile.TemporaryDirectory() as profile, Browser(program, Path(profile)) as page:
+        with opened_page(program) as page:
             show_flower(page, home)
         return
     if not (home / "imagemill.sqlite3").exists():
@@ -70,13 +72,23 @@ def main() -> None:
     settings = Settings.for_home(home)
     database = Database.from_settings(settings)
     with (
-        tempfile.TemporaryDirectory() as profile,
         served_gallery(database, open_storage(settings)) as gallery,
-        Browser(program, Path(profile)) as page,
+        opened_page(program) as page,
     ):
         take_report(page, home / "report.html")
         take_comparison(page, gallery.url, gallery.base)
     database.close()
+
+
+@contextmanager
+def opened_page(program: str) -> Iterator[Browser]:
+    """A page of a new browser, which ends with the block."""
+    with (
+        tempfile.TemporaryDirectory() as profile,
+        Chromium(program, Path(profile)) as chromium,
+        Browser(chromium) as page,
+    ):
+        yield page
 
 
 def make_jobs(home: Path) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 
-from tests.helpers.http.browser import Browser, find_browser
+from tests.helpers.http.browser import Browser
 from tests.helpers.places import ROOT
 
 pytest.importorskip("material", reason="the site needs the extra `docs`")
@@ -110,11 +110,8 @@ def test_every_document_is_a_page_that_the_navigation_and_the_search_have(site: 
 
 @pytest.mark.browser
 def test_a_browser_finds_pages_by_the_search_and_asks_no_other_server(
-    site: dict[str, Built], tmp_path: Path
+    site: dict[str, Built], browser: Browser
 ):
-    program = find_browser()
-    if program is None:
-        pytest.skip("needs Chromium or Chrome")
     folder = site["index.html"].file.parent
     asked: list[str] = []
 
@@ -126,23 +123,22 @@ def test_a_browser_finds_pages_by_the_search_and_asks_no_other_server(
     threading.Thread(target=server.serve_forever, daemon=True).start()
     host = f"127.0.0.1:{server.server_port}"
     try:
-        with Browser(program, tmp_path / "profile") as browser:
-            browser.resize(390, 844, dark=True, phone=True)
-            browser.open(f"http://{host}/index.html")
-            assert browser.evaluate("document.body.dataset.mdColorScheme") == "slate"
-            browser.resize(1280, 900)
-            browser.open(f"http://{host}/tutorial.html")
-            browser.click("input.md-search__input")
-            browser.type("perceptual hashes")
-            browser.wait("document.querySelectorAll('.md-search-result__link').length > 0")
-            found = browser.evaluate(
-                "[...document.querySelectorAll('.md-search-result__link')].map((a) => a.href)"
-            )
-            assert any("scores.html" in link for link in found)
-            loaded = browser.evaluate("performance.getEntries().map((each) => each.name)")
-            others = [name for name in loaded if "://" in name and f"//{host}/" not in name]
-            assert others == []
-            assert browser.problems == []
+        browser.resize(390, 844, dark=True, phone=True)
+        browser.open(f"http://{host}/index.html")
+        assert browser.evaluate("document.body.dataset.mdColorScheme") == "slate"
+        browser.resize(1280, 900)
+        browser.open(f"http://{host}/tutorial.html")
+        browser.click("input.md-search__input")
+        browser.type("perceptual hashes")
+        browser.wait("document.querySelectorAll('.md-search-result__link').length > 0")
+        found = browser.evaluate(
+            "[...document.querySelectorAll('.md-search-result__link')].map((a) => a.href)"
+        )
+        assert any("scores.html" in link for link in found)
+        loaded = browser.evaluate("performance.getEntries().map((each) => each.name)")
+        others = [name for name in loaded if "://" in name and f"//{host}/" not in name]
+        assert others == []
+        assert browser.problems == []
     finally:
         server.shutdown()
         server.server_close()

@@ -22,7 +22,7 @@ from imagemill.scheduler_jobs.local.postgres import runs_as_other_user
 from imagemill.scheduler_jobs.stack.plan import PREFERRED
 from tests.e2e.commands import dataset_images, imagemill, last_json
 from tests.e2e.test_production import fetch
-from tests.helpers.http.browser import Browser, find_browser
+from tests.helpers.http.browser import Browser, Chromium, find_browser
 from tests.helpers.places import ROOT
 from tests.integration.workers import eventually, lives, runs
 
@@ -196,7 +196,7 @@ def assert_pages(
     if program is None:
         return
     token = environment["IMAGEMILL_GALLERY_TOKEN"]
-    with Browser(program, folder / "profile") as page:
+    with Chromium(program, folder / "profile") as chromium, Browser(chromium) as page:
         page.resize(1280, 800)
         page.open(f"{gallery}?token={token}")
         page.wait("document.body.innerText.includes('parti')")

@@ -42,47 +42,28 @@ class BrowserError(Exception):
     """The page raised an error, or what was waited for did not come."""
 
 
-class Browser:
-    """One page of a browser of its own. A context manager, which ends the browser."""
+class Chromium:
+    """A running browser, which many pages can share. A context manager, which ends it.
+
+    `profile` is a folder for its files. `url` is where the protocol is spoken.
+    """
 
     def __init__(self, program: str, profile: Path) -> None:
-        self._loop = asyncio.new_event_loop()
         self._profile = profile
         self._process = subprocess.Popen(
             [program, *_QUIET, f"--user-data-dir={profile}", "about:blank"],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        self._last_id = 0
-        self._session: str | None = None
-        self.problems: list[str] = []
-        """Errors of scripts, refused resources and other complaints of the page, in order."""
         port, path = self._address()
-        url = f"ws://127.0.0.1:{port}{path}"
-        self._socket = self._loop.run_until_complete(_connected(url))
-        pages = self.call("Target.getTargets")["targetInfos"]
-        page = next(each["targetId"] for each in pages if each["type"] == "page")
-        attached = self.call("Target.attachToTarget", targetId=page, flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.call(f"{domain}.enable")
-        self.call(
-            "Browser.grantPermissions",
-            permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
-        )
+        self.url = f"ws://127.0.0.1:{port}{path}"
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.run_until_complete(self._close())
         self._process.kill()
         self._process.wait()
-        self._loop.close()
-
-    async def _close(self) -> None:
-        """Within the loop: another test may have left this thread without one."""
-        self._socket.close()
 
     def _address(self) -> tuple[str, str]:
         file = self._profile / "DevToolsActivePort"
@@ -94,6 +75,46 @@ class Browser:
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise BrowserError("the browser did not start")
             time.sleep(0.05)
+
+
+class Browser:
+    """One page, with cookies, storage and cache of its own, as a private window has.
+
+    A context manager, which closes the page.
+    """
+
+    def __init__(self, chromium: Chromium) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._last_id = 0
+        self._session: str | None = None
+        self.problems: list[str] = []
+        """Errors of scripts, refused resources and other complaints of the page, in order."""
+        self._socket = self._loop.run_until_complete(_connected(chromium.url))
+        context = self.call("Target.createBrowserContext", disposeOnDetach=True)
+        own = {"browserContextId": context["browserContextId"]}
+        page = self.call("Target.createTarget", url="about:blank", **own)["targetId"]
+        attached = self.call("Target.attachToTarget", targetId=page, flatten=True)
+        self._session = attached["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+        # The clipboard can be read only by a page that has the focus.
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
+        self.call(
+            "Browser.grantPermissions",
+            permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
+            **own,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.run_until_complete(self._close())
+        self._loop.close()
+
+    async def _close(self) -> None:
+        """Within the loop: another test may have left this thread without one."""
+        self._socket.close()
 
     def call(self, method: str, **parameters: Any) -> Any:
         """One command of the protocol, and its answer."""
