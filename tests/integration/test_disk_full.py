@@ -17,10 +17,6 @@ from tests.integration.workers import Plant, eventually, held, planted, uncharge
 LEASE = {"lease_seconds": "60", "heartbeat_seconds": "0.3", "retry_seconds": "0"}
 
 
-def slow(count: int) -> list:
-    return [replace(spec(f"slow {n}"), steps=4) for n in range(count)]
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     with small_disk(tmp_path / "disk", megabytes=16) as disk:
@@ -81,7 +77,8 @@ def test_a_database_whose_disk_is_full_is_waited_for(
     (tmp_path / "objects").mkdir()
     store = {"broker_url": broker_url, "storage_url": str(tmp_path / "objects")}
     with planted(server.url, tmp_path, **store, **LEASE) as plant:
-        job = plant.mill.load("job", slow(60))
+        slow = [replace(spec(f"slow {n}"), steps=4) for n in range(20)]
+        job = plant.mill.load("job", [*slow, *(spec(f"quick {n}") for n in range(40))])
         dispatcher, worker = plant.dispatcher(), plant.worker()
         assert eventually(lambda: plant.leased(job) > 0), plant.logs
         ballast = fill(open_folder / "server")

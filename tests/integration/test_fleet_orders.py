@@ -1,6 +1,7 @@
 """Two real Celery workers that an operator pins, and jobs that may have few of them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,8 @@ def test_a_pinned_worker_renders_its_job_alone_and_others_the_rest(plant: Plant)
     pinned, free = names()
     mine = plant.mill.load("mine", [spec(f"mine {n}") for n in range(8)], opened=False)
     plant.database.run(lambda session: pin(session, pinned, find_target(session, "mine")))
-    rest = plant.mill.load("rest", [f"slow {n}" for n in range(8)], priority=5, max_workers=1)
+    slow = [replace(spec(f"slow {n}"), steps=4) for n in range(8)]
+    rest = plant.mill.load("rest", slow, priority=5, max_workers=1)
     assert plant.finishes(rest), plant.logs
     plant.mill.open(mine)
     assert plant.finishes(mine), plant.logs

@@ -3,19 +3,17 @@
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
 from imagemill.db.queries.tallies import Counts
-from tests.helpers.mill import spec
 from tests.helpers.servers.postgres import Postgres
 from tests.helpers.servers.s3_proxy import Fault, FaultPlan, S3Proxy
 from tests.helpers.servers.seaweedfs import Seaweed
 from tests.helpers.servers.valkey import Valkey
-from tests.integration.workers import Plant, eventually, planted
+from tests.integration.workers import Plant, eventually, held, planted
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +100,20 @@ def test_a_broker_that_is_away_is_waited_for(plant: Plant, valkey: Valkey) -> No
 
 @pytest.mark.parametrize("how", ["restarted", "killed"])
 def test_a_database_that_restarts_in_the_middle_costs_nothing(
-    plant: Plant, postgres: Postgres, how: str
+    plant: Plant, postgres: Postgres, how: str, tmp_path: Path
 ) -> None:
-    job = plant.mill.load("job", [replace(spec(f"slow {n}"), steps=8) for n in range(8)])
+    """Images are ready to be recorded while it is away, or just before."""
+    gate = tmp_path / "gate"
+    job = plant.mill.load("job", held(gate, 8))
     dispatcher = plant.dispatcher()
     worker = plant.worker()
     assert eventually(lambda: plant.leased(job) > 0), plant.logs
     if how == "killed":
         postgres.kill()
+        gate.touch()
         postgres.start()
     else:
+        gate.touch()
         postgres.restart()
     assert plant.finishes(job), plant.logs
     assert plant.mill.counts(job) == Counts(done=8)

@@ -27,8 +27,6 @@ from tests.integration.workers import (
     uncharged,
 )
 
-SLOW = [replace(spec(f"slow {n}"), steps=8) for n in range(12)]
-
 ENDLESS = [replace(spec(f"slow {n}"), steps=8) for n in range(400)]
 """Two and a half minutes of work: for tests that stop it, and never see its end."""
 
@@ -117,8 +115,9 @@ def test_a_drain_that_takes_too_long_is_ended(plant: Plant) -> None:
     assert "could not stop within 1 s" in worker.said
 
 
-def test_a_killed_parent_takes_its_children_along(plant: Plant) -> None:
-    job = plant.mill.load("job", SLOW)
+def test_a_killed_parent_takes_its_children_along(plant: Plant, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    job = plant.mill.load("job", held(gate, 12))
     plant.dispatcher()
     worker = plant.worker(children=2)
     held_by_a_child(plant, job)
@@ -126,9 +125,10 @@ def test_a_killed_parent_takes_its_children_along(plant: Plant) -> None:
     worker.signal(signal.SIGKILL)
     worker.ends()
     assert eventually(lambda: not any(map(lives, family)))
+    gate.touch()
     plant.worker()
     assert plant.finishes(job), plant.logs
-    assert plant.mill.counts(job) == Counts(done=len(SLOW))
+    assert plant.mill.counts(job) == Counts(done=12)
 
 
 def test_a_child_that_needs_too_much_memory_is_replaced(plant: Plant) -> None:
@@ -157,23 +157,27 @@ def test_a_limit_below_what_a_child_needs_only_slows_it_down(plant: Plant) -> No
     assert plant.mill.counts(job) == Counts(done=9)
 
 
-def test_a_worker_that_cannot_start_children_says_so_and_fails(plant: Plant) -> None:
+def test_a_worker_that_cannot_start_children_says_so_and_fails(
+    plant: Plant, tmp_path: Path
+) -> None:
     """Killing billiard's semaphore tracker has that effect; a campaign of kills met it.
 
     Only where children are spawned: forks need no tracker.
     """
-    job = plant.mill.load("job", SLOW)
+    gate = tmp_path / "gate"
+    job = plant.mill.load("job", held(gate, 12))
     plant.dispatcher()
     worker = plant.worker(children=2, device="cuda")
     held_by_a_child(plant, job)
     [tracker] = [pid for pid in children(worker.pid) if "semaphore_tracker" in command_of(pid)]
     os.kill(tracker, signal.SIGKILL)
     os.kill(plant.busy_child(), signal.SIGKILL)
+    gate.touch()
     assert worker.ends() == 70, plant.logs
     assert worker.said.count("can't start a child process") == 1
     plant.worker()
     assert plant.finishes(job), plant.logs
-    assert plant.mill.counts(job) == Counts(done=len(SLOW))
+    assert plant.mill.counts(job) == Counts(done=12)
 
 
 def test_a_killed_childs_images_are_leased_again(plant: Plant, tmp_path: Path) -> None:
