@@ -5,8 +5,10 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub.utils import _http
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
@@ -236,10 +238,16 @@ def test_a_token_opens_a_gated_model(
     assert pull(_entry("secret", settings), settings, endpoint=hub.url).files > 0
 
 
-def test_offline_a_missing_model_is_one_line(settings: Settings) -> None:
+def test_offline_a_missing_model_is_one_line(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The Hub's library tries six times, with 23 s of pauses between.
+    waited: list[float] = []
+    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=waited.append))
     with pytest.raises(ModelError, match="the Hub can't be reached") as caught:
         pull(_entry("small", settings), settings, endpoint="http://127.0.0.1:9")
     assert "\n" not in caught.value.message
+    assert waited, "it gives up at the first failure"
 
 
 def test_weights_that_are_not_what_was_recorded_are_refused(hub: Hub, settings: Settings) -> None:

@@ -2,7 +2,8 @@
 
 `python -m tests.unit.scheduler_jobs.cli.troubled` reads one JSON object from standard input:
 `commands`, each a list of words; `powerless`, whether root's power over permissions is given up;
-`most_bytes`, how long a file may become. It prints a JSON list: the exit code, standard output and
+`most_bytes`, how long a file may become; `patience`, how many seconds a command waits for its
+database, a minute if it is not given. It prints a JSON list: the exit code, standard output and
 standard error of each command.
 """
 
@@ -14,6 +15,7 @@ import sys
 
 from click.testing import CliRunner
 
+from imagemill.db.database import Database
 from imagemill.scheduler_jobs.cli import cli
 
 _OVER_PERMISSIONS = (1, 2)
@@ -46,6 +48,9 @@ def main() -> None:
     if wanted.get("most_bytes"):
         most = wanted["most_bytes"]
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    if "patience" in wanted:
+        assert Database.run.__kwdefaults__ is not None
+        Database.run.__kwdefaults__["patience"] = wanted["patience"]
     answers = []
     environment = dict(os.environ)
     for words in wanted["commands"]:
