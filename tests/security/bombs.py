@@ -29,6 +29,7 @@ from imagemill.db.input_pictures import check_picture, read_picture
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest import Limits, Problem, open_source, read_manifest
 from imagemill.scheduler_jobs.manifest.formats import workbook
+from imagemill.scheduler_jobs.manifest.formats.arrow import rows
 from imagemill.worker.files.encoder import read_record
 
 MEGABYTE = 1 << 20
@@ -120,7 +121,7 @@ PICTURES: Mapping[str, Callable[[], bytes]] = {
     "JPEG with EXIF in a loop": lambda: _saved("JPEG", exif=b"Exif\0\0" + _exif(0x0112, 3, 2**24)),
     "JPEG of 2,000 scans": lambda: _jpeg_of_scans(2000),
     "WebP of 16,383 x 16,383": lambda: _webp_of(16_383),
-    "WebP of 10,000 x 10,000": lambda: _saved("WEBP", (10_000, 10_000), lossless=True, method=0),
+    "WebP of 6,000 x 6,000": lambda: _saved("WEBP", (6000, 6000), lossless=True, method=0),
     "WebP, animated": lambda: _animated("WEBP"),
     "GIF": lambda: _animated("GIF"),
     "TIFF": lambda: _saved("TIFF", (5000, 5000), compression="tiff_adobe_deflate"),
@@ -265,8 +266,9 @@ def _bombs(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
 
 
 def main() -> None:
-    # A quarter of what a workbook may take, so that a bomb takes a quarter of the time.
-    workbook._MOST_MEMORY_BYTES >>= 2
+    # Parts of what may be taken, so that a bomb is found out in that part of the time.
+    workbook._MOST_MEMORY_BYTES >>= 4
+    rows._MOST_LONG_ROWS >>= 2
     folder = Path(sys.argv[1])
     for name, read in _bombs(folder):
         _measured(name, read)
