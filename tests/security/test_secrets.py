@@ -141,22 +141,26 @@ def test_no_secret_stands_in_the_process_list(environment: dict[str, str], tmp_p
         "celery_app": [imagemill, "flower", "--port", "1"],
         "valkey": [imagemill, "run", str(manifest), "--out", str(tmp_path / "out")],
     }
-    for number, (last, command) in enumerate(commands.items()):
-        process = TetheredProcess(
-            command,
-            environment={**os.environ, **environment, "OMP_NUM_THREADS": "1", MARK: str(tmp_path)},
-            log=tmp_path / f"{number}.log",
-        )
-        seen: set[str] = set()
-        deadline = time.monotonic() + 6
-        while process.poll() is None and not (
-            time.monotonic() > deadline and any(last in line for line in seen)
-        ):
-            seen |= command_lines(f"{MARK}={tmp_path}".encode())
-            time.sleep(0.02)
+    variables = {**os.environ, **environment, "OMP_NUM_THREADS": "1", MARK: str(tmp_path)}
+    processes = {
+        last: TetheredProcess(command, environment=variables, log=tmp_path / f"{last}.log")
+        for last, command in commands.items()
+    }
+    seen: set[str] = set()
+    deadline = time.monotonic() + 6
+
+    def come(last: str) -> bool:
+        """Whether a command is where it was to come, or has ended."""
+        return processes[last].poll() is not None or any(last in line for line in seen)
+
+    while time.monotonic() < deadline or not all(map(come, processes)):
+        seen |= command_lines(f"{MARK}={tmp_path}".encode())
+        time.sleep(0.02)
+    for process in processes.values():
         process.stop(seconds=30)
-        assert any("imagemill" in line or "celery" in line for line in seen)
-        assert [line for line in seen if "hunter2" in line or "requirepass" in line] == []
+    assert any("flower" in line for line in seen)
+    assert any("valkey" in line for line in seen)
+    assert [line for line in seen if "hunter2" in line or "requirepass" in line] == []
     for log in (*tmp_path.glob("*.log"), *(tmp_path / "out").rglob("*.log")):
         assert "hunter2" not in log.read_text("utf-8", "replace")
     config = list((tmp_path / "out").rglob("*valkey*.conf"))
