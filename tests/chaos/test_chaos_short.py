@@ -21,7 +21,7 @@ def test_a_short_campaign_breaks_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = Plan(
-        kills=6,
+        kills=4,
         broker_losses=1,
         pg_restarts=1,
         store_deaths=1,
@@ -34,11 +34,11 @@ def test_a_short_campaign_breaks_nothing(
         real_engine_kills=1,
         real_engine_freezes=1,
         renderers=1,
-        renderer_backlog=12,
+        renderer_backlog=8,
         workers=2,
         dispatchers=2,
         minutes=1,
-        backlog=30,
+        backlog=16,
         poison=0.002,
         seed=3,
     )

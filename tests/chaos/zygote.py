@@ -5,6 +5,7 @@ It is given the files of the history and the log, and the names of further modul
 An order (`tests.helpers.processes.forking`) names a role, its seed and its chance of crashing.
 """
 
+import gc
 import os
 import random
 import resource
@@ -24,8 +25,12 @@ from tests.helpers.processes.forking import Order, end_with_parent, serve_orders
 
 def main(history_file: str, log_file: str, *modules: str) -> None:
     end_with_parent()
+    gc.disable()
     for module in modules:
         import_module(module)
+    # No fork looks for garbage among what was imported.
+    gc.freeze()
+    gc.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     serve_orders(lambda order: _live(order, Path(history_file), Path(log_file)))
 
