@@ -3,13 +3,24 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from benchmarks.peers import manifests
 from benchmarks.peers.__main__ import main
 
 
-def test_every_way_computes_the_rows_that_the_manifest_asks_for(tmp_path: Path) -> None:
-    """About 20 s: each way is processes that load torch. `main` compares the U-Net's rows."""
+def test_every_way_computes_the_rows_that_the_manifest_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each way is processes that load torch. `main` compares the U-Net's rows."""
+    whole = manifests._requests
+
+    def in_few_steps(settings: Any, **seed: int) -> list[manifests.Request]:
+        return whole([(name, steps // 5, scale) for name, steps, scale in settings], **seed)
+
+    monkeypatch.setattr(manifests, "_requests", in_few_steps)
     file = tmp_path / "peers.json"
     ways = "p0,p1-16,p2,p3-16,mill-2"
     few = ("--uniform", "2", "--mixed", "4", "--different", "0")

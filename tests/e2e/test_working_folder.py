@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
         place = tmp_path / "marks" / name.replace("/", "-")
         (folder / f"{name}.py").write_text(mark.format(place=str(place)))
     (tmp_path / "marks").mkdir()
-    (folder / "two.csv").write_text("prompt\na red circle\na blue star\n")
+    (folder / "two.csv").write_text("prompt,steps\na red circle,2\na blue star,2\n")
     return folder
 
 
