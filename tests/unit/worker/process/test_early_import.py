@@ -1,7 +1,5 @@
 """What a child imports early is whole before the child uses it."""
 
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 
@@ -13,7 +11,6 @@ from imagemill.db.settings import Settings
 from imagemill.worker.models import device
 from imagemill.worker.process import child
 from imagemill.worker.process.presence import Presence
-from imagemill.worker.process.start_method import HEAVY_MODULE
 
 
 class _Prepared(Exception):
@@ -46,15 +43,3 @@ def test_a_child_waits_until_everything_is_imported(monkeypatch: pytest.MonkeyPa
     with pytest.raises(_Prepared):
         child.open_child(settings, Presence(settings))
     assert order == ["imported", "used"]
-
-
-@pytest.mark.slow  # imports all libraries in a process of its own
-def test_nothing_is_said_while_it_is_imported() -> None:
-    """A worker's log has lines of one form; libraries have theirs."""
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", f"import {HEAVY_MODULE}"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert (done.stdout, done.stderr) == ("", "")
