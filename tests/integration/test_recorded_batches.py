@@ -48,10 +48,11 @@ SAMPLERS = ("ddim", "euler_a", "heun", "dpmpp_2m_sde")
 class Press:
     """One worker without a broker, whose lease has no thread: the test gives the orders."""
 
-    def __init__(self, url: str, folder: Path, batches: str) -> None:
+    def __init__(self, url: str, folder: Path, certificates: Path, batches: str) -> None:
         self.settings = Settings.load(
             database_url=url,
             storage_url=str(folder / "objects"),
+            certificates=certificates,
             device="cpu",
             dtype="fp32",
             slots=SLOTS,
@@ -72,8 +73,8 @@ class Press:
             "weights_digest": self.digest,
             "prompt": f"a red circle, number {number}",
             "seed": number,
-            "width": 64,
-            "height": 64,
+            "width": 32,
+            "height": 32,
             "steps": 3 + number % 3,
             "guidance_scale": 5.0,
             "sampler": SAMPLERS[number % len(SAMPLERS)],
@@ -142,12 +143,20 @@ def mixing(monkeypatch: pytest.MonkeyPatch) -> None:
     mix_rows(monkeypatch)
 
 
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the worker remembers that a promise holds: it is tested once for all tests here."""
+    return tmp_path_factory.mktemp("certificates")
+
+
 @pytest.fixture
-def open_press(sqlite_url: str, tmp_path: Path) -> Iterator[Callable[[str], Press]]:
+def open_press(
+    sqlite_url: str, tmp_path: Path, certificates: Path
+) -> Iterator[Callable[[str], Press]]:
     opened: list[Press] = []
 
     def press(batches: str) -> Press:
-        opened.append(Press(sqlite_url, tmp_path, batches))
+        opened.append(Press(sqlite_url, tmp_path, certificates, batches))
         return opened[-1]
 
     yield press

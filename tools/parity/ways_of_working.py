@@ -8,7 +8,9 @@ wrong guess of the slot engine is a difference.
 import inspect
 import io
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -266,8 +268,7 @@ class WayOracle:
 
     def _loaded(self, folder: Path) -> Any:
         name = self._name
-        own = diffusers.DiffusionPipeline.from_pretrained(folder / name, local_files_only=True)
-        parts = dict(own.components)
+        parts = _copied(_components(folder / name))
         if self._way in _CONTROLLED:
             place = folder / f"{name}_control"
             kind = diffusers.ControlNetModel.load_config(place)["_class_name"]
@@ -314,6 +315,21 @@ class WayOracle:
         taken = inspect.signature(type(self._pipeline).__call__).parameters
         # Some image-to-image pipelines take their size from the picture.
         return {name: each for name, each in found.items() if name in taken}
+
+
+@lru_cache(maxsize=1)
+def _components(folder: Path) -> Mapping[str, Any]:
+    """A saved model's parts, read once for all its ways, whose cases follow one another."""
+    pipeline = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    return dict(pipeline.components)
+
+
+def _copied(parts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same parts with modules of their own: an IP-Adapter changes the denoiser."""
+    return {
+        name: deepcopy(each) if isinstance(each, torch.nn.Module) else each
+        for name, each in parts.items()
+    }
 
 
 def _evaluate(pipeline: Any) -> None:

@@ -63,11 +63,10 @@ def test_an_interval_has_the_same_bits_in_any_company(
     specs = mixed(shapes64, 20 if slots == 4 else 10)
     engine = open_engine(shapes64, specs[0].group(), settings, slots)
     alone = [hashes(render(engine, [spec]))[0] for spec in specs]
-    for seed in (1, 2) if slots == 4 else (1,):
-        order = list(range(len(specs)))
-        random.Random(seed).shuffle(order)
-        found = hashes(render(engine, [specs[number] for number in order]))
-        assert [alone[number] for number in order] == found
+    order = list(range(len(specs)))
+    random.Random(1).shuffle(order)
+    found = hashes(render(engine, [specs[number] for number in order]))
+    assert [alone[number] for number in order] == found
 
 
 def test_passes_hold_more_images_and_keep_their_shape(shapes64: Model, settings: Settings) -> None:

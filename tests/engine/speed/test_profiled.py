@@ -4,22 +4,30 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from imagemill.db.settings import Settings
+from imagemill.worker.engine import profiled
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.profiled import PROFILED_STEPS, SKIPPED_STEPS, ProfiledEngine
+from imagemill.worker.engine.profiled import SKIPPED_STEPS, ProfiledEngine
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import pixels_of, render, small_spec_for
 
+STEPS = 4
+"""Profiled here, and not twenty: reading their traces takes seconds."""
 
-def test_twenty_steps_are_written_once(shapes64: Model, settings: Settings, tmp_path: Path) -> None:
-    spec = small_spec_for(shapes64, steps=SKIPPED_STEPS + PROFILED_STEPS + 2)
+
+def test_so_many_steps_are_written_once(
+    shapes64: Model, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiled, "PROFILED_STEPS", STEPS)
+    spec = small_spec_for(shapes64, steps=SKIPPED_STEPS + STEPS + 2)
     usual = open_engine(shapes64, spec.group(), settings, 1)
     trace = tmp_path / "trace.json"
     engine = ProfiledEngine(usual, trace)
     first = pixels_of(render(engine, [spec])[0])
     events = json.loads(trace.read_text())["traceEvents"]
-    assert sum(event.get("name") == "step" for event in events) == PROFILED_STEPS
+    assert sum(event.get("name") == "step" for event in events) == STEPS
     table = trace.with_suffix(".txt").read_text()
     assert "aten::" in table
     assert "step" in table

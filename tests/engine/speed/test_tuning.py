@@ -28,7 +28,7 @@ TUNINGS = [
 
 def _opened(settings: Settings) -> tuple[Engine, Model]:
     model = load_model(load_registry(settings).find("shapes64"), settings=settings)
-    return open_engine(model, spec_for(model).group(), settings, 4, inputs=Files(scene())), model
+    return open_engine(model, spec_for(model).group(), settings, 2, inputs=Files(scene())), model
 
 
 @pytest.mark.parametrize("values", TUNINGS, ids=str)
@@ -37,7 +37,7 @@ def test_a_tuning_is_another_environment_that_keeps_the_promise(
 ) -> None:
     engine, model = _opened(settings.model_copy(update=values))
     spec = spec_for(model, sampler="dpmpp_2m", init_image=digest_of(scene()), strength=0.7)
-    plain = open_engine(shapes64, spec.group(), settings, 4, inputs=Files(scene()))
+    plain = open_engine(shapes64, spec.group(), settings, 2, inputs=Files(scene()))
     [tuned], [usual] = render(engine, [spec]), render(plain, [spec])
 
     assert engine.environment.fingerprint() != plain.environment.fingerprint()
