@@ -95,7 +95,7 @@ def windows_of(shop: WayShop, name: str, prompt: str) -> int:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_weighted_prompt_is_the_weighted_embedding(name: str, shop: WayShop) -> None:
     model = shop.model(name)
-    spec = shop.spec(name, prompt="a (red:1.6) circle", prompt_weighting=True, steps=3)
+    spec = shop.spec(name, prompt="a (red:1.6) circle", prompt_weighting=True, steps=2)
     literal = replace(spec, prompt_weighting=False)
     ones = replace(spec, prompt="a (red:1.0) circle")
     engine = open_engine(model, spec.group(), shop.settings, inputs=FILES)
@@ -113,7 +113,7 @@ def test_a_weighted_prompt_is_the_weighted_embedding(name: str, shop: WayShop) -
 def test_a_long_prompt_fills_more_windows(name: str, shop: WayShop) -> None:
     model, windows = shop.model(name), windows_of(shop, name, LONG)
     assert windows > 1
-    spec = shop.spec(name, prompt=LONG, long_prompts="chunk", windows=windows, steps=3)
+    spec = shop.spec(name, prompt=LONG, long_prompts="chunk", windows=windows, steps=2)
     engine = open_engine(model, spec.group(), shop.settings, inputs=FILES)
     whole, other = render(engine, [spec, replace(spec, prompt="a red circle", seed=2)])
     assert isinstance(whole, Rendered)
@@ -136,7 +136,7 @@ def test_a_long_prompt_fills_more_windows(name: str, shop: WayShop) -> None:
 def test_without_a_weight_it_is_what_the_pipeline_encodes_itself(way: str, shop: WayShop) -> None:
     """In every way of working. Of the small models only this one has CLIP's tokenizer."""
     name = "stable_diffusion_xl"
-    plain = shop.spec(name, way, prompt="a red circle", steps=4)
+    plain = shop.spec(name, way, prompt="a red circle", steps=2)
     ones = replace(plain, prompt="a (red:1.0) circle", prompt_weighting=True)
     heavy = replace(plain, prompt="a (red:1.9) circle", prompt_weighting=True)
     engine = open_engine(shop.model(name), plain.group(), shop.settings, inputs=FILES)

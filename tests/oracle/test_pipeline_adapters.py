@@ -1,6 +1,7 @@
 """LoRA and textual inversion of any pipeline equal diffusers' own loaders."""
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,21 @@ def _layers(module: Any, wanted: tuple[str, ...]) -> dict[str, torch.Tensor]:
         for name, each in module.named_modules()
         if isinstance(each, torch.nn.Linear) and name.rsplit(".", 1)[-1] in wanted
     ]
-    module.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=names))
+    if not getattr(module, "peft_config", None):
+        module.add_adapter(LoraConfig(r=2, lora_alpha=2, target_modules=names))
     state = get_peft_model_state_dict(module)
     return {key: torch.randn_like(value) * 0.3 for key, value in state.items()}
 
 
+@lru_cache(maxsize=1)
+def _learner(shop: Shop, family: str) -> Any:
+    """A pipeline that LoRAs are made of, one after another."""
+    return _fresh(shop, family).pipeline
+
+
 def _save_lora(shop: Shop, family: str, folder: Path, name: str, seed: int) -> Adapter:
+    pipeline = _learner(shop, family)
     torch.manual_seed(seed)
-    pipeline = _fresh(shop, family).pipeline
     denoiser = "unet" if "unet" in pipeline.components else "transformer"
     layers = {
         f"{denoiser}_lora_layers": _layers(pipeline.components[denoiser], ("to_q", "to_v")),
