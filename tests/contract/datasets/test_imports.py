@@ -15,7 +15,6 @@ from imagemill.db.database import Database
 from imagemill.db.errors import UsageError
 from imagemill.db.queries.pictures.dataset import stream_images
 from imagemill.db.queries.pictures.originals import find_originals
-from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.storage.folder import FolderStorage
@@ -30,6 +29,7 @@ from imagemill.scheduler_jobs.exports.target import FolderTarget, open_target
 from imagemill.scheduler_jobs.imports import import_export
 from tests.contract.pictures.test_comparison import picture, render, rows
 from tests.helpers.mill import Mill
+from tests.helpers.template import copy_of_template
 
 LAYOUTS = ("parquet", "imagefolder", "webdataset")
 OTHERS = {"image_id", "job_id", "row_number", "composition", "verbatim", "extras"}
@@ -38,8 +38,7 @@ OTHERS = {"image_id", "job_id", "row_number", "composition", "verbatim", "extras
 
 @pytest.fixture
 def source(tmp_path: Path) -> Iterator[Mill]:
-    database = Database(f"sqlite:///{tmp_path / 'source.sqlite3'}")
-    migrate(database)
+    database = Database(f"sqlite:///{copy_of_template(tmp_path / 'source.sqlite3')}")
     yield Mill(database)
     database.close()
 
