@@ -83,3 +83,24 @@ def test_equal_schedulers_are_made_once_and_each_image_has_its_own(monkeypatch):
     other = schedulers.make_scheduler("kdpm2", {"beta_end": 0.1}, model_config=config, seed=1)
     assert other.config.beta_end != third.config.beta_end
     assert computed == [1000, 5, 1000]
+
+
+def test_equal_schedulers_of_a_brownian_tree_differ_in_their_seeds_alone(monkeypatch):
+    """diffusers takes 20 milliseconds for one: a small model draws a step meanwhile."""
+    made = diffusers.DPMSolverSDEScheduler
+    computed, compute = [], made.set_timesteps
+
+    def counted(self, number, *arguments, **options):
+        computed.append(number)
+        compute(self, number, *arguments, **options)
+
+    monkeypatch.setattr(made, "set_timesteps", counted)
+    monkeypatch.setattr(schedulers, "_MADE", {})
+    config = {"num_train_timesteps": 1000, "beta_schedule": "linear"}
+    seeds = [7, 0, 2**64 - 1]
+    copies = [
+        schedulers.make_scheduler("dpmpp_sde", {}, model_config=config, seed=seed) for seed in seeds
+    ]
+    assert computed == [1000]
+    assert [each.noise_sampler_seed for each in copies] == seeds
+    assert [each.config.noise_sampler_seed for each in copies] == seeds

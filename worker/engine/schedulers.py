@@ -30,6 +30,7 @@ Scheduler = Any
 
 _COEFFICIENTS: LRUCache[Hashable, float] = LRUCache(10_000)
 _MADE: LRUCache[Hashable, Scheduler] = LRUCache(64)
+_SEED = "noise_sampler_seed"
 
 
 def make_scheduler(
@@ -54,8 +55,8 @@ def make_scheduler(
         raise UsageError(f"sampler {name}: diffusers {diffusers.__version__} has no {class_name}")
     accepted = _parameters(scheduler_class)
     config = sampler_config(sampler, options, model_config=model_config, accepted=accepted)
-    if "noise_sampler_seed" in accepted:
-        config["noise_sampler_seed"] = seed
+    if _SEED in accepted:
+        config[_SEED] = seed
     try:
         # Not by `from_config`: it looks through signatures for a millisecond to find these values.
         scheduler = _new(scheduler_class, {k: v for k, v in config.items() if k in accepted})
@@ -98,7 +99,7 @@ def steps_rows_alike(scheduler: Scheduler) -> bool:
     a whole batch from one seed. Neither is dynamic thresholding, which sorts.
     """
     made_by: Callable[..., Any] = type(scheduler)
-    seeded = "noise_sampler_seed" in _parameters(made_by)
+    seeded = _SEED in _parameters(made_by)
     return not seeded and not getattr(scheduler.config, "thresholding", False)
 
 
@@ -121,17 +122,19 @@ def step_arguments(
 
 
 def _new(scheduler_class: Callable[..., Scheduler], values: Mapping[str, Any]) -> Scheduler:
-    """A new scheduler with these values: a copy of the first one that had them.
+    """A new scheduler with these values: a copy of the first one that had them but for the seed.
 
-    To make one of K-DPM-2 takes diffusers a tenth of a second, and every image has its own. What
-    has an image's seed is made each time.
+    To make one of K-DPM-2 takes diffusers a tenth of a second, and every image has its own.
     """
-    if "noise_sampler_seed" in values:
-        return scheduler_class(**values)
-    key = (scheduler_class, repr(sorted(values.items())))
+    shared = {name: 0 if name == _SEED else value for name, value in values.items()}
+    key = (scheduler_class, repr(sorted(shared.items())))
     if key not in _MADE:
-        _MADE[key] = scheduler_class(**values)
-    return deepcopy(_MADE[key])
+        _MADE[key] = scheduler_class(**shared)
+    scheduler = deepcopy(_MADE[key])
+    if _SEED in values:
+        scheduler.noise_sampler_seed = values[_SEED]
+        scheduler.register_to_config(**{_SEED: values[_SEED]})
+    return scheduler
 
 
 @cache
