@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imagemill.db.broker.wake_ups import make_app, warn_of_broker
-from imagemill.db.errors import SettingsError
+from imagemill.db.broker.wake_ups import Tokens, make_app, warn_of_broker
+from imagemill.db.errors import BrokerError, SettingsError
 from imagemill.db.process.logs import secrets_of
 from imagemill.db.settings import Settings
 
@@ -90,3 +90,13 @@ def test_tls_goes_to_the_sentinels_too(tmp_path: Path) -> None:
     assert app.conf.broker_use_ssl == checked
     asked = app.conf.broker_transport_options["sentinel_kwargs"]
     assert asked.items() >= {"ssl": True, **checked}.items()
+
+
+def test_nobody_waits_for_a_broker_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("kombu.utils.functional.sleep", pauses.append)
+    tokens = Tokens(Settings.load(broker_url="redis://127.0.0.1:1/0"))
+    with pytest.raises(BrokerError):
+        tokens.publish("default")
+    tokens.close()
+    assert pauses == []
