@@ -1,11 +1,14 @@
 """`benchmarks/gpu`: on a CPU, with a model of a few channels, from the first part to the table."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import measured
 from benchmarks.gpu.models import RECIPES
 from benchmarks.gpu.parts import ALGORITHMS, all_parts
 from benchmarks.gpu.table import write
@@ -17,6 +20,18 @@ def test_every_model_has_every_part_and_names_are_unique() -> None:
     assert {"ceiling-fixed", "sd15-eager-free", "flux-compiled-larger"} <= set(names)
 
 
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure where torch is imported: a process of its own takes seconds of a core for it."""
+
+    def run(words: list[str], *, check: bool) -> SimpleNamespace:
+        assert words[:3] == [sys.executable, "-m", measured.__name__]
+        return SimpleNamespace(returncode=measured.main(words[3:]))
+
+    monkeypatch.setattr(gpu, "subprocess", SimpleNamespace(run=run))
+
+
+@pytest.mark.usefixtures("in_this_process")
 def test_a_part_is_measured_once_and_taken_up_again(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

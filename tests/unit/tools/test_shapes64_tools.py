@@ -61,14 +61,14 @@ def smoke_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_drawn_pictures_show_what_their_captions_say():
-    pictures, captions = drawn_with_captions(200)
+    pictures, captions = drawn_with_captions(100)
     scores = score_pictures(pictures, captions)
     assert scores.everything == 1.0
     assert scores.misses == ()
 
 
 def test_the_scorer_is_right_on_shapes_of_any_size_and_place():
-    scores = score_drawn(400, seed=11)
+    scores = score_drawn(200, seed=11)
     assert min(scores.background, scores.colour, scores.kind) >= 0.99
 
 
