@@ -1,15 +1,15 @@
 """What a person sees in windows of 80 and 140 columns, and what a pipe gets."""
 
 import fcntl
-import json
 import os
 import pty
 import re
+import select
 import struct
-import subprocess
-import sys
 import termios
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +18,7 @@ from imagemill.db.queries.pictures.exports import record_export
 from imagemill.db.samplers.names import OWN, SAMPLERS
 from imagemill.db.settings import Settings
 from tests.helpers.mill import REFUSED, spec
+from tests.helpers.processes import forks
 
 pytestmark = pytest.mark.commands
 
@@ -25,63 +26,39 @@ WIDTHS = (80, 140)
 LONG = "a very long prompt of many words " * 12 + "with an end"
 
 
-ONE_AFTER_ANOTHER = """
-import json, sys
-from imagemill.scheduler_jobs.cli import cli
-for words in json.loads(sys.argv[1]):
-    try:
-        cli.main(words, prog_name="imagemill")
-    except SystemExit as end:
-        if end.code:
-            raise
-    print(chr(12), flush=True)
-"""
-"""Several commands in one process, each followed by a form feed: most of their time is imports."""
-
-
-def program(*commands) -> list[str]:
-    words = [list(map(str, command)) for command in commands]
-    return [sys.executable, "-P", "-c", ONE_AFTER_ANOTHER, json.dumps(words)]
-
-
 def on_terminal(width: int, *commands) -> list[str]:
     """What each command writes to a terminal of this width, without its colours."""
+    return [_shown(width, list(map(str, words))) for words in commands]
+
+
+def _shown(width: int, words: list[str]) -> str:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     environment = {n: v for n, v in os.environ.items() if n not in {"COLUMNS", "LINES"}}
-    with subprocess.Popen(
-        program(*commands),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment | {"TERM": "xterm"},
-    ) as process:
-        os.close(theirs)
-        seen = b""
-        while True:
-            try:
-                part = os.read(ours, 65536)
-            except OSError:  # the other side is closed
-                break
-            if not part:
-                break
+    terminal = Path(os.ttyname(theirs))
+    command = forks.start(
+        "imagemill", *words, environment=environment | {"TERM": "xterm"}, output=terminal
+    )
+    seen = b""
+    while command.poll() is None:
+        if select.select([ours], [], [], 0.01)[0]:
+            seen += os.read(ours, 65536)
+    os.close(theirs)
+    with suppress(OSError):  # all is read, and the other side is closed
+        while part := os.read(ours, 65536):
             seen += part
-        process.wait()
     os.close(ours)
-    assert process.returncode == 0, seen.decode()
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r\n", "\n")
-    return text.split("\f\n")[:-1]
+    assert command.wait() == 0, seen.decode()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r\n", "\n")
 
 
 def in_pipe(width: int, *commands) -> list[str]:
-    done = subprocess.run(
-        program(*commands),
-        env=os.environ | {"COLUMNS": str(width)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.split("\f\n")[:-1]
+    """What each command writes where there is no terminal."""
+    done = [
+        forks.run(list(map(str, words)), environment={"COLUMNS": str(width)}) for words in commands
+    ]
+    assert [each.stderr for each in done if each.returncode != 0] == []
+    return [each.stdout for each in done]
 
 
 @pytest.fixture
