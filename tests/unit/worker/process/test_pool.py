@@ -28,14 +28,15 @@ def test_a_pool_that_never_gets_a_child_is_a_failure(monkeypatch: pytest.MonkeyP
     assert pool.exit_status() == 70
 
 
-def test_a_child_signs_off_and_ends_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_signs_off_and_ends_without_a_pause() -> None:
     """Celery's own would wait a second for its parent's signal."""
-    monkeypatch.setattr(time, "sleep", lambda _: os._exit(99))
     reading, writing = os.pipe()
     child = object.__new__(pool.ReplaceableChild)
     child.on_exit = lambda pid, status: os.write(writing, f"{pid} {status}".encode())
     pid = os.fork()
     if pid == 0:
+        # Only here: in the tests' process, threads of earlier tests may still be pausing.
+        time.sleep = lambda _: os._exit(99)
         child._do_exit(os.getpid(), None)
     os.close(writing)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -57,7 +58,12 @@ def test_a_pool_is_left_as_soon_as_its_children_have_ended(
         def join(self) -> None:
             steps.append("join")
 
-    monkeypatch.setattr(time, "sleep", lambda _: steps.append("sleep"))
+    def pause(_: float) -> None:
+        if threading.get_ident() == mine:
+            steps.append("sleep")
+
+    mine = threading.get_ident()
+    monkeypatch.setattr(time, "sleep", pause)
     it = pool.TaskPool(1)
     it._pool = Pool()
     it.on_stop()
