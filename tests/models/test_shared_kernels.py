@@ -1,10 +1,7 @@
 """Compiled kernels in the store: one worker compiles, others take what it made."""
 
 import ast
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import MappingProxyType
 
@@ -19,6 +16,7 @@ from imagemill.worker.models import shared_kernels
 from imagemill.worker.models.environment import Environment
 from imagemill.worker.models.shared_kernels import SharedKernels
 from tests.helpers.places import ROOT
+from tests.helpers.processes.forks import run_python
 
 HERE = Environment(fields=MappingProxyType({"torch": "2", "device": "here"}))
 ELSEWHERE = Environment(fields=MappingProxyType({"torch": "2", "device": "elsewhere"}))
@@ -140,7 +138,7 @@ from imagemill.worker.models.shared_kernels import SharedKernels
 def work():
     here = Environment(fields=MappingProxyType({"torch": torch.__version__}))
     settings = Settings.load(compile=True, compile_cache=True)
-    kernels = SharedKernels(settings, FolderStorage(Path(sys.argv[1])))
+    kernels = SharedKernels(settings, FolderStorage(Path(store)))
     kernels.fetch(here)
     with torch.inference_mode():
         torch.compile(lambda values: values.sin() + 1, dynamic=False)(torch.ones(64))
@@ -149,9 +147,13 @@ def work():
     print(found["autograd_cache_hit"], found["autograd_cache_miss"], flush=True)
 
 
-# To compile all headers ahead pays for more than one kernel.
+# To compile all headers ahead pays for more than one kernel. To try which instructions compile
+# takes six programs; here the plain ones do.
 torch._inductor.config.cpp_cache_precompile_headers = False
-for cache in sys.argv[2:]:
+torch._inductor.config.cpp.vec_isa_ok = False
+torch._inductor.config.compile_threads = 1
+store, *caches = sys.argv[-3:]
+for cache in caches:
     pid = os.fork()
     if pid == 0:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
@@ -165,15 +167,8 @@ for cache in sys.argv[2:]:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
 def test_real_kernels_are_found_by_a_process_with_an_empty_cache(tmp_path: Path) -> None:
     """Two processes, one after the other, which share nothing but the store and their imports."""
-    # To try which instructions compile takes six programs; here the plain ones do.
-    plain = {"TORCHINDUCTOR_VEC_ISA_OK": "0", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     caches = [str(tmp_path / f"cache-{number}") for number in (1, 2)]
-    done = subprocess.run(
-        [sys.executable, "-c", _WORKERS, str(tmp_path / "objects"), *caches],
-        env=os.environ | plain,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    done = run_python(_WORKERS, str(tmp_path / "objects"), *caches)
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["0 1", "1 0"]
     assert all(Path(cache).is_dir() for cache in caches)

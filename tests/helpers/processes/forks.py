@@ -279,10 +279,44 @@ def run(
             errors=errors,
             folder=folder,
         )
-        try:
-            status = fork.wait(seconds)
-        except BaseException:
-            fork.kill()
-            raise
-        said = output.read_text(), errors.read_text()
-    return subprocess.CompletedProcess(["imagemill", *words], status, *said)
+        return _end_of(fork, ["imagemill", *words], output, errors, seconds)
+
+
+def run_python(code: str, *words: str, seconds: float = 600) -> subprocess.CompletedProcess[str]:
+    """Run code in a fork that has imported torch and all that renders.
+
+    The last of `sys.argv` are `words`. Where forks do not suit, it is a Python of its own.
+    """
+    if not suits(os.environ):
+        return subprocess.run(
+            [sys.executable, "-c", code, *words],
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    with tempfile.TemporaryDirectory(prefix="imagemill-said-") as scratch:
+        output, errors = Path(scratch, "output"), Path(scratch, "errors")
+        fork = _server(HEAVY_MODULE).start(
+            {
+                "module": "-c",
+                "words": [code, *words],
+                "environment": dict(os.environ),
+                "output": str(output),
+                "errors": str(errors),
+                "folder": str(Path.cwd()),
+            }
+        )
+        return _end_of(fork, ["python", "-c", code, *words], output, errors, seconds)
+
+
+def _end_of(
+    fork: Fork, words: Sequence[str], output: Path, errors: Path, seconds: float
+) -> subprocess.CompletedProcess[str]:
+    """Wait for a fork, and say what it printed into these files."""
+    try:
+        status = fork.wait(seconds)
+    except BaseException:
+        fork.kill()
+        raise
+    return subprocess.CompletedProcess(words, status, output.read_text(), errors.read_text())
