@@ -1,6 +1,6 @@
 """Every command in ordinary trouble: one clear line and its exit code, never a bug of ours.
 
-All commands of all troubles run in one process (`troubled`), because most of their time is imports.
+All commands of all troubles run in one process (`troubled`): a fork that has its imports already.
 """
 
 import json
@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS
 from tests.helpers.machine.disks import fill, small_disk
 from tests.helpers.mill import Mill
+from tests.helpers.processes import forks
 from tests.helpers.template import migrate_quickly
 
 pytestmark = pytest.mark.commands
@@ -178,15 +180,16 @@ def answers(
     commands: Sequence[Sequence[str]], **trouble: object
 ) -> Iterator[tuple[Sequence[str], int, str]]:
     """Each command, how it ended, and what it said on standard error; none is a bug."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.unit.scheduler_jobs.cli.troubled"],
-        cwd=ROOT,
-        input=json.dumps({"commands": commands, **trouble}),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    for words, (code, out, err) in zip(commands, json.loads(done.stdout), strict=True):
+    document = json.dumps({"commands": commands, **trouble})
+    code = f"from tests.unit.scheduler_jobs.cli.troubled import main; main({document!r})"
+    with tempfile.TemporaryDirectory(prefix="imagemill-said-") as folder:
+        output, errors = Path(folder, "output"), Path(folder, "errors")
+        status = forks.start(
+            "-c", code, environment=os.environ, output=output, errors=errors, folder=ROOT
+        ).wait(600)
+        assert status == 0, errors.read_text()
+        said = json.loads(output.read_text())
+    for words, (code, out, err) in zip(commands, said, strict=True):
         name = " ".join(words)
         assert code != 70, f"{name}: {err}"
         assert "bug" not in err, f"{name}: {err}"

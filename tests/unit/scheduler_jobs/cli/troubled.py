@@ -1,10 +1,9 @@
 """Runs commands in a process that has trouble: no permission, or files that may not grow.
 
-`python -m tests.unit.scheduler_jobs.cli.troubled` reads one JSON object from standard input:
-`commands`, each a list of words; `powerless`, whether root's power over permissions is given up;
-`most_bytes`, how long a file may become; `patience`, how many seconds a command waits for its
-database, a minute if it is not given. It prints a JSON list: the exit code, standard output and
-standard error of each command.
+`main` takes one JSON object: `commands`, each a list of words; `powerless`, whether root's power
+over permissions is given up; `most_bytes`, how long a file may become; `patience`, how many seconds
+a command waits for its database, a minute if it is not given. It prints a JSON list: the exit code,
+standard output and standard error of each command.
 """
 
 import ctypes
@@ -40,9 +39,9 @@ def give_up_power() -> None:
         raise OSError(ctypes.get_errno(), "capset")
 
 
-def main() -> None:
+def main(document: str) -> None:
     """See the module's docstring."""
-    wanted = json.load(sys.stdin)
+    wanted = json.loads(document)
     if wanted.get("powerless"):
         give_up_power()
     if wanted.get("most_bytes"):
@@ -59,7 +58,3 @@ def main() -> None:
         os.environ.clear()
         os.environ.update(environment)
     json.dump(answers, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()
