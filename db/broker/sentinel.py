@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
 from imagemill.db.errors import SettingsError
 from imagemill.db.settings import Settings
 from imagemill.db.urls import split_urls
@@ -45,6 +48,18 @@ def sentinel_options(
     sockets = {name: value for name, value in timeouts.items() if name.startswith("socket_")}
     to_sentinels = {**sockets, **login, **secured}
     return {"master_name": settings.broker_master, "sentinel_kwargs": to_sentinels}
+
+
+def impatient(options: dict[str, Any]) -> dict[str, Any]:
+    """The same transport options, with which a Sentinel that does not answer is left at once.
+
+    By default redis-py asks each eleven times, which takes seconds. It is asked twice here: a
+    connection that idled may have been closed. Options for any other broker stay as they are.
+    """
+    if "sentinel_kwargs" not in options:
+        return options
+    twice = {"retry": Retry(NoBackoff(), 1)}
+    return {**options, "sentinel_kwargs": {**options["sentinel_kwargs"], **twice}}
 
 
 def said(error: Exception) -> str:

@@ -15,7 +15,7 @@ from celery import Celery
 from redis.exceptions import RedisError
 
 from imagemill.db.broker.kinds import check_kinds, notice
-from imagemill.db.broker.sentinel import said, sentinel_options
+from imagemill.db.broker.sentinel import impatient, said, sentinel_options
 from imagemill.db.broker.tls import celery_urls, tls_options, with_tls
 from imagemill.db.broker.working_folder import Loader
 from imagemill.db.errors import BrokerError
@@ -118,7 +118,8 @@ class Tokens:
     def __init__(self, settings: Settings) -> None:
         self._app = make_app(settings)
         # A producer should report at once that the broker is away. (A worker waits for it.)
-        self._app.conf.broker_transport_options |= {
+        self._app.conf.broker_transport_options = {
+            **impatient(self._app.conf.broker_transport_options),
             "max_retries": 1,  # at the next address, where there are several
             "interval_start": 0,
             "interval_step": 0,

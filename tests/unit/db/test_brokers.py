@@ -71,6 +71,16 @@ def test_sentinels_are_asked_with_their_own_password() -> None:
     assert {"secret-one", "secret-two"} <= set(secrets_of(settings))
 
 
+def test_a_producer_asks_a_sentinel_twice_and_a_worker_more_often() -> None:
+    settings = Settings.load(broker_url=SENTINELS, broker_master="mill")
+    tokens = Tokens(settings)
+    asked = tokens._app.conf.broker_transport_options["sentinel_kwargs"]
+    assert asked["retry"].get_retries() == 1
+    tokens.close()
+    options = make_app(settings).conf.broker_transport_options
+    assert "retry" not in options["sentinel_kwargs"]
+
+
 def test_options_of_sentinel_go_to_no_other_broker() -> None:
     options = make_app(Settings.load(broker_url="redis://h:1/0", broker_master="mill")).conf
     assert "master_name" not in options.broker_transport_options
