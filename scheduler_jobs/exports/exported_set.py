@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imagemill.db.errors import UsageError
+from imagemill.db.errors import UsageError, first_line
 from imagemill.db.process.owned_folder import temporary_folder
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.exports.columns import OWN
@@ -76,15 +76,31 @@ def _copy(target: Target, name: str, folder: Path) -> None:
 def exported_images(folder: Path) -> Iterator[ExportedImage]:
     """Every image of the complete export in this folder; the same order every time.
 
-    Raises `UsageError` if there is none, or if its layout does not carry enough.
+    Raises `UsageError` if there is none, if a file of it can't be read, if its layout does not
+    carry enough, or if its tables have other images than so many as its record says.
     """
     document = read_record(folder)
-    tables, read = _LAYOUTS[document["format"]]
-    for file in sorted(folder.glob(tables)):
-        with pq.ParquetFile(file) as table:
-            _check(file, table.schema_arrow)
-            for batch in table.iter_batches(_PAGE):
-                yield from read(file, batch)
+    layout = _LAYOUTS[document["format"]]
+    found = 0
+    for file in sorted(folder.glob(layout.tables)):
+        try:
+            for image in _images_of(file, layout):
+                found += 1
+                yield image
+        except (OSError, pa.ArrowException, tarfile.TarError) as error:
+            raise UsageError(f"{file}: can't be read: {first_line(error)}") from None
+    if found != document.get("images"):
+        raise UsageError(
+            f"{folder}: its tables have {found:,} images, and its record says "
+            f"{document.get('images')!r}; it is not as it was exported"
+        )
+
+
+def _images_of(file: Path, layout: "_Layout") -> Iterator[ExportedImage]:
+    with pq.ParquetFile(file) as table:
+        _check(file, table.schema_arrow, layout)
+        for batch in table.iter_batches(_PAGE):
+            yield from layout.read(file, batch)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -93,8 +109,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         document = json.loads((folder / RECORD).read_bytes())
     except FileNotFoundError:
         raise UsageError(f"{folder}: holds no export; there is no {RECORD}") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder / RECORD}: can't be read: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"{folder / RECORD}: can't be read: {first_line(error)}") from None
     if not isinstance(document, dict) or not document.get("complete"):
         raise UsageError(f"{folder}: the export is not complete; run the same export again")
     if document.get("format") not in _LAYOUTS:
@@ -105,21 +121,25 @@ def read_record(folder: Path) -> dict[str, Any]:
     return document
 
 
-def _check(file: Path, schema: pa.Schema) -> None:
-    missing = [name for name in NEEDED if name not in schema.names]
+def _check(file: Path, schema: pa.Schema, layout: "_Layout") -> None:
+    missing = [name for name in (*NEEDED, *layout.columns) if name not in schema.names]
     if missing:
         raise UsageError(f"{file}: lacks the columns {', '.join(missing)}; it can't be imported")
 
 
 def _from_parquet(file: Path, batch: pa.RecordBatch) -> Iterator[ExportedImage]:
     for row in batch.to_pylist():
-        yield _image(row, row["image"]["bytes"])
+        cell = row["image"]
+        body = cell.get("bytes") if isinstance(cell, dict) else None
+        if not isinstance(body, bytes):
+            raise UsageError(f"{file}: image {row['image_id']} has no bytes")
+        yield _image(row, body)
 
 
 def _from_folder(file: Path, batch: pa.RecordBatch) -> Iterator[ExportedImage]:
     for row in batch.to_pylist():
         # A name from a file that others may have written must not lead out of the folder.
-        picture = (file.parent / row["file_name"]).resolve()
+        picture = (file.parent / str(row["file_name"])).resolve()
         if not picture.is_relative_to(file.parent.resolve()) or not picture.is_file():
             raise UsageError(f"{file}: there is no picture {row['file_name']!r}")
         yield _image(row, picture.read_bytes())
@@ -140,16 +160,23 @@ def _from_shard(file: Path, batch: pa.RecordBatch) -> Iterator[ExportedImage]:
             yield _image(row, member.read())
 
 
-_LAYOUTS: Mapping[str, tuple[str, Callable[[Path, pa.RecordBatch], Iterator[ExportedImage]]]] = (
-    MappingProxyType(
-        {
-            "parquet": ("data/*.parquet", _from_parquet),
-            "imagefolder": ("*/metadata.parquet", _from_folder),
-            "webdataset": ("**/*.parquet", _from_shard),
-        }
-    )
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Where a layout's tables are, how the pictures are found, and by which columns of its own."""
+
+    tables: str
+    read: Callable[[Path, pa.RecordBatch], Iterator[ExportedImage]]
+    columns: tuple[str, ...]
+
+
+_LAYOUTS: Mapping[str, _Layout] = MappingProxyType(
+    {
+        "parquet": _Layout("data/*.parquet", _from_parquet, ("image",)),
+        "imagefolder": _Layout("*/metadata.parquet", _from_folder, ("file_name",)),
+        "webdataset": _Layout("**/*.parquet", _from_shard, ("key", "status")),
+    }
 )
-"""Layouts with complete records: where their tables are, and how the pictures are found."""
+"""Layouts with complete records."""
 
 
 def _image(row: dict[str, Any], body: bytes) -> ExportedImage:

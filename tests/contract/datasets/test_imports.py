@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import select
@@ -180,6 +181,53 @@ def test_a_damaged_file_and_one_that_leads_out_are_refused(mill, exported, store
     names = ["../../source.sqlite3"] * kept.num_rows
     pq.write_table(kept.set_column(0, "file_name", [names]), table)
     refused(mill, store, tmp_path / "copy", "there is no picture")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_table_that_is_missing_or_cut_is_refused(mill, exported, store, layout: str) -> None:
+    folder = exported(layout)
+    table = sorted(folder.rglob("*.parquet"))[0]
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-1])
+    refused(mill, store, folder, f"{table.name}: can't be read")
+    table.unlink()
+    refused(mill, store, folder, "have 0 images, and its record says 5")
+
+
+@pytest.mark.parametrize(
+    ("layout", "column", "says"),
+    [
+        ("imagefolder", "file_name", "there is no picture None"),
+        ("parquet", "image", "has no bytes"),
+        ("webdataset", "key", "has no picture None"),
+    ],
+)
+def test_a_layout_without_its_pictures_is_refused(
+    mill, exported, store, layout: str, column: str, says: str
+) -> None:
+    folder = exported(layout)
+    table = sorted(folder.rglob("*.parquet"))[0]
+    kept = pq.read_table(table)
+    place = kept.schema.get_field_index(column)
+    pq.write_table(kept.set_column(place, column, pa.nulls(kept.num_rows)), table)
+    refused(mill, store, folder, says)
+    pq.write_table(kept.drop_columns([column]), table)
+    refused(mill, store, folder, f"lacks the columns {column}")
+
+
+def test_a_record_of_nothing_but_brackets_is_refused(mill, exported, store) -> None:
+    folder = exported("parquet")
+    (folder / "imagemill_export.json").write_text("[" * 100_000)
+    refused(mill, store, folder, "can't be read")
+
+
+def test_a_step_that_is_no_number_is_refused(mill, exported, store) -> None:
+    folder = exported("imagefolder")
+    table = folder / "train" / "metadata.parquet"
+    kept = pq.read_table(table)
+    steps = pa.array([float("nan")] * kept.num_rows)
+    pq.write_table(kept.set_column(kept.schema.get_field_index("steps"), "steps", steps), table)
+    refused(mill, store, folder, "not those of its request key")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
