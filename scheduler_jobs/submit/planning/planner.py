@@ -9,11 +9,13 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.embeddings import check_embeddings
 from imagemill.db.models.facts import model_facts
-from imagemill.db.models.registry import Registry
+from imagemill.db.models.registry import ModelEntry, Registry
 from imagemill.db.prompt_weights import MAX_WEIGHT, unusable_weight
 from imagemill.db.samplers.names import OWN
 from imagemill.db.settings import Settings
@@ -21,6 +23,7 @@ from imagemill.db.specs import INPUT_IMAGES, Adapter
 from imagemill.scheduler_jobs.manifest import ManifestRow, Parameters, Problem
 from imagemill.scheduler_jobs.manifest.parameters import SEED_PLACE
 from imagemill.scheduler_jobs.manifest.problems import BadValue
+from imagemill.scheduler_jobs.manifest.rows import bad_fields
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.submit.planning.call import check_call
 from imagemill.scheduler_jobs.submit.planning.pictures import (
@@ -228,10 +231,19 @@ class Planner:
         return PlannedModel(
             entry=entry,
             facts=facts,
-            defaults=Parameters.model_validate(dict(entry.defaults)),
+            defaults=_defaults_of(entry),
             weights_digest=digest,
             window=window,
         )
+
+
+def _defaults_of(entry: ModelEntry) -> Parameters:
+    """The values of a model's `defaults`. Raises `ModelError` for the first that is none."""
+    try:
+        return Parameters.model_validate(dict(entry.defaults))
+    except ValidationError as error:
+        field, found, allowed = next(bad_fields(error))
+        raise ModelError(f"model {entry.name}: defaults.{field}: {found}; {allowed}") from None
 
 
 def _is_short(given: Parameters) -> bool:

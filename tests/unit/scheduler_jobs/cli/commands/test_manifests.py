@@ -2,7 +2,9 @@
 
 import pytest
 
+from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.work import shifts
+from imagemill.db.settings import Settings
 from tests.helpers.places import DATA
 
 pytestmark = pytest.mark.usefixtures("no_broker")
@@ -353,3 +355,23 @@ def test_damage_to_one_of_several_files_queues_nothing(at_home, two_files):
     answer = at_home("submit", f"{two_files}/*.csv", "--skip-bad-rows")
     assert answer.code == 2
     assert f"{two_files}/c.csv: line 1: header: no prompt among" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("steps = true", "defaults.steps: true; a whole number"),
+        ("width = 65", "defaults.width: 65; a multiple of 8"),
+        ("guidance_scale = nan", "defaults.guidance_scale: NaN; a number"),
+    ],
+)
+def test_a_default_of_a_model_that_is_no_value_is_one_line(
+    imagemill, monkeypatch, tmp_path, value, found
+):
+    folder = load_registry(Settings.load()).find("shapes64").source
+    file = tmp_path / "models.toml"
+    file.write_text(f'[models.mine]\nsource = "{folder}"\ndefaults = {{ {value} }}\n')
+    monkeypatch.setenv("IMAGEMILL_MODELS", str(file))
+    answer = imagemill("plan", "--prompt", "a red circle", "--model", "mine")
+    assert answer.code == 2
+    assert f"model mine: {found}" in answer.out + answer.err
