@@ -13,11 +13,11 @@ run: $(STAMP)  ## render examples/shapes.csv with a real worker, and show the pi
 	$(BIN)/imagemill run examples/shapes.csv --out out
 	@echo "Open out/contact-sheet.png"
 
-# Each process starts servers of its own; one thread each, as production has it on a CPU.
-# More of them than cores: half of a test's time is waiting for processes, leases and servers.
+# Each process starts servers of its own. More of them than cores: half of a test's time is waiting
+# for processes, leases and servers.
 TEST_PROCESSES ?= $(shell echo $$(( $$(nproc) * 3 / 2 + 1 )))
 # Without its compiled files, every one of hundreds of processes would compile our code again.
-PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
 	-n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP)  ## all tests; real Postgres, Valkey and S3 come from wheels

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from tests.helpers.servers.valkey import Valkey
 
 
+# One thread for each process, as workers on a CPU have it: several processes render at once.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 # What is imported for the tests, and the tests themselves, stay: a million objects. To look for
 # garbage among them takes a second, and tests make it happen all the time.
 gc.disable()

@@ -150,8 +150,7 @@ def run_tests(python: Path, processes: int) -> int:
     command = [python, "-m", "pytest", "-n", str(processes), "--dist", "loadfile"]
     # Neither the tests that last long nor a cache that several versions would share.
     command += ["-m", "not slow", "-p", "no:cacheprovider", *TESTS]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode  # noqa: S603  # our own tests
+    return subprocess.run(command, cwd=ROOT, check=False).returncode  # noqa: S603  # our own tests
 
 
 def _processor_seconds() -> float:

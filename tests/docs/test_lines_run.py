@@ -198,7 +198,6 @@ def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     book.active.append(["a red circle"])
     book.save(tmp_path / "more.xlsx")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return home
 
 

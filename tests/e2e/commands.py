@@ -25,9 +25,8 @@ def imagemill(
     `installed` runs the program's file, for tests of how it starts and what it imports.
     """
     words = list(map(str, arguments))
-    variables = {"OMP_NUM_THREADS": "1", **(environment or {})}
     run = forks.run_program if installed else forks.run
-    done = run(words, environment=variables, folder=folder or ".", seconds=seconds)
+    done = run(words, environment=environment or {}, folder=folder or ".", seconds=seconds)
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

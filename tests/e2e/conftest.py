@@ -7,12 +7,11 @@ import pytest
 
 @pytest.fixture(autouse=True, scope="module")
 def one_child() -> Iterator[None]:
-    """Let workers have one child unless a test says otherwise, and each one thread.
+    """Let workers have one child unless a test says otherwise.
 
     A second child loads torch for seconds, on cores that other tests need. Several workers at once
     are the subject of `test_production.py` and `test_independence.py`.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("IMAGEMILL_CHILDREN", "1")
-        patch.setenv("OMP_NUM_THREADS", "1")
         yield

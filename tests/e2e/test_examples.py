@@ -71,7 +71,7 @@ def in_place(place: Path, line: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         ["bash", "-c", line],
         cwd=place,
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", **registry(place)},
+        env={**os.environ, "PATH": path, **registry(place)},
         capture_output=True,
         text=True,
         timeout=600,

@@ -64,7 +64,7 @@ def service(
     """A command of this installation as a process."""
     process = TetheredProcess(
         [str(Path(sys.executable).parent / command), *arguments],
-        environment={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        environment={**os.environ, **environment},
         log=log,
     )
     try:

@@ -66,10 +66,7 @@ def run(script: str, place: Path, environment: Mapping[str, str]) -> CompletedPr
 @pytest.mark.timeout(1500)  # some forty processes, three of which render, and a stack
 def test_the_whole_page(place: Path, hub: Hub) -> None:
     said: dict[str, str] = {}
-    environment = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     # Who reaches the Hub. What renders is a fork only where nothing is told to the Hub's library.
     pushing = environment | {
         "HF_ENDPOINT": hub.url,

@@ -44,7 +44,7 @@ def variables(
 def started(name: str, variables: dict[str, str], log: Path, *more: str) -> TetheredProcess:
     program, *words = containers()[name]["command"]
     path = str(Path(sys.executable).parent / program)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    environment = {**os.environ, **variables}
     return TetheredProcess([path, *words, *more], environment=environment, log=log)
 
 

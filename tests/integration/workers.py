@@ -98,7 +98,7 @@ class Program:
         prefix: Sequence[str] = (),
     ) -> None:
         self._log = log
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        variables = {**os.environ, **environment}
         self._process: forks.Fork | TetheredProcess
         if not prefix and module in _FORKED and forks.suits(environment):
             self._process = forks.start(module, *arguments, environment=variables, output=log)

@@ -141,7 +141,7 @@ def test_no_secret_stands_in_the_process_list(environment: dict[str, str], tmp_p
         "celery_app": [imagemill, "flower", "--port", "1"],
         "valkey": [imagemill, "run", str(manifest), "--out", str(tmp_path / "out")],
     }
-    variables = {**os.environ, **environment, "OMP_NUM_THREADS": "1", MARK: str(tmp_path)}
+    variables = {**os.environ, **environment, MARK: str(tmp_path)}
     processes = {
         last: TetheredProcess(command, environment=variables, log=tmp_path / f"{last}.log")
         for last, command in commands.items()

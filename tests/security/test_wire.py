@@ -53,7 +53,7 @@ class Victim:
         self.redis = Redis.from_url(broker_url)
         self.process = TetheredProcess(
             [sys.executable, "-m", "imagemill.worker"],
-            environment={**os.environ, **self.settings.environment(), "OMP_NUM_THREADS": "1"},
+            environment={**os.environ, **self.settings.environment()},
             log=self.log,
         )
 
