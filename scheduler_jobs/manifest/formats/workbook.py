@@ -7,6 +7,7 @@ says how large its parts are, and no more of them is ever read; a ceiling on mem
 import datetime
 import itertools
 import json
+import re
 import warnings
 import zipfile
 import zlib
@@ -30,6 +31,11 @@ _ROUNDED = 1 << 53
 _BLANK_ROWS = 100_000
 _ROWS_AT_ONCE = 256
 _SHOWN_SHEETS = 8
+_FORMULA = "f"
+"""The type of a cell with a formula whose value nobody has stored."""
+_NO_VALUE = "a formula without its value"
+_STORED = "a value, or the workbook as a spreadsheet saves it"
+_ESCAPE = re.compile("_x([0-9A-Fa-f]{4})_")
 
 
 def read_workbook(
@@ -84,6 +90,9 @@ def _sheet_rows(stream: IO[bytes], wanted: str | None) -> Iterator[tuple[Any, ..
     import openpyxl  # noqa: PLC0415
     from openpyxl.reader import excel  # noqa: PLC0415
 
+    from imagemill.scheduler_jobs.manifest.formats.sheet_cells import look_closer  # noqa: PLC0415
+
+    look_closer()
     # It would read a sheet to its end for its size, and then again for its rows.
     excel.ReadOnlyWorksheet._get_size = lambda sheet: None
     with warnings.catch_warnings():
@@ -97,7 +106,7 @@ def _sheet_rows(stream: IO[bytes], wanted: str | None) -> Iterator[tuple[Any, ..
         raise Broken(f"no sheet {shown(wanted)}", f"one of {names}")
     if not sheets:
         raise Broken("a workbook without sheets", "one with rows")
-    sheet = sheets[wanted] if wanted is not None else next(iter(sheets.values()))
+    sheet = sheets[wanted] if wanted is not None else _first_sheet(book.worksheets)
     rows = sheet.iter_rows()
     while True:
         with warnings.catch_warnings(), at_most_more(_MOST_MEMORY_BYTES):
@@ -108,6 +117,17 @@ def _sheet_rows(stream: IO[bytes], wanted: str | None) -> Iterator[tuple[Any, ..
         yield from some
 
 
+def _first_sheet(sheets: Sequence[Any]) -> Any:
+    """The first sheet, if a person who opens the workbook sees it."""
+    first, *others = sheets
+    shown_ones = [shown(each.title) for each in others if each.sheet_state == "visible"]
+    if first.sheet_state != "visible" and shown_ones:
+        names = ", ".join([shown(first.title), *shown_ones][:_SHOWN_SHEETS])
+        found = f"a first sheet that is hidden, {shown(first.title)}"
+        raise Broken(found, f"the sheet that is meant: FILE#NAME with one of {names}")
+    return first
+
+
 def _rows(
     rows: Iterator[tuple[Any, ...]], check_header: HeaderCheck, max_line_bytes: int
 ) -> Iterator[RawRow | BadRow]:
@@ -115,7 +135,7 @@ def _rows(
     number = blanks = 0
     for line, row in enumerate(rows, start=1):
         cells = list(row)
-        while cells and cells[-1].value in (None, ""):
+        while cells and _is_blank(cells[-1]):
             cells.pop()
         blanks = 0 if cells else blanks + 1
         if blanks > _BLANK_ROWS:
@@ -134,10 +154,17 @@ def _rows(
         raise Broken("a header and no rows", "at least one row")
 
 
+def _is_blank(cell: Any) -> bool:
+    return cell.value in (None, "") and cell.data_type != _FORMULA
+
+
 def _header(cells: Sequence[Any], line: int) -> list[str]:
+    for n, cell in enumerate(cells, start=1):
+        if cell.data_type == _FORMULA:
+            raise Broken(f"cell {n}: {_NO_VALUE}", _STORED, line=line, column="header")
     # A column without a name is called by its place, as in CSV.
     names = [
-        str(cell.value if cell.value is not None else "").strip() or f"column_{n}"
+        str(_value(cell.value) if cell.value is not None else "").strip() or f"column_{n}"
         for n, cell in enumerate(cells, start=1)
     ]
     for n, name in enumerate(names):
@@ -159,6 +186,8 @@ def _row(
         if cell.data_type == "e":
             found = f"{shown(cell.value)}, an error of the workbook"
             return BadRow(number=number, line=line, column=name, found=found, allowed="a value")
+        if cell.data_type == _FORMULA:
+            return BadRow(number=number, line=line, column=name, found=_NO_VALUE, allowed=_STORED)
         value = cell.value
         if isinstance(value, int) and abs(value) >= _ROUNDED:
             # A workbook's numbers are floats, and so were these digits once.
@@ -176,8 +205,7 @@ def _value(value: Any) -> JSON:
     """A cell's value as JSON."""
     match value:
         case str():
-            # How a workbook writes a carriage return, which XML has not.
-            return value.replace("_x000D_\n", "\n").replace("_x000D_", "\n")
+            return _unescaped(value)
         case None | bool() | int() | float():
             return value
         case datetime.datetime() if value.time() == datetime.time():
@@ -188,3 +216,15 @@ def _value(value: Any) -> JSON:
             return value.total_seconds()
         case _:
             return str(value)
+
+
+def _unescaped(text: str) -> str:
+    """A text with the characters that XML lacks, which a workbook writes as `_x000B_`.
+
+    The escape of the underscore itself, `_x005F_`, comes before what only looks like an escape.
+    Line breaks are LF, as in every other format.
+    """
+    if "_x" not in text:
+        return text
+    plain = _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
+    return plain.replace("\r\n", "\n").replace("\r", "\n")

@@ -113,6 +113,65 @@ def test_a_seed_that_excel_rounded_and_an_error_are_refused(tmp_path: Path) -> N
     assert many == "book.xlsx:3: 3 cells; 2, as the header has"
 
 
+def test_a_formula_without_a_stored_value_is_no_empty_cell(tmp_path: Path) -> None:
+    rows = [["prompt", "steps"], ["a", "=10+10"], ["b", 20]]
+    path = workbook(tmp_path / "book.xlsx", rows)
+    allowed = "a value, or the workbook as a spreadsheet saves it"
+    assert problems(path) == [f"book.xlsx:1: steps: a formula without its value; {allowed}"]
+    path = workbook(tmp_path / "last.xlsx", [["prompt"], ["a"], ['=LOWER("B")']])
+    assert problems(path) == [f"last.xlsx:2: prompt: a formula without its value; {allowed}"]
+    path = workbook(tmp_path / "header.xlsx", [["prompt", "=A1"], ["a", 1]])
+    assert problems(path) == [
+        f"header.xlsx: line 1: header: cell 2: a formula without its value; {allowed}"
+    ]
+
+
+def test_the_stored_value_of_a_formula_is_read_also_where_it_is_an_empty_text(
+    tmp_path: Path,
+) -> None:
+    rows = [["prompt", "steps", "note"], ["a", "=10+10", '=""']]
+    parts = _parts(workbook(tmp_path / "book.xlsx", rows))
+    sheet = parts["xl/worksheets/sheet1.xml"]
+    assert b"<f>10+10</f><v />" in sheet
+    sheet = sheet.replace(b"<f>10+10</f><v />", b"<f>10+10</f><v>20</v>")
+    sheet = sheet.replace(b'<c r="C2"><f>""</f><v />', b'<c r="C2" t="str"><f>""</f><v></v>')
+    path = _zipped(tmp_path / "stored.xlsx", parts | {"xl/worksheets/sheet1.xml": sheet})
+    (row,) = good_rows(path)
+    assert (row.parameters.steps, row.extras) == (20, {"note": None})
+
+
+def test_merged_cells_are_refused_since_only_the_first_of_them_has_a_value(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for cells in (["prompt", "steps"], ["a", 20], ["b", None], ["c", None]):
+        book.active.append(cells)
+    book.active.merge_cells("B2:B4")
+    book.save(tmp_path / "book.xlsx")
+    assert problems(tmp_path / "book.xlsx") == [
+        "book.xlsx: merged cells, B2:B4: only the first cell of each has a value; "
+        "a value in every cell that is to have one"
+    ]
+
+
+def test_a_hidden_first_sheet_is_read_only_by_its_name(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "book.xlsx", as_rows(ROWS), [["prompt"], ["a fox"]])
+    book = openpyxl.load_workbook(path)
+    book["Set 1"].sheet_state = "hidden"
+    book.active = 1
+    book.save(path)
+    assert problems(path) == [
+        'book.xlsx: a first sheet that is hidden, "Set 1"; '
+        'the sheet that is meant: FILE#NAME with one of "Set 1", "Set 2"'
+    ]
+    assert seen(Path(f"{path}#Set 1")) == ROWS
+
+
+def test_the_escapes_of_a_workbook_are_characters(tmp_path: Path) -> None:
+    rows = [["prompt", "note"], ["a_x000D_\nb_x0009_c", "_x005F_x0041_ and _x0041_ and x005F_"]]
+    (row,) = good_rows(workbook(tmp_path / "book.xlsx", rows))
+    assert row.prompt == "a\nb\tc"
+    assert row.extras == {"note": "_x0041_ and A and x005F_"}
+
+
 def _zipped(path: Path, parts: dict[str, bytes]) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, body in parts.items():
