@@ -8,7 +8,7 @@ here. `given_settings` reads the sources.
 import difflib
 import re
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -31,8 +31,17 @@ _NO_HOST = (
     "in a password are written %40, %2F, %3F, %23 and %3A"
 )
 _NUMBERED = ("redis://", "rediss://", "sentinel://", "sentinels://")
+_MAY_HOLD_SECRETS = frozenset({"storage_url", "s3_endpoint_url", "notify_command"})
+_SHOWN_CHARACTERS = 60
 _DATABASE_NUMBER = re.compile(r"/{0,2}[0-9]*")
 _ENDPOINT = re.compile(r"https?://[^\s/]+(/\S*)?", re.IGNORECASE)
+
+_YEAR_SECONDS = 31_557_600
+MOST_SECONDS = 100 * _YEAR_SECONDS
+"""The longest wait or age in seconds, a century: what dates, sleeps and databases can hold."""
+
+Seconds = Annotated[float, Field(le=MOST_SECONDS)]
+Days = Annotated[float, Field(le=MOST_SECONDS / 86_400)]
 
 Batches = Literal["continuous", "recorded"]
 """How slots are filled: each as soon as it is free, or all together in recorded micro-batches."""
@@ -153,13 +162,13 @@ class Settings(BaseModel):
         "databases; `imagemill run` has one in the user's cache if not set",
     )
 
-    lease_seconds: float = Field(60, gt=0, description="a shift's lease, renewed while it works")
-    heartbeat_seconds: float = Field(5, gt=0, description="how often a shift renews its lease")
-    hang_seconds: float = Field(
+    lease_seconds: Seconds = Field(60, gt=0, description="a shift's lease, renewed while it works")
+    heartbeat_seconds: Seconds = Field(5, gt=0, description="how often a shift renews its lease")
+    hang_seconds: Seconds = Field(
         300, gt=0, description="how long one step may take before its worker counts as hung"
     )
-    shift_seconds: float = Field(600, gt=0, description="how long one Celery task works")
-    drain_seconds: float = Field(20, gt=0, description="how long a worker may take to stop")
+    shift_seconds: Seconds = Field(600, gt=0, description="how long one Celery task works")
+    drain_seconds: Seconds = Field(20, gt=0, description="how long a worker may take to stop")
     notice_file: Path | None = Field(
         None, description="a worker drains when this file appears: a spot instance's notice"
     )
@@ -167,18 +176,21 @@ class Settings(BaseModel):
     max_solo_losses: int = Field(
         8, ge=1, description="the same if its worker was lost, which may have other causes"
     )
-    retry_seconds: float = Field(5, ge=0, description="first wait before a retry; doubles")
-    sweep_age_seconds: float = Field(
+    # Doubled up to ten times.
+    retry_seconds: float = Field(
+        5, ge=0, le=_YEAR_SECONDS, description="first wait before a retry; doubles"
+    )
+    sweep_age_seconds: Seconds = Field(
         86400, ge=0, description="how old an object without a row must be to be swept"
     )
 
-    prune_days: float | None = Field(
+    prune_days: Days | None = Field(
         None, gt=0, description="the dispatcher removes jobs that ended so long ago; not set: never"
     )
     prune_label: str | None = Field(None, description="it removes only jobs with this label")
     prune_keep_label: str | None = Field("keep", description="it removes no job with this label")
 
-    uploads_days: float = Field(
+    uploads_days: Days = Field(
         30,
         ge=0,
         description="the dispatcher removes what was uploaded to `serve`, and input pictures that "
@@ -209,7 +221,7 @@ class Settings(BaseModel):
     notify_dead_share: float = Field(
         0.05, ge=0, le=1, description="and if they are this part of those that ended"
     )
-    notify_stalled_seconds: float = Field(
+    notify_stalled_seconds: Seconds = Field(
         900, gt=0, description="a job is stalled if none of its ready images is done for so long"
     )
 
@@ -305,4 +317,13 @@ def _problem(error: dict[str, Any]) -> str:
         meant = f"did you mean {near[0]}? " if near else ""
         return f"there is no setting {name}; {meant}docs/settings.md lists them"
     said = str(error["msg"]).removeprefix("Value error, ")
-    return f"IMAGEMILL_{name.upper()}: {said}"
+    return f"IMAGEMILL_{name.upper()}: {said}{_found(name, error['input'])}"
+
+
+def _found(name: str, value: Any) -> str:
+    """The value of a message about it; empty where it may hold a password."""
+    kind = Settings.model_fields[name].annotation
+    if SecretStr in {kind, *get_args(kind)} or name in _MAY_HOLD_SECRETS:
+        return ""
+    text = repr(value)
+    return f"; found {text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '…'}"

@@ -88,13 +88,6 @@ def age(ctx: click.Context, param: click.Parameter, value: str) -> timedelta:
         raise click.BadParameter(f"{value!r} is too long ago", ctx, param) from None
 
 
-def filled(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """A callback for a place to write to that need not be a path: it is no empty text."""
-    if not value:
-        raise click.BadParameter("an empty text", ctx, param)
-    return value
-
-
 def whole(low: int, high: int = MOST_ID) -> Callable[..., int | None]:
     """A callback for an option of type int that must be in [low, high].
 

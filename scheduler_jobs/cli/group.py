@@ -31,7 +31,7 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
     EXIT_UNREAD,
     report,
 )
-from imagemill.scheduler_jobs.cli.filled_path import FilledPath, refuse_empty_paths
+from imagemill.scheduler_jobs.cli.value_types import FilledPath, strict_values
 
 NOT_HERE = "Not available in this installation."
 
@@ -245,7 +245,7 @@ def _load(name: str, entry: CommandEntry) -> click.Command:
     if not isinstance(command, click.Command):
         return _absent(name, f"{entry.target} is not a click command")
     offer_values(command)
-    refuse_empty_paths(command)
+    strict_values(command)
     return command
 
 

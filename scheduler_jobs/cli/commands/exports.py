@@ -14,7 +14,6 @@ from imagemill.db.queries.pictures.exports import list_exports
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.states import Outcome
 from imagemill.db.storage.factory import open_storage
-from imagemill.scheduler_jobs.cli.arguments import filled
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import Column, ago, plural
 from imagemill.scheduler_jobs.cli.display.progress import ProgressView
@@ -44,7 +43,6 @@ _FORMAT_HELP = "; ".join(f"{name}: {layout.title}" for name, layout in FORMATS.i
     "--to",
     required=True,
     metavar="PLACE",
-    callback=filled,
     help="A new folder, or s3://bucket/prefix.",
 )
 @click.option("--where", metavar="CONDITION", help="Only these: \"steps > 20 and mood = 'calm'\".")

@@ -12,6 +12,7 @@ from imagemill.db.queries.labels import find_labels, find_notes, set_labels, set
 from imagemill.scheduler_jobs.cli.arguments import job_argument
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.value_types import AnyText
 
 NOTE_CHARACTERS = 10_000
 
@@ -84,7 +85,7 @@ def label(
 @click.command()
 @pass_invocation
 @job_argument()
-@click.argument("text", required=False, callback=_note)
+@click.argument("text", required=False, type=AnyText(), callback=_note)
 @output.json_option
 def note(invocation: Invocation, job: str, text: str | None, as_json: bool) -> None:
     """Write a note to a job, in the place of the one before.

@@ -20,7 +20,7 @@ _MEBI = 1 << 20
 @listen_options(port=8422)
 @click.option(
     "--wait",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(0, 86_400, min_open=True),
     default=300.0,
     show_default=True,
     metavar="SECONDS",

@@ -5,6 +5,7 @@ import click
 from imagemill.db.documents import document
 from imagemill.db.errors import UsageError
 from imagemill.db.queries.jobs.lifecycle import find_job
+from imagemill.db.settings import MOST_SECONDS
 from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs import store_check as upkeep
 from imagemill.scheduler_jobs.cli.arguments import job_argument
@@ -59,7 +60,7 @@ def verify(
 @click.option("--delete", is_flag=True, help="Remove them; without it they are only listed.")
 @click.option(
     "--older-than",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(0, MOST_SECONDS),
     metavar="SECONDS",
     help="Only files older than this (default: a day, IMAGEMILL_SWEEP_AGE_SECONDS).",
 )

@@ -12,6 +12,7 @@ from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.arguments import at_most, whole
 from imagemill.scheduler_jobs.cli.invocation import Invocation
+from imagemill.scheduler_jobs.cli.value_types import AnyText
 from imagemill.scheduler_jobs.expansion import Variants
 from imagemill.scheduler_jobs.manifest import FORMATS
 from imagemill.scheduler_jobs.owners import MOST_WEIGHT
@@ -237,7 +238,14 @@ def submission_options(
 def _parameter_options() -> Sequence[Callable[[Any], Any]]:
     # Values stay text here. `Parameters` reads cells, flags and files by the same rules.
     return tuple(
-        click.option(flag.name, _PREFIX + name, metavar=flag.value, help=flag.help)
+        click.option(
+            flag.name,
+            _PREFIX + name,
+            # An empty negative prompt replaces the model's own.
+            type=AnyText() if name == "negative_prompt" else None,
+            metavar=flag.value,
+            help=flag.help,
+        )
         for name, flag in PARAMETER_FLAGS.items()
     )
 

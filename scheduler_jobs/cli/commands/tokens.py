@@ -12,6 +12,7 @@ from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import Column, plural
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.cli.value_types import AnyText
 from imagemill.scheduler_jobs.submit.prompts.prompt_window import PromptWindow, Token
 
 _TOKENIZER = "tokenizer"
@@ -21,7 +22,7 @@ _NO_WINDOW = 1 << 31
 
 @click.command()
 @pass_invocation
-@click.argument("prompt")
+@click.argument("prompt", type=AnyText())
 @click.option(
     "--model",
     "name",

@@ -20,7 +20,10 @@ def test_a_variable_wins_over_the_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("IMAGEMILL_SLOTS", "many", "IMAGEMILL_SLOTS: "),
+        ("IMAGEMILL_SLOTS", "many", "unable to parse string as an integer; found 'many'"),
+        ("IMAGEMILL_SLOTS", "9" * 70, "; found '99999"),
+        ("IMAGEMILL_HANG_SECONDS", "1e300", "less than or equal to 3155760000; found '1e300'"),
+        ("IMAGEMILL_PRUNE_DAYS", "1e9", "less than or equal to 36525; found '1e9'"),
         ("IMAGEMILL_SLOTS", "0", "greater than or equal to 1"),
         ("IMAGEMILL_ROUTE", "a b", "IMAGEMILL_ROUTE: "),
         ("IMAGEMILL_LEASE_SECONDS", "inf", "IMAGEMILL_LEASE_SECONDS: Input should be a finite"),
@@ -108,6 +111,27 @@ def test_secrets_are_in_no_message(monkeypatch):
     assert without_password(two) == "redis://:***@a:1/0;sentinel://u:***@b:2/0"
     option = "postgresql://app@host/mill?sslpassword=hunter2&connect_timeout=1"
     assert without_password(option) == option.replace("hunter2", "***")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("IMAGEMILL_BROKER_URL", "redis://:hunter2@host:1/zero"),
+        ("IMAGEMILL_S3_ENDPOINT_URL", "me:hunter2@host"),
+    ],
+)
+def test_what_was_found_is_not_said_of_an_address(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name) as caught:
+        Settings.load()
+    assert "hunter2" not in str(caught.value)
+
+
+def test_every_wait_has_a_bound_that_clocks_can_hold():
+    for name in Settings.model_fields:
+        if name.endswith(("_seconds", "_days")):
+            with pytest.raises(ValueError, match="less than or equal"):
+                Settings(**{name: 1e12})
 
 
 def test_a_child_process_gets_the_same_settings(tmp_path, monkeypatch):

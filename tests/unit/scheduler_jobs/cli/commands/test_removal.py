@@ -110,7 +110,7 @@ def test_prune_chooses_by_age_and_labels(at_home, mill, jobs):
     assert left(at_home) == ["second"]
 
 
-@pytest.mark.parametrize("age", ["30", "d", "-1d", "30 days", "1e9d", ""])
+@pytest.mark.parametrize("age", ["30", "d", "-1d", "30 days", "1e9d"])
 def test_an_age_that_is_none_is_refused(at_home, age):
     answer = at_home("prune", "--older-than", age)
     assert answer.code == 2

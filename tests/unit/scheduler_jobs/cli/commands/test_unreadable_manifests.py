@@ -50,7 +50,7 @@ def test_a_wrong_flag_is_said_once(at_home, manifest):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("plan", ""), "an empty text in the place of a manifest"),
+        (("plan", ""), "an empty text"),
         (("run", "prompts.csv", "--out", ""), "'--out': an empty path"),
         (("--home", "", "jobs"), "'--home': an empty path"),
         (("export", "1", "--format", "flat", "--to", ""), "'--to': an empty text"),
