@@ -9,7 +9,6 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from imagemill.db.queries.pictures.objects import find_objects
 from imagemill.db.seeds import prompt_hash
 from imagemill.db.shared_specs import Request
 from imagemill.db.specs import MEDIA_TYPES, ImageSpec, canonical_json, sha256_of
-from imagemill.db.states import JobState, Outcome
+from imagemill.db.states import JobState
 from imagemill.db.storage import Storage
 from imagemill.db.storage.keys import object_key
 from imagemill.db.tables import Job, Object
@@ -39,6 +38,7 @@ from imagemill.scheduler_jobs.exports.exported_set import (
     exported_images,
     read_record,
 )
+from imagemill.scheduler_jobs.exports.record_values import value_problem
 
 _PARAMETERS = (
     *("model", "weights_digest", "prompt", "negative_prompt", "seed", "width", "height"),
@@ -263,8 +263,9 @@ def _checked(image: ExportedImage) -> None:
         )
     if hashlib.sha256(image.body).hexdigest() != values["sha256"]:
         raise UsageError(f"{_name(image)}: its file is not the one that was exported; damaged")
-    if not isinstance(values["created_at"], datetime) or values["outcome"] not in list(Outcome):
-        raise UsageError(f"{_name(image)}: its record has no time or no outcome")
+    problem = value_problem(values)
+    if problem is not None:
+        raise UsageError(f"{_name(image)}: {problem}")
     try:
         named = spec_of_record(image).is_named(str(values["request_key"]))
     except ValueError:  # a number that JSON does not have

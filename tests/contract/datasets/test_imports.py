@@ -230,6 +230,37 @@ def test_a_step_that_is_no_number_is_refused(mill, exported, store) -> None:
     refused(mill, store, folder, "not those of its request key")
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("sample_index", None, "sample_index: None; allowed: a whole number from 0"),
+        ("sample_index", -1, "sample_index: -1; allowed: a whole number from 0"),
+        ("row_number", -3, "row_number: -3; allowed: a whole number from 1"),
+        ("row_number", 1.5, "row_number: 1.5; allowed"),
+        ("job_id", None, "of job None: job_id: None; allowed"),
+        ("job_name", "", "job_name: ''; allowed: a text of 1 to 200"),
+        ("row_key", 7, "row_key: 7; allowed: a text, or none"),
+        ("seconds", float("nan"), "seconds: nan; allowed: a number from 0"),
+        ("seconds", -1.0, "seconds: -1.0; allowed"),
+        ("outcome", "fine", "outcome: 'fine'; allowed: one of ok"),
+        ("created_at", None, "created_at: None; allowed: a time"),
+        ("pixels_sha256", None, "pixels_sha256: None; allowed: 64 hex digits"),
+        ("environment", "mine", "environment: 'mine'; allowed: 64 hex digits"),
+    ],
+)
+def test_a_record_with_a_value_that_is_none_is_refused(
+    mill, exported, store, column: str, value: object, says: str
+) -> None:
+    folder = exported("imagefolder")
+    table = folder / "train" / "metadata.parquet"
+    kept = pq.read_table(table)
+    place = kept.schema.get_field_index(column)
+    last = [*kept[column].to_pylist()[:-1], value]
+    values = last if value is None else [value] * kept.num_rows
+    pq.write_table(kept.set_column(place, column, pa.array(values)), table)
+    refused(mill, store, folder, re.escape(says))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_set_in_a_bucket_is_imported_as_from_a_folder(
     mill: Mill, store: FolderStorage, exported, layout: str, s3_storage_url: str, s3_server
