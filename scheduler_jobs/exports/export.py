@@ -258,6 +258,7 @@ def make_plan(
     if options.name is not None:
         named = NameTemplate(options.name, option="--name").names
         seen.check("--name", named - {"row", "key", "sample", "ext"})
+        names.check()
     if not plan.images:
         raise UsageError("no image is left to export: nothing is done yet, or --where takes none")
     plan.digest = digest.hexdigest()
@@ -302,18 +303,23 @@ def _read_groups(images: Iterable[ExportImage]) -> Iterator[list[ExportImage]]:
 
 
 class _Names:
-    """Finds two images with one name. The names lie in a file, so that memory stays flat."""
+    """Finds two images with one name. The names lie in a file, so that memory stays flat.
+
+    `check` says so at the end: a mistyped place in the template makes names equal too, and only
+    all images together say that it is one.
+    """
 
     def __init__(self, options: ExportOptions) -> None:
         self._form = options.form
         self._template = None
+        self._problem: str | None = None
         if options.name is not None:
             self._template = NameTemplate(options.name, option="--name")
             self._seen = sqlite3.connect("")  # an empty name is a temporary file
             self._seen.execute("CREATE TABLE seen (name TEXT PRIMARY KEY, image) WITHOUT ROWID")
 
     def add(self, image: ExportImage) -> None:
-        if self._template is None:
+        if self._template is None or self._problem is not None:
             return
         name = stem_of(image, self._template, self._form)
         added = self._seen.execute(
@@ -321,10 +327,15 @@ class _Names:
         )
         if not added.rowcount:
             [other] = self._seen.execute("SELECT image FROM seen WHERE name = ?", [folded(name)])
-            raise UsageError(
+            self._problem = (
                 f"--name: images {other[0]} and {image['image_id']} would both be called {name!r}; "
                 "add {image_id} or {sample_index} to the template"
             )
+
+    def check(self) -> None:
+        """A `UsageError` if two images would have one name."""
+        if self._problem is not None:
+            raise UsageError(self._problem)
 
 
 def _sample_key(image: ExportImage) -> tuple[str, int]:

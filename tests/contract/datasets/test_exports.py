@@ -226,6 +226,7 @@ def test_the_best_of_each_row_goes_by_a_column(
         ("geneval", {"splits": read_splits("a=0.5,b=0.5")}, "--split"),
         ("geneval", {"form": PictureForm(format="jpeg")}, "--format-images"),
         ("flat", {"where": "moood = 1"}, "nothing is called 'moood'"),
+        ("flat", {"name": "{moood}"}, "--name: nothing is called 'moood'"),
         ("flat", {"where": "steps = 1"}, "no image is left"),
         ("flat", {"outcomes": [Outcome.NAN]}, "no image is left"),
         ("flat", {"where": "mood = 'a mood of no image'"}, "no image is left"),
