@@ -23,5 +23,7 @@ def load_toml(file: Path) -> dict[str, Any]:
         raise TomlError("; ".join(not_utf8(error))) from None
     except tomllib.TOMLDecodeError as error:
         raise TomlError(f"not TOML: {error}; name = value") from None
+    except ValueError:  # an integer of thousands of digits
+        raise TomlError("a number of thousands of digits; a number") from None
     except RecursionError:
         raise TomlError("not TOML: it is nested too deeply; name = value") from None

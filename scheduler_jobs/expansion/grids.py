@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from imagemill.db.errors import ManifestError
@@ -16,6 +16,7 @@ from imagemill.scheduler_jobs.manifest import (
     parameters_from_flags,
 )
 from imagemill.scheduler_jobs.manifest.columns.layout import field_of
+from imagemill.scheduler_jobs.manifest.values import unique_keys
 
 NAME = "--grid"
 _NO_AXIS = frozenset({"seeds", "samples"})
@@ -44,7 +45,9 @@ def parse_grid(axes: Iterable[str], *, limits: Limits) -> Grid:
             if field in _NO_AXIS or field in spans:
                 allowed = "--seeds or --samples" if field in _NO_AXIS else "every axis once"
                 raise BadValue(f"axis {field}", allowed)  # noqa: TRY301 - one way out
-            spans[field] = _span(field, _values(text), limits)
+            span = _span(field, _values(text), limits)
+            _check_apart(span, spans)
+            spans[field] = span
         except BadValue as bad:
             problems.append(Problem(file=NAME, column=name, found=bad.found, allowed=bad.allowed))
         except ManifestError as error:
@@ -63,7 +66,9 @@ def parse_grid(axes: Iterable[str], *, limits: Limits) -> Grid:
 def _values(text: str) -> list[Any]:
     if text.startswith("["):
         try:
-            values = json.loads(text)
+            values = json.loads(text, object_pairs_hook=unique_keys)
+        except BadValue:
+            raise
         except (ValueError, RecursionError):
             raise BadValue("a list that is not JSON", 'a list, such as ["a, b", "c"]') from None
     else:
@@ -79,10 +84,20 @@ def _values(text: str) -> list[Any]:
 def _span(field: str, values: list[Any], limits: Limits) -> list[Parameters]:
     cells: list[Parameters] = []
     for value in values:
+        if value is None:
+            raise BadValue("null, which sets nothing", "a value")
         cell = parameters_from_flags({field: value}, limits=limits, name=NAME)
         if cell not in cells:
             cells.append(cell)
     return cells
+
+
+def _check_apart(span: list[Parameters], before: Mapping[str, list[Parameters]]) -> None:
+    """Raise `BadValue` if an axis sets what an earlier one sets: the last would win in silence."""
+    mine = {name for cell in span for name in cell.settings()}
+    for field, cells in before.items():
+        if mine & {name for cell in cells for name in cell.settings()}:
+            raise BadValue(f"axis {field} sets it as well", "one axis for it")
 
 
 def _cell(axes: tuple[Parameters, ...], limits: Limits) -> Parameters:

@@ -45,6 +45,12 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 Scalar = str | float | int | bool
 
 
+class Base64(str):
+    """Bytes of a file that are no UTF-8 text, as base64. An extra may be that, but no text."""
+
+    __slots__ = ()
+
+
 def whole(value: Any, *, low: int, high: int | None = None) -> int:
     """An integer in [low, high]. `20`, `"20"` and a float without a fraction are integers.
 
@@ -103,7 +109,7 @@ def number(
         or (above_low and found == low)
     ):
         raise BadValue(shown(value), allowed)
-    return found
+    return found + 0.0  # -0.0 is 0.0, which is the same picture
 
 
 def is_number(value: Any) -> bool:
@@ -143,6 +149,8 @@ def text(value: Any, *, most_bytes: int | None = None, empty: bool) -> str:
     """A text. A number is refused, so that a shifted column is not taken for a prompt."""
     if not isinstance(value, str):
         raise BadValue(shown(value), "a text")
+    if isinstance(value, Base64):
+        raise BadValue(f"bytes that are not UTF-8, {shown(value)} as base64", "UTF-8 text")
     if not empty and not value.strip():
         raise BadValue(
             "an empty text" if not value else "only blanks", "a text that says something"
@@ -344,11 +352,25 @@ def _items(value: Any, allowed: str) -> list[Any]:
     raise BadValue(shown(value), allowed)
 
 
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object of these members. Raises `BadValue` if a key comes twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise BadValue(f"key {shown(key)} twice", "every key once")
+            seen.add(key)
+    return found
+
+
 def _from_json_text(value: Any, allowed: str) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return json.loads(value, object_pairs_hook=unique_keys)
+    except BadValue:
+        raise
     except (ValueError, RecursionError):
         raise BadValue(shown(value), allowed) from None
 

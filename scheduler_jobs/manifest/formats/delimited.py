@@ -11,9 +11,7 @@ from itertools import zip_longest
 from imagemill.scheduler_jobs.manifest.formats.dialects import Dialect, name_of, separator
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
-from imagemill.scheduler_jobs.manifest.sources.lines import Line
-
-_NO_CARRIAGE_RETURN = "LF or CR LF at the end of every line"
+from imagemill.scheduler_jobs.manifest.sources.lines import LONE_RETURN, Line
 
 
 def read_table(
@@ -109,9 +107,7 @@ def _plain_records(lines: Iterable[Line], delimiter: str) -> Iterator[_Record]:
         if line.bad is not None:
             yield _Record(line.number, "", [], line.bad)
         elif "\r" in line.text:
-            yield _Record(
-                line.number, line.text, [], ("a lone carriage return", _NO_CARRIAGE_RETURN)
-            )
+            yield _Record(line.number, line.text, [], LONE_RETURN)
         elif line.text.strip():
             yield _Record(line.number, line.text, line.text.split(delimiter))
 
@@ -169,7 +165,7 @@ def _quoted_record(
             end = text.find(delimiter, at)
             cell = text[at:] if end < 0 else text[at:end]
             if "\r" in cell:
-                bad = bad or ("a lone carriage return", _NO_CARRIAGE_RETURN)
+                bad = bad or LONE_RETURN
             cells.append(cell)
             at = len(text) if end < 0 else end
         else:

@@ -19,6 +19,7 @@ from imagemill.scheduler_jobs.manifest.formats.batches import from_batch
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, shown
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
 from imagemill.scheduler_jobs.manifest.sources.lines import Line, without_bom
+from imagemill.scheduler_jobs.manifest.values import unique_keys
 
 _CHUNK_BYTES = 1 << 16
 _SKIP_CHARACTERS = 1 << 24
@@ -178,19 +179,8 @@ def _row(text: str, number: int, line: int) -> RawRow | BadRow:
         return BadRow(number=number, line=line, found=bad.found, allowed=bad.allowed)
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise BadValue(f"key {shown(key)} twice", "every key once")
-            seen.add(key)
-    return found
-
-
 # NaN and Infinity are read here. They are refused later, when their column is known.
-_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
 
 
 def _kind(value: Any) -> str:

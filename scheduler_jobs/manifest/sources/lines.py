@@ -13,6 +13,8 @@ from imagemill.scheduler_jobs.manifest.problems import Broken
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+LONE_RETURN = ("a lone carriage return", "LF or CR LF at the end of every line")
+"""What was found and what is allowed in a line that an old Macintosh's file may have."""
 _BUFFER_BYTES = 1 << 16
 _SKIP_BYTES = 1 << 26
 """The most bytes of a long line that are skipped before the file is given up. This is the cost of a

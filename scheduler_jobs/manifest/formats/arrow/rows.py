@@ -14,6 +14,7 @@ import pyarrow as pa
 from imagemill.db.errors import first_line
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, HeaderCheck, RawRow
+from imagemill.scheduler_jobs.manifest.values import Base64
 
 MOST_MEMORY_BYTES = 3 << 29
 """What unpacking a batch may take. Arrow's allocator maps a gigabyte at a time, used or not, and
@@ -166,7 +167,7 @@ def as_json(value: Any) -> JSON:
             try:
                 found = value.decode()
             except UnicodeDecodeError:
-                found = base64.b64encode(value).decode("ascii")
+                found = Base64(base64.b64encode(value).decode("ascii"))
         case _:  # Decimal, UUID
             found = str(value)
     return found

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
-from imagemill.scheduler_jobs.manifest.sources.lines import Line
+from imagemill.scheduler_jobs.manifest.sources.lines import LONE_RETURN, Line
 
 _BEGIN = re.compile(r"^positive:", re.MULTILINE | re.IGNORECASE)
 _PART = re.compile(r"(positive|negative):", re.IGNORECASE)
@@ -47,6 +47,8 @@ def _row(block: list[Line], number: int, most: int | None) -> RawRow | BadRow:
     part: str | None = None
     for line in block:
         text = line.text.strip()
+        if "\r" in text:
+            bad = bad or LONE_RETURN
         match = _PART.match(text)
         if match:
             part = _FIELDS[match[1].lower()]

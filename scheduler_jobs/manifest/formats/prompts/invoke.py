@@ -23,7 +23,9 @@ INVOKE_FIELDS: Mapping[str, str] = MappingProxyType(
     }
 )
 _SIGN = re.compile(r"\s-(?:[nsCWHSf]\s?[0-9.]+|[Am]\s?[a-z][a-z0-9_]+)(?=\s|$)")
-_OPTION = re.compile(r"\s-(?=[A-Za-z](?:[0-9.\s]|[a-z]|$))")
+_BEFORE = re.compile(r"\s-[A-Za-z]\s?[-+]?\.?[0-9][^\s\"']{0,40}$")
+"""An option before the first good one: its value is wrong, or it is unknown."""
+_LONGEST_BEFORE = 50
 _LETTER = re.compile(r"-([A-Za-z])(.*)", re.DOTALL)
 
 
@@ -47,12 +49,15 @@ def read_invoke(text: str) -> dict[str, JSON]:
     """
     first = _SIGN.search(text)
     assert first is not None
-    prompt = text[: first.start()].strip()
+    start = first.start()
+    while before := _BEFORE.search(text, max(start - _LONGEST_BEFORE, 0), start):
+        start = before.start()
+    prompt = text[:start].strip()
     if len(prompt) > 1 and prompt[0] == prompt[-1] == '"':
         prompt = prompt[1:-1].replace('\\"', '"')
     cells: dict[str, JSON] = {"prompt": prompt}
     try:
-        words = shlex.split(text[first.start() :])
+        words = shlex.split(text[start:])
     except ValueError:
         raise BadOption(None, "a quote without its other", "quotes in pairs") from None
     while words:

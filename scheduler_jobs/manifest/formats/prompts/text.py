@@ -24,7 +24,7 @@ from imagemill.scheduler_jobs.manifest.formats.prompts.invoke import (
 )
 from imagemill.scheduler_jobs.manifest.problems import shown
 from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
-from imagemill.scheduler_jobs.manifest.sources.lines import Line
+from imagemill.scheduler_jobs.manifest.sources.lines import LONE_RETURN, Line
 
 A1111_FIELDS: Mapping[str, str] = MappingProxyType(
     {
@@ -121,6 +121,8 @@ def _is_comment(text: str, *, bare: bool) -> bool:
 
 
 def _cells(text: str) -> dict[str, JSON]:
+    if "\r" in text:
+        raise BadOption(None, *LONE_RETURN)
     if re.match(r"--[A-Za-z]", text):
         return _a1111(text)
     if _KOHYA_OPTION.search(text):

@@ -232,6 +232,21 @@ def test_axes_that_contradict_each_other_and_grids_too_large() -> None:
         parse_grid(["seed=1..1000", "steps=1..20"], limits=LIMITS)
 
 
+@pytest.mark.parametrize(
+    ("axes", "line"),
+    [
+        (["size=64x64,128x64", "width=64"], "width: axis size sets it as well; one axis for it"),
+        (["height=64", "size=64x64"], "size: axis height sets it as well; one axis for it"),
+        (["steps=[null,5]"], "steps: null, which sets nothing; a value"),
+        (['sampler_options=[{"shift":1,"shift":2}]'], 'key "shift" twice; every key once'),
+    ],
+)
+def test_an_axis_that_would_change_nothing_is_refused(axes: list[str], line: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        parse_grid(axes, limits=LIMITS)
+    assert str(caught.value).endswith(line)
+
+
 def test_a_grid_goes_before_the_row_and_its_cells_share_the_seed() -> None:
     grid = parse_grid(["cfg=3,5"], limits=LIMITS)
     found = cells(row("a {red|blue} cat", guidance_scale=9, steps=5), variants="all", grid=grid)

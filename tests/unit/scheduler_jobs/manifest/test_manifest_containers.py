@@ -365,3 +365,14 @@ def test_a_packed_workbook_is_unpacked_first(tmp_path: Path) -> None:
     packed = io.BytesIO(pa.Codec("zstd").compress(body, asbytes=True))
     (tmp_path / "book.xlsx.zst").write_bytes(packed.getvalue())
     assert seen(tmp_path / "book.xlsx.zst") == ROWS
+
+
+def test_bytes_that_are_no_text_are_an_extra_and_never_a_prompt(tmp_path: Path) -> None:
+    latin = "caf\u00e9".encode("latin-1")
+    path = arrow_stream(tmp_path / "rows.arrow", [{"prompt": b"a cat", "thumbnail": latin}])
+    (row,) = good_rows(path)
+    assert (row.prompt, row.extras) == ("a cat", {"thumbnail": "Y2Fm6Q=="})
+    path = arrow_stream(tmp_path / "bytes.arrow", [{"prompt": latin}])
+    assert problems(path) == [
+        'bytes.arrow:1: prompt: bytes that are not UTF-8, "Y2Fm6Q==" as base64; UTF-8 text'
+    ]

@@ -169,6 +169,7 @@ def test_a_toml_file_of_defaults(tmp_path: Path) -> None:
         ("steps = inf\n", "steps: Infinity; a whole number from 1 to 1000"),
         ("cfg = true\n", "cfg: true; a number from 0 to 100 (IMAGEMILL_MAX_GUIDANCE_SCALE)"),
         ("steps = \n", "not TOML"),
+        (f"steps = {'9' * 5_000}\n", "a number of thousands of digits; a number"),
         ("steps = 1\nsteps = 2\n", "not TOML"),
         ("step = 1\nsteps = 2\n", "steps: steps is given twice; once"),
         ("seed = 1979-05-27\n", 'seed: "1979-05-27"; a whole number from 0'),
@@ -217,3 +218,20 @@ def test_what_is_shown_is_short_and_printable() -> None:
         str(Problem(file="a\nb", row=3, column="c", found="d", allowed="e")) == "a\\nb:3: c: d; e"
     )
     assert str(Problem(file="a", line=3, found="d", allowed="e")) == "a: line 3: d; e"
+
+
+def test_minus_zero_is_zero_since_the_picture_is_the_same() -> None:
+    given = Parameters.model_validate({"guidance_scale": "-0.0", "eta": -0.0})
+    assert (str(given.guidance_scale), str(given.eta)) == ("0.0", "0.0")
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "key"),
+    [
+        ("sampler_options", '{"shift": 1, "shift": 2}', "shift"),
+        ("adapters", '[{"name": "a", "weight": 1, "name": "b"}]', "name"),
+    ],
+)
+def test_a_key_twice_in_the_json_of_a_cell_is_refused(field: str, given: str, key: str) -> None:
+    with pytest.raises(ManifestError, match=f'{field}: key "{key}" twice; every key once'):
+        parameters_from_flags({field: given})

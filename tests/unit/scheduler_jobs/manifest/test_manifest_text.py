@@ -11,7 +11,7 @@ from imagemill.scheduler_jobs.manifest.formats.prompts.text import (
     A1111_FIELDS,
     A1111_INERT,
 )
-from tests.unit.manifests import good_rows
+from tests.unit.manifests import good_rows, problems
 
 A1111_TAGS = set(
     """sd_model outpath_samples outpath_grids prompt_for_display prompt negative_prompt
@@ -109,3 +109,45 @@ def test_kohya_seeds_and_letter_case(tmp_path: Path) -> None:
     row = read_line("a cat --D 1,2,3 --S 20", tmp_path)
     assert row.parameters.settings() == {"seeds": (1, 2, 3), "steps": 20}
     assert row.parameters.count == 3
+
+
+def test_an_option_before_the_first_good_one_is_no_part_of_the_prompt(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_text("a cat -s-5 -n2\na cat -x5 -S1.5e3 -n2\n")
+    known = "-n, -s, -C, -W, -H, -S, -A, -m, -f, -I"
+    assert problems(path) == [
+        'prompts.txt:1: steps: "-5"; a whole number from 1 to 1000',
+        f"prompts.txt:2: -x: an unknown option; one of {known}",
+    ]
+    row = read_line('"a cat -s20" -n2', tmp_path)
+    assert (row.prompt, row.parameters.settings()) == ("a cat -s20", {"samples": 2})
+    assert read_line("a size-5 shoe -n2", tmp_path).prompt == "a size-5 shoe"
+
+
+@pytest.mark.parametrize("body", ["a cat\ra dog\r", "positive: a cat\rpositive: a dog\n"])
+def test_lines_that_end_with_a_carriage_return_are_not_one_prompt(
+    body: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(body.encode())
+    assert problems(path) == [
+        "prompts.txt:1: a lone carriage return; LF or CR LF at the end of every line"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("<!DOCTYPE html>\n<html>\nNot found\n", "an HTML page"),
+        ("\n<html lang='en'>\n", "an HTML page"),
+        ("<?xml version='1.0'?>\n<Error/>\n", "an XML document"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS's pointer"),
+    ],
+)
+@pytest.mark.parametrize("name", ["prompts.txt", "prompts.csv", "prompts.parquet", "prompts"])
+def test_what_a_download_left_instead_of_the_file_is_no_prompt(
+    body: str, found: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(body)
+    (line,) = problems(tmp_path / name)
+    assert line.startswith(f"{name}: line 1: {found}")
