@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, StringConstraints
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.adapter_files import check_controlnet, check_ip_adapter
@@ -173,7 +173,7 @@ class EncoderTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str | None = None
+    source: Annotated[str, StringConstraints(min_length=1)] | None = None
     revision: str | None = None
     subfolder: _Inside = ""
 
@@ -187,7 +187,7 @@ class AddedTable(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str
+    source: Annotated[str, StringConstraints(min_length=1)]
     revision: str | None = None
     subfolder: _Inside = ""
     variant: str | None = None

@@ -146,6 +146,18 @@ def license_of(registry: Registry, name: str, digest: str) -> str | None:
         return None
 
 
+def index_components(entry: ModelEntry) -> tuple[str, ...] | None:
+    """The components in a model's own index that decide pixels; None if it has no index here."""
+    layout = _layout(entry)
+    try:
+        root = None if layout is None else _root(entry.name, layout, entry.revision, entry.cache)
+    except ModelError:
+        return None
+    if root is None or not (root / _CLASS_FILE).is_file():
+        return None
+    return _listed_components(root)
+
+
 def _layout(entry: ModelEntry) -> str | None:
     """The folder (or Hub id) that describes how a model is built; for a single file, `config`."""
     return entry.source if entry.single_file is None else entry.config

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from imagemill.db.models.registry import Kind
+from imagemill.db.models.registry_tables import Kind
 
 NAMES = frozenset({"compile_regions", "fuse_projections", "vae_tiling", "vae_slicing"})
 """The speed settings that not every pipeline has the means for."""

@@ -29,14 +29,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import ValidationError
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.adapter_files import check_lora
 from imagemill.db.models.added import AddedEntry, AddedTable
 from imagemill.db.models.quantization import chosen_schemes
+from imagemill.db.models.registry_tables import (
+    Kind,
+    ModelTable,
+    PartTable,
+    RegistryFile,
+    read_registry,
+    said_of,
+)
 from imagemill.db.models.scorer_tables import ScorerTable
 from imagemill.db.models.sources import check_revision, find_source, is_hub_id
 from imagemill.db.models.weights import (
@@ -47,12 +55,9 @@ from imagemill.db.models.weights import (
 from imagemill.db.samplers.names import find_sampler
 from imagemill.db.samplers.options import option_problem
 from imagemill.db.settings import Settings
-from imagemill.db.toml_files import TomlError, load_toml
 
-Kind = Literal["text_to_image", "unconditional", "generic"]
 BUILT_IN = "shapes64"
 
-_LICENSE = r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$"
 _DEFAULTABLE = frozenset(
     {"width", "height", "steps", "guidance_scale", "sampler", "negative_prompt", "clip_skip"}
     | {"guidance_rescale", "strength", "sampler_options", "format", "quality"}
@@ -205,10 +210,10 @@ def load_registry(settings: Settings) -> Registry:
     Raises `ModelError` if the file can't be read or an entry is wrong.
     """
     cache = hub_cache(settings.model_cache)
-    document = _RegistryFile()
+    document = RegistryFile()
     base = Path()
     if settings.models is not None:
-        document = _read(settings.models)
+        document = read_registry(settings.models)
         base = settings.models.resolve().parent
     models = {BUILT_IN: _built_in(cache)}
     for name, table in document.models.items():
@@ -236,55 +241,6 @@ def _added(tables: Mapping[str, AddedTable], base: Path, cache: Path) -> Mapping
     return MappingProxyType({name: each.entry(name, base, cache) for name, each in tables.items()})
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class _PartTable(_Table):
-    source: str
-    revision: str | None = None
-    subfolder: str = ""
-    variant: str | None = None
-    file: str = ""
-
-
-class _ModelTable(_Table):
-    source: str | None = None
-    revision: str | None = None
-    variant: str | None = None
-    dtype: Literal["fp16", "bf16", "fp32"] | None = None
-    digest: str | None = None
-    license: Annotated[str, StringConstraints(pattern=_LICENSE)] | None = None
-    kind: Kind = "text_to_image"
-    config: str | None = None
-    ip_adapter: str | None = None
-    parts: dict[str, dict[str, Any]] = {}
-    embeddings: dict[str, Path] = {}
-    defaults: dict[str, Any] = {}
-    quantization: str | dict[str, str] = {}
-
-
-class _RegistryFile(_Table):
-    models: dict[str, _ModelTable] = {}
-    adapters: dict[str, Path] = {}
-    controlnets: dict[str, AddedTable] = {}
-    ip_adapters: dict[str, AddedTable] = {}
-    scorers: dict[str, ScorerTable] = {}
-
-
-def _read(file: Path) -> _RegistryFile:
-    try:
-        return _RegistryFile.model_validate(load_toml(file))
-    except OSError as error:
-        raise ModelError(f"the model registry {file}: {error.strerror}") from None
-    except TomlError as error:
-        raise ModelError(f"the model registry {file}: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelError(f"the model registry {file}: {where}: {first['msg']}") from None
-
-
 def _built_in(cache: Path) -> ModelEntry:
     spec = importlib.util.find_spec("imagemill.worker")
     places = [] if spec is None else list(spec.submodule_search_locations or [])
@@ -305,7 +261,7 @@ def _built_in(cache: Path) -> ModelEntry:
     )
 
 
-def _entry(name: str, table: _ModelTable, base: Path, cache: Path) -> ModelEntry:
+def _entry(name: str, table: ModelTable, base: Path, cache: Path) -> ModelEntry:
     where = f"model {name}"
     scheduler = None
     parts = {}
@@ -314,9 +270,11 @@ def _entry(name: str, table: _ModelTable, base: Path, cache: Path) -> ModelEntry
             scheduler = MappingProxyType(dict(values))
             continue
         try:
-            read = _PartTable.model_validate(values)
+            read = PartTable.model_validate(values)
         except ValidationError as error:
-            raise ModelError(f"{where}: part {component}: {error.errors()[0]['msg']}") from None
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise ModelError(f"{where}: part {component}: {key}: {said_of(first)}") from None
         parts[component] = Part(**(read.model_dump() | {"source": find_source(read.source, base)}))
     if table.source is None and not parts:
         raise ModelError(f"{where}: give a source or parts")

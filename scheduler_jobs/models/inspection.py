@@ -14,7 +14,8 @@ from imagemill.db.models.facts import model_facts
 from imagemill.db.models.families import FAMILIES, find_family
 from imagemill.db.models.family import Family
 from imagemill.db.models.headers import read_header
-from imagemill.db.models.registry import Kind, ModelEntry, Registry
+from imagemill.db.models.registry import ModelEntry, Registry
+from imagemill.db.models.registry_tables import Kind
 from imagemill.db.models.weights import choose_files, read_config
 from imagemill.scheduler_jobs.models.sources import Source
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from imagemill.db.models.facts import ModelFacts
-from imagemill.db.models.registry import Kind
+from imagemill.db.models.registry_tables import Kind
 from imagemill.worker.models.device import DTYPES, Precision
 from imagemill.worker.models.pipelines import Pipeline
 from imagemill.worker.models.tuning import Tuning

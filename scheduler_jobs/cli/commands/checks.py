@@ -31,6 +31,7 @@ from imagemill.db.errors import (
 from imagemill.db.labels import workers_labels
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.embeddings import check_embeddings
+from imagemill.db.models.entry_checks import check_entry
 from imagemill.db.models.registry import load_registry
 from imagemill.db.process.logs import secrets_of
 from imagemill.db.queries.fleet.reports import list_workers
@@ -44,6 +45,7 @@ from imagemill.scheduler_jobs.cli.invocation import open_database
 from imagemill.scheduler_jobs.notifications.receivers import Receivers
 from imagemill.scheduler_jobs.prices import read_prices
 from imagemill.scheduler_jobs.retention import pruned_labels
+from imagemill.scheduler_jobs.submit.planning.planner import defaults_of
 
 Status = Literal["ok", "failed", "note"]
 
@@ -219,6 +221,8 @@ def _models(settings: Settings) -> str:
         try:
             digest = weights_digest(entry)
             check_embeddings(entry)
+            check_entry(entry, registry)
+            defaults_of(entry)
             here.append(f"{name} {digest[:10]}")
         except ModelError as error:
             if name == settings.default_model:

@@ -9,7 +9,8 @@ from imagemill.db.errors import ModelError
 from imagemill.db.models.added import AddedEntry
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.embeddings import check_embeddings
-from imagemill.db.models.registry import ModelEntry, load_registry
+from imagemill.db.models.entry_checks import check_entry
+from imagemill.db.models.registry import ModelEntry, Registry, load_registry
 from imagemill.db.samplers.names import OWN, SAMPLERS
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.command_table import commands_below
@@ -17,6 +18,7 @@ from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import Column
 from imagemill.scheduler_jobs.cli.group import LazyGroup
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.submit.planning.planner import defaults_of
 
 
 @click.group(cls=LazyGroup, table=commands_below("models"), invoke_without_command=True)
@@ -37,7 +39,7 @@ def models(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
         return
     settings = invocation.settings
     registry = load_registry(settings)
-    found = [_described(entry, settings) for entry in registry.models.values()]
+    found = [_described(entry, registry, settings) for entry in registry.models.values()]
     adapters = [
         {"adapter": a.name, "file": str(a.file), "problem": a.problem}
         for a in registry.adapters.values()
@@ -158,12 +160,14 @@ def _print_files(title: str, place: str, listed: Sequence[Mapping[str, Any]]) ->
             output.line(each["problem"], error=True)
 
 
-def _described(entry: ModelEntry, settings: Settings) -> dict[str, Any]:
+def _described(entry: ModelEntry, registry: Registry, settings: Settings) -> dict[str, Any]:
     """A registered model for people and programs; `problem` says why it is not here."""
     digest, problem = entry.digest, None
     try:
         digest = weights_digest(entry)
         check_embeddings(entry)
+        check_entry(entry, registry)
+        defaults_of(entry)
     except ModelError as error:
         problem = error.message
     return {

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.embeddings import check_embeddings
+from imagemill.db.models.entry_checks import check_entry
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import ModelEntry, Registry
 from imagemill.db.prompt_weights import MAX_WEIGHT, unusable_weight
@@ -223,6 +224,7 @@ class Planner:
     def _load(self, name: str) -> PlannedModel:
         entry = self._registry.find(name)
         facts = model_facts(entry)
+        check_entry(entry, self._registry)
         check_embeddings(entry)
         window = None
         if facts.tokenizer is not None and facts.window is not None:
@@ -231,13 +233,13 @@ class Planner:
         return PlannedModel(
             entry=entry,
             facts=facts,
-            defaults=_defaults_of(entry),
+            defaults=defaults_of(entry),
             weights_digest=digest,
             window=window,
         )
 
 
-def _defaults_of(entry: ModelEntry) -> Parameters:
+def defaults_of(entry: ModelEntry) -> Parameters:
     """The values of a model's `defaults`. Raises `ModelError` for the first that is none."""
     try:
         return Parameters.model_validate(dict(entry.defaults))

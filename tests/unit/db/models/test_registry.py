@@ -46,6 +46,12 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None
     [
         ("[models.a", "models.toml"),
         ("[models.a]\n", "give a source or parts"),
+        ('[models.a]\nsource = ""\n', r"models\.a\.source: .*at least 1 character; found ''"),
+        ('[models.""]\nsource = "x"\n', r"models\.''\.\[key\]: .*at least 1 character"),
+        ('[adapters]\nsoft = ""\n', r"adapters\.soft: an empty text is no file; found ''"),
+        ('[controlnets.a]\nsource = ""\n', r"controlnets\.a\.source: .*at least 1"),
+        ('[models.a.parts]\nvae = { source = "" }\n', "part vae: source: .*; found ''"),
+        ('[models.a]\nsource = "x"\ndtype = "int8"\n', r"models\.a\.dtype: .*; found 'int8'"),
         ('[models.a]\nsource = "x/y"\n', "40 hex digits"),
         ('[models.a]\nsource = "x/y"\nrevision = "main"\n', "40 hex digits"),
         ('[models.a]\nsource = "x"\ncolour = 1\n', "models.a.colour"),

@@ -7,12 +7,19 @@ import pytest
 from imagemill.scheduler_jobs.web_server import address, is_loopback, names_of
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
 def test_other_machines_reach_it_only_if_told_so(at_home, host):
     answer = at_home("gallery", "--host", host)
     assert answer.code == 2
     assert "--allow-remote" in answer.err
     assert names_of(host) is None
+
+
+def test_every_address_is_named_and_no_empty_text(at_home):
+    answer = at_home("gallery", "--host", "", "--allow-remote")
+    assert answer.code == 2
+    assert "'--host': an empty text" in answer.err
+    assert names_of("") is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
