@@ -43,6 +43,9 @@ FOREIGN: Mapping[str, frozenset[str]] = MappingProxyType(
         "override_settings": frozenset(),
         "script_name": frozenset(),
         "script_args": frozenset(),
+        "face_restore": frozenset(),
+        "hypernetwork": frozenset(),
+        "upscaler": frozenset(),
         "alwayson_scripts": frozenset(),
         "s_churn": _ZERO,
         "s_min_uncond": _ZERO,
@@ -97,6 +100,7 @@ FOREIGN: Mapping[str, frozenset[str]] = MappingProxyType(
         "clip_stop_at_layer": frozenset({"-1"}),
         "lora_weights": frozenset(),
         "flux_guidance_scale": frozenset(),
+        "refiner": frozenset(),
         "seamless_tileable": frozenset(),
         "refiner_method": frozenset(),
         "refiner_control": _ZERO,
@@ -116,9 +120,22 @@ FOREIGN: Mapping[str, frozenset[str]] = MappingProxyType(
         "timesteps": frozenset(),
         "max_sequence_length": frozenset(),
         "cross_attention_kwargs": frozenset(),
+        "lora_scale": frozenset({"1", "1.0"}),
+        "ip_adapter": frozenset(),
+        "sigmas": frozenset(),
         "crops_coords_top_left": frozenset({"(0, 0)", "[0, 0]"}),
         "original_size": frozenset(),
         "target_size": frozenset(),
+        # Scripts of Stable Diffusion's first authors, and what others call an input picture.
+        "ddim_eta": _ZERO,
+        "denoise_strength": _ZERO,
+        "noise_schedule": frozenset(),
+        "init_image_path": frozenset(),
+        "init_image_url": frozenset(),
+        "init_img_path": frozenset(),
+        "control_image_path": frozenset(),
+        # OpenAI.
+        "output_compression": frozenset({"100"}),
     }
 )
 """Settings of known tools that imagemill does not have, and their values without an effect.

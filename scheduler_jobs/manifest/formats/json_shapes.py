@@ -15,6 +15,7 @@ _OBJECT = re.compile(r'\s*\{\s*(?:\}|"(?:[^"\\\n]|\\.)*"\s*:)')
 _DECODER = json.JSONDecoder()
 _BLANKS = re.compile(r"[\s,]*")
 _SHOWN_KEYS = 5
+_NODE = (re.compile(r'"class_type"\s*:\s*"'), re.compile(r'"inputs"\s*:\s*\{'))
 
 
 def looks_like_json(text: str) -> bool:
@@ -66,6 +67,8 @@ def is_one_row(text: str) -> bool:
 def check_shape(text: str) -> None:
     """Raise `Broken`, with one line, for an object that has no rows."""
     members = list(_members(text))
+    if {"nodes", "links"} <= {key for key, _ in members} or _is_workflow(text):
+        raise Broken("a ComfyUI workflow", "rows; docs/moving.md makes one of each workflow")
     if _has_prompt(members):
         by_columns = [key for key, value in members if _is_prompt(key) and value is dict]
         if by_columns:
@@ -83,6 +86,11 @@ def check_shape(text: str) -> None:
         f"{what} with the keys {keys}" if keys else "an object without keys",
         "an array of objects or texts, an object a line, or objects under keys",
     )
+
+
+def _is_workflow(text: str) -> bool:
+    """Whether an object holds the nodes of a workflow in ComfyUI's API format."""
+    return all(pattern.search(text) for pattern in _NODE)
 
 
 def _is_keyed(text: str) -> bool:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from imagemill.scheduler_jobs.manifest.formats.prompts.blocks import is_blocks, read_blocks
+from imagemill.scheduler_jobs.manifest.formats.prompts.infotext import check_no_infotext
 from imagemill.scheduler_jobs.manifest.formats.prompts.invoke import (
     BadOption,
     is_invoke,
@@ -102,6 +103,7 @@ def read_text(
             found, allowed = line.bad
             yield BadRow(number=number, line=line.number, found=found, allowed=allowed)
             continue
+        check_no_infotext(text, line=line.number)
         try:
             cells = _cells(text)
         except BadOption as bad:

@@ -292,6 +292,12 @@ def test_what_looks_like_a_setting_is_refused_with_a_way_out(
         ("prompt_2", "a dog", None),
         ("variationseed", 7, -1),
         ("end_at_step", 5, 10000),
+        ("init_image_path", "cat.png", ""),
+        ("control_image_path", "edges.png", None),
+        ("denoise_strength", 0.5, 0),
+        ("sigmas", [1.0, 0.5], []),
+        ("lora_scale", 0.5, 1),
+        ("output_compression", 50, 100),
     ],
 )
 def test_a_setting_of_another_tool_is_refused_unless_it_asks_for_nothing(

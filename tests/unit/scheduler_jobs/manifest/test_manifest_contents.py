@@ -128,6 +128,17 @@ def test_the_content_decides(
         ("a.tsv", 'prompt\tnote\n"a ""b"""\tx\nc "d"\tx\n', "as a spreadsheet does"),
         ("a.csv", "prompt,x;prompt\na;b\n", "divided by a comma or by a semicolon"),
         ("a.json", '{"images": [{"id": 1}], "annotations": []}', "a COCO annotation file"),
+        ("a.json", '{"nodes": [{"id": 1}], "links": []}', "a ComfyUI workflow"),
+        (
+            "a.json",
+            '{"3": {"class_type": "KSampler", "inputs": {"seed": 1}}}',
+            "a ComfyUI workflow",
+        ),
+        (
+            "a.json",
+            '{"prompt": {"3": {"inputs": {"seed": 1}, "class_type": "KSampler"}}}',
+            "a ComfyUI workflow",
+        ),
         ("a.json", '{"prompt": {"0": "a"}, "seed": {"0": 1}}', "a table's columns"),
         ("a.json", '{"a": 1,\n "b": 2}', 'one object with the keys "a", "b"'),
         ("a.json", "a red circle\n", "no JSON: it begins with"),

@@ -11,7 +11,7 @@ from imagemill.scheduler_jobs.manifest.formats.prompts.text import (
     A1111_FIELDS,
     A1111_INERT,
 )
-from tests.unit.manifests import good_rows, problems
+from tests.unit.manifests import good_rows, problems, read
 
 A1111_TAGS = set(
     """sd_model outpath_samples outpath_grids prompt_for_display prompt negative_prompt
@@ -151,3 +151,14 @@ def test_what_a_download_left_instead_of_the_file_is_no_prompt(
     (tmp_path / name).write_text(body)
     (line,) = problems(tmp_path / name)
     assert line.startswith(f"{name}: line 1: {found}")
+
+
+INFOTEXT = "a red circle\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, Seed: 1\n"
+
+
+def test_a_picture_s_parameters_are_not_three_prompts(tmp_path: Path) -> None:
+    (tmp_path / "0001.txt").write_text(INFOTEXT)
+    line = "0001.txt: line 3: a picture's parameters as A1111 writes them, and no prompt; "
+    line += "a prompt; docs/moving.md makes rows of such texts"
+    assert problems(tmp_path / "0001.txt") == [line]
+    assert str(*read(tmp_path)) == f"{tmp_path}/{line}", "as a folder of prompts"
