@@ -1,4 +1,4 @@
-"""Text that is not UTF-8, and what is said of it."""
+"""Text that is not UTF-8, or that no database takes, and what is said of it."""
 
 UTF8_TEXT = "UTF-8 text; save the file as UTF-8"
 """What to say is allowed where a text is not UTF-8."""
@@ -19,4 +19,14 @@ def not_utf8(
 
 def is_utf8(text: str) -> bool:
     """Whether a text from the command line or a file system was UTF-8, as it has to be in a URL."""
-    return not any("\ud800" <= c <= "\udfff" for c in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_storable(text: str) -> bool:
+    """Whether every database takes a text, to hold it or to look for it: PostgreSQL takes no NUL,
+    and none takes half of a surrogate pair."""
+    return "\0" not in text and is_utf8(text)

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError
 from imagemill.db.queries.api.keys import KeyReport, find_key, has_keys
+from imagemill.db.utf8 import is_storable
 from imagemill.scheduler_jobs.api.refusals import ApiError, unavailable
 
 OPEN_PATHS = ("/healthz", "/pictures/")
@@ -52,6 +53,7 @@ class Access:
         request = Request(scope)
         try:
             self._check_host(request)
+            _check_address(request)
             if not request.url.path.startswith(OPEN_PATHS):
                 scope[_CALLER] = await run_in_threadpool(self._caller, request)
         except ApiError as error:
@@ -80,6 +82,12 @@ class Access:
                 headers={"www-authenticate": "Bearer"},
             )
         return _known(key)
+
+
+def _check_address(request: Request) -> None:
+    """No database looks for such a text, so nothing has it as its name."""
+    if not all(map(is_storable, [request.url.path, *request.query_params.values()])):
+        raise ApiError("The address has a NUL character (%00)", code="invalid_url")
 
 
 def caller_of(request: Request, *, writes: bool = False) -> Caller:

@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from imagemill.db.utf8 import is_storable
+
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -77,6 +79,8 @@ class Access:
         hosts = self._keys.hosts
         if hosts is not None and request.url.hostname not in hosts:
             return _refused("this gallery has another name")
+        if not all(map(is_storable, [request.url.path, *request.query_params.values()])):
+            return PlainTextResponse("no address has a NUL character (%00)\n", status_code=400)
         if "token" in request.query_params:
             return self._first(request)
         cookie = request.cookies.get(self._keys.cookie, "")
@@ -102,7 +106,10 @@ def _same(given: str, wanted: str) -> bool:
 
 def _is_own(request: Request) -> bool:
     """Whether a script of the gallery's own page sent it; a form of another page can't be it."""
-    origin = urlsplit(request.headers.get("origin", ""))
+    try:
+        origin = urlsplit(request.headers.get("origin", ""))
+    except ValueError:  # an address with an open bracket
+        return False
     return (
         origin.netloc == request.headers.get("host")
         and request.headers.get("sec-fetch-site", "same-origin") == "same-origin"

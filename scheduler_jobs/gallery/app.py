@@ -135,9 +135,8 @@ class _Gallery:
 
     def _tagged(self, image_id: int, body: bytes) -> Response:
         try:
-            given = json.loads(body)
-            tag, wanted = check_tag(str(given["tag"])), bool(given["on"])
-        except (ValueError, TypeError, KeyError, RecursionError, UsageError) as error:
+            tag, wanted = _read_tag(body)
+        except (ValueError, RecursionError, UsageError) as error:
             return PlainTextResponse(f"{error}\n", status_code=400)
         with self._database.reading() as session:
             image = images_by_id(session, [min(image_id, MOST_ID)]).get(image_id)
@@ -198,6 +197,17 @@ def _number(text: str) -> int:
     if not text.isdecimal() or int(text) > MOST_ID:
         raise ValueError("expected ids")
     return int(text)
+
+
+def _read_tag(body: bytes) -> tuple[str, bool]:
+    """A tag, and whether the image is to have it. Raises `ValueError` or `UsageError`."""
+    given = json.loads(body)
+    if not isinstance(given, dict):
+        raise ValueError('expected {"tag": "keep", "on": true}')  # noqa: TRY004 - a page's mistake
+    tag, wanted = given.get("tag"), given.get("on")
+    if not isinstance(tag, str) or not isinstance(wanted, bool) or len(given) > 2:
+        raise ValueError('expected {"tag": "keep", "on": true}')
+    return check_tag(tag), wanted
 
 
 def _to_latest(request: Request) -> Response:

@@ -16,6 +16,7 @@ from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport
 from imagemill.db.queries.pictures.image_search import MOST_ID, Rank, ranked, with_words
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Image
+from imagemill.db.utf8 import is_storable
 from imagemill.scheduler_jobs.pages.entries import entries_of
 
 PAGE = 200
@@ -179,4 +180,7 @@ def _condition(given: Any) -> ValueCondition:
     for limit in (low, high):
         if limit is not None and not isinstance(limit, int | float):
             raise ValueError("the limits of a range are numbers")
-    return ValueCondition(name=given["name"], value=given.get("value"), low=low, high=high)
+    value = given.get("value")
+    if isinstance(value, str) and not is_storable(value):
+        raise ValueError("a value has no NUL character and no half of a surrogate pair")
+    return ValueCondition(name=given["name"], value=value, low=low, high=high)

@@ -1,14 +1,17 @@
 """The bodies of requests, read up to a limit: JSON objects, and forms with a file."""
 
 import json
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterator
+from email.errors import CloseBoundaryNotFoundDefect
 from email.parser import BytesParser
 from email.policy import HTTP
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
 
-from imagemill.scheduler_jobs.api.refusals import ApiError
+from imagemill.db.utf8 import is_storable, not_utf8
+from imagemill.scheduler_jobs.api.refusals import ApiError, unknown
 
 MOST_JSON_BYTES = 1 << 20
 
@@ -64,20 +67,32 @@ async def read_json(request: Request, *, most_bytes: int = MOST_JSON_BYTES) -> d
         raise ApiError("Send JSON, with the header Content-Type: application/json", status=415)
     body = await read_body(request, most_bytes=most_bytes)
     try:
-        found = json.loads(body, parse_constant=_refuse)
+        found = json.loads(body, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ApiError(f"The body is not JSON: {error}", code="invalid_json") from None
     if not isinstance(found, dict):
         raise ApiError("The body is no JSON object", code="invalid_json")
+    for name, value in found.items():
+        if not all(map(is_storable, _texts([name, value]))):
+            raise _unstorable(name)
     return found
 
 
 async def read_upload(request: Request, *, most_bytes: int) -> Upload:
     """A form (`multipart/form-data`) with a file called `file`. Raises `ApiError`."""
     form = await read_form(request, most_bytes=most_bytes, names=("file",))
+    other = next((name for name, _ in form.files if name != "file"), None)
+    if other is not None:
+        raise unknown(other)
     if not form.files:
         raise ApiError("The form has no file", param="file", code="missing_required_parameter")
-    return Upload(form.filenames[-1] or "file", form.files[-1][1], form.fields)
+    if len(form.files) > 1:
+        raise ApiError(
+            f"Invalid value for 'file': {len(form.files):,} files; allowed: one",
+            param="file",
+            code="invalid_value",
+        )
+    return Upload(form.filenames[0] or "file", form.files[0][1], form.fields)
 
 
 async def read_form(
@@ -93,6 +108,8 @@ async def read_form(
     body = await read_body(request, most_bytes=most_files * most_bytes + MOST_JSON_BYTES)
     head = f"Content-Type: {request.headers['content-type']}\r\n\r\n"
     form = BytesParser(policy=HTTP).parsebytes(head.encode("latin-1") + body)
+    if any(isinstance(each, CloseBoundaryNotFoundDefect) for each in form.defects):
+        raise ApiError("The form is cut off: its last boundary is missing", code="invalid_form")
     found = Form([], [], {})
     for part in form.iter_parts() if form.is_multipart() else ():
         name = part.get_param("name", header="content-disposition")
@@ -100,8 +117,10 @@ async def read_form(
         if not isinstance(content, bytes) or not isinstance(name, str):
             continue
         filename = part.get_filename()
+        if not is_storable(f"{name}{filename or ''}"):
+            raise _unstorable(name)
         if name not in names and filename is None:
-            found.fields[name] = content.decode("utf-8", "replace")
+            _add_field(found.fields, name, content)
             continue
         if len(content) > most_bytes:
             raise _too_large(most_bytes)
@@ -123,8 +142,59 @@ async def read_body(request: Request, *, most_bytes: int) -> bytes:
     return bytes(body)
 
 
+def _add_field(fields: dict[str, str], name: str, content: bytes) -> None:
+    """Add a form's field. Raises `ApiError` for a second one of the name, and for no text."""
+    if name in fields:
+        raise ApiError(
+            f"Invalid value for {name[:80]!r}: given twice; allowed: once",
+            param=name[:200],
+            code="invalid_value",
+        )
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        found, _ = not_utf8(error)
+        raise ApiError(
+            f"Invalid value for {name[:80]!r}: {found}; allowed: UTF-8",
+            param=name[:200],
+            code="invalid_value",
+        ) from None
+    if not is_storable(text):
+        raise _unstorable(name)
+    fields[name] = text
+
+
 def _refuse(word: str) -> None:
     raise ValueError(f"{word} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
+
+
+def _texts(values: list[Any]) -> Iterator[str]:
+    """Every text in values of JSON, however deep: also the names."""
+    while values:
+        value = values.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            values += value
+        elif isinstance(value, dict):
+            values += [*value.keys(), *value.values()]
+
+
+def _unstorable(name: str) -> ApiError:
+    shown_name = name[:80].encode("ascii", "backslashreplace").decode()
+    return ApiError(
+        f"Invalid value for {shown_name!r}: a NUL character or half of a surrogate pair; "
+        "allowed: text without them",
+        param=shown_name,
+        code="invalid_value",
+    )
 
 
 def media_type(request: Request) -> str:

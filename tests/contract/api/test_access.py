@@ -1,5 +1,6 @@
 """Who may use the API: keys, roles, quotas, limits, and what a web page can't do."""
 
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,6 +154,9 @@ def test_a_hostile_page_reaches_nothing(api: ServedApi, headers, status) -> None
         (b"[" * 100_000, 400, "invalid_json"),
         (b'{"prompt": "\\ud800", "size": "64x64"}', 400, "invalid_value"),
         (b'{"prompt": "a\\u0000b", "size": "64x64"}', 400, "invalid_value"),
+        (b'{"prompt": "a", "steps": 1e999}', 400, "invalid_json"),
+        (b'{"prompt": "a", "user": ["\\ud800"]}', 400, "invalid_value"),
+        (b'{"prompt": "a", "user": {"\\u0000": 1}}', 400, "invalid_value"),
         (b'{"prompt": "' + b"x" * (1 << 20) + b'"}', 413, "request_too_large"),
     ],
 )
@@ -167,7 +171,50 @@ def test_an_address_that_is_none(api: ServedApi) -> None:
         ("GET", "/v1/completions", 404),
         ("GET", "/v1/images/generations", 405),
         ("GET", "/pictures/99999999999999999999", 404),
+        ("GET", "/v1/files/%00", 400),
+        ("GET", "/v1/batches?after=%00", 400),
     ):
         answer = PATIENT.request(method, f"{api.base}{path}")
         assert answer.status_code == status
         assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def part(name: str, content: bytes, *, more: str = "") -> bytes:
+    """A part of a form whose boundary is B."""
+    head = f'--B\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'
+    return head.encode() + content + b"\r\n"
+
+
+PURPOSE = part("purpose", b"batch")
+FILE = part("file", b"{}", more='; filename="a.jsonl"')
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "says"),
+    [
+        (PURPOSE + FILE, None, "cut off"),
+        (PURPOSE + FILE[:-9], None, "cut off"),
+        (PURPOSE + FILE + FILE + b"--B--", "file", "2 files; allowed: one"),
+        (PURPOSE + part("other", b"", more='; filename="a"') + b"--B--", "other", "Unknown"),
+        (PURPOSE + PURPOSE + FILE + b"--B--", "purpose", "given twice"),
+        (part("purpose", b"\xff") + FILE + b"--B--", "purpose", "0xff"),
+        (part("purpose", b"a\0") + FILE + b"--B--", "purpose", "NUL"),
+        (PURPOSE + part("file", b"", more='; filename="\0"') + b"--B--", "file", "NUL"),
+    ],
+)
+def test_forms_that_are_none(api: ServedApi, body: bytes, param: str | None, says: str) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=B"}
+    answer = PATIENT.post(f"{api.base}/v1/files", content=body, headers=headers)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param)
+    assert says in error["message"]
+    assert list(api.client().files.list()) == []
+
+
+def test_a_file_is_named_by_a_text_that_a_database_looks_for(api: ServedApi) -> None:
+    for file in ("file-\0", "file-\ud800"):
+        body = {"prompt": "a", "images": [{"file_id": file}]}
+        headers = {"Content-Type": "application/json"}
+        content = json.dumps(body).encode()
+        answer = PATIENT.post(f"{api.base}/v1/images/edits", content=content, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "images")

@@ -146,6 +146,11 @@ NO_QUESTIONS = [
     "/api/jobs/1/images?conditions=" + "[" * 5000,
     "/api/images?ids=x",
     "/api/images?ids=99999999999999999999",
+    "/api/jobs/%00",
+    "/api/jobs/1/images?words=%00",
+    "/api/jobs/1/images?with=%00",
+    '/api/jobs/1/images?conditions=[{"name":"model","value":"%5cu0000"}]',
+    '/api/jobs/1/images?conditions=[{"name":"model","value":"%5cud800"}]',
 ]
 
 
@@ -184,9 +189,19 @@ def test_tags_are_given_taken_shown_counted_and_found(
     assert found(gallery, job, {"name": "tags", "value": "keep"}) == ["p0"]
     [tags] = [h for h in gallery.ask(f"/api/jobs/{job}").json["histograms"] if h["name"] == "tags"]
     assert [(bar["value"], bar["images"]) for bar in tags["bars"]] == [("keep", 1)]
-    for body in ({}, [], {"tag": "no tag", "on": True}, {"tag": "x" * 65, "on": True}):
+    for body in (
+        {},
+        [],
+        {"tag": "no tag", "on": True},
+        {"tag": "x" * 65, "on": True},
+        {"tag": None, "on": True},
+        {"tag": "a", "on": "no"},
+        {"tag": "a", "on": True, "off": True},
+    ):
         assert gallery.ask(place, method="POST", body=body).status == 400
+    assert gallery.ask(f"/api/images?ids={image}").json["images"][0]["tags"] == ["keep"]
     wanted = {"tag": "keep", "on": True}
+    assert gallery.ask(place, method="POST", body=wanted, Origin="http://[::1").status == 403
     assert gallery.ask("/api/images/999999/tags", method="POST", body=wanted).status == 404
     long = {"tag": "x" * 100_000, "on": True}
     assert gallery.ask(place, method="POST", body=long).status == 413
