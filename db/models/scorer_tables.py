@@ -15,6 +15,7 @@ question = "How well does this picture show: {prompt}? Answer with a number from
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -79,18 +80,18 @@ class JudgeTable(_Table):
 
     kind: Literal["judge"]
     url: str
-    model: str
-    question: str
+    model: str = Field(min_length=1)
+    question: str = Field(min_length=1)
     answer: Literal["number", "text"] = "number"
-    most: float = 10.0
+    most: float = Field(10.0, gt=0, allow_inf_nan=False)
     """The largest number that it may answer; the score is the answer divided by it."""
-    key_variable: str | None = None
+    key_variable: str | None = Field(None, min_length=1)
     """The environment variable with the endpoint's key; without one, no key is sent."""
     requests_per_minute: float | None = Field(None, gt=0)
     """The most requests of one process."""
     parallel: int = Field(4, ge=1, le=64)
-    timeout_seconds: float = Field(60.0, gt=0)
-    retries: int = Field(5, ge=0)
+    timeout_seconds: float = Field(60.0, gt=0, le=86_400)
+    retries: int = Field(5, ge=0, le=1_000)
     max_tokens: int = Field(256, ge=1)
     price_in: float = Field(0.0, ge=0)
     price_out: float = Field(0.0, ge=0)
@@ -101,6 +102,13 @@ class JudgeTable(_Table):
     def _is_http(cls, url: str) -> str:
         if not url.startswith(("http://", "https://")):
             raise ValueError("expected http://… or https://…")
+        try:
+            parts = urlsplit(url)
+            good = bool(parts.hostname) and " " not in url and parts.port != 0
+        except ValueError:  # a port or an IPv6 address that is none
+            good = False
+        if not good:
+            raise ValueError("expected a host, and a port from 1 to 65535 if there is one")
         return url
 
     @field_validator("question")

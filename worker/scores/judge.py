@@ -23,7 +23,10 @@ from imagemill.db.settings import Settings
 from imagemill.worker.scores import ScoredImage, Scores
 
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_CREDENTIALS = re.compile(r"//[^/@]*@")
 _MILLION = 1_000_000
+
+_NO_COMPLETION = "its answer is no chat completion; does url name an OpenAI-compatible endpoint?"
 
 _AWAY = (openai.APIConnectionError, openai.RateLimitError, openai.InternalServerError)
 _REFUSED = (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError)
@@ -52,6 +55,7 @@ class Judge:
             max_retries=table.retries,
         )
         self._pace = Pace(table.requests_per_minute)
+        self._place = _CREDENTIALS.sub("//", table.url)
 
     def score(
         self, pictures: Sequence[Image], records: Sequence[ScoredImage]
@@ -89,14 +93,26 @@ class Judge:
                 ],
             )
         except _AWAY as error:
-            raise ServiceError(f"{table.url}: {first_line(error)}") from error
+            raise ServiceError(f"{self._place}: {_reason(error)}") from error
         except _REFUSED as error:
             # Nothing would be different for the next picture.
-            raise ServiceError(f"{table.url} refuses: {first_line(error)}") from error
+            raise ServiceError(f"{self._place} refuses: {first_line(error)}") from error
         except openai.APIStatusError as error:
-            raise ScoreError(f"{table.url}: {first_line(error)}") from error
-        text = (said.choices[0].message.content or "").strip() if said.choices else ""
-        return {self._name: self._answer(text), **self._price(said.usage)}
+            raise ScoreError(f"{self._place}: {first_line(error)}") from error
+        except (ValueError, RecursionError) as error:  # a body that is no JSON
+            raise ScoreError(f"{self._place}: {_NO_COMPLETION}") from error
+        return {self._name: self._answer(self._text(said)), **self._price(said.usage)}
+
+    def _text(self, said: object) -> str:
+        """The text of an answer. The client takes any JSON, and a page of HTML, for an answer."""
+        choices = getattr(said, "choices", None)
+        message = (
+            getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+        )
+        content = getattr(message, "content", None)
+        if message is None or not (content is None or isinstance(content, str)):
+            raise ScoreError(f"{self._place}: {_NO_COMPLETION}")
+        return (content or "").strip()
 
     def _answer(self, text: str) -> float | str:
         if self._table.answer == "text":
@@ -109,10 +125,13 @@ class Judge:
             raise ScoreError(f"it answered {text[:80]!r}, no number up to {self._table.most:g}")
         return value
 
-    def _price(self, usage: "openai.types.CompletionUsage | None") -> dict[str, float]:
-        if usage is None:
+    def _price(self, usage: object) -> dict[str, float]:
+        """Nothing where the server counts no tokens."""
+        sent, answered = (
+            getattr(usage, name, None) for name in ("prompt_tokens", "completion_tokens")
+        )
+        if not isinstance(sent, int) or not isinstance(answered, int):
             return {}
-        sent, answered = usage.prompt_tokens, usage.completion_tokens
         cost = (sent * self._table.price_in + answered * self._table.price_out) / _MILLION
         return {f"{self._name}_tokens": float(sent + answered), f"{self._name}_cost": cost}
 
@@ -131,6 +150,13 @@ class Pace:
             begin = max(self._next, time.monotonic())
             self._next = begin + self._seconds
         time.sleep(max(0.0, begin - time.monotonic()))
+
+
+def _reason(error: openai.APIError) -> str:
+    """Why a server does not answer; the client's own words are "Connection error."."""
+    said, cause = first_line(error), error.__cause__
+    plain = isinstance(error, openai.APIConnectionError) and cause is not None
+    return f"{said.removesuffix('.')} ({first_line(cause)})" if plain and cause else said
 
 
 def _data_url(picture: Image) -> str:

@@ -85,8 +85,13 @@ def _checked_scores(scorer: Scorer, scores: Scores) -> dict[str, float | str]:
         number = value if isinstance(value, str) else float(value)
         if not isinstance(number, str) and not math.isfinite(number):
             raise ValueError(f"its {name} is {number}")
-        checked_scores[name] = number.replace("\0", "") if isinstance(number, str) else number
+        checked_scores[name] = _storable(number) if isinstance(number, str) else number
     return checked_scores
+
+
+def _storable(text: str) -> str:
+    """A text that every database takes: without NULs, halves of surrogate pairs replaced."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _make(entry: ScorerEntry, settings: Settings) -> Scorer:

@@ -15,15 +15,16 @@ from PIL import Image
 class ChatServer(ThreadingHTTPServer):
     """Answers with what `answers` holds, in order, then with `usual`.
 
-    A number in `answers` is a status of HTTP; `requests` are what was asked, with the picture.
+    A number in `answers` is a status of HTTP, bytes are a whole body; `requests` are
+    what was asked, with the picture.
     """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers: list[str | int] = []
-        self.usual: str | int = "7"
+        self.answers: list[str | int | bytes] = []
+        self.usual: str | int | bytes = "7"
         self.requests: list[dict[str, Any]] = []
         self.keys: set[str | None] = set()
         self.lock = threading.Lock()
@@ -48,6 +49,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.keys.add(self.headers["Authorization"])
         if isinstance(answer, int):
             return self._send(answer, {"error": {"message": f"status {answer}", "type": "x"}})
+        if isinstance(answer, bytes):
+            return self._send_body(200, answer)
         message = {"role": "assistant", "content": answer}
         return self._send(
             200,
@@ -62,9 +65,12 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _send(self, status: int, document: dict[str, Any]) -> None:
-        body = json.dumps(document).encode()
+        self._send_body(status, json.dumps(document).encode())
+
+    def _send_body(self, status: int, body: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        kind = "text/html" if body.startswith(b"<") else "application/json"
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Retry-After-Ms", "1")
         self.end_headers()

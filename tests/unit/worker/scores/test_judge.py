@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from imagemill.db.errors import ScoreError, ServiceError, UsageError
+from imagemill.db.errors import ModelError, ScoreError, ServiceError, UsageError
 from imagemill.db.models.scorers import all_scorers
 from imagemill.db.settings import Settings
 from imagemill.worker.scores import Scorer
 from imagemill.worker.scores.judge import Pace
-from imagemill.worker.scores.shelf import ScorerShelf
+from imagemill.worker.scores.shelf import ScorerShelf, checked
 from tests.helpers.http.chat_server import ChatServer, chat_server
 
 RECORD: Any = SimpleNamespace(prompt="a {red} circle", negative_prompt="blur")
@@ -96,6 +96,69 @@ def test_an_answer_that_is_none_is_one_picture_s_failure(
     assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not JSON",
+        b"<html>log in</html>",
+        b"[]",
+        b"5",
+        b"{}",
+        b'{"choices": 5}',
+        b'{"choices": [5]}',
+        b'{"choices": [{"message": null}]}',
+        b'{"choices": [{"message": {"content": 7}}]}',
+        b'{"choices": [{"message": {"content": "\xff"}}]}',
+        b"[" * 100_000,
+    ],
+)
+def test_a_body_that_is_no_answer_is_said_to_be_none(
+    server: ChatServer, tmp_path: Path, body: bytes
+) -> None:
+    server.answers = [body]
+    (failed,) = judge(server, tmp_path).score([PICTURE], [RECORD])
+    assert isinstance(failed, ScoreError)
+    assert str(failed).startswith(f"{server.url}: its answer is no chat completion")
+
+
+def test_tokens_that_are_none_are_not_counted(server: ChatServer, tmp_path: Path) -> None:
+    answer = b'{"choices": [{"message": {"content": "7"}}], "usage": %s}'
+    for usage in (b"5", b'{"prompt_tokens": null, "completion_tokens": null}'):
+        server.answers = [answer % usage]
+        assert judge(server, tmp_path).score([PICTURE], [RECORD]) == [{"vqa": 0.7}]
+
+
+def test_a_text_that_no_database_takes_is_made_one(server: ChatServer, tmp_path: Path) -> None:
+    scorer = judge(server, tmp_path, answer="text")
+    server.answers = [b'{"choices": [{"message": {"content": "a\\u0000 fox \\ud800"}}]}']
+    found = scorer.score([PICTURE], [RECORD])
+    assert checked(scorer, found, 1) == [{"vqa": "a fox ?"}]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"url": "http://"},
+        {"url": "http://a b/v1"},
+        {"url": "http://[::1"},
+        {"url": "http://127.0.0.1:99999/v1"},
+        {"model": ""},
+        {"question": ""},
+        {"key_variable": ""},
+        {"most": 0},
+        {"most": -1},
+        {"retries": 1e9},
+        {"timeout_seconds": 1e300},
+    ],
+)
+def test_a_table_that_could_not_work_is_refused(
+    server: ChatServer, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(ModelError, match=rf"scorers\.vqa\.judge\.{next(iter(fields))}:"):
+        judge(server, tmp_path, **fields)
+
+
 def test_a_wrong_key_ends_the_shift_at_once(server: ChatServer, tmp_path: Path) -> None:
     server.usual = 401
     with pytest.raises(ServiceError, match="refuses"):
@@ -104,9 +167,10 @@ def test_a_wrong_key_ends_the_shift_at_once(server: ChatServer, tmp_path: Path) 
 
 
 def test_a_server_that_is_away_is_a_service_error(server: ChatServer, tmp_path: Path) -> None:
-    scorer = judge(server, tmp_path, url="http://127.0.0.1:1/v1", retries=0)
-    with pytest.raises(ServiceError):
+    scorer = judge(server, tmp_path, url="http://me:secret@127.0.0.1:1/v1", retries=0)
+    with pytest.raises(ServiceError, match="refused") as away:
         scorer.score([PICTURE], [RECORD])
+    assert "secret" not in str(away.value)
 
 
 def test_the_key_comes_from_the_environment(
