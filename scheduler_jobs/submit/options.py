@@ -139,10 +139,10 @@ class SubmissionOptions:
             )
         if self.wildcards is not None and not self.wildcards.is_dir():
             raise UsageError(f"wildcards: there is no folder {self.wildcards}")
-        if self.variants == "off":
-            for name, given in (("wildcards", self.wildcards), ("draws", self.draws != 1)):
-                if given:
-                    raise UsageError(f"--{name} has no effect without --variants all or sample")
+        if self.variants == "off" and self.wildcards:
+            raise UsageError("--wildcards has no effect without --variants all or sample")
+        if self.variants != "sample" and self.draws != 1:
+            raise UsageError("--draws has no effect without --variants sample")
 
 
 def _take_inputs(parameters: dict[str, Any], settings: Settings) -> dict[str, bytes]:

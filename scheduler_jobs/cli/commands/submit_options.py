@@ -284,12 +284,11 @@ def _prompts(options: dict[str, Any]) -> tuple[str, ...]:
 
 def _check_expansion(options: Mapping[str, Any]) -> None:
     """Raise a usage error for options of variants that would have no effect."""
-    if options["variants"] != "off":
-        return
-    for name in ("wildcards", "draws"):
+    for name, ways in (("wildcards", ("all", "sample")), ("draws", ("sample",))):
         source = click.get_current_context().get_parameter_source(name)
-        if source not in {ParameterSource.DEFAULT, None}:
-            raise click.UsageError(f"--{name} has no effect without --variants all or sample")
+        if options["variants"] not in ways and source not in {ParameterSource.DEFAULT, None}:
+            wanted = " or ".join(ways)
+            raise click.UsageError(f"--{name} has no effect without --variants {wanted}")
 
 
 def _columns(mapping: Sequence[str]) -> dict[str, str]:

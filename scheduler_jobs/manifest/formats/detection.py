@@ -13,6 +13,7 @@ from imagemill.scheduler_jobs.manifest.formats.dialects import (
     has_prompt,
     separator,
 )
+from imagemill.scheduler_jobs.manifest.formats.downloads import check_is_the_file
 from imagemill.scheduler_jobs.manifest.formats.json_shapes import json_format, looks_like_json
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
 from imagemill.scheduler_jobs.manifest.sources.compression import SUFFIXES as COMPRESSED
@@ -62,16 +63,6 @@ _OTHER_MAGIC: Mapping[bytes, str] = MappingProxyType(
     }
 )
 
-_NO_PROMPTS: Mapping[str, tuple[str, str]] = MappingProxyType(
-    {
-        "<!doctype html": ("an HTML page", "the file itself, as a browser saves it"),
-        "<html": ("an HTML page", "the file itself, as a browser saves it"),
-        "<?xml": ("an XML document", ", ".join(FORMATS)),
-        "version https://git-lfs": ("Git LFS's pointer to a file", "the file: git lfs pull"),
-    }
-)
-"""Beginnings of texts that a download leaves in the place of a file."""
-
 
 def detect(
     head: bytes, suffixes: Sequence[str], *, mapping: Mapping[str, str], wanted: str | None
@@ -98,7 +89,7 @@ def detect(
         found = SUFFIXES.get(named[0])
     text = _text(head)
     if wanted is None:
-        _check_is_the_file(text)
+        check_is_the_file(text)
     if wanted is None and looks_like_json(text):
         return json_format(text, lines=found == "jsonl")
     if found == "json":
@@ -125,13 +116,6 @@ def _by_magic(head: bytes) -> Format | None:
     if (packed := compression_of(head)) is not None:
         raise Broken(f"{packed} inside a compressed file", "a file compressed once")
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
-
-
-def _check_is_the_file(text: str) -> None:
-    start = text.lstrip().casefold()
-    for beginning, (what, allowed) in _NO_PROMPTS.items():
-        if start.startswith(beginning):
-            raise Broken(what, allowed, line=1)
 
 
 def _by_content(text: str, mapping: Mapping[str, str], *, sure: bool) -> Format:

@@ -160,6 +160,7 @@ BAD: list[tuple[Any, dict[str, Any], str, str]] = [
     (["a"], {"seed": 1.5}, "seed: 1.5 is no whole number", ""),
     (["a"], {"variants": "some"}, "variants: 'some' is not one of", ""),
     (["a"], {"draws": 3}, "--draws has no effect", ""),
+    (["a"], {"draws": 3, "variants": "all"}, "--draws has no effect without --variants sample", ""),
     (["a"], {"wildcards": "nowhere", "variants": "all"}, "there is no folder nowhere", ""),
     (["a"], {"columns": {"x": "nothing"}}, "names no field", ""),
     (["a"], {"init_image": "none.png"}, "--init-image none.png: there is no such file", ""),

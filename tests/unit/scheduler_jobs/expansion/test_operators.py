@@ -35,8 +35,15 @@ def test_no_resolved_prompt_holds_an_operator() -> None:
     assert not any(re.search(r"[#$@~_{}]|::", prompt) for row in found for prompt in row)
 
 
-@pytest.mark.parametrize("option", [("--draws", "3"), ("--wildcards", str(CASES / "wildcards"))])
-def test_an_option_without_effect_is_refused(option: tuple[str, str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--draws", "3"),
+        ("--draws", "3", "--variants", "all"),
+        ("--wildcards", str(CASES / "wildcards")),
+    ],
+)
+def test_an_option_without_effect_is_refused(option: tuple[str, ...], tmp_path: Path) -> None:
     arguments = ["--home", str(tmp_path), "plan", str(CASES / "template_off.csv"), *option]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 2

@@ -151,6 +151,9 @@ def test_what_a_download_left_instead_of_the_file_is_no_prompt(
     (tmp_path / name).write_text(body)
     (line,) = problems(tmp_path / name)
     assert line.startswith(f"{name}: line 1: {found}")
+    (tmp_path / name).rename(tmp_path / "0001.txt")
+    (line,) = map(str, read(tmp_path))
+    assert line.startswith(f"{tmp_path}/0001.txt: line 1: {found}"), "in a folder of prompts"
 
 
 INFOTEXT = "a red circle\nNegative prompt: blurry\nSteps: 20, Sampler: Euler a, Seed: 1\n"
