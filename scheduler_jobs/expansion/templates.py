@@ -27,6 +27,7 @@ DEEPEST = 20
 
 _SIGN = re.compile(rf"\\[{{}}|_]|[{{}}|]|{WILDCARD.pattern}")
 _WEIGHT = re.compile(r"\s*([0-9]{1,6}(?:\.[0-9]{1,6})?|\.[0-9]{1,6})::", re.ASCII)
+_NO_WEIGHT = re.compile(r"\s*([-+]?[0-9.,][0-9.,eE+-]{0,40})::", re.ASCII)
 _VARIABLE = re.compile(r"\$\{([^{}=]*)\}|\$\{\s*([A-Za-z_]\w*)\s*=!?([^{}]*)\}\s*")
 _SEVERAL = re.compile(r"\s*[0-9-]*\$\$")
 
@@ -228,6 +229,11 @@ def _choice(options: list[Template], weights: list[float]) -> Choice:
 
 
 def _weight(text: str, at: int) -> tuple[float, int]:
-    """The weight at a place (1 if there is none), and the place after it."""
+    """The weight at a place (1 if there is none), and the place after it.
+
+    Raises `BadValue` for a number that is no weight, and would be words of the prompt.
+    """
     match = _WEIGHT.match(text, at)
+    if match is None and (wrong := _NO_WEIGHT.match(text, at)):
+        raise BadValue(f"a weight of {shown(wrong[1])}", "a number such as 2 or 0.5, up to 999999")
     return (float(match[1]), match.end()) if match else (1.0, at)
