@@ -5,11 +5,15 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from imagemill.db.errors import UsageError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from imagemill.db.errors import BadKey, UsageError
 from imagemill.db.queries.backups import RecordedFile
+from imagemill.db.storage.keys import checked_key
 
 RECORD = "backup.json"
 MANIFEST = "objects.jsonl"
@@ -30,6 +34,8 @@ class BackupRecord:
     version of the `pg_dump` that wrote the archive.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
     format: int
     version: str
     at: str
@@ -42,6 +48,10 @@ class BackupRecord:
     missing: int
     dump_major: int | None
     digests: dict[str, str]
+
+
+_RECORD = TypeAdapter(BackupRecord)
+_FILE = TypeAdapter(RecordedFile)
 
 
 def write_record(folder: Path, record: BackupRecord) -> None:
@@ -58,25 +68,50 @@ def read_record(folder: Path) -> BackupRecord:
     if not file.is_file():
         raise UsageError(f"{folder}: no finished backup ({RECORD} is not there)")
     try:
-        found: dict[str, Any] = json.loads(file.read_bytes())
+        body = file.read_bytes()
+        found: dict[str, Any] = json.loads(body)
         if found["format"] != FORMAT:
             raise UsageError(f"{folder}: made by a newer imagemill ({found['version']})")
-        record = BackupRecord(**found)
-        name = DATABASES[record.database]
-        digests = {each: record.digests[each] for each in (name, MANIFEST)}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file}: not a record of a backup") from error
+        record = _RECORD.validate_json(body, strict=True)
+        datetime.fromisoformat(record.at)
+        digests = {each: record.digests[each] for each in (DATABASES[record.database], MANIFEST)}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{file}: not a record of a backup{_wrong_field(error)}") from error
     for each, digest in digests.items():
         if not (folder / each).is_file() or file_digest(folder / each) != digest:
-            raise UsageError(f"{folder / each}: missing or damaged; this backup can't be restored")
+            raise _damaged(folder / each)
+    if record.objects_copied and not (folder / OBJECTS).is_dir():
+        raise _damaged(folder / OBJECTS)
+    for _ in read_manifest(folder):
+        pass  # each line is one, or nothing is restored
     return record
 
 
 def read_manifest(folder: Path) -> Iterator[RecordedFile]:
-    """Every stored file that the backup knows."""
-    with (folder / MANIFEST).open() as lines:
-        for line in lines:
-            yield RecordedFile(**json.loads(line))
+    """Every stored file that the backup knows. Raises `UsageError` for a line that is none."""
+    with (folder / MANIFEST).open("rb") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                file = _FILE.validate_json(line)
+                checked_key(file.object_key)
+            except (ValueError, BadKey) as error:
+                raise UsageError(
+                    f"{folder / MANIFEST}: line {number:,} names no stored file; "
+                    "this backup can't be restored"
+                ) from error
+            yield file
+
+
+def _damaged(place: Path) -> UsageError:
+    return UsageError(f"{place}: missing or damaged; this backup can't be restored")
+
+
+def _wrong_field(error: Exception) -> str:
+    """Which field of a record is wrong, if that is known."""
+    if not isinstance(error, ValidationError):
+        return ""
+    first = error.errors()[0]
+    return f" ({'.'.join(map(str, first['loc']))}: {first['msg']})"
 
 
 def file_digest(file: Path) -> str:

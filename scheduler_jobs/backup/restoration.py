@@ -5,14 +5,16 @@ So an interrupted restoration left no database, and may be repeated: files that 
 
 import os
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import text
 
-from imagemill.db.database import Database, sqlite_file
-from imagemill.db.errors import StorageDenied, UsageError
+from imagemill.db.database import Database, read_only_address, sqlite_file
+from imagemill.db.errors import StorageDenied, UsageError, first_line
 from imagemill.db.present_store import record_store
 from imagemill.db.queries.backups import drop_tables, is_unused
 from imagemill.db.schema import check_revision, migrate
@@ -60,6 +62,7 @@ def restore(folder: Path, settings: Settings) -> Restoration:
     storage = open_storage(settings)
     if file is not None:
         _check_free(file)
+        _check_sqlite(folder / DATABASES[kind], record)
         missing = tuple(_bring_files(folder, record, storage))
         _place_sqlite(folder / DATABASES[kind], file)
     else:
@@ -99,6 +102,19 @@ def _check_free(file: Path) -> None:
         beside = file.with_name(file.name + suffix)
         if beside.exists() or beside.is_symlink():
             raise UsageError(f"{beside} is there already; a backup is restored into a fresh place")
+
+
+def _check_sqlite(copy: Path, record: BackupRecord) -> None:
+    """Raise `UsageError` unless the copy is a whole database of the schema that was recorded."""
+    try:
+        with closing(sqlite3.connect(read_only_address(copy), uri=True)) as opened:
+            [said] = opened.execute("PRAGMA quick_check(1)").fetchone()
+            [revision] = opened.execute("SELECT version_num FROM alembic_version").fetchone()
+    except (sqlite3.DatabaseError, TypeError) as error:
+        said, revision = error, record.revision
+    if said != "ok" or revision != record.revision:
+        why = f"schema {revision}, not {record.revision}" if said == "ok" else first_line(said)
+        raise UsageError(f"{copy}: no whole database of ours ({why}); nothing was restored")
 
 
 def _place_sqlite(copy: Path, file: Path) -> None:

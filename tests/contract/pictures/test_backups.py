@@ -18,6 +18,7 @@ from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.storage.inputs import fetch_input, store_input
+from imagemill.scheduler_jobs.backup.record import file_digest
 from imagemill.scheduler_jobs.backup.restoration import restore
 from imagemill.scheduler_jobs.backup.snapshot import Backup, make_backup
 from imagemill.scheduler_jobs.cli.group import cli
@@ -270,3 +271,82 @@ def test_the_commands(sqlite_mill: Mill, tmp_path: Path) -> None:
     assert (answer["revision"], answer["missing"]) == (head(), [])
     shutil.rmtree(tmp_path / "copy")
     assert run("--home", new, "jobs").exit_code == 0
+
+
+def _replaced(folder: Path, name: str, body: bytes) -> None:
+    """Change a file of a backup, and its digest in the record: its maker would see no damage."""
+    (folder / name).write_bytes(body)
+    record = json.loads((folder / "backup.json").read_bytes())
+    record["digests"][name] = file_digest(folder / name)
+    (folder / "backup.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("format", True),
+        ("at", "yesterday"),
+        ("at", None),
+        ("revision", []),
+        ("jobs", "x"),
+        ("objects", None),
+        ("objects_copied", "no"),
+        ("missing", 1.5),
+        ("dump_major", "x"),
+        ("digests", []),
+        ("more", 1),
+    ],
+)
+def test_a_record_with_a_wrong_field_restores_nothing(
+    sqlite_mill: Mill, folder_storage: Storage, tmp_path: Path, field: str, value: object
+) -> None:
+    place, fresh = _changed_backup(sqlite_mill, folder_storage, tmp_path)
+    record = json.loads((place / "backup.json").read_bytes())
+    (place / "backup.json").write_text(json.dumps(record | {field: value}))
+    with pytest.raises(UsageError, match=r"not a record of a backup|made by a newer"):
+        restore(place, fresh)
+    assert not (tmp_path / "fresh").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "says"),
+    [
+        ("objects.jsonl", b"junk\n", "line 1 names no stored file"),
+        ("objects.jsonl", b'{"object_key": 5}\n', "line 1 names no stored file"),
+        (
+            "objects.jsonl",
+            b'{"object_key": "../../x", "sha256": "a", "size_bytes": 1}\n',
+            "line 1 names no stored file",
+        ),
+        ("database.sqlite3", b"", "no such table"),
+        ("database.sqlite3", b"junk" * 1000, "not a database"),
+    ],
+)
+def test_a_backup_whose_files_were_changed_restores_nothing(
+    sqlite_mill: Mill, folder_storage: Storage, tmp_path: Path, name: str, body: bytes, says: str
+) -> None:
+    place, fresh = _changed_backup(sqlite_mill, folder_storage, tmp_path)
+    _replaced(place, name, body)
+    with pytest.raises(UsageError, match=says):
+        restore(place, fresh)
+    assert not (tmp_path / "fresh").exists()
+
+
+def test_a_backup_without_its_folder_of_pictures_is_damaged(
+    sqlite_mill: Mill, folder_storage: Storage, tmp_path: Path
+) -> None:
+    place, fresh = _changed_backup(sqlite_mill, folder_storage, tmp_path)
+    shutil.rmtree(place / "objects")
+    with pytest.raises(UsageError, match="objects: missing"):
+        restore(place, fresh)
+    assert not (tmp_path / "fresh").exists()
+
+
+def _changed_backup(mill: Mill, storage: Storage, folder: Path) -> tuple[Path, Settings]:
+    """A whole backup, to be changed, and the settings of a fresh place."""
+    storage.probe()
+    fill(mill, storage, "job", PROMPTS)
+    url = mill.database.engine.url.render_as_string(hide_password=False)
+    back_up(mill, storage, _settings(url, "unused"), folder / "backup")
+    fresh = folder / "fresh"
+    return folder / "backup", _settings(f"sqlite:///{fresh / 'db.sqlite3'}", str(fresh / "objects"))
