@@ -4,8 +4,12 @@ Nothing is checked here but that it can be read; `settings` gives each value its
 0.15 s of imports, and `imagemill status` needs no more than an address.
 """
 
+import difflib
 import json
+import logging
 import os
+from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,10 @@ ENVIRONMENT_FILE = "environment.json"
 """In the folder of `imagemill up`: the variables by which commands find its services."""
 
 _PREFIX = "imagemill_"
+_ALIKE = 0.8
+"""How alike a variable's name and a setting's are that a mistake is likely (`difflib`'s ratio)."""
+
+log = logging.getLogger(__name__)
 
 
 def in_environment() -> dict[str, str]:
@@ -32,6 +40,23 @@ def in_environment() -> dict[str, str]:
         for name, value in found.items()
         if name.startswith(_PREFIX)
     }
+
+
+def warn_of_mistyped(settings: Collection[str]) -> None:
+    """Log a line, once, for every variable that is no setting and is spelt almost as one.
+
+    It is no error: others have variables with our prefix too (the compose file, commands of ours,
+    workers of another version), and most of them are like no setting.
+    """
+    known = {*settings, "config"}
+    for name in sorted(in_environment().keys() - known):
+        for meant in difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE):
+            _warn(name.upper(), meant.upper())
+
+
+@cache
+def _warn(name: str, meant: str) -> None:
+    log.warning("IMAGEMILL_%s is no setting; did you mean IMAGEMILL_%s?", name, meant)
 
 
 def in_file() -> dict[str, Any]:
@@ -74,7 +99,10 @@ def named_database() -> str | None:
 
     A settings file is always read whole, so that what is wrong in it is said.
     """
-    return None if in_file() else in_environment().get("database_url", DATABASE_URL)
+    if in_file():
+        return None
+    warn_of_mistyped({"database_url"})
+    return in_environment().get("database_url", DATABASE_URL)
 
 
 def home_environment(home: Path) -> dict[str, str]:

@@ -23,7 +23,13 @@ from pydantic import (
 )
 
 from imagemill.db.errors import SettingsError
-from imagemill.db.given_settings import DATABASE_URL, in_environment, in_file, in_home
+from imagemill.db.given_settings import (
+    DATABASE_URL,
+    in_environment,
+    in_file,
+    in_home,
+    warn_of_mistyped,
+)
 from imagemill.db.urls import has_host, split_urls
 
 _NO_HOST = (
@@ -284,6 +290,7 @@ class Settings(BaseModel):
         Raises `SettingsError`, which names the bad setting and what it may be.
         """
         variables = in_environment()
+        warn_of_mistyped(cls.model_fields)
         named = {name: variables[name] for name in cls.model_fields if name in variables}
         try:
             return cls(**{**in_file(), **named, **overrides})

@@ -2,6 +2,7 @@
 
 import pytest
 
+from imagemill.db import given_settings
 from imagemill.db.database import Database
 from imagemill.db.errors import SettingsError
 from imagemill.db.settings import Settings
@@ -132,6 +133,29 @@ def test_every_wait_has_a_bound_that_clocks_can_hold():
         if name.endswith(("_seconds", "_days")):
             with pytest.raises(ValueError, match="less than or equal"):
                 Settings(**{name: 1e12})
+
+
+OTHERS = (
+    *("API_KEY", "DRAIN_FILE", "EVENT", "EVENT_ID", "EVENT_JOB_ID", "EVENT_TYPE"),
+    *("FLOWER_BASIC_AUTH", "GALLERY_TOKEN", "JOIN_TOKEN", "PROGRAM"),
+)
+"""Variables of ours that are no settings."""
+
+
+def test_a_variable_that_is_almost_a_setting_is_warned_of_once(monkeypatch, caplog):
+    given_settings._warn.cache_clear()
+    for name in (*OTHERS, "SLOT", "Databse_Url", "CONFI", "OF_SOMEBODY_ELSE", "SLOTS"):
+        monkeypatch.setenv(f"IMAGEMILL_{name}", "4")
+    assert given_settings.named_database() == given_settings.DATABASE_URL
+    one = [
+        "IMAGEMILL_CONFI is no setting; did you mean IMAGEMILL_CONFIG?",
+        "IMAGEMILL_DATABSE_URL is no setting; did you mean IMAGEMILL_DATABASE_URL?",
+    ]
+    assert caplog.messages == one
+    assert Settings.load().slots == 4
+    Settings.load()
+    slot = "IMAGEMILL_SLOT is no setting; did you mean IMAGEMILL_SLOTS?"
+    assert caplog.messages == [*one, slot]
 
 
 def test_a_child_process_gets_the_same_settings(tmp_path, monkeypatch):
