@@ -1,6 +1,7 @@
 """`imagemill models pull` and `imagemill certify`. torch is imported only when they run."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from imagemill.db.models.registry import load_registry
 from imagemill.db.models.registry_file import record_digest
 from imagemill.db.settings import Settings
 from imagemill.worker.cli.output_files import check_place
+
+_SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 
 _json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead, as the last line."
@@ -154,7 +157,7 @@ def certify(
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, separator, height = text.partition("x")
-    if not separator or not width.isdecimal() or not height.isdecimal():
-        raise click.BadParameter(f"{text!r}; allowed: WIDTHxHEIGHT, such as 512x512")
-    return int(width), int(height)
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise click.BadParameter(f"{text[:60]!r}; allowed: WIDTHxHEIGHT, such as 512x512")
+    return int(found[1]), int(found[2])
