@@ -55,14 +55,16 @@ class Condition:
 
     def __init__(self, text: str) -> None:
         """A `UsageError` says what can't be read, or what is not allowed."""
+        self._text = text
         try:
             parsed = sqlglot.parse_one(text, read="postgres")
+            self.columns = frozenset(_name(column) for column in parsed.find_all(sql.Column))
+            self.operands = frozenset(_name(column) for column in _operands(parsed))
+            self._holds = self._compiled(parsed)
         except SqlglotError as error:
             raise UsageError(f"--where {text!r}: {_unread(text, error)}") from None
-        self._text = text
-        self.columns = frozenset(_name(column) for column in parsed.find_all(sql.Column))
-        self.operands = frozenset(_name(column) for column in _operands(parsed))
-        self._holds = self._compiled(parsed)
+        except RecursionError:
+            raise UsageError(f"--where {text[:60]!r}…: too deeply nested") from None
 
     def holds(self, values: Values) -> bool:
         """Whether it is true of an image's values; unknown counts as no."""

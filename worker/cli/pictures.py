@@ -5,12 +5,15 @@ from pathlib import Path
 
 import click
 
+from imagemill.db.errors import InputImageError, UsageError
 from imagemill.db.input_pictures import read_picture_file
 from imagemill.db.models.registry import load_registry
 from imagemill.db.samplers.names import find_sampler
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.settings import Settings
 from imagemill.worker.cli.output_files import check_place
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
 @click.command()
@@ -55,7 +58,7 @@ from imagemill.worker.cli.output_files import check_place
     "-o",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write the three pictures beside each other into this file.",
+    help="Write the three pictures beside each other into this file: .png, .jpg or .webp.",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead, as the last line."
@@ -82,13 +85,17 @@ def roundtrip(
     """
     if output is not None:
         check_place(output)
+        _check_strip(output, picture)
     settings = Settings.load()
     entry = load_registry(settings).find(name or settings.default_model)
     # What is wrong was said before the seconds that torch takes.
     from imagemill.worker.models.loader import load_model  # noqa: PLC0415  # as above
     from imagemill.worker.reproducibility.roundtrip import round_trip  # noqa: PLC0415  # as above
 
-    original = read_picture_file(picture, max_pixels=settings.max_pixels)
+    try:
+        original = read_picture_file(picture, max_pixels=settings.max_pixels)
+    except InputImageError as error:
+        raise UsageError(f"{picture}: {error}") from None
     model = load_model(entry, settings=settings)
     result = round_trip(
         model,
@@ -114,6 +121,14 @@ def roundtrip(
         f"with the noise of step {start_step} of {steps} (timestep {document['timestep']:g}): "
         f"{_decibels(document['noised_psnr'])}"
     )
+
+
+def _check_strip(output: Path, picture: Path) -> None:
+    """Raise `UsageError` for a file that the pictures can't be written into, or must not be."""
+    if output.suffix.lower() not in _SUFFIXES:
+        raise UsageError(f"{output}: pictures can be written as {', '.join(_SUFFIXES)}")
+    if output.exists() and output.samefile(picture):
+        raise UsageError(f"{output}: this is the picture itself; name another file")
 
 
 def _canonical(text: str) -> str:

@@ -101,7 +101,9 @@ def _from_file(path: Path, settings: Settings) -> Sample:
 def _check_shape(environment: Mapping[str, Any]) -> None:
     """Check the B and the number of threads that a file names, because we will use them."""
     shapes = environment.get("shapes") or {}
-    slots = shapes.get("slots") if isinstance(shapes, Mapping) else shapes
+    if not isinstance(shapes, Mapping):
+        raise OverLimit(f"shapes: {printable(str(shapes)[:_SHOWN])} where a table is allowed")
+    slots = shapes.get("slots")
     for name, value in (("slots", slots), ("threads", environment.get("threads"))):
         whole = isinstance(value, int) and 1 <= value <= _MOST_OF_EITHER
         if value is not None and not whole:

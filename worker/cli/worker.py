@@ -170,7 +170,7 @@ def _gpu_count() -> int:
 @click.option("--job", metavar="JOB", help="Also images of this job: an id, a name or `latest`.")
 @click.option(
     "--sample",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1_000_000),
     default=50,
     show_default=True,
     metavar="N",

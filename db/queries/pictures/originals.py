@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UnknownImage
 from imagemill.db.queries.images import spec_of
+from imagemill.db.queries.pictures.image_search import MOST_ID
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState
 from imagemill.db.tables import CompositionRow, Environment, Group, Image, Model, Object
@@ -45,9 +46,10 @@ class Original:
 
 def find_originals(session: Session, image_ids: Collection[int]) -> list[Original]:
     """These images. Raises `UnknownImage` for one that does not exist or is not done."""
+    storable = [image_id for image_id in image_ids if image_id <= MOST_ID]
     found = {
         original.image_id: original
-        for original in _originals(session, _done().where(Image.id.in_(list(image_ids))))
+        for original in _originals(session, _done().where(Image.id.in_(storable)))
     }
     for image_id in image_ids:
         if image_id not in found:

@@ -66,6 +66,8 @@ def score(
             raise UsageError("name the jobs whose pictures are to be judged")
         _list_scorers(invocation.settings, as_json=as_json)
         return
+    if names is not None and not names.strip():
+        raise UsageError("--with: an empty text; `imagemill score` lists the scorers")
     if names is None and (where or here is not None):
         raise UsageError("--with names the scorers")
     scorers = _named(names, invocation.settings)

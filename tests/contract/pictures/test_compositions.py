@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import func, select, text, update
 
 from imagemill.db.compositions import Composition
+from imagemill.db.errors import UnknownImage
 from imagemill.db.queries.pictures.originals import (
     Member,
     Original,
@@ -133,3 +134,8 @@ def test_many_shifts_may_record_the_same_compositions_at_once(mill: Mill) -> Non
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(work, shifts)) == 32
     assert recorded(mill) == len(compositions)
+
+
+def test_no_image_has_a_number_that_no_column_holds(mill: Mill) -> None:
+    with mill.database.reading() as session, pytest.raises(UnknownImage, match=f"image {10**30} "):
+        find_originals(session, [10**30])

@@ -374,3 +374,9 @@ def test_status_and_watch_show_what_scorers_have_left(
         )
     said = "6 images done of 6; left to judge: 6 by length, 6 by sharpness"
     assert said in told("watch", "latest")
+
+
+def test_scorers_without_a_name_are_refused() -> None:
+    refused = CliRunner().invoke(cli, ["score", "latest", "--with", " "])
+    assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
+    assert "--with: an empty text" in refused.stderr

@@ -134,3 +134,18 @@ def test_the_command_writes_the_strip_and_says_the_numbers(tmp_path):
     assert "step 10 of 15" in told.output
     wrong = CliRunner().invoke(roundtrip, [str(CIRCLE), "--sampler", "magic"])
     assert wrong.exit_code == 2
+
+
+def test_a_strip_is_no_other_file_and_not_the_picture_itself(tmp_path):
+    picture = tmp_path / "circle.png"
+    picture.write_bytes(CIRCLE.read_bytes())
+    (tmp_path / "cut.png").write_bytes(CIRCLE.read_bytes()[:300])
+    for words, says in (
+        ([str(picture), "-o", str(picture)], "this is the picture itself"),
+        ([str(picture), "-o", str(tmp_path / "strip.txt")], "strip.txt: pictures can be written"),
+        ([str(tmp_path / "cut.png")], "cut.png: not a readable image"),
+    ):
+        refused = CliRunner().invoke(roundtrip, words)
+        assert isinstance(refused.exception, UsageError)
+        assert says in str(refused.exception)
+    assert picture.read_bytes() == CIRCLE.read_bytes()

@@ -88,7 +88,10 @@ def test_a_condition_holds_as_in_sql(text: str, holds: bool) -> None:
         "steps === 20",
         "when > '2026-11-28'",
         "prompt = 'a red circle",
+        "(" * 2000 + "steps = 1" + ")" * 2000,
+        "not " * 3000 + "steps = 1",
     ],
+    ids=lambda text: text[:40],
 )
 def test_what_is_no_condition_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UsageError) as refused:
