@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+_MOST_WHOLE = 2**63 - 1
+
 
 class FilledPath(click.Path):
     """A path that may not be an empty text, which would stand for the current folder."""
@@ -50,11 +52,23 @@ class FiniteFloatRange(click.FloatRange):
         return _finite(self, super().convert(value, param, ctx), param, ctx)
 
 
+class StorableIntRange(click.IntRange):
+    """A whole number within bounds that a column of a database can hold."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Like click, up to the largest number of 64 bits, which the help need not print."""
+        number = super().convert(value, param, ctx)
+        if number > _MOST_WHOLE:
+            self.fail(f"{number} is more than {_MOST_WHOLE}", param, ctx)
+        return number
+
+
 _STRICT: dict[type[Any], type[Any]] = {
     click.Path: FilledPath,
     click.types.StringParamType: FilledText,
     click.types.FloatParamType: FiniteFloat,
     click.FloatRange: FiniteFloatRange,
+    click.IntRange: StorableIntRange,
 }
 
 

@@ -63,6 +63,7 @@ def test_an_empty_text_is_a_value_of_few_parameters_and_nan_of_none():
         (("sweep", "--older-than", "nan"), "'--older-than': nan is no finite number"),
         (("sweep", "--older-than", "1e300"), "1e+300 is not in the range"),
         (("serve", "--wait", "inf"), "'--wait': inf is not in the range"),
+        (("notifications", "retry", "9" * 20), "is more than 9223372036854775807"),
         (("images", "1", "--guidance", "nan"), "nan is no finite number"),
     ],
 )
