@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import PIL
@@ -67,6 +68,8 @@ def run_export(
         UsageError: the format can't hold what was selected, or the target holds something else.
         StorageError: a picture is damaged, or the target can't be written.
     """
+    if "://" not in target.uri and Path(target.uri).resolve().is_relative_to(Path(storage.uri)):
+        raise UsageError(f"--to {target.uri}: inside the store of pictures; name another place")
     layout = FORMATS[export_format]
     options = completed(options, export_format, selection)
     with database.reading() as session:

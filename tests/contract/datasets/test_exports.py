@@ -286,3 +286,12 @@ def test_a_damaged_file_stops_the_export_and_is_named(
 def test_a_split_that_makes_no_whole_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="--split"):
         read_splits(text)
+
+
+def test_no_export_is_written_into_the_store(
+    sqlite_mill: Mill, folder_storage: FolderStorage, job: int
+) -> None:
+    place = Path(folder_storage.uri) / "set"
+    with pytest.raises(UsageError, match="inside the store of pictures"):
+        export(sqlite_mill, folder_storage, place, "flat", [job])
+    assert not place.exists()
