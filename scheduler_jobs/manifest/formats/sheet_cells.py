@@ -1,13 +1,15 @@
-"""What openpyxl does not say of a sheet: formulas without a value, merged cells.
+"""openpyxl's reader, which here also tells of formulas without a value and of merged cells.
 
 In a module of its own, because openpyxl takes long to import and few manifests are workbooks.
+openpyxl itself stays as it is: the program that we are part of may read workbooks too.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 from openpyxl.cell.cell import TYPE_FORMULA
-from openpyxl.worksheet import _read_only
+from openpyxl.reader.excel import ExcelReader
+from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 from openpyxl.worksheet._reader import FORMULA_TAG, VALUE_TAG, WorkSheetParser
 
 from imagemill.scheduler_jobs.manifest.problems import Broken
@@ -15,12 +17,61 @@ from imagemill.scheduler_jobs.manifest.problems import Broken
 _SHOWN_RANGES = 3
 
 
-def look_closer() -> None:
-    """Let openpyxl's reader of sheets tell what `SheetParser` tells. Safe to repeat."""
-    _read_only.WorkSheetParser = SheetParser
+def open_sheets(stream: IO[bytes]) -> "list[Sheet]":
+    """The sheets of a workbook, of which nothing is read yet. Raises what openpyxl raises."""
+    reader = _Reader(stream, read_only=True, data_only=True, keep_links=False)
+    reader.read()
+    return [each for each in reader.wb.worksheets if isinstance(each, Sheet)]
 
 
-class SheetParser(WorkSheetParser):  # type: ignore[misc]  # openpyxl has no types
+class Sheet(ReadOnlyWorksheet):  # type: ignore[misc]  # openpyxl has no types
+    """A sheet that is read once, row by row."""
+
+    def _get_size(self) -> None:
+        """Nothing: openpyxl would read a sheet to its end for its size, and again for its rows."""
+
+    def every_row(self) -> Iterator[tuple[Any, ...]]:
+        """The cells of each row, from the first one; of a blank row none.
+
+        Raises:
+            Broken: cells are merged.
+        """
+        with self._get_source() as source:
+            parser = _Parser(
+                source,
+                self._shared_strings,
+                data_only=True,
+                epoch=self.parent.epoch,
+                date_formats=self.parent._date_formats,
+                timedelta_formats=self.parent._timedelta_formats,
+            )
+            line = 0
+            for number, cells in parser.parse():
+                for _ in range(line + 1, number):
+                    yield ()
+                # A number may come again, or out of order; there are no two such rows.
+                if number > line:
+                    yield self._get_row(cells)
+                    line = number
+
+
+class _Reader(ExcelReader):  # type: ignore[misc]  # as above
+    """openpyxl's reader of workbooks, whose sheets are `Sheet`s."""
+
+    def read_worksheets(self) -> None:
+        """Know of the sheets, as openpyxl does when it only reads."""
+        for about, link in self.parser.find_sheets():
+            if link.target not in self.valid_files:
+                continue
+            if "chartsheet" in link.Type:
+                self.read_chartsheet(about, link)
+                continue
+            sheet = Sheet(self.wb, about.name, link.target, self.shared_strings)
+            sheet.sheet_state = about.state
+            self.wb._sheets.append(sheet)
+
+
+class _Parser(WorkSheetParser):  # type: ignore[misc]  # openpyxl has no types
     """openpyxl's parser of a sheet, which takes no cell for empty that is not."""
 
     def parse(self) -> Iterator[Any]:

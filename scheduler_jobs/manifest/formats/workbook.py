@@ -87,27 +87,21 @@ def _check_parts(stream: IO[bytes]) -> None:
 def _sheet_rows(stream: IO[bytes], wanted: str | None) -> Iterator[tuple[Any, ...]]:
     """Every row of the sheet, from its first; blank ones too."""
     # It takes long to import, and few manifests are workbooks.
-    import openpyxl  # noqa: PLC0415
-    from openpyxl.reader import excel  # noqa: PLC0415
+    from imagemill.scheduler_jobs.manifest.formats.sheet_cells import open_sheets  # noqa: PLC0415
 
-    from imagemill.scheduler_jobs.manifest.formats.sheet_cells import look_closer  # noqa: PLC0415
-
-    look_closer()
-    # It would read a sheet to its end for its size, and then again for its rows.
-    excel.ReadOnlyWorksheet._get_size = lambda sheet: None
     with warnings.catch_warnings():
         # It warns of styles and extensions that no row depends on.
         warnings.simplefilter("ignore")
         with at_most_more(_MOST_MEMORY_BYTES):
-            book = openpyxl.load_workbook(stream, read_only=True, data_only=True, keep_links=False)
-    sheets = {sheet.title: sheet for sheet in book.worksheets}
+            found = open_sheets(stream)
+    sheets = {sheet.title: sheet for sheet in found}
     if wanted is not None and wanted not in sheets:
         names = ", ".join(shown(name) for name in list(sheets)[:_SHOWN_SHEETS])
         raise Broken(f"no sheet {shown(wanted)}", f"one of {names}")
     if not sheets:
         raise Broken("a workbook without sheets", "one with rows")
-    sheet = sheets[wanted] if wanted is not None else _first_sheet(book.worksheets)
-    rows = sheet.iter_rows()
+    sheet = sheets[wanted] if wanted is not None else _first_sheet(found)
+    rows = sheet.every_row()
     while True:
         with warnings.catch_warnings(), at_most_more(_MOST_MEMORY_BYTES):
             warnings.simplefilter("ignore")

@@ -152,6 +152,20 @@ def test_merged_cells_are_refused_since_only_the_first_of_them_has_a_value(tmp_p
     ]
 
 
+def test_the_library_of_workbooks_stays_as_it_is_for_others(tmp_path: Path) -> None:
+    """A notebook that submits may read other workbooks, of which merged cells are nothing wrong."""
+    book = openpyxl.Workbook()
+    book.active.append(["prompt", "steps"])
+    book.active.append(["a", 20])
+    book.active.merge_cells("B2:B4")
+    book.save(tmp_path / "book.xlsx")
+    assert problems(tmp_path / "book.xlsx")
+    sheet = openpyxl.load_workbook(tmp_path / "book.xlsx", read_only=True).active
+    assert sheet.max_row == 4
+    assert list(sheet.iter_rows(max_row=2, values_only=True)) == [("prompt", "steps"), ("a", 20)]
+    assert list(sheet.values)[2:] == [(None, None)] * 2
+
+
 def test_a_hidden_first_sheet_is_read_only_by_its_name(tmp_path: Path) -> None:
     path = workbook(tmp_path / "book.xlsx", as_rows(ROWS), [["prompt"], ["a fox"]])
     book = openpyxl.load_workbook(path)
