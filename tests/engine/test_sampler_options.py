@@ -62,17 +62,22 @@ def test_what_a_sampler_does_not_take_is_told():
     assert misfit("SomebodysScheduler", "solver_order", 2) is None, "unknown: the worker decides"
 
 
-def test_equal_schedulers_are_made_once_and_each_image_has_its_own(monkeypatch):
-    """diffusers takes a tenth of a second for one of K-DPM-2."""
-    made = diffusers.KDPM2DiscreteScheduler
-    computed, compute = [], made.set_timesteps
+def schedules_of(kind, monkeypatch):
+    """How many steps each schedule has that schedulers of this kind compute from now on."""
+    computed, compute = [], kind.set_timesteps
 
     def counted(self, number, *arguments, **options):
         computed.append(number)
         compute(self, number, *arguments, **options)
 
-    monkeypatch.setattr(made, "set_timesteps", counted)
+    monkeypatch.setattr(kind, "set_timesteps", counted)
     monkeypatch.setattr(schedulers, "_MADE", {})
+    return computed
+
+
+def test_equal_schedulers_are_made_once_and_each_image_has_its_own(monkeypatch):
+    """diffusers takes a tenth of a second for one of K-DPM-2."""
+    computed = schedules_of(diffusers.KDPM2DiscreteScheduler, monkeypatch)
     config = {"num_train_timesteps": 1000, "beta_schedule": "linear"}
     first, second, third = (
         schedulers.make_scheduler("kdpm2", {}, model_config=config, seed=seed) for seed in range(3)
@@ -87,15 +92,7 @@ def test_equal_schedulers_are_made_once_and_each_image_has_its_own(monkeypatch):
 
 def test_equal_schedulers_of_a_brownian_tree_differ_in_their_seeds_alone(monkeypatch):
     """diffusers takes 20 milliseconds for one: a small model draws a step meanwhile."""
-    made = diffusers.DPMSolverSDEScheduler
-    computed, compute = [], made.set_timesteps
-
-    def counted(self, number, *arguments, **options):
-        computed.append(number)
-        compute(self, number, *arguments, **options)
-
-    monkeypatch.setattr(made, "set_timesteps", counted)
-    monkeypatch.setattr(schedulers, "_MADE", {})
+    computed = schedules_of(diffusers.DPMSolverSDEScheduler, monkeypatch)
     config = {"num_train_timesteps": 1000, "beta_schedule": "linear"}
     seeds = [7, 0, 2**64 - 1]
     copies = [
