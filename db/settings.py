@@ -261,7 +261,7 @@ class Settings(BaseModel):
         """In a settings file, `slots = true` is no 1."""
         kind = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and bool not in {kind, *get_args(kind)}:
-            raise ValueError("true and false are no values of it")
+            raise ValueError("expected a number or a text, not true or false")
         return value
 
     @field_validator("broker_url")

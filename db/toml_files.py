@@ -24,6 +24,6 @@ def load_toml(file: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise TomlError(f"not TOML: {error}; name = value") from None
     except ValueError:  # an integer of thousands of digits
-        raise TomlError("a number of thousands of digits; a number") from None
+        raise TomlError("a number of thousands of digits; one of fewer digits") from None
     except RecursionError:
         raise TomlError("not TOML: it is nested too deeply; name = value") from None

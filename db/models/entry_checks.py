@@ -12,9 +12,9 @@ from imagemill.db.models.registry import ModelEntry, Registry
 from imagemill.db.models.sources import is_hub_id
 from imagemill.db.models.weights import component_files
 
-_GUIDED_PARTS = (
-    *("refiner", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"),
-    *("unet", "vae"),
+_GUIDED_PARTS = frozenset(
+    {"refiner", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"}
+    | {"unet", "vae"}
 )
 """The components that imagemill's own loop knows; a generic model has those of its index."""
 

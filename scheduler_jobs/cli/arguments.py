@@ -10,9 +10,7 @@ from typing import Any
 import click
 
 from imagemill.db.errors import UnknownJob
-
-MOST_ID = 2**63 - 1
-"""The largest number that a BIGINT column holds."""
+from imagemill.scheduler_jobs.cli.value_types import MOST_ID
 
 _AGE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)([smhdw])")
 _UNITS = MappingProxyType({"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400})

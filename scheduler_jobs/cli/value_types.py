@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-_MOST_WHOLE = 2**63 - 1
+MOST_ID = 2**63 - 1
+"""The largest number that a BIGINT column holds."""
 
 
 class FilledPath(click.Path):
@@ -58,8 +59,8 @@ class StorableIntRange(click.IntRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Like click, up to the largest number of 64 bits, which the help need not print."""
         number = super().convert(value, param, ctx)
-        if number > _MOST_WHOLE:
-            self.fail(f"{number} is more than {_MOST_WHOLE}", param, ctx)
+        if number > MOST_ID:
+            self.fail(f"{number} is more than {MOST_ID}", param, ctx)
         return number
 
 

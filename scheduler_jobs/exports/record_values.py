@@ -10,16 +10,16 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
+from imagemill.db.queries.pictures.image_search import MOST_ID
 from imagemill.db.states import Outcome
 
-_MOST_WHOLE = 2**63 - 1
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NAME_CHARACTERS = 200
 
 
 def _whole(low: int) -> Callable[[Any], bool]:
     return lambda value: (
-        isinstance(value, int) and not isinstance(value, bool) and low <= value <= _MOST_WHOLE
+        isinstance(value, int) and not isinstance(value, bool) and low <= value <= MOST_ID
     )
 
 

@@ -106,9 +106,8 @@ class Judge:
     def _text(self, said: object) -> str:
         """The text of an answer. The client takes any JSON, and a page of HTML, for an answer."""
         choices = getattr(said, "choices", None)
-        message = (
-            getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-        )
+        first = choices[0] if isinstance(choices, list) and choices else None
+        message = getattr(first, "message", None)
         content = getattr(message, "content", None)
         if message is None or not (content is None or isinstance(content, str)):
             raise ScoreError(f"{self._place}: {_NO_COMPLETION}")

@@ -150,7 +150,7 @@ def parse_object(text: str) -> dict[str, JSON]:
     except BadValue:
         raise
     except ValueError:  # an integer of thousands of digits
-        raise BadValue("a number of thousands of digits", "a number") from None
+        raise BadValue("a number of thousands of digits", "one of fewer digits") from None
     if not isinstance(value, dict):
         raise BadValue(f"{_kind(value)} {shown(value)}", "a JSON object")
     return value

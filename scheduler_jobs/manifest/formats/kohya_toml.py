@@ -54,7 +54,7 @@ def _document(stream: BufferedReader) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise Broken(f"not TOML: {shown(str(error))}", _SHAPE) from None
     except ValueError:  # an integer of thousands of digits
-        raise Broken("a number of thousands of digits", "a number") from None
+        raise Broken("a number of thousands of digits", "one of fewer digits") from None
 
 
 def _tables(document: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[Mapping[str, Any]]]:
