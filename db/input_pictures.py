@@ -9,16 +9,20 @@ import io
 import struct
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from imagemill.db.errors import InputImageError
 from imagemill.db.storage.inputs import MAX_INPUT_BYTES
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 _DEEP_MODES = ("I", "F")
+
+_ORIENTATION = ExifTags.Base.Orientation
+_LYING = (5, 6, 7, 8)
+"""The values of EXIF's orientation that exchange width and height."""
 
 _SCAN = b"\xff\xda"
 _MOST_SCANS = 100
@@ -41,6 +45,14 @@ def open_picture(data: bytes, *, max_pixels: int) -> Image.Image:
     """The picture in a file's bytes as it is, not decoded yet; raises as `read_picture` does."""
     with _one_line(max_pixels):
         return _opened(data, max_pixels)
+
+
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+    """Width and height in pixels once the picture is turned upright; it is not decoded."""
+    with suppress(OSError, SyntaxError, ValueError, struct.error):  # a broken EXIF turns nothing
+        if picture.getexif().get(_ORIENTATION) in _LYING:
+            return picture.height, picture.width
+    return picture.width, picture.height
 
 
 def check_picture(data: bytes, *, max_pixels: int) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 from imagemill.scheduler_jobs.api.refusals import ApiError
 from imagemill.scheduler_jobs.api.requests.edits import count_edit
 from imagemill.scheduler_jobs.api.requests.generation import Generation, read_generation
+from imagemill.scheduler_jobs.manifest.problems import BadValue
+from imagemill.scheduler_jobs.manifest.values import unique_keys
 
 GENERATIONS = "/v1/images/generations"
 EDITS = "/v1/images/edits"
@@ -138,7 +140,9 @@ def numbered(lines: Sequence[Line]) -> Iterator[tuple[int, Line]]:
 
 def _read_line(number: int, text: bytes, endpoint: str, read_body: ReadBody) -> Line:
     try:
-        found = json.loads(text, parse_constant=_refuse)
+        found = json.loads(text, parse_constant=_refuse, object_pairs_hook=unique_keys)
+    except BadValue as error:
+        raise _BadLine("invalid_json_line", f"This line has {error}.") from None
     except (ValueError, RecursionError):
         raise _BadLine("invalid_json_line", "This line is not parseable as valid JSON.") from None
     if not isinstance(found, dict):

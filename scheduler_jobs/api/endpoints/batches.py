@@ -19,6 +19,7 @@ from imagemill.scheduler_jobs.api.access import Caller, caller_of
 from imagemill.scheduler_jobs.api.admission import ApiLimits
 from imagemill.scheduler_jobs.api.batch_files.lines import COUNTING, read_batch
 from imagemill.scheduler_jobs.api.batch_files.results import file_ids
+from imagemill.scheduler_jobs.api.endpoints.files import FOR_BATCHES
 from imagemill.scheduler_jobs.api.loader import Loader
 from imagemill.scheduler_jobs.api.refusals import NOT_AGAIN, ApiError, not_found
 from imagemill.scheduler_jobs.api.requests.bodies import read_json, read_page
@@ -114,11 +115,18 @@ class Batches:
     def _content(self, session: Session, caller: Caller, file_id: str) -> bytes:
         file = files.find_file(session, file_id, owner=caller.sees_only)
         content = None if file is None else files.file_content(session, file_id)
-        if content is None:
-            raise ApiError(
-                f"No such File object: {file_id[:80]}", param="input_file_id", code="invalid_file"
+        if file is None or content is None:
+            raise _bad_file(f"No such File object: {file_id[:80]}")
+        if file.purpose != FOR_BATCHES:
+            raise _bad_file(
+                f"Invalid file purpose: {file.purpose!r}, of {file_id[:80]}; a batch reads a file "
+                f"that was uploaded with {FOR_BATCHES!r}"
             )
         return content
+
+
+def _bad_file(message: str) -> ApiError:
+    return ApiError(message, param="input_file_id", code="invalid_file")
 
 
 def _found(session: Session, request: Request, caller: Caller) -> requests.Request:

@@ -19,7 +19,8 @@ from imagemill.scheduler_jobs.api.batch_files.results import Results, batch_of, 
 from imagemill.scheduler_jobs.api.refusals import NOT_AGAIN, ApiError, not_found
 from imagemill.scheduler_jobs.api.requests.bodies import Upload, read_page, read_upload
 
-PURPOSES = ("batch", "vision", "user_data")
+FOR_BATCHES = "batch"
+PURPOSES = (FOR_BATCHES, "vision", "user_data")
 """Requests of a batch, and pictures to start from."""
 
 _MOST_LISTED = 10_000
@@ -163,6 +164,10 @@ def _check(upload: Upload) -> None:
             "The purpose of a file is 'batch' here, or 'vision' for a picture",
             param="purpose",
             code="invalid_value",
+        )
+    if not upload.content.strip():
+        raise ApiError(
+            "The file is empty: nothing is in it, or only spaces", param="file", code="empty_file"
         )
     unknown = sorted(set(upload.fields) - {"purpose"})
     if unknown:

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from imagemill.db.utf8 import is_storable, not_utf8
 from imagemill.scheduler_jobs.api.refusals import ApiError, unknown
+from imagemill.scheduler_jobs.manifest.values import unique_keys
 
 MOST_JSON_BYTES = 1 << 20
 
@@ -67,7 +68,9 @@ async def read_json(request: Request, *, most_bytes: int = MOST_JSON_BYTES) -> d
         raise ApiError("Send JSON, with the header Content-Type: application/json", status=415)
     body = await read_body(request, most_bytes=most_bytes)
     try:
-        found = json.loads(body, parse_constant=_refuse, parse_float=_finite)
+        found = json.loads(
+            body, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=unique_keys
+        )
     except (ValueError, RecursionError) as error:
         raise ApiError(f"The body is not JSON: {error}", code="invalid_json") from None
     if not isinstance(found, dict):

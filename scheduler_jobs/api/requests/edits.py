@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image, ImageChops
 
 from imagemill.db.errors import InputImageError, ModelError
-from imagemill.db.input_pictures import check_picture, open_picture
+from imagemill.db.input_pictures import check_picture, open_picture, upright_size
 from imagemill.db.models.facts import model_facts
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
@@ -25,6 +25,8 @@ from imagemill.scheduler_jobs.api.requests.generation import Generation, read_ge
 from imagemill.scheduler_jobs.api.requests.references import ContentOf, read_picture, split_body
 from imagemill.scheduler_jobs.manifest.columns.fields import PROMPT
 from imagemill.scheduler_jobs.manifest.columns.layout import field_of
+from imagemill.scheduler_jobs.manifest.problems import BadValue
+from imagemill.scheduler_jobs.manifest.values import unique_keys
 
 _PICTURE, _MASK = "image", "mask"
 _TEXTS = frozenset({PROMPT, "negative_prompt", "model"})
@@ -81,9 +83,10 @@ def count_edit(body: Mapping[str, Any]) -> Generation:
 
 
 def _checked(fields: Mapping[str, Any], given: dict[str, bytes], settings: Settings) -> Edit:
-    _open(_PICTURE, given[_PICTURE], settings)
+    picture = _open(_PICTURE, given[_PICTURE], settings)
     column = "init_image"
     if _MASK in given:
+        _check_mask_size(_open(_MASK, given[_MASK], settings), picture)
         given[_MASK] = _white_mask(given[_MASK], settings)
     elif _takes_reference(fields.get("model"), settings):
         column = "reference_image"
@@ -103,7 +106,11 @@ def _value(name: str, text: str) -> Any:
     if name in _USERS or field_of(name) in _TEXTS:
         return text
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=unique_keys)
+    except BadValue as error:
+        raise ApiError(
+            f"Invalid value for {name[:80]!r}: {error}", param=name[:200], code="invalid_value"
+        ) from None
     except (ValueError, RecursionError):
         return text
 
@@ -115,6 +122,18 @@ def _takes_reference(model: Any, settings: Settings) -> bool:
         return model_facts(entry).ways.reference != "no"
     except ModelError:
         return False
+
+
+def _check_mask_size(mask: Image.Image, picture: Image.Image) -> None:
+    """Raise `ApiError` unless both have one size: which part is painted over is not guessed."""
+    of_mask, of_picture = upright_size(mask), upright_size(picture)
+    if of_mask != of_picture:
+        raise ApiError(
+            f"Invalid value for 'mask': {of_mask[0]}x{of_mask[1]}; allowed: the size of 'image', "
+            f"{of_picture[0]}x{of_picture[1]}",
+            param=_MASK,
+            code="invalid_value",
+        )
 
 
 def _white_mask(content: bytes, settings: Settings) -> bytes:

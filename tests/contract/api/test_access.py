@@ -151,6 +151,8 @@ def test_a_hostile_page_reaches_nothing(api: ServedApi, headers, status) -> None
         (b"{", 400, "invalid_json"),
         (b"[]", 400, "invalid_json"),
         (b'{"prompt": NaN}', 400, "invalid_json"),
+        (b'{"prompt": "a", "prompt": "b"}', 400, "invalid_json"),
+        (b'{"prompt": "a", "sampler_options": {"eta": 0, "eta": 1}}', 400, "invalid_json"),
         (b"[" * 100_000, 400, "invalid_json"),
         (b'{"prompt": "\\ud800", "size": "64x64"}', 400, "invalid_value"),
         (b'{"prompt": "a\\u0000b", "size": "64x64"}', 400, "invalid_value"),

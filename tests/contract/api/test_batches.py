@@ -152,7 +152,7 @@ def test_a_batch_of_bad_lines_alone_is_completed_and_has_failed(api: ServedApi) 
         ([{"method": "POST"}], "missing_required_parameter", 1),
         ([line("a") | {"body": None}], "missing_required_parameter", 1),
         ([line("a") | {"priority": 1}], "unknown_parameter", 1),
-        ([], "empty_file", None),
+        ([line("a"), '{"custom_id": "b", "custom_id": "c"}'], "invalid_json_line", 2),
     ],
 )
 def test_a_file_that_is_no_batch_fails_as_a_whole(
@@ -281,10 +281,16 @@ def test_files(sqlite_mill: Mill, folder_storage: FolderStorage, tmp_path: Path)
         with pytest.raises(APIStatusError) as purpose:
             client.files.create(file=b"x", purpose="fine-tune")
         assert purpose.value.param == "purpose"
+        for empty in (b"", b"\n \n"):
+            with pytest.raises(APIStatusError) as nothing:
+                client.files.create(file=("empty.jsonl", empty), purpose="batch")
+            assert (nothing.value.status_code, nothing.value.code) == (400, "empty_file")
         with pytest.raises(APIStatusError) as large:
             client.files.create(file=b"x" * 2001, purpose="batch")
         assert (large.value.status_code, large.value.code) == (413, "request_too_large")
+        picture = client.files.create(file=b"x", purpose="vision").id
         for changes, param in (
+            ({"input_file_id": picture}, "input_file_id"),
             ({"endpoint": "/v1/embeddings"}, "endpoint"),
             ({"completion_window": "soon"}, "completion_window"),
             ({"metadata": {"a": "x" * 513}}, "metadata"),

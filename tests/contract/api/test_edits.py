@@ -132,6 +132,7 @@ def test_which_models_change_a_reference(monkeypatch: pytest.MonkeyPatch) -> Non
         ({"image": ("x.gif", noise("L", form="GIF"))}, "image", "invalid_value"),
         ({"image": [("a.png", noise()), ("b.png", noise())]}, "image", "invalid_value"),
         ({"mask": ("m.png", b"no picture")}, "mask", "invalid_value"),
+        ({"mask": ("m.png", noise("L", size=32))}, "mask", "invalid_value"),
         ({"n": 11}, "n", "invalid_value"),
         ({"size": "63x64"}, "size", "invalid_value"),
         ({"extra_body": {"stesp": 3}}, "stesp", "unknown_parameter"),
@@ -148,6 +149,37 @@ def test_what_can_not_be_used_is_refused_and_leaves_no_file(
     with pytest.raises(BadRequestError) as refused:
         api_on_sqlite.client().images.edit(**asked)
     assert (refused.value.param, refused.value.code) == (param, code)
+
+
+def lying(width: int, height: int) -> bytes:
+    """A JPEG of this size once it is turned upright, as its EXIF says."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.new("RGB", (height, width)).save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+def test_a_mask_has_the_size_of_the_picture_that_is_seen(api_on_sqlite: ServedApi) -> None:
+    mask = Image.new("L", (96, 64))
+    buffer = io.BytesIO()
+    mask.save(buffer, "PNG")
+    asked = SMALL | {"mask": ("m.png", buffer.getvalue())}
+    with api_on_sqlite.working():
+        made = api_on_sqlite.client().images.edit(image=("x.jpg", lying(96, 64)), **asked)
+    assert made.data
+    with pytest.raises(BadRequestError, match="96x64; allowed: the size of 'image', 64x96"):
+        api_on_sqlite.client().images.edit(image=("x.jpg", lying(64, 96)), **asked)
+
+
+def test_a_key_twice_in_a_field_of_a_form_is_refused(api_on_sqlite: ServedApi) -> None:
+    fields = {"prompt": (None, "x"), "sampler_options": (None, '{"eta": 0, "eta": 1}')}
+    answer = PATIENT.post(
+        f"{api_on_sqlite.base}/v1/images/edits", files={"image": ("x.png", noise()), **fields}
+    )
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, "sampler_options")
+    assert "twice" in error["message"]
 
 
 def test_a_request_without_a_picture_is_refused(api_on_sqlite: ServedApi) -> None:
