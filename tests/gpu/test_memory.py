@@ -22,7 +22,7 @@ from imagemill.worker.engine.guided.factory import probe
 from imagemill.worker.engine.shapes import find_slots
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
-from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.agreements import Agreements
 from imagemill.worker.shifts.model_shelf import ModelShelf
 from tests.engine.rendering import hashes, pixels_of, render, spec_for
 from tests.helpers.mill import Mill

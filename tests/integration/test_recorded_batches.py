@@ -30,7 +30,7 @@ from imagemill.worker.cli import reproduce as reproducing
 from imagemill.worker.engine import Engine
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.reproducibility.reproduce import Reproduction, reproduce
-from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.agreements import Agreements
 from imagemill.worker.shifts.group_run import GroupRun
 from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.leased_images import Holdings

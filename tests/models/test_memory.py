@@ -26,7 +26,7 @@ from imagemill.db.storage.folder import FolderStorage
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.device_memory import memory_of, tuning_digest
 from imagemill.worker.shifts import model_shelf
-from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.agreements import Agreements
 from imagemill.worker.shifts.memory_needs import MemoryNeeds
 from imagemill.worker.shifts.model_shelf import ModelShelf
 from imagemill.worker.shifts.shift import Refusals

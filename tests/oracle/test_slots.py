@@ -24,7 +24,7 @@ from imagemill.worker.engine import Failed
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.files.records import pixels_sha256
 from imagemill.worker.models.model import Model
-from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.agreements import Agreements
 from imagemill.worker.shifts.model_shelf import ModelShelf
 from tests.engine.rendering import hashes, pixels_of, render
 from tests.helpers.mill import Mill

@@ -31,7 +31,7 @@ from imagemill.worker.process.profile import trace_of_this_child
 from imagemill.worker.process.start_method import HEAVY_MODULE
 from imagemill.worker.scores.shelf import ScorerShelf
 from imagemill.worker.scores.shift import ScoreShift
-from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.agreements import Agreements
 from imagemill.worker.shifts.shelf import Shelf
 from imagemill.worker.shifts.shift import Refusals, Shift, ShiftReport
 

@@ -21,7 +21,7 @@ from imagemill.worker.engine.profiled import ProfiledEngine
 from imagemill.worker.models.loader import WarmModels
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.shared_kernels import SharedKernels
-from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.agreements import Agreements
 from imagemill.worker.shifts.memory_needs import MemoryNeeds
 
 log = logging.getLogger(__name__)

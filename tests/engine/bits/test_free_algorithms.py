@@ -25,7 +25,7 @@ from imagemill.worker.reproducibility.certificate import certify
 from imagemill.worker.reproducibility.certificate_report import NOTHING_PROMISED
 from imagemill.worker.reproducibility.certificate_report import report as report_certificates
 from imagemill.worker.reproducibility.reproduce import Sample
-from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.agreements import Agreements
 from tests.engine.rendering import pixels_of, render, small_spec_for
 from tests.helpers.template import migrate_quickly
 

@@ -24,7 +24,7 @@ from imagemill.worker.models.environment import Environment
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.tuning import Tuning, check_compiler, choose_tuning, tune
 from imagemill.worker.shifts import model_shelf
-from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.agreements import Agreements
 from tests.engine.rendering import CAPTIONS, pixels_of, render, spec_for
 from tools.parity.oracle import worst_difference
 from tools.small_models.guided import narrow

@@ -23,7 +23,7 @@ from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility import certificate
 from imagemill.worker.reproducibility.reproduce import Sample
-from imagemill.worker.shifts.batch_sizes import Agreements
+from imagemill.worker.shifts.agreements import Agreements
 from imagemill.worker.shifts.model_shelf import ModelShelf
 from tests.engine.rendering import pixels_of, render, spec_for
 from tools.parity.oracle import Oracle, worst_difference
