@@ -35,6 +35,7 @@ from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.files.encoder import EncodedImage
 from imagemill.worker.shifts import recorder
 from imagemill.worker.shifts.shift import Shift
+from imagemill.worker.shifts.worker_context import WorkerContext
 from tests.helpers.fake_engine import FakeEnvironment
 
 log = logging.getLogger(__name__)
@@ -246,21 +247,19 @@ class Fleet:
             )
         )
         shelf = DeviceShelf(self._device, FakeEnvironment(fields={"device": "simulated"}))
+        context = WorkerContext(
+            database=self._database,
+            storage=NoStore(),
+            settings=self._settings,
+            worker_id=worker_id,
+            drain=self._drain,
+        )
         while not self._over.is_set():
             self._idle.release()
             if self._tokens.get() == "end":
                 return
-            shift = Shift(
-                database=self._database,
-                storage=NoStore(),
-                shelf=shelf,
-                settings=self._settings,
-                worker_id=worker_id,
-                route=self._settings.route,
-                drain=self._drain,
-            )
             try:
-                report = shift.work()
+                report = Shift(context, shelf=shelf).work()
                 self._wake_next()
             except Exception:  # whatever it is, the worker goes on, and the figures say so
                 log.exception("a shift failed")

@@ -187,11 +187,11 @@ class Mill:
         )
 
     def choose(
-        self, *, route: str = "default", loaded=(), busy=(), worker_id: int | None = None
+        self, *, route: str = "default", loaded=(), avoided=(), worker_id: int | None = None
     ) -> claims.GroupChoice | None:
         return self.database.run(
             lambda session: claims.choose_group(
-                session, route=route, loaded=loaded, busy=busy, worker_id=worker_id
+                session, route=route, loaded=loaded, avoided=avoided, worker_id=worker_id
             )
         )
 

@@ -14,7 +14,8 @@ from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage, StoredObject
 from imagemill.db.storage.folder import FolderStorage
-from imagemill.worker.shifts.shift import Refusals, Shift, ShiftReport
+from imagemill.worker.shifts.shift import AvoidedGroups, Shift, ShiftReport
+from imagemill.worker.shifts.worker_context import WorkerContext
 from tests.helpers.fake_engine import FakeShelf
 from tests.helpers.mill import Mill
 
@@ -104,20 +105,18 @@ class Workshop:
         self.storage: Storage = self.folder
         self.shelf = FakeShelf()
         self.settings = quick_settings()
-        self.refusals = Refusals()
+        self.avoided = AvoidedGroups()
         self.draining: Callable[[], bool] = lambda: False
 
     def shift(self) -> ShiftReport:
-        return Shift(
+        context = WorkerContext(
             database=self.mill.database,
             storage=self.storage,
-            shelf=self.shelf,
             settings=self.settings,
             worker_id=self.mill.worker_id,
-            route="default",
-            refusals=self.refusals,
             drain=DrainWhen(self.draining),
-        ).work()
+        )
+        return Shift(context, shelf=self.shelf, avoided=self.avoided).work()
 
     def counts(self, job_id: int) -> Counts:
         return self.mill.counts(job_id)

@@ -33,7 +33,7 @@ from imagemill.worker.reproducibility.reproduce import Reproduction, reproduce
 from imagemill.worker.shifts.agreements import Agreements
 from imagemill.worker.shifts.group_run import GroupRun
 from imagemill.worker.shifts.lease import Lease
-from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.leased_images import LeasedImages
 from imagemill.worker.shifts.limits import RenderLimits
 from imagemill.worker.shifts.model_shelf import ModelShelf
 from imagemill.worker.shifts.recorder import Recorder
@@ -90,7 +90,7 @@ class Press:
             heartbeat_seconds=5,
             hang_seconds=60,
         )
-        holdings = Holdings(
+        leased_images = LeasedImages(
             database=self.database,
             lease=lease,
             route="default",
@@ -106,10 +106,12 @@ class Press:
         )
         engine = self.shelf.engine(choice)
         before = engine.steps
-        with Recorder(holdings=holdings, storage=self.storage) as recorder:
+        with Recorder(leased_images=leased_images, storage=self.storage) as recorder:
             claimed = 1
             while claimed and not at_step(engine.steps - before, lease):
-                run = GroupRun(engine=engine, holdings=holdings, recorder=recorder, choice=choice)
+                run = GroupRun(
+                    engine=engine, leased_images=leased_images, recorder=recorder, choice=choice
+                )
                 with run:
                     while not at_step(engine.steps - before, lease) and run.advance():
                         pass

@@ -29,7 +29,7 @@ from imagemill.worker.shifts import model_shelf
 from imagemill.worker.shifts.agreements import Agreements
 from imagemill.worker.shifts.memory_needs import MemoryNeeds
 from imagemill.worker.shifts.model_shelf import ModelShelf
-from imagemill.worker.shifts.shift import Refusals
+from imagemill.worker.shifts.shift import AvoidedGroups
 from tests.helpers.mill import Mill
 from tests.helpers.template import migrate_quickly
 from tests.helpers.workshop import Workshop, quick_settings
@@ -276,7 +276,7 @@ def test_images_wait_for_a_larger_card_and_are_rendered_there(
         assert len(list_waiting_for_memory(session)) == 2
     desk.put_in(400 * MIB)
     workshop.shelf = desk.shelf  # type: ignore[assignment]
-    workshop.refusals = Refusals()
+    workshop.avoided = AvoidedGroups()
     workshop.shift()
     assert [workshop.counts(job) for job in jobs] == [Counts(done=1)] * 2
     assert desk.mill.audit() == []

@@ -24,7 +24,7 @@ from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
 from imagemill.worker.process.drain import DrainSignal
-from imagemill.worker.process.memory import MemoryLimit
+from imagemill.worker.process.memory import ResidentLimit
 from imagemill.worker.process.pool import replace_this_child
 from imagemill.worker.process.presence import Presence
 from imagemill.worker.process.profile import trace_of_this_child
@@ -33,7 +33,8 @@ from imagemill.worker.scores.shelf import ScorerShelf
 from imagemill.worker.scores.shift import ScoreShift
 from imagemill.worker.shifts.agreements import Agreements
 from imagemill.worker.shifts.shelf import Shelf
-from imagemill.worker.shifts.shift import Refusals, Shift, ShiftReport
+from imagemill.worker.shifts.shift import AvoidedGroups, Shift, ShiftReport
+from imagemill.worker.shifts.worker_context import WorkerContext
 
 log = logging.getLogger(__name__)
 
@@ -59,18 +60,25 @@ class Child:
         self._settings = settings
         self._database = Database.from_settings(settings)
         ensure_schema(self._database)
-        self._storage = open_storage(settings)
+        storage = open_storage(settings)
         # Each process has to find out for itself whether the store honours conditional PUT.
-        log.info("%s", self._storage.probe())
-        record_store(self._database, self._storage)
-        self._shelf = open_shelf(self._storage)
-        self._refusals = Refusals()
+        log.info("%s", storage.probe())
+        record_store(self._database, storage)
+        self._shelf = open_shelf(storage)
+        self._avoided = AvoidedGroups()
         self._scorers = ScorerShelf(all_scorers(settings), settings)
         self._tokens = Tokens(settings)
-        self._memory = MemoryLimit(settings.max_worker_memory)
         self.drain = DrainSignal(seconds=settings.drain_seconds)
         self.drain.install()
         self._worker_id = presence.worker_id(device, card)
+        self._context = WorkerContext(
+            database=self._database,
+            storage=storage,
+            settings=settings,
+            worker_id=self._worker_id,
+            drain=self.drain,
+            memory_limit=ResidentLimit(settings.max_worker_memory),
+        )
         self._was_drained = False
 
     def work(self, route: str) -> str:
@@ -82,20 +90,10 @@ class Child:
         """
         if (refusal := self._refusal(route)) is not None:
             return refusal
-        shift = Shift(
-            database=self._database,
-            storage=self._storage,
-            shelf=self._shelf,
-            settings=self._settings,
-            worker_id=self._worker_id,
-            route=route,
-            refusals=self._refusals,
-            drain=self.drain,
-        )
-        report = shift.work(memory=self._memory)
+        report = Shift(self._context, shelf=self._shelf, avoided=self._avoided).work()
         # A shift without work is no reason: a limit below what an idle child needs would start
         # processes for ever.
-        if report.done + report.failed and self._memory.passed():
+        if report.done + report.failed and self._context.memory_limit.passed():
             replace_this_child()
         self._wake_next(route, report)
         return str(report)
@@ -104,16 +102,7 @@ class Child:
         """Do one shift of scoring; as `work`."""
         if (refusal := self._refusal(route)) is not None:
             return refusal
-        shift = ScoreShift(
-            database=self._database,
-            storage=self._storage,
-            shelf=self._scorers,
-            settings=self._settings,
-            worker_id=self._worker_id,
-            route=route,
-            drain=self.drain,
-        )
-        report = shift.work()
+        report = ScoreShift(self._context, shelf=self._scorers).work()
         able = self._scorers.able
         if report.judged + report.failed and self._database.run(
             lambda session: score_work.count_due(session, route=route, known=able)

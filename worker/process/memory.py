@@ -18,8 +18,8 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-class MemoryLimit:
-    """Whether this process has passed its limit. None as the limit: it never does."""
+class ResidentLimit:
+    """A limit on the resident memory of this process, in bytes; None is no limit."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit

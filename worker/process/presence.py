@@ -1,8 +1,8 @@
 """A process's row in `workers`, which is kept fresh for as long as the process lives.
 
-A lease says that work gets on; the row says that a worker is there to take work. The row is made
-when Celery starts the process, before its first shift. A thread confirms it now and then, so an
-idle worker stays visible, and a worker that was killed is forgotten after `ALIVE_SECONDS`.
+A lease says that a shift makes progress; the row says that a worker is there to take work. The row
+is made when Celery starts the process, before its first shift. A thread confirms it now and then,
+so an idle worker stays visible, and a worker that was killed is forgotten after `ALIVE_SECONDS`.
 """
 
 import logging

@@ -21,6 +21,7 @@ from imagemill.db.storage.factory import open_storage
 from imagemill.worker.process.drain import DrainSignal
 from imagemill.worker.scores.shelf import ScorerShelf
 from imagemill.worker.scores.shift import ScoreShift
+from imagemill.worker.shifts.worker_context import WorkerContext
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +52,14 @@ def _work(settings: Settings, database: Database) -> int:
     while drain.since is None and database.run(
         lambda session: score_work.count_due(session, route=settings.route, known=shelf.able)
     ):
-        ScoreShift(
+        context = WorkerContext(
             database=database,
             storage=open_storage(settings),
-            shelf=shelf,
             settings=settings,
             worker_id=worker_id,
-            route=settings.route,
             drain=drain,
-        ).work()
+        )
+        ScoreShift(context, shelf=shelf).work()
     database.run(lambda session: shifts.stop_worker(session, worker_id))
     for problem in shelf.refused:
         log.error("%s", problem)

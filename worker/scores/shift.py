@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from imagemill.db.database import Database
 from imagemill.db.errors import (
     ImagemillError,
     ObjectMissing,
@@ -22,13 +21,12 @@ from imagemill.db.errors import (
 from imagemill.db.queries.work import score_work, shifts
 from imagemill.db.queries.work.claims import RetryPolicy
 from imagemill.db.queries.work.score_work import Judgement, ScoredImage, WorkPiece
-from imagemill.db.settings import Settings
-from imagemill.db.storage import Storage
 from imagemill.worker.scores import Scorer
 from imagemill.worker.scores.shelf import ScorerShelf, as_error, checked
 from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.leased_shift import ShiftEnd, leased_shift
-from imagemill.worker.shifts.stop_reason import Drain, NoDrain, Stop, StopRule
+from imagemill.worker.shifts.stop_reason import Stop, StopRule
+from imagemill.worker.shifts.worker_context import WorkerContext
 
 log = logging.getLogger(__name__)
 
@@ -52,43 +50,26 @@ class ScoreReport(ShiftEnd):
 
 
 class ScoreShift:
-    """Judges images for one worker until the time is over, nothing is left, or it is told to stop.
+    """Judges images for one worker until its time is over, nothing is left, or it must stop."""
 
-    More than seven parameters: they are what a worker process owns and its shifts share.
-    """
-
-    def __init__(
-        self,
-        *,
-        database: Database,
-        storage: Storage,
-        shelf: ScorerShelf,
-        settings: Settings,
-        worker_id: int,
-        route: str,
-        drain: Drain | None = None,
-    ) -> None:
-        self._database = database
-        self._storage = storage
+    def __init__(self, context: WorkerContext, *, shelf: ScorerShelf) -> None:
+        self._context = context
+        self._database = context.database
         self._shelf = shelf
-        self._settings = settings
-        self._worker_id = worker_id
-        self._route = route
-        self._drain = drain or NoDrain()
         self._report = ScoreReport()
-        self._rule = StopRule.from_settings(settings, started=time.monotonic())
+        self._rule = StopRule.from_settings(context.settings, started=time.monotonic())
 
     def work(self) -> ScoreReport:
         """Do the shift. A `ServiceError` is raised after all work was given back."""
-        policy = RetryPolicy.from_settings(self._settings)
+        policy = RetryPolicy.from_settings(self._context.settings)
         self._database.run(lambda session: shifts.rescue(session, policy=policy))
         if not self._database.run(
-            lambda session: score_work.count_due(session, route=self._route, known=self._shelf.able)
+            lambda session: score_work.count_due(
+                session, route=self._context.route, known=self._shelf.able
+            )
         ):
             return self._report
-        with leased_shift(
-            self._database, self._settings, worker_id=self._worker_id, end=self._report
-        ) as lease:
+        with leased_shift(self._context, end=self._report) as lease:
             self._work_on(lease)
         return self._report
 
@@ -114,9 +95,9 @@ class ScoreShift:
             lambda session: score_work.claim_piece(
                 session,
                 shift_id=lease.shift_id,
-                route=self._route,
+                route=self._context.route,
                 known=self._shelf.able,
-                max_losses=self._settings.max_solo_losses,
+                max_losses=self._context.settings.max_solo_losses,
             ),
             patience=lease.seconds_left,
         )
@@ -128,7 +109,7 @@ class ScoreShift:
         with self._database.reading() as session:
             images = score_work.to_judge(session, piece.image_ids, piece.scorer, piece.version)
         read = list(readers.map(self._read, images))
-        lease.got_on()
+        lease.note_progress()
         judgements = [each for each in read if isinstance(each, Judgement)]
         readable = [
             (image, each)
@@ -143,7 +124,7 @@ class ScoreShift:
                 away = error
                 break
             readable = readable[size:]
-            lease.got_on()
+            lease.note_progress()
         # What is judged may have been paid for: it is recorded, and only the rest is left.
         rest = [image.image_id for image, _ in readable]
         if judgements or not rest:
@@ -172,7 +153,7 @@ class ScoreShift:
     def _read(self, image: ScoredImage) -> Image.Image | Judgement:
         """An image's picture, or why there is none. A store that is away is a `ServiceError`."""
         try:
-            body = self._storage.get(image.object_key)
+            body = self._context.storage.get(image.object_key)
         except ObjectMissing as error:
             return _failure(image, error)
         if hashlib.sha256(body).hexdigest() != image.sha256:
@@ -184,7 +165,7 @@ class ScoreShift:
             return _failure(image, ScoreError(f"its file can't be read: {first_line(error)}"))
 
     def _stop(self, lease: Lease) -> Stop | None:
-        return self._rule.stop(now=time.monotonic(), lease=lease, drain=self._drain)
+        return self._rule.stop(now=time.monotonic(), lease=lease, drain=self._context.drain)
 
 
 def _judgements(

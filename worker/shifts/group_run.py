@@ -7,7 +7,8 @@ rendered without neighbours. So the image that is at fault is found, and no othe
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 
 from imagemill.db.errors import (
     ImagemillError,
@@ -20,7 +21,7 @@ from imagemill.db.errors import (
 from imagemill.db.queries.work.claims import Claimed, GroupChoice
 from imagemill.worker import metrics
 from imagemill.worker.engine import Engine, Failed, PassFailed, Rendered
-from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.leased_images import LeasedImages
 from imagemill.worker.shifts.recorder import Recorder
 
 log = logging.getLogger(__name__)
@@ -50,25 +51,30 @@ class GroupRun:
     """
 
     def __init__(
-        self, *, engine: Engine, holdings: Holdings, recorder: Recorder, choice: GroupChoice
+        self,
+        *,
+        engine: Engine,
+        leased_images: LeasedImages,
+        recorder: Recorder,
+        choice: GroupChoice,
     ) -> None:
         self.claimed = 0
         self.rendered = 0
         self.failed = 0
         self._engine = engine
-        self._holdings = holdings
+        self._leased_images = leased_images
         self._recorder = recorder
         self._choice = choice
         self._waiting: deque[Claimed] = deque()
         self._rendering: dict[int, Claimed] = {}
         self._followers: dict[str, list[Claimed]] = {}
-        self._applied = holdings.lease.orders
+        self._applied = leased_images.lease.orders
         self._claims_until = time.monotonic() + _GROUP_SECONDS
         self._ask_again = 0.0
         self._may_pend = _PENDING_BATCHES * engine.slots
 
     def __enter__(self) -> "GroupRun":
-        self._holdings.lease.follow(self._engine)
+        self._leased_images.lease.follow(self._engine)
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
@@ -121,8 +127,8 @@ class GroupRun:
 
     def _claim_some(self, limit: int) -> int:
         """Claim up to `limit` images. Those to be rendered wait; the others follow them."""
-        claim = self._holdings.claim(self._choice, limit=limit)
-        self._holdings.lease.got_on()
+        claim = self._leased_images.claim(self._choice, limit=limit)
+        self._leased_images.lease.note_progress()
         self.failed += claim.refused
         if claim.count == 0:
             self._ask_again = time.monotonic() + _CLAIM_PAUSE_SECONDS
@@ -154,9 +160,10 @@ class GroupRun:
             chosen.append(self._waiting.popleft())
         if not chosen:
             return
-        mine = self._holdings.begin(chosen)
+        mine = self._leased_images.begin(chosen)
         self._rendering |= {image.id: image for image in mine}
-        self._guarded(lambda: self._engine.admit([(image.id, image.spec) for image in mine]))
+        with self._charging_errors():
+            self._engine.admit([(image.id, image.spec) for image in mine])
 
     def _all_recorded(self) -> bool:
         """Whether what was rendered is done; if not, the next `advance` waits for that first.
@@ -172,7 +179,8 @@ class GroupRun:
         # The slot engine may have more images under way than a pass has places.
         metrics.BATCH_FILL.observe(min(1.0, len(self._rendering) / self._engine.slots))
         finished: list[Rendered | Failed] = []
-        self._guarded(lambda: finished.extend(self._engine.step()))
+        with self._charging_errors():
+            finished = self._engine.step()
         for item in finished:
             image = self._rendering.pop(item.ticket)
             if isinstance(item, Rendered):
@@ -185,10 +193,11 @@ class GroupRun:
             else:
                 self._fail(image, _charged(item.error))
 
-    def _guarded(self, call: Callable[[], None]) -> None:
-        """Call into the engine. Whatever it raises is charged to the images in it."""
+    @contextmanager
+    def _charging_errors(self) -> Iterator[None]:
+        """Around a call of the engine: what it raises is charged to the images in it."""
         try:
-            call()
+            yield
         except OutOfMemory:
             raise
         except PassFailed as error:
@@ -214,7 +223,7 @@ class GroupRun:
             self._fail(image, error, neighbours=len(images) > 1)
 
     def _fail(self, image: Claimed, error: ImagemillError, *, neighbours: bool = False) -> None:
-        self.failed += self._holdings.fail(image, error, neighbours=neighbours)
+        self.failed += self._leased_images.fail(image, error, neighbours=neighbours)
         self._give_back(self._followers.pop(image.request_key, ()))
 
     def _drop_stopped_jobs(self) -> None:
@@ -222,7 +231,7 @@ class GroupRun:
 
         Only once, because what is claimed after the heartbeat belongs to a job that runs again.
         """
-        orders = self._holdings.lease.orders
+        orders = self._leased_images.lease.orders
         if orders is self._applied:
             return
         self._applied = orders
@@ -248,14 +257,14 @@ class GroupRun:
 
     def _let_go(self) -> None:
         """Give back what is not finished. Followers of rendered images are no longer held."""
-        if self._holdings.lease.lost:
+        if self._leased_images.lease.lost:
             return
         self._give_back([*self._rendering.values(), *self._waiting, *self._following()])
 
     def _give_back(self, images: Iterable[Claimed]) -> None:
         ids = {image.id for image in images}
         if ids:
-            self._holdings.give_back(ids)
+            self._leased_images.give_back(ids)
 
 
 def _charged(error: ImagemillError) -> ImagemillError:

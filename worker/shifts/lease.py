@@ -1,4 +1,4 @@
-"""A shift's lease: a thread renews it, but only while the shift gets on.
+"""A shift's lease: a thread renews it, but only while the shift makes progress.
 
 A forward pass that hangs stops the renewals, so the images go to somebody else when the lease is
 over. A shift that could not renew in time learns it here a little before that, by its own clock:
@@ -40,8 +40,8 @@ class Stepping(Protocol):
 class Lease:
     """Keeps one shift's lease alive from a thread of its own; a context manager.
 
-    It is renewed while the shift gets on: while the engine that it follows makes steps, or
-    somebody says so with `got_on`. After `hang_seconds` of neither, the lease is left to end.
+    It is renewed while the shift makes progress: while the engine that it follows makes steps, or
+    somebody calls `note_progress`. After `hang_seconds` of neither, the lease is left to end.
     Then, or when the database could not be told in time, `lost` is true. A main thread that does
     not notice within `patience_seconds` is hung for good: the process ends itself, and Celery
     starts another.
@@ -84,7 +84,7 @@ class Lease:
         self._orders = shifts.Orders(draining=False, stopped_jobs=frozenset())
         self._drained_since: float | None = None
         self._engine: Stepping | None = None
-        self._said = 0
+        self._noted = 0
         self._waiting = 0
         self._ended = threading.Event()
         self._lost = threading.Event()
@@ -113,21 +113,21 @@ class Lease:
         return self._drained_since
 
     @property
-    def moves(self) -> int:
-        """A number that moves while work gets on."""
-        return self._said + (0 if self._engine is None else self._engine.steps)
+    def progress(self) -> int:
+        """A number that changes while the shift makes progress."""
+        return self._noted + (0 if self._engine is None else self._engine.steps)
 
     def follow(self, engine: Stepping) -> None:
-        """From now on, a step of this engine counts as getting on."""
+        """From now on, a step of this engine counts as progress."""
         self._engine = engine
 
-    def got_on(self) -> None:
-        """Say that work got on. From any thread: only that the number moves counts."""
-        self._said += 1
+    def note_progress(self) -> None:
+        """Say that the shift made progress. Any thread may: two calls at once may count as one."""
+        self._noted += 1
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Count the time inside as getting on, however long it takes: loading a model."""
+        """Count the time inside as progress, however long it takes: loading a model."""
         self._waiting += 1
         try:
             yield
@@ -147,15 +147,15 @@ class Lease:
             self._renew_until_ended()
 
     def _renew_until_ended(self) -> None:
-        renewed_at = moved_at = time.monotonic()
-        moves = self.moves
+        renewed_at = changed_at = time.monotonic()
+        progress = self.progress
         while not self._ended.wait(self._tick_seconds):
             if self.lost:
                 self._stand_by()
                 return
-            if self.moves != moves or self._waiting:
-                moves, moved_at = self.moves, time.monotonic()
-            if time.monotonic() - moved_at >= self._hang_seconds:
+            if self.progress != progress or self._waiting:
+                progress, changed_at = self.progress, time.monotonic()
+            if time.monotonic() - changed_at >= self._hang_seconds:
                 continue
             if time.monotonic() - renewed_at < self._heartbeat_seconds:
                 continue

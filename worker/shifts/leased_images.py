@@ -49,7 +49,7 @@ class Claim:
         return len(self.images) + self.reused + self.refused
 
 
-class Holdings:
+class LeasedImages:
     """The images of one shift, in the database. Safe to use from several threads."""
 
     def __init__(

@@ -12,8 +12,8 @@ from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError
 from imagemill.db.process.logs import log_fields
 from imagemill.db.queries.work import claims, shifts
-from imagemill.db.settings import Settings
 from imagemill.worker.shifts.lease import Lease
+from imagemill.worker.shifts.worker_context import WorkerContext
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +31,16 @@ class ShiftEnd:
 
 
 @contextmanager
-def leased_shift(
-    database: Database, settings: Settings, *, worker_id: int, end: ShiftEnd
-) -> Iterator[Lease]:
+def leased_shift(context: WorkerContext, *, end: ShiftEnd) -> Iterator[Lease]:
     """Start a shift, hold its lease while the block works, and end it; fills in `end`.
 
     A `ServiceError` of the block is its reason, and is raised after everything was given back.
     """
     started = time.monotonic()
+    database, settings = context.database, context.settings
     shift_id = database.run(
         lambda session: shifts.start_shift(
-            session, worker_id=worker_id, lease_seconds=settings.lease_seconds
+            session, worker_id=context.worker_id, lease_seconds=settings.lease_seconds
         )
     )
     lease = Lease.of_shift(shift_id, database=database, settings=settings)

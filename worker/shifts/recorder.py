@@ -33,7 +33,7 @@ from imagemill.worker import metrics
 from imagemill.worker.engine import Rendered
 from imagemill.worker.files.encoder import EncodedImage, encode
 from imagemill.worker.files.records import ImageRecord, pixels_sha256
-from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.leased_images import LeasedImages
 
 if TYPE_CHECKING:
     from imagemill.worker.models.environment import Environment
@@ -81,13 +81,13 @@ class Recorder:
     def __init__(
         self,
         *,
-        holdings: Holdings,
+        leased_images: LeasedImages,
         storage: Storage,
         threads: int = 2,
     ) -> None:
         self.done = 0
         self.failed = 0
-        self._holdings = holdings
+        self._leased_images = leased_images
         self._storage = storage
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="store")
         self._committer = threading.Thread(target=self._commit_all, name="commit", daemon=True)
@@ -159,7 +159,7 @@ class Recorder:
             self._changed.notify_all()
 
     def _count_recorded(self, count: int) -> None:
-        self._holdings.lease.got_on()
+        self._leased_images.lease.note_progress()
         with self._changed:
             self._pending -= count
             self._changed.notify_all()
@@ -206,7 +206,7 @@ class Recorder:
         """Commit objects of one environment; how many images became done."""
         with metrics.STAGE_SECONDS.labels("commit").time():
             stored = [item.new for item in items]
-            done = self._holdings.complete(stored, items[0].environment)
+            done = self._leased_images.complete(stored, items[0].environment)
         if done:  # else the lease was lost, and others render these images
             for item in items:
                 metrics.IMAGES.labels(model=item.model, outcome=item.new.outcome).inc()
@@ -216,7 +216,7 @@ class Recorder:
         self, image: Claimed, rendered: Rendered, environment: "Environment"
     ) -> _Stored | None:
         """Do `_store`; every line that it logs names the image."""
-        shift_id = self._holdings.lease.shift_id
+        shift_id = self._leased_images.lease.shift_id
         with log_fields(shift=shift_id, job=image.job_id, image=image.id):
             return self._store(image, rendered, environment)
 
@@ -232,7 +232,7 @@ class Recorder:
                 self._put(image, key, encoded)
         except (RenderError, ObjectConflict) as error:
             # The image's own fault. Without a charge it would end one shift after another.
-            self.failed += self._holdings.fail(image, error)
+            self.failed += self._leased_images.fail(image, error)
             return None
         new = NewObject(
             request_key=image.request_key,
@@ -251,7 +251,7 @@ class Recorder:
         )
         metrics.STAGE_SECONDS.labels("render").observe(rendered.seconds)
         metrics.STORED_BYTES.inc(len(encoded.body))
-        self._holdings.lease.got_on()
+        self._leased_images.lease.note_progress()
         return _Stored(new=new, environment=environment, model=image.spec.model)
 
     def _put(self, image: Claimed, key: str, encoded: EncodedImage) -> None:
@@ -267,10 +267,10 @@ class Recorder:
                     # From here on only the store is waited for, so a lost worker is not the
                     # image's fault. Before the first try it might be: an image whose storing
                     # kills the process must be charged, or it would kill one after another.
-                    self._holdings.end_rendering(image)
+                    self._leased_images.end_rendering(image)
             else:
                 return
-            self._holdings.lease.got_on()
+            self._leased_images.lease.note_progress()
             self._stopping.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 

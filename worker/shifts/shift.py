@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from imagemill.db.database import Database
 from imagemill.db.errors import (
     ImagemillError,
     ModelError,
@@ -21,16 +20,15 @@ from imagemill.db.errors import (
 )
 from imagemill.db.queries.work import claims, shifts
 from imagemill.db.queries.work.claims import GroupChoice, RetryPolicy
-from imagemill.db.settings import Settings
-from imagemill.db.storage import Storage
 from imagemill.worker.engine import Engine
 from imagemill.worker.shifts.group_run import LOOK_SECONDS, GroupRun
-from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.leased_images import LeasedImages
 from imagemill.worker.shifts.leased_shift import ShiftEnd, leased_shift
 from imagemill.worker.shifts.limits import RenderLimits
 from imagemill.worker.shifts.recorder import Recorder
 from imagemill.worker.shifts.shelf import Shelf
-from imagemill.worker.shifts.stop_reason import Drain, Memory, NoDrain, NoLimit, Stop, StopRule
+from imagemill.worker.shifts.stop_reason import Stop, StopRule
+from imagemill.worker.shifts.worker_context import WorkerContext
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +38,7 @@ _REFUSED_IMAGES = 8
 They are few, because a worker that is wrongly set up must not use up a job that others can render.
 """
 
-_REFUSED_SECONDS = 60.0
+_AVOIDED_SECONDS = 60.0
 """How long a worker leaves a group alone whose model it could not load."""
 
 
@@ -65,7 +63,7 @@ class ShiftReport(ShiftEnd):
         return f"{'; '.join(parts)} ({self.reason})"
 
 
-class Refusals:
+class AvoidedGroups:
     """Groups whose model this process could not load lately. It outlives a shift."""
 
     def __init__(self) -> None:
@@ -73,7 +71,7 @@ class Refusals:
 
     def add(self, group_id: int) -> None:
         """Leave a group alone for a while."""
-        self._until[group_id] = time.monotonic() + _REFUSED_SECONDS
+        self._until[group_id] = time.monotonic() + _AVOIDED_SECONDS
 
     def current(self) -> set[int]:
         """The groups to leave alone now."""
@@ -85,98 +83,78 @@ class Refusals:
 class Shift:
     """Renders for one worker until the time is over, nothing is left, or it is told to stop.
 
-    More than seven parameters: they are what a worker process owns and its shifts share.
+    `avoided` outlives the shift, if the worker has one.
     """
 
     def __init__(
-        self,
-        *,
-        database: Database,
-        storage: Storage,
-        shelf: Shelf,
-        settings: Settings,
-        worker_id: int,
-        route: str,
-        refusals: Refusals | None = None,
-        drain: Drain | None = None,
+        self, context: WorkerContext, *, shelf: Shelf, avoided: AvoidedGroups | None = None
     ) -> None:
-        self._database = database
-        self._storage = storage
+        self._context = context
+        self._database = context.database
         self._shelf = shelf
-        self._settings = settings
-        self._worker_id = worker_id
-        self._route = route
-        self._refusals = refusals or Refusals()
-        self._drain = drain or NoDrain()
-        self._memory: Memory = NoLimit()
-        self._policy = RetryPolicy.from_settings(settings)
-        self._limits = RenderLimits.from_settings(settings)
+        self._avoided = avoided or AvoidedGroups()
+        self._policy = RetryPolicy.from_settings(context.settings)
+        self._limits = RenderLimits.from_settings(context.settings)
         self._report = ShiftReport()
-        self._rule = StopRule.from_settings(settings, started=time.monotonic())
+        self._rule = StopRule.from_settings(context.settings, started=time.monotonic())
 
-    def work(self, *, memory: Memory | None = None) -> ShiftReport:
-        """Do the shift. A `ServiceError` is raised after all images were given back.
-
-        `memory` says whether this process should end because of the memory that it holds.
-        """
-        self._memory = memory or NoLimit()
+    def work(self) -> ShiftReport:
+        """Do the shift. A `ServiceError` is raised after all images were given back."""
         self._database.run(lambda session: shifts.rescue(session, policy=self._policy))
         if self._choose(set(), ()) is None:
             return self._report
-        with leased_shift(
-            self._database, self._settings, worker_id=self._worker_id, end=self._report
-        ) as lease:
-            holdings = Holdings(
+        with leased_shift(self._context, end=self._report) as lease:
+            leased_images = LeasedImages(
                 database=self._database,
                 lease=lease,
-                route=self._route,
+                route=self._context.route,
                 policy=self._policy,
                 limits=self._limits,
             )
-            self._work_on(holdings)
+            self._work_on(leased_images)
         return self._report
 
-    def _work_on(self, holdings: Holdings) -> None:
-        with Recorder(holdings=holdings, storage=self._storage) as recorder:
+    def _work_on(self, leased_images: LeasedImages) -> None:
+        with Recorder(leased_images=leased_images, storage=self._context.storage) as recorder:
             try:
-                stop = self._render_groups(holdings, recorder)
-                stop = self._await_store(holdings, recorder, stop)
+                stop = self._render_groups(leased_images, recorder)
+                stop = self._await_store(leased_images, recorder, stop)
             finally:
                 self._report.done = recorder.done
                 self._report.failed += recorder.failed
         if stop is not None:
             self._report.reason = stop.reason
 
-    def _render_groups(self, holdings: Holdings, recorder: Recorder) -> Stop | None:
+    def _render_groups(self, leased_images: LeasedImages, recorder: Recorder) -> Stop | None:
         """Render one group after another; why that stopped, or None if nothing is left."""
         exhausted: set[int] = set()
         # Each shift starts with the job that is due, whatever is loaded: otherwise a long job
         # would keep every other model waiting. From then on loaded models go first.
         loaded: Sequence[str] = ()
-        while (stop := self._stop(holdings, recorder)) is None:
+        while (stop := self._stop(leased_images, recorder)) is None:
             choice = self._choose(exhausted, loaded)
             if choice is None:
                 return None
-            engine = self._open(holdings, choice)
+            engine = self._open(leased_images, choice)
             loaded = self._shelf.loaded
-            if engine is not None and self._render(choice, engine, holdings, recorder) == 0:
+            if engine is not None and self._render(choice, engine, leased_images, recorder) == 0:
                 exhausted.add(choice.id)
         return stop
 
     def _render(
-        self, choice: GroupChoice, engine: Engine, holdings: Holdings, recorder: Recorder
+        self, choice: GroupChoice, engine: Engine, leased_images: LeasedImages, recorder: Recorder
     ) -> int:
         """Render one group until nothing of it is left or the shift must stop; images claimed."""
-        run = GroupRun(engine=engine, holdings=holdings, recorder=recorder, choice=choice)
+        run = GroupRun(engine=engine, leased_images=leased_images, recorder=recorder, choice=choice)
         try:
             with run:
-                while self._stop(holdings, recorder) is None and run.advance():
+                while self._stop(leased_images, recorder) is None and run.advance():
                     pass
         except OutOfMemory as error:
             if self._shelf.shrink(choice):
                 log.warning("%s; going on with more room", error)
             else:
-                self._leave(holdings, choice, error)
+                self._leave(leased_images, choice, error)
             return 1
         finally:
             self._report.failed += run.failed
@@ -184,7 +162,7 @@ class Shift:
         return run.claimed
 
     def _await_store(
-        self, holdings: Holdings, recorder: Recorder, stop: Stop | None
+        self, leased_images: LeasedImages, recorder: Recorder, stop: Stop | None
     ) -> Stop | None:
         """Wait until what is rendered is recorded, or may not be waited for any longer.
 
@@ -192,13 +170,13 @@ class Shift:
         stop is the one that counts, and is returned.
         """
         while not recorder.wait(seconds=LOOK_SECONDS):
-            stop = self._stop(holdings, recorder) or stop
+            stop = self._stop(leased_images, recorder) or stop
             if stop is not None and time.monotonic() > stop.store_until:
                 break
         # What was recorded last counts for nothing then.
-        return self._stop(holdings, recorder) if holdings.lease.lost else stop
+        return self._stop(leased_images, recorder) if leased_images.lease.lost else stop
 
-    def _stop(self, holdings: Holdings, recorder: Recorder) -> Stop | None:
+    def _stop(self, leased_images: LeasedImages, recorder: Recorder) -> Stop | None:
         """Why to stop now, if at all; asked between two steps, and nowhere else.
 
         A limit below what a model needs is passed at the first step of every shift. So each shift
@@ -207,30 +185,30 @@ class Shift:
         has_result = recorder.done + recorder.failed > 0
         return self._rule.stop(
             now=time.monotonic(),
-            lease=holdings.lease,
-            drain=self._drain,
-            over_memory=has_result and self._memory.passed(),
+            lease=leased_images.lease,
+            drain=self._context.drain,
+            over_memory=has_result and self._context.memory_limit.passed(),
         )
 
-    def _open(self, holdings: Holdings, choice: GroupChoice) -> Engine | None:
+    def _open(self, leased_images: LeasedImages, choice: GroupChoice) -> Engine | None:
         """The group's engine. None if this worker can't serve it; then its images say why."""
         try:
             self._limits.check_group(choice.document)
-            with holdings.lease.waiting():
+            with leased_images.lease.waiting():
                 return self._shelf.engine(choice)
         except OutOfMemory as error:
-            self._leave(holdings, choice, error)
+            self._leave(leased_images, choice, error)
         except (ModelError, OverLimit) as error:
-            self._refuse(holdings, choice, error)
+            self._refuse(leased_images, choice, error)
         except ServiceError:
             raise
         except Exception as error:  # damaged weights raise anything
             log.exception("a model could not be loaded")
             problem = f"{choice.model_name}: {type(error).__name__}: {first_line(error)}"
-            self._refuse(holdings, choice, ModelError(problem))
+            self._refuse(leased_images, choice, ModelError(problem))
         return None
 
-    def _leave(self, holdings: Holdings, choice: GroupChoice, error: OutOfMemory) -> None:
+    def _leave(self, leased_images: LeasedImages, choice: GroupChoice, error: OutOfMemory) -> None:
         """Leave a group that does not fit into this card to workers with more memory.
 
         No image is charged. On a device whose memory has no size of its own, a few die with the
@@ -238,28 +216,30 @@ class Shift:
         """
         if self._shelf.refuse(choice):
             log.warning("%s does not fit into this card: %s", _group_name(choice), error)
-            self._refusals.add(choice.id)
+            self._avoided.add(choice.id)
         else:
-            self._refuse(holdings, choice, error)
+            self._refuse(leased_images, choice, error)
 
-    def _refuse(self, holdings: Holdings, choice: GroupChoice, error: ImagemillError) -> None:
+    def _refuse(
+        self, leased_images: LeasedImages, choice: GroupChoice, error: ImagemillError
+    ) -> None:
         """Let a few images of the group die with the reason, and avoid the group for a while."""
         log.warning("can't render %s: %s", _group_name(choice), error)
-        self._refusals.add(choice.id)
-        claim = holdings.claim(choice, limit=_REFUSED_IMAGES)
+        self._avoided.add(choice.id)
+        claim = leased_images.claim(choice, limit=_REFUSED_IMAGES)
         self._report.failed += claim.refused
         for image in claim.images:
-            self._report.failed += holdings.fail(image, error, final=True)
+            self._report.failed += leased_images.fail(image, error, final=True)
 
     def _choose(self, exhausted: set[int], loaded: Sequence[str]) -> GroupChoice | None:
-        avoided = exhausted | self._refusals.current()
+        avoided = exhausted | self._avoided.current()
         return self._database.run(
             lambda session: claims.choose_group(
                 session,
-                route=self._route,
+                route=self._context.route,
                 loaded=loaded,
-                busy=avoided,
-                worker_id=self._worker_id,
+                avoided=avoided,
+                worker_id=self._context.worker_id,
             )
         )
 

@@ -55,7 +55,7 @@ class NoDrain:
     since: float | None = None
 
 
-class Memory(Protocol):
+class MemoryLimit(Protocol):
     """Whether a process holds more memory than it may."""
 
     def passed(self) -> bool:
@@ -63,7 +63,7 @@ class Memory(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NoLimit:
+class NoMemoryLimit:
     """For a process that may hold any amount of memory."""
 
     def passed(self) -> bool:

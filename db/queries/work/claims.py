@@ -106,20 +106,20 @@ def choose_group(
     *,
     route: str,
     loaded: Collection[str] = (),
-    busy: Collection[int] = (),
+    avoided: Collection[int] = (),
     worker_id: int | None = None,
 ) -> GroupChoice | None:
     """The group that a shift should render next; None if nothing is ready on its route.
 
     The order is: the highest priority, then models that are loaded (by weights digest), then the
-    turns of owners and jobs (`turns.py`). Groups in `busy` are left out, because the caller has
+    turns of owners and jobs (`turns.py`). Groups in `avoided` are left out, because the caller has
     just found nothing to claim there. So is what this worker may not take, or has not the memory
     for.
     """
     scope = ANY_WORKER if worker_id is None else scope_of(session, worker_id)
     candidates = [
         candidate
-        for candidate in _candidates(session, route, busy)
+        for candidate in _candidates(session, route, avoided)
         if scope.admits(candidate.job, candidate.model_name)
     ]
     if scope.card is not None:
@@ -154,7 +154,7 @@ _JOB = (Job.id, Job.priority, Job.owner, Job.weight, Job.max_workers, Job.needs)
 """What `Waiting` has of a job, in its order."""
 
 
-def _candidates(session: Session, route: str, busy: Collection[int]) -> Iterator[_Candidate]:
+def _candidates(session: Session, route: str, avoided: Collection[int]) -> Iterator[_Candidate]:
     """Every group with ready images of an open job on this route, once for each such job."""
     ready = (
         select(Tally.job_id, Tally.group_id)
@@ -168,7 +168,9 @@ def _candidates(session: Session, route: str, busy: Collection[int]) -> Iterator
         .join_from(ready, Job, Job.id == ready.c.job_id)
         .join(Group, Group.id == ready.c.group_id)
         .join(Model, Model.id == Group.model_id)
-        .where(Job.state == JobState.OPEN, Job.route == route, ready.c.group_id.not_in(list(busy)))
+        .where(
+            Job.state == JobState.OPEN, Job.route == route, ready.c.group_id.not_in(list(avoided))
+        )
     )
     for group_id, key, model_name, digest, *job in rows:
         yield _Candidate(Waiting(*job), group_id, key, model_name, digest)

@@ -49,15 +49,15 @@ IN_WORKER = (
     mutant(
         "a lease without renewal",
         "worker/shifts/lease.py",
-        "if time.monotonic() - moved_at >= self._hang_seconds:",
-        "if time.monotonic() >= moved_at:",
+        "if time.monotonic() - changed_at >= self._hang_seconds:",
+        "if time.monotonic() >= changed_at:",
         LEASE,
     ),
     mutant(
         "a lease renewed while the step hangs",
         "worker/shifts/lease.py",
-        "if time.monotonic() - moved_at >= self._hang_seconds:",
-        "if time.monotonic() < moved_at:",
+        "if time.monotonic() - changed_at >= self._hang_seconds:",
+        "if time.monotonic() < changed_at:",
         LEASE,
     ),
     mutant(
@@ -162,7 +162,7 @@ IN_WORKER = (
     mutant(
         "an image that waits for the store is charged with its worker",
         "worker/shifts/recorder.py",
-        "                    self._holdings.end_rendering(image)\n",
+        "                    self._leased_images.end_rendering(image)\n",
         "                    pass\n",
         RECORDING,
     ),

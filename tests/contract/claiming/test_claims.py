@@ -77,10 +77,10 @@ def test_busy_groups_are_left_out(mill: Mill) -> None:
     mill.load("job", [spec("a"), spec("a", digest=OTHER)])
     first = mill.choose()
     assert first is not None
-    second = mill.choose(busy=[first.id])
+    second = mill.choose(avoided=[first.id])
     assert second is not None
     assert {first.id, second.id} == {mill.group_of(DIGEST), mill.group_of(OTHER)}
-    assert mill.choose(busy=[first.id, second.id]) is None
+    assert mill.choose(avoided=[first.id, second.id]) is None
 
 
 def test_the_job_with_the_fewest_images_in_work_is_next(

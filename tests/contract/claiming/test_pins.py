@@ -34,7 +34,7 @@ def test_a_pinned_worker_takes_its_jobs_images_alone(mill: Mill) -> None:
     assert pin(mill, "w@host", "mine") == ["w@host"]
     shift = mill.shift()
     assert [i.job_id for i in mill.claim(shift, group_id=mill.group_of(DIGEST))] == [mine]
-    choice = mill.choose(worker_id=mill.worker_id, busy=[mill.group_of(DIGEST)])
+    choice = mill.choose(worker_id=mill.worker_id, avoided=[mill.group_of(DIGEST)])
     assert choice is not None
     assert choice.id == mill.group_of(OTHER)
     mill.claim(shift, group_id=mill.group_of(OTHER))

@@ -27,6 +27,7 @@ from imagemill.scheduler_jobs.exports.selection import Selection, select_images
 from imagemill.scheduler_jobs.store_check import verify
 from imagemill.worker.scores.shelf import ScorerShelf
 from imagemill.worker.scores.shift import ScoreReport, ScoreShift
+from imagemill.worker.shifts.worker_context import WorkerContext
 from tests.helpers.dataset import PNG_ROWS, finished_job
 from tests.helpers.mill import Mill
 from tests.helpers.workshop import Workshop, quick_settings
@@ -79,14 +80,12 @@ def plan(mill: Mill, job: int, *names: str, where: str | None = None) -> dict[st
 
 
 def work(mill: Mill, storage: Storage, **more: ScorerEntry) -> ScoreReport:
-    return ScoreShift(
-        database=mill.database,
-        storage=storage,
-        shelf=ScorerShelf({**known_scorers(), "length": LENGTH, **more}, quick_settings()),
-        settings=quick_settings(),
-        worker_id=mill.worker_id,
-        route="default",
-    ).work()
+    settings = quick_settings()
+    context = WorkerContext(
+        database=mill.database, storage=storage, settings=settings, worker_id=mill.worker_id
+    )
+    shelf = ScorerShelf({**known_scorers(), "length": LENGTH, **more}, settings)
+    return ScoreShift(context, shelf=shelf).work()
 
 
 def view(mill: Mill, query: str) -> list[Mapping[str, Any]]:

@@ -10,7 +10,7 @@ from imagemill.db.storage.folder import FolderStorage
 from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.shifts.group_run import GroupRun
 from imagemill.worker.shifts.lease import Lease
-from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.leased_images import LeasedImages
 from imagemill.worker.shifts.limits import RenderLimits
 from imagemill.worker.shifts.recorder import Recorder
 from tests.helpers.fake_engine import FakeEngine
@@ -30,14 +30,14 @@ class Bench:
             heartbeat_seconds=5,
             hang_seconds=60,
         )
-        self.holdings = Holdings(
+        self.leased_images = LeasedImages(
             database=mill.database,
             lease=self.lease,
             route="default",
             policy=POLICY,
             limits=RenderLimits.from_settings(Settings()),
         )
-        self.recorder = Recorder(holdings=self.holdings, storage=FolderStorage(folder))
+        self.recorder = Recorder(leased_images=self.leased_images, storage=FolderStorage(folder))
 
     def run(
         self,
@@ -56,7 +56,7 @@ class Bench:
         )
         run = GroupRun(
             engine=RecordedEngine(self.engine) if recorded else self.engine,
-            holdings=self.holdings,
+            leased_images=self.leased_images,
             recorder=self.recorder,
             choice=choice,
         )

@@ -72,7 +72,7 @@ def test_an_order_is_carried_out_once(bench: Bench) -> None:
     """A job that was resumed since must not be claimed and let go of for ever."""
     job = bench.mill.load("job", ["a", "b"])
     claims: list[int] = []
-    claim = bench.holdings.claim
+    claim = bench.leased_images.claim
 
     def counted(choice: GroupChoice, *, limit: int):
         claims.append(limit)
@@ -81,7 +81,7 @@ def test_an_order_is_carried_out_once(bench: Bench) -> None:
             bench.order(job)  # the heartbeat's answer is from before the job was resumed
         return found
 
-    bench.holdings.claim = counted
+    bench.leased_images.claim = counted
     while bench.run(must_stop=lambda: len(claims) > 50).work():
         pass
     bench.recorder.wait()
@@ -108,7 +108,7 @@ def test_followers_of_a_stopped_job_are_let_go_of(bench: Bench) -> None:
 
 def test_images_that_are_not_ours_any_more_are_not_rendered(bench: Bench) -> None:
     job = bench.mill.load("job", ["a", "b"])
-    claim = bench.holdings.claim
+    claim = bench.leased_images.claim
 
     def lose_one(choice: GroupChoice, *, limit: int):
         found = claim(choice, limit=limit)
@@ -118,7 +118,7 @@ def test_images_that_are_not_ours_any_more_are_not_rendered(bench: Bench) -> Non
         return found
 
     run = bench.run()
-    bench.holdings.claim = lose_one
+    bench.leased_images.claim = lose_one
     run.work()
     bench.recorder.wait()
     assert bench.mill.counts(job) == Counts(ready=1, done=1)

@@ -1,4 +1,4 @@
-"""A lease: renewed while work gets on, lost in time, and the end of a process that hangs."""
+"""A lease: renewed while the shift makes progress, and lost in time; the end of a hung process."""
 
 import threading
 import time
@@ -124,23 +124,21 @@ def test_standing_still_is_no_reason_once_it_gets_on(
     assert not lease.lost
 
 
-def test_waiting_counts_as_getting_on(mill: Mill, lease: Lease, progress: Progress) -> None:
+def test_waiting_counts_as_progress(mill: Mill, lease: Lease, progress: Progress) -> None:
     progress.still = True
     with lease.waiting():
         assert renewed_for(mill, lease, 3 * HANG)
         assert not lease.lost
 
 
-def test_what_says_that_it_got_on_needs_no_engine(
-    mill: Mill, lease: Lease, progress: Progress
-) -> None:
+def test_noted_progress_needs_no_engine(mill: Mill, lease: Lease, progress: Progress) -> None:
     """The store may be down for longer than a step may take."""
     progress.still = True
     over = threading.Event()
 
     def try_again() -> None:
         while not over.wait(HANG / 4):
-            lease.got_on()
+            lease.note_progress()
 
     thread = threading.Thread(target=try_again)
     thread.start()

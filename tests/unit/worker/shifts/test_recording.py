@@ -20,7 +20,7 @@ from imagemill.worker.engine import Rendered
 from imagemill.worker.files.encoder import read_record
 from imagemill.worker.shifts import recorder as recording
 from imagemill.worker.shifts.lease import Lease
-from imagemill.worker.shifts.leased_images import Holdings
+from imagemill.worker.shifts.leased_images import LeasedImages
 from imagemill.worker.shifts.limits import RenderLimits
 from imagemill.worker.shifts.recorder import Recorder
 from tests.helpers.fake_engine import FakeEnvironment, pixels_of
@@ -50,14 +50,14 @@ def lease(mill: Mill) -> Iterator[Lease]:
 
 
 def recorder_of(mill: Mill, lease: Lease, storage: Storage) -> Recorder:
-    holdings = Holdings(
+    leased_images = LeasedImages(
         database=mill.database,
         lease=lease,
         route="default",
         policy=POLICY,
         limits=RenderLimits.from_settings(Settings()),
     )
-    return Recorder(holdings=holdings, storage=storage)
+    return Recorder(leased_images=leased_images, storage=storage)
 
 
 def claimed(mill: Mill, lease: Lease) -> list[Claimed]:
@@ -288,14 +288,14 @@ def test_a_database_that_stays_away_is_raised(
         monkeypatch.undo()
 
 
-def test_every_try_moves_the_clockwork(mill: Mill, lease: Lease, store: FolderStorage) -> None:
+def test_every_try_counts_as_progress(mill: Mill, lease: Lease, store: FolderStorage) -> None:
     """Else a store that is down for a while would look like a step that hangs."""
     mill.load("job", ["a"])
     [image] = claimed(mill, lease)
     seen: list[int] = []
 
     def look() -> None:
-        seen.append(lease.moves)
+        seen.append(lease.progress)
 
     def fail() -> None:
         look()
