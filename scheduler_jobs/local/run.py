@@ -50,6 +50,7 @@ from imagemill.scheduler_jobs.picture_names import (
     check_columns,
 )
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
+from imagemill.scheduler_jobs.submit.planning.idle_values import IdleRows
 from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Submission, submit
@@ -92,6 +93,7 @@ class RunResult:
     undrawn: frozenset[str] = frozenset()
     pictures: NamedPictures
     foreign_syntax: tuple[ForeignRows, ...]
+    without_effect: tuple[IdleRows, ...]
     columns: tuple[ColumnReport, ...]
     interrupted: bool
 
@@ -177,6 +179,7 @@ def _run(
         undrawn=files.undrawn,
         pictures=files.pictures,
         foreign_syntax=submission.foreign_syntax,
+        without_effect=submission.without_effect,
         columns=submission.columns,
         interrupted=interrupted,
     )

@@ -1,16 +1,19 @@
-"""What rendering would take, by what images of the same kind took before."""
+"""What rendering would take, by what images of the same kind took before, and what has no room."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from imagemill.db.database import Database
 from imagemill.db.documents import JSON
+from imagemill.db.queries.fleet.memory import Fleet, SizedGroup, TooLarge
 from imagemill.db.queries.fleet.rates import MOST_KINDS, Kind, measured_rates
 from imagemill.db.queries.fleet.workers import FleetWorker
 from imagemill.db.settings import Settings
+from imagemill.db.specs import ImageSpec
 from imagemill.scheduler_jobs.prices import price_of, read_prices
+from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +54,33 @@ def forecast(
         cost = None if price is None else price * seconds[place] / 3600
         forecasts.append(Forecast(device=name, images=count, seconds=seconds[place], cost=cost))
     return tuple(forecasts), sum(work.values()) - sum(work[kind] for kind in rates)
+
+
+def too_large(
+    work: Counter[Kind],
+    sizes: Mapping[str, ImageSpec],
+    database: Database | None,
+    request: SubmissionRequest,
+) -> tuple[TooLarge, ...]:
+    """What live workers have no memory for; `sizes` has an image of each group, by its key."""
+    if database is None:
+        return ()
+    images: Counter[str] = Counter()
+    for kind, count in work.items():
+        images[kind.group_key] += count
+    groups = [
+        SizedGroup(
+            key=key,
+            digest=spec.weights_digest,
+            model=spec.model,
+            width=spec.width,
+            height=spec.height,
+            images=images[key],
+        )
+        for key, spec in sizes.items()
+    ]
+    with database.reading() as session:
+        return tuple(Fleet(session).too_large(groups, route=request.route, needs=request.needs))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

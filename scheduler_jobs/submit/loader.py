@@ -14,6 +14,7 @@ from imagemill.db.database import Database
 from imagemill.db.queries.copied import Written
 from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.db.queries.jobs.new_images import NewImages
+from imagemill.scheduler_jobs.submit.planning.idle_values import IdleCounts
 from imagemill.scheduler_jobs.submit.planning.planned_cells import PlannedModel
 from imagemill.scheduler_jobs.submit.planning.planned_rows import (
     Findings,
@@ -87,6 +88,7 @@ class Loading:
         self.rows = 0
         self.findings = Findings()
         self.foreign = ForeignCounts()
+        self.idle = IdleCounts()
         self._job_id = job_id
         self._request = request
         self._database = database
@@ -170,8 +172,10 @@ class Loading:
         for row in rows:
             if isinstance(row, RefusedRow):
                 self.findings.add(row)
-            elif row.foreign:
+                continue
+            if row.foreign:
                 self.foreign.add(row.foreign, row.excerpt)
+            self.idle.add(row.unguided, row.excerpt)
 
     def _insert(self, session: Session, chunk: _Chunk) -> Chunk:
         job = job_rows.lock_loading(session, self._job_id)

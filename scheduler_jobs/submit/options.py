@@ -94,7 +94,10 @@ class SubmissionOptions:
         limits = Limits.from_settings(settings)
         defaults = parameters_from_flags(parameters, limits=limits, name=where)
         if self.defaults_file is not None:
-            defaults = defaults.over(parameters_from_toml(self.defaults_file, limits=limits))
+            below = parameters_from_toml(self.defaults_file, limits=limits)
+            if defaults.format == "png":  # the file's quality is for its own format
+                below = below.model_copy(update={"quality": None})
+            defaults = defaults.over(below)
         return SubmissionRequest(
             manifest=self.manifests[0] if len(self.manifests) == 1 else self.manifests or PROMPTS,
             prompts=self.prompts,

@@ -8,7 +8,7 @@ goes on where it stopped when the same manifest is submitted again.
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from imagemill.db.errors import BrokerError, UsageError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.api.uploads import touch_upload
-from imagemill.db.queries.fleet.memory import Fleet, SizedGroup, TooLarge
+from imagemill.db.queries.fleet.memory import TooLarge
 from imagemill.db.queries.fleet.rates import Kind
 from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.jobs.lifecycle import NewJob
@@ -37,10 +37,11 @@ from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
 from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem, RowText, Source
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows, check_model
-from imagemill.scheduler_jobs.submit.forecast import Forecast, forecast
+from imagemill.scheduler_jobs.submit.forecast import Forecast, forecast, too_large
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.submit.interpreter import made_for_rows
 from imagemill.scheduler_jobs.submit.loader import Loading
+from imagemill.scheduler_jobs.submit.planning.idle_values import IdleCounts, IdleRows
 from imagemill.scheduler_jobs.submit.planning.occurrences import Occurrences
 from imagemill.scheduler_jobs.submit.planning.planned_rows import (
     Findings,
@@ -87,6 +88,7 @@ class Plan:
     long_prompts: int
     long_prompt_rows: tuple[RowText, ...]
     foreign_syntax: tuple[ForeignRows, ...]
+    without_effect: tuple[IdleRows, ...]
     columns: tuple[ColumnReport, ...]
     reused: int | None
     forecasts: tuple[Forecast, ...]
@@ -115,6 +117,7 @@ class Submission:
     bad_rows: int
     problems: tuple[Problem, ...]
     foreign_syntax: tuple[ForeignRows, ...]
+    without_effect: tuple[IdleRows, ...]
     columns: tuple[ColumnReport, ...]
     nothing_to_do: bool
 
@@ -131,7 +134,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     groups: Counter[tuple[str, int, int, bool]] = Counter()
     work: Counter[Kind] = Counter()
     sizes: dict[str, ImageSpec] = {}
-    findings, foreign, met = Findings(), ForeignCounts(), MetColumns()
+    findings, foreign, idle, met = Findings(), ForeignCounts(), IdleCounts(), MetColumns()
     long_rows: list[RowText] = []
     rows = long_prompts = reused = 0
     with request.open(settings) as source, closing(Occurrences()) as seen, made_for_rows():
@@ -144,12 +147,11 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
                     continue
                 rows += 1
                 foreign.add(row.foreign, row.excerpt)
-                for cell in row.cells:
-                    if cell.cut is None:
-                        continue
+                idle.add(row.unguided, row.excerpt)
+                for cell in (each for each in row.cells if each.cut is not None):
                     long_prompts += cell.count
                     if len(long_rows) < SHOWN_LONG_PROMPTS:
-                        long_rows.append(row.excerpt(cell.cut))
+                        long_rows.append(row.excerpt(cell.cut or ""))
                 for each in row.requests(request.seed):
                     spec = each.shared.example
                     groups[spec.model, spec.width, spec.height, spec.guided] += 1
@@ -171,11 +173,12 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
         long_prompts=long_prompts,
         long_prompt_rows=tuple(long_rows),
         foreign_syntax=foreign.found(),
+        without_effect=idle.found(),
         columns=met.found(),
         reused=None if database is None else reused,
         forecasts=forecasts,
         unmeasured=unmeasured,
-        too_large=_too_large(work, sizes, database, request),
+        too_large=too_large(work, sizes, database, request),
         seconds=time.monotonic() - started,
     )
 
@@ -199,33 +202,6 @@ def _forecast(
     work: Counter[Kind], database: Database | None, settings: Settings
 ) -> tuple[tuple[Forecast, ...], int | None]:
     return ((), None) if database is None else forecast(work, database=database, settings=settings)
-
-
-def _too_large(
-    work: Counter[Kind],
-    sizes: Mapping[str, ImageSpec],
-    database: Database | None,
-    request: SubmissionRequest,
-) -> tuple[TooLarge, ...]:
-    """What live workers have no memory for; `sizes` has an image of each group, by its key."""
-    if database is None:
-        return ()
-    images: Counter[str] = Counter()
-    for kind, count in work.items():
-        images[kind.group_key] += count
-    groups = [
-        SizedGroup(
-            key=key,
-            digest=spec.weights_digest,
-            model=spec.model,
-            width=spec.width,
-            height=spec.height,
-            images=images[key],
-        )
-        for key, spec in sizes.items()
-    ]
-    with database.reading() as session:
-        return tuple(Fleet(session).too_large(groups, route=request.route, needs=request.needs))
 
 
 def check_and_submit(
@@ -374,6 +350,7 @@ def _submission(
         bad_rows=job.bad_rows,
         problems=tuple(loading.findings.problems),
         foreign_syntax=loading.foreign.found(),
+        without_effect=loading.idle.found(),
         columns=met.found(),
         nothing_to_do=counts.pending == 0,
     )

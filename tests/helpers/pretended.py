@@ -38,6 +38,7 @@ def a_result(out: Path, **changes: Any) -> RunResult:
         "contact_sheet": out / "contact-sheet.png",
         "pictures": NamedPictures(folder=out / "pictures", named=2, taken=0),
         "foreign_syntax": (),
+        "without_effect": (),
         "columns": (),
         "interrupted": False,
     }

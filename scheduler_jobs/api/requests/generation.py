@@ -77,6 +77,8 @@ def read_generation(
     stream = given.pop("stream", False)
     if not isinstance(stream, bool):
         raise bad_value("stream", stream, "true or false")
+    if given.get("output_compression") == 100 and given.get("output_format", "png") == "png":
+        del given["output_compression"]  # OpenAI's own words for a PNG
     row: dict[str, Any] = {}
     for name, value in given.items():
         column = _column(name, value, beside=bool(pictures))

@@ -1,7 +1,7 @@
 """`run`, `plan` and `submit`: the commands that read a manifest."""
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -18,6 +18,7 @@ from imagemill.scheduler_jobs.cli.commands.submit_options import ManifestCommand
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.column_table import print_columns, print_extras
 from imagemill.scheduler_jobs.cli.display.deadline_verdict import deadline_checks, print_deadline
+from imagemill.scheduler_jobs.cli.display.doubtful_rows import place, print_foreign, print_idle
 from imagemill.scheduler_jobs.cli.display.output import Column, duration, plural
 from imagemill.scheduler_jobs.cli.display.progress import LoadingView, ProgressView
 from imagemill.scheduler_jobs.cli.display.undrawn import warn_undrawn
@@ -34,8 +35,6 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
 )
 from imagemill.scheduler_jobs.cli.group import EARLY_WORKER
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.manifest import RowText
-from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 from imagemill.scheduler_jobs.submit.submission import Plan, Submission, check_and_submit
 from imagemill.scheduler_jobs.submit.submission import plan as make_plan
@@ -45,12 +44,6 @@ if TYPE_CHECKING:
 
 SHOWN_GROUPS = 10
 SHOWN_CUT_CHARACTERS = 60
-SHOWN_PIECE_CHARACTERS = 30
-_READERS = {
-    "templates": "--variants all reads them, ",
-    "weights": "--prompt-weighting true reads them, ",
-}
-"""How to have another tool's syntax read as it is meant, where there is a way."""
 
 
 @click.command(cls=ManifestCommand)
@@ -189,6 +182,7 @@ def run(
                 "output": str(result.output),
                 "pictures": str(result.pictures.folder),
                 "foreign_syntax": result.foreign_syntax,
+                "without_effect": result.without_effect,
                 "columns": result.columns,
             }
         )
@@ -264,7 +258,8 @@ def _print_run(result: "RunResult", out: Path) -> None:
     )
     warn_undrawn(result.undrawn)
     print_extras(result.columns)
-    _print_foreign(result.foreign_syntax)
+    print_foreign(result.foreign_syntax)
+    print_idle(result.without_effect)
     if result.pictures.taken:
         output.line(
             f"{plural(result.pictures.taken, 'name')} in {result.pictures.folder} belong to other "
@@ -325,8 +320,9 @@ def _print_plan(planned: Plan, request: SubmissionRequest) -> None:
             "this part is cut:"
         )
         for each in planned.long_prompt_rows:
-            output.line(f"  {_place(each)}: …{output.fitted(each.text, SHOWN_CUT_CHARACTERS)}")
-    _print_foreign(planned.foreign_syntax)
+            output.line(f"  {place(each)}: …{output.fitted(each.text, SHOWN_CUT_CHARACTERS)}")
+    print_foreign(planned.foreign_syntax)
+    print_idle(planned.without_effect)
     refusal = _refusal(planned, request)
     if refusal is not None:
         output.line(f"error: {refusal}", error=True)
@@ -374,24 +370,6 @@ def _print_submission(submission: Submission) -> None:
             f"`imagemill errors {submission.job_id}` lists them"
         )
     print_extras(submission.columns)
-    _print_foreign(submission.foreign_syntax)
+    print_foreign(submission.foreign_syntax)
+    print_idle(submission.without_effect)
     output.line(f"`imagemill watch {submission.job_id}` follows it")
-
-
-def _place(example: RowText) -> str:
-    """Where a row is: its number, with its file where there are several."""
-    return f"row {example.row}" if example.file is None else f"{example.file}:{example.row}"
-
-
-def _print_foreign(found: Sequence[ForeignRows]) -> None:
-    """Print how many rows have another tool's syntax, one line for each kind."""
-    for each in found:
-        rows = ", ".join(
-            f"{_place(example)}: {output.fitted(example.text, SHOWN_PIECE_CHARACTERS)}"
-            for example in each.examples
-        )
-        more = ", …" if each.rows > len(each.examples) else ""
-        output.line(
-            f"{plural(each.rows, 'row')} with another tool's {each.kind}, which the model reads "
-            f"as words ({rows}{more}); {_READERS.get(each.kind, '')}--strict refuses them"
-        )

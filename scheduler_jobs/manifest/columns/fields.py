@@ -166,7 +166,7 @@ FIELDS: Mapping[str, Field] = MappingProxyType(
         "quality": Field(
             also=("jpeg_quality",),
             flag=Flag(name="--quality", value="N", help="1 to 100, for jpeg and webp."),
-            meaning="How well JPEG and WebP keep the picture.",
+            meaning="How well JPEG and WebP keep the picture; refused beside PNG.",
         ),
         "init_image": Field(
             also=("init_img", "input_image"),

@@ -52,6 +52,8 @@ class SharedValues:
     adapters: tuple[Adapter, ...]
     count: int
     """The number of images."""
+    unguided: tuple[tuple[str, str], ...] = ()
+    """Columns without effect because there is no guidance, with their values."""
     known: dict[int, SharedSpec] = field(default_factory=dict)
     """The shared specifications that were made so far, by their number of windows."""
 
@@ -112,6 +114,8 @@ class SharedValues:
         if given.guidance_scale is not None and given.guidance_scale <= 1:
             # Without guidance an interval of it changes no pixel, so it makes no other request.
             derived |= {"guidance_start": 0.0, "guidance_end": 1.0}
+        if given.format == "png":
+            derived["quality"] = None  # that of other rows, which job or model give
         return own | derived
 
 

@@ -113,6 +113,11 @@ class PlannedRow(NewRow):
         return RowText(file=file, row=number, text=text)
 
     @property
+    def unguided(self) -> list[tuple[str, str]]:
+        """Columns of its cells without effect because there is no guidance, with their values."""
+        return [each for cell in self.cells for each in cell.values.unguided]
+
+    @property
     def images(self) -> int:
         """How many images the row asks for."""
         return sum([cell.count for cell in self.cells])
@@ -241,6 +246,8 @@ def plan_rows(
                 last = row.number or last
                 yield row if each is source else _renumbered(row, before, each)
             before, last = before + last, 0
+        if (problem := planner.job_quality.problem(source.name)) is not None:
+            yield RefusedRow.because_of([problem], number=None, line=None)
 
 
 def _renumbered(row: PlannedRow | RefusedRow, before: int, file: Source) -> PlannedRow | RefusedRow:

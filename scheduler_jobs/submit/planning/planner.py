@@ -27,6 +27,11 @@ from imagemill.scheduler_jobs.manifest.problems import BadValue
 from imagemill.scheduler_jobs.manifest.rows import bad_fields
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.submit.planning.call import check_call
+from imagemill.scheduler_jobs.submit.planning.idle_values import (
+    JobQuality,
+    check_quality,
+    unguided_values,
+)
 from imagemill.scheduler_jobs.submit.planning.pictures import (
     AddedModels,
     check_interval,
@@ -69,6 +74,7 @@ class Planner:
         self._inputs = inputs
         self._added = AddedModels(registry)
         self._file = source_name
+        self.job_quality = JobQuality(defaults)
         self._models: dict[str, PlannedModel | ModelError] = {}
         self._adapter_digests: dict[str, str] = {}
         self._known: dict[tuple[Any, ...], SharedValues] = {}
@@ -134,14 +140,15 @@ class Planner:
         try:
             found = self._known.get(key)
         except TypeError:  # sampler options can't be a key
-            return self._completed(given.over(self._defaults))
+            return self._completed(given)
         if found is None:
-            found = self._completed(given.over(self._defaults))
+            found = self._completed(given)
             if len(self._known) < _KNOWN_SETTINGS and _is_short(given):
                 self._known[key] = found
         return found
 
-    def _completed(self, given: Parameters) -> SharedValues:
+    def _completed(self, row: Parameters) -> SharedValues:
+        given = row.over(self._defaults)
         name = given.model or self._settings.default_model
         allowed = f"one of {', '.join(self._registry.models)}"
         if name not in self._registry.models:
@@ -160,6 +167,8 @@ class Planner:
         check_call(model.entry, model.facts, parameters)
         _check_refiner(model, parameters)
         _check_prompts(model, parameters)
+        check_quality(row, parameters)
+        self.job_quality.note(row, parameters)
         return SharedValues(
             model=model,
             parameters=parameters.with_seed(None),
@@ -171,6 +180,7 @@ class Planner:
             ip_adapter=self._added.reference(model.entry, model.facts, parameters),
             inputs=self._input_digests(parameters),
             adapters=self._adapters(parameters),
+            unguided=unguided_values(given, parameters),
         )
 
     def _layered(self, given: Parameters, model: PlannedModel) -> Parameters:

@@ -27,7 +27,7 @@ def test_run_ends_with_one_object_of_exactly_these_keys(
     assert list(json.loads(answer.out)) == [
         *("job_id", "job_name", "requested", "rendered", "reused", "done", "dead"),
         *("seconds", "images_per_second", "database", "output", "pictures", "foreign_syntax"),
-        "columns",
+        *("without_effect", "columns"),
     ]
     request, settings, where = seen[0]
     assert where == out
