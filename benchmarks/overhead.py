@@ -38,7 +38,7 @@ from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.guided.denoiser import Denoiser
 from imagemill.worker.engine.guided.engine import GuidedEngine
 from imagemill.worker.engine.slots.fiber import Fiber
-from imagemill.worker.engine.slots.meetings import Meetings
+from imagemill.worker.engine.slots.shared_passes import Meetings
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model

@@ -1,6 +1,6 @@
 """Which of a row's columns the calls of diffusers' pipelines have an argument for, without torch.
 
-`tests/oracle/test_ways_table.py` holds this table to the installed diffusers.
+`tests/oracle/test_pipeline_inputs.py` holds this table to the installed diffusers.
 """
 
 from collections.abc import Mapping

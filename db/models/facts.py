@@ -8,8 +8,8 @@ from typing import Any
 
 from imagemill.db.errors import ModelError, first_line
 from imagemill.db.models.components import component_folders, pipeline_options
+from imagemill.db.models.pipeline_inputs import NO_WAYS, WAYS, Ways, changes_the_denoiser
 from imagemill.db.models.registry import ModelEntry
-from imagemill.db.models.ways import NO_WAYS, WAYS, Ways, changes_the_denoiser
 from imagemill.db.models.weights import read_config
 
 _PIPELINE_MULTIPLE = 8

@@ -35,7 +35,7 @@ from pydantic import ValidationError
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.adapter_files import check_lora
-from imagemill.db.models.added import AddedEntry, AddedTable
+from imagemill.db.models.added_models import AddedEntry, AddedTable
 from imagemill.db.models.quantization import chosen_schemes
 from imagemill.db.models.registry_tables import (
     Kind,

@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, 
 from pydantic_core import ErrorDetails
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.added import AddedTable
+from imagemill.db.models.added_models import AddedTable
 from imagemill.db.models.scorer_tables import ScorerTable
 from imagemill.db.toml_files import TomlError, load_toml
 

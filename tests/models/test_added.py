@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from imagemill.db.models.registry import Registry
-from imagemill.worker.models.added import controlnet_of
+from imagemill.worker.models.added_models import controlnet_of
 
 
 def test_a_controlnet_stays_until_a_group_needs_none() -> None:

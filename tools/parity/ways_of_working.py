@@ -1,8 +1,8 @@
 """Every way of working beside text-to-image, family by family, as diffusers is called by hand.
 
 The models are small, with random weights. Which class of pipelines a way takes, and what its
-arguments are called, is written down here once more, so that a wrong row of `db.models.ways` or a
-wrong guess of the slot engine is a difference.
+arguments are called, is written down here once more, so that a wrong row of
+`db.models.pipeline_inputs` or a wrong guess of the slot engine is a difference.
 """
 
 import inspect

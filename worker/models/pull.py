@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
 from imagemill.db.errors import ModelError, first_line
-from imagemill.db.models.added import AddedEntry
+from imagemill.db.models.added_models import AddedEntry
 from imagemill.db.models.components import NO_PIXELS, weights_digest
 from imagemill.db.models.hub_errors import asking_the_hub
 from imagemill.db.models.registry import ModelEntry, Part

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.added import AddedEntry
+from imagemill.db.models.added_models import AddedEntry
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.embeddings import check_embeddings
 from imagemill.db.models.entry_checks import check_entry

@@ -1,16 +1,16 @@
 """Whether a model takes the pictures that a row gives it: to start from, to follow, to be like.
 
-A model of kind `generic` takes what diffusers has a pipeline for (`db.models.ways`). All others
-are drawn by the guided engine, which takes init images and masks.
+A model of kind `generic` takes what diffusers has a pipeline for (`db.models.pipeline_inputs`). All
+others are drawn by the guided engine, which takes init images and masks.
 """
 
 import math
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.added import AddedEntry
+from imagemill.db.models.added_models import AddedEntry
 from imagemill.db.models.facts import ModelFacts
+from imagemill.db.models.pipeline_inputs import Ways
 from imagemill.db.models.registry import ModelEntry, Registry
-from imagemill.db.models.ways import Ways
 from imagemill.db.samplers.names import BY_NAME, strength_for, usual_strength
 from imagemill.db.specs import AddedModel
 from imagemill.scheduler_jobs.manifest import Parameters

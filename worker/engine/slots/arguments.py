@@ -16,7 +16,7 @@ from cachetools import LRUCache
 
 from imagemill.db.errors import ModelError, UsageError
 from imagemill.db.models.families import find_family
-from imagemill.db.models.ways import NO_WAYS, WAYS
+from imagemill.db.models.pipeline_inputs import NO_WAYS, WAYS
 from imagemill.db.samplers.names import BY_NAME, OWN
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.inputs import Inputs

@@ -43,10 +43,10 @@ from imagemill.worker.engine.shapes import by_trying, choose_shapes, find_slots
 from imagemill.worker.engine.slots.arguments import PipelineCalls
 from imagemill.worker.engine.slots.embedded_prompts import embedded_prompts
 from imagemill.worker.engine.slots.fiber import Fiber
-from imagemill.worker.engine.slots.meetings import Meetings
+from imagemill.worker.engine.slots.shared_passes import Meetings
 from imagemill.worker.engine.slots.slot import Slot, pipeline_fiber
 from imagemill.worker.models.adapters import find_adapters, wear
-from imagemill.worker.models.added import controlnet_of, wear_ip_adapter
+from imagemill.worker.models.added_models import controlnet_of, wear_ip_adapter
 from imagemill.worker.models.environment import Environment, Shapes, describe_environment
 from imagemill.worker.models.model import Model
 

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from imagemill.db.input_pictures import read_picture
-from imagemill.db.models.ways import Ways
+from imagemill.db.models.pipeline_inputs import Ways
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.inputs import Inputs, strength_of
 from imagemill.worker.models.pipelines import Pipeline

@@ -16,7 +16,7 @@ from imagemill.worker.engine.slots.arguments import PipelineCall, PipelineCalls
 from imagemill.worker.engine.slots.cut_prompts import Reading
 from imagemill.worker.engine.slots.fiber import Fiber
 from imagemill.worker.engine.slots.fp32_retry import Mending
-from imagemill.worker.engine.slots.meetings import Request, replace_denoisers
+from imagemill.worker.engine.slots.shared_passes import Request, replace_denoisers
 from imagemill.worker.models.environment import Environment
 
 

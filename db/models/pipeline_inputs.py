@@ -1,6 +1,6 @@
 """What diffusers' pipelines take, known without torch: a row for each class.
 
-`tests/oracle/test_ways_table.py` holds this table to the installed diffusers: the classes are
+`tests/oracle/test_pipeline_inputs.py` holds this table to the installed diffusers: the classes are
 those of its `AUTO_…_PIPELINES_MAPPING` that take a `strength`, and those that it has beside them.
 """
 

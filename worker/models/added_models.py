@@ -12,7 +12,7 @@ from diffusers.loaders import SD3IPAdapterMixin
 from safetensors import SafetensorError
 
 from imagemill.db.errors import ModelError, first_line
-from imagemill.db.models.added import find_added
+from imagemill.db.models.added_models import find_added
 from imagemill.db.models.registry import Registry
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.pipelines import Pipeline

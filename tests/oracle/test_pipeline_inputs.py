@@ -1,4 +1,4 @@
-"""The table of ways, `db.models.ways`, has what the installed diffusers has."""
+"""The table of ways, `db.models.pipeline_inputs`, has what the installed diffusers has."""
 
 import inspect
 import re
@@ -12,7 +12,7 @@ import pytest
 from diffusers.pipelines import auto_pipeline
 
 from imagemill.db.models.calls import ARGUMENTS, arguments_of
-from imagemill.db.models.ways import WAYS, changes_the_denoiser
+from imagemill.db.models.pipeline_inputs import WAYS, changes_the_denoiser
 
 _NOT_TAKEN = {
     "IFPipeline",  # draws in stages of its own
