@@ -309,7 +309,7 @@ def report(
         "",
         f"{_about(others)}; small models of {', '.join(f'`{name}`' for name in FAMILIES)} with "
         "random weights, which the slot engine renders, in one manifest. "
-        f"{sum(bool(row['adapters']) for row in others)} rows wear a LoRA, and "
+        f"{sum(bool(row['adapters']) for row in others)} rows use a LoRA, and "
         f"{sum('init_image' in row for row in others)} start from a picture, beside the others "
         "in the same passes where the weights are the same.",
         "",

@@ -72,7 +72,7 @@ def mixed_rows(
 def family_rows(count: int, *, seed: int) -> list[dict[str, Any]]:
     """Rows of the other families, in turns: many steps, scales, samplers and lengths of text.
 
-    A third of them wear a LoRA, and a third start from a picture.
+    A third of them use a LoRA, and a third start from a picture.
     """
     dice = random.Random(seed)
     rows = []

@@ -38,7 +38,7 @@ from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.guided.denoiser import Denoiser
 from imagemill.worker.engine.guided.engine import GuidedEngine
 from imagemill.worker.engine.slots.fiber import Fiber
-from imagemill.worker.engine.slots.shared_passes import Meetings
+from imagemill.worker.engine.slots.shared_passes import SharedPasses
 from imagemill.worker.models.device import prepare_process
 from imagemill.worker.models.loader import load_model
 from imagemill.worker.models.model import Model
@@ -52,7 +52,7 @@ MIXED = ("ddim", "euler", "euler_a", "dpmpp_2m", "lms")
 _PARTS = (
     ("inputs", Denoiser, "__call__"),
     ("sampler", GuidedEngine, "_advance"),
-    *(("inputs", Meetings, name) for name in ("made_equal", "signature", "run")),
+    *(("inputs", SharedPasses, name) for name in ("made_equal", "signature", "run")),
     ("sampler", Fiber, "resume"),
 )
 """A part, and the methods that are counted as it."""

@@ -8,7 +8,12 @@ from typing import Any
 
 from imagemill.db.errors import ModelError, first_line
 from imagemill.db.models.components import component_folders, pipeline_options
-from imagemill.db.models.pipeline_inputs import NO_WAYS, WAYS, Ways, changes_the_denoiser
+from imagemill.db.models.pipeline_inputs import (
+    PIPELINE_INPUTS,
+    PROMPT_ONLY,
+    PipelineInputs,
+    changes_the_denoiser,
+)
 from imagemill.db.models.registry import ModelEntry
 from imagemill.db.models.weights import read_config
 
@@ -40,7 +45,7 @@ class ModelFacts:
     - `sampler_class`: the diffusers class of its own sampler; empty if it is not known.
     - `sampler_config`: the configuration of its own sampler.
     - `pipeline_class`: the diffusers class of a generic model; empty for all others.
-    - `ways`: what a generic model's pipelines take beside a prompt.
+    - `inputs`: what a generic model's pipelines take beside a prompt.
     - `distilled`: whether there is no classifier-free guidance, because guidance is an input of the
       denoiser or part of its weights; no negative prompt counts.
     """
@@ -59,8 +64,14 @@ class ModelFacts:
     sampler_class: str = ""
     sampler_config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     pipeline_class: str = ""
-    ways: Ways = NO_WAYS
+    inputs: PipelineInputs = PROMPT_ONLY
     distilled: bool = False
+
+    def pipeline_for(self, *, init_image: bool, mask: bool, control_image: bool) -> str:
+        """The class of the pipeline that draws an image with these pictures."""
+        controlled = control_image and not self.inputs.own_control
+        name = self.inputs.class_for(picture=init_image, mask=mask, controlled=controlled)
+        return name or self.pipeline_class
 
 
 def model_facts(entry: ModelEntry) -> ModelFacts:
@@ -163,8 +174,8 @@ def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
             f"model {entry.name}: {pipeline_class} changes the denoiser during a call, and images "
             "under way share one denoiser; use the pipeline that it was made from"
         )
-    ways = WAYS.get(pipeline_class, NO_WAYS)
-    clip = ways.clip_prompts and _is_clip(configs)
+    inputs = PIPELINE_INPUTS.get(pipeline_class, PROMPT_ONLY)
+    clip = inputs.clip_prompts and _is_clip(configs)
     return ModelFacts(
         latent_scale=scale,
         size_multiple=multiple,
@@ -179,7 +190,7 @@ def _pipeline_facts(entry: ModelEntry) -> ModelFacts:
         sampler_class=_class_of(scheduler),
         sampler_config=scheduler,
         pipeline_class=pipeline_class,
-        ways=ways,
+        inputs=inputs,
         distilled=bool(
             denoiser.get("guidance_embeds")
             or denoiser.get("time_cond_proj_dim") is not None

@@ -1,4 +1,4 @@
-"""What diffusers' pipelines take, known without torch: a row for each class.
+"""What diffusers' pipelines take beside a prompt, known without torch: a row for each class.
 
 `tests/oracle/test_pipeline_inputs.py` holds this table to the installed diffusers: the classes are
 those of its `AUTO_…_PIPELINES_MAPPING` that take a `strength`, and those that it has beside them.
@@ -11,7 +11,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ways:
+class PipelineInputs:
     """The classes that a text-to-image pipeline's modules are put into, and what they read.
 
     - `from_picture`, `in_mask`: for an init image; for an init image and a mask.
@@ -39,7 +39,7 @@ class Ways:
     reference: Literal["no", "may", "must"] = "no"
     clip_prompts: bool = False
 
-    def started(self, *, picture: bool, mask: bool, controlled: bool) -> str:
+    def class_for(self, *, picture: bool, mask: bool, controlled: bool) -> str:
         """The class for an init image, a mask and a ControlNet; empty for none of them."""
         if mask:
             return self.controlled_in_mask if controlled else self.in_mask
@@ -48,12 +48,12 @@ class Ways:
         return self.controlled if controlled else ""
 
 
-NO_WAYS = Ways()
+PROMPT_ONLY = PipelineInputs()
 """Of a pipeline that takes a prompt and no picture."""
 
-WAYS: Mapping[str, Ways] = MappingProxyType(
+PIPELINE_INPUTS: Mapping[str, PipelineInputs] = MappingProxyType(
     {
-        "StableDiffusionPipeline": Ways(
+        "StableDiffusionPipeline": PipelineInputs(
             from_picture="StableDiffusionImg2ImgPipeline",
             in_mask="StableDiffusionInpaintPipeline",
             controlnet="ControlNetModel",
@@ -63,7 +63,7 @@ WAYS: Mapping[str, Ways] = MappingProxyType(
             ip_adapter=True,
             clip_prompts=True,
         ),
-        "StableDiffusionXLPipeline": Ways(
+        "StableDiffusionXLPipeline": PipelineInputs(
             from_picture="StableDiffusionXLImg2ImgPipeline",
             in_mask="StableDiffusionXLInpaintPipeline",
             controlnet="ControlNetModel",
@@ -73,20 +73,20 @@ WAYS: Mapping[str, Ways] = MappingProxyType(
             ip_adapter=True,
             clip_prompts=True,
         ),
-        "LatentConsistencyModelPipeline": Ways(
+        "LatentConsistencyModelPipeline": PipelineInputs(
             from_picture="LatentConsistencyModelImg2ImgPipeline",
             ip_adapter=True,
             clip_prompts=True,
         ),
-        "KolorsPipeline": Ways(from_picture="KolorsImg2ImgPipeline"),
-        "StableDiffusion3Pipeline": Ways(
+        "KolorsPipeline": PipelineInputs(from_picture="KolorsImg2ImgPipeline"),
+        "StableDiffusion3Pipeline": PipelineInputs(
             from_picture="StableDiffusion3Img2ImgPipeline",
             in_mask="StableDiffusion3InpaintPipeline",
             controlnet="SD3ControlNetModel",
             controlled="StableDiffusion3ControlNetPipeline",
             ip_adapter=True,
         ),
-        "FluxPipeline": Ways(
+        "FluxPipeline": PipelineInputs(
             from_picture="FluxImg2ImgPipeline",
             in_mask="FluxInpaintPipeline",
             controlnet="FluxControlNetModel",
@@ -98,37 +98,39 @@ WAYS: Mapping[str, Ways] = MappingProxyType(
                 {"FluxControlNetImg2ImgPipeline", "FluxControlNetInpaintPipeline"}
             ),
         ),
-        "FluxControlPipeline": Ways(
+        "FluxControlPipeline": PipelineInputs(
             from_picture="FluxControlImg2ImgPipeline",
             in_mask="FluxControlInpaintPipeline",
             own_control=True,
         ),
-        "FluxKontextPipeline": Ways(reference="may"),
-        "Flux2Pipeline": Ways(reference="may"),
-        "Flux2KleinPipeline": Ways(reference="may"),
-        "ChromaPipeline": Ways(
+        "FluxKontextPipeline": PipelineInputs(reference="may"),
+        "Flux2Pipeline": PipelineInputs(reference="may"),
+        "Flux2KleinPipeline": PipelineInputs(reference="may"),
+        "ChromaPipeline": PipelineInputs(
             from_picture="ChromaImg2ImgPipeline", in_mask="ChromaInpaintPipeline", ip_adapter=True
         ),
-        "QwenImagePipeline": Ways(
+        "QwenImagePipeline": PipelineInputs(
             from_picture="QwenImageImg2ImgPipeline",
             in_mask="QwenImageInpaintPipeline",
             controlnet="QwenImageControlNetModel",
             controlled="QwenImageControlNetPipeline",
         ),
-        "QwenImageEditPipeline": Ways(reference="must"),
-        "QwenImageEditPlusPipeline": Ways(reference="must"),
-        "ZImagePipeline": Ways(
+        "QwenImageEditPipeline": PipelineInputs(reference="must"),
+        "QwenImageEditPlusPipeline": PipelineInputs(reference="must"),
+        "ZImagePipeline": PipelineInputs(
             from_picture="ZImageImg2ImgPipeline", in_mask="ZImageInpaintPipeline"
         ),
-        "CogView4ControlPipeline": Ways(own_control=True),
-        "HunyuanDiTPipeline": Ways(
+        "CogView4ControlPipeline": PipelineInputs(own_control=True),
+        "HunyuanDiTPipeline": PipelineInputs(
             controlnet="HunyuanDiT2DControlNetModel", controlled="HunyuanDiTControlNetPipeline"
         ),
-        "SanaPipeline": Ways(controlnet="SanaControlNetModel", controlled="SanaControlNetPipeline"),
-        "Kandinsky3Pipeline": Ways(from_picture="Kandinsky3Img2ImgPipeline"),
+        "SanaPipeline": PipelineInputs(
+            controlnet="SanaControlNetModel", controlled="SanaControlNetPipeline"
+        ),
+        "Kandinsky3Pipeline": PipelineInputs(from_picture="Kandinsky3Img2ImgPipeline"),
     }
 )
-"""By the class in a model's `model_index.json`; what is not here has `NO_WAYS`."""
+"""By the class in a model's `model_index.json`; what is not here has `PROMPT_ONLY`."""
 
 _CHANGE_THE_DENOISER = ("PAG", "SAG", "AttendAndExcite", "LEdits", "Pix2PixZero")
 """Parts of the names of pipelines that put other attention into the denoiser during a call."""

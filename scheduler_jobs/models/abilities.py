@@ -70,13 +70,13 @@ def _ways(entry: ModelEntry, facts: ModelFacts) -> tuple[str, ...]:
         if facts.inpainting:
             return ("inpainting",)
         return ("text-to-image", "image-to-image", "inpainting")
-    ways = facts.ways
+    inputs = facts.inputs
     has = {
-        "text-to-image": ways.reference != "must" and not ways.own_control,
-        "image-to-image": bool(ways.from_picture),
-        "inpainting": bool(ways.in_mask),
-        "control-image": bool(ways.controlled) or ways.own_control,
-        "reference-image": ways.ip_adapter or ways.reference != "no",
+        "text-to-image": inputs.reference != "must" and not inputs.own_control,
+        "image-to-image": bool(inputs.from_picture),
+        "inpainting": bool(inputs.in_mask),
+        "control-image": bool(inputs.controlled) or inputs.own_control,
+        "reference-image": inputs.ip_adapter or inputs.reference != "no",
     }
     return tuple(name for name, there in has.items() if there)
 

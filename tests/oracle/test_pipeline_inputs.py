@@ -1,4 +1,4 @@
-"""The table of ways, `db.models.pipeline_inputs`, has what the installed diffusers has."""
+"""The table `db.models.pipeline_inputs` has what the installed diffusers has."""
 
 import inspect
 import re
@@ -12,7 +12,7 @@ import pytest
 from diffusers.pipelines import auto_pipeline
 
 from imagemill.db.models.calls import ARGUMENTS, arguments_of
-from imagemill.db.models.pipeline_inputs import WAYS, changes_the_denoiser
+from imagemill.db.models.pipeline_inputs import PIPELINE_INPUTS, changes_the_denoiser
 
 _NOT_TAKEN = {
     "IFPipeline",  # draws in stages of its own
@@ -52,52 +52,52 @@ def test_the_table_has_diffusers_own_pipelines(
     }
     here = {kind.__name__ for kind in texts.values()} | _BESIDE_THE_MAPPING
     table = {
-        text: getattr(ways, field)
-        for text, ways in WAYS.items()
-        if getattr(ways, field) and text in here
+        text: getattr(inputs, field)
+        for text, inputs in PIPELINE_INPUTS.items()
+        if getattr(inputs, field) and text in here
     }
     assert {text: kind for text, kind in table.items() if text not in _BESIDE_THE_MAPPING} == (
         expected
     )
 
 
-@pytest.mark.parametrize("text", WAYS)
+@pytest.mark.parametrize("text", PIPELINE_INPUTS)
 def test_every_class_of_the_table_takes_what_it_says(text: str) -> None:
-    ways = WAYS[text]
+    inputs = PIPELINE_INPUTS[text]
     if hasattr(getattr(diffusers, text), "_backends"):
         pytest.skip(f"diffusers needs another package for {text}")
-    for name in (ways.from_picture, ways.controlled_from_picture):
+    for name in (inputs.from_picture, inputs.controlled_from_picture):
         assert not name or _takes(name, "strength")
-    for name in (ways.in_mask, ways.controlled_in_mask):
+    for name in (inputs.in_mask, inputs.controlled_in_mask):
         assert not name or _takes(name, "mask_image")
-    for name in (ways.controlled, ways.controlled_from_picture, ways.controlled_in_mask):
+    for name in (inputs.controlled, inputs.controlled_from_picture, inputs.controlled_in_mask):
         assert not name or _takes(name, "controlnet_conditioning_scale")
-    assert bool(ways.controlnet) == bool(ways.controlled)
-    assert not ways.controlnet or hasattr(diffusers, ways.controlnet)
-    assert not ways.own_control or _takes(text, "control_image")
-    assert ways.reference == "no" or _takes(text, "image")
+    assert bool(inputs.controlnet) == bool(inputs.controlled)
+    assert not inputs.controlnet or hasattr(diffusers, inputs.controlnet)
+    assert not inputs.own_control or _takes(text, "control_image")
+    assert inputs.reference == "no" or _takes(text, "image")
     started = {
-        ways.started(picture=picture, mask=mask, controlled=controlled)
+        inputs.class_for(picture=picture, mask=mask, controlled=controlled)
         for picture, mask, controlled in product((False, True), repeat=3)
     }
     offered = hasattr(getattr(diffusers, text), "load_ip_adapter")
-    assert ways.ip_adapter == (offered and text not in _REFERENCE_IS_EDITED)
-    if ways.ip_adapter:
+    assert inputs.ip_adapter == (offered and text not in _REFERENCE_IS_EDITED)
+    if inputs.ip_adapter:
         without = {name for name in started if name and not _takes(name, "ip_adapter_image_embeds")}
-        assert without == ways.without_ip_adapter
+        assert without == inputs.without_ip_adapter
 
 
 _CALLED = sorted(
     {
         name
-        for text, ways in WAYS.items()
+        for text, inputs in PIPELINE_INPUTS.items()
         for name in (
             text,
-            ways.from_picture,
-            ways.in_mask,
-            ways.controlled,
-            ways.controlled_from_picture,
-            ways.controlled_in_mask,
+            inputs.from_picture,
+            inputs.in_mask,
+            inputs.controlled,
+            inputs.controlled_from_picture,
+            inputs.controlled_in_mask,
         )
         if name and not hasattr(getattr(diffusers, name), "_backends")
     }
@@ -119,4 +119,4 @@ def test_pipelines_that_change_the_denoiser_during_a_call_are_known() -> None:
             found |= set(re.findall(r"^class (\w*Pipeline(?!Output)\w*)\(", text, re.MULTILINE))
     assert len(found) > 10
     assert {name for name in found if not changes_the_denoiser(name)} == set()
-    assert not any(changes_the_denoiser(name) for name in WAYS)
+    assert not any(changes_the_denoiser(name) for name in PIPELINE_INPUTS)

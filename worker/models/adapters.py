@@ -23,7 +23,7 @@ from imagemill.worker.models.model import Model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WornAdapter:
+class GroupAdapter:
     """A LoRA file on this machine, its SHA-256, and how strongly it is applied."""
 
     digest: str
@@ -33,14 +33,14 @@ class WornAdapter:
 
 def find_adapters(
     group: Sequence[Mapping[str, Any]], registry: Registry
-) -> tuple[WornAdapter, ...]:
+) -> tuple[GroupAdapter, ...]:
     """The files of a group's adapters (`ImageSpec.group()["adapters"]`), in the same order.
 
     An adapter is looked up by name first. If that file has another digest, any registered file
     with the digest is taken. Raises `ModelError` if there is none.
     """
     return tuple(
-        WornAdapter(
+        GroupAdapter(
             digest=adapter["digest"],
             weight=float(adapter["weight"]),
             file=_file_with(adapter["name"], adapter["digest"], registry),
@@ -49,7 +49,7 @@ def find_adapters(
     )
 
 
-def wear(model: Model, adapters: tuple[WornAdapter, ...]) -> None:
+def activate_adapters(model: Model, adapters: tuple[GroupAdapter, ...]) -> None:
     """Make exactly these adapters active; do nothing if they are already.
 
     Without adapters the model's modules are again as they were loaded, bit for bit. Raises
@@ -69,7 +69,7 @@ def wear(model: Model, adapters: tuple[WornAdapter, ...]) -> None:
     # Weights that were created in inference mode can't be removed again, so it is off here.
     with torch.inference_mode(mode=False), torch.no_grad():
         if model.active_adapters:
-            _take_off(pipeline)
+            _remove_adapters(pipeline)
             model.active_adapters = ()
         if not adapters:
             return
@@ -85,7 +85,7 @@ def wear(model: Model, adapters: tuple[WornAdapter, ...]) -> None:
                 )
             pipeline.set_adapters(names, [adapter.weight for adapter in adapters])
         except Exception as error:  # diffusers and peft raise many kinds of error for a misfit
-            _take_off(pipeline)
+            _remove_adapters(pipeline)
             files = ", ".join(adapter.file.name for adapter in adapters)
             raise ModelError(f"adapters {files} do not fit model {model.name}: {error}") from error
         for module in model.components.values():
@@ -94,7 +94,7 @@ def wear(model: Model, adapters: tuple[WornAdapter, ...]) -> None:
     model.active_adapters = wanted
 
 
-def _take_off(pipeline: Any) -> None:
+def _remove_adapters(pipeline: Any) -> None:
     """Remove every adapter. Flux's control LoRAs have made an input layer wider; it is put back."""
     accepted = inspect.signature(pipeline.unload_lora_weights).parameters
     widened = "reset_to_overwritten_params"

@@ -35,7 +35,7 @@ def controlnet_of(model: Model, group: Mapping[str, Any], registry: Registry) ->
     return model.controlnet[1]
 
 
-def wear_ip_adapter(model: Model, group: Mapping[str, Any], registry: Registry) -> None:
+def activate_ip_adapter(model: Model, group: Mapping[str, Any], registry: Registry) -> None:
     """Add a group's IP-Adapter to the model at its scale, or take the last one away.
 
     Without one the model's modules are as they were loaded, bit for bit. Raises `ModelError` if it
@@ -43,9 +43,9 @@ def wear_ip_adapter(model: Model, group: Mapping[str, Any], registry: Registry) 
     """
     named = group.get("ip_adapter")
     wanted = None if named is None else (named["digest"], float(named["scale"]))
-    worn = model.active_ip_adapter
+    active = model.active_ip_adapter
     pipeline: Pipeline = model.pipeline
-    if worn == wanted:
+    if active == wanted:
         return
     if wanted is not None and model.tuning.fused:
         # Taking it away would leave other attention behind than that of fused projections.
@@ -53,12 +53,12 @@ def wear_ip_adapter(model: Model, group: Mapping[str, Any], registry: Registry) 
             "an IP-Adapter does not fit fused projections: unset IMAGEMILL_FUSE_PROJECTIONS"
         )
     with torch.inference_mode(mode=False), torch.no_grad():
-        if worn is not None and (wanted is None or worn[0] != wanted[0]):
-            _take_off(model)
-            worn = model.active_ip_adapter = None
+        if active is not None and (wanted is None or active[0] != wanted[0]):
+            _remove_ip_adapter(model)
+            active = model.active_ip_adapter = None
         if named is None or wanted is None:
             return
-        if worn is None:
+        if active is None:
             _load_ip_adapter(model, named, registry)
         pipeline.set_ip_adapter_scale(wanted[1])
         model.active_ip_adapter = wanted
@@ -67,7 +67,7 @@ def wear_ip_adapter(model: Model, group: Mapping[str, Any], registry: Registry) 
 def _load_controlnet(model: Model, named: Mapping[str, Any], registry: Registry) -> Any:
     entry = find_added(registry.controlnets, named)
     # The class is one that the model's pipelines take, whatever the file's own words are.
-    wanted = model.facts.ways.controlnet
+    wanted = model.facts.inputs.controlnet
     if not wanted or entry.class_name != wanted:
         said = entry.class_name or "no class"
         raise ModelError(f"ControlNet {entry.name}: {said}, where {model.name} takes {wanted}")
@@ -86,7 +86,7 @@ def _load_controlnet(model: Model, named: Mapping[str, Any], registry: Registry)
 
 def _load_ip_adapter(model: Model, named: Mapping[str, Any], registry: Registry) -> None:
     entry = find_added(registry.ip_adapters, named)
-    if not model.facts.ways.ip_adapter:
+    if not model.facts.inputs.ip_adapter:
         raise ModelError(f"model {model.name}: diffusers has no IP-Adapter for its pipeline")
     pipeline: Pipeline = model.pipeline
     try:
@@ -102,7 +102,7 @@ def _load_ip_adapter(model: Model, named: Mapping[str, Any], registry: Registry)
         )
         set_attention(_denoiser(pipeline), model.tuning)
     except Exception as error:  # diffusers raises many kinds of error for a misfit
-        _take_off(model)
+        _remove_ip_adapter(model)
         raise ModelError(f"IP-Adapter {entry.name}: {first_line(error)}") from error
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
@@ -131,7 +131,7 @@ def _load_encoder(pipeline: Pipeline, folder: Path, dtype: torch.dtype) -> None:
         pipeline.register_modules(feature_extractor=feeder)
 
 
-def _take_off(model: Model) -> None:
+def _remove_ip_adapter(model: Model) -> None:
     """Remove the IP-Adapter. What attention it leaves behind is new."""
     pipeline: Pipeline = model.pipeline
     pipeline.unload_ip_adapter()

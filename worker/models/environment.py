@@ -112,8 +112,8 @@ def _added(group: Mapping[str, Any]) -> dict[str, Any]:
     if "controlnet" in group:
         found["controlnet"] = {"digest": group["controlnet"]["digest"]}
     if "ip_adapter" in group:
-        worn = group["ip_adapter"]
-        found["ip_adapter"] = {"digest": worn["digest"], "scale": float(worn["scale"])}
+        adapter = group["ip_adapter"]
+        found["ip_adapter"] = {"digest": adapter["digest"], "scale": float(adapter["scale"])}
     return found
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from imagemill.db.errors import ModelError, UsageError
 from imagemill.db.samplers.names import strength_for
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine.guided.initial_latents import Starts
+from imagemill.worker.engine.guided.initial_latents import InitialLatents
 from imagemill.worker.engine.pictures import Decoder
 from imagemill.worker.engine.schedulers import scheduler_for
 from imagemill.worker.files.records import Pixels
@@ -113,19 +113,19 @@ def round_trip(
         strength=strength_for(steps=steps, start_step=start_step),
     )
     body = _png(picture)
-    starts = Starts(
+    initial_latents = InitialLatents(
         model,
         width=width,
         height=height,
         inputs=lambda _: body,
         max_pixels=picture.width * picture.height,
     )
-    start = starts.variation(spec, scheduler_for(spec, model), _generator(seed))
+    start = initial_latents.variation(spec, scheduler_for(spec, model), _generator(seed))
     # A new generator with the same seed: an image's first draw is the sampling of these latents.
-    latents = starts.encoded(_PICTURE, _generator(seed))
+    latents = initial_latents.encoded(_PICTURE, _generator(seed))
     plain, noisy = Decoder(model, rows=1).pictures([latents, start.latents])
     return RoundTrip(
-        original=_pixels(starts.picture(_PICTURE)),
+        original=_pixels(initial_latents.picture(_PICTURE)),
         decoded=plain.pixels,
         noised=noisy.pixels,
         timestep=float(start.timesteps[0]),

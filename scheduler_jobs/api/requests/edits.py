@@ -119,7 +119,7 @@ def _takes_reference(model: Any, settings: Settings) -> bool:
     """Whether a model changes a reference image; one that is not known is refused later."""
     try:
         entry = load_registry(settings).find(model or settings.default_model)
-        return model_facts(entry).ways.reference != "no"
+        return model_facts(entry).inputs.reference != "no"
     except ModelError:
         return False
 

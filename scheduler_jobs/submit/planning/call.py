@@ -22,12 +22,11 @@ def check_call(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> None:
     if given.adapters and family is not None and not family.lora:
         allowed = f"none: diffusers loads no LoRA for {facts.pipeline_class} of {entry.name}"
         raise Refused("adapters", given.adapters[0].name, allowed)
-    way = facts.ways.started(
-        picture=given.init_image is not None,
+    pipeline = facts.pipeline_for(
+        init_image=given.init_image is not None,
         mask=given.mask is not None,
-        controlled=given.control_image is not None and not facts.ways.own_control,
+        control_image=given.control_image is not None,
     )
-    pipeline = way or facts.pipeline_class
     taken = arguments_of(pipeline)
     if taken is None:
         return  # another class, of which the worker finds out

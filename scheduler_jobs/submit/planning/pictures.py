@@ -9,7 +9,7 @@ import math
 from imagemill.db.errors import ModelError
 from imagemill.db.models.added_models import AddedEntry
 from imagemill.db.models.facts import ModelFacts
-from imagemill.db.models.pipeline_inputs import Ways
+from imagemill.db.models.pipeline_inputs import PipelineInputs
 from imagemill.db.models.registry import ModelEntry, Registry
 from imagemill.db.samplers.names import BY_NAME, strength_for, usual_strength
 from imagemill.db.specs import AddedModel
@@ -41,11 +41,11 @@ def check_pictures(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> N
 
 def _check_generic(facts: ModelFacts, given: Parameters) -> None:
     """Refuse an init image or a mask that diffusers has no pipeline for."""
-    name, ways = facts.pipeline_class or "this pipeline", facts.ways
-    if given.init_image is not None and given.mask is None and not ways.from_picture:
-        instead = ", but a reference_image" if ways.reference != "no" else ""
+    name, inputs = facts.pipeline_class or "this pipeline", facts.inputs
+    if given.init_image is not None and given.mask is None and not inputs.from_picture:
+        instead = ", but a reference_image" if inputs.reference != "no" else ""
         raise Refused("init_image", given.init_image, f"none: {name} takes no init image{instead}")
-    if given.mask is not None and not ways.in_mask:
+    if given.mask is not None and not inputs.in_mask:
         raise Refused("mask", given.mask, f"none: diffusers has no inpainting for {name}")
 
 
@@ -73,24 +73,24 @@ class AddedModels:
 
         Raises `Refused` if it is not known, not for this model, or stands alone.
         """
-        ways, picture, pipeline = facts.ways, given.control_image, facts.pipeline_class
+        inputs, picture, pipeline = facts.inputs, given.control_image, facts.pipeline_class
         for column in ("controlnet", "control_scale"):
             value = getattr(given, column)
             if value is not None and picture is None:
                 raise Refused(column, "no control_image", "a control image beside it")
-            if value is not None and ways.own_control:
+            if value is not None and inputs.own_control:
                 raise Refused(column, str(value), f"none: {pipeline} reads control images itself")
-        if ways.own_control and picture is None:
+        if inputs.own_control and picture is None:
             raise Refused("control_image", "none", f"one: {pipeline} always reads a control image")
-        if picture is None or ways.own_control:
+        if picture is None or inputs.own_control:
             return None
-        if not ways.controlnet:
+        if not inputs.controlnet:
             raise Refused("control_image", picture, _no_way(entry, facts, "ControlNet"))
-        _check_controlled(ways, pipeline, given)
+        _check_controlled(inputs, pipeline, given)
         if given.controlnet is None:
             there = ", ".join(self._registry.controlnets) or "none is registered"
             raise Refused("controlnet", "none", f"the ControlNet for control_image: {there}")
-        return self._controlnet(given.controlnet, ways, entry)
+        return self._controlnet(given.controlnet, inputs, entry)
 
     def reference(
         self, entry: ModelEntry, facts: ModelFacts, given: Parameters
@@ -99,29 +99,29 @@ class AddedModels:
 
         Raises `Refused` if the model takes no reference image, or needs one that is not there.
         """
-        ways, picture, pipeline = facts.ways, given.reference_image, facts.pipeline_class
+        inputs, picture, pipeline = facts.inputs, given.reference_image, facts.pipeline_class
         scale = given.reference_scale
         if scale is not None and picture is None:
             raise Refused("reference_scale", "no reference_image", "a reference image beside it")
-        if scale not in (None, 1) and ways.reference != "no":
+        if scale not in (None, 1) and inputs.reference != "no":
             allowed = f"1, or none: {pipeline} has no scale for its picture"
             raise Refused("reference_scale", f"{scale:g}", allowed)
-        if ways.reference == "must" and picture is None:
+        if inputs.reference == "must" and picture is None:
             raise Refused("reference_image", "none", f"the picture that {pipeline} is to change")
-        if ways.reference != "no" and picture is not None and entry.ip_adapter is not None:
+        if inputs.reference != "no" and picture is not None and entry.ip_adapter is not None:
             allowed = f"none while {entry.name} has an ip_adapter: {pipeline} changes the picture"
             raise Refused("reference_image", picture, allowed)
-        if picture is None or ways.reference != "no":
+        if picture is None or inputs.reference != "no":
             return None
-        if not ways.ip_adapter:
+        if not inputs.ip_adapter:
             raise Refused("reference_image", picture, _no_way(entry, facts, "IP-Adapter"))
         if entry.ip_adapter is None:
             allowed = f'none, unless {entry.name} has ip_adapter = "NAME" in the registry'
             raise Refused("reference_image", picture, allowed)
-        _check_adapted(ways, given)
+        _check_adapted(inputs, given)
         return self._ip_adapter(entry.ip_adapter)
 
-    def _controlnet(self, name: str, ways: Ways, entry: ModelEntry) -> AddedModel:
+    def _controlnet(self, name: str, inputs: PipelineInputs, entry: ModelEntry) -> AddedModel:
         if name not in self._controlnets:
             try:
                 found = self._registry.find_controlnet(name)
@@ -132,8 +132,8 @@ class AddedModels:
             except ModelError as error:
                 raise Refused("controlnet", error.message, "a registered ControlNet") from None
         added, class_name = self._controlnets[name]
-        if class_name not in (None, ways.controlnet):
-            allowed = f"a {ways.controlnet} for {entry.name}"
+        if class_name not in (None, inputs.controlnet):
+            allowed = f"a {inputs.controlnet} for {entry.name}"
             raise Refused("controlnet", f"{name}, a {class_name or 'model of no class'}", allowed)
         return added
 
@@ -155,27 +155,27 @@ def _digest(entry: AddedEntry) -> str:
     return digest
 
 
-def _check_controlled(ways: Ways, pipeline: str, given: Parameters) -> None:
+def _check_controlled(inputs: PipelineInputs, pipeline: str, given: Parameters) -> None:
     """Refuse a ControlNet together with an init image or a mask that diffusers does not combine."""
     if given.mask is not None:
-        column, way = "mask", ways.controlled_in_mask
+        column, pipeline_class = "mask", inputs.controlled_in_mask
     elif given.init_image is not None:
-        column, way = "init_image", ways.controlled_from_picture
+        column, pipeline_class = "init_image", inputs.controlled_from_picture
     else:
         return
-    if not way:
+    if not pipeline_class:
         allowed = f"none beside control_image: diffusers has no such pipeline for {pipeline}"
         raise Refused(column, str(getattr(given, column)), allowed)
 
 
-def _check_adapted(ways: Ways, given: Parameters) -> None:
+def _check_adapted(inputs: PipelineInputs, given: Parameters) -> None:
     """Refuse a reference image beside pictures whose pipeline reads none."""
-    kind = ways.started(
+    kind = inputs.class_for(
         picture=given.init_image is not None,
         mask=given.mask is not None,
         controlled=given.control_image is not None,
     )
-    if kind in ways.without_ip_adapter:
+    if kind in inputs.without_ip_adapter:
         allowed = f"none beside control_image and init_image: {kind} has no IP-Adapter"
         raise Refused("reference_image", str(given.reference_image), allowed)
 

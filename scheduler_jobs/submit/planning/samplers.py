@@ -45,7 +45,7 @@ def _check_together(
         accepted=TAKEN[class_name],
     )
     steps, strength = given.steps or 1, 1.0
-    if facts.ways.from_picture in _SCHEDULE_BY_STRENGTH and given.init_image is not None:
+    if facts.inputs.from_picture in _SCHEDULE_BY_STRENGTH and given.init_image is not None:
         strength = given.strength or usual_strength(masked=False)
         if given.start_step is not None:
             strength = strength_for(steps=steps, start_step=given.start_step)
@@ -86,9 +86,8 @@ def _check_pipeline(facts: ModelFacts, given: Parameters, name: str) -> None:
 
 def _pipeline(facts: ModelFacts, given: Parameters) -> str:
     """The class of the pipeline that draws a row, by the pictures that the row has."""
-    way = facts.ways.started(
-        picture=given.init_image is not None,
+    return facts.pipeline_for(
+        init_image=given.init_image is not None,
         mask=given.mask is not None,
-        controlled=given.control_image is not None and not facts.ways.own_control,
+        control_image=given.control_image is not None,
     )
-    return way or facts.pipeline_class

@@ -120,7 +120,7 @@ def test_which_models_change_a_reference(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not edits._takes_reference("shapes64", settings)
     assert not edits._takes_reference("nobody", settings)
     known = model_facts(load_registry(settings).find("shapes64"))
-    editing = replace(known, ways=replace(known.ways, reference="must"))
+    editing = replace(known, inputs=replace(known.inputs, reference="must"))
     monkeypatch.setattr(edits, "model_facts", lambda _: editing)
     assert edits._takes_reference(None, settings)
 

@@ -11,8 +11,8 @@ from imagemill.db.samplers.names import OWN, SAMPLERS, Sampler
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.guided.admission import begin, common_ground
-from imagemill.worker.engine.guided.initial_latents import Starts
+from imagemill.worker.engine.guided.admission import begin, cohort_key
+from imagemill.worker.engine.guided.initial_latents import InitialLatents
 from imagemill.worker.engine.guided.slot import Cohort, Slot
 from imagemill.worker.engine.inputs import no_inputs
 from imagemill.worker.engine.texts.conditions import Condition
@@ -41,14 +41,16 @@ def rows_of(model: Model, sampler: Sampler) -> list[ImageSpec]:
     ]
 
 
-def alone(model: Model, starts: Starts, specs: Sequence[ImageSpec]) -> list[Cohort]:
-    return [begin(one(spec, 0), model, starts) for spec in specs]
+def alone(
+    model: Model, initial_latents: InitialLatents, specs: Sequence[ImageSpec]
+) -> list[Cohort]:
+    return [begin(one(spec, 0), model, initial_latents) for spec in specs]
 
 
-def together(model: Model, starts: Starts, specs: Sequence[ImageSpec]) -> Cohort:
-    first = begin(one(specs[0], 0), model, starts)
+def together(model: Model, initial_latents: InitialLatents, specs: Sequence[ImageSpec]) -> Cohort:
+    first = begin(one(specs[0], 0), model, initial_latents)
     for ticket, spec in enumerate(specs[1:], start=1):
-        assert begin(one(spec, ticket), model, starts, cohort=first) is first
+        assert begin(one(spec, ticket), model, initial_latents, cohort=first) is first
     return first
 
 
@@ -58,8 +60,8 @@ def outputs(number: int, images: int, dtype: torch.dtype, shape: Sequence[int]) 
     return torch.randn(2, images, *shape, generator=generator).to(dtype)
 
 
-def starts_of(model: Model) -> Starts:
-    return Starts(model, width=32, height=32, inputs=no_inputs, max_pixels=32 * 32)
+def starts_of(model: Model) -> InitialLatents:
+    return InitialLatents(model, width=32, height=32, inputs=no_inputs, max_pixels=32 * 32)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
@@ -74,8 +76,8 @@ def test_a_cohort_steps_as_each_image_alone(
     model = replace(shapes64, precision=precision)
     if sampler.flow:
         model = replace(model, scheduler_config=FLOW)
-    starts, specs = starts_of(model), rows_of(model, sampler)
-    apart, cohort = alone(model, starts, specs), together(model, starts, specs)
+    initial_latents, specs = starts_of(model), rows_of(model, sampler)
+    apart, cohort = alone(model, initial_latents, specs), together(model, initial_latents, specs)
     number = 0
     while not cohort.finished:
         assert torch.equal(cohort.latents, torch.cat([each.latents for each in apart]))
@@ -96,29 +98,29 @@ def test_a_cohort_steps_as_each_image_alone(
 @pytest.mark.parametrize("name", sorted(ALONE))
 def test_a_sampler_with_one_seed_for_a_batch_takes_no_company(shapes64: Model, name: str) -> None:
     sampler = next(each for each in SAMPLERS if each.name == name)
-    starts, specs = starts_of(shapes64), rows_of(shapes64, sampler)
-    first = begin(one(specs[0], 0), shapes64, starts)
-    assert begin(one(specs[1], 1), shapes64, starts, cohort=first) is not first
+    initial_latents, specs = starts_of(shapes64), rows_of(shapes64, sampler)
+    first = begin(one(specs[0], 0), shapes64, initial_latents)
+    assert begin(one(specs[1], 1), shapes64, initial_latents, cohort=first) is not first
 
 
 def test_what_is_an_images_own_keeps_it_alone(shapes64: Model) -> None:
     spec = small_spec_for(shapes64)
-    ground = common_ground(spec)
+    ground = cohort_key(spec)
     assert ground is not None
-    assert common_ground(replace(spec, seed=9, prompt="x", guidance_scale=2.0)) == ground
+    assert cohort_key(replace(spec, seed=9, prompt="x", guidance_scale=2.0)) == ground
     for other in (
         replace(spec, steps=spec.steps + 1),
         replace(spec, sampler="lms"),
         replace(spec, sampler_options=(("eta", 0.5),)),
         replace(spec, guidance_end=0.5),
     ):
-        assert common_ground(other) not in {None, ground}
+        assert cohort_key(other) not in {None, ground}
     for lonely in (
         replace(spec, guidance_rescale=0.7),
         replace(spec, init_image="0" * 64),
         replace(spec, refiner_start=0.8),
     ):
-        assert common_ground(lonely) is None
+        assert cohort_key(lonely) is None
 
 
 def test_neighbours_in_time_make_one_cohort_and_scattered_rows_are_found(

@@ -144,7 +144,7 @@ def cohort(model: Model, places: list[int], *, guiding: bool) -> Cohort:
 
 def test_rows_are_shared_only_where_there_are_more_images_than_places(shapes64: Model) -> None:
     def rows(*cohorts: Cohort) -> list[Any]:
-        found = assign_rows(cohorts, places=4, copies=2)
+        found = assign_rows(cohorts, places=4, rows_per_image=2)
         return [found[slot] for each in cohorts for slot in each.slots]
 
     # Each has the place of its number, as without an interval.

@@ -13,7 +13,7 @@ from PIL import Image
 from imagemill.db.errors import ModelError, UsageError
 from imagemill.db.samplers.names import strength_for
 from imagemill.worker.cli.pictures import roundtrip
-from imagemill.worker.engine.guided.initial_latents import Starts
+from imagemill.worker.engine.guided.initial_latents import InitialLatents
 from imagemill.worker.engine.pictures import Decoder
 from imagemill.worker.engine.schedulers import make_scheduler
 from imagemill.worker.models.model import Model
@@ -57,11 +57,11 @@ def test_the_noise_is_that_from_which_a_variation_starts(shapes64, settings):
     )
     scheduler = make_scheduler("lms", {}, model_config=shapes64.scheduler_config, seed=3)
     scheduler.set_timesteps(15)
-    starts = Starts(
+    initial_latents = InitialLatents(
         shapes64, width=64, height=64, inputs=lambda _: CIRCLE.read_bytes(), max_pixels=4096
     )
     with torch.inference_mode():
-        start = starts.start(spec, scheduler, torch.Generator("cpu").manual_seed(3))
+        start = initial_latents.start(spec, scheduler, torch.Generator("cpu").manual_seed(3))
         expected = Decoder(shapes64, rows=1).pictures([start.latents])[0].pixels
     assert np.array_equal(trip(shapes64).noised, expected)
 

@@ -10,7 +10,7 @@ import transformers
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Rendered
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.slots.cut_prompts import Reading
+from imagemill.worker.engine.slots.cut_prompts import TokenizerNotes
 from tests.engine.rendering import hashes, render
 from tests.oracle.registered import Shop, spec_of
 from tools.small_models.families import FIRST
@@ -103,8 +103,8 @@ def test_a_processors_tokenizer_takes_notes_too(shop: Shop) -> None:
     own = shop.model("z_image").components["tokenizer"]
     processor = _Processor(own, chat_template=own.chat_template)
     pipeline = _Given(processor)
-    reading = Reading()
-    reading.watch(pipeline, kept=None)
+    notes = TokenizerNotes()
+    notes.watch(pipeline, kept=None)
     said = [[{"role": "user", "content": [{"type": "text", "text": "abcdef"}]}]]
     template = "{% for m in messages %}>{{ m['content'][0]['text'] }}<{% endfor %}"
     options = {"tokenize": True, "return_dict": True, "truncation": True, "max_length": 4}
@@ -112,30 +112,30 @@ def test_a_processors_tokenizer_takes_notes_too(shop: Shop) -> None:
 
     assert given == processor.apply_chat_template(said, template, **options)
     assert processor.tokenizer is own
-    assert reading.cut("abcdef") == "def"
+    assert notes.cut("abcdef") == "def"
 
 
 def test_notes_are_of_what_the_tokenizer_was_told(shop: Shop) -> None:
     own = shop.model("flux_schnell").components["tokenizer_2"]
     pipeline = _Given(own)
-    reading = Reading()
-    reading.watch(pipeline, kept=None)
+    notes = TokenizerNotes()
+    notes.watch(pipeline, kept=None)
     watched = pipeline.tokenizer
 
     assert watched is not own
     assert isinstance(watched, type(own))
-    # Counting without cutting is no reading.
+    # Counting without cutting is no notes.
     assert watched(["abcdef"]) == own(["abcdef"])
-    assert reading.cut("abcdef") is None
+    assert notes.cut("abcdef") is None
     options = {"truncation": True, "max_length": 4, "padding": "max_length"}
     assert watched(["<<ABCDEF>>", "ab"], **options) == own(["<<ABCDEF>>", "ab"], **options)
     # Three tokens and the end mark; the text around a prompt is not the prompt.
-    assert reading.cut("ABCDEF") == "BCDEF"
-    assert reading.cut("ab") is None
-    assert reading.cut("") is None
-    assert reading.cut("never given") is None
+    assert notes.cut("ABCDEF") == "BCDEF"
+    assert notes.cut("ab") is None
+    assert notes.cut("") is None
+    assert notes.cut("never given") is None
     watched("<<abcdef>> hi", **options)
-    assert reading.cut(" ABCDef ") == "BCDef"
+    assert notes.cut(" ABCDef ") == "BCDef"
     # Another call read more of it: what none read is what counts.
     watched("abcdef", add_special_tokens=False, **options)
-    assert reading.cut("abcdef") == "ef"
+    assert notes.cut("abcdef") == "ef"

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine.guided.initial_latents import Starts
-from imagemill.worker.engine.guided.slot import Cohort, Refining, Slot
+from imagemill.worker.engine.guided.initial_latents import InitialLatents
+from imagemill.worker.engine.guided.slot import Cohort, RefinerPart, Slot
 from imagemill.worker.engine.schedulers import (
     Scheduler,
     scheduler_for,
@@ -18,7 +18,7 @@ from imagemill.worker.engine.texts.conditions import Condition
 from imagemill.worker.models.model import Model
 
 
-def common_ground(spec: ImageSpec) -> Hashable | None:
+def cohort_key(spec: ImageSpec) -> Hashable | None:
     """What images must have in common to be one cohort; None for an image that must be alone."""
     own = (spec.init_image, spec.mask, spec.refiner_start)
     if any(each is not None for each in own) or spec.guidance_rescale > 0:
@@ -30,31 +30,31 @@ def common_ground(spec: ImageSpec) -> Hashable | None:
 def begin(
     slot: Slot,
     model: Model,
-    starts: Starts,
+    initial_latents: InitialLatents,
     *,
     cohort: Cohort | None = None,
     refined: tuple[Condition, Condition | None] | None = None,
 ) -> Cohort:
     """The cohort of an image that begins now: `cohort` if it may join that, else a new one.
 
-    `cohort` must have the same `common_ground` and not have been stepped on. All noise, also that
+    `cohort` must have the same `cohort_key` and not have been stepped on. All noise, also that
     of the ancestral samplers, comes from one CPU generator with the image's seed: so every device
     gets the same numbers. `refined` holds the prompt and the negative prompt for the refiner, if
-    the specification asks for it. Raises what `Starts.start` and `scheduler_for` raise.
+    the specification asks for it. Raises what `InitialLatents.start` and `scheduler_for` raise.
     """
     spec = slot.spec
     generator = torch.Generator("cpu").manual_seed(spec.seed)
     if cohort is not None and steps_rows_alike(cohort.scheduler):
-        start = starts.start(spec, cohort.scheduler, generator)
+        start = initial_latents.start(spec, cohort.scheduler, generator)
         cohort.join(slot, start.latents, _arguments(cohort.scheduler, spec, generator))
         return cohort
     scheduler = scheduler_for(spec, model)
-    start = starts.start(spec, scheduler, generator)
-    timesteps, later = start.timesteps, None
+    start = initial_latents.start(spec, scheduler, generator)
+    timesteps, refiner_part = start.timesteps, None
     if refined is not None:
         second = scheduler_for(spec, model)
         timesteps, rest = _divided(timesteps, second, spec)
-        later = Refining(
+        refiner_part = RefinerPart(
             scheduler=second,
             timesteps=rest,
             arguments=_arguments(second, spec, generator),
@@ -69,8 +69,8 @@ def begin(
         blend=start.blend,
         extra=start.extra,
         arguments=_arguments(scheduler, spec, generator),
-        calls=len(timesteps) + (0 if later is None else len(later.timesteps)),
-        later=later,
+        calls=len(timesteps) + (0 if refiner_part is None else len(refiner_part.timesteps)),
+        refiner_part=refiner_part,
     )
     begun.hand_over()
     return begun

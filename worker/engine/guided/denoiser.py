@@ -46,7 +46,7 @@ class Denoiser:
         self._unet = unet
         self._shapes = shapes
         self._empty = empty
-        self._copies = 2 if guided else 1
+        self._rows_per_image = 2 if guided else 1
         rows = self.rows
         self._held: list[tuple[Slot, bool] | None] = [None] * rows
         self._callers: list[tuple[Cohort, int, bool]] = []
@@ -63,7 +63,7 @@ class Denoiser:
             self._arguments["encoder_hidden_states"] = empty.hidden.repeat(rows, 1, 1)
         if empty.pooled is not None:
             self._sizes = self._size_lines(empty.pooled)
-            halves = [self._sizes[negative] for negative in (True, False)[-self._copies :]]
+            halves = [self._sizes[negative] for negative in (True, False)[-self._rows_per_image :]]
             self._arguments["added_cond_kwargs"] = {
                 "text_embeds": empty.pooled.repeat(rows, 1),
                 "time_ids": torch.stack(halves).repeat_interleave(shapes.slots, dim=0),
@@ -79,14 +79,14 @@ class Denoiser:
         return self._shapes.slots
 
     @property
-    def copies(self) -> int:
+    def rows_per_image(self) -> int:
         """How many rows an image needs in a guided step: 2, or 1 in an engine without guidance."""
-        return self._copies
+        return self._rows_per_image
 
     @property
     def rows(self) -> int:
         """The number of rows of a call."""
-        return self._copies * self._shapes.slots
+        return self._rows_per_image * self._shapes.slots
 
     def __call__(self, cohorts: Sequence[Cohort]) -> list[tuple[torch.Tensor | None, torch.Tensor]]:
         """For each cohort, the outputs for its negative prompts and for its prompts.
@@ -119,7 +119,7 @@ class Denoiser:
         if callers == self._callers:
             return
         self._callers = callers
-        rows = assign_rows(cohorts, places=self._shapes.slots, copies=self._copies)
+        rows = assign_rows(cohorts, places=self._shapes.slots, rows_per_image=self._rows_per_image)
         # Then each image has both rows of a place, and the halves of the call have equal latents.
         self._paired = None not in {negative for _, negative in rows.values()}
         self._places = [self._places_of(cohort, rows) for cohort in cohorts]

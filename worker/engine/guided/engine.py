@@ -27,16 +27,16 @@ from imagemill.db.errors import (
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Failed, Rendered
-from imagemill.worker.engine.guided.admission import begin, common_ground
+from imagemill.worker.engine.guided.admission import begin, cohort_key
 from imagemill.worker.engine.guided.denoiser import Denoiser
-from imagemill.worker.engine.guided.initial_latents import Starts
+from imagemill.worker.engine.guided.initial_latents import InitialLatents
 from imagemill.worker.engine.guided.rows import rows_needed
 from imagemill.worker.engine.guided.slot import Cohort, Slot
 from imagemill.worker.engine.passes import packed
 from imagemill.worker.engine.pictures import Decoder, Decoding, Picture
 from imagemill.worker.engine.shaped_engine import ShapedEngine, check_room, own_error
 from imagemill.worker.engine.texts.conditions import Condition, Conditioner, NoText, Text, texts_of
-from imagemill.worker.models.adapters import WornAdapter, wear
+from imagemill.worker.models.adapters import GroupAdapter, activate_adapters
 from imagemill.worker.models.environment import Environment, Shapes
 from imagemill.worker.models.model import Model
 
@@ -65,11 +65,11 @@ class GuidedEngine(ShapedEngine):
         shapes: Shapes,
         guided: bool,
         environment: Environment,
-        starts: Starts,
-        adapters: tuple[WornAdapter, ...],
+        initial_latents: InitialLatents,
+        adapters: tuple[GroupAdapter, ...],
     ) -> None:
         super().__init__(model, shapes=shapes, guided=guided, environment=environment)
-        self._starts = starts
+        self._initial_latents = initial_latents
         self._adapters = adapters
         self._conditioner: Conditioner | NoText = NoText()
         if "text_encoder" in model.components:
@@ -105,20 +105,20 @@ class GuidedEngine(ShapedEngine):
     def room(self) -> int:
         """How many images are missing until the next call is full."""
         denoiser, turn = self._turn()
-        free = denoiser.rows - sum(rows_needed(cohort, denoiser.copies) for cohort in turn)
-        return min(free // denoiser.copies, self._slots.count(None))
+        free = denoiser.rows - sum(rows_needed(cohort, denoiser.rows_per_image) for cohort in turn)
+        return min(free // denoiser.rows_per_image, self._slots.count(None))
 
     @torch.inference_mode()
     def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
         """Put images into free slots; see `Engine`."""
         check_room(images, self.room())
         started = time.perf_counter()
-        wear(self._model, self._adapters)
+        activate_adapters(self._model, self._adapters)
         try:
             self._encode_together([spec for _, spec in images])
-            together: dict[Hashable, Cohort] = {}
+            begun: dict[Hashable, Cohort] = {}
             for ticket, spec in images:
-                self._place(ticket, spec, together)
+                self._place(ticket, spec, begun)
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(f"out of memory: {error}") from error
         self._charge(time.perf_counter() - started)
@@ -133,7 +133,7 @@ class GuidedEngine(ShapedEngine):
         if not self._cohorts and not self._leaving.slots:
             return self._take_ended()
         started = time.perf_counter()
-        wear(self._model, self._adapters)
+        activate_adapters(self._model, self._adapters)
         left, self._leaving = self._leaving, _Leaving()
         try:
             if self._cohorts:
@@ -199,7 +199,7 @@ class GuidedEngine(ShapedEngine):
             unet,
             shapes=self._shapes,
             guided=self._guided and self._model.facts.guided,
-            cells=self._starts.cells,
+            cells=self._initial_latents.cells,
             empty=empty,
         )
 
@@ -219,7 +219,7 @@ class GuidedEngine(ShapedEngine):
 
     def _packed(self, cohorts: Sequence[Cohort], denoiser: Denoiser) -> list[Cohort]:
         """Those of the cohorts that are in the next call."""
-        needed = [(cohort, rows_needed(cohort, denoiser.copies)) for cohort in cohorts]
+        needed = [(cohort, rows_needed(cohort, denoiser.rows_per_image)) for cohort in cohorts]
         return packed(needed, rows=denoiser.rows, passes=self._steps)
 
     def _finished(self) -> list[tuple[Slot, torch.Tensor]]:
@@ -242,8 +242,8 @@ class GuidedEngine(ShapedEngine):
         except Exception:  # `_place` encodes each prompt alone and so finds the one at fault
             return
 
-    def _place(self, ticket: int, spec: ImageSpec, together: dict[Hashable, Cohort]) -> None:
-        """Let an image begin; those of one `common_ground` that begin `together` are a cohort."""
+    def _place(self, ticket: int, spec: ImageSpec, begun: dict[Hashable, Cohort]) -> None:
+        """Let an image begin. It joins the cohort of its `cohort_key` that has just `begun`."""
         prompt, negative = texts_of(spec)
         try:
             self._check(spec)
@@ -260,20 +260,20 @@ class GuidedEngine(ShapedEngine):
                 negative=None if negative is None else conditions[1],
                 cut=self._conditioner.cut(prompt),
             )
-            ground = common_ground(spec)
-            company = together.get(ground)
-            cohort = begin(slot, self._model, self._starts, cohort=company, refined=refined)
+            key = cohort_key(spec)
+            joined = begun.get(key)
+            cohort = begin(slot, self._model, self._initial_latents, cohort=joined, refined=refined)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # any error of one image must not touch its neighbours
             self._ended.append(Failed(ticket=ticket, error=own_error(error)))
             return
         self._slots[slot.place] = slot
-        if cohort is not company:
+        if cohort is not joined:
             cohort.waiting_since = self._steps
             self._cohorts.append(cohort)
-            if ground is not None:
-                together[ground] = cohort
+            if key is not None:
+                begun[key] = cohort
 
     def _refined(self, prompt: Text, negative: Text | None) -> tuple[Condition, Condition | None]:
         """The texts as the refiner reads them.

@@ -7,13 +7,13 @@ from imagemill.db.errors import ModelError
 from imagemill.db.models.registry import load_registry
 from imagemill.db.settings import Settings
 from imagemill.worker.engine.guided.engine import GuidedEngine
-from imagemill.worker.engine.guided.initial_latents import Starts
+from imagemill.worker.engine.guided.initial_latents import InitialLatents
 from imagemill.worker.engine.inputs import Inputs, no_inputs
 from imagemill.worker.engine.probe import probe
 from imagemill.worker.engine.recorded import RecordedEngine
 from imagemill.worker.engine.shaped_engine import check_weights
 from imagemill.worker.engine.shapes import by_trying, choose_shapes, find_slots
-from imagemill.worker.models.adapters import WornAdapter, find_adapters, wear
+from imagemill.worker.models.adapters import GroupAdapter, activate_adapters, find_adapters
 from imagemill.worker.models.environment import describe_environment
 from imagemill.worker.models.model import Model
 
@@ -50,10 +50,10 @@ def _build(
     *,
     inputs: Inputs,
 ) -> GuidedEngine:
-    adapters: tuple[WornAdapter, ...] = ()
+    adapters: tuple[GroupAdapter, ...] = ()
     if group["adapters"]:
         adapters = find_adapters(group["adapters"], load_registry(settings))
-    wear(model, adapters)
+    activate_adapters(model, adapters)
     shapes = choose_shapes(device=model.device, group=group, settings=settings, slots=slots)
     environment = describe_environment(
         device=model.device,
@@ -63,9 +63,9 @@ def _build(
         shapes=shapes,
         batches=settings.batches,
         group=group,
-        adapters=[{"digest": worn.digest, "weight": worn.weight} for worn in adapters],
+        adapters=[{"digest": adapter.digest, "weight": adapter.weight} for adapter in adapters],
     )
-    starts = Starts(
+    initial_latents = InitialLatents(
         model,
         width=shapes.width,
         height=shapes.height,
@@ -77,6 +77,6 @@ def _build(
         shapes=shapes,
         guided=group["guided"],
         environment=environment,
-        starts=starts,
+        initial_latents=initial_latents,
         adapters=adapters,
     )

@@ -48,7 +48,7 @@ class Start:
     extra: torch.Tensor | None = None
 
 
-class Starts:
+class InitialLatents:
     """Makes the `Start` of each image of one engine."""
 
     def __init__(

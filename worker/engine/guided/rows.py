@@ -17,20 +17,22 @@ Rows = tuple[int, int | None]
 """The row of an image's prompt, and that of its negative prompt if the call has one for it."""
 
 
-def rows_needed(cohort: Cohort, copies: int) -> int:
+def rows_needed(cohort: Cohort, rows_per_image: int) -> int:
     """How many rows the images of a cohort need in their next call.
 
-    `copies` is 2 in an engine with guidance, and 1 in another.
+    `rows_per_image` is 2 in an engine with guidance, and 1 in another.
     """
-    return len(cohort.slots) * (copies if cohort.guiding else 1)
+    return len(cohort.slots) * (rows_per_image if cohort.guiding else 1)
 
 
-def assign_rows(cohorts: Sequence[Cohort], *, places: int, copies: int) -> Mapping[Slot, Rows]:
+def assign_rows(
+    cohorts: Sequence[Cohort], *, places: int, rows_per_image: int
+) -> Mapping[Slot, Rows]:
     """The rows of every image of these cohorts; together they must not need more than a call has.
 
     An image whose place in the engine is below `places` has that place in the call, if it is free.
     """
-    if copies == 1:
+    if rows_per_image == 1:
         return {slot: (slot.place, None) for cohort in cohorts for slot in cohort.slots}
     apart = sum(len(cohort.slots) for cohort in cohorts) <= places
     free = set(range(2 * places))

@@ -33,7 +33,7 @@ class Slot:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Refining:
+class RefinerPart:
     """What the refiner continues with: a new scheduler, its timesteps, and the texts for it."""
 
     scheduler: Scheduler
@@ -52,12 +52,13 @@ class Cohort:
     one. An image with anything of its own (a picture that it starts from, a refiner, guidance
     rescale) is a cohort alone.
 
-    `latents` is (images, channels, height, width) in latent cells, in the order of `slots`.
-    `timesteps` stays on the CPU: the schedulers look values up in it, and each lookup on a GPU
-    would stop the GPU's queue. `later` is what the refiner does after these timesteps; `refining`
-    says that it has begun. `calls` is the number of denoiser calls of each image, those of the
-    refiner included, and `called` how many of them are done. `waiting_since` is the number of the
-    engine's call after which they began to wait for the next.
+    - `latents`: (images, channels, height, width) in latent cells, in the order of `slots`.
+    - `timesteps`: on the CPU, because the schedulers look values up in it, and each lookup on a GPU
+      would stop the GPU's queue. `index` is that of the next one.
+    - `calls`: the denoiser calls of each image, those of the refiner included; `called` of them are
+      done.
+    - `refiner_part`: what the refiner does after these timesteps; `refining` says that it does it.
+    - `waiting_since`: the number of the engine's call after which they began to wait for the next.
     """
 
     slots: list[Slot]
@@ -69,7 +70,7 @@ class Cohort:
     called: int = 0
     blend: Blend | None = None
     extra: torch.Tensor | None = None
-    later: Refining | None = None
+    refiner_part: RefinerPart | None = None
     refining: bool = False
     index: int = 0
     waiting_since: int = 0
@@ -168,13 +169,13 @@ class Cohort:
 
     def hand_over(self) -> None:
         """Continue with the refiner if the base's timesteps are finished and there is one."""
-        if self.later is None or not self.finished:
+        if self.refiner_part is None or not self.finished:
             return
         (slot,) = self.slots
-        slot.prompt, slot.negative = self.later.prompt, self.later.negative
-        self.scheduler, self.timesteps = self.later.scheduler, self.later.timesteps
-        self.arguments = self.later.arguments
-        self.index, self.refining, self.later = 0, True, None
+        slot.prompt, slot.negative = self.refiner_part.prompt, self.refiner_part.negative
+        self.scheduler, self.timesteps = self.refiner_part.scheduler, self.refiner_part.timesteps
+        self.arguments = self.refiner_part.arguments
+        self.index, self.refining, self.refiner_part = 0, True, None
 
 
 def guide(

@@ -16,7 +16,7 @@ from cachetools import LRUCache
 
 from imagemill.db.errors import ModelError, UsageError
 from imagemill.db.models.families import find_family
-from imagemill.db.models.pipeline_inputs import NO_WAYS, WAYS
+from imagemill.db.models.pipeline_inputs import PIPELINE_INPUTS, PROMPT_ONLY
 from imagemill.db.samplers.names import BY_NAME, OWN
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.inputs import Inputs
@@ -98,8 +98,8 @@ class PipelineCalls:
         self._controlnet = controlnet
         self._prompts = prompts
         self._name = type(pipeline).__name__
-        self._ways = WAYS.get(self._name, NO_WAYS)
-        self._pictures = Pictures(self._ways, inputs=inputs, max_pixels=max_pixels)
+        self._pipeline_inputs = PIPELINE_INPUTS.get(self._name, PROMPT_ONLY)
+        self._pictures = Pictures(inputs=inputs, max_pixels=max_pixels)
         self._family = find_family(self._name, denoiser=self._denoiser_config)
         self._parameters = _parameters(pipeline.__class__)
         self._own = getattr(pipeline, "scheduler", None)
@@ -110,9 +110,9 @@ class PipelineCalls:
     def check(self, spec: ImageSpec) -> None:
         """Raise `UsageError` if the specification asks for something that the pipeline lacks."""
         parameters = _parameters(self._kind(spec))
-        controlled = self._ways.own_control or spec.controlnet is not None
+        controlled = self._pipeline_inputs.own_control or spec.controlnet is not None
         adapted = spec.ip_adapter is not None and "ip_adapter_image_embeds" in parameters
-        referred = self._ways.reference != "no" or adapted
+        referred = self._pipeline_inputs.reference != "no" or adapted
         interval = (spec.guidance_start, spec.guidance_end) != (0, 1)
         embedded = self._prompts is not None and takes_embeddings(parameters)
         wanted = {
@@ -166,7 +166,7 @@ class PipelineCalls:
         controlled = spec.controlnet is not None
         if not (picture or mask or controlled):
             return type(self._pipeline)
-        name = self._ways.started(picture=picture, mask=mask, controlled=controlled)
+        name = self._pipeline_inputs.class_for(picture=picture, mask=mask, controlled=controlled)
         what = "mask" if mask else "init_image" if picture else "control_image"
         if not name:
             beside = " beside a control_image" if controlled and (picture or mask) else ""

@@ -26,7 +26,7 @@ class _Note:
     read: int
 
 
-class Reading:
+class TokenizerNotes:
     """Notes what one call reads: `watch` the pipeline, call it, then ask for a prompt's `cut`."""
 
     def __init__(self) -> None:

@@ -43,10 +43,10 @@ from imagemill.worker.engine.shapes import by_trying, choose_shapes, find_slots
 from imagemill.worker.engine.slots.arguments import PipelineCalls
 from imagemill.worker.engine.slots.embedded_prompts import embedded_prompts
 from imagemill.worker.engine.slots.fiber import Fiber
-from imagemill.worker.engine.slots.shared_passes import Meetings
+from imagemill.worker.engine.slots.shared_passes import SharedPasses
 from imagemill.worker.engine.slots.slot import Slot, pipeline_fiber
-from imagemill.worker.models.adapters import find_adapters, wear
-from imagemill.worker.models.added_models import controlnet_of, wear_ip_adapter
+from imagemill.worker.models.adapters import activate_adapters, find_adapters
+from imagemill.worker.models.added_models import activate_ip_adapter, controlnet_of
 from imagemill.worker.models.environment import Environment, Shapes, describe_environment
 from imagemill.worker.models.model import Model
 
@@ -68,17 +68,17 @@ class SlotEngine(ShapedEngine):
         guided: bool,
         environment: Environment,
         calls: PipelineCalls,
-        meetings: Meetings,
-        wear: Callable[[], None],
+        shared_passes: SharedPasses,
+        activate: Callable[[], None],
     ) -> None:
         """More than seven parameters: `open_slot_engine` puts together what another group lacks.
 
-        `wear` makes the model's modules those of this group, if another engine has changed them.
+        `activate` gives the model the adapters of this group, if another engine has changed them.
         """
         super().__init__(model, shapes=shapes, guided=guided, environment=environment)
         self._calls = calls
-        self._meetings = meetings
-        self._wear = wear
+        self._shared_passes = shared_passes
+        self._activate = activate
         self._slots: list[Slot] = []
         self._image_calls = 0
 
@@ -112,7 +112,7 @@ class SlotEngine(ShapedEngine):
     def admit(self, images: Sequence[tuple[int, ImageSpec]]) -> None:
         """Begin images, each up to its first denoiser call; see `Engine`."""
         check_room(images, self.room())
-        self._wear()
+        self._activate()
         for ticket, spec in images:
             try:
                 self._check(spec)
@@ -129,7 +129,7 @@ class SlotEngine(ShapedEngine):
         if not self._slots:
             return self._take_ended()
         started = time.perf_counter()
-        self._wear()
+        self._activate()
         group = next_pass(self._groups().values(), places=self.slots, passes=self._steps)
         outputs = self._pass(group)
         self._steps += 1
@@ -174,7 +174,7 @@ class SlotEngine(ShapedEngine):
         requests = [slot.request for slot in group if slot.request is not None]
         try:
             with self._model.tuning.attending():
-                return self._meetings.run(requests)
+                return self._shared_passes.run(requests)
         except torch.OutOfMemoryError as error:
             raise self._out_of_memory(error) from error
         except ImagemillError:
@@ -206,11 +206,11 @@ class SlotEngine(ShapedEngine):
         def begin(images: int) -> Fiber:
             return pipeline_fiber(lambda: self._calls.call(slot.spec, images=images))
 
-        request = self._meetings.made_equal(slot.fiber.request)
-        slot.request, slot.signature = request, self._meetings.signature(request, begin)
-        halved = self._meetings.without_lost_rows(request)
+        request = self._shared_passes.made_equal(slot.fiber.request)
+        slot.request, slot.signature = request, self._shared_passes.signature(request, begin)
+        halved = self._shared_passes.without_lost_rows(request)
         if halved is not request:
-            slot.request, slot.signature = halved, self._meetings.signature(halved, begin)
+            slot.request, slot.signature = halved, self._shared_passes.signature(halved, begin)
         slot.waiting_since = self._steps
 
     def _end(self, slot: Slot) -> None:
@@ -280,16 +280,16 @@ def _build(
         shapes=shapes,
         batches=settings.batches,
         group=group,
-        adapters=[{"digest": worn.digest, "weight": worn.weight} for worn in adapters],
+        adapters=[{"digest": adapter.digest, "weight": adapter.weight} for adapter in adapters],
         tuning=model.tuning,
     ).changed(engine=SLOTS_ENGINE)
     controlnet = controlnet_of(model, group, registry)
 
-    def put_on() -> None:
-        wear(model, adapters)
-        wear_ip_adapter(model, group, registry)
+    def activate() -> None:
+        activate_adapters(model, adapters)
+        activate_ip_adapter(model, group, registry)
 
-    put_on()
+    activate()
     return SlotEngine(
         model,
         shapes=shapes,
@@ -302,8 +302,8 @@ def _build(
             controlnet=controlnet,
             prompts=embedded_prompts(model, windows=shapes.windows),
         ),
-        meetings=Meetings(model.pipeline, images=shapes.slots, controlnet=controlnet),
-        wear=put_on,
+        shared_passes=SharedPasses(model.pipeline, images=shapes.slots, controlnet=controlnet),
+        activate=activate,
     )
 
 

@@ -14,16 +14,16 @@ import torch
 from imagemill.worker.models.pipelines import Pipeline
 
 
-class Mending:
+class Fp32Retry:
     """Watches the decoding of one image.
 
-    `mended` says that it was decoded in fp32, `lost` that it is not finite in fp32 either. A
+    `succeeded` says that it was decoded in fp32, `failed` that it is not finite in fp32 either. A
     pipeline may turn such values into black or white, so its picture does not show them.
     """
 
     def __init__(self) -> None:
-        self.mended = False
-        self.lost = False
+        self.succeeded = False
+        self.failed = False
 
     def watch(self, pipeline: Pipeline) -> None:
         """Replace this pipeline's autoencoders by ones that retry a broken image in fp32.
@@ -39,17 +39,17 @@ class Mending:
         found = copy.copy(autoencoder)
         decode = found.decode
 
-        def mended(latents: Any, *args: Any, **options: Any) -> Any:
+        def checked(latents: Any, *args: Any, **options: Any) -> Any:
             result = decode(latents, *args, **options)
-            return self._mended(
+            return self._finite_result(
                 found, lambda again: decode(again, *args, **options), latents, result
             )
 
         # A module's own __setattr__ expects parameters and submodules; this one sets a function.
-        object.__setattr__(found, "decode", mended)
+        object.__setattr__(found, "decode", checked)
         return found
 
-    def _mended(
+    def _finite_result(
         self,
         autoencoder: Any,
         decode: Callable[[torch.Tensor], Any],
@@ -62,17 +62,17 @@ class Mending:
             return result
         dtype = autoencoder.dtype
         if dtype == torch.float32 or not _finite(latents):
-            self.lost = True
+            self.failed = True
             return result
         autoencoder.to(torch.float32)
         try:
             again = _values(decode(latents.float()))
         finally:
             autoencoder.to(dtype)
-        self.lost = not _finite(again)
-        if not self.lost:
+        self.failed = not _finite(again)
+        if not self.failed:
             values.copy_(again)
-            self.mended = True
+            self.succeeded = True
         return result
 
 

@@ -11,7 +11,6 @@ from typing import Any
 from PIL import Image
 
 from imagemill.db.input_pictures import read_picture
-from imagemill.db.models.pipeline_inputs import Ways
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine.inputs import Inputs, strength_of
 from imagemill.worker.models.pipelines import Pipeline
@@ -27,8 +26,7 @@ _RESAMPLING = Image.Resampling.LANCZOS
 class Pictures:
     """Fetches the pictures of specifications. `max_pixels` is the largest size of an input."""
 
-    def __init__(self, ways: Ways, *, inputs: Inputs, max_pixels: int) -> None:
-        self._ways = ways
+    def __init__(self, *, inputs: Inputs, max_pixels: int) -> None:
         self._inputs = inputs
         self._max_pixels = max_pixels
 

@@ -1,4 +1,4 @@
-"""Where the denoiser calls of all slots meet: which of them may share a pass, and the pass itself.
+"""Denoiser calls of several slots in one pass: which of them may share it, and the pass itself.
 
 In a slot's pipeline each denoiser is replaced by a stand-in, which hands over the arguments of its
 call and waits. The modules that all slots share are not touched.
@@ -62,8 +62,8 @@ def replace_denoisers(
         pipeline.__dict__[name] = _stand_in(name, module, fiber, followed)
 
 
-class Meetings:
-    """The meetings of one engine, a meeting for each denoiser and structure of its calls.
+class SharedPasses:
+    """Makes the passes of one engine. It learns each structure of calls when it first sees one.
 
     `pipeline` has the real denoisers, `controlnet` is one more. A pass has `images` images.
     """

@@ -13,9 +13,9 @@ from imagemill.db.states import Outcome
 from imagemill.worker.engine import Rendered
 from imagemill.worker.engine.pictures import Picture, lost_picture, picture_of
 from imagemill.worker.engine.slots.arguments import PipelineCall, PipelineCalls
-from imagemill.worker.engine.slots.cut_prompts import Reading
+from imagemill.worker.engine.slots.cut_prompts import TokenizerNotes
 from imagemill.worker.engine.slots.fiber import Fiber
-from imagemill.worker.engine.slots.fp32_retry import Mending
+from imagemill.worker.engine.slots.fp32_retry import Fp32Retry
 from imagemill.worker.engine.slots.shared_passes import Request, replace_denoisers
 from imagemill.worker.models.environment import Environment
 
@@ -36,18 +36,18 @@ class Slot:
         self.passes = 0
         self.seconds = 0.0
         self.waiting_since = 0
-        self._reading = Reading()
-        self._mending = Mending()
+        self._notes = TokenizerNotes()
+        self._retry = Fp32Retry()
         self._cut: str | None = None
 
-        def watched() -> PipelineCall:
+        def watched_call() -> PipelineCall:
             call = calls.call(spec)
-            self._reading.watch(call.pipeline, kept=calls.kept_tokens)
-            self._mending.watch(call.pipeline)
+            self._notes.watch(call.pipeline, kept=calls.kept_tokens)
+            self._retry.watch(call.pipeline)
             self._cut = call.cut
             return call
 
-        self.fiber = pipeline_fiber(watched)
+        self.fiber = pipeline_fiber(watched_call)
 
     def rendered(self, environment: Environment) -> Rendered:
         """The finished image. Raises `ModelError` if the pipeline gave no picture of its size."""
@@ -59,19 +59,19 @@ class Slot:
                 f"the pipeline gave {shape} for {self.spec.width} x {self.spec.height}: no "
                 "picture of that size"
             )
-        picture = _picture(values * np.nan if self._mending.lost else values)
-        cut = self._cut or self._reading.cut(self.spec.prompt)
+        picture = _picture(values * np.nan if self._retry.failed else values)
+        cut = self._cut or self._notes.cut(self.spec.prompt)
         outcome = picture.outcome
         if outcome is Outcome.OK and cut is not None:
             outcome = Outcome.TRUNCATED_PROMPT
-        mended = self._mending.mended
+        in_fp32 = self._retry.succeeded
         return Rendered(
             ticket=self.ticket,
             pixels=picture.pixels,
             outcome=outcome,
             cut=cut,
             seconds=self.seconds,
-            environment=environment.changed(vae_dtype="fp32") if mended else None,
+            environment=environment.changed(vae_dtype="fp32") if in_fp32 else None,
         )
 
 
