@@ -25,17 +25,17 @@ def make_folder(prefix: str) -> Path:
     Its name begins with `prefix`, and it is in the temporary folder. Folders with this prefix that
     have no owner's file, as those of older versions, stay.
     """
-    folder, _ = _make(prefix)  # the file stays open, which keeps the lock
+    folder, _ = _make(prefix, None)  # the file stays open, which keeps the lock
     return folder
 
 
 @contextmanager
-def temporary_folder(prefix: str) -> Iterator[Path]:
+def temporary_folder(prefix: str, *, within: Path | None = None) -> Iterator[Path]:
     """An empty folder for the time of the block; those of dead processes are removed.
 
-    It is in a folder as `make_folder` makes them.
+    It is in a folder as `make_folder` makes them, or in one like it `within` another place.
     """
-    folder, lock = _make(prefix)
+    folder, lock = _make(prefix, within)
     try:
         (folder / _CONTENT).mkdir()
         yield folder / _CONTENT
@@ -44,18 +44,22 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
         os.close(lock)
 
 
-def _make(prefix: str) -> tuple[Path, int]:
+def _make(prefix: str, within: Path | None) -> tuple[Path, int]:
     """Make a folder, and lock it by its owner's file, which is open."""
-    _remove_dead(prefix)
+    place = Path(tempfile.gettempdir()) if within is None else within
+    _remove_dead(prefix, place)
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=prefix))
-        lock = _own(folder)
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
+        lock = own(folder)
         if lock is not None:
             return folder, lock
 
 
-def _own(folder: Path) -> int | None:
-    """Lock a new folder; None if somebody took it for a dead process's before, and removed it."""
+def own(folder: Path) -> int | None:
+    """Lock a new folder by its owner's file, which stays open.
+
+    None if somebody took it for a dead process's before, and removed it.
+    """
     file = os.open(folder / OWNER, os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.flock(file, fcntl.LOCK_EX)
     if os.fstat(file).st_nlink:
@@ -64,17 +68,17 @@ def _own(folder: Path) -> int | None:
     return None
 
 
-def _remove_dead(prefix: str) -> None:
+def _remove_dead(prefix: str, place: Path) -> None:
     """Remove the folders of this user whose processes have ended."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+    for folder in place.glob(f"{prefix}*"):
         with suppress(OSError):  # another process removes it too, or it is another user's
             about = folder.lstat()
             # Nobody else may move a folder of ours there, so the next lines are about this one.
             if stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid():
-                _remove_if_dead(folder)
+                remove_if_dead(folder)
 
 
-def _remove_if_dead(folder: Path) -> None:
+def remove_if_dead(folder: Path) -> None:
     """Remove the folder, unless a process has its lock. Raises `OSError`, also if one has."""
     file = os.open(folder / OWNER, os.O_RDWR | os.O_NOFOLLOW)
     try:

@@ -22,6 +22,7 @@ from imagemill.scheduler_jobs.local.postgres import INSTALL, postgres_binaries
 
 _SERVICE = "imagemill"
 _MAJOR = re.compile(r"\(PostgreSQL\) (\d+)")
+_REVISION = re.compile(r"^COPY [^\n]*alembic_version [^\n]*\n([^\n\\]+)\n\\\.$", re.MULTILINE)
 _DEBIAN = Path("/usr/lib/postgresql")
 _SHARED = ("--no-owner", "--no-privileges")
 """Roles and rights belong to the place: `deploy/postgres/` gives them anew."""
@@ -45,6 +46,16 @@ def load(settings: Settings, archive: Path, *, at_least: int) -> None:
     command = [program, "--single-transaction", "--exit-on-error"]
     with _service(settings) as environment:
         _run([*command, *_SHARED, f"--dbname=service={_SERVICE}", str(archive)], environment)
+
+
+def archived_revision(archive: Path, *, at_least: int) -> str:
+    """The schema's revision in an archive. Raises `DatabaseError` if it is no database of ours."""
+    _, program = _program("pg_restore", at_least)
+    only = ("--data-only", "--table=alembic_version", "--file=-")
+    found = _REVISION.search(_run([program, *only, str(archive)], dict(os.environ)))
+    if found is None:
+        raise DatabaseError(f"{archive}: no database of ours (it has no schema's revision)")
+    return found[1]
 
 
 def check_program(name: str, at_least: int) -> None:
@@ -96,10 +107,12 @@ def _service(settings: Settings) -> Iterator[dict[str, str]]:
         yield os.environ | {"PGSERVICEFILE": str(file)}
 
 
-def _run(command: Sequence[str], environment: dict[str, str]) -> None:
+def _run(command: Sequence[str], environment: dict[str, str]) -> str:
+    """Run a program to its end; what it wrote to standard output."""
     done = subprocess.run(  # noqa: S603  # argv is ours, no shell
         command, env=environment, check=False, capture_output=True, text=True
     )
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["it said nothing"]
         raise DatabaseError(f"{Path(command[0]).name}: {said[0].partition(': ')[2] or said[0]}")
+    return done.stdout

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from imagemill.db.errors import BadKey, UsageError
+from imagemill.db.process.owned_folder import OWNER
 from imagemill.db.queries.backups import RecordedFile
 from imagemill.db.storage.keys import checked_key
 
@@ -22,6 +23,11 @@ DATABASES = {"sqlite": "database.sqlite3", "postgresql": "database.dump"}
 """The database's copy by its kind: a SQLite file, or an archive of `pg_dump`."""
 
 FORMAT = 1
+
+_BESIDE_SQLITE = {f"{DATABASES['sqlite']}{suffix}" for suffix in ("-wal", "-shm", "-journal")}
+_NAMES = {OWNER, f".{RECORD}", MANIFEST, OBJECTS, *DATABASES.values(), *_BESIDE_SQLITE}
+"""What is in the folder while a backup is made."""
+
 _BLOCK = 1 << 20
 
 
@@ -60,6 +66,14 @@ def write_record(folder: Path, record: BackupRecord) -> None:
     write_durably(unfinished, json.dumps(asdict(record), indent=1).encode() + b"\n")
     unfinished.rename(folder / RECORD)
     sync_folder(folder)
+
+
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder holds what a backup may leave that was interrupted, and nothing else."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    names = {file.name for file in folder.iterdir()}
+    return not names or (OWNER in names and RECORD not in names and names <= _NAMES)
 
 
 def read_record(folder: Path) -> BackupRecord:

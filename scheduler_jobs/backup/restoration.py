@@ -11,12 +11,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import text
+from sqlalchemy import URL, text
 
 from imagemill.db.database import Database, read_only_address, sqlite_file
-from imagemill.db.errors import StorageDenied, UsageError, first_line
+from imagemill.db.errors import DatabaseError, StorageDenied, UsageError, first_line
 from imagemill.db.present_store import record_store
-from imagemill.db.queries.backups import drop_tables, is_unused
+from imagemill.db.process.owned_folder import temporary_folder
+from imagemill.db.process.whole_file import naming
+from imagemill.db.queries.backups import contents, drop_tables, is_unused
 from imagemill.db.schema import check_revision, migrate
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
@@ -33,14 +35,23 @@ from imagemill.scheduler_jobs.backup.record import (
 )
 from imagemill.scheduler_jobs.backup.snapshot import copy_files
 
+_UNFINISHED = ".restore-"
+"""How the folder beside a SQLite file begins in which it is made."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Restoration:
-    """A restored backup. `missing` are the keys of files that neither the backup nor the store
-    has as recorded: `verify --requeue` renders their images again."""
+    """A restored backup: what its record says, and how much the database has.
+
+    `missing` are the keys of files that neither the backup nor the store has as recorded:
+    `verify --requeue` renders their images again.
+    """
 
     record: BackupRecord
     revision: str
+    jobs: int
+    images: int
+    objects: int
     missing: tuple[str, ...]
 
 
@@ -67,15 +78,25 @@ def restore(folder: Path, settings: Settings) -> Restoration:
         _place_sqlite(folder / DATABASES[kind], file)
     else:
         major = _check_unused(settings, record)
+        _check_archive(folder / DATABASES[kind], record, major)
         missing = tuple(_bring_files(folder, record, storage))
         _load_postgres(folder / DATABASES[kind], settings, major)
     database = Database.from_settings(settings)
     try:
-        revision = migrate(database)
+        migrate(database)
         record_store(database, storage)
+        with database.reading() as session:
+            found = contents(session)
     finally:
         database.close()
-    return Restoration(record=record, revision=revision, missing=missing)
+    return Restoration(
+        record=record,
+        revision=found.revision,
+        jobs=found.jobs,
+        images=found.images,
+        objects=found.objects,
+        missing=missing,
+    )
 
 
 def _bring_files(folder: Path, record: BackupRecord, storage: Storage) -> Iterator[str]:
@@ -118,21 +139,38 @@ def _check_sqlite(copy: Path, record: BackupRecord) -> None:
 
 
 def _place_sqlite(copy: Path, file: Path) -> None:
-    """Give the file its name in one step, and only if nobody has taken it meanwhile."""
+    """Give the file its name in one step, and only if nobody has taken it meanwhile.
+
+    It has this version's schema by then, so nothing is left to do where the rest is interrupted.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with naming(file), temporary_folder(_UNFINISHED, within=file.parent) as folder:
+        unfinished = folder / file.name
         with copy.open("rb") as source, unfinished.open("xb") as target:
             shutil.copyfileobj(source, target)
-            target.flush()
+        database = Database(URL.create("sqlite", database=str(unfinished)).render_as_string())
+        try:
+            migrate(database)
+        finally:
+            database.close()
+        with unfinished.open("rb") as target:
             os.fsync(target.fileno())
         try:
             os.link(unfinished, file)
         except FileExistsError:
             raise UsageError(f"{file} was made meanwhile; nothing was restored into it") from None
-    finally:
-        unfinished.unlink(missing_ok=True)
     sync_folder(file.parent)
+
+
+def _check_archive(archive: Path, record: BackupRecord, major: int) -> None:
+    """Raise `UsageError` unless the archive holds a database of the schema that was recorded."""
+    try:
+        revision = postgres.archived_revision(archive, at_least=major)
+    except DatabaseError as error:
+        raise UsageError(f"{archive}: {error}; nothing was restored") from error
+    if revision != record.revision:
+        why = f"schema {revision}, not {record.revision}"
+        raise UsageError(f"{archive}: no whole database of ours ({why}); nothing was restored")
 
 
 def _check_unused(settings: Settings, record: BackupRecord) -> int:
@@ -142,7 +180,9 @@ def _check_unused(settings: Settings, record: BackupRecord) -> int:
         with database.reading() as session:
             if not is_unused(session):
                 raise UsageError(
-                    f"{database.url} has been used; a backup is restored into a fresh database"
+                    f"{database.url} has been used; a backup is restored into a fresh database "
+                    "(a `restore` that was interrupted at its end has restored all of it: "
+                    "`imagemill status` shows what is there)"
                 )
             major = int(session.scalars(text("SHOW server_version_num")).one()) // 10_000
     finally:

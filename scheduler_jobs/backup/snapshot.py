@@ -2,11 +2,12 @@
 
 import json
 import mimetypes
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib.metadata import version
@@ -17,7 +18,9 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database, read_only_address
-from imagemill.db.errors import ObjectMissing, UsageError
+from imagemill.db.errors import DatabaseError, ObjectMissing, UsageError, first_line
+from imagemill.db.process.owned_folder import OWNER, own, remove_if_dead
+from imagemill.db.process.whole_file import naming
 from imagemill.db.queries.backups import Contents, RecordedFile, contents, recorded_files
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
@@ -31,6 +34,7 @@ from imagemill.scheduler_jobs.backup.record import (
     OBJECTS,
     BackupRecord,
     file_digest,
+    is_unfinished,
     read_manifest,
     write_record,
 )
@@ -60,12 +64,11 @@ def make_backup(
     """Write a backup into the new folder `to`; with `objects` it has the files themselves too.
 
     The copy of the database is one moment of it. Files never change, so those that this moment
-    knows are copied afterwards. Raises `UsageError` if `to` can't be used; no folder is left then,
-    nor after any other error.
+    knows are copied afterwards. What an interrupted backup left in `to` is removed first. Raises
+    `UsageError` if `to` can't be used; no folder is left then, nor after any other error.
     """
     _check_target(to, storage)
-    to.mkdir(mode=0o700)
-    try:
+    with _folder_of_its_own(to), naming(to):
         found, dump_major = _copy_database(database, settings, to)
         missing: tuple[str, ...] = ()
         if objects:
@@ -86,19 +89,50 @@ def make_backup(
             digests={name: file_digest(to / name) for name in (DATABASES[kind], MANIFEST)},
         )
         write_record(to, record)
-    except BaseException:
-        shutil.rmtree(to, ignore_errors=True)
-        raise
     return Backup(record=record, missing=missing)
 
 
 def _check_target(to: Path, storage: Storage) -> None:
-    if to.exists() or to.is_symlink():
+    if (to.exists() or to.is_symlink()) and not is_unfinished(to):
         raise UsageError(f"{to} is there already; a backup gets a folder of its own")
     if not to.absolute().parent.is_dir():
         raise UsageError(f"{to.absolute().parent} does not exist")
     if to.resolve().is_relative_to(Path(storage.uri)):
         raise UsageError(f"{to} is inside the store of pictures; name another place")
+
+
+@contextmanager
+def _folder_of_its_own(to: Path) -> Iterator[None]:
+    """The new folder for the time of the block; it goes if the block does not end well."""
+    if is_unfinished(to):
+        _remove_unfinished(to)
+    to.mkdir(mode=0o700)
+    lock = own(to)
+    if lock is None:
+        raise _being_written(to)
+    try:
+        yield
+        (to / OWNER).unlink()
+    except BaseException:
+        shutil.rmtree(to, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _remove_unfinished(to: Path) -> None:
+    """Remove what a backup left that was interrupted, unless it is still being written."""
+    with suppress(OSError):
+        to.rmdir()  # it was interrupted before it wrote anything
+        return
+    try:
+        remove_if_dead(to)
+    except BlockingIOError:
+        raise _being_written(to) from None
+
+
+def _being_written(to: Path) -> UsageError:
+    return UsageError(f"{to}: another backup is being written there; wait, or name another folder")
 
 
 def _copy_database(database: Database, settings: Settings, to: Path) -> tuple[Contents, int | None]:
@@ -118,6 +152,7 @@ def _copy_sqlite(file: Path, to: Path) -> Contents:
     copy = to / DATABASES["sqlite"]
     copy.touch(mode=0o600)
     with (
+        _sqlite_errors(copy),
         closing(sqlite3.connect(read_only_address(file), uri=True)) as source,
         closing(sqlite3.connect(copy)) as target,
     ):
@@ -128,9 +163,18 @@ def _copy_sqlite(file: Path, to: Path) -> Contents:
             found = _describe(session, to)
     finally:
         described.close()
-    with closing(sqlite3.connect(copy)) as target:
+    with _sqlite_errors(copy), closing(sqlite3.connect(copy)) as target:
         target.execute("PRAGMA journal_mode=DELETE")  # one file, and none beside it
     return found
+
+
+@contextmanager
+def _sqlite_errors(copy: Path) -> Iterator[None]:
+    """Within the block, what SQLite says (a full disk, a damaged database) is one line."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DatabaseError(f"{copy}: can't be copied: {first_line(error)}") from error
 
 
 def _describe(session: Session, to: Path) -> Contents:

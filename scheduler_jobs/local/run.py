@@ -19,6 +19,7 @@ from imagemill.db.database import Database
 from imagemill.db.errors import ServiceError, UsageError
 from imagemill.db.given_settings import OBJECTS_FOLDER
 from imagemill.db.present_store import record_store
+from imagemill.db.process.whole_file import whole_file
 from imagemill.db.queries.fleet.reports import ONE_BATCH_SECONDS
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.queries.work import shifts
@@ -371,6 +372,7 @@ def _write_sheet(
     for page in pages:
         if page.images == 0:
             break
-        page.picture.save(file)
+        with whole_file(file) as stream:
+            page.picture.save(stream, "PNG")
         return file, page.undrawn
     return None, frozenset()

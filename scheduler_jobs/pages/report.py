@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 from urllib.parse import quote, unquote, urlsplit
 
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
+from imagemill.db.process.whole_file import whole_file
 from imagemill.db.queries.pictures.image_reports import ImageFilter, ImageReport, list_images
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.pages.entries import entries_of
@@ -83,22 +84,17 @@ def write_report(
     `progress` is told of images done and of all. Raises `StorageError` if the store does not
     answer, and `OSError` if the file can't be written.
     """
-    part = file.with_name(f".{file.name}.part")
-    try:
-        with database.reading() as session, part.open("w", encoding="utf-8") as page:
-            job = job_report(session, job_id)
-            figures = figures_document(job_figures(session, job_id))
-            writer = _Writer(storage, page, file.absolute().parent, options)
-            total = min(job.requested, options.max_images)
-            title = f"{job.name}: job {job.id}"
-            writer.head(title, summary_document(job, figures, command=options.command))
-            for images in _blocks(session, job_id, options.max_images):
-                writer.block(images, entries_of(session, images))
-                progress(writer.images, total)
-            writer.end()
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    with database.reading() as session, whole_file(file) as page:
+        job = job_report(session, job_id)
+        figures = figures_document(job_figures(session, job_id))
+        writer = _Writer(storage, page, file.absolute().parent, options)
+        total = min(job.requested, options.max_images)
+        title = f"{job.name}: job {job.id}"
+        writer.head(title, summary_document(job, figures, command=options.command))
+        for images in _blocks(session, job_id, options.max_images):
+            writer.block(images, entries_of(session, images))
+            progress(writer.images, total)
+        writer.end()
     return ReportResult(
         images=writer.images,
         thumbnails=writer.thumbnails,
@@ -122,7 +118,7 @@ class _Writer:
     """Writes a page from its head to its end; knows how much of it there is."""
 
     def __init__(
-        self, storage: Storage, page: TextIO, folder: Path, options: ReportOptions
+        self, storage: Storage, page: BinaryIO, folder: Path, options: ReportOptions
     ) -> None:
         self._storage = storage
         self._page = page
@@ -139,25 +135,28 @@ class _Writer:
             f"style-src {source_hash(style)}; img-src data: file:; base-uri 'none'; "
             "form-action 'none'"
         )
-        self._page.write(outline("report.html", policy=policy, title=title))
-        self._page.write(f"<style>{style}</style>\n</head>\n<body>\n{asset('body.html')}")
-        self._page.write(data_element("summary", summary))
+        self._write(outline("report.html", policy=policy, title=title))
+        self._write(f"<style>{style}</style>\n</head>\n<body>\n{asset('body.html')}")
+        self._write(data_element("summary", summary))
 
     def block(self, images: Sequence[ImageReport], entries: Sequence[dict[str, Any]]) -> None:
         filed = [e | self._file(image) for image, e in zip(images, entries, strict=True)]
-        self._page.write(data_element("images", filed))
+        self._write(data_element("images", filed))
         copies: list[str | None] = [None] * len(images)
         if self._bytes_left > 0:
             with ThreadPoolExecutor(_THREADS) as threads:
                 for place, copy in enumerate(threads.map(self._copy, images)):
                     copies[place] = copy
                     self._bytes_left -= len(copy or "")
-        self._page.write(data_element("thumbnails", copies))
+        self._write(data_element("thumbnails", copies))
         self.images += len(images)
         self.thumbnails += sum(copy is not None for copy in copies)
 
     def end(self) -> None:
-        self._page.write(f"<script>{_script()}</script>\n</body>\n</html>\n")
+        self._write(f"<script>{_script()}</script>\n</body>\n</html>\n")
+
+    def _write(self, text: str) -> None:
+        self._page.write(text.encode())
 
     def _copy(self, image: ImageReport) -> str | None:
         """The small copy as base64; None without a picture, or for one that can't be read."""

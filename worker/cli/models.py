@@ -9,6 +9,7 @@ import click
 
 from imagemill.db.models.registry import load_registry
 from imagemill.db.models.registry_file import record_digest
+from imagemill.db.process.whole_file import whole_file
 from imagemill.db.settings import Settings
 from imagemill.worker.cli.output_files import check_place
 
@@ -138,7 +139,8 @@ def certify(
         controlnet=controlnet,
     )
     if output is not None:
-        output.write_text(report(titled), encoding="utf-8")
+        with whole_file(output) as file:
+            file.write(report(titled).encode())
     holds = all(certificate.holds for _, certificate in titled)
     if as_json:
         written = None if output is None else str(output)

@@ -8,12 +8,13 @@ import click
 from imagemill.db.errors import InputImageError, UsageError
 from imagemill.db.input_pictures import read_picture_file
 from imagemill.db.models.registry import load_registry
+from imagemill.db.process.whole_file import whole_file
 from imagemill.db.samplers.names import find_sampler
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.settings import Settings
 from imagemill.worker.cli.output_files import check_place
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 @click.command()
@@ -108,7 +109,8 @@ def roundtrip(
         seed=seed,
     )
     if output is not None:
-        result.strip().save(output)
+        with whole_file(output) as file:
+            result.strip().save(file, _FORMATS[output.suffix.lower()])
     document = result.document()
     if as_json:
         written = None if output is None else str(output)
@@ -125,8 +127,8 @@ def roundtrip(
 
 def _check_strip(output: Path, picture: Path) -> None:
     """Raise `UsageError` for a file that the pictures can't be written into, or must not be."""
-    if output.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"{output}: pictures can be written as {', '.join(_SUFFIXES)}")
+    if output.suffix.lower() not in _FORMATS:
+        raise UsageError(f"{output}: pictures can be written as {', '.join(_FORMATS)}")
     if output.exists() and output.samefile(picture):
         raise UsageError(f"{output}: this is the picture itself; name another file")
 

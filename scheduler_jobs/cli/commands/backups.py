@@ -7,7 +7,8 @@ import click
 
 from imagemill.db.documents import document
 from imagemill.db.storage.factory import open_storage
-from imagemill.scheduler_jobs.backup.record import BackupRecord
+from imagemill.scheduler_jobs.backup.record import RECORD, BackupRecord
+from imagemill.scheduler_jobs.backup.restoration import Restoration
 from imagemill.scheduler_jobs.backup.restoration import restore as bring_back
 from imagemill.scheduler_jobs.backup.snapshot import make_backup
 from imagemill.scheduler_jobs.cli.display import output
@@ -73,12 +74,23 @@ def restore(ctx: click.Context, invocation: Invocation, folder: Path, as_json: b
     else:
         record = restored.record
         output.line(
-            f"restored {plural(record.jobs, 'job')}, {plural(record.images, 'image')}, "
-            f"{plural(record.objects, 'file')}, as of {_at(record)}; schema {restored.revision}"
+            f"restored {plural(restored.jobs, 'job')}, {plural(restored.images, 'image')}, "
+            f"{plural(restored.objects, 'file')}, as of {_at(record)}; schema {restored.revision}"
         )
+        _show_other_counts(restored)
         _show_missing(restored.missing, "missing; `imagemill verify JOB --requeue` renders again")
     if restored.missing:
         ctx.exit(EXIT_FAILED)
+
+
+def _show_other_counts(restored: Restoration) -> None:
+    """Say where the backup's record counts otherwise than its database."""
+    for name in ("jobs", "images", "objects"):
+        said, found = getattr(restored.record, name), getattr(restored, name)
+        if said != found:
+            output.line(
+                f"warning: {RECORD} says {said:,} {name}, its database has {found:,}", error=True
+            )
 
 
 def _at(record: BackupRecord) -> str | None:

@@ -1,16 +1,13 @@
 """`query`: a SELECT of one's own, read-only, as a table, CSV, JSON or Parquet."""
 
 import json
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 import click
 
 from imagemill.db.errors import UsageError
+from imagemill.db.process.whole_file import whole_file
 from imagemill.db.read_only import SECONDS, Answer, answering
 from imagemill.scheduler_jobs.cli.arguments import output_option
 from imagemill.scheduler_jobs.cli.display import output
@@ -103,23 +100,11 @@ def _standard_input() -> str:
 
 
 def _write_file(answer: Answer, answer_format: str, file: Path) -> int:
-    with _appearing(file) as stream:
-        return WRITERS[answer_format](stream, answer.columns, answer.pages)
-
-
-@contextmanager
-def _appearing(file: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which has its name only when the block ends well."""
-    part = file.with_name(f".{file.name[:200]}.{os.getpid()}.part")
     try:
-        with part.open("wb") as stream:
-            yield stream
-        part.replace(file)
+        with whole_file(file) as stream:
+            return WRITERS[answer_format](stream, answer.columns, answer.pages)
     except OSError as error:
         raise unwritable(file, error) from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _write_one_line(answer: Answer) -> None:

@@ -8,6 +8,7 @@ import click
 from PIL import Image
 
 from imagemill.db.errors import UsageError
+from imagemill.db.process.whole_file import whole_file
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.states import ImageState
 from imagemill.db.storage.factory import open_storage
@@ -173,6 +174,7 @@ def _placed(pages: Iterator[Page], file: Path) -> Iterator[tuple[Path, Page]]:
 def save_sheet(picture: Image.Image, file: Path) -> None:
     """Write a page. Raises an error that names the file if that is impossible."""
     try:
-        picture.save(file, _FORMATS[file.suffix.lower()][0])
+        with whole_file(file) as stream:
+            picture.save(stream, _FORMATS[file.suffix.lower()][0])
     except (OSError, ValueError) as error:
         raise unwritable(file, error) from None

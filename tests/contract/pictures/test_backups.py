@@ -1,14 +1,19 @@
 """`backup` and `restore` over both databases and both stores."""
 
+import errno
 import json
+import os
+import resource
 import shutil
 import sqlite3
 import stat
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import text
 
 from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, SchemaError, UsageError
@@ -17,8 +22,10 @@ from imagemill.db.schema import head, migrate
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
+from imagemill.db.storage.folder import FolderStorage
 from imagemill.db.storage.inputs import fetch_input, store_input
-from imagemill.scheduler_jobs.backup.record import file_digest
+from imagemill.scheduler_jobs.backup import postgres, restoration, snapshot
+from imagemill.scheduler_jobs.backup.record import BackupRecord, file_digest
 from imagemill.scheduler_jobs.backup.restoration import restore
 from imagemill.scheduler_jobs.backup.snapshot import Backup, make_backup
 from imagemill.scheduler_jobs.cli.group import cli
@@ -350,3 +357,174 @@ def _changed_backup(mill: Mill, storage: Storage, folder: Path) -> tuple[Path, S
     back_up(mill, storage, _settings(url, "unused"), folder / "backup")
     fresh = folder / "fresh"
     return folder / "backup", _settings(f"sqlite:///{fresh / 'db.sqlite3'}", str(fresh / "objects"))
+
+
+def _interrupted(mill: Mill, storage: Storage, settings: Settings, to: Path) -> None:
+    """Make a backup that is killed when all is written but its record."""
+    child = os.fork()
+    if child == 0:
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(snapshot, "write_record", lambda *_: os._exit(0))
+                back_up(mill, storage, settings, to)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_backup_that_was_killed_is_made_again_by_the_same_command(
+    sqlite_mill: Mill, folder_storage: Storage, tmp_path: Path
+) -> None:
+    folder_storage.probe()
+    fill(sqlite_mill, folder_storage, "job", PROMPTS)
+    settings = _settings(str(sqlite_mill.database.engine.url), folder_storage.uri)
+    _interrupted(sqlite_mill, folder_storage, settings, tmp_path / "copy")
+    assert list((tmp_path / "copy" / "objects").rglob("*.png"))
+    assert not (tmp_path / "copy" / "backup.json").exists()
+    made = back_up(sqlite_mill, folder_storage, settings, tmp_path / "copy")
+    assert made.record.objects == len(PROMPTS)
+    names = {"backup.json", "database.sqlite3", "objects.jsonl", "objects"}
+    assert {file.name for file in (tmp_path / "copy").iterdir()} == names
+
+
+@pytest.mark.parametrize("beside", ["notes.txt", "backup.json"])
+def test_a_folder_with_anything_else_in_it_is_no_interrupted_backup(
+    sqlite_mill: Mill, folder_storage: Storage, tmp_path: Path, beside: str
+) -> None:
+    settings = _settings(str(sqlite_mill.database.engine.url), folder_storage.uri)
+    folder_storage.probe()
+    _interrupted(sqlite_mill, folder_storage, settings, tmp_path / "copy")
+    (tmp_path / "copy" / beside).touch()
+    before = sorted((tmp_path / "copy").rglob("*"))
+    with pytest.raises(UsageError, match="is there already"):
+        back_up(sqlite_mill, folder_storage, settings, tmp_path / "copy")
+    assert sorted((tmp_path / "copy").rglob("*")) == before
+
+
+def test_a_store_s_folder_is_no_interrupted_backup(sqlite_mill: Mill, tmp_path: Path) -> None:
+    """Its only content is a folder with the same name as that of a backup's pictures."""
+    storage = FolderStorage(tmp_path / "data" / "objects")
+    fill(sqlite_mill, storage, "job", PROMPTS)
+    settings = _settings(str(sqlite_mill.database.engine.url), storage.uri)
+    with pytest.raises(UsageError, match="is there already"):
+        back_up(sqlite_mill, storage, settings, tmp_path / "data")
+    assert len(list(storage.list())) == len(PROMPTS)
+
+
+def test_a_backup_that_is_still_written_is_left_alone(
+    sqlite_mill: Mill, folder_storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = _settings(str(sqlite_mill.database.engine.url), folder_storage.uri)
+    folder_storage.probe()
+    write = snapshot.write_record
+
+    def second(folder: Path, record: BackupRecord) -> None:
+        with pytest.raises(UsageError, match="another backup is being written there"):
+            back_up(sqlite_mill, folder_storage, settings, tmp_path / "copy")
+        write(folder, record)
+
+    monkeypatch.setattr(snapshot, "write_record", second)
+    back_up(sqlite_mill, folder_storage, settings, tmp_path / "copy")
+    assert (tmp_path / "copy" / "backup.json").is_file()
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 64 KiB: as on a full disk, for whoever writes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_ends_a_backup_and_a_restoration_with_one_error_that_names_the_file(
+    sqlite_mill: Mill, folder_storage: Storage, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    place, fresh = _changed_backup(sqlite_mill, folder_storage, tmp_path)
+    settings = _settings(str(sqlite_mill.database.engine.url), folder_storage.uri)
+    request.getfixturevalue("full_disk")
+    with pytest.raises(
+        DatabaseError, match=r"second/database\.sqlite3: can't be copied: .*(full|I/O)"
+    ):
+        back_up(sqlite_mill, folder_storage, settings, tmp_path / "second")
+    assert not (tmp_path / "second").exists()
+    with pytest.raises(OSError, match=r"db\.sqlite3") as full:
+        restore(place, fresh)
+    assert full.value.errno == errno.EFBIG
+    assert [path.name for path in (tmp_path / "fresh").iterdir()] == ["objects"]
+
+
+def test_a_restoration_that_was_killed_is_done_by_the_same_command(
+    sqlite_mill: Mill, folder_storage: Storage, tmp_path: Path
+) -> None:
+    place, fresh = _changed_backup(sqlite_mill, folder_storage, tmp_path)
+    child = os.fork()
+    if child == 0:
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(restoration, "migrate", lambda _: os._exit(0))
+                restore(place, fresh)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not (tmp_path / "fresh" / "db.sqlite3").exists()
+    assert restore(place, fresh).jobs == 1
+    assert {path.name for path in (tmp_path / "fresh").iterdir()} == {"objects", "db.sqlite3"}
+
+
+def test_what_is_told_is_what_was_restored(
+    sqlite_mill: Mill, folder_storage: Storage, tmp_path: Path
+) -> None:
+    place, _ = _changed_backup(sqlite_mill, folder_storage, tmp_path)
+    record = json.loads((place / "backup.json").read_bytes())
+    (place / "backup.json").write_text(json.dumps(record | {"images": 700, "jobs": 0}))
+    words = ["--home", str(tmp_path / "home"), "restore", str(place)]
+    done = CliRunner().invoke(cli, words)
+    assert done.exit_code == 0, done.output
+    assert f"restored 1 job, {len(PROMPTS)} images, {len(PROMPTS)} files" in done.stdout
+    assert done.stderr.splitlines() == [
+        "warning: backup.json says 0 jobs, its database has 1",
+        f"warning: backup.json says 700 images, its database has {len(PROMPTS)}",
+    ]
+
+
+@pytest.mark.parametrize("harm", ["junk", "cut", "another database", "another schema"])
+def test_an_archive_that_was_changed_restores_nothing(
+    postgres_database: Database,
+    postgres_server: Postgres,
+    folder_storage: Storage,
+    tmp_path: Path,
+    harm: str,
+) -> None:
+    folder_storage.probe()
+    mill, place = Mill(postgres_database), tmp_path / "copy"
+    fill(mill, folder_storage, "job", PROMPTS)
+    url = postgres_database.engine.url.render_as_string(hide_password=False)
+    back_up(mill, folder_storage, _settings(url, folder_storage.uri), place)
+    fresh = _settings(postgres_server.create_database(), str(tmp_path / "fresh"))
+    archive = (place / "database.dump").read_bytes()
+    if harm == "junk":
+        _replaced(place, "database.dump", b"junk" * 1000)
+    elif harm == "cut":
+        _replaced(place, "database.dump", archive[: len(archive) // 10])
+    else:
+        other = Database(postgres_server.create_database())
+        with other.writing() as session:
+            session.execute(text("CREATE TABLE alembic_version (version_num text)"))
+            if harm == "another schema":
+                session.execute(text("INSERT INTO alembic_version VALUES ('0001')"))
+            else:
+                session.execute(text("ALTER TABLE alembic_version RENAME TO others"))
+        url = other.engine.url.render_as_string(hide_password=False)
+        other.close()
+        major = json.loads((place / "backup.json").read_bytes())["dump_major"]
+        with other.reading() as session:
+            found = session.scalars(text("SELECT pg_export_snapshot()")).one()
+            postgres.dump(
+                _settings(url, "x"), tmp_path / "other.dump", snapshot=found, server_major=major
+            )
+        other.close()
+        _replaced(place, "database.dump", (tmp_path / "other.dump").read_bytes())
+    with pytest.raises(UsageError, match="nothing was restored"):
+        restore(place, fresh)
+    assert not (tmp_path / "fresh").exists()

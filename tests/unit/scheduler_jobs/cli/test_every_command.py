@@ -312,6 +312,25 @@ def test_a_disk_that_is_full(tmp_path: Path) -> None:
     assert code == 3, err
 
 
+def test_a_full_disk_leaves_what_an_earlier_command_wrote(tmp_path: Path) -> None:
+    finished(tmp_path / "home")
+    files = [tmp_path / "report.html", tmp_path / "answer.csv"]
+    many = "WITH RECURSIVE n(i) AS (SELECT 1 UNION SELECT i + 1 FROM n WHERE i < 20000)"
+    commands = [
+        ["--home", str(tmp_path / "home"), *words, "-o", str(file)]
+        for words, file in zip(
+            (["report", "job"], ["query", f"{many} SELECT i FROM n"]), files, strict=True
+        )
+    ]
+    assert [code for _, code, _ in answers(commands)] == [0, 0]
+    before = [file.read_bytes() for file in files]
+    for (words, code, err), file in zip(answers(commands, most_bytes=40_000), files, strict=True):
+        assert code == 3, f"{words}: {err}"
+        assert f"{file}: can't be written: File too large" in err
+    assert [file.read_bytes() for file in files] == before
+    assert {path.name for path in tmp_path.iterdir()} == {"home", *(file.name for file in files)}
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of two megabytes."""
