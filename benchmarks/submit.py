@@ -26,8 +26,9 @@ import psutil
 from imagemill.db.database import Database
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
+from imagemill.scheduler_jobs.submit.plan import plan
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
-from imagemill.scheduler_jobs.submit.submission import plan, submit
+from imagemill.scheduler_jobs.submit.submission import submit
 from tests.helpers.servers.postgres import Postgres
 
 WAYS = ("plan", "sqlite", "sqlite again", "postgres", "postgres again")

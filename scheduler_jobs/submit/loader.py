@@ -76,7 +76,7 @@ class _Chunk:
         return replace(self, text=text, images=self.images.written(dialect))
 
 
-class Loading:
+class JobLoader:
     """Loads one job chunk by chunk, and registers models when they first appear.
 
     A chunk that is in the database already, from a producer that was killed, is only checked.
@@ -113,7 +113,7 @@ class Loading:
                 if loaded is not None:
                     loaded.result()
                     yield self.rows
-                loaded = self._added(chunk)
+                loaded = self._start_adding(chunk)
         except Exception:
             if loaded is not None:
                 wait([loaded])
@@ -124,16 +124,16 @@ class Loading:
 
     def add(self, chunk: _Chunk) -> None:
         """Insert a chunk's rows that are not in the database yet."""
-        if self.hopeless:
+        if self.is_refused:
             self._note(chunk.rows)
         else:
             self._note(self._database.run(lambda session: self._insert(session, chunk)))
 
     def _made(self, rows: Chunk) -> _Chunk:
         """The chunk with its images, whose keys are made while the database has other work."""
-        return _Chunk(rows=rows) if self.hopeless else _Chunk.of(rows, self._request.seed)
+        return _Chunk(rows=rows) if self.is_refused else _Chunk.of(rows, self._request.seed)
 
-    def _added(self, chunk: _Chunk) -> Future[None]:
+    def _start_adding(self, chunk: _Chunk) -> Future[None]:
         """`add` in a thread of its own. A pool's thread would keep the process from its end."""
         loaded: Future[None] = Future()
 
@@ -148,14 +148,14 @@ class Loading:
         return loaded
 
     @property
-    def hopeless(self) -> bool:
+    def is_refused(self) -> bool:
         """Whether the job will be rejected. Then the rest is only read for its problems."""
         return bool(self.findings.problems) and (
             self.findings.fatal or not self._request.skip_bad_rows
         )
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether every row was bad, so that the job has nothing to render."""
         return 0 < self.rows == self.findings.bad_rows
 

@@ -6,51 +6,41 @@ goes on where it stopped when the same manifest is submitted again.
 """
 
 import logging
-import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.documents import JSON
 from imagemill.db.errors import BrokerError, UsageError
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.api.uploads import touch_upload
-from imagemill.db.queries.fleet.memory import TooLarge
-from imagemill.db.queries.fleet.rates import Kind
 from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.jobs.lifecycle import NewJob
 from imagemill.db.queries.labels import set_labels
 from imagemill.db.queries.notifications import add_webhooks
-from imagemill.db.queries.pictures import objects
 from imagemill.db.queries.tallies import count_images
 from imagemill.db.settings import Settings
-from imagemill.db.shared_specs import Request, SharedSpec
-from imagemill.db.specs import ImageSpec, canonical_json, sha256_of
+from imagemill.db.specs import canonical_json, sha256_of
 from imagemill.db.states import JobState
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
-from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem, RowText, Source
-from imagemill.scheduler_jobs.submit.first_rows import check_first_rows, check_model
-from imagemill.scheduler_jobs.submit.forecast import Forecast, forecast, too_large
+from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem, Source
+from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.submit.interpreter import made_for_rows
-from imagemill.scheduler_jobs.submit.loader import Loading
-from imagemill.scheduler_jobs.submit.planning.idle_values import IdleCounts, IdleRows
-from imagemill.scheduler_jobs.submit.planning.occurrences import Occurrences
+from imagemill.scheduler_jobs.submit.loader import JobLoader
+from imagemill.scheduler_jobs.submit.planning.idle_values import IdleRows
 from imagemill.scheduler_jobs.submit.planning.planned_rows import (
-    Findings,
-    Keys,
+    PlannedRow,
     RefusedRow,
     chunks,
     plan_rows,
 )
-from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignCounts, ForeignRows
+from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignRows
 from imagemill.scheduler_jobs.submit.request import NAME_CHARACTERS, SubmissionRequest
 
 if TYPE_CHECKING:
@@ -58,46 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SHOWN_LONG_PROMPTS = 20
-
 _LOADED = (JobState.OPEN, JobState.PAUSED, JobState.FINISHED)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedGroup:
-    """How many images may share forward passes."""
-
-    model: str
-    width: int
-    height: int
-    guided: bool
-    images: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What submitting would do. `reused` and `unmeasured` are None where no database was asked."""
-
-    rows: int
-    images: int = field(metadata={JSON: "requested"})
-    bad_rows: int
-    readable: bool
-    """Whether the manifest was read to its end; --skip-bad-rows skips no damage to a file."""
-    problems: tuple[Problem, ...]
-    groups: tuple[PlannedGroup, ...]
-    long_prompts: int
-    long_prompt_rows: tuple[RowText, ...]
-    foreign_syntax: tuple[ForeignRows, ...]
-    without_effect: tuple[IdleRows, ...]
-    columns: tuple[ColumnReport, ...]
-    reused: int | None
-    forecasts: tuple[Forecast, ...]
-    """What the other images would take, by device, as far as it was measured before."""
-    unmeasured: int | None
-    """Images of a model, size, steps and sampler of which none was rendered before."""
-    too_large: tuple[TooLarge, ...]
-    """Images that no live worker's card has the memory for."""
-    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,88 +71,6 @@ class Submission:
     without_effect: tuple[IdleRows, ...]
     columns: tuple[ColumnReport, ...]
     nothing_to_do: bool
-
-
-def plan(request: SubmissionRequest, *, settings: Settings, database: Database | None) -> Plan:
-    """Read and plan every row, and change nothing.
-
-    With a database, also count the images whose files are there already. Raises `ModelError` if
-    the job's own model can't be used.
-    """
-    started = time.monotonic()
-    if request.defaults.model is not None:
-        check_model(request.defaults.model, settings)
-    groups: Counter[tuple[str, int, int, bool]] = Counter()
-    work: Counter[Kind] = Counter()
-    sizes: dict[str, ImageSpec] = {}
-    findings, foreign, idle, met = Findings(), ForeignCounts(), IdleCounts(), MetColumns()
-    long_rows: list[RowText] = []
-    rows = long_prompts = reused = 0
-    with request.open(settings) as source, closing(Occurrences()) as seen, made_for_rows():
-        keys = Keys(seen.add)
-        for chunk in chunks(plan_rows(request, source, settings, met=met)):
-            requests: list[Request] = []
-            for row in keys.checked(chunk, source.name):
-                if isinstance(row, RefusedRow):
-                    findings.add(row)
-                    continue
-                rows += 1
-                foreign.add(row.foreign, row.excerpt)
-                idle.add(row.unguided, row.excerpt)
-                for cell in (each for each in row.cells if each.cut is not None):
-                    long_prompts += cell.count
-                    if len(long_rows) < SHOWN_LONG_PROMPTS:
-                        long_rows.append(row.excerpt(cell.cut or ""))
-                for each in row.requests(request.seed):
-                    spec = each.shared.example
-                    groups[spec.model, spec.width, spec.height, spec.guided] += 1
-                    requests.append(each)
-            if database is not None:
-                missing = _missing(database, requests)
-                reused += len(requests) - missing.total()
-                for shared, count in missing.items():
-                    work[Kind.of(shared.example)] += count
-                    sizes[shared.group_key] = shared.example
-    forecasts, unmeasured = _forecast(work, database, settings)
-    return Plan(
-        rows=rows,
-        images=sum(groups.values()),
-        bad_rows=findings.bad_rows,
-        readable=not findings.fatal,
-        problems=tuple(findings.problems),
-        groups=_planned_groups(groups),
-        long_prompts=long_prompts,
-        long_prompt_rows=tuple(long_rows),
-        foreign_syntax=foreign.found(),
-        without_effect=idle.found(),
-        columns=met.found(),
-        reused=None if database is None else reused,
-        forecasts=forecasts,
-        unmeasured=unmeasured,
-        too_large=too_large(work, sizes, database, request),
-        seconds=time.monotonic() - started,
-    )
-
-
-def _planned_groups(groups: Counter[tuple[str, int, int, bool]]) -> tuple[PlannedGroup, ...]:
-    """The groups, the largest first."""
-    return tuple(
-        PlannedGroup(model=model, width=width, height=height, guided=guided, images=count)
-        for (model, width, height, guided), count in groups.most_common()
-    )
-
-
-def _missing(database: Database, requests: Sequence[Request]) -> Counter[SharedSpec]:
-    """How many of these requests have no file yet, by what they share."""
-    with database.reading() as session:
-        files = objects.find_files(session, [each.keys() for each in requests])
-    return Counter(each.shared for place, each in enumerate(requests) if place not in files)
-
-
-def _forecast(
-    work: Counter[Kind], database: Database | None, settings: Settings
-) -> tuple[tuple[Forecast, ...], int | None]:
-    return ((), None) if database is None else forecast(work, database=database, settings=settings)
 
 
 def check_and_submit(
@@ -240,27 +109,40 @@ def submit(
         tokens = opened.enter_context(closing(_tokens(settings)))
         new = _new_job(request, source, settings)
         job, created = database.run(lambda session: _record_job(session, new, request))
-        loading = Loading(job.id, request, database, source.label)
+        loader = JobLoader(job.id, request, database, source.label)
         met = MetColumns()
         if job.state == JobState.LOADING:
             rows = plan_rows(
                 request, source, settings, inputs=_inputs(request, settings, database), met=met
             )
-            try:
-                for loaded in loading.add_all(chunks(rows)):
-                    if progress is not None:
-                        progress(loaded)
-            except UsageError:
-                if not _is_loaded(database, job.id):
-                    raise
-                log.warning("another process submitted this manifest at the same moment")
-                created = False
-            else:
-                if loading.hopeless or loading.empty:
-                    loading.reject()
-                database.run(lambda session: lifecycle.open_job(session, job.id))
+            if _load_and_open(job.id, loader, rows, database, progress):
                 _wake(tokens, request.route)
-    return _submission(database, job.id, loading, met, created=created)
+            else:
+                created = False
+    return _submission(database, job.id, loader, met, created=created)
+
+
+def _load_and_open(
+    job_id: int,
+    loader: JobLoader,
+    rows: Iterator[PlannedRow | RefusedRow],
+    database: Database,
+    progress: Callable[[int], None] | None,
+) -> bool:
+    """Load the rows and open their job; False if another process has done that meanwhile."""
+    try:
+        for loaded in loader.add_all(chunks(rows)):
+            if progress is not None:
+                progress(loaded)
+    except UsageError:
+        if not _is_loaded(database, job_id):
+            raise
+        log.warning("another process submitted this manifest at the same moment")
+        return False
+    if loader.is_refused or loader.is_empty:
+        loader.reject()
+    database.run(lambda session: lifecycle.open_job(session, job_id))
+    return True
 
 
 def _inputs(request: SubmissionRequest, settings: Settings, database: Database) -> InputFiles:
@@ -280,7 +162,7 @@ def _record_job(session: Session, new: NewJob, request: SubmissionRequest) -> tu
 
 
 def _is_loaded(database: Database, job_id: int) -> bool:
-    """Whether somebody else has loaded and opened the job that this process was loading."""
+    """Whether somebody else has loaded and opened the job that this process was loader."""
     with database.reading() as session:
         return session.get_one(Job, job_id).state in _LOADED
 
@@ -334,7 +216,7 @@ def _expansion_identity(request: SubmissionRequest) -> dict[str, object] | None:
 
 
 def _submission(
-    database: Database, job_id: int, loading: Loading, met: MetColumns, *, created: bool
+    database: Database, job_id: int, loader: JobLoader, met: MetColumns, *, created: bool
 ) -> Submission:
     with database.reading() as session:
         job = session.get_one(Job, job_id)
@@ -348,9 +230,9 @@ def _submission(
         ready=counts.ready,
         reused=counts.done if created else 0,
         bad_rows=job.bad_rows,
-        problems=tuple(loading.findings.problems),
-        foreign_syntax=loading.foreign.found(),
-        without_effect=loading.idle.found(),
+        problems=tuple(loader.findings.problems),
+        foreign_syntax=loader.foreign.found(),
+        without_effect=loader.idle.found(),
         columns=met.found(),
         nothing_to_do=counts.pending == 0,
     )

@@ -58,7 +58,7 @@ POINTS = (
         "producer",
         job_uncommitted="imagemill.db.queries.jobs.lifecycle:find_or_create",
         chunk_uncommitted="imagemill.db.queries.jobs.job_rows:insert_images",
-        chunk_committed="imagemill.scheduler_jobs.submit.loader:Loading.add",
+        chunk_committed="imagemill.scheduler_jobs.submit.loader:JobLoader.add",
         open_uncommitted="imagemill.db.queries.jobs.lifecycle:open_job",
         open_committed="<imagemill.scheduler_jobs.submit.submission:_wake",
     ),

@@ -35,9 +35,10 @@ from imagemill.scheduler_jobs.cli.exit_codes import (
 )
 from imagemill.scheduler_jobs.cli.group import EARLY_WORKER
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
+from imagemill.scheduler_jobs.submit.plan import Plan
+from imagemill.scheduler_jobs.submit.plan import plan as make_plan
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
-from imagemill.scheduler_jobs.submit.submission import Plan, Submission, check_and_submit
-from imagemill.scheduler_jobs.submit.submission import plan as make_plan
+from imagemill.scheduler_jobs.submit.submission import Submission, check_and_submit
 
 if TYPE_CHECKING:
     from imagemill.scheduler_jobs.local.run import RunResult

@@ -8,8 +8,8 @@ from imagemill.db.queries.fleet.workers import list_fleet
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.deadlines import seconds_left
 from imagemill.scheduler_jobs.submit.forecast import DeadlineCheck, check_deadline
+from imagemill.scheduler_jobs.submit.plan import Plan
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
-from imagemill.scheduler_jobs.submit.submission import Plan
 
 
 def deadline_checks(

@@ -11,8 +11,9 @@ from imagemill.db.queries.pictures.originals import sample_originals
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.manifest import Parameters
+from imagemill.scheduler_jobs.submit.plan import plan
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
-from imagemill.scheduler_jobs.submit.submission import plan, submit
+from imagemill.scheduler_jobs.submit.submission import submit
 from imagemill.worker.files.encoder import read_record
 from tests.helpers.dataset import finished_job
 from tests.helpers.mill import Mill

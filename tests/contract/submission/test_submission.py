@@ -18,10 +18,11 @@ from imagemill.db.states import ImageState, JobState
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Image, Job, Row
 from imagemill.scheduler_jobs.manifest import Parameters
-from imagemill.scheduler_jobs.submit import loader as loading
+from imagemill.scheduler_jobs.submit import loader
+from imagemill.scheduler_jobs.submit.plan import plan
 from imagemill.scheduler_jobs.submit.planning import planned_rows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
-from imagemill.scheduler_jobs.submit.submission import plan, submit
+from imagemill.scheduler_jobs.submit.submission import submit
 from tests.helpers.mill import Mill
 
 
@@ -213,7 +214,7 @@ def test_a_repeated_id_is_a_bad_row_also_across_chunks(send, monkeypatch):
 def test_a_killed_producer_goes_on_where_it_stopped(send, database, monkeypatch):
     monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
     rows = [f"prompt {n % 3}" for n in range(9)]
-    insert = loading.Loading._insert
+    insert = loader.JobLoader._insert
     chunks = []
 
     def killed(self, session, chunk):
@@ -222,13 +223,13 @@ def test_a_killed_producer_goes_on_where_it_stopped(send, database, monkeypatch)
         chunks.append(chunk)
         return insert(self, session, chunk)
 
-    monkeypatch.setattr(loading.Loading, "_insert", killed)
+    monkeypatch.setattr(loader.JobLoader, "_insert", killed)
     with pytest.raises(KeyboardInterrupt):
         send(rows)
     with database.reading() as session:
         job = find_job(session, "latest")
         assert (job.state, job.rows_loaded) == (JobState.LOADING, 4)
-    monkeypatch.setattr(loading.Loading, "_insert", insert)
+    monkeypatch.setattr(loader.JobLoader, "_insert", insert)
     done = send(rows)
     assert (done.job_id, done.created, done.requested) == (job.id, False, 9)
     recorded = images(database, job.id)

@@ -120,19 +120,19 @@ def test_the_loser_of_two_submissions_ends_well(at_home, manifest, home, monkeyp
     from imagemill.db.database import Database
     from imagemill.db.queries.jobs import lifecycle
     from imagemill.db.settings import Settings
-    from imagemill.scheduler_jobs.submit.loader import Loading
+    from imagemill.scheduler_jobs.submit.loader import JobLoader
 
-    add = Loading.add
+    add = JobLoader.add
 
     def late(self, chunk):
         other = Database.from_settings(Settings.for_home(home))
-        monkeypatch.setattr(Loading, "add", add)
+        monkeypatch.setattr(JobLoader, "add", add)
         assert at_home("submit", manifest).code == 0
         other.run(lambda session: lifecycle.open_job(session, self._job_id))
         other.close()
         add(self, chunk)
 
-    monkeypatch.setattr(Loading, "add", late)
+    monkeypatch.setattr(JobLoader, "add", late)
     answer = at_home("submit", manifest)
     assert answer.code == 0, answer.err
     assert "nothing added: job 1" in answer.out
