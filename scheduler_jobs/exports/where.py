@@ -10,7 +10,7 @@ SQLite and Postgres, whose JSON values compare in different ways.
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,7 @@ from sqlglot import expressions as sql
 from sqlglot.errors import ParseError, SqlglotError
 
 from imagemill.db.errors import UsageError
+from imagemill.scheduler_jobs.exports.comparisons import flaws, idle_column, range_flaws
 
 Values = Mapping[str, Any]
 _Term = Callable[[Values], Any]
@@ -39,6 +40,11 @@ TAG = "tag"
 
 OWN_COLUMNS = "extras"
 """Before a name: a column of the manifest, also where a score or a column of ours hides it."""
+
+_TRUTHS: Mapping[str, bool] = MappingProxyType(
+    {"true": True, "false": False, "1": True, "0": False}
+)
+_SHOWN_CHARACTERS = 40
 
 _TIMES = frozenset({"created_at"})
 """Columns of ours that hold a time."""
@@ -95,10 +101,12 @@ class Condition:
         return _one_of([self._compared(sql.EQ, node.this, each) for each in node.expressions])
 
     def _between(self, node: Any) -> _Term:
+        self._raise_first(range_flaws(node.args["low"], node.args["high"]))
         low = self._compared(sql.GTE, node.this, node.args["low"])
         return _all_of([low, self._compared(sql.LTE, node.this, node.args["high"])])
 
     def _compared(self, kind: type[sql.Expr], left: Any, right: Any) -> _Term:
+        self._raise_first(flaws(kind, left, right))
         one, other = self._operand(left, beside=right), self._operand(right, beside=left)
         compare = _COMPARISONS[kind]
 
@@ -108,6 +116,22 @@ class Condition:
         if kind is sql.NEQ:  # of several values none may be equal
             compare = operator.eq
             return _inverted(holds)
+        return holds
+
+    def _truth(self, node: Any) -> _Term:
+        """A column that is a condition itself: true or false, in a CSV as a text."""
+        if (flaw := idle_column(node)) is not None:
+            raise self._flawed(flaw)
+        term = self._term(node)
+
+        def holds(values: Values) -> bool | None:
+            value = term(values)
+            truth = value if value is None else _as_truth(value)
+            if truth is None and value not in (None, ""):
+                found = str(value)[:_SHOWN_CHARACTERS]
+                raise self._flawed(f"{_name(node)} is {found!r}, which is not true or false")
+            return truth
+
         return holds
 
     def _like(self, node: sql.Like | sql.ILike) -> _Term:
@@ -172,6 +196,13 @@ class Condition:
             return None
         raise self._refused(node)
 
+    def _raise_first(self, found: Iterator[str]) -> None:
+        if (flaw := next(found, None)) is not None:
+            raise self._flawed(flaw)
+
+    def _flawed(self, flaw: str) -> UsageError:
+        return UsageError(f"--where {self._text!r}: {flaw}")
+
     def _refused(self, node: sql.Expr) -> UsageError:
         return UsageError(
             f"--where {self._text!r}: can't use {node.sql()[:60]!r}; allowed are {_ALLOWED}"
@@ -221,12 +252,22 @@ def _alike(one: Any, other: Any) -> tuple[Any, Any] | None:
     if isinstance(one, datetime) or isinstance(other, datetime):
         one, other = _as_time(one), _as_time(other)
         return None if one is None or other is None else (one, other)
+    if isinstance(one, bool) != isinstance(other, bool) and str in (type(one), type(other)):
+        one, other = _as_truth(one), _as_truth(other)
+        return None if one is None or other is None else (one, other)
     if isinstance(one, str) != isinstance(other, str):
         one, other = _as_number(one), _as_number(other)
         return None if one is None or other is None else (one, other)
     if isinstance(one, dict | list) or isinstance(other, dict | list):
         return None
     return one, other
+
+
+def _as_truth(value: Any) -> bool | None:
+    """A truth value, or the text of one as a CSV has it; 1 and 0 are such, too."""
+    if isinstance(value, str):
+        return _TRUTHS.get(value.strip().casefold())
+    return bool(value) if isinstance(value, bool | int | float) and value in (0, 1) else None
 
 
 def _as_number(value: Any) -> float | int | None:
@@ -287,7 +328,7 @@ _COMPILERS: Mapping[type[sql.Expr], Callable[[Condition, Any], _Term]] = Mapping
         sql.Like: Condition._like,
         sql.ILike: Condition._like,
         sql.Boolean: Condition._term,
-        sql.Column: Condition._term,
+        sql.Column: Condition._truth,
         **{
             kind: lambda self, node: self._compared(type(node), node.this, node.expression)
             for kind in _COMPARISONS

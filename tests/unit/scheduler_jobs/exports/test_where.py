@@ -19,6 +19,9 @@ VALUES = {
     "created_at": datetime(2026, 11, 30, 3, 16, tzinfo=UTC),
     "when": "2026-11-29",
     "seed": 7,
+    "approved": "TRUE",  # as a CSV has it
+    "refused": "false",
+    "bright": 1,
 }
 
 
@@ -48,6 +51,12 @@ VALUES = {
         ("keep", True),
         ("keep = true", True),
         ("not keep", False),
+        ("approved", True),
+        ("approved = true", True),
+        ("refused = true", False),
+        ("not refused and bright", True),
+        ("keep = 'true'", True),
+        ("mood", False),
         ("extras.rating = 3", True),
         ('"steps" = 20', True),
         ("guidance_scale > -1", True),
@@ -100,6 +109,54 @@ def test_what_is_no_condition_is_refused_in_one_line(text: str) -> None:
     assert "\n" not in str(refused.value)
     assert "\x1b" not in str(refused.value)
     assert "sqlglot" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps = null", "nothing compares with null; write steps is null"),
+        ("not null <> mood", "nothing compares with null; write mood is not null"),
+        ("steps in (20, null)", "nothing compares with null; write steps is null"),
+        ("steps between null and 3", "nothing compares with null; write steps is null"),
+        ("'steps' = 20", "'steps' and 20 are no columns; a column stands without quotes"),
+        ("steps = 20 or 1 = 1", "1 and 1 are no columns; a column stands without quotes"),
+        ("steps = (steps)", "steps is compared with itself"),
+        ("steps = 'many'", "steps is a number, and 'many' is none"),
+        ("'2O' < seed", "seed is a number, and '2O' is none"),
+        ("steps between 30 and 20", "nothing is between 30 and 20; the smaller one comes first"),
+        ("steps not between 5 and -5", "nothing is between 5 and -5; the smaller one comes first"),
+        (
+            "format = 'jpg'",
+            "format is never 'jpg'; it is one of png, jpeg, webp; did you mean jpeg?",
+        ),
+        (
+            "outcome in ('ok', 'black')",
+            "outcome is never 'black'; it is one of ok, truncated_prompt, nan, blank; "
+            "did you mean blank?",
+        ),
+        ("sampler = 'Euler a'", "the sampler 'Euler a' is called 'euler_a' here"),
+        ("tags = 'keep'", "tags holds all tags of an image; write tag = 'keep'"),
+        ("steps", "steps alone is no condition; compare it, or write steps is not null"),
+        ("not tag", "tag alone is no condition; compare it, or write tag is not null"),
+    ],
+)
+def test_a_comparison_that_can_not_be_meant_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        Condition(text)
+    assert str(refused.value) == f"--where {text!r}: {said}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["steps = '20'", "format <> 'png'", "sampler = 'euler_a'", "extras.steps = 'many'", "tag = 5"],
+)
+def test_what_may_be_true_is_left_alone(text: str) -> None:
+    Condition(text)
+
+
+def test_a_column_that_is_no_truth_value_is_no_condition() -> None:
+    with pytest.raises(UsageError, match="when is '2026-11-29', which is not true or false"):
+        Condition('"when"').holds(VALUES)
 
 
 def test_it_names_the_columns_that_it_asks_for() -> None:
