@@ -7,11 +7,13 @@ from imagemill.db.errors import SettingsError
 
 EXAMPLE = "H200=3.5,cpu=0.05"
 
+SETTING = "IMAGEMILL_PRICES"
 
-def read_prices(text: str | None) -> Mapping[str, float]:
+
+def read_prices(text: str | None, *, where: str = SETTING) -> Mapping[str, float]:
     """Prices of an hour by a part of the device's name, or by `cuda` or `cpu`.
 
-    Raises `SettingsError` for a text that is no such list.
+    Raises `SettingsError` for a text that is no such list; `where` is what it calls its place.
     """
     prices: dict[str, float] = {}
     for entry in (text or "").split(","):
@@ -24,9 +26,11 @@ def read_prices(text: str | None) -> Mapping[str, float]:
             price = math.nan
         if not name or not math.isfinite(price) or price < 0:
             raise SettingsError(
-                f"IMAGEMILL_PRICES: {entry.strip()!r} is no price; expected the price of an hour "
+                f"{where}: {entry.strip()!r} is no price; expected the price of an hour "
                 f"by device, such as {EXAMPLE}"
             )
+        if name in prices:
+            raise SettingsError(f"{where}: {name!r} has two prices")
         prices[name] = price
     return prices
 

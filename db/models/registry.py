@@ -23,6 +23,7 @@ It is a TOML file (the setting `models`). The model `shapes64` is always registe
 ControlNets and IP-Adapters have tables of their own: `added`.
 """
 
+import difflib
 import importlib.util
 import os
 from collections.abc import Mapping
@@ -43,10 +44,10 @@ from imagemill.db.models.registry_tables import (
     PartTable,
     RegistryFile,
     read_registry,
-    said_of,
 )
 from imagemill.db.models.scorer_tables import ScorerTable
 from imagemill.db.models.sources import check_revision, find_source, is_hub_id
+from imagemill.db.models.table_words import first_problem
 from imagemill.db.models.weights import (
     file_digest,
     hub_cache,
@@ -272,9 +273,8 @@ def _entry(name: str, table: ModelTable, base: Path, cache: Path) -> ModelEntry:
         try:
             read = PartTable.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise ModelError(f"{where}: part {component}: {key}: {said_of(first)}") from None
+            problem = first_problem(error, {"": PartTable})
+            raise ModelError(f"{where}: part {component}: {problem}") from None
         parts[component] = Part(**(read.model_dump() | {"source": find_source(read.source, base)}))
     if table.source is None and not parts:
         raise ModelError(f"{where}: give a source or parts")
@@ -317,7 +317,9 @@ def _defaults(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for key in given:
         if key not in _DEFAULTABLE:
             allowed = ", ".join(sorted(_DEFAULTABLE))
-            raise ModelError(f"{where}: defaults.{key} is not known; allowed: {allowed}")
+            near = difflib.get_close_matches(key, _DEFAULTABLE, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            raise ModelError(f"{where}: defaults.{key} is not known; allowed: {allowed}{meant}")
     defaults = dict(given)
     if "sampler" in defaults:
         sampler = find_sampler(str(defaults["sampler"]))

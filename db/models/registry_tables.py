@@ -2,20 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
-from pydantic_core import ErrorDetails
 
 from imagemill.db.errors import ModelError
-from imagemill.db.models.added_models import AddedTable
-from imagemill.db.models.scorer_tables import ScorerTable
+from imagemill.db.models.added_models import AddedTable, EncoderTable
+from imagemill.db.models.scorer_tables import SCORER_TABLES, ScorerTable
+from imagemill.db.models.table_words import LICENSE, first_problem
 from imagemill.db.toml_files import TomlError, load_toml
 
 Kind = Literal["text_to_image", "unconditional", "generic"]
-
-_LICENSE = r"^[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}$"
-
 
 _Filled = Annotated[str, StringConstraints(min_length=1)]
 
@@ -42,7 +40,7 @@ class ModelTable(_Table):
     variant: str | None = None
     dtype: Literal["fp16", "bf16", "fp32"] | None = None
     digest: str | None = None
-    license: Annotated[str, StringConstraints(pattern=_LICENSE)] | None = None
+    license: Annotated[str, StringConstraints(pattern=LICENSE)] | None = None
     kind: Kind = "text_to_image"
     config: str | None = None
     ip_adapter: str | None = None
@@ -68,6 +66,19 @@ class RegistryFile(_Table):
     scorers: dict[str, ScorerTable] = {}
 
 
+_TABLES: Mapping[str, type[BaseModel]] = MappingProxyType(
+    {
+        "": RegistryFile,
+        "models": ModelTable,
+        "controlnets": AddedTable,
+        "ip_adapters": AddedTable,
+        "image_encoder": EncoderTable,
+        **SCORER_TABLES,
+    }
+)
+"""The tables of the file: by their keys there, or by their kinds."""
+
+
 def read_registry(file: Path) -> RegistryFile:
     """The tables of a registry file. Raises `ModelError`, which names the file and the key."""
     try:
@@ -77,15 +88,4 @@ def read_registry(file: Path) -> RegistryFile:
     except TomlError as error:
         raise ModelError(f"the model registry {file}: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) or "''" for part in first["loc"])
-        raise ModelError(f"the model registry {file}: {where}: {said_of(first)}") from None
-
-
-def said_of(error: ErrorDetails) -> str:
-    """What is wrong with a value, and the value, unless it is a whole table or not there."""
-    said = error["msg"].removeprefix("Value error, ")
-    found = error["input"]
-    if error["type"] in {"missing", "extra_forbidden"} or isinstance(found, Mapping):
-        return said
-    return f"{said}; found {repr(found)[:60]}"
+        raise ModelError(f"the model registry {file}: {first_problem(error, _TABLES)}") from None

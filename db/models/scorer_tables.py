@@ -13,13 +13,16 @@ question = "How well does this picture show: {prompt}? Answer with a number from
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-_REVISION = r"^[0-9a-f]{40}$"
+from imagemill.db.models.table_words import REVISION
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -31,7 +34,7 @@ class WeightsTable(_Table):
     """A scorer with weights: a folder in the layout of transformers, or a pinned Hub id."""
 
     source: str
-    revision: Annotated[str, Field(pattern=_REVISION)] | None = None
+    revision: Annotated[str, Field(pattern=REVISION)] | None = None
 
     @property
     def on_hub(self) -> bool:
@@ -119,6 +122,16 @@ class JudgeTable(_Table):
             raise ValueError("only {prompt} and {negative_prompt} are filled in")
         return question
 
+
+SCORER_TABLES: Mapping[str, type[BaseModel]] = MappingProxyType(
+    {
+        "clip": ClipTable,
+        "aesthetic": AestheticTable,
+        "classifier": ClassifierTable,
+        "judge": JudgeTable,
+    }
+)
+"""The tables of scorers, by `kind`."""
 
 ScorerTable = Annotated[
     ClipTable | AestheticTable | ClassifierTable | JudgeTable, Field(discriminator="kind")

@@ -105,6 +105,7 @@ ENDS = {
     "cancel latest": 2,  # it is finished
     "pause latest": 2,
     "resume latest": 2,
+    "cost latest --prices H200=3.5,cpu=0.05": 2,  # its device here is called "fake"
     "diff 12 13": 1,
     "diff before after --sheet apart.png": 1,
     "diff prompts coarse --sheet apart.png": 1,

@@ -15,6 +15,12 @@ from imagemill.worker.cli.output_files import check_place
 
 _SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 
+_MOST_TRIED = 1000
+"""The most known rows and rounds of `certify`: what more would find, fewer find too."""
+
+_MOST_SLOTS = 512
+"""As the setting has it."""
+
 _json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object instead, as the last line."
 )
@@ -73,14 +79,14 @@ def pull(names: tuple[str, ...], as_json: bool) -> None:
 @click.option("--size", metavar="WxH", help="Width and height (default: the model's own).")
 @click.option(
     "--slots",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=_MOST_SLOTS),
     metavar="N",
     help="B, the images of one forward pass (default: the setting's).",
 )
 @click.option("--controlnet", metavar="NAME", help="Also with this registered ControlNet.")
 @click.option(
     "--rows",
-    type=click.IntRange(min=2),
+    type=click.IntRange(min=2, max=_MOST_TRIED),
     default=6,
     show_default=True,
     metavar="N",
@@ -88,7 +94,7 @@ def pull(names: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option(
     "--rounds",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=_MOST_TRIED),
     default=3,
     show_default=True,
     metavar="N",

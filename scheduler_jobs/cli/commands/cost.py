@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 import click
 
 from imagemill.db.documents import JSON
+from imagemill.db.errors import UsageError
 from imagemill.db.queries.fleet.costs import DeviceTime, JobTime, time_of_job
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.scheduler_jobs.cli.arguments import job_argument
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import Column, duration, number, plural
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.prices import EXAMPLE, price_of, read_prices
+from imagemill.scheduler_jobs.prices import EXAMPLE, SETTING, price_of, read_prices
 from imagemill.scheduler_jobs.submit.forecast import Forecast
 
 _HOUR = 3600.0
@@ -49,12 +50,16 @@ def cost(invocation: Invocation, job: str, prices: str | None, as_json: bool) ->
     Example:
       imagemill cost latest --prices "H200=3.5,cpu=0.05"
     """
-    known = read_prices(invocation.settings.prices if prices is None else prices)
+    text, where = (invocation.settings.prices, SETTING) if prices is None else (prices, "--prices")
+    known = read_prices(text, where=where)
     with invocation.reading() as session:
         found = find_job(session, job)
         job_id, name = found.id, found.name
         time = time_of_job(session, job_id)
     devices = [_priced(each, known) for each in time.devices]
+    if prices is not None and devices and all(each.cost is None for each in devices):
+        names = ", ".join(sorted({each.device for each in devices}))
+        raise UsageError(f"--prices: {prices!r} has no price for {names}, or for cuda or cpu")
     costs = [each.cost for each in devices if each.cost is not None]
     whole = sum(costs) if devices and len(costs) == len(devices) else None
     if as_json:

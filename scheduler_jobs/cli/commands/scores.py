@@ -86,8 +86,8 @@ def score(
         route=invocation.settings.route if here else None,
     )
     if not here:
-        _wake(invocation.settings, {job.route for job in found})
-        _tell_queued(queued, as_json=as_json)
+        woken = not any(queued.values()) or _wake(invocation.settings, {job.route for job in found})
+        _tell_queued(queued, woken=woken, as_json=as_json)
         return
     if not _judge(invocation, ids, scorers):
         ctx.exit(EXIT_INTERRUPTED)
@@ -112,23 +112,28 @@ def _judge(invocation: Invocation, ids: Sequence[int], scorers: Sequence[ScorerE
         )
 
 
-def _wake(settings: Settings, routes: set[str]) -> None:
+def _wake(settings: Settings, routes: set[str]) -> bool:
+    """Wake workers; whether the broker took it. Without one, the dispatcher does it later."""
     tokens = Tokens(settings)
     try:
         for route in sorted(routes):
             tokens.publish(route, FIRST_TOKENS, task=SCORE_TASK)
     except BrokerError as error:
-        output.line(f"queued; workers start when the broker is back: {error}", error=True)
+        output.line(f"workers begin when the broker is back: {error}", error=True)
+        return False
+    else:
+        return True
     finally:
         tokens.close()
 
 
-def _tell_queued(queued: dict[str, int], *, as_json: bool) -> None:
+def _tell_queued(queued: dict[str, int], *, woken: bool, as_json: bool) -> None:
     if as_json:
         output.emit({"queued": queued})
         return
     for name, images in queued.items():
-        told = f"{plural(images, 'image')} queued" if images else "nothing is missing"
+        done = "queued" if woken else "recorded, to be queued by the dispatcher"
+        told = f"{plural(images, 'image')} {done}" if images else "nothing is missing"
         output.line(f"{name}: {told}")
 
 

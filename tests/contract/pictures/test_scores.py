@@ -379,3 +379,15 @@ def test_scorers_without_a_name_are_refused() -> None:
     refused = CliRunner().invoke(cli, ["score", "latest", "--with", " "])
     assert (refused.exit_code, refused.stderr.count("\n")) == (2, 1)
     assert "--with: an empty text" in refused.stderr
+
+
+def test_a_broker_that_is_away_is_not_said_to_have_the_queue(
+    mill: Mill, job: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = mill.database.engine.url.render_as_string(hide_password=False)
+    monkeypatch.setenv("IMAGEMILL_DATABASE_URL", url)
+    monkeypatch.setenv("IMAGEMILL_BROKER_URL", "redis://127.0.0.1:1/0")
+    asked = CliRunner().invoke(cli, ["score", str(job), "--with", "phash", "--queue"])
+    assert asked.exit_code == 0, asked.output
+    assert asked.stdout == "phash: 6 images recorded, to be queued by the dispatcher\n"
+    assert "workers begin when the broker is back: redis://127.0.0.1:1/0" in asked.stderr

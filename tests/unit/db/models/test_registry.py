@@ -41,22 +41,51 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None
         registry.find_adapter("soft")
 
 
+JUDGE = '[scorers.x]\nkind = "judge"\nurl = "http://x"\nmodel = "m"\nquestion = "q"\n'
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("[models.a", "models.toml"),
         ("[models.a]\n", "give a source or parts"),
-        ('[models.a]\nsource = ""\n', r"models\.a\.source: .*at least 1 character; found ''"),
-        ('[models.""]\nsource = "x"\n', r"models\.''\.\[key\]: .*at least 1 character"),
+        ('[models.a]\nsource = ""\n', r"models\.a\.source: an empty text; found ''"),
+        ('[models.""]\nsource = "x"\n', r"models\.''\.\[key\]: an empty text"),
         ('[adapters]\nsoft = ""\n', r"adapters\.soft: an empty text is no file; found ''"),
-        ('[controlnets.a]\nsource = ""\n', r"controlnets\.a\.source: .*at least 1"),
+        ('[controlnets.a]\nsource = ""\n', r"controlnets\.a\.source: an empty text"),
         ('[models.a.parts]\nvae = { source = "" }\n', "part vae: source: .*; found ''"),
         ('[models.a]\nsource = "x"\ndtype = "int8"\n', r"models\.a\.dtype: .*; found 'int8'"),
         ('[models.a]\nsource = "x/y"\n', "40 hex digits"),
         ('[models.a]\nsource = "x/y"\nrevision = "main"\n', "40 hex digits"),
-        ('[models.a]\nsource = "x"\ncolour = 1\n', "models.a.colour"),
+        ('[models.a]\nsource = "x"\ncolour = 1\n', r"models\.a\.colour: no such key; allowed: so"),
+        ('[models.a]\nsuorce = "x"\n', r"models\.a\.suorce: no such .* did you mean source\?$"),
+        ('[model.a]\nsource = "x"\n', r"model: no such key; .* did you mean models\?$"),
+        ('[controlnets.a]\nsorce = "x"\n', r"a\.sorce: no such key; .* did you mean source\?$"),
+        (
+            '[ip_adapters.a]\nsource = "x"\nimage_encoder = { sorce = "x" }\n',
+            r"image_encoder\.sorce: no such key; allowed: source, revision, subfolder; did you",
+        ),
+        (
+            '[models.a.parts]\nvae = { source = "x", varient = "fp16" }\n',
+            r"part vae: varient: no such key; .* did you mean variant\?$",
+        ),
+        ('[models.a]\nsource = "x"\nparts = 5\n', r"models\.a\.parts: expected a table; found 5$"),
+        ('[models.a]\nsource = "x"\nquantization = 5\n', "quantization: expected a text; found 5$"),
+        ('[models.a]\nsource = "x"\nlicense = "MIT X"\n', "expected one word, such as apache-2.0"),
+        ("[adapters]\nsoft = 5\n", r"adapters\.soft: expected a path, as a text; found 5$"),
+        ('[scorers.x]\nkind = "clipp"\n', r"x\.kind: expected one of 'clip', .*; found 'clipp'$"),
+        ('[scorers.x]\nmodel = "m"\n', r"x\.kind is missing; it is one of clip, aesthetic, cl"),
+        ('[scorers.x]\nkind = "clip"\n', r"scorers\.x\.source is missing$"),
+        ('[scorers.x]\nkind = "clip"\nsurce = "x"\n', r"x\.surce: no such key; .* mean source\?$"),
+        (JUDGE + "parallel = 65\n", r"scorers\.x\.parallel: expected at most 64; found 65$"),
+        (JUDGE + "retries = 2.5\n", r"x\.retries: expected a whole number; found 2\.5$"),
+        (JUDGE + 'answer = "yes"\n', r"x\.answer: expected 'number' or 'text'; found 'yes'$"),
+        (JUDGE + "most = 0\n", r"x\.most: expected more than 0; found 0$"),
         ('[models.a]\nsource = "x"\nkind = "magic"\n', "models.a.kind"),
-        ('[models.a]\nsource = "x"\ndefaults = { stepz = 3 }\n', "defaults.stepz is not known"),
+        (
+            '[models.a]\nsource = "x"\ndefaults = { stepz = 3 }\n',
+            r"defaults\.stepz is not known; .*; did you mean steps\?$",
+        ),
         ('[models.a]\nsource = "x"\ndefaults = { sampler = "best" }\n', "no sampler 'best'"),
         ('[models.a.parts]\nvae = { folder = "x" }\n', "part vae"),
         ('[models.a.parts]\nvae = { source = "x/y" }\n', "40 hex digits"),
@@ -66,6 +95,7 @@ def test_a_wrong_registry_says_where(text: str, words: str, tmp_path: Path) -> N
     with pytest.raises(ModelError, match=words) as caught:
         load_registry(_settings(tmp_path, text))
     assert "\n" not in caught.value.message
+    assert "Input " not in caught.value.message, "pydantic's own words"
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,22 @@ def test_a_wrong_price_is_one_line(at_home, job, text):
         read_prices(text)
     answer = at_home("cost", job, "--prices", text)
     assert answer.code == 2
-    assert "IMAGEMILL_PRICES" in answer.err
+    assert answer.err.startswith("error: --prices: ")
+
+
+def test_prices_that_fit_no_device_of_the_job_are_refused(at_home, job, monkeypatch):
+    for text in ("H20O=3.6", "cpu=1,L4=2", ","):
+        answer = at_home("cost", job, "--prices", text)
+        assert answer.code == 2
+        said = f"error: --prices: {text!r} has no price for NVIDIA H200, or for cuda or cpu\n"
+        assert answer.err == said
+    monkeypatch.setenv("IMAGEMILL_PRICES", "L4=2")
+    assert at_home("cost", job).code == 0
+
+
+def test_a_device_has_one_price(at_home, job):
+    answer = at_home("cost", job, "--prices", "H200=1,H200=2")
+    assert (answer.code, answer.err) == (2, "error: --prices: 'H200' has two prices\n")
 
 
 def test_the_longest_name_wins():
