@@ -7,7 +7,7 @@ raw cells. `rows` interprets them with the tables in `columns` and the rules in 
 yielded as `Problem`s, in the order of the file.
 """
 
-from imagemill.scheduler_jobs.manifest.columns.column_report import ColumnReport, MetColumns
+from imagemill.scheduler_jobs.manifest.columns.column_report import ColumnReport, ColumnReports
 from imagemill.scheduler_jobs.manifest.formats.detection import FORMATS
 from imagemill.scheduler_jobs.manifest.layers import parameters_from_flags, parameters_from_toml
 from imagemill.scheduler_jobs.manifest.limits import Limits
@@ -30,9 +30,9 @@ __all__ = [
     "AdapterChoice",
     "BadValue",
     "ColumnReport",
+    "ColumnReports",
     "Limits",
     "ManifestRow",
-    "MetColumns",
     "Parameters",
     "Problem",
     "RowText",

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from imagemill.scheduler_jobs.manifest.columns.column_report import MetColumns
+from imagemill.scheduler_jobs.manifest.columns.column_report import ColumnReports
 from imagemill.scheduler_jobs.manifest.columns.layout import check_mapping
 from imagemill.scheduler_jobs.manifest.formats.delimited import read_table
 from imagemill.scheduler_jobs.manifest.formats.detection import Format, detect
@@ -28,7 +28,7 @@ from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.problems import Broken, Problem, shown
 from imagemill.scheduler_jobs.manifest.raw import BadRow, RawRow
-from imagemill.scheduler_jobs.manifest.rows import ManifestRow, RowReader
+from imagemill.scheduler_jobs.manifest.rows import ManifestRow, RowReader, RowRules
 from imagemill.scheduler_jobs.manifest.sources.compression import unpacked
 from imagemill.scheduler_jobs.manifest.sources.lines import read_lines
 from imagemill.scheduler_jobs.manifest.sources.source import Source
@@ -44,7 +44,7 @@ def read_manifest(
     format: str | None = None,
     defaults: Parameters | None = None,
     literal_words: bool = False,
-    met: MetColumns | None = None,
+    reports: ColumnReports | None = None,
 ) -> Iterator[ManifestRow | Problem]:
     """Every row of a manifest in order, or its problems, as a stream.
 
@@ -61,22 +61,20 @@ def read_manifest(
         limits: the limits of a row and of the file.
         format: `--format`, one of `FORMATS`; None means that the content decides.
         literal_words: whether `nan`, `None` and similar words are texts, not missing values.
-        met: hears what becomes of every column.
+        reports: gets what becomes of every column.
         defaults: the layers below the rows, for checks that need both (pixels, seed + samples).
     """
     before = last = 0
     for file in source.files:
         before, last = before + last, 0
+        rules = RowRules(
+            columns=columns or {},
+            limits=replace(limits, max_rows=limits.max_rows - before),
+            defaults=defaults or Parameters(),
+            literal_words=literal_words,
+        )
         try:
-            for found in _rows(
-                file,
-                columns or {},
-                replace(limits, max_rows=limits.max_rows - before),
-                format,
-                defaults or Parameters(),
-                literal_words=literal_words,
-                met=met,
-            ):
+            for found in _rows(file, rules, format, reports or ColumnReports()):
                 last = found.number if isinstance(found, ManifestRow) else found.row or last
                 if before and isinstance(found, ManifestRow):
                     yield replace(found, number=before + found.number)
@@ -93,34 +91,19 @@ def read_manifest(
 
 
 def _rows(
-    source: Source,
-    mapping: Mapping[str, str],
-    limits: Limits,
-    wanted: str | None,
-    defaults: Parameters,
-    *,
-    literal_words: bool,
-    met: MetColumns | None,
+    source: Source, rules: RowRules, wanted: str | None, reports: ColumnReports
 ) -> Iterator[ManifestRow | Problem]:
-    check_mapping(mapping)
+    """The rows of one file; `wanted` is its format, if the caller says so."""
+    check_mapping(rules.columns)
     if source.whole:
-        yield from _whole_file(
-            source, mapping, limits, defaults, literal_words=literal_words, met=met
-        )
+        yield from _whole_file(source, rules, reports)
         return
+    limits = rules.limits
     head = _head(source)
-    kind = detect(head, source.suffixes, mapping=mapping, wanted=wanted)
+    kind = detect(head, source.suffixes, mapping=rules.columns, wanted=wanted)
     beginning = head.decode("utf-8", errors="replace").lstrip("\ufeff")
-    dialect = _dialect(kind, source, beginning, mapping, limits)
-    reader = RowReader(
-        file=source.name,
-        mapping=mapping,
-        limits=limits,
-        defaults=defaults,
-        kind=kind,
-        literal_words=literal_words,
-        met=met,
-    )
+    dialect = _dialect(kind, source, beginning, rules)
+    reader = RowReader(file=source.name, kind=kind, rules=rules, reports=reports)
     if source.part is not None and kind != "xlsx":
         raise Broken(f"a part {shown(source.part)} of a file without parts", "the file alone")
     number = 0
@@ -158,18 +141,17 @@ def _opened(source: Source) -> Iterator[io.BufferedReader]:
         yield stream
 
 
-def _dialect(
-    kind: Format, source: Source, beginning: str, mapping: Mapping[str, str], limits: Limits
-) -> Dialect:
+def _dialect(kind: Format, source: Source, beginning: str, rules: RowRules) -> Dialect:
     """How a table's lines are divided into cells. For other formats the result is not used."""
     if kind not in {"csv", "tsv"}:
         return Dialect(delimiter=",")
-    dialect = find_dialect(beginning, "\t" if kind == "tsv" else ",", mapping)
+    dialect = find_dialect(beginning, "\t" if kind == "tsv" else ",", rules.columns)
     if dialect.delimiter != "\t":
         return dialect
     with _opened(source) as stream:
         # Quotes have a meaning in the whole file or nowhere, so every line is looked at.
-        quoted = has_quoted_cells(read_lines(stream, max_line_bytes=limits.max_line_bytes))
+        lines = read_lines(stream, max_line_bytes=rules.limits.max_line_bytes)
+        quoted = has_quoted_cells(lines)
     return replace(dialect, quoted=quoted)
 
 
@@ -220,32 +202,18 @@ def _rows_from_the_end(
 
 
 def _whole_file(
-    source: Source,
-    mapping: Mapping[str, str],
-    limits: Limits,
-    defaults: Parameters,
-    *,
-    literal_words: bool,
-    met: MetColumns | None,
+    source: Source, rules: RowRules, reports: ColumnReports
 ) -> Iterator[ManifestRow | Problem]:
     """The one row of a file that is a prompt."""
-    reader = RowReader(
-        file=source.name,
-        mapping=mapping,
-        limits=limits,
-        defaults=defaults,
-        kind="text",
-        literal_words=literal_words,
-        met=met,
-    )
-    if limits.max_rows < 1:
+    reader = RowReader(file=source.name, kind="text", rules=rules, reports=reports)
+    if rules.limits.max_rows < 1:
         raise Broken("more rows than a manifest may have", "fewer (IMAGEMILL_MAX_ROWS)")
     with source.open() as stream:
         for raw in read_prompt_file(
             stream,
             path=source.path,
             check_header=reader.check_header,
-            max_line_bytes=limits.max_line_bytes,
+            max_line_bytes=rules.limits.max_line_bytes,
         ):
             yield from reader.read(raw)
 

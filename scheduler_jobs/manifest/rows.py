@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from imagemill.db.seeds import SEED_LIMIT
 from imagemill.scheduler_jobs.manifest import values
 from imagemill.scheduler_jobs.manifest.columns import layout as columns
-from imagemill.scheduler_jobs.manifest.columns.column_report import MetColumns
+from imagemill.scheduler_jobs.manifest.columns.column_report import ColumnReports
 from imagemill.scheduler_jobs.manifest.columns.combined import COMBINED
 from imagemill.scheduler_jobs.manifest.columns.fields import KEY, PROMPT
 from imagemill.scheduler_jobs.manifest.columns.foreign_names import asks_for_nothing, folded
@@ -61,38 +61,43 @@ class _Known:
     most_seed: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowRules:
+    """How rows are read, whatever the format of their file is.
+
+    - `columns`: column to field, as `--map` gives them. It wins over the known names.
+    - `defaults`: the layers below the rows, for checks that need both (pixels, seed + samples).
+    - `literal_words`: whether `nan`, `None` and similar words are texts, not missing values.
+    """
+
+    columns: Mapping[str, str]
+    limits: Limits
+    defaults: Parameters
+    literal_words: bool
+
+
 class RowReader:
     """Turns raw rows of one file into manifest rows or problems.
 
     `kind` is the file's format: an empty cell of CSV and TSV says nothing, where in JSON an empty
-    text is a value, and a NaN in an extra of Parquet or TOML is nothing. With `literal_words`,
-    `nan` and its like are texts. `met` hears what becomes of the columns.
+    text is a value, and a NaN in an extra of Parquet or TOML is nothing. `reports` gets what
+    becomes of the columns.
     """
 
-    def __init__(
-        self,
-        *,
-        file: str,
-        mapping: Mapping[str, str],
-        limits: Limits,
-        defaults: Parameters,
-        kind: str,
-        literal_words: bool = False,
-        met: MetColumns | None = None,
-    ) -> None:
+    def __init__(self, *, file: str, kind: str, rules: RowRules, reports: ColumnReports) -> None:
         self._file = file
-        self._mapping = mapping
-        self.limits = limits
-        self._defaults = defaults
+        self._mapping = rules.columns
+        self.limits = rules.limits
+        self._defaults = rules.defaults
         self._blank_is_unset = kind in {"csv", "tsv", "xlsx"}
         self._nan_is_null = kind in {"parquet", "arrow", "toml"}
         self._only_texts = kind in {"csv", "tsv"}
-        self._literal_words = literal_words
-        self._met = met or MetColumns()
+        self._literal_words = rules.literal_words
+        self._reports = reports
         self._layouts: dict[tuple[str, ...], columns.Layout] = {}
         self._known: dict[tuple[Any, ...], _Known] = {}
         self._extras_before: dict[str, JSON] = {}
-        self._unmatched = set(mapping)
+        self._unmatched = set(rules.columns)
         self._bad_header: Broken | None = None
 
     def check_header(self, names: tuple[str, ...], line: int | None) -> None:
@@ -118,7 +123,7 @@ class RowReader:
         if layout is None:
             self._match(names)
             layout = columns.lay_out(names, self._mapping)
-            self._met.meet(names, layout)
+            self._reports.note(names, layout)
             # Every row of JSON Lines may have other keys, so only some layouts are kept.
             if len(self._layouts) < _KNOWN_LAYOUTS:
                 self._layouts[names] = layout
@@ -140,7 +145,7 @@ class RowReader:
         """The row, or every problem that it has; `Broken` if the header was refused."""
         if self._bad_header is not None:
             # Told only now, so that `plan` can show a value of each column that was refused.
-            self._met.look(raw.cells if isinstance(raw, RawRow) else {})
+            self._reports.take_examples(raw.cells if isinstance(raw, RawRow) else {})
             raise self._bad_header
         if isinstance(raw, BadRow):
             yield self._problem(raw, raw.column, raw.found, raw.allowed)
@@ -148,10 +153,10 @@ class RowReader:
         try:
             layout = self.layout(tuple(raw.cells))
         except BadValue as bad:
-            self._met.look(raw.cells)
+            self._reports.take_examples(raw.cells)
             yield self._problem(raw, None, bad.found, bad.allowed)
             return
-        self._met.look(raw.cells)
+        self._reports.take_examples(raw.cells)
         problems: list[Problem] = []
         fields = {
             field: raw.cells[column]
@@ -292,7 +297,7 @@ class RowReader:
         if layout.foreign:
             self._check_foreign(raw, layout, problems)
         for column in not_numbers:
-            self._met.keep(column)
+            self._reports.keep(column)
         for column in (*layout.extras, *not_numbers):
             value = raw.cells[column]
             if self._nan_is_null:
@@ -319,7 +324,7 @@ class RowReader:
                 found = f"{shown(value)}, a setting that imagemill does not have"
                 allowed = f"--extra {columns.quoted(column)} keeps it as it stands, without effect"
                 problems.append(self._problem(raw, column, found, allowed))
-                self._met.refuse(column)
+                self._reports.refuse(column)
 
 
 def bad_fields(error: ValidationError) -> Iterator[tuple[str, str, str]]:

@@ -14,7 +14,7 @@ from imagemill.db.queries.pictures import objects
 from imagemill.db.settings import Settings
 from imagemill.db.shared_specs import Request, SharedSpec
 from imagemill.db.specs import ImageSpec
-from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem, RowText
+from imagemill.scheduler_jobs.manifest import ColumnReport, ColumnReports, Problem, RowText
 from imagemill.scheduler_jobs.submit.first_rows import check_model
 from imagemill.scheduler_jobs.submit.forecast import Forecast, forecast, too_large
 from imagemill.scheduler_jobs.submit.interpreter import made_for_rows
@@ -130,10 +130,10 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     started = time.monotonic()
     if request.defaults.model is not None:
         check_model(request.defaults.model, settings)
-    sums, met = _Sums(), MetColumns()
+    sums, reports = _Sums(), ColumnReports()
     with request.open(settings) as source, closing(Occurrences()) as seen, made_for_rows():
         keys = Keys(seen.add)
-        for chunk in chunks(plan_rows(request, source, settings, met=met)):
+        for chunk in chunks(plan_rows(request, source, settings, reports=reports)):
             requests: list[Request] = []
             for row in keys.checked(chunk, source.name):
                 requests += sums.add(row, request.seed)
@@ -151,7 +151,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
         long_prompt_rows=tuple(sums.long_prompt_rows),
         foreign_syntax=sums.foreign.found(),
         without_effect=sums.idle.found(),
-        columns=met.found(),
+        columns=reports.found(),
         reused=None if database is None else sums.reused,
         forecasts=forecasts,
         unmeasured=unmeasured,

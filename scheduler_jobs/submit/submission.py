@@ -28,7 +28,7 @@ from imagemill.db.specs import canonical_json, sha256_of
 from imagemill.db.states import JobState
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
-from imagemill.scheduler_jobs.manifest import ColumnReport, MetColumns, Problem, Source
+from imagemill.scheduler_jobs.manifest import ColumnReport, ColumnReports, Problem, Source
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.submit.interpreter import made_for_rows
@@ -110,16 +110,20 @@ def submit(
         new = _new_job(request, source, settings)
         job, created = database.run(lambda session: _record_job(session, new, request))
         loader = JobLoader(job.id, request, database, source.label)
-        met = MetColumns()
+        reports = ColumnReports()
         if job.state == JobState.LOADING:
             rows = plan_rows(
-                request, source, settings, inputs=_inputs(request, settings, database), met=met
+                request,
+                source,
+                settings,
+                inputs=_inputs(request, settings, database),
+                reports=reports,
             )
             if _load_and_open(job.id, loader, rows, database, progress):
                 _wake(tokens, request.route)
             else:
                 created = False
-    return _submission(database, job.id, loader, met, created=created)
+    return _submission(database, job.id, loader, reports, created=created)
 
 
 def _load_and_open(
@@ -216,7 +220,7 @@ def _expansion_identity(request: SubmissionRequest) -> dict[str, object] | None:
 
 
 def _submission(
-    database: Database, job_id: int, loader: JobLoader, met: MetColumns, *, created: bool
+    database: Database, job_id: int, loader: JobLoader, reports: ColumnReports, *, created: bool
 ) -> Submission:
     with database.reading() as session:
         job = session.get_one(Job, job_id)
@@ -233,7 +237,7 @@ def _submission(
         problems=tuple(loader.findings.problems),
         foreign_syntax=loader.foreign.found(),
         without_effect=loader.idle.found(),
-        columns=met.found(),
+        columns=reports.found(),
         nothing_to_do=counts.pending == 0,
     )
 

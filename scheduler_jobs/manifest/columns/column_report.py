@@ -28,25 +28,25 @@ class ColumnReport:
     example: str | None = None
 
 
-class MetColumns:
+class ColumnReports:
     """Collects the columns of a manifest while its rows are read, up to `MOST_COLUMNS`."""
 
     def __init__(self) -> None:
         self._columns: dict[str, ColumnReport] = {}
         self._without_example: set[str] = set()
 
-    def meet(self, columns: Sequence[str], layout: Layout) -> None:
+    def note(self, columns: Sequence[str], layout: Layout) -> None:
         """Note the columns of rows that are read by this layout."""
         fields = {column: field for field, column in layout.fields.items()}
         for column in columns:
             if column in layout.refused:
                 self.refuse(column, layout.refused[column])
             elif column in fields:
-                self._note(ColumnReport(column=column, role="field", field=fields[column]))
+                self._add(ColumnReport(column=column, role="field", field=fields[column]))
             else:
-                self._note(ColumnReport(column=column, role="extra"))
+                self._add(ColumnReport(column=column, role="extra"))
 
-    def look(self, cells: Mapping[str, JSON]) -> None:
+    def take_examples(self, cells: Mapping[str, JSON]) -> None:
         """Take examples from a row, for the columns that have none yet."""
         # Empty for most rows: then a row costs no more than this question.
         if not self._without_example:
@@ -63,7 +63,7 @@ class MetColumns:
         found = ColumnReport(column=column, role="refused", field=field)
         known = self._columns.get(column)
         if known is None:
-            self._note(found)
+            self._add(found)
         else:
             self._columns[column] = replace(found, example=known.example)
 
@@ -74,10 +74,10 @@ class MetColumns:
             self._columns[column] = replace(known, role="extra", field=None)
 
     def found(self) -> tuple[ColumnReport, ...]:
-        """The columns in the order in which they were met."""
+        """The columns, in the order in which they were first seen."""
         return tuple(self._columns.values())
 
-    def _note(self, found: ColumnReport) -> None:
+    def _add(self, found: ColumnReport) -> None:
         if found.column not in self._columns and len(self._columns) < MOST_COLUMNS:
             self._columns[found.column] = found
             self._without_example.add(found.column)

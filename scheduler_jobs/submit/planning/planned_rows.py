@@ -14,9 +14,9 @@ from imagemill.db.settings import Settings
 from imagemill.db.shared_specs import Request
 from imagemill.scheduler_jobs.expansion import Expansion, Templates, expand, parse_grid, seed_base
 from imagemill.scheduler_jobs.manifest import (
+    ColumnReports,
     Limits,
     ManifestRow,
-    MetColumns,
     Problem,
     RowText,
     Source,
@@ -209,12 +209,12 @@ def plan_rows(
     settings: Settings,
     *,
     inputs: InputFiles | None = None,
-    met: MetColumns | None = None,
+    reports: ColumnReports | None = None,
 ) -> Iterator[PlannedRow | RefusedRow]:
     """Every row of the manifest, in order, planned or with all its problems.
 
-    `inputs` resolves init images and masks; without it, none is put into the store. `met` notes
-    what became of every column.
+    `inputs` resolves init images and masks; without it, none is put into the store. `reports`
+    gets what becomes of every column.
     """
     limits = Limits.from_settings(settings)
     planner = Planner(
@@ -242,7 +242,7 @@ def plan_rows(
                 drawn=drawn,
                 strict=request.strict,
             )
-            for row in _planned(request, each, row_planner, met):
+            for row in _planned(request, each, row_planner, reports):
                 last = row.number or last
                 yield row if each is source else _renumbered(row, before, each)
             before, last = before + last, 0
@@ -261,7 +261,7 @@ def _planned(
     request: SubmissionRequest,
     source: Source,
     row_planner: "_RowPlanner",
-    met: MetColumns | None,
+    reports: ColumnReports | None,
 ) -> Iterator[PlannedRow | RefusedRow]:
     """The rows of one file."""
     found = read_manifest(
@@ -271,7 +271,7 @@ def _planned(
         format=request.format,
         defaults=request.defaults,
         literal_words=request.literal_words,
-        met=met,
+        reports=reports,
     )
     for (number, line), items in groupby(found, key=_place):
         problems: list[Problem] = []
