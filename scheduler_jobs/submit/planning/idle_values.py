@@ -4,7 +4,7 @@ A row's own quality beside PNG is refused. What guidance alone uses is only told
 none: a grid over guidance begins at 1, and other tools write a negative prompt with every picture.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -12,9 +12,7 @@ from typing import Any
 from imagemill.scheduler_jobs.manifest import Parameters, Problem, RowText
 from imagemill.scheduler_jobs.manifest.problems import shown
 from imagemill.scheduler_jobs.submit.planning.refusals import Refused
-
-SHOWN_ROWS = 5
-"""How many rows of each column are kept to be shown."""
+from imagemill.scheduler_jobs.submit.row_counts import RowCounts
 
 _LOSSLESS = "png"
 
@@ -87,27 +85,20 @@ class IdleCounts:
     """Counts the rows with values without effect, by column."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, int] = {}
-        self._examples: dict[str, list[RowText]] = {}
+        self._counts = RowCounts()
 
     def add(self, found: Iterable[tuple[str, str]], excerpt: Callable[[str], RowText]) -> None:
         """Note the idle columns of a row; each counts once. `excerpt` says where a value is."""
-        for column, value in dict(found).items():
-            self._rows[column] = self._rows.get(column, 0) + 1
-            examples = self._examples.setdefault(column, [])
-            if len(examples) < SHOWN_ROWS:
-                examples.append(excerpt(value))
+        self._counts.add(dict(found), excerpt)
 
     def found(self) -> tuple[IdleRows, ...]:
         """What was counted, in the order of the columns."""
-        return tuple(self._columns())
-
-    def _columns(self) -> Iterator[IdleRows]:
-        for column in _OF_GUIDANCE:
-            if column in self._rows:
-                yield IdleRows(
-                    column=column,
-                    beside="guidance_scale is 1 or less, which is no guidance",
-                    rows=self._rows[column],
-                    examples=tuple(self._examples[column]),
-                )
+        return tuple(
+            IdleRows(
+                column=column,
+                beside="guidance_scale is 1 or less, which is no guidance",
+                rows=rows,
+                examples=examples,
+            )
+            for column, rows, examples in self._counts.found(_OF_GUIDANCE)
+        )

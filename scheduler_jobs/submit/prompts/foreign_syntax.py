@@ -8,14 +8,12 @@ the tool writes, and where prose writes the same, the row is not told of.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from imagemill.scheduler_jobs.expansion.wildcards import WILDCARD
 from imagemill.scheduler_jobs.manifest import RowText
-
-SHOWN_ROWS = 5
-"""How many rows of each kind are kept to be shown."""
+from imagemill.scheduler_jobs.submit.row_counts import RowCounts
 
 WEIGHTS = "weights"
 FLAGS = "flags"
@@ -58,70 +56,65 @@ _CHARACTER = re.compile(r"[\[({<#$_:/+BA-]")
 # Most other prompts have none of these signs, and need no further search.
 _ANY = re.compile(r"[\[({<#$]|__|--|::|//|\+\+|\s-[A-Za-z]|embedding:|BREAK|AND")
 
+# Options of Midjourney and of scripts: `--ar 16:9`, `--tile`, `--anything=1`.
 _VALUE = r"-?[0-9][\w.:%-]*"
-_COUNTED = (
+_OPTIONS_WITH_VALUE = (
     "ar|aspect|v|version|niji|s|stylize|c|chaos|q|quality|seed|iw|cw|sw|ow|weird|w|h|d|l|t|n|"
     "stop|repeat|r|p|profile|exp|width|height|steps|cfg|cfg_scale|hd|batch_size|n_iter|uplight"
 )
-_NAMED = (
+_OPTIONS_ALONE = (
     "no|sref|cref|oref|style|prompt|negative_prompt|negative|sampler_name|sd_model|styles|test|"
     "testp|tile|raw|turbo|relax|video|draft|niji|hd|fast|public|stealth|upbeta|creative"
 )
 _FLAG = re.compile(
-    rf"(?:^|(?<=\s))--(?:(?:{_COUNTED})[ =]{_VALUE}|(?:{_NAMED})(?=[\s=]|$)|"
+    rf"(?:^|(?<=\s))--(?:(?:{_OPTIONS_WITH_VALUE})[ =]{_VALUE}|(?:{_OPTIONS_ALONE})(?=[\s=]|$)|"
     rf"[a-z][a-z_]*[ =]{_VALUE}(?=\s|$))"
 )
+# Options of InvokeAI's old command line: `-s50`, `-A k_euler`.
 _SWITCH = re.compile(
     r"(?<=\s)-(?:[nsCWHSf] ?[0-9]+(?:\.[0-9]+)?|[Am] ?(?:k_\w+|ddim|plms))(?=\s|$)"
 )
+# Weights of Midjourney's parts of a prompt: `hot dog::2`.
 _PARTS = re.compile(r"(?<![0-9])(?<=[^\W\d_])::(?:-?[0-9.]+)?(?=\s|$)")
+# `<lora:sketch:0.8>` of A1111 and SwarmUI, `embedding:name` of ComfyUI.
 _NETWORK = re.compile(
     r"<(?:lora|lyco|lycoris|loha|locon|hypernet|ti|embedding|embed|segment|random|wildcard|object|"
     r"region|refiner|video|preset|var|setvar|alternate|fromto)(?:\[[^\[\]<>]*\])?"
     r":[^<>]{1,300}>|\bembedding:[\w./-]+",
     re.IGNORECASE,
 )
+# The end of `(word:1.3)`; `_weight` looks for its beginning.
 _WEIGHT_END = re.compile(r":[+-]?(?:[0-9]{1,2}(?:\.[0-9]*)?|\.[0-9]+)\)")
+# `((word))`, `[[word]]` and `word:2 AND` of A1111, `(word)++` and `word++` of InvokeAI.
 _STRONG = re.compile(
     r"\(\([^()]{1,300}\)\)|\[\[[^\[\]]{1,300}\]\]|\)(?:\+\+|[0-9]?\.[0-9]+(?![0-9.])|--(?=[\s,]|$))"
     r"|\b(?![Nn]otepad)[^\W\d_]{2,}\+\+(?![\w+])|:[0-9]{1,3}(?:\.[0-9]{1,6})?\s{1,9}AND\b",
 )
+# `[word]`, which may be a weight, an edit or an editor's; not a link of Markdown, `[word](url)`.
 _BRACKETED = re.compile(r"\[([^\[\]]{1,300})\](?!\()")
 _WORD = re.compile(r"[a-z][a-z-]*(?:,? [a-z][a-z-]*)*")
+# The inside of `[from:to:0.5]`, `[to:0.5]` and `[from::0.5]`, which A1111 changes at that step.
 _EDIT = re.compile(
     r"[^:]*[^\W\d_][^:]*:[^:]*:\s*[0-9]*\.?[0-9]+|.*[^\W\d_].*:[0-9]*\.[0-9]+|:?.*::.*"
 )
+# A1111 begins another window at this word.
 _BREAK = re.compile(r"(?:^|[,\n]\s{0,9})BREAK(?=\s{0,9}(?:[,\n]|$))")
-_EDITORIAL = frozenset(
-    {
-        *(
-            "sic",
-            "he",
-            "him",
-            "his",
-            "she",
-            "her",
-            "it",
-            "its",
-            "they",
-            "them",
-            "their",
-            "we",
-            "us",
-        ),
-        *("our", "you", "your", "i", "me", "my", "who", "that", "this", "these", "those", "and"),
-        *("or", "of", "is", "are", "was", "were", "laughs", "laughter", "applause", "music"),
-        *("redacted", "citation", "blank", "unclear", "inaudible", "illegible", "emphasis"),
-        *("edited", "deleted", "removed", "note"),
-    }
-)
+_EDITORS_WORDS = """
+sic he him his she her it its they them their we us our you your i me my who that this these those
+and or of is are was were laughs laughter applause music redacted citation blank unclear inaudible
+illegible emphasis edited deleted removed note
+"""
+_EDITORIAL = frozenset(_EDITORS_WORDS.split())
 """Words that editors put between square brackets."""
 
+# Wildcards `__name__`, variants `{a|b}`, `{2$$a|b}`, ranges `{1..3}` and variables `${name}`.
 _TEMPLATE = re.compile(
     rf"{WILDCARD.pattern}|\$\{{[^{{}}]{{0,40}}\}}?|\{{[^{{}}|]*\|[^{{}}]{{0,40}}\}}?|\{{\s{{0,9}}-?[0-9.]{{1,20}}\.\.-?[0-9.]{{1,20}}\}}?|"
     r"\{[0-9-]{0,20}\$\$|\{\s{0,9}[~@]|\{\{[^{}]{1,300}\}\}"
 )
+# `## note`, `// note` and `# note`, which is a comment only at the beginning of a line.
 _COMMENT = re.compile(r"^[ \t]{0,20}(?:##|//|#[ \t]+[^\W\d_])[^\n]{0,80}", re.MULTILINE)
+# `#note`: within a prompt that is a tag, so it is a comment only where it is a whole line.
 _BARE_COMMENT = re.compile(r"^#[^\W\d_][^\n]{0,80}")
 
 
@@ -213,24 +206,15 @@ class ForeignCounts:
     """Counts rows that hold syntax of other tools, by kind."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, int] = {}
-        self._examples: dict[str, list[RowText]] = {}
+        self._counts = RowCounts()
 
-    def add(self, found: tuple[ForeignSyntax, ...], excerpt: Callable[[str], RowText]) -> None:
+    def add(self, found: Sequence[ForeignSyntax], excerpt: Callable[[str], RowText]) -> None:
         """Note what a row holds; each kind counts once a row. `excerpt` says where a piece is."""
-        for kind, piece in {each.kind: each.piece for each in reversed(found)}.items():
-            self._rows[kind] = self._rows.get(kind, 0) + 1
-            examples = self._examples.setdefault(kind, [])
-            if len(examples) < SHOWN_ROWS:
-                examples.append(excerpt(piece))
+        self._counts.add({each.kind: each.piece for each in reversed(found)}, excerpt)
 
     def found(self) -> tuple[ForeignRows, ...]:
         """What was counted, in the order of the kinds."""
-        return tuple(self._kinds())
-
-    def _kinds(self) -> Iterator[ForeignRows]:
-        for kind, _ in _SEARCHES:
-            if kind in self._rows:
-                yield ForeignRows(
-                    kind=kind, rows=self._rows[kind], examples=tuple(self._examples[kind])
-                )
+        counted = self._counts.found(kind for kind, _ in _SEARCHES)
+        return tuple(
+            ForeignRows(kind=kind, rows=rows, examples=examples) for kind, rows, examples in counted
+        )
