@@ -4,7 +4,7 @@ In a module of its own, because openpyxl takes long to import and few manifests 
 openpyxl itself stays as it is: the program that we are part of may read workbooks too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from openpyxl.cell.cell import TYPE_FORMULA
@@ -34,17 +34,10 @@ class Sheet(ReadOnlyWorksheet):  # type: ignore[misc]  # openpyxl has no types
         """The cells of each row, from the first one; of a blank row none.
 
         Raises:
-            Broken: cells are merged.
+            Broken: cells are merged that have a value; said after the last row.
         """
         with self._get_source() as source:
-            parser = _Parser(
-                source,
-                self._shared_strings,
-                data_only=True,
-                epoch=self.parent.epoch,
-                date_formats=self.parent._date_formats,
-                timedelta_formats=self.parent._timedelta_formats,
-            )
+            parser = self._parser(source)
             line = 0
             for number, cells in parser.parse():
                 for _ in range(line + 1, number):
@@ -53,6 +46,41 @@ class Sheet(ReadOnlyWorksheet):  # type: ignore[misc]  # openpyxl has no types
                 if number > line:
                     yield self._get_row(cells)
                     line = number
+        # A sheet names its merged cells after its rows.
+        if parser.merged_cells is not None:
+            self._check_merged(parser.merged_cells.mergeCell)
+
+    def _check_merged(self, ranges: Iterable[Any]) -> None:
+        """Raise `Broken` if merged cells have a value: the rows have it in the first cell alone.
+
+        Blank ones are a matter of looks. Only a sheet with merged cells is read a second time.
+        """
+        first = {(each.min_row, each.min_col): str(each.ref) for each in ranges}
+        with self._get_source() as source:
+            rows = self._parser(source).parse()
+            cells = (cell for _, row in rows for cell in row if not _is_blank(cell))
+            places = ((cell["row"], cell["column"]) for cell in cells)
+            found = [first[place] for place in places if place in first]
+        if found:
+            some = ", ".join(found[:_SHOWN_RANGES]) + ", …" * (len(found) > _SHOWN_RANGES)
+            raise Broken(
+                f"merged cells, {some}: only the first cell of each has a value",
+                "a value in every cell that is to have one",
+            )
+
+    def _parser(self, source: IO[bytes]) -> "_Parser":
+        return _Parser(
+            source,
+            self._shared_strings,
+            data_only=True,
+            epoch=self.parent.epoch,
+            date_formats=self.parent._date_formats,
+            timedelta_formats=self.parent._timedelta_formats,
+        )
+
+
+def _is_blank(cell: Mapping[str, Any]) -> bool:
+    return cell["value"] in (None, "") and cell["data_type"] != TYPE_FORMULA
 
 
 class _Reader(ExcelReader):  # type: ignore[misc]  # as above
@@ -73,17 +101,6 @@ class _Reader(ExcelReader):  # type: ignore[misc]  # as above
 
 class _Parser(WorkSheetParser):  # type: ignore[misc]  # openpyxl has no types
     """openpyxl's parser of a sheet, which takes no cell for empty that is not."""
-
-    def parse(self) -> Iterator[Any]:
-        """The rows; `Broken` after the last one if cells of the sheet are merged."""
-        yield from super().parse()
-        ranges = [str(each.ref) for each in getattr(self.merged_cells, "mergeCell", ())]
-        if ranges:
-            some = ", ".join(ranges[:_SHOWN_RANGES]) + ", …" * (len(ranges) > _SHOWN_RANGES)
-            raise Broken(
-                f"merged cells, {some}: only the first cell of each has a value",
-                "a value in every cell that is to have one",
-            )
 
     def parse_cell(self, element: Any) -> dict[str, Any]:
         """One cell; of the type of formulas if it has a formula and no stored value.

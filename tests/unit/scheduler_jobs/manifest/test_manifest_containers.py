@@ -152,6 +152,25 @@ def test_merged_cells_are_refused_since_only_the_first_of_them_has_a_value(tmp_p
     ]
 
 
+def test_merged_cells_without_a_value_are_blank_ones(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    for cells in (["prompt", "steps"], ["a", 20], ["b", None], [None, None], ["c", 7]):
+        book.active.append(cells)
+    for blank in ("B3:B4", "D1:F9", "A6:B8"):
+        book.active.merge_cells(blank)
+    book.save(tmp_path / "book.xlsx")
+    rows = good_rows(tmp_path / "book.xlsx")
+    assert [(row.prompt, row.parameters.steps) for row in rows] == [
+        ("a", 20),
+        ("b", None),
+        ("c", 7),
+    ]
+    book.active.merge_cells("A5:A6")
+    book.save(tmp_path / "book.xlsx")
+    (problem,) = problems(tmp_path / "book.xlsx")
+    assert problem.startswith("book.xlsx: merged cells, A5:A6: only the first cell of each has")
+
+
 def test_the_library_of_workbooks_stays_as_it_is_for_others(tmp_path: Path) -> None:
     """A notebook that submits may read other workbooks, of which merged cells are nothing wrong."""
     book = openpyxl.Workbook()
