@@ -14,6 +14,7 @@ from imagemill.scheduler_jobs.manifest.columns.column_report import ColumnReport
 from imagemill.scheduler_jobs.manifest.columns.combined import COMBINED
 from imagemill.scheduler_jobs.manifest.columns.fields import KEY, PROMPT
 from imagemill.scheduler_jobs.manifest.columns.foreign_names import asks_for_nothing, folded
+from imagemill.scheduler_jobs.manifest.formats.prompts.infotext import check_is_prompt
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, Problem, shown
@@ -205,6 +206,8 @@ class RowReader:
             text = "" if value is None else value
             if not self._literal_words:
                 values.check_not_missing(text)
+            if isinstance(text, str):
+                check_is_prompt(text)
             return values.text(text, most_bytes=self.limits.max_prompt_bytes, empty=False)
         except BadValue as bad:
             column = layout.fields[PROMPT]

@@ -21,6 +21,7 @@ NETWORKS = "networks"
 EDITS = "prompt editing"
 TEMPLATES = "templates"
 COMMENTS = "comments"
+PLACEHOLDERS = "placeholders"
 
 WAYS_OUT = {
     WEIGHTS: "--prompt-weighting true reads (word:1.3), (word) and [word]; else words alone",
@@ -29,6 +30,7 @@ WAYS_OUT = {
     EDITS: "words alone; imagemill does not change a prompt while it renders",
     TEMPLATES: "--variants all or sample expands templates; else words alone",
     COMMENTS: "words alone; only lines of a text file are comments",
+    PLACEHOLDERS: "the whole prompt of each picture; imagemill fills nothing into a style",
 }
 """How to go on, by kind."""
 
@@ -112,6 +114,8 @@ _TEMPLATE = re.compile(
     rf"{WILDCARD.pattern}|\$\{{[^{{}}]{{0,40}}\}}?|\{{[^{{}}|]*\|[^{{}}]{{0,40}}\}}?|\{{\s{{0,9}}-?[0-9.]{{1,20}}\.\.-?[0-9.]{{1,20}}\}}?|"
     r"\{[0-9-]{0,20}\$\$|\{\s{0,9}[~@]|\{\{[^{}]{1,300}\}\}"
 )
+# `{prompt}`, into which a style would be filled.
+_PLACEHOLDER = re.compile(r"\{(?:negative_?)?prompt\}", re.IGNORECASE)
 # `## note`, `// note` and `# note`, which is a comment only at the beginning of a line.
 _COMMENT = re.compile(r"^[ \t]{0,20}(?:##|//|#[ \t]+[^\W\d_])[^\n]{0,80}", re.MULTILINE)
 # `#note`: within a prompt that is a tag, so it is a comment only where it is a whole line.
@@ -199,6 +203,7 @@ _SEARCHES: tuple[tuple[str, Callable[[str], str | None]], ...] = (
     (EDITS, _edit),
     (TEMPLATES, _first(_TEMPLATE)),
     (COMMENTS, _first(_COMMENT)),
+    (PLACEHOLDERS, _first(_PLACEHOLDER)),
 )
 
 

@@ -2,11 +2,15 @@
 
 import re
 
-from imagemill.scheduler_jobs.manifest.problems import Broken
+from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken
 
 _LAST_LINE = re.compile(
-    r"^Steps: [0-9]+, (?:Sampler|Schedule type|CFG scale|Seed|Size): ", re.MULTILINE
+    r"(?<!\S)Steps: [0-9]+, (?:Sampler|Schedule type|CFG scale|Seed|Size): ", re.MULTILINE
 )
+"""Its last line, which some programs put behind the others on one line."""
+
+_FOUND = "a picture's parameters as A1111 writes them, and no prompt"
+_ALLOWED = "a prompt; docs/moving.md makes rows of such texts"
 
 
 def check_no_infotext(text: str, *, line: int) -> None:
@@ -16,8 +20,11 @@ def check_no_infotext(text: str, *, line: int) -> None:
     """
     found = _LAST_LINE.search(text)
     if found is not None:
-        raise Broken(
-            "a picture's parameters as A1111 writes them, and no prompt",
-            "a prompt; docs/moving.md makes rows of such texts",
-            line=line + text.count("\n", 0, found.start()),
-        )
+        line += text.count("\n", 0, found.start())
+        raise Broken(_FOUND, _ALLOWED, line=line)
+
+
+def check_is_prompt(text: str) -> None:
+    """Raise `BadValue` if a cell has such parameters: their numbers would be drawn as words."""
+    if "Steps: " in text and _LAST_LINE.search(text) is not None:
+        raise BadValue(_FOUND, _ALLOWED)

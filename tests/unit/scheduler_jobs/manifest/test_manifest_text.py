@@ -11,7 +11,7 @@ from imagemill.scheduler_jobs.manifest.formats.prompts.text import (
     A1111_FIELDS,
     A1111_INERT,
 )
-from tests.unit.manifests import good_rows, problems, read
+from tests.unit.manifests import good_rows, jsonl, problems, read
 
 A1111_TAGS = set(
     """sd_model outpath_samples outpath_grids prompt_for_display prompt negative_prompt
@@ -165,3 +165,12 @@ def test_a_picture_s_parameters_are_not_three_prompts(tmp_path: Path) -> None:
     line += "a prompt; docs/moving.md makes rows of such texts"
     assert problems(tmp_path / "0001.txt") == [line]
     assert str(*read(tmp_path)) == f"{tmp_path}/{line}", "as a folder of prompts"
+
+
+@pytest.mark.parametrize("text", [INFOTEXT, " ".join(INFOTEXT.split()), INFOTEXT[-40:]])
+def test_a_picture_s_parameters_in_a_cell_are_no_prompt(tmp_path: Path, text: str) -> None:
+    path = jsonl(tmp_path, {"prompt": "Steps: 20, of stone"}, {"prompt": text})
+    assert problems(path) == [
+        "rows.jsonl:2: prompt: a picture's parameters as A1111 writes them, and no prompt; "
+        "a prompt; docs/moving.md makes rows of such texts"
+    ]

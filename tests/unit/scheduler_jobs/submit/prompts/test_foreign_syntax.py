@@ -12,6 +12,7 @@ from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import (
     EDITS,
     FLAGS,
     NETWORKS,
+    PLACEHOLDERS,
     TEMPLATES,
     WEIGHTS,
     ForeignCounts,
@@ -56,6 +57,7 @@ FOREIGN = {
         "{2$$a|b}",
         "{1..5} balls",
     ),
+    PLACEHOLDERS: ("cinematic {prompt}, 8k", "{Prompt}"),
     COMMENTS: ("## light", "#a comment", "# a comment", "// a comment", "a cat\n## a comment"),
 }
 PROSE = (
@@ -87,6 +89,8 @@ PROSE = (
     "std::vector on a screen, 2::1 and fe80::1",
     'a screen with {"key": 1} and {1, 2, 3}',
     "a [link](there)",
+    "a {prompt at hand} and a prompt",
+    "a sign with the words Steps: 20, no more",
 )
 
 
