@@ -216,6 +216,11 @@ class RowMismatch(RenderError):
     retryable = False
 
 
+def system_reason(error: BaseException) -> str:
+    """What the system says of a file that is named beside it; else `first_line`."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message, or its type's name if it has no message."""
     lines = str(error).strip().splitlines()

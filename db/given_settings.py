@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from imagemill.db.errors import SettingsError
+from imagemill.db.real_paths import real_path
 from imagemill.db.toml_files import TomlError, load_toml
 from imagemill.db.utf8 import is_utf8
 
@@ -78,7 +79,7 @@ def in_file() -> dict[str, Any]:
 
 def in_home(home: Path) -> dict[str, str]:
     """The settings for the database and pictures of `imagemill run --out HOME`."""
-    home = home.resolve()
+    home = real_path(home)
     if "?" in str(home):  # where the options of a database's URL begin
         raise SettingsError(f"{home}: a folder for pictures can't have a ? in its path")
     if not is_utf8(str(home)):

@@ -9,6 +9,7 @@ from sqlalchemy import exc
 from imagemill.db.database import Database
 from imagemill.db.errors import first_line
 from imagemill.db.queries.store_address import record_address, recorded_store
+from imagemill.db.real_paths import real_path
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
@@ -52,9 +53,9 @@ def _below(database: Path | None, address: str) -> str | None:
     if database is None or parts.scheme != "file":
         return None
     # SQLite names its file without symbolic links; the store's own folder may be one.
-    above = database.resolve().parent
+    above = real_path(database).parent
     folder = Path(unquote(parts.path))
-    for place in (folder, folder.resolve()):
+    for place in (folder, real_path(folder)):
         if place.is_relative_to(above):
             return quote("".join(f"/{part}" for part in place.relative_to(above).parts))
     return None

@@ -5,6 +5,9 @@ from typing import Any
 
 from imagemill.db.utf8 import not_utf8
 
+MOST_BYTES = 1 << 26
+"""The size of such a file: one without an end, as a device, must not fill the memory."""
+
 
 class TomlError(ValueError):
     """A file is no TOML. The message is one line: what was found, and what is expected."""
@@ -17,8 +20,12 @@ def load_toml(file: Path) -> dict[str, Any]:
     """
     import tomllib  # noqa: PLC0415  # most commands read no such file
 
+    with file.open("rb") as opened:
+        body = opened.read(MOST_BYTES + 1)
+    if len(body) > MOST_BYTES:
+        raise TomlError(f"more than {MOST_BYTES:,} bytes; a file that somebody wrote")
     try:
-        return tomllib.loads(file.read_bytes().decode("utf-8-sig"))
+        return tomllib.loads(body.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise TomlError("; ".join(not_utf8(error))) from None
     except tomllib.TOMLDecodeError as error:

@@ -53,6 +53,7 @@ from imagemill.db.models.weights import (
     hub_cache,
     snapshot_folder,
 )
+from imagemill.db.real_paths import real_path
 from imagemill.db.samplers.names import find_sampler
 from imagemill.db.samplers.options import option_problem
 from imagemill.db.settings import Settings
@@ -215,7 +216,7 @@ def load_registry(settings: Settings) -> Registry:
     base = Path()
     if settings.models is not None:
         document = read_registry(settings.models)
-        base = settings.models.resolve().parent
+        base = real_path(settings.models).parent
     models = {BUILT_IN: _built_in(cache)}
     for name, table in document.models.items():
         models[name] = _entry(name, table, base, cache)

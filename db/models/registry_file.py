@@ -16,6 +16,7 @@ from tomlkit.items import Table
 
 from imagemill.db.errors import ModelError, UsageError
 from imagemill.db.models.registry import load_registry
+from imagemill.db.real_paths import real_path
 from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def record_digest(registry_file: Path, name: str, digest: str, *, table: str = "
     if tomlkit.parse(written)[table][name].get("digest") != digest:
         return False
     try:
-        _replace(registry_file.resolve(), written)
+        _replace(real_path(registry_file), written)
     except OSError as error:
         log.warning("%s can't be written: %s", registry_file, error.strerror)
         return False
@@ -64,7 +65,7 @@ def check_name(name: str, settings: Settings) -> Path:
         raise ModelError(
             f"{name[:60]!r} is no name of a model; allowed: letters, digits and . _ -, at most 100"
         )
-    file = settings.models.resolve()
+    file = real_path(settings.models)
     if not file.parent.is_dir():
         raise UsageError(f"{settings.models}: there is no folder {file.parent}")
     known = load_registry(settings if file.exists() else _without_file(settings)).models

@@ -22,6 +22,7 @@ from imagemill.db.errors import DatabaseError, ObjectMissing, UsageError, first_
 from imagemill.db.process.owned_folder import OWNER, own, remove_if_dead
 from imagemill.db.process.whole_file import naming
 from imagemill.db.queries.backups import Contents, RecordedFile, contents, recorded_files
+from imagemill.db.real_paths import real_path
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
@@ -97,7 +98,7 @@ def _check_target(to: Path, storage: Storage) -> None:
         raise UsageError(f"{to} is there already; a backup gets a folder of its own")
     if not to.absolute().parent.is_dir():
         raise UsageError(f"{to.absolute().parent} does not exist")
-    if to.resolve().is_relative_to(Path(storage.uri)):
+    if real_path(to).is_relative_to(Path(storage.uri)):
         raise UsageError(f"{to} is inside the store of pictures; name another place")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from imagemill.db.real_paths import real_path
 from imagemill.db.utf8 import not_utf8
 from imagemill.scheduler_jobs.manifest import BadValue
 from imagemill.scheduler_jobs.manifest.problems import shown
@@ -27,7 +28,7 @@ class Wildcards:
     """The wildcard files of one folder, each read once. Nothing outside the folder is read."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.resolve()
+        self._folder = real_path(folder)
         self._lines: dict[str, tuple[str, ...]] = {}
         self._read_trees: dict[str, list[str]] | None = None
 
@@ -46,7 +47,7 @@ class Wildcards:
     def _read(self, name: str) -> tuple[str, ...]:
         if "*" in name:
             return tuple(line for file in self._matching(name) for line in self.lines(file))
-        path = (self._folder / f"{name}.txt").resolve()
+        path = real_path(self._folder / f"{name}.txt")
         in_tree = self._trees.get(name)
         if in_tree is not None:
             if path.is_relative_to(self._folder) and path.is_file():
@@ -91,7 +92,7 @@ class Wildcards:
             path
             for path in sorted(self._folder.rglob("*"))
             if path.suffix in suffixes
-            and path.resolve().is_relative_to(self._folder)
+            and real_path(path).is_relative_to(self._folder)
             and path.is_file()
         ]
 

@@ -12,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from imagemill.db.errors import UsageError, first_line
+from imagemill.db.errors import UsageError, system_reason
 from imagemill.db.process.owned_folder import temporary_folder
+from imagemill.db.real_paths import real_path
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.exports.columns import OWN
 from imagemill.scheduler_jobs.exports.record import RECORD
@@ -51,7 +52,7 @@ def export_folder(place: str, settings: Settings) -> Iterator[Path]:
         return
     target = open_target(place, settings, option="EXPORT")
     with temporary_folder("imagemill-import-") as temporary:
-        folder = temporary.resolve()
+        folder = real_path(temporary)
         try:
             _copy(target, RECORD, folder)
             read_record(folder)  # before anything large is copied
@@ -63,7 +64,7 @@ def export_folder(place: str, settings: Settings) -> Iterator[Path]:
 
 
 def _copy(target: Target, name: str, folder: Path) -> None:
-    place = (folder / name).resolve()
+    place = real_path(folder / name)
     # A name from a bucket that others may have written must not lead out of the folder.
     if not place.is_relative_to(folder) or (name == RECORD and target.read(name) is None):
         return
@@ -88,7 +89,7 @@ def exported_images(folder: Path) -> Iterator[ExportedImage]:
                 found += 1
                 yield image
         except (OSError, pa.ArrowException, tarfile.TarError) as error:
-            raise UsageError(f"{file}: can't be read: {first_line(error)}") from None
+            raise UsageError(f"{file}: can't be read: {system_reason(error)}") from None
     if found != document.get("images"):
         raise UsageError(
             f"{folder}: its tables have {found:,} images, and its record says "
@@ -110,7 +111,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UsageError(f"{folder}: holds no export; there is no {RECORD}") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{folder / RECORD}: can't be read: {first_line(error)}") from None
+        raise UsageError(f"{folder / RECORD}: can't be read: {system_reason(error)}") from None
     if not isinstance(document, dict) or not document.get("complete"):
         raise UsageError(f"{folder}: the export is not complete; run the same export again")
     if document.get("format") not in _LAYOUTS:
@@ -139,8 +140,8 @@ def _from_parquet(file: Path, batch: pa.RecordBatch) -> Iterator[ExportedImage]:
 def _from_folder(file: Path, batch: pa.RecordBatch) -> Iterator[ExportedImage]:
     for row in batch.to_pylist():
         # A name from a file that others may have written must not lead out of the folder.
-        picture = (file.parent / str(row["file_name"])).resolve()
-        if not picture.is_relative_to(file.parent.resolve()) or not picture.is_file():
+        picture = real_path(file.parent / str(row["file_name"]))
+        if not picture.is_relative_to(real_path(file.parent)) or not picture.is_file():
             raise UsageError(f"{file}: there is no picture {row['file_name']!r}")
         yield _image(row, picture.read_bytes())
 

@@ -18,6 +18,7 @@ from imagemill.db.database import Database
 from imagemill.db.errors import DatabaseError, StorageError, UsageError
 from imagemill.db.models.registry import Registry
 from imagemill.db.queries.pictures.exports import finish_export, forget_export, record_export
+from imagemill.db.real_paths import real_path
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.exports import record
 from imagemill.scheduler_jobs.exports.about.card import write_card
@@ -68,7 +69,7 @@ def run_export(
         UsageError: the format can't hold what was selected, or the target holds something else.
         StorageError: a picture is damaged, or the target can't be written.
     """
-    if "://" not in target.uri and Path(target.uri).resolve().is_relative_to(Path(storage.uri)):
+    if "://" not in target.uri and real_path(Path(target.uri)).is_relative_to(Path(storage.uri)):
         raise UsageError(f"--to {target.uri}: inside the store of pictures; name another place")
     layout = FORMATS[export_format]
     options = completed(options, export_format, selection)

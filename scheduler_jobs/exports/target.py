@@ -20,6 +20,7 @@ UNFINISHED = ".unfinished-"
 
 _OF_A_PLACE = frozenset(
     {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG}
+    | {errno.EEXIST, errno.ELOOP}
 )
 """Of these the folder that was named is the cause, and not the disk."""
 

@@ -17,6 +17,7 @@ from imagemill.db.models.headers import read_header
 from imagemill.db.models.registry import ModelEntry, Registry
 from imagemill.db.models.registry_tables import Kind
 from imagemill.db.models.weights import choose_files, read_config
+from imagemill.db.real_paths import real_path
 from imagemill.scheduler_jobs.models.sources import Source
 
 _INDEX = "model_index.json"
@@ -225,7 +226,7 @@ def _defaults(entry: ModelEntry, family: Family) -> dict[str, Any]:
 
 def _written_path(path: Path, base: Path) -> str:
     """A path as the registry file has it: relative to its folder if it is below it."""
-    resolved = path.resolve()
+    resolved = real_path(path)
     if resolved.is_relative_to(base):
         return f"./{resolved.relative_to(base).as_posix()}"
     return str(path.absolute())

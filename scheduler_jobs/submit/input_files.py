@@ -13,12 +13,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from imagemill.db.errors import InputImageError, ObjectMissing
+from imagemill.db.real_paths import real_path
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.storage.inputs import MAX_INPUT_BYTES, input_key, store_input
+from imagemill.db.storage.keys import is_key
 from imagemill.scheduler_jobs.manifest.problems import BadValue
 
+_KEYS = "letters, digits, '.', '_' and '-', with '/' between the segments"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -89,11 +92,14 @@ class InputFiles:
         root = f"{self._storage.uri.rstrip('/')}/"
         if not uri.startswith(root):
             raise BadValue(uri, f"an object under {root} (IMAGEMILL_STORAGE_URL)")
-        found = self._storage.stat(uri.removeprefix(root))
+        key = uri.removeprefix(root)
+        if not is_key(key):
+            raise BadValue(f"{uri}, a name that no object of the store has", _KEYS)
+        found = self._storage.stat(key)
         if found is not None and found.size > MAX_INPUT_BYTES:
             raise BadValue(f"{uri} of {found.size:,} bytes", f"at most {MAX_INPUT_BYTES:,} bytes")
         try:
-            return self._storage.get(uri.removeprefix(root))
+            return self._storage.get(key)
         except ObjectMissing:
             raise BadValue(f"{uri}, which does not exist", "an object that exists") from None
 
@@ -102,8 +108,8 @@ class InputFiles:
             raise BadValue(name, "a path once IMAGEMILL_INPUTS_FOLDER is set")
         if "\0" in name:
             raise BadValue("a NUL character", "a path inside the inputs folder")
-        root = self._folder.resolve()
-        path = (root / name).resolve()
+        root = real_path(self._folder)
+        path = real_path(root / name)
         # The path was resolved first, so neither `..` nor a link leads out of the folder.
         if not path.is_relative_to(root):
             raise BadValue(f"{name}, which leaves the inputs folder", "a path inside it")

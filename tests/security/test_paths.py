@@ -117,6 +117,13 @@ def test_a_key_of_the_store_does_not_leave_its_prefix(tmp_path: Path) -> None:
             files.digest(name)
 
 
+def test_an_address_that_no_object_has_is_a_bad_row() -> None:
+    files = InputFiles(Settings.load(storage_url="s3://bucket/prefix"), keep=False)
+    for name in ("../x.png", "", "a b.png", "x//y.png"):
+        with pytest.raises(BadValue, match="a name that no object of the store has"):
+            files.digest(f"s3://bucket/prefix/{name}")
+
+
 def test_an_input_that_is_too_large_is_not_read(settings: Settings) -> None:
     assert settings.inputs_folder is not None
     with (settings.inputs_folder / "large.png").open("wb") as file:

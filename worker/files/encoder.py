@@ -129,8 +129,6 @@ def read_record(
             record, pixels = _read(source, max_pixels=max_pixels)
     except FileNotFoundError:
         raise RecordError(f"{name}: there is no such file") from None
-    except (IsADirectoryError, PermissionError) as error:
-        raise RecordError(f"{name}: can't be read: {error.strerror}") from None
     except UnidentifiedImageError:
         raise RecordError(f"{name}: not a PNG, JPEG or WebP file, or damaged") from None
     except Image.DecompressionBombError as error:
@@ -138,6 +136,8 @@ def read_record(
     except RecordError as error:
         raise RecordError(f"{name}: {error}") from error
     except (OSError, SyntaxError, ValueError, struct.error) as error:
+        if isinstance(error, OSError) and error.strerror:  # the system's trouble with the file
+            raise RecordError(f"{name}: can't be read: {error.strerror}") from None
         # Pillow raises any of these for a broken file, depending on the format and the damage.
         raise RecordError(f"{name}: damaged ({error})") from error
     return record, pixels

@@ -9,6 +9,7 @@ import click
 from imagemill.db.errors import ModelError
 from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.db.models.registry_file import add_model, check_name
+from imagemill.db.real_paths import real_path
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import Column
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
@@ -145,7 +146,7 @@ def _look_at(
     invocation: Invocation,
 ) -> FoundModel:
     settings = invocation.settings
-    base = Path() if settings.models is None else settings.models.resolve().parent
+    base = Path() if settings.models is None else real_path(settings.models).parent
     file = Path(text).expanduser()
     if file.suffix == ".safetensors" and file.is_file():
         if revision is not None or variant is not None:

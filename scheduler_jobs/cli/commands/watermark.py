@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from PIL import Image, UnidentifiedImageError
 
-from imagemill.db.errors import RecordError, first_line
+from imagemill.db.errors import RecordError, system_reason
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
@@ -50,7 +50,7 @@ def _read(file: Path, settings: Settings) -> str | None:
     except FileNotFoundError:
         raise RecordError(f"{file}: no such file") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RecordError(f"{file}: can't be read ({first_line(error)})") from error
+        raise RecordError(f"{file}: can't be read ({system_reason(error)})") from error
     if not small:
         raise RecordError(
             f"{file}: more than {settings.max_pixels:,} pixels (IMAGEMILL_MAX_PIXELS)"

@@ -9,15 +9,16 @@ import io
 import json
 import os
 import re
-import shutil
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, Protocol, cast
+from typing import IO, Protocol
 
 from imagemill.db.errors import ManifestError
 from imagemill.db.process.owned_folder import temporary_folder
+from imagemill.db.process.whole_file import naming
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest.sources.places import Place, find_places
 
@@ -26,6 +27,7 @@ PROMPTS = "prompts"
 """What prompts of a command line are called, as the manifest that they are."""
 
 _S3 = "s3://"
+_BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _NOTHING_THERE = {"NoSuchKey": "no such object", "NoSuchBucket": "no such bucket"}
 _CHUNK_BYTES = 1 << 20
@@ -187,14 +189,25 @@ def _opened(place: Place) -> Source:
         if place.path.is_file():
             with place.path.open("rb"):
                 return Source(name=place.name, path=place.path, part=place.part, whole=place.whole)
-        # A pipe, such as a shell's <(…), can be read only once.
-        with place.path.open("rb") as stream:
-            return _spooled(place.name, stream)
+        if _is_device(place.path):
+            raise ManifestError(f"{place.name}: a device; a file, or - for standard input")
+        stream = place.path.open("rb")
     except FileNotFoundError:
         raise ManifestError(f"{place.name}: no such file{_prompt_hint(place)}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ManifestError(f"{place.name}: can't be read: {reason}") from None
+    with stream:  # a pipe, such as a shell's <(…), can be read only once
+        return _spooled(place.name, stream)
+
+
+def _is_device(path: Path) -> bool:
+    """Whether a disk or an endless device would be read; a terminal ends."""
+    mode = path.stat().st_mode
+    if stat.S_ISCHR(mode):
+        with path.open("rb") as opened:
+            return not opened.isatty()
+    return stat.S_ISBLK(mode)
 
 
 def _prompt_hint(place: Place) -> str:
@@ -215,7 +228,7 @@ def spooling(name: str) -> Iterator[tuple[IO[bytes], Source]]:
     spool = ExitStack()
     try:
         path = spool.enter_context(temporary_folder("imagemill-manifest-")) / "manifest"
-        with path.open("wb") as file:
+        with naming(path), path.open("wb") as file:
             yield file, Source(name=name, path=path, spool=spool)
     except BaseException:
         spool.close()
@@ -224,29 +237,41 @@ def spooling(name: str) -> Iterator[tuple[IO[bytes], Source]]:
 
 def _spooled(name: str, stream: _Readable) -> Source:
     with spooling(name) as (file, source):
-        shutil.copyfileobj(cast(BinaryIO, stream), file, _CHUNK_BYTES)
+        while chunk := _read(name, stream):
+            file.write(chunk)
     return source
+
+
+def _read(name: str, stream: _Readable) -> bytes:
+    with naming(Path(name)):
+        return stream.read(_CHUNK_BYTES)
 
 
 def _from_s3(uri: str, settings: Settings) -> Source:
     # boto3 takes a fifth of a second to import, which nobody with a file should wait for.
-    from botocore.exceptions import ClientError  # noqa: PLC0415  # see above
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  # see above
 
-    from imagemill.db.storage.s3_client import s3_client  # noqa: PLC0415
+    from imagemill.db.storage.s3_client import ATTEMPTS, s3_client  # noqa: PLC0415
     from imagemill.db.storage.s3_errors import error_code, s3_errors  # noqa: PLC0415
 
     # urlsplit is not used, because `?` and `#` are ordinary characters in an object's key.
     bucket, _, key = uri.removeprefix(_S3).partition("/")
-    if not bucket or not key:
+    if _BUCKET.fullmatch(bucket) is None or not key:
         raise ManifestError(f"{uri}: not an object's address; s3://bucket/key")
     with s3_errors(bucket, f"read {key}"):
         try:
             client = s3_client(
                 endpoint_url=settings.s3_endpoint_url, checksums=settings.s3_checksums
             )
-            body = client.get_object(Bucket=bucket, Key=key)["Body"]
-            return _spooled(uri, body)
+            for left in reversed(range(ATTEMPTS)):
+                body = client.get_object(Bucket=bucket, Key=key)["Body"]
+                try:
+                    return _spooled(uri, body)
+                except BotoCoreError:  # the answer broke off: botocore does not ask again
+                    if not left:
+                        raise
         except ClientError as error:
             if error_code(error) in _NOTHING_THERE:
                 raise ManifestError(f"{uri}: {_NOTHING_THERE[error_code(error)]}") from None
             raise
+    raise AssertionError("the last attempt returns or raises")

@@ -282,6 +282,7 @@ def test_an_init_image_is_named_by_its_content_and_kept_in_the_store(send, datab
     [
         ("missing.png", "No such file"),
         ("link.png", "leaves the inputs folder"),
+        ("loop.png", "Too many levels of symbolic links"),
         ("s3://elsewhere/x.png", "an object under"),
         ("0" * 64, "not in the store"),
     ],
@@ -289,6 +290,7 @@ def test_an_init_image_is_named_by_its_content_and_kept_in_the_store(send, datab
 def test_an_init_image_from_anywhere_else_is_refused(send, settings, tmp_path, name, says):
     (tmp_path / "secret.png").write_bytes(b"secret")
     (settings.inputs_folder / "link.png").symlink_to(tmp_path / "secret.png")
+    (settings.inputs_folder / "loop.png").symlink_to("loop.png")
     open_storage(settings).probe()
     with pytest.raises(ManifestError) as caught:
         send([{"prompt": "a", "init_image": name}])

@@ -139,6 +139,46 @@ def test_the_loser_of_two_submissions_ends_well(at_home, manifest, home, monkeyp
     assert [job["state"] for job in at_home("jobs", "--json").json["jobs"]] == ["open"]
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("run {manifest} --out {loop}", "there is a file of that name"),
+        ("export done --format flat --to {loop}", "Too many levels of symbolic links"),
+        ("export done --format flat --to {nowhere}/x", "File exists"),
+        ("backup {loop}", "is there already"),
+        ("restore {loop}", "no finished backup"),
+        ("import {loop}", "Too many levels of symbolic links"),
+        ("import {manifest}", "can't be read: Not a directory"),
+        ("contact-sheet done -o {loop}.png", "Too many levels of symbolic links"),
+        ("plan {manifest} --defaults /dev/zero", "more than 67,108,864 bytes"),
+        ("plan {manifest} --defaults {loop}", "Too many levels of symbolic links"),
+        ("submit /dev/zero", "a device"),
+        ("submit {loop}", "Too many levels of symbolic links"),
+    ],
+)
+def test_links_in_a_circle_and_devices_are_one_line(at_home, manifest, tmp_path, mill, words, said):
+    mill.load("done", ["a"])
+    shift = mill.shift()
+    mill.complete(shift, mill.claim(shift))
+    for name, leads_to in (("loop", "loop"), ("loop.png", "loop.png"), ("nowhere", "not-there")):
+        (tmp_path / name).symlink_to(leads_to)
+    places = {"manifest": manifest, "loop": tmp_path / "loop", "nowhere": tmp_path / "nowhere"}
+    answer = at_home(*(word.format(**places) for word in words.split()))
+    assert answer.code == 2, answer.err
+    errors = [line for line in answer.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert said in errors[0]
+    assert "bug" not in errors[0]
+
+
+def test_a_registry_whose_link_leads_in_a_circle_is_one_line(imagemill, tmp_path, monkeypatch):
+    (tmp_path / "models.toml").symlink_to("models.toml")
+    monkeypatch.setenv("IMAGEMILL_MODELS", str(tmp_path / "models.toml"))
+    answer = imagemill("models")
+    assert answer.code == 2
+    assert "Too many levels of symbolic links" in answer.err
+
+
 def test_a_file_whose_name_is_no_utf8_is_a_manifest(at_home, tmp_path, no_broker):
     file = tmp_path / os.fsdecode(b"caf\xe9.csv")
     file.write_text("prompt\na red circle\n")

@@ -1,8 +1,10 @@
 """Where a manifest comes from."""
 
+import errno
 import hashlib
 import io
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -92,15 +94,41 @@ def test_a_pipe_is_read_once_and_kept(tmp_path: Path) -> None:
         ("a\0b", "can't be read"),
         ("s3://bucket", "s3://bucket: not an object's address; s3://bucket/key"),
         ("s3:///key", "s3:///key: not an object's address; s3://bucket/key"),
+        ("s3://no bucket/key", "s3://no bucket/key: not an object's address; s3://bucket/key"),
+        ("/dev/zero", "/dev/zero: a device; a file, or - for standard input"),
+        ("loop", "loop: can't be read: Too many levels of symbolic links"),
     ],
 )
 def test_nothing_to_read_is_one_clear_line(
     name: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(ManifestError) as caught:
         open_source(name, Settings())
     assert line in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["-", "pipe"])
+def test_a_full_disk_for_temporary_files_is_no_fault_of_the_manifest(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(CONTENT * 100)))
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(CONTENT * 100))
+    if name == "pipe":
+        writer.start()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="imagemill-manifest-") as full:
+            open_source(name, Settings())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert full.value.errno == errno.EFBIG
+    if name == "pipe":
+        writer.join()
 
 
 def test_an_object_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
