@@ -27,7 +27,7 @@ from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.db.queries.jobs.job_rows import NewRow
 from imagemill.db.queries.jobs.new_images import NewImages
 from imagemill.db.queries.work import claims
-from imagemill.db.queries.work.due import due_images
+from imagemill.db.queries.work.due_images import due_images
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.shared_specs import Request, SharedSpec

@@ -17,7 +17,7 @@ import pyarrow as pa
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import StorageError, UsageError
-from imagemill.db.queries.pictures.finished import Cursor, finished_since
+from imagemill.db.queries.pictures.finished_images import Cursor, finished_since
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.exports.columns import (
     ExtraKinds,

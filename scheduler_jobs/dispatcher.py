@@ -17,10 +17,10 @@ from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, DatabaseError
 from imagemill.db.queries import tallies
 from imagemill.db.queries.jobs import lifecycle
-from imagemill.db.queries.jobs.overdue import cancel_overdue
+from imagemill.db.queries.jobs.overdue_jobs import cancel_overdue
 from imagemill.db.queries.work import score_work, shifts
 from imagemill.db.queries.work.claims import RetryPolicy
-from imagemill.db.queries.work.due import due_images, idle_of_mixed_routes
+from imagemill.db.queries.work.due_images import due_images, idle_of_mixed_routes
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs import metrics
 from imagemill.scheduler_jobs.notifications.notifier import Notifier

@@ -22,7 +22,7 @@ from imagemill.db.queries.bulk import insert_new
 from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.db.queries.jobs.lifecycle import NewJob
 from imagemill.db.queries.jobs.new_images import NewImages
-from imagemill.db.queries.jobs.removed import claim_removed_files
+from imagemill.db.queries.jobs.removed_jobs import claim_removed_files
 from imagemill.db.queries.labels import set_labels
 from imagemill.db.queries.pictures import environments
 from imagemill.db.queries.pictures.objects import find_objects

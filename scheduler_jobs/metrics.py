@@ -20,7 +20,7 @@ from imagemill.db.process.metrics_page import serve_metrics
 from imagemill.db.queries.fleet import backlog, reports
 from imagemill.db.queries.fleet.owners import list_owners
 from imagemill.db.queries.notifications import count_notifications, overdue_seconds
-from imagemill.db.queries.pictures.finished import Cursor, finished_since
+from imagemill.db.queries.pictures.finished_images import Cursor, finished_since
 from imagemill.db.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imagemill.db.database import Database
 from imagemill.db.given_settings import OBJECTS_FOLDER
-from imagemill.db.queries.jobs.removed import first_job_id
+from imagemill.db.queries.jobs.removed_jobs import first_job_id
 from imagemill.db.queries.pictures.objects import objects_of_job
 from imagemill.db.settings import Settings
 from imagemill.db.tables import Object

@@ -12,7 +12,7 @@ from functools import partial
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.queries.jobs import lifecycle, removals, removed
+from imagemill.db.queries.jobs import lifecycle, removals, removed_jobs
 from imagemill.db.settings import Settings
 from imagemill.db.storage import Storage
 from imagemill.scheduler_jobs.picture_folders import remove_names
@@ -78,8 +78,10 @@ def delete_files(
     files = size_bytes = 0
     with ThreadPoolExecutor(THREADS, thread_name_prefix="remove") as pool:
 
-        def step(session: Session) -> list[removed.LeavingFile]:
-            taken = removed.take_removed_files(session, FILES_A_STEP, spare_waiting=spare_waiting)
+        def step(session: Session) -> list[removed_jobs.LeavingFile]:
+            taken = removed_jobs.take_removed_files(
+                session, FILES_A_STEP, spare_waiting=spare_waiting
+            )
             keys = [file.object_key for file in taken if not file.wanted]
             # The transaction is still open: nobody can begin to want one of them now.
             list(pool.map(storage.delete, keys))

@@ -11,7 +11,7 @@ from itertools import islice
 
 from imagemill.db.database import Database
 from imagemill.db.errors import ObjectMissing
-from imagemill.db.queries.jobs import lifecycle, removed
+from imagemill.db.queries.jobs import lifecycle, removed_jobs
 from imagemill.db.queries.pictures.objects import known_keys, objects_of_job
 from imagemill.db.storage import Storage, StoredObject
 from imagemill.db.storage.inputs import INPUTS
@@ -125,7 +125,7 @@ def _delete(database: Database, storage: Storage, strays: Sequence[StoredObject]
             for item in strays[start : start + PAGE]
             if (request_key := request_key_of(item.key)) is not None
         ]
-        database.run(partial(removed.list_files, files=listed))
+        database.run(partial(removed_jobs.list_files, files=listed))
     foreign = [item for item in strays if request_key_of(item.key) is None]
     for item in foreign:  # no worker writes such a key
         storage.delete(item.key)

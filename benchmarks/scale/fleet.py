@@ -27,7 +27,7 @@ from imagemill.db.broker.wake_ups import Tokens, make_app, queue_name
 from imagemill.db.database import Database
 from imagemill.db.queries.work import shifts
 from imagemill.db.queries.work.claims import Claimed, GroupChoice
-from imagemill.db.queries.work.due import due_images
+from imagemill.db.queries.work.due_images import due_images
 from imagemill.db.settings import Settings
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import Outcome

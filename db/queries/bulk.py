@@ -28,7 +28,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from imagemill.db.queries.copied import Written, adapter, copy_rows, quoted, quoted_name, write_rows
+from imagemill.db.queries.copy_text import (
+    Written,
+    adapter,
+    copy_rows,
+    quoted,
+    quoted_name,
+    write_rows,
+)
 
 _UPSERTED = 500
 """Rows of one statement: together fewer parameters than either database accepts."""

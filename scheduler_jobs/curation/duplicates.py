@@ -8,7 +8,7 @@ import numpy as np
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import UsageError
-from imagemill.scheduler_jobs.curation.chosen import chosen_images
+from imagemill.scheduler_jobs.curation.chosen_images import chosen_images
 from imagemill.scheduler_jobs.curation.hamming import group_hashes
 from imagemill.scheduler_jobs.exports.selection import number_of
 

@@ -6,7 +6,7 @@ from imagemill.db.database import Database
 from imagemill.db.queries.work import score_work
 from imagemill.db.scorers import ScorerEntry
 from imagemill.db.tables import Job
-from imagemill.scheduler_jobs.curation.chosen import chosen_images
+from imagemill.scheduler_jobs.curation.chosen_images import chosen_images
 
 _PAGE = 1024
 """Images that are looked at and queued in one transaction."""

@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from sqlalchemy.orm import Session
 
-from imagemill.scheduler_jobs.curation.chosen import chosen_images
+from imagemill.scheduler_jobs.curation.chosen_images import chosen_images
 from imagemill.scheduler_jobs.exports.selection import ExportImage, number_of
 
 GROUPS: Mapping[str, Sequence[str]] = MappingProxyType(

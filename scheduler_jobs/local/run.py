@@ -24,7 +24,7 @@ from imagemill.db.queries.fleet.reports import ONE_BATCH_SECONDS
 from imagemill.db.queries.tallies import Counts, count_images
 from imagemill.db.queries.work import shifts
 from imagemill.db.queries.work.claims import RetryPolicy
-from imagemill.db.queries.work.due import due_images
+from imagemill.db.queries.work.due_images import due_images
 from imagemill.db.queries.work.presence import live_shifts
 from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings

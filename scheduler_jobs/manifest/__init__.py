@@ -13,7 +13,7 @@ from imagemill.scheduler_jobs.manifest.layers import parameters_from_flags, para
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import AdapterChoice, Parameters
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Problem, RowText
-from imagemill.scheduler_jobs.manifest.raw import JSON
+from imagemill.scheduler_jobs.manifest.raw_rows import JSON
 from imagemill.scheduler_jobs.manifest.reader import read_manifest
 from imagemill.scheduler_jobs.manifest.rows import ManifestRow
 from imagemill.scheduler_jobs.manifest.sources.source import (

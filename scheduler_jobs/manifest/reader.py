@@ -27,7 +27,7 @@ from imagemill.scheduler_jobs.manifest.formats.prompts.text import read_text
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.problems import Broken, Problem, shown
-from imagemill.scheduler_jobs.manifest.raw import BadRow, RawRow
+from imagemill.scheduler_jobs.manifest.raw_rows import BadRow, RawRow
 from imagemill.scheduler_jobs.manifest.rows import ManifestRow, RowReader, RowRules
 from imagemill.scheduler_jobs.manifest.sources.compression import unpacked
 from imagemill.scheduler_jobs.manifest.sources.lines import read_lines

@@ -18,7 +18,7 @@ from imagemill.scheduler_jobs.manifest.formats.prompts.infotext import check_is_
 from imagemill.scheduler_jobs.manifest.limits import Limits
 from imagemill.scheduler_jobs.manifest.parameters import Parameters
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, Problem, shown
-from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow, without_nan
+from imagemill.scheduler_jobs.manifest.raw_rows import JSON, BadRow, RawRow, without_nan
 
 _KNOWN_LAYOUTS = 256
 _NOTHING = Parameters()

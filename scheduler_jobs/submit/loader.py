@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
-from imagemill.db.queries.copied import Written
+from imagemill.db.queries.copy_text import Written
 from imagemill.db.queries.jobs import job_rows, lifecycle
 from imagemill.db.queries.jobs.new_images import NewImages
 from imagemill.scheduler_jobs.submit.planning.idle_values import IdleCounts

@@ -11,7 +11,7 @@ import diffusers
 import pytest
 from diffusers.pipelines import auto_pipeline
 
-from imagemill.db.models.calls import ARGUMENTS, arguments_of
+from imagemill.db.models.call_arguments import ARGUMENTS, arguments_of
 from imagemill.db.models.pipeline_inputs import PIPELINE_INPUTS, changes_the_denoiser
 
 _NOT_TAKEN = {

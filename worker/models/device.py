@@ -129,7 +129,7 @@ def resolve_precision(settings: Settings, model: Precision | None, device: str) 
     """The precision to load in: the setting, else the model's own, else the device's default.
 
     On a CPU a model's own fp16 is ignored, because fp16 is 6 to 20 times slower there than fp32.
-    `fastest` is `auto` here: what it means for a model on a CPU is found by `engine.fastest`.
+    `fastest` is `auto` here: `engine.fastest_precision` finds what it means for a model on a CPU.
     """
     match settings.dtype:
         case "fp16" | "bf16" | "fp32" as named:

@@ -35,7 +35,7 @@ from imagemill.worker.models.device_memory import DeviceMemory
 from imagemill.worker.models.host_memory import return_freed_memory
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.pipelines import load_pipeline
-from imagemill.worker.models.quantized import described
+from imagemill.worker.models.quantization import described
 from imagemill.worker.models.tuning import check_attention, choose_tuning, tune
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from imagemill.db.errors import ModelError
 from imagemill.db.models.components import NO_PIXELS, gguf_files, pipeline_folder
 from imagemill.db.models.registry import ModelEntry
 from imagemill.db.models.weights import read_config
-from imagemill.worker.models.quantized import load_gguf, quantization_config, schemes_of
+from imagemill.worker.models.quantization import load_gguf, quantization_config, schemes_of
 
 Pipeline = Any
 """A `diffusers.DiffusionPipeline`. The library ships no types."""

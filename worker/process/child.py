@@ -17,7 +17,7 @@ from imagemill.db.present_store import record_store
 from imagemill.db.process.logs import configure_logging
 from imagemill.db.process.quick_import import quick_import
 from imagemill.db.queries.work import score_work, shifts
-from imagemill.db.queries.work.due import due_images
+from imagemill.db.queries.work.due_images import due_images
 from imagemill.db.queries.work.memory_needs import Card
 from imagemill.db.schema import ensure_schema
 from imagemill.db.settings import Settings

@@ -29,7 +29,7 @@ from imagemill.db.specs import Adapter, AddedModel, ImageSpec
 from imagemill.db.states import Outcome
 from imagemill.worker.engine import Engine, Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.fastest import kind_of_processor, try_precisions
+from imagemill.worker.engine.fastest_precision import kind_of_processor, try_precisions
 from imagemill.worker.engine.inputs import known_picture
 from imagemill.worker.engine.slots.engine import SLOTS_ENGINE
 from imagemill.worker.models.device import prepare_process

@@ -18,7 +18,7 @@ from imagemill.db.queries.work import precisions
 from imagemill.db.queries.work.claims import GroupChoice
 from imagemill.db.settings import Settings
 from imagemill.worker.engine import Engine
-from imagemill.worker.reproducibility.remembered import RememberedCertificates
+from imagemill.worker.reproducibility.remembered_certificates import RememberedCertificates
 
 if TYPE_CHECKING:
     from imagemill.worker.models.device import Precision
@@ -76,7 +76,7 @@ class Agreements:
         """
         import torch  # noqa: PLC0415  # the parent of children that are programs never loads torch
 
-        from imagemill.worker.engine.fastest import kind_of_processor, try_precisions  # noqa: PLC0415  # loads torch
+        from imagemill.worker.engine.fastest_precision import kind_of_processor, try_precisions  # noqa: PLC0415  # loads torch
 
         kind = kind_of_processor(self._settings, entry.dtype)
         if kind is None:

@@ -17,7 +17,7 @@ from imagemill.db.storage.inputs import fetch_input
 from imagemill.worker.engine import Engine
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.probe import probe
-from imagemill.worker.engine.profiled import ProfiledEngine
+from imagemill.worker.engine.profiled_engine import ProfiledEngine
 from imagemill.worker.models.loader import WarmModels
 from imagemill.worker.models.model import Model
 from imagemill.worker.models.shared_kernels import SharedKernels

@@ -10,11 +10,11 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from imagemill.db.errors import ManifestError, UsageError
-from imagemill.db.queries import copied
+from imagemill.db.queries import copy_text
 from imagemill.db.queries.bulk import among, insert_columns, insert_new
-from imagemill.db.queries.copied import Written
+from imagemill.db.queries.copy_text import Written
 from imagemill.db.queries.jobs.new_images import NewImages
-from imagemill.db.queries.jobs.removed import keep_removed_files, next_image_id
+from imagemill.db.queries.jobs.removed_jobs import keep_removed_files, next_image_id
 from imagemill.db.queries.pictures.objects import find_files
 from imagemill.db.queries.pictures.row_lines import without_prompt
 from imagemill.db.queries.tallies import add_images
@@ -71,7 +71,7 @@ def count_key_bases(session: Session, job_id: int, bases: Collection[str]) -> Co
 def write_rows(rows: Sequence[NewRow], dialect: Any) -> Written:
     """Write manifest rows for PostgreSQL before they are inserted. There must be some."""
     table: Any = Row.__table__
-    return copied.write_rows(table, _row_columns(rows), shared={}, dialect=dialect).kept
+    return copy_text.write_rows(table, _row_columns(rows), shared={}, dialect=dialect).kept
 
 
 def _row_columns(rows: Sequence[NewRow]) -> dict[str, Sequence[Any]]:

@@ -16,7 +16,7 @@ from imagemill.db.labels import labels_as_text
 from imagemill.db.queries.bulk import insert_new
 from imagemill.db.queries.images import in_state, record_events
 from imagemill.db.queries.jobs.deadline import deadline_of
-from imagemill.db.queries.jobs.removed import next_job_id, removal_of
+from imagemill.db.queries.jobs.removed_jobs import next_job_id, removal_of
 from imagemill.db.queries.jobs.seats import set_max_workers
 from imagemill.db.queries.notifications import FINISHED, NOBODY, Audience, announce
 from imagemill.db.queries.tallies import Counts, move_images

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from imagemill.db.queries import copied
-from imagemill.db.queries.copied import Written
+from imagemill.db.queries import copy_text
+from imagemill.db.queries.copy_text import Written
 from imagemill.db.queries.images import spec_values
 from imagemill.db.shared_specs import Request, SharedSpec
 from imagemill.db.tables import Image
@@ -47,7 +47,7 @@ class NewImages:
         """The same with its `text`. There must be some images."""
         columns, shared = self.columns()
         table: Any = Image.__table__
-        text = copied.write_rows(table, columns, shared=shared, dialect=dialect)
+        text = copy_text.write_rows(table, columns, shared=shared, dialect=dialect)
         return replace(self, text=text.kept)
 
     def columns(self) -> tuple[dict[str, Sequence[Any]], dict[str, Any]]:

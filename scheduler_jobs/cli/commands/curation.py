@@ -13,7 +13,7 @@ from imagemill.db.queries.pictures.tags import tagged_images
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import Column, plural
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.curation.chosen import named_images
+from imagemill.scheduler_jobs.curation.chosen_images import named_images
 from imagemill.scheduler_jobs.curation.duplicates import Duplicates, find_duplicates
 from imagemill.scheduler_jobs.curation.hamming import MOST_DISTANCE
 from imagemill.scheduler_jobs.curation.picks import GROUPS, pick_images

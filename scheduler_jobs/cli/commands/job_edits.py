@@ -11,7 +11,7 @@ from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.scheduler_jobs.cli.arguments import job_argument, whole
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import moment
-from imagemill.scheduler_jobs.cli.display.unserved import warn_unlabelled
+from imagemill.scheduler_jobs.cli.display.unserved_jobs import warn_unlabelled
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.deadlines import read_deadline
 from imagemill.scheduler_jobs.owners import MOST_WEIGHT

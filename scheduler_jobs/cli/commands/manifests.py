@@ -21,8 +21,8 @@ from imagemill.scheduler_jobs.cli.display.deadline_verdict import deadline_check
 from imagemill.scheduler_jobs.cli.display.doubtful_rows import place, print_foreign, print_idle
 from imagemill.scheduler_jobs.cli.display.output import Column, duration, plural
 from imagemill.scheduler_jobs.cli.display.progress import LoadingView, ProgressView
-from imagemill.scheduler_jobs.cli.display.undrawn import warn_undrawn
-from imagemill.scheduler_jobs.cli.display.unserved import (
+from imagemill.scheduler_jobs.cli.display.undrawn_characters import warn_undrawn
+from imagemill.scheduler_jobs.cli.display.unserved_jobs import (
     print_too_large,
     warn_unlabelled,
     warn_unserved,

@@ -15,7 +15,7 @@ from imagemill.db.storage.factory import open_storage
 from imagemill.scheduler_jobs.cli.arguments import job_argument, output_option
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import plural
-from imagemill.scheduler_jobs.cli.display.undrawn import warn_undrawn
+from imagemill.scheduler_jobs.cli.display.undrawn_characters import warn_undrawn
 from imagemill.scheduler_jobs.cli.exit_codes import unwritable
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 from imagemill.scheduler_jobs.pages.contact_sheet import head_height, page_width, row_height

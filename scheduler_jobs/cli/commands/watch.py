@@ -18,7 +18,7 @@ from imagemill.scheduler_jobs.cli.arguments import job_argument
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import plural
 from imagemill.scheduler_jobs.cli.display.progress import ProgressView, has_ended, note_of
-from imagemill.scheduler_jobs.cli.display.unserved import print_too_large, warn_unserved
+from imagemill.scheduler_jobs.cli.display.unserved_jobs import print_too_large, warn_unserved
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_FAILED
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
 

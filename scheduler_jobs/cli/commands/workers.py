@@ -11,7 +11,7 @@ from imagemill.db.queries.work.pins import unpin as unpin_workers
 from imagemill.scheduler_jobs.cli.command_table import commands_below
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import Column, ago, number, plural
-from imagemill.scheduler_jobs.cli.display.unserved import (
+from imagemill.scheduler_jobs.cli.display.unserved_jobs import (
     gibibytes,
     print_no_worker,
     print_too_large,

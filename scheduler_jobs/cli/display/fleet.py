@@ -10,7 +10,7 @@ from imagemill.db.queries.fleet.reports import JobReport, WorkerReport
 from imagemill.db.queries.work.presence import live_shifts
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import Column, ago, plural
-from imagemill.scheduler_jobs.cli.display.unserved import (
+from imagemill.scheduler_jobs.cli.display.unserved_jobs import (
     print_no_worker,
     print_too_large,
     print_unlabelled,

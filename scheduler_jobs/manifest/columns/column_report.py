@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from imagemill.scheduler_jobs.manifest.columns.layout import Layout
-from imagemill.scheduler_jobs.manifest.raw import JSON
+from imagemill.scheduler_jobs.manifest.raw_rows import JSON
 
 MOST_COLUMNS = 1000
 """How many columns are kept. Every row of JSON Lines may have keys of its own."""

@@ -1,7 +1,7 @@
 """OpenAI-style batches: each line is a request for a picture, with its options in a `body`."""
 
 from imagemill.scheduler_jobs.manifest.problems import BadValue, shown
-from imagemill.scheduler_jobs.manifest.raw import JSON
+from imagemill.scheduler_jobs.manifest.raw_rows import JSON
 
 _RENAMED = {"n": "samples"}
 

@@ -10,7 +10,7 @@ from itertools import zip_longest
 
 from imagemill.scheduler_jobs.manifest.formats.dialects import Dialect, name_of, separator
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
-from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
+from imagemill.scheduler_jobs.manifest.raw_rows import BadRow, HeaderCheck, RawRow
 from imagemill.scheduler_jobs.manifest.sources.lines import LONE_RETURN, Line
 
 

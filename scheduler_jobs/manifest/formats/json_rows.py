@@ -17,7 +17,7 @@ from imagemill.scheduler_jobs.manifest.columns.fields import KEY, PROMPT
 from imagemill.scheduler_jobs.manifest.columns.foreign_names import folded
 from imagemill.scheduler_jobs.manifest.formats.batches import from_batch
 from imagemill.scheduler_jobs.manifest.problems import BadValue, Broken, shown
-from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
+from imagemill.scheduler_jobs.manifest.raw_rows import JSON, BadRow, RawRow
 from imagemill.scheduler_jobs.manifest.sources.lines import Line, without_bom
 from imagemill.scheduler_jobs.manifest.values import unique_keys
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from imagemill.db.utf8 import not_utf8
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
-from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow, without_nan
+from imagemill.scheduler_jobs.manifest.raw_rows import JSON, BadRow, RawRow, without_nan
 from imagemill.scheduler_jobs.manifest.sources.lines import without_bom
 
 _MOST_BYTES = 1 << 24

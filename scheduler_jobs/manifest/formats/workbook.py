@@ -18,7 +18,7 @@ from xml.etree.ElementTree import ParseError
 from imagemill.db.errors import first_line
 from imagemill.scheduler_jobs.manifest.formats.magics import WORKBOOK
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
-from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, HeaderCheck, RawRow
+from imagemill.scheduler_jobs.manifest.raw_rows import JSON, BadRow, HeaderCheck, RawRow
 from imagemill.scheduler_jobs.manifest.sources.memory import at_most_more
 
 _WORKBOOK = "xl/workbook.xml"

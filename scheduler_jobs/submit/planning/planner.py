@@ -26,7 +26,7 @@ from imagemill.scheduler_jobs.manifest.parameters import SEED_PLACE
 from imagemill.scheduler_jobs.manifest.problems import BadValue
 from imagemill.scheduler_jobs.manifest.rows import bad_fields
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
-from imagemill.scheduler_jobs.submit.planning.call import check_call
+from imagemill.scheduler_jobs.submit.planning.call_arguments import check_call
 from imagemill.scheduler_jobs.submit.planning.idle_values import (
     JobQuality,
     check_quality,

@@ -5,7 +5,7 @@ from sqlalchemy import update
 from imagemill.db.labels import has_all
 from imagemill.db.queries.fleet.reports import is_served
 from imagemill.db.queries.work import shifts
-from imagemill.db.queries.work.due import idle_of_mixed_routes
+from imagemill.db.queries.work.due_images import idle_of_mixed_routes
 from imagemill.db.queries.work.memory_needs import Card, record_need
 from imagemill.db.tables import Worker
 from tests.helpers.mill import DIGEST, Mill, spec

@@ -7,7 +7,7 @@ from sqlalchemy import update
 
 from imagemill.db.clock import seconds_from_now
 from imagemill.db.queries.jobs.job_edits import JobEdit, edit_job
-from imagemill.db.queries.jobs.overdue import cancel_overdue
+from imagemill.db.queries.jobs.overdue_jobs import cancel_overdue
 from imagemill.db.states import JobState
 from imagemill.db.tables import Job
 from tests.helpers.mill import Mill

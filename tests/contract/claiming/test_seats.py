@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from imagemill.db.errors import UsageError
 from imagemill.db.queries.jobs.job_edits import JobEdit, edit_job
-from imagemill.db.queries.work.due import due_images
+from imagemill.db.queries.work.due_images import due_images
 from imagemill.db.states import ImageState
 from imagemill.db.tables import Image, Job
 from tests.helpers.mill import DIGEST, Mill, spec

@@ -22,12 +22,12 @@ from imagemill.db.queries.fleet.workers import list_fleet
 from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.jobs.seats import set_max_workers
 from imagemill.db.queries.pictures import objects
-from imagemill.db.queries.pictures.finished import PAGE as PAGE_OF_NEW_IMAGES
-from imagemill.db.queries.pictures.finished import finished_since
+from imagemill.db.queries.pictures.finished_images import PAGE as PAGE_OF_NEW_IMAGES
+from imagemill.db.queries.pictures.finished_images import finished_since
 from imagemill.db.queries.pictures.image_reports import ImageFilter, list_images
 from imagemill.db.queries.pictures.image_search import Rank, ranked
 from imagemill.db.queries.work import claims
-from imagemill.db.queries.work.due import due_images, idle_of_mixed_routes
+from imagemill.db.queries.work.due_images import due_images, idle_of_mixed_routes
 from imagemill.db.states import ImageState, Outcome
 from imagemill.db.tables import Image, JobSeat, Object
 from tests.helpers.mill import CRASH, POLICY, Mill

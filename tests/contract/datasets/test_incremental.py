@@ -8,7 +8,7 @@ from sqlalchemy import text
 import imagemill
 from imagemill.db.database import Database
 from imagemill.db.errors import UsageError
-from imagemill.db.queries.pictures.finished import Cursor
+from imagemill.db.queries.pictures.finished_images import Cursor
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.reader import Mill as Reader
 from tests.helpers.mill import DIGEST, Mill, spec

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from imagemill.db.compositions import Composition
 from imagemill.db.errors import UnknownJob, UsageError
 from imagemill.db.queries import labels
-from imagemill.db.queries.jobs import job_rows, lifecycle, removals, removed
+from imagemill.db.queries.jobs import job_rows, lifecycle, removals, removed_jobs
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.jobs.new_images import NewImages
 from imagemill.db.queries.pictures.originals import find_originals
@@ -312,7 +312,7 @@ def test_a_submission_waits_for_the_file_that_is_being_deleted(mill: Mill, folde
 
     def deleting(meet: Callable[[], None]) -> None:
         def step(session) -> None:
-            [file] = removed.take_removed_files(session, 10)
+            [file] = removed_jobs.take_removed_files(session, 10)
             assert not file.wanted
             meet()
             assert session.scalars(select(Image.id)).all() == [], "nobody came in between"

@@ -5,7 +5,7 @@ from sqlalchemy import select
 
 from imagemill.db.queries import tallies
 from imagemill.db.queries.tallies import Counts
-from imagemill.db.queries.work.due import due_images
+from imagemill.db.queries.work.due_images import due_images
 from imagemill.db.tables import Tally
 from tests.helpers.backlog import ready_images
 from tests.helpers.mill import CRASH, Mill

@@ -20,7 +20,7 @@ from imagemill.db.scorers import ScorerEntry, find_scorers, known_scorers
 from imagemill.db.storage import Storage
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.scheduler_jobs.cli import cli
-from imagemill.scheduler_jobs.curation.chosen import named_images
+from imagemill.scheduler_jobs.curation.chosen_images import named_images
 from imagemill.scheduler_jobs.curation.passes import plan_pass
 from imagemill.scheduler_jobs.curation.tags import tag_images, untag_images
 from imagemill.scheduler_jobs.exports.selection import Selection, select_images

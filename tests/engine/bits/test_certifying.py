@@ -12,7 +12,7 @@ from imagemill.worker.cli.models import certify as command
 from imagemill.worker.engine import Failed, Rendered
 from imagemill.worker.engine.factory import open_engine
 from imagemill.worker.engine.guided.engine import GuidedEngine
-from imagemill.worker.engine.recorded import RecordedEngine
+from imagemill.worker.engine.recorded_engine import RecordedEngine
 from imagemill.worker.models.model import Model
 from imagemill.worker.reproducibility.certificate import HOW_TO_KEEP_BITS, certify
 from imagemill.worker.reproducibility.certificate_report import report

@@ -14,9 +14,9 @@ from imagemill.db.schema import migrate
 from imagemill.db.settings import Settings
 from imagemill.db.storage.folder import FolderStorage
 from imagemill.worker.cli.reproduce import report
-from imagemill.worker.engine import Engine, fastest
+from imagemill.worker.engine import Engine, fastest_precision
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.fastest import Trial, kind_of_processor, try_precisions
+from imagemill.worker.engine.fastest_precision import Trial, kind_of_processor, try_precisions
 from imagemill.worker.files.records import pixels_sha256
 from imagemill.worker.models import device
 from imagemill.worker.models.loader import load_model
@@ -53,7 +53,7 @@ def entry(settings: Settings) -> ModelEntry:
 @pytest.fixture
 def able(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor with instructions for bf16, whatever the real one has."""
-    monkeypatch.setattr(fastest, "bf16_instructions", lambda: "amx")
+    monkeypatch.setattr(fastest_precision, "bf16_instructions", lambda: "amx")
 
 
 def _found(monkeypatch: pytest.MonkeyPatch, trial: Trial | RenderError) -> list[str]:
@@ -66,7 +66,7 @@ def _found(monkeypatch: pytest.MonkeyPatch, trial: Trial | RenderError) -> list[
             raise trial
         return trial
 
-    monkeypatch.setattr(fastest, "try_precisions", try_it)
+    monkeypatch.setattr(fastest_precision, "try_precisions", try_it)
     return tried
 
 
@@ -84,7 +84,7 @@ def test_only_where_it_is_asked_for_and_the_processor_can(
     assert kind.endswith(", amx")
     assert kind_of_processor(chosen, "bf16") is None
     assert kind_of_processor(chosen.model_copy(update={"dtype": "auto"}), None) is None
-    monkeypatch.setattr(fastest, "bf16_instructions", lambda: None)
+    monkeypatch.setattr(fastest_precision, "bf16_instructions", lambda: None)
     assert kind_of_processor(chosen, None) is None
 
 
@@ -102,7 +102,7 @@ def test_the_answer_of_the_first_worker_counts_for_all(
     assert other.precision(entry) == "bf16"
     assert tried == ["shapes64"]
     # Another kind of processor finds out for itself.
-    monkeypatch.setattr(fastest, "bf16_instructions", lambda: "avx512_bf16")
+    monkeypatch.setattr(fastest_precision, "bf16_instructions", lambda: "avx512_bf16")
     assert one.precision(entry) == "fp32"
 
 
@@ -123,7 +123,7 @@ def test_a_model_that_cannot_be_tried_stays_in_fp32(
 def test_a_real_trial_of_both(
     chosen: Settings, entry: ModelEntry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fastest, "_ROUNDS", 1)
+    monkeypatch.setattr(fastest_precision, "_ROUNDS", 1)
     trial = try_precisions(entry, chosen)
     assert trial.fp32_seconds > 0
     assert trial.bf16_seconds > 0

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from imagemill.db.settings import Settings
-from imagemill.worker.engine import profiled
+from imagemill.worker.engine import profiled_engine
 from imagemill.worker.engine.factory import open_engine
-from imagemill.worker.engine.profiled import SKIPPED_STEPS, ProfiledEngine
+from imagemill.worker.engine.profiled_engine import SKIPPED_STEPS, ProfiledEngine
 from imagemill.worker.models.model import Model
 from tests.engine.rendering import pixels_of, render, small_spec_for
 
@@ -20,7 +20,7 @@ STEPS = 4
 def test_so_many_steps_are_written_once(
     shapes64: Model, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(profiled, "PROFILED_STEPS", STEPS)
+    monkeypatch.setattr(profiled_engine, "PROFILED_STEPS", STEPS)
     spec = small_spec_for(shapes64, steps=SKIPPED_STEPS + STEPS + 2)
     usual = open_engine(shapes64, spec.group(), settings, 1)
     trace = tmp_path / "trace.json"

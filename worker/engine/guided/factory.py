@@ -10,7 +10,7 @@ from imagemill.worker.engine.guided.engine import GuidedEngine
 from imagemill.worker.engine.guided.initial_latents import InitialLatents
 from imagemill.worker.engine.inputs import Inputs, no_inputs
 from imagemill.worker.engine.probe import probe
-from imagemill.worker.engine.recorded import RecordedEngine
+from imagemill.worker.engine.recorded_engine import RecordedEngine
 from imagemill.worker.engine.shaped_engine import check_weights
 from imagemill.worker.engine.shapes import by_trying, choose_shapes, find_slots
 from imagemill.worker.models.adapters import GroupAdapter, activate_adapters, find_adapters

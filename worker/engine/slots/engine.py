@@ -32,7 +32,7 @@ from imagemill.worker.engine import Failed, PassFailed, Rendered
 from imagemill.worker.engine.inputs import Inputs, no_inputs, with_known_picture
 from imagemill.worker.engine.passes import missing, next_pass
 from imagemill.worker.engine.probe import probe
-from imagemill.worker.engine.recorded import RecordedEngine
+from imagemill.worker.engine.recorded_engine import RecordedEngine
 from imagemill.worker.engine.shaped_engine import (
     ShapedEngine,
     check_room,

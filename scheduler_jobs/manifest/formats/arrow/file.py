@@ -13,7 +13,7 @@ from imagemill.scheduler_jobs.manifest.formats.arrow.rows import (
 )
 from imagemill.scheduler_jobs.manifest.formats.magics import ARROW_FILE, ARROW_STREAM
 from imagemill.scheduler_jobs.manifest.problems import Broken
-from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
+from imagemill.scheduler_jobs.manifest.raw_rows import BadRow, HeaderCheck, RawRow
 from imagemill.scheduler_jobs.manifest.sources.memory import at_most_more
 
 _STREAM_END = b"\xff\xff\xff\xff\0\0\0\0"

@@ -16,7 +16,7 @@ from imagemill.scheduler_jobs.manifest.formats.arrow.rows import (
 )
 from imagemill.scheduler_jobs.manifest.formats.magics import PARQUET
 from imagemill.scheduler_jobs.manifest.problems import Broken
-from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
+from imagemill.scheduler_jobs.manifest.raw_rows import BadRow, HeaderCheck, RawRow
 from imagemill.scheduler_jobs.manifest.sources.memory import at_most_more
 
 _ENCRYPTED_MAGIC = b"PARE"

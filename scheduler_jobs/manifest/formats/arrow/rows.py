@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from imagemill.db.errors import first_line
 from imagemill.scheduler_jobs.manifest.problems import Broken, shown
-from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, HeaderCheck, RawRow
+from imagemill.scheduler_jobs.manifest.raw_rows import JSON, BadRow, HeaderCheck, RawRow
 from imagemill.scheduler_jobs.manifest.values import Base64
 
 MOST_MEMORY_BYTES = 3 << 29

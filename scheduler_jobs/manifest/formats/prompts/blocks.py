@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
+from imagemill.scheduler_jobs.manifest.raw_rows import JSON, BadRow, RawRow
 from imagemill.scheduler_jobs.manifest.sources.lines import LONE_RETURN, Line
 
 _BEGIN = re.compile(r"^positive:", re.MULTILINE | re.IGNORECASE)

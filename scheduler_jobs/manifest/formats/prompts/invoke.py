@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from imagemill.scheduler_jobs.manifest.problems import BadValue, shown
-from imagemill.scheduler_jobs.manifest.raw import JSON
+from imagemill.scheduler_jobs.manifest.raw_rows import JSON
 
 INVOKE_FIELDS: Mapping[str, str] = MappingProxyType(
     {

@@ -7,7 +7,7 @@ from typing import IO
 from imagemill.db.utf8 import not_utf8
 from imagemill.scheduler_jobs.manifest.formats.downloads import check_is_the_file
 from imagemill.scheduler_jobs.manifest.formats.prompts.infotext import check_no_infotext
-from imagemill.scheduler_jobs.manifest.raw import BadRow, HeaderCheck, RawRow
+from imagemill.scheduler_jobs.manifest.raw_rows import BadRow, HeaderCheck, RawRow
 from imagemill.scheduler_jobs.manifest.sources.lines import too_long, without_bom
 
 

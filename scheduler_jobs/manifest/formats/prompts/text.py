@@ -24,7 +24,7 @@ from imagemill.scheduler_jobs.manifest.formats.prompts.invoke import (
     read_invoke,
 )
 from imagemill.scheduler_jobs.manifest.problems import shown
-from imagemill.scheduler_jobs.manifest.raw import JSON, BadRow, RawRow
+from imagemill.scheduler_jobs.manifest.raw_rows import JSON, BadRow, RawRow
 from imagemill.scheduler_jobs.manifest.sources.lines import LONE_RETURN, Line
 
 A1111_FIELDS: Mapping[str, str] = MappingProxyType(

@@ -13,7 +13,7 @@ from imagemill.scheduler_jobs.manifest.formats.delimited import (
 )
 from imagemill.scheduler_jobs.manifest.formats.dialects import Dialect
 from imagemill.scheduler_jobs.manifest.problems import Broken
-from imagemill.scheduler_jobs.manifest.raw import BadRow
+from imagemill.scheduler_jobs.manifest.raw_rows import BadRow
 from imagemill.scheduler_jobs.manifest.sources.lines import Line, read_lines
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from imagemill.worker.reproducibility import remembered
-from imagemill.worker.reproducibility.remembered import RememberedCertificates
+from imagemill.worker.reproducibility import remembered_certificates
+from imagemill.worker.reproducibility.remembered_certificates import RememberedCertificates
 
 ENVIRONMENT = {"device": "cpu", "shapes": {"slots": 8}}
 CERTIFICATE = {"environment": "f" * 64, "holds": True, "seconds": 1.5}
@@ -23,7 +23,7 @@ def test_a_certificate_is_found_by_its_environment(tmp_path: Path):
 def test_other_code_is_tested_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     kept = RememberedCertificates(tmp_path)
     kept.keep(ENVIRONMENT, CERTIFICATE)
-    monkeypatch.setattr(remembered, "_code_digest", lambda: "of another version")
+    monkeypatch.setattr(remembered_certificates, "_code_digest", lambda: "of another version")
     assert kept.find(ENVIRONMENT) is None
 
 

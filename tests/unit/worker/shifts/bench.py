@@ -7,7 +7,7 @@ from imagemill.db.queries.work.claims import GroupChoice
 from imagemill.db.queries.work.shifts import Orders
 from imagemill.db.settings import Settings
 from imagemill.db.storage.folder import FolderStorage
-from imagemill.worker.engine.recorded import RecordedEngine
+from imagemill.worker.engine.recorded_engine import RecordedEngine
 from imagemill.worker.shifts.group_run import GroupRun
 from imagemill.worker.shifts.lease import Lease
 from imagemill.worker.shifts.leased_images import LeasedImages

@@ -1,6 +1,6 @@
 """Whether a model's pipeline has an argument for what a row asks for."""
 
-from imagemill.db.models.calls import ARGUMENTS, arguments_of
+from imagemill.db.models.call_arguments import ARGUMENTS, arguments_of
 from imagemill.db.models.facts import ModelFacts
 from imagemill.db.models.families import find_family
 from imagemill.db.models.registry import ModelEntry

@@ -14,7 +14,7 @@ from imagemill.db.compositions import Composition
 from imagemill.db.errors import RenderError
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Engine, Failed, PassFailed, Rendered
-from imagemill.worker.engine.wrapped import WrappedEngine
+from imagemill.worker.engine.wrapped_engine import WrappedEngine
 
 
 class SlottedEngine(Engine, Protocol):

@@ -9,7 +9,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from imagemill.db.specs import ImageSpec
 from imagemill.worker.engine import Engine, Failed, Rendered
-from imagemill.worker.engine.wrapped import WrappedEngine
+from imagemill.worker.engine.wrapped_engine import WrappedEngine
 
 log = logging.getLogger(__name__)
 
