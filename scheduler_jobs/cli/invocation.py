@@ -1,5 +1,6 @@
 """One run of a command: its settings and its database, opened at first use."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, update_wrapper
@@ -12,12 +13,20 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database, sqlite_file
 from imagemill.db.errors import DatabaseError, UsageError, first_line
-from imagemill.db.given_settings import DATABASE_URL, named_database
+from imagemill.db.given_settings import (
+    DATABASE_FILE,
+    DATABASE_URL,
+    ENVIRONMENT_FILE,
+    named_database,
+)
 from imagemill.db.schema import ensure_schema
 from imagemill.scheduler_jobs.cli.group import GlobalOptions
 
 if TYPE_CHECKING:
     from imagemill.db.settings import Settings
+
+MOST_HOMES = 3
+"""How many folders with a database an error names."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -69,8 +78,8 @@ def open_database(url: str) -> Database:
     if file is not None and not file.is_file():
         # Connecting would create an empty database in the current folder.
         raise UsageError(
-            f"there is no database {file}; {_of_stack(url)}`imagemill migrate` creates it, "
-            "--home DIR or IMAGEMILL_DATABASE_URL name another"
+            f"there is no database {file}; {_of_stack(url)}{_of_folders()}, `imagemill migrate` "
+            "creates this one, IMAGEMILL_DATABASE_URL names another"
         )
     return Database(url)
 
@@ -84,6 +93,18 @@ def _of_stack(url: str) -> str:
         if url == DATABASE_URL and StackHome.at(None).plan.is_file():
             return '`eval "$(imagemill env)"` finds that of `imagemill up`, '
     return ""
+
+
+def _of_folders() -> str:
+    """How to find the database of `imagemill run`: in which folders here one is, if any."""
+    found: set[str] = set()
+    with suppress(OSError):  # a folder that can't be read
+        for name in (DATABASE_FILE, ENVIRONMENT_FILE):
+            found.update(file.parent.name for file in Path().glob(f"*/{name}"))
+    if not found:
+        return "--home DIR finds that of `imagemill run --out DIR`"
+    homes = [f"--home {shlex.quote(name)}" for name in sorted(found)[:MOST_HOMES]]
+    return f"{' or '.join(homes)} finds one that is here"
 
 
 def pass_invocation(

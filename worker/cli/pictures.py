@@ -141,4 +141,4 @@ def _canonical(text: str) -> str:
 
 
 def _decibels(value: float | None) -> str:
-    return "identical" if value is None else f"{value:.1f} dB"
+    return "identical" if value is None else f"PSNR {value:.1f} dB"

@@ -207,4 +207,4 @@ def _pixels(pixels: PixelDifference | None) -> str | None:
     if pixels.differing is None or pixels.pixels is None:
         return pixels.why
     share = 100 * pixels.differing / pixels.pixels
-    return f"{pixels.differing:,} ({share:.3g} %), at most {pixels.largest}"
+    return f"{pixels.differing:,} ({share:.3g} %), at most {pixels.largest} of 255"

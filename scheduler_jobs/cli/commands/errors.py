@@ -120,9 +120,8 @@ def _print_dead(
     )
     if next_image is not None:
         output.line(f"more: --after {next_image}", error=True)
-    output.line(
-        f"`imagemill show IMAGE` has an image's history, `imagemill retry {job.id}` tries again"
-    )
+    output.line(f"{output.offered('show IMAGE')} has an image's history")
+    output.line(f"{output.offered(f'retry {job.id}')} tries again")
 
 
 def _print_rows(job: Job, rows: list[BadRowReport], next_row: int | None) -> None:

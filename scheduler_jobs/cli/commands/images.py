@@ -30,7 +30,7 @@ MOST_SHOWN = 100
 """Images of a row that `show --key` shows."""
 
 _JOB, _KEY = Column(title="JOB", right=True), Column(title="KEY")
-_SAMPLE, _STEPS = Column(title="N", right=True), Column(title="STEPS", right=True)
+_SAMPLE, _STEPS = Column(title="SAMPLE", right=True), Column(title="STEPS", right=True)
 _OUTCOME, _MODEL, _SIZE = Column(title="OUTCOME"), Column(title="MODEL"), Column(title="SIZE")
 
 
@@ -196,12 +196,12 @@ def _print_images(page: Sequence[ImageReport]) -> None:
         (_OUTCOME, [image.outcome or image.error_code for image in page], False),
         (_MODEL, [image.model for image in page], False),
         (_SIZE, [f"{image.width}x{image.height}" for image in page], False),
-        (Column(title="SAMPLER"), [image.sampler for image in page], True),
+        (Column(title="SAMPLER"), [image.sampler for image in page], False),
         (_STEPS, [image.steps for image in page], False),
         (
             Column(title="GUIDANCE", right=True),
             [f"{image.guidance_scale:g}" for image in page],
-            True,
+            False,
         ),
         (Column(title="SEED", right=True), [image.seed for image in page], True),
         (

@@ -146,7 +146,7 @@ def _all(invocation: Invocation, *, as_json: bool) -> None:
         _print_jobs(shown)
         if len(newest) > len(shown):
             more = plural(len(newest) - len(shown), "more live job")
-            output.line(f"… and {more} (`imagemill jobs --state open` lists them)")
+            output.line(f"… and {more} ({output.offered('jobs --state open')} lists them)")
     _print_scoring(scoring)
     output.line()
     print_fleet(fleet, live)
@@ -273,7 +273,8 @@ def _print_dead(job: JobReport, dead: Sequence[CodeReport]) -> None:
         ),
         ((f"{entry.images:,}", entry.code, entry.message) for entry in dead),
     )
-    output.line(f"`imagemill errors {job.id}` lists them, `imagemill retry {job.id}` tries again")
+    output.line(f"{output.offered(f'errors {job.id}')} lists them")
+    output.line(f"{output.offered(f'retry {job.id}')} tries again")
 
 
 def _print_jobs(jobs: Sequence[JobReport]) -> None:

@@ -368,9 +368,9 @@ def _print_submission(submission: Submission) -> None:
     if submission.bad_rows:
         output.line(
             f"{plural(submission.bad_rows, 'bad row')} skipped; "
-            f"`imagemill errors {submission.job_id}` lists them"
+            f"{output.offered(f'errors {submission.job_id}')} lists them"
         )
     print_extras(submission.columns)
     print_foreign(submission.foreign_syntax)
     print_idle(submission.without_effect)
-    output.line(f"`imagemill watch {submission.job_id}` follows it")
+    output.line(f"{output.offered(f'watch {submission.job_id}')} follows it")

@@ -31,13 +31,13 @@ from imagemill.scheduler_jobs.stack.token import JoinToken
 from imagemill.scheduler_jobs.web_server import address as gallery_address
 
 _COLUMNS = (
-    Column(title="service"),
-    Column(title="state"),
-    Column(title="pid", right=True),
-    Column(title="address", whole=True),
-    Column(title="restarts", right=True),
-    Column(title="for", right=True),
-    Column(title="why", elastic=True),
+    Column(title="SERVICE"),
+    Column(title="STATE"),
+    Column(title="PID", right=True),
+    Column(title="ADDRESS", whole=True),
+    Column(title="RESTARTS", right=True),
+    Column(title="FOR", right=True),
+    Column(title="WHY", elastic=True),
 )
 
 _services = click.argument("services", nargs=-1, metavar="[SERVICE]...")
@@ -76,10 +76,11 @@ def up(
 ) -> None:
     """Start the production parts on this machine, and keep them running.
 
-    PostgreSQL, Valkey, an S3 server, dispatcher, workers, Flower and the gallery, on loopback
-    alone, with passwords of their own. Everything is kept in the folder of --home (default:
-    ~/.local/share/imagemill, for root /var/lib/imagemill); the same command again goes on with it.
-    With a SERVICE, starts again what `imagemill down SERVICE` has stopped.
+    PostgreSQL, Valkey, an S3 server, dispatcher, workers, Flower, the gallery and OpenAI's API
+    (`imagemill serve`), on loopback alone, with passwords of their own. Everything is kept in the
+    folder of --home (default: ~/.local/share/imagemill, for root /var/lib/imagemill); the same
+    command again goes on with it. With a SERVICE, starts again what `imagemill down SERVICE` has
+    stopped.
 
     \b
     Example:
@@ -254,7 +255,10 @@ def _planned(home: StackHome) -> Plan:
     """The plan of a home. Raises `UsageError` if nothing was brought up there."""
     plan = Plan.load(home)
     if plan is None:
-        raise UsageError(f"nothing was brought up in {home.path}; `{home.command} up` does that")
+        raise UsageError(
+            f"nothing was brought up in {home.path}; `{home.command} up` does that, --home DIR "
+            "finds another stack"
+        )
     return plan
 
 

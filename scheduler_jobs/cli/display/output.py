@@ -6,6 +6,7 @@ without colours, and nothing is cut.
 """
 
 import json
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import is_dataclass
@@ -147,6 +148,14 @@ def ago(time: datetime | None, now: datetime | None = None) -> str | None:
 def plural(count: int, noun: str, nouns: str | None = None) -> str:
     """`1 image`, `2,000 images`."""
     return f"{count:,} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def offered(command: str) -> str:
+    """A command that a message offers, in backticks, as it works here: with this one's `--home`."""
+    context = click.get_current_context(silent=True)
+    home = context.find_root().params.get("home") if context else None
+    place = f"--home {shlex.quote(str(home))} " if home else ""
+    return f"`imagemill {place}{command}`"
 
 
 def _plain_table(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:

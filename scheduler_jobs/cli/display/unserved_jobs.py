@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
 def print_no_worker() -> None:
     """Print that no worker is alive, and who works: a folder of `run` has no broker for one."""
-    way = "`imagemill worker` starts one"
+    way = f"{output.offered('worker')} starts one"
     if not is_given("broker_url"):
-        way = "the same `imagemill run` goes on; where there is a broker, `imagemill worker`"
+        way = (
+            "the same `imagemill run` goes on with its folder; where there is a broker, "
+            "`imagemill worker` starts one"
+        )
     output.line(f"no worker is alive; {way}")
 
 
@@ -30,7 +33,7 @@ def warn_unserved(session: Session, route: str, needs: Mapping[str, str]) -> Non
     if not is_served(session, route, {}):
         output.line(
             f"no live worker takes the route {route}: nothing is rendered until "
-            f"`{_worker_of(route)}` runs; one just started needs some seconds",
+            f"{_worker_of(route)} runs; one just started needs some seconds",
             error=True,
         )
     else:
@@ -56,7 +59,7 @@ def print_unserved(jobs: Sequence[JobReport], workers: Sequence[WorkerReport]) -
             waits = "waits" if count == 1 else "wait"
             output.line(
                 f"no worker takes the route {route}: {plural(count, 'job')} {waits}; "
-                f"`{_worker_of(route)}` starts one"
+                f"{_worker_of(route)} starts one"
             )
 
 
@@ -92,8 +95,8 @@ def print_too_large(found: "Sequence[TooLarge]", *, error: bool = False) -> None
 
 
 def _worker_of(route: str) -> str:
-    """The command that starts a worker of this route."""
-    return "imagemill worker" + ("" if route == "default" else f" --route {route}")
+    """The command that starts a worker of this route, in backticks."""
+    return output.offered("worker" + ("" if route == "default" else f" --route {route}"))
 
 
 def gibibytes(count: int) -> str:

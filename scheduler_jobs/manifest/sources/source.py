@@ -4,6 +4,7 @@ A source that can be read only once is first copied to a temporary file. So ever
 hashed and opened again, and is never in memory as a whole.
 """
 
+import difflib
 import hashlib
 import io
 import json
@@ -12,7 +13,8 @@ import re
 import stat
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
@@ -33,6 +35,10 @@ _NOTHING_THERE = {"NoSuchKey": "no such object", "NoSuchBucket": "no such bucket
 _CHUNK_BYTES = 1 << 20
 _NAMED = 3
 """How many names a manifest of several files is called by."""
+_MOST_NAMES = 2_000
+"""How many files of a folder are compared with a name that is not there."""
+_ALIKE = 0.75
+"""How alike two names are that one may be meant for the other (`difflib`'s ratio)."""
 
 
 class _Readable(Protocol):
@@ -193,7 +199,7 @@ def _opened(place: Place) -> Source:
             raise ManifestError(f"{place.name}: a device; a file, or - for standard input")
         stream = place.path.open("rb")
     except FileNotFoundError:
-        raise ManifestError(f"{place.name}: no such file{_prompt_hint(place)}") from None
+        raise ManifestError(f"{place.name}: no such file{_hint(place)}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ManifestError(f"{place.name}: can't be read: {reason}") from None
@@ -210,10 +216,15 @@ def _is_device(path: Path) -> bool:
     return stat.S_ISBLK(mode)
 
 
-def _prompt_hint(place: Place) -> str:
-    """How to go on where a prompt stands in the place of a file."""
-    is_prompt = " " in place.name and not place.path.suffix and "/" not in place.name
-    return "; a prompt stands behind --prompt, in Python in a list" if is_prompt else ""
+def _hint(place: Place) -> str:
+    """How to go on where a prompt stands in the place of a file, or a name is mistyped."""
+    if " " in place.name and not place.path.suffix and "/" not in place.name:
+        return "; a prompt stands behind --prompt, in Python in a list"
+    with suppress(OSError):  # no folder, or one that can't be read
+        names = [each.name for each in islice(place.path.parent.iterdir(), _MOST_NAMES)]
+        for name in difflib.get_close_matches(place.path.name, names, n=1, cutoff=_ALIKE):
+            return f"; did you mean {place.path.with_name(name)}?"
+    return ""
 
 
 def prompts_source(prompts: Sequence[str]) -> Source:

@@ -77,6 +77,19 @@ def test_the_script_of_passwords_knows_help(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_who_forgets_the_home_is_told_of_those_that_are_here(imagemill, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (("jobs",), ("--home", "nothing", "jobs")):
+        answer = imagemill(*words)
+        assert answer.code == 2
+        assert "; --home DIR finds that of `imagemill run --out DIR`, " in answer.err
+    for folder, file in (("my pictures", "imagemill.sqlite3"), ("mill", "environment.json")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).touch()
+    said = imagemill("jobs").err
+    assert "; --home mill or --home 'my pictures' finds one that is here, " in said
+
+
 def test_a_file_that_is_no_database_is_one_line(imagemill, tmp_path):
     (tmp_path / "imagemill.sqlite3").write_bytes(b"this is no database at all" * 100)
     answer = imagemill("--home", tmp_path, "jobs")

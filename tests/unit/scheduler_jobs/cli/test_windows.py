@@ -142,9 +142,10 @@ def test_nothing_is_cut_in_a_pipe(width, home, worked):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_list_of_images_fits_its_window(width, home, worked):
+def test_a_list_of_images_fits_its_window(width, home, worked, monkeypatch):
+    monkeypatch.chdir(home.parent)  # the commands that are offered name the home as it was typed
     commands = (["images"], ["status"], ["jobs"], ["errors", "long"])
-    texts = on_terminal(width, *(["--home", home, *words] for words in commands))
+    texts = on_terminal(width, *(["--home", home.name, *words] for words in commands))
     for words, text in zip(commands, texts, strict=True):
         lines = text.splitlines()
         assert max(map(len, lines)) <= width, words

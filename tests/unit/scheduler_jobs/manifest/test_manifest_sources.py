@@ -131,6 +131,15 @@ def test_a_full_disk_for_temporary_files_is_no_fault_of_the_manifest(
         writer.join()
 
 
+def test_a_mistyped_name_is_told_of_the_file_that_is_there(tmp_path: Path) -> None:
+    (tmp_path / "prompts.csv").write_bytes(CONTENT)
+    with pytest.raises(ManifestError) as caught:
+        open_source(str(tmp_path / "prompt.csv"), Settings())
+    assert str(caught.value).endswith(f": no such file; did you mean {tmp_path / 'prompts.csv'}?")
+    with pytest.raises(ManifestError, match=r"no such file$"):
+        open_source(str(tmp_path / "other.jsonl"), Settings())
+
+
 def test_an_object_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")

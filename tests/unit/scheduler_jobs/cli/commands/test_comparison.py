@@ -24,7 +24,7 @@ def test_diff_says_what_differs(at_home, jobs):
     assert answer.code == 1
     assert "parameters differ  1: steps (1)" in answer.out
     assert "only in B          1 image" in answer.out
-    assert "steps 20 → 30  5 (0.122 %), at most 3" in answer.out
+    assert "steps 20 → 30  5 (0.122 %), at most 3 of 255" in answer.out
     assert "only in B" in answer.out.splitlines()[-1]
 
 

@@ -84,8 +84,8 @@ def test_watch_says_where_no_live_worker_takes_the_route(at_home, mill, job, mon
 
     monkeypatch.setattr(watching, "sleep", interrupt)
     told = (
-        "no live worker takes the route {0}: nothing is rendered until `imagemill worker{1}` runs; "
-        "one just started needs some seconds"
+        "no live worker takes the route {0}: nothing is rendered until `imagemill "
+        f"--home {at_home.home} worker{{1}}` runs; one just started needs some seconds"
     )
     assert at_home("watch", job).err.strip() == "", "an idle worker is there"
     far = mill.load("far", ["a circle"], route="80gb")

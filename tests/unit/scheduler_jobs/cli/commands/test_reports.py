@@ -106,7 +106,7 @@ def test_status_for_people(at_home, worked):
     assert "1 worker alive, 1 shift at work" in everything
     one = at_home("status", "latest").out
     assert "1 (25 %)" in one
-    assert "imagemill retry 1" in one
+    assert f"\n`imagemill --home {at_home.home} retry 1` tries again\n" in one
 
 
 def test_status_of_an_empty_database(at_home):
@@ -195,6 +195,10 @@ def test_a_table_of_images_says_what_differs(at_home, mill):
     assert head.split() == words
     assert first.split() == ["1", "1", "1", "ready", "euler", "9", "7.5", "1", "a", "circle"]
     assert second.split() == ["2", "2", "2", "ready", "ddim", "20", "5", "1", "a", "circle"]
+    mill.load("alike", [plain, replace(plain, prompt="a square")], samples=2)
+    assert at_home("images", "alike", "--row", 1).out.splitlines()[0].split() == [
+        *("IMAGE", "ROW", "KEY", "SAMPLE", "STATE", "SEED", "PROMPT")
+    ]
     shown = at_home("show", 2).out
     assert re.search(r"^key +2$", shown, re.MULTILINE)
     assert at_home("images", "--sampler", "no such").code == 2
@@ -331,7 +335,10 @@ def test_status_says_which_route_nobody_works_on(at_home, mill):
     """Without it, a job with a mistyped route waits without a word."""
     mill.load("near", ["a"])
     job = mill.load("far", ["a"], route="80gb")
-    told = "no worker takes the route 80gb: 1 job waits; `imagemill worker --route 80gb` starts one"
+    told = (
+        f"no worker takes the route 80gb: 1 job waits; `imagemill --home {at_home.home} worker "
+        "--route 80gb` starts one"
+    )
     for arguments in ([], [str(job)]):
         out = at_home("status", *arguments).out
         assert out.splitlines()[-1] == told

@@ -67,6 +67,26 @@ def test_ago():
     assert output.moment(now) == "2026-01-02 03:04:05 UTC"
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "`imagemill watch 3`"),
+        (["--home", "my pictures"], "`imagemill --home 'my pictures' watch 3`"),
+    ],
+)
+def test_a_command_that_is_offered_works_on_the_same_home(words: list[str], told: str):
+    @click.group()
+    @click.option("--home")
+    def outermost(home):
+        del home
+
+    @outermost.command()
+    def submit():
+        output.line(output.offered("watch 3"))
+
+    assert CliRunner().invoke(outermost, [*words, "submit"]).output == f"{told}\n"
+
+
 def test_tables_are_plain_columns_where_there_is_no_terminal():
     @click.command()
     def show():
