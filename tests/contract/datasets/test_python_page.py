@@ -1,5 +1,6 @@
 """docs/python.md: its examples run, on both databases."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from tests.helpers.places import ROOT
 
 PAGE = (ROOT / "docs" / "python.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
-ROWS = [{"prompt": "a red circle", "category": "shapes"}, {"prompt": "a star", "category": "x"}]
+_PROMPTS = re.search(r"^```python run\n.*?^prompts = (\[.*?\])$", PAGE, re.M | re.S)
+assert _PROMPTS
+ROWS = [{"prompt": prompt} for prompt in ast.literal_eval(_PROMPTS[1])]
+"""What the page's first example renders: who follows the page reads that."""
 
 
 @pytest.fixture
