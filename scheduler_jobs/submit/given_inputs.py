@@ -10,14 +10,12 @@ import re
 from contextlib import closing
 from pathlib import Path
 
-from sqlalchemy import select
-
 from imagemill.db.database import Database, sqlite_file
 from imagemill.db.errors import DatabaseError, InputImageError, ObjectMissing, UsageError
+from imagemill.db.queries.pictures.objects import object_key_of_image
 from imagemill.db.settings import Settings
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.storage.inputs import MAX_INPUT_BYTES
-from imagemill.db.tables import Image, Object
 
 _IMAGE = re.compile(r"image:([1-9][0-9]{0,17})")
 _ELSEWHERE = re.compile(r"s3://.*|[0-9a-f]{64}")
@@ -78,11 +76,7 @@ def _rendered(flag: str, image_id: int, settings: Settings) -> bytes:
     with closing(Database.from_settings(settings)) as database:
         try:
             with database.reading() as session:
-                key = session.scalar(
-                    select(Object.object_key)
-                    .join(Image, Image.object_id == Object.id)
-                    .where(Image.id == image_id)
-                )
+                key = object_key_of_image(session, image_id)
         except DatabaseError as error:
             raise UsageError(f"{flag} image:{image_id}: {error.message}") from None
     if key is None:

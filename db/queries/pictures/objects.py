@@ -166,6 +166,15 @@ def objects_of_job(
     return [(image_id, stored) for image_id, stored in rows]
 
 
+def object_key_of_image(session: Session, image_id: int) -> str | None:
+    """The key of an image's file; None for an image that is not done, or not there."""
+    return session.scalar(
+        select(Object.object_key)
+        .join(Image, Image.object_id == Object.id)
+        .where(Image.id == image_id)
+    )
+
+
 def known_keys(session: Session, object_keys: Collection[str]) -> set[str]:
     """Those of these keys that have a row."""
     return set(

@@ -90,9 +90,11 @@ def test_ids_come_in_the_order_of_the_rows_given(mill, job):
     assert ids == [by_number[4], by_number[3], by_number[2]]
 
 
-def test_nothing_is_inserted_of_nothing(mill):
+def test_nothing_is_inserted_of_nothing(mill, job):
+    before = [row.id for row in stored_rows(mill, job)]
     with mill.database.writing() as session:
         insert_many(session, Row, [])
+    assert [row.id for row in stored_rows(mill, job)] == before
 
 
 def test_a_constraint_is_an_error_like_any_others(mill, job):
