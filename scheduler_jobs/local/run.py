@@ -36,7 +36,7 @@ from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.folder import BROKER_FOLDER, RunFolder, run_folder
 from imagemill.scheduler_jobs.local.pictures import NamedPictures, name_pictures
 from imagemill.scheduler_jobs.local.valkey import EmbeddedValkey
-from imagemill.scheduler_jobs.local.worker import LocalWorker
+from imagemill.scheduler_jobs.local.worker import LocalWorker, check_takes
 from imagemill.scheduler_jobs.manifest import ColumnReport, Source
 from imagemill.scheduler_jobs.pages.job_sheet import job_pages
 from imagemill.scheduler_jobs.picture_folders import (
@@ -113,11 +113,13 @@ def run(
     `early` is the worker's process from `start_warm`, where it runs already.
 
     Raises `ManifestError` if rows are bad, `ServiceError` if the worker keeps ending, and
-    `UsageError` if the folder can't be used. Nothing is created before the first rows of the
-    manifest, the model and the template of the names were found good, and a later bad row leaves
-    nothing in a new folder. Ctrl-C drains the worker and returns with `interrupted`.
+    `UsageError` if the folder can't be used, or the job is for other workers. Nothing is created
+    before the first rows of the manifest, the model and the template of the names were found good,
+    and a later bad row leaves nothing in a new folder. Ctrl-C drains the worker and returns with
+    `interrupted`.
     """
     out = out.absolute()
+    check_takes(settings, route=request.route, needs=request.needs)
     with request.open(settings) as source:
         columns = check_first_rows(request, source, settings)
         check_columns(PictureNames(picture_name), columns)
@@ -148,6 +150,7 @@ def _run(
         _release_leftovers(database, settings)
         with _emptied_if_refused(folder, database, valkey):
             submission = submit(request, settings=settings, database=database, source=source)
+        check_takes(settings, route=submission.route, needs=submission.needs)
         before = _counts(database, submission.job_id)
         started = time.monotonic()
         pace = _Pace(before.done)

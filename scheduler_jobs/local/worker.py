@@ -4,14 +4,15 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Self
 
-from imagemill.db.errors import ServiceError
+from imagemill.db.errors import ServiceError, UsageError
+from imagemill.db.labels import has_all, label_text, workers_labels
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.local.child_process import TetheredProcess
 from imagemill.scheduler_jobs.local.server import last_line
@@ -24,6 +25,20 @@ _MOST_RESTARTS = 3
 
 _ERROR_MARKS = (" ERROR ", " CRITICAL ", '"level": "ERROR"', '"level": "CRITICAL"')
 """The marks of a line with an error, in both log formats."""
+
+
+def check_takes(settings: Settings, *, route: str, needs: Mapping[str, str]) -> None:
+    """Raise `UsageError` for a job that the worker of a run would leave to others for ever."""
+    if route != settings.route:
+        raise UsageError(
+            f"the job is for workers of the route {route}, and the one of `run` is of the route "
+            f"{settings.route} (IMAGEMILL_ROUTE)"
+        )
+    if not has_all(workers_labels(settings.labels), needs):
+        raise UsageError(
+            f"the job needs a worker with {label_text(needs)}, and the one of `run` has "
+            f"{settings.labels or 'no labels'} (IMAGEMILL_LABELS)"
+        )
 
 
 class _State(Enum):

@@ -6,7 +6,7 @@ goes on where it stopped when the same manifest is submitted again.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from imagemill.db.database import Database
 from imagemill.db.errors import BrokerError, UsageError
+from imagemill.db.labels import labels_of
 from imagemill.db.models.components import weights_digest
 from imagemill.db.models.registry import load_registry
 from imagemill.db.queries.api.uploads import touch_upload
@@ -32,6 +33,7 @@ from imagemill.scheduler_jobs.manifest import ColumnReport, ColumnReports, Probl
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
 from imagemill.scheduler_jobs.submit.interpreter import made_for_rows
+from imagemill.scheduler_jobs.submit.kept_options import kept_options
 from imagemill.scheduler_jobs.submit.loader import JobLoader
 from imagemill.scheduler_jobs.submit.planning.idle_values import IdleRows
 from imagemill.scheduler_jobs.submit.planning.planned_rows import (
@@ -61,6 +63,8 @@ class Submission:
     job_id: int
     job_name: str
     created: bool
+    route: str
+    needs: Mapping[str, str]
     rows: int
     requested: int
     ready: int
@@ -109,6 +113,8 @@ def submit(
         tokens = opened.enter_context(closing(_tokens(settings)))
         new = _new_job(request, source, settings)
         job, created = database.run(lambda session: _record_job(session, new, request))
+        if not created and (kept := kept_options(request, job)) is not None:
+            log.warning("%s", kept)
         loader = JobLoader(job.id, request, database, source.label)
         reports = ColumnReports()
         if job.state == JobState.LOADING:
@@ -120,7 +126,7 @@ def submit(
                 reports=reports,
             )
             if _load_and_open(job.id, loader, rows, database, progress):
-                _wake(tokens, request.route)
+                _wake(tokens, job.route)
             else:
                 created = False
     return _submission(database, job.id, loader, reports, created=created)
@@ -229,6 +235,8 @@ def _submission(
         job_id=job_id,
         job_name=job.name,
         created=created,
+        route=job.route,
+        needs=labels_of(job.needs),
         rows=job.rows_loaded,
         requested=counts.requested,
         ready=counts.ready,

@@ -112,7 +112,7 @@ def submit(invocation: Invocation, request: SubmissionRequest, as_json: bool) ->
         _print_submission(submission)
     if submission.ready:
         with invocation.reading() as session:
-            warn_unserved(session, request.route, request.needs)
+            warn_unserved(session, submission.route, submission.needs)
             too_large = list_waiting_for_memory(session, job_id=submission.job_id)
         print_too_large(too_large, error=True)
 

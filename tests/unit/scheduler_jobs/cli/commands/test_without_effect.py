@@ -109,3 +109,46 @@ def test_openais_own_compression_of_a_png_says_nothing():
     assert read_generation(asked).row == {"prompt": "x"}
     assert read_generation(asked | {"output_compression": 50}).row["quality"] == 50
     assert read_generation(asked | {"output_format": "webp"}).row["quality"] == 100
+
+
+def test_a_job_that_is_there_says_what_it_keeps(at_home, mill, rows, caplog):
+    file = rows({})
+    job = at_home("submit", file, "--json").json["job_id"]
+    others = ("--priority", 5, "--weight", 3, "--max-workers", 2, "--needs", "gpu=h100")
+    others += ("--deadline", "2h", "--name", "other", "--owner", "bob", "--route", "fast")
+    caplog.clear()
+    assert at_home("submit", file, *others, "--json").json["route"] == "default"
+    (said,) = [each.getMessage() for each in caplog.records if "keeps" in each.getMessage()]
+    assert said == (
+        f"job {job} (rows) was there already and keeps name rows, route default, owner "
+        f"{mill.job(job).owner}, priority 0, weight 1, max-workers without limit, needs nothing, "
+        f"deadline none; `imagemill edit {job}` changes deadline, max-workers, needs, priority, "
+        "weight"
+    )
+    caplog.clear()
+    for same in ((), ("--name", "rows", "--route", "default", "--weight", 1)):
+        assert at_home("submit", file, *same).code == 0
+    assert not [each for each in caplog.records if "keeps" in each.getMessage()]
+
+
+def test_a_duration_that_is_said_again_is_the_same_deadline(at_home, rows, caplog):
+    file = rows({})
+    for _ in range(2):
+        assert at_home("submit", file, "--deadline", "2h", "--priority", 2).code == 0
+    assert not [each for each in caplog.records if "keeps" in each.getMessage()]
+    at_home("submit", file, "--deadline", "2099-12-24T18:00Z")
+    assert "keeps deadline 20" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--route", "fast", "for workers of the route fast, and the one of `run` is of the route "),
+        ("--needs", "gpu=h100", "needs a worker with gpu=h100, and the one of `run` has no labels"),
+    ],
+)
+def test_run_refuses_a_job_for_other_workers(imagemill, rows, tmp_path, option, value, said):
+    answer = imagemill("run", rows({}), "--out", tmp_path / "out", option, value)
+    assert answer.code == 2
+    assert answer.err.startswith(f"error: the job {'is ' * (option == '--route')}{said}")
+    assert not (tmp_path / "out").exists()
