@@ -19,7 +19,8 @@ from typing import Any
 
 from sqlalchemy import exc, text
 
-from imagemill.db.database import Database, read_only_address
+from imagemill.db.database import Database
+from imagemill.db.engines import read_only_address
 from imagemill.db.errors import DatabaseError, UsageError, first_line
 
 PAGE = 2_000

@@ -114,10 +114,10 @@ def statements_are_compiled_once() -> Iterator[None]:
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
     from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
-    from imagemill.db import database
+    from imagemill.db import engines
 
     kept: dict[type, Any] = {}
-    create_engine = database.create_engine
+    create_engine = engines.create_engine
 
     def sharing(*arguments: Any, **options: Any) -> Any:
         engine = create_engine(*arguments, **options)
@@ -126,7 +126,7 @@ def statements_are_compiled_once() -> Iterator[None]:
         return engine
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "create_engine", sharing)
+        patch.setattr(engines, "create_engine", sharing)
         for kind in (PGDialect_psycopg, SQLiteDialect_pysqlite):
             # What is kept is found by the dialect, among others.
             patch.setattr(kind, "__hash__", lambda self: hash(type(self)))

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from sqlalchemy import URL, text
 
-from imagemill.db.database import Database, read_only_address, sqlite_file
+from imagemill.db.database import Database
+from imagemill.db.engines import read_only_address, sqlite_file
 from imagemill.db.errors import DatabaseError, StorageDenied, UsageError, first_line
 from imagemill.db.present_store import record_store
 from imagemill.db.process.owned_folder import temporary_folder

@@ -17,7 +17,8 @@ from pathlib import Path
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from imagemill.db.database import Database, read_only_address
+from imagemill.db.database import Database
+from imagemill.db.engines import read_only_address
 from imagemill.db.errors import DatabaseError, ObjectMissing, UsageError, first_line
 from imagemill.db.process.owned_folder import OWNER, own, remove_if_dead
 from imagemill.db.process.whole_file import naming

@@ -11,7 +11,8 @@ import click
 from sqlalchemy import exc
 from sqlalchemy.orm import Session
 
-from imagemill.db.database import Database, sqlite_file
+from imagemill.db.database import Database
+from imagemill.db.engines import sqlite_file
 from imagemill.db.errors import DatabaseError, UsageError, first_line
 from imagemill.db.given_settings import (
     DATABASE_FILE,

@@ -10,7 +10,8 @@ import re
 from contextlib import closing
 from pathlib import Path
 
-from imagemill.db.database import Database, sqlite_file
+from imagemill.db.database import Database
+from imagemill.db.engines import sqlite_file
 from imagemill.db.errors import DatabaseError, InputImageError, ObjectMissing, UsageError
 from imagemill.db.queries.pictures.objects import object_key_of_image
 from imagemill.db.settings import Settings

@@ -6,7 +6,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from imagemill.db.database import Database, sqlite_file
+from imagemill.db.database import Database
+from imagemill.db.engines import sqlite_file
 from imagemill.db.schema import migrate
 
 

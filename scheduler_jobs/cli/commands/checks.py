@@ -16,7 +16,8 @@ from typing import Literal
 from sqlalchemy import exc
 
 from imagemill.db.broker.wake_ups import Tokens
-from imagemill.db.database import Database, sqlite_file
+from imagemill.db.database import Database
+from imagemill.db.engines import sqlite_file
 from imagemill.db.errors import (
     BrokerError,
     DatabaseError,

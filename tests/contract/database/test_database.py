@@ -149,7 +149,7 @@ def test_a_commit_whose_answer_is_lost_changes_things_once(database: Database) -
 def test_a_locked_sqlite_file_is_waited_for(
     sqlite_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagemill.db.database._SQLITE_BUSY_MS", 50)
+    monkeypatch.setattr("imagemill.db.engines._SQLITE_BUSY_MS", 50)
     mill = Mill(Database(f"sqlite:///{sqlite_database.file}"))
     holder = sqlite3.connect(str(sqlite_database.file), isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
@@ -188,7 +188,7 @@ def test_a_new_file_that_another_process_writes_is_waited_for(tmp_path: Path) ->
 def test_a_frozen_client_does_not_keep_its_locks(
     postgres_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagemill.db.database._IDLE_MS", 300)
+    monkeypatch.setattr("imagemill.db.engines._IDLE_MS", 300)
     url = postgres_database.engine.url.render_as_string(hide_password=False)
     mill = Mill(postgres_database)
     mill.load("job", ["a", "b"])
@@ -210,7 +210,7 @@ def test_a_long_export_may_idle(
     postgres_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It holds no locks. It may not before it has said that it reads: so this limit is longer."""
-    monkeypatch.setattr("imagemill.db.database._IDLE_MS", 2000)
+    monkeypatch.setattr("imagemill.db.engines._IDLE_MS", 2000)
     reader = Database(postgres_database.engine.url.render_as_string(hide_password=False))
     with reader.reading() as session:
         session.execute(text("SELECT 1"))
