@@ -163,7 +163,9 @@ def test_submit_says_where_no_live_worker_is_there(at_home, mill, manifest):
     told = "no live worker takes the route 80gb"
     assert told in at_home("submit", manifest, "--route", "80gb").err
     assert told in at_home("submit", manifest, "--route", "80gb").err, "it still waits"
-    assert at_home("submit", manifest).err == "", "the mill's worker takes this route"
+    assert told in at_home("submit", manifest).err, "it is the same job, which keeps its route"
+    answer = at_home("submit", manifest, "--seed", 1)
+    assert answer.err == "", "the mill's worker takes this route"
     mill.database.run(lambda session: shifts.stop_worker(session, mill.worker_id))
     answer = at_home("submit", manifest, "--name", "again", "--seed", 2, "--json")
     assert answer.err.count("\n") == 1
