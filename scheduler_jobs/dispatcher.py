@@ -1,9 +1,9 @@
 """The dispatcher: keeps work moving whatever was lost. Any number may run at once.
 
 Every round it releases what dead shifts held, finishes jobs, cancels overdue ones, folds the
-tallies and sees to it that enough tokens wait for the work there is. Beside the rounds it removes
-old jobs (`retention`) and tells of events (`notifications`). All of it is idempotent and fenced in
-SQL, so a second dispatcher costs a few queries and nothing else.
+tallies, and publishes tokens until enough of them wait for the work that is ready. Beside the
+rounds it removes old jobs (`retention`) and sends notifications (`notifications`). All of it is
+idempotent and fenced in SQL, so a second dispatcher costs a few queries and nothing else.
 """
 
 import logging
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 ROUND_SECONDS = 1.0
 """The pause between two rounds: what losing every message costs."""
 
-TOKENS_PER_SLOT = 2
+TOKENS_PER_WORKER = 2
 """Tokens kept waiting for each live worker of a route."""
 
 MIN_TOKENS = 2
@@ -53,8 +53,8 @@ class Round:
     published: int
 
     @property
-    def told(self) -> str:
-        """The round in words, empty where it changed nothing that people ask about."""
+    def summary(self) -> str:
+        """The round in words, empty if it changed nothing that people ask about."""
         parts = (
             (self.rescued, "lost images rescued"),
             (self.cancelled, "images cancelled"),
@@ -119,8 +119,8 @@ class Dispatcher:
         metrics.ROUNDS.inc()
         metrics.RESCUED.inc(done.rescued)
         metrics.WAKE_UPS.inc(done.published)
-        if done.told:
-            log.info("%s", done.told)
+        if done.summary:
+            log.info("%s", done.summary)
         return done
 
     def send_notifications(self) -> None:
@@ -146,7 +146,7 @@ class Dispatcher:
         return [thread]
 
     def _start_notifier(self, stop: threading.Event) -> threading.Thread:
-        """Tell of events beside the rounds: whoever hears of them may be slow."""
+        """Send notifications beside the rounds, because a receiver may be slow."""
         run = self._notifier.run_until
         thread = threading.Thread(target=run, args=(stop,), name="notifications")
         thread.start()
@@ -166,7 +166,7 @@ class Dispatcher:
         published = 0
         try:
             for (task, route), work in due.items():
-                wanted = max(MIN_TOKENS, TOKENS_PER_SLOT * workers.get(route, 0))
+                wanted = max(MIN_TOKENS, TOKENS_PER_WORKER * workers.get(route, 0))
                 wanted = min(wanted, work)
                 if task == SHIFT_TASK:
                     wanted = max(wanted, idle.get(route, 0))

@@ -1,7 +1,7 @@
 """`COPY` on PostgreSQL, in its text format.
 
-The text can be written long before a connection is there for it: what is known of rows by then is
-`Written`, by a thread that has nothing to wait for.
+The text can be written before there is a connection, by a thread that has nothing to wait for.
+`Written` is the text of the columns that are known by then.
 """
 
 import json

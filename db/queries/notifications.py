@@ -44,7 +44,7 @@ class Receiver:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Audience:
-    """Which events are told, and who hears of them beside the webhooks of the jobs."""
+    """Which events are sent, and who gets them beside the webhooks of the jobs."""
 
     receivers: tuple[Receiver, ...] = ()
     events: frozenset[str] = frozenset(EVENTS)
@@ -96,7 +96,7 @@ class NotificationReport:
 
 
 def add_webhooks(session: Session, job_id: int, urls: Iterable[str]) -> None:
-    """Let these addresses hear of a job's events."""
+    """Send a job's events to these addresses too."""
     rows = [{"job_id": job_id, "url": url} for url in sorted(set(urls))]
     if rows:
         session.execute(insert_new(session, JobWebhook, rows))

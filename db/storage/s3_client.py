@@ -1,4 +1,4 @@
-"""The one boto3 client: how every part of imagemill talks to S3 and to what speaks its protocol."""
+"""The one boto3 client: how every part of imagemill talks to S3, and to servers like it."""
 
 from typing import TYPE_CHECKING, Literal
 

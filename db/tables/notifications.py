@@ -1,4 +1,4 @@
-"""The tables of notifications: who wants to hear of a job, how it goes on, and what is sent."""
+"""The tables of notifications: the webhooks of jobs, the progress of jobs, and the outbox."""
 
 from datetime import datetime
 
@@ -12,7 +12,7 @@ _WAITING = text("state = 'waiting'")
 
 
 class JobWebhook(Base):
-    """An address that hears of one job's events, beside those of the dispatcher's settings."""
+    """An address that gets one job's events, beside those of the dispatcher's settings."""
 
     __tablename__ = "job_webhooks"
 
@@ -21,7 +21,7 @@ class JobWebhook(Base):
 
 
 class JobWatch(Base):
-    """How an open job went on when the dispatcher last looked, and what was told of it."""
+    """An open job's progress when the dispatcher last looked, and which events were sent of it."""
 
     __tablename__ = "job_watches"
 

@@ -138,7 +138,7 @@ class Loader:
             return requests.in_states(session, states, limit=_A_ROUND)
 
     def _try(self, request: Request, work: Callable[[Request], None]) -> None:
-        """Do it; one request's trouble is no other's."""
+        """Do the work for one request; its error does not stop the others."""
         try:
             work(request)
             self._own.discard(request.id)

@@ -48,7 +48,7 @@ def group_hashes(hashes: Hashes, distance: int) -> Numbers:
 
 
 class _Groups:
-    """Joins elements to groups; keeps few of the pairs that it was told of."""
+    """Joins elements to groups; keeps few of the pairs that it was given."""
 
     def __init__(self, elements: int) -> None:
         self._numbers: Numbers = np.arange(elements)

@@ -68,7 +68,7 @@ class ImageQuery:
     descending: bool = True
 
     def filter(self) -> ImageFilter:
-        """The conditions that the database can see to; the others are left out."""
+        """The conditions that the database can check; the others are left out."""
         values = {each.name: each.value for each in self.conditions if isinstance(each.value, str)}
         state, outcome = values.get("state"), values.get("outcome")
         return ImageFilter(
@@ -150,7 +150,7 @@ def _by_score(session: Session, query: ImageQuery, after: Cursor | None) -> Iter
 
 
 def read_cursor(text: str | None, *, score: str | None) -> Cursor | None:
-    """A cursor as `cursor_text` wrote it. Raises `ValueError` for what is none."""
+    """A cursor as `cursor_text` wrote it. Raises `ValueError` for any other text."""
     if text is None:
         return None
     value, _, image = text.rpartition(":")
@@ -167,7 +167,7 @@ def cursor_text(cursor: Cursor | None) -> str | None:
 
 
 def read_conditions(given: Any) -> list[ValueCondition]:
-    """Conditions from a page's JSON. Raises `ValueError` for what is none."""
+    """Conditions from a page's JSON. Raises `ValueError` for any other value."""
     if not isinstance(given, list) or len(given) > 100:
         raise ValueError("conditions are a list")
     return [_condition(each) for each in given]

@@ -1,4 +1,4 @@
-"""The dispatcher's duty to tell of events: it watches jobs, and empties the outbox.
+"""The dispatcher's duty to send notifications: it watches jobs, and empties the outbox.
 
 It has a thread of its own, and each try another one with a time limit, so a receiver that does not
 answer slows nobody down. Any number of dispatchers may do it: each message is claimed by one.

@@ -1,4 +1,4 @@
-"""Who hears of events, and how, as the dispatcher's settings say."""
+"""The receivers of events: who gets which, and how, as the dispatcher's settings say."""
 
 import hashlib
 import shlex

@@ -81,8 +81,8 @@ def write_report(
 ) -> ReportResult:
     """Write the report of a job; the file is there whole or not at all.
 
-    `progress` is told of images done and of all. Raises `StorageError` if the store does not
-    answer, and `OSError` if the file can't be written.
+    `progress` gets the numbers of images done and of all. Raises `StorageError` if the store does
+    not answer, and `OSError` if the file can't be written.
     """
     with database.reading() as session, whole_file(file) as page:
         job = job_report(session, job_id)

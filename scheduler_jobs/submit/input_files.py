@@ -28,8 +28,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class InputFiles:
     """Resolves names to hashes. With `keep`, also puts the files into the store.
 
-    `given` are pictures that flags name, by their hashes: they need not be in the store yet. `used`
-    hears of each hash before its file is stored or looked up.
+    `given` are pictures that flags name, by their hashes: they may not be in the store yet. `used`
+    is called with each hash before its file is stored or looked up.
     """
 
     def __init__(

@@ -60,7 +60,7 @@ class SubmissionRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels for the job, also if it is there already. They change nothing that is rendered."""
     notify: tuple[str, ...] = ()
-    """Addresses of webhooks that hear of the job's events, also if it is there already."""
+    """Addresses of webhooks that get the job's events, also if it is there already."""
 
     def open(self, settings: Settings) -> Source:
         """The manifest, or the prompts as one; as `open_source` raises."""

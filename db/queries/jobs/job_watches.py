@@ -1,7 +1,7 @@
-"""How open jobs go on: which of them fail in number, and which stand still.
+"""The progress of open jobs: which of them fail in number, and which stand still.
 
-Each look compares a job's counts with those of the look before. What is told of a job is written
-in the same transaction as the mark that it was told, so of several dispatchers one tells it.
+Each look compares a job's counts with those of the look before. A notification is written in the
+same transaction as the mark that it was written, so only one of several dispatchers writes it.
 """
 
 from collections.abc import Collection, Mapping

@@ -1,4 +1,4 @@
-"""What an export tells of its pictures: what was asked for, what rendered it, what was left out."""
+"""The facts of an export: what was asked for, what rendered it, what was left out."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

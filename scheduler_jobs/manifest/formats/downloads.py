@@ -1,4 +1,4 @@
-"""What a download leaves in the place of a text file, each line of which would be a prompt."""
+"""Files that a failed download leaves instead of a text file. Each line would be a prompt."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""openpyxl's reader, which here also tells of formulas without a value and of merged cells.
+"""openpyxl's reader, which here also reports formulas without a value, and merged cells.
 
 In a module of its own, because openpyxl takes long to import and few manifests are workbooks.
 openpyxl itself stays as it is: the program that we are part of may read workbooks too.

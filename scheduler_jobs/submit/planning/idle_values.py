@@ -1,7 +1,8 @@
 """Values that change no picture and no file beside other values of the same row.
 
-A row's own quality beside PNG is refused. What guidance alone uses is only told of where there is
-none: a grid over guidance begins at 1, and other tools write a negative prompt with every picture.
+A row's own quality beside PNG is refused. Values that only guidance uses are reported where there
+is no guidance, and not refused: a grid over guidance begins at 1, and other tools write a negative
+prompt with every picture.
 """
 
 from collections.abc import Callable, Iterable, Mapping

@@ -1,10 +1,10 @@
 r"""Syntax of other tools in a prompt, which would go to the model as words.
 
 A prompt for Midjourney ends with `--ar 16:9`, one for A1111 holds `<lora:x:0.8>`, and a template
-that is not expanded holds `{a|b}`. Nothing here reads them, so a row that has any is told of.
+that is not expanded holds `{a|b}`. Nothing here reads them, so rows that have any are reported.
 
 Prose has brackets, hashes and colons too: `(16:9)`, `[sic]`, `#1`. So a pattern asks for what only
-the tool writes, and where prose writes the same, the row is not told of.
+the tool writes. Where prose writes the same, the row is not reported.
 """
 
 import re

@@ -16,7 +16,7 @@ from imagemill.db.settings import Settings
 from imagemill.db.states import JobState
 from imagemill.db.tables import Tally
 from imagemill.scheduler_jobs import dispatcher as module
-from imagemill.scheduler_jobs.dispatcher import MIN_TOKENS, TOKENS_PER_SLOT, Dispatcher
+from imagemill.scheduler_jobs.dispatcher import MIN_TOKENS, TOKENS_PER_WORKER, Dispatcher
 from imagemill.scheduler_jobs.notifications.notifier import Notifier
 from imagemill.scheduler_jobs.upload_retention import UploadRetention
 from tests.helpers.mill import Mill
@@ -128,7 +128,9 @@ def test_a_few_tokens_for_every_worker_and_never_more_than_images(
     for _ in range(3):
         mill.shift()
     dispatcher.run_once()
-    assert queues.held == {"default": max(MIN_TOKENS, TOKENS_PER_SLOT)}, "one worker, three shifts"
+    assert queues.held == {"default": max(MIN_TOKENS, TOKENS_PER_WORKER)}, (
+        "one worker, three shifts"
+    )
     mill.cancel(1)
     queues.held.clear()
     mill.load("small", ["one"])

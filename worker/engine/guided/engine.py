@@ -143,7 +143,7 @@ class GuidedEngine(ShapedEngine):
                 pairs += self._arrived(self._leaving)
                 self._leaving = _Leaving()
         except RuntimeError as error:
-            # Whoever abandons the engine now is told of every image.
+            # `abandon` then returns the tickets of all of them.
             self._leaving = _Leaving(slots=[*left.slots, *self._leaving.slots])
             if isinstance(error, torch.OutOfMemoryError):
                 raise OutOfMemory(f"out of memory with {self.slots} slots: {error}") from error

@@ -1,4 +1,4 @@
-"""A1111's parameters of a picture ("infotext") in the place of a prompt, which they are not."""
+"""A1111's parameters of a picture ("infotext") where a prompt is expected. They are refused."""
 
 import re
 
