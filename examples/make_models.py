@@ -10,14 +10,17 @@ The embedding is put together from words that the text encoder knows: `<lucky>` 
 of "a large red star". One that was learnt from pictures has the same form.
 """
 
+import logging
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-import diffusers
-import torch
-import transformers
+logging.disable(logging.WARNING)  # of libraries: what they lack here, these models do not need
+
+import diffusers  # noqa: E402  # after the line above
+import torch  # noqa: E402
+import transformers  # noqa: E402
 
 SHAPES64 = Path(__file__).resolve().parents[1] / "worker" / "shapes64"
 TOKEN = "<lucky>"  # noqa: S105  # a word of a prompt, no secret

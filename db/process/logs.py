@@ -125,7 +125,7 @@ class HumanFormatter(_Formatter):
         """The record as a line of printable characters."""
         text = (
             f"{_time(record, 'seconds')} {record.levelname:7} {record.process} "
-            f"{record.name}: {printable(record.getMessage())}"
+            f"{record.name}: {printable(record.getMessage().rstrip())}"
         )
         fields = self.fields(record)
         if fields:
@@ -144,7 +144,7 @@ class TerminalFormatter(HumanFormatter):
         """The record as a line of printable characters; with its traceback, all about it."""
         if record.exc_info:
             return super().written(record)
-        return f"{record.levelname.lower()}: {printable(record.getMessage())}"
+        return f"{record.levelname.lower()}: {printable(record.getMessage().rstrip())}"
 
 
 def printable(text: str) -> str:

@@ -142,8 +142,8 @@ class SeenNames:
                 hint = f"if it is a text, write it in single quotes: '{name}'"
             else:
                 close = get_close_matches(name, self._names, n=1)
-                hint = f"there are {', '.join(sorted(self._names))}"
-                hint += f"; did you mean {close[0]}?" if close else ""
+                hint = f"did you mean {close[0]}? " if close else ""
+                hint += f"there are {', '.join(sorted(self._names))}"
             raise UsageError(f"{option}: nothing is called {name!r}; {hint}")
 
     def check_condition(self, condition: Condition) -> None:

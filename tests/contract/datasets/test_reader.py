@@ -51,7 +51,9 @@ def test_pictures_of_both_databases_and_stores(
     assert images[0].bytes().startswith(b"\x89PNG")
     assert len(list(reader.images(where="mood is null"))) == 2  # of images that have none
     for use in (list, lambda images: images.to_arrow()):
-        with pytest.raises(UsageError, match="--where: nothing is called 'moood'; there are"):
+        with pytest.raises(
+            UsageError, match="--where: nothing is called 'moood'; did you mean mood"
+        ):
             use(reader.images(where="moood = 'calm'"))
     chosen = reader.images("latest", where="rating > 3")
     assert {image["row_key"] for image in chosen} == {"p2", "p3"}

@@ -318,7 +318,9 @@ def test_conditions_know_scores_and_tags(
     assert held("tag in ('odd', 'keep')") == [*p2, *p3]
     assert held("tag like 'o%' and not tag = 'keep'") == p3
     assert held("letters > 1 and tag = 'keep'", f"image:{p2[1]},{p1[0]}") == p2[1:]
-    with pytest.raises(UsageError, match=r"nothing is called 'lettres'; there are .*letters"):
+    with pytest.raises(
+        UsageError, match=r"nothing is called 'lettres'; did you mean letters\? there are .*letters"
+    ):
         held("lettres > 1")
     with pytest.raises(UsageError, match="`imagemill score JOB --with phash` gives it"):
         held("phash = 'f'")

@@ -59,6 +59,12 @@ def test_an_event_is_one_printable_line(formatter):
     assert "all is well" in written[0]
 
 
+@pytest.mark.parametrize("written_by", [HumanFormatter, TerminalFormatter])
+def test_a_line_end_at_the_end_of_a_message_is_not_shown(written_by: type[logging.Formatter]):
+    (told,) = lines(written_by(), lambda log: log.error("trying again in 2 s\n"))
+    assert told.endswith(": trying again in 2 s")
+
+
 def test_json_keeps_what_was_said_exactly():
     (line,) = lines(JsonFormatter(), lambda log: log.error("said: %s", HOSTILE))
     document = json.loads(line)

@@ -184,7 +184,7 @@ def test_images_are_filtered_by_a_condition_in_any_state(at_home, mill):
     assert at_home("images", job, "--where", "seed > 99").out == "no images\n"
     wrong = at_home("images", job, "--where", "sede = 1")
     assert (wrong.code, wrong.out) == (2, "")
-    assert "--where: nothing is called 'sede'; there are" in wrong.err
+    assert "--where: nothing is called 'sede'; did you mean seed? there are" in wrong.err
 
 
 def test_a_table_of_images_says_what_differs(at_home, mill):
