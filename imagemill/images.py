@@ -191,7 +191,7 @@ class Images:
     def _schema(self, session: Session) -> pa.Schema:
         kinds = ExtraKinds()
         for image in self._found(session):
-            kinds.see(image.extras)
+            kinds.add(image.extras)
         return parquet_schema(kinds).append(pa.field("uri", pa.string()))
 
     def _values(self, image: ExportImage, *, pictures: bool) -> dict[str, Any]:

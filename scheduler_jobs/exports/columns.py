@@ -74,7 +74,7 @@ class ExtraKinds:
     def __init__(self) -> None:
         self._kinds: dict[str, set[str]] = {}
 
-    def see(self, extras: Mapping[str, Any]) -> None:
+    def add(self, extras: Mapping[str, Any]) -> None:
         """Note the columns of one row."""
         for name, value in extras.items():
             kinds = self._kinds.setdefault(name, set())

@@ -78,7 +78,7 @@ class ExportOptions:
 
 
 @dataclass(kw_only=True, slots=True)
-class Plan:
+class ExportPlan:
     """What the first pass found: how much there is, in which columns, and the digest of it all."""
 
     keeps_failures: bool = False
@@ -86,7 +86,6 @@ class Plan:
     failures: int = 0
     rows: int = 0
     """Rows of manifests that have a picture here."""
-    source_bytes: int = 0
     digest: str = ""
     newest: datetime | None = None
     """When the last picture was rendered."""
@@ -106,9 +105,9 @@ class Plan:
     """Some pictures from all over the set, always the same ones."""
     _row: tuple[int, int] | None = None
 
-    def see(self, image: ExportImage, form: PictureForm, selection: Selection) -> None:
+    def add(self, image: ExportImage, form: PictureForm, selection: Selection) -> None:
         """Count one image. They come in the order of the export."""
-        self.extras.see(image.extras)
+        self.extras.add(image.extras)
         if not image.done:
             self.failures += 1
             self.failure_codes[image["error_code"]] += 1
@@ -117,7 +116,6 @@ class Plan:
         row = (image["job_id"], image["row_number"])
         if row != self._row:
             self.rows, self._row = self.rows + 1, row
-        self.source_bytes += image["size_bytes"]
         self.newest = max(self.newest or image["created_at"], image["created_at"])
         self.models[image["model"], image["weights_digest"]] += 1
         self.samplers[image["sampler"]] += 1
@@ -147,7 +145,7 @@ class Export:
         target: Target,
         selection: Selection,
         options: ExportOptions,
-        plan: Plan,
+        plan: ExportPlan,
         progress: Callable[[int], None],
     ) -> None:
         self._session = session
@@ -236,12 +234,12 @@ def make_plan(
     *,
     failures: bool,
     checked: Callable[[Iterator[ExportImage]], Iterator[ExportImage]] | None,
-) -> Plan:
+) -> ExportPlan:
     """The first pass over the selection. A `UsageError` says what can't be exported so.
 
     `checked` passes images through and raises for those that the format can't hold.
     """
-    plan, digest = Plan(keeps_failures=failures), hashlib.sha256()
+    plan, digest = ExportPlan(keeps_failures=failures), hashlib.sha256()
     names = _Names(options)
     seen = SeenNames(selection.by)
     images = select_images(session, selection, failures=failures, seen=seen)
@@ -249,7 +247,7 @@ def make_plan(
         if image.done:
             names.add(image)
             options.form.check(image)
-        plan.see(image, options.form, selection)
+        plan.add(image, options.form, selection)
         # Names and order are the same for all, so the values alone tell images apart.
         digest.update(json_of([image.values.get(name) for name in OWN]))
         digest.update(json_of(image.extras, sort_keys=True))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from imagemill.scheduler_jobs.exports.contents import Contents
-from imagemill.scheduler_jobs.exports.export import Export, Plan
+from imagemill.scheduler_jobs.exports.export import Export, ExportPlan
 from imagemill.scheduler_jobs.exports.layouts import (
     coco,
     diffusiondb,
@@ -34,7 +34,7 @@ class Format:
 
     title: str
     write: Callable[[Export], None]
-    contents: Callable[[Plan], Contents]
+    contents: Callable[[ExportPlan], Contents]
     checked: Callable[[Iterator[ExportImage]], Iterator[ExportImage]] | None = None
     name: str | None = None
     shard_size: int | None = None

@@ -24,7 +24,7 @@ from imagemill.scheduler_jobs.exports import record
 from imagemill.scheduler_jobs.exports.about.card import write_card
 from imagemill.scheduler_jobs.exports.about.croissant import write_croissant
 from imagemill.scheduler_jobs.exports.about.facts import facts_of
-from imagemill.scheduler_jobs.exports.export import Export, ExportOptions, Plan, make_plan
+from imagemill.scheduler_jobs.exports.export import Export, ExportOptions, ExportPlan, make_plan
 from imagemill.scheduler_jobs.exports.formats import FORMATS, Format
 from imagemill.scheduler_jobs.exports.selection import Selection
 from imagemill.scheduler_jobs.exports.sums import SummedTarget
@@ -147,7 +147,7 @@ def _document(
     export_format: str,
     selection: Selection,
     options: ExportOptions,
-    plan: Plan,
+    plan: ExportPlan,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The record of an export: equal for two exports whose bytes are equal.

@@ -96,7 +96,7 @@ class Selection:
 
 
 class SeenNames:
-    """The names that looked-at images have, so that one which none of them has is a mistake.
+    """The names that the images have: a name that none of them has is a mistake.
 
     Images that a condition leaves out count too: `mood is null` is no mistake. Images are ranked
     `by` a column, if it is not None: then at least one of them must have a number there.
@@ -109,7 +109,7 @@ class SeenNames:
         self._numbers = False
         self._example: object = None
 
-    def see(self, image: ExportImage) -> ExportImage:
+    def add(self, image: ExportImage) -> ExportImage:
         """Note an image's names, and pass it on."""
         self._any = True
         self._names.update(image.extras)
@@ -169,7 +169,7 @@ def select_images(
     for job_id in selection.jobs:
         taken_names = {TAGS, *score_names(session, job_id)}
         images = (
-            seen.see(_image(found, taken_names))
+            seen.add(_image(found, taken_names))
             for found in stream_images(session, job_id, states=states)
         )
         taken = (image for image in images if _is_taken(image, selection, condition))
@@ -229,7 +229,7 @@ def _held(
     while page := list_images(session, which, limit=PAGE, after=after):
         after = page[-1].id
         images = _images(session, [image.id for image in page], states=list(ImageState))
-        held = {i["image_id"] for i in map(seen.see, images) if condition.holds(i.named)}
+        held = {i["image_id"] for i in map(seen.add, images) if condition.holds(i.named)}
         yield from (image for image in page if image.id in held)
 
 

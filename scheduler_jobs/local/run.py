@@ -156,8 +156,8 @@ def _run(
         pace = _Pace(before.done)
         if before.pending:
             few = _for_few(settings, before.pending)
-            told = (pace.add, progress)
-            interrupted = not _rendered(database, few, submission.job_id, worker, told)
+            listeners = (pace.add, progress)
+            interrupted = not _rendered(database, few, submission.job_id, worker, listeners)
         seconds = time.monotonic() - started
         # Nothing more will come: the rest is done while the worker ends.
         if _counts(database, submission.job_id).pending:
@@ -260,13 +260,13 @@ def _rendered(
     settings: Settings,
     job_id: int,
     worker: LocalWorker,
-    told: Iterable[Callable[[Counts], None]],
+    listeners: Iterable[Callable[[Counts], None]],
 ) -> bool:
     """Let the worker render the job, and tell it to stop; False if Ctrl-C has interrupted it."""
     try:
         dispatcher = Dispatcher(database, settings)
         worker.work(settings)
-        _watch(database, job_id, dispatcher, worker, told)
+        _watch(database, job_id, dispatcher, worker, listeners)
         worker.drain()
         dispatcher.send_notifications()
     except KeyboardInterrupt:
@@ -291,7 +291,7 @@ def _watch(
     job_id: int,
     dispatcher: Dispatcher,
     worker: LocalWorker,
-    told: Iterable[Callable[[Counts], None]],
+    listeners: Iterable[Callable[[Counts], None]],
 ) -> None:
     """Dispatch and report until the job is over."""
     next_round, to_finish = 0.0, True
@@ -305,8 +305,8 @@ def _watch(
             counts = count_images(session, [job_id])[job_id]
             # Where all that is left waits out a retry, nothing should move.
             at_work = live_shifts(session) > 0 or not due_images(session)
-        for tell in told:
-            tell(counts)
+        for listen in listeners:
+            listen(counts)
         if state not in _STILL_OPEN:
             return
         if to_finish and not counts.pending:

@@ -118,12 +118,6 @@ def find_request(
     return _report(found)
 
 
-def request_of_job(session: Session, job_id: int) -> Request | None:
-    """The request that a job was made for."""
-    found = session.scalars(select(ApiRequest).where(ApiRequest.job_id == job_id)).first()
-    return None if found is None else _report(found)
-
-
 def list_batches(
     session: Session, *, owner: str | None, limit: int, after: str | None
 ) -> list[Request]:

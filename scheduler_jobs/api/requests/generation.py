@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from imagemill.scheduler_jobs.api.refusals import bad_value, missing, unknown
-from imagemill.scheduler_jobs.manifest.columns.fields import FIELDS, KEY, PROMPT, SIZE
+from imagemill.scheduler_jobs.manifest.columns.fields import KEY, PROMPT, SIZE
 from imagemill.scheduler_jobs.manifest.columns.layout import field_of
 
 MOST_IMAGES = 10
@@ -44,9 +44,6 @@ files of the server from afar."""
 
 _BESIDE_PICTURES = frozenset({"strength", "start_step"})
 """Those of them that a request with a picture has a use for."""
-
-OURS = tuple(sorted(set(FIELDS) - _NOT_HERE - {PROMPT, SIZE, "model", "format", "quality"}))
-"""Our own fields, by the name that the documents use."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from imagemill.scheduler_jobs.exports.contents import PARQUET, Contents, Table
-from imagemill.scheduler_jobs.exports.export import Export, Plan
+from imagemill.scheduler_jobs.exports.export import Export, ExportPlan
 
 CROISSANT = "croissant.json"
 
@@ -50,7 +50,7 @@ def write_croissant(export: Export, document: Mapping[str, Any], contents: Conte
     export.target.write(CROISSANT, body.encode("utf-8", "backslashreplace") + b"\n")
 
 
-def _dataset(plan: Plan, document: Mapping[str, Any], contents: Contents) -> dict[str, Any]:
+def _dataset(plan: ExportPlan, document: Mapping[str, Any], contents: Contents) -> dict[str, Any]:
     licenses = sorted({str(model["license"]) for model in document["models"] if model["license"]})
     described: dict[str, Any] = {
         "@context": _CONTEXT,
@@ -73,7 +73,7 @@ def _dataset(plan: Plan, document: Mapping[str, Any], contents: Contents) -> dic
     return described
 
 
-def _distribution(plan: Plan, contents: Contents) -> Iterator[dict[str, Any]]:
+def _distribution(plan: ExportPlan, contents: Contents) -> Iterator[dict[str, Any]]:
     if contents.table is not None:
         yield _file_set("tables", [contents.table.files], [contents.table.media_type])
     if contents.pictures is not None:

@@ -12,7 +12,7 @@ from imagemill.db.models.components import license_of
 from imagemill.db.models.registry import Registry
 from imagemill.db.queries.pictures.dataset import count_outcomes
 from imagemill.db.tables import Job
-from imagemill.scheduler_jobs.exports.export import Plan
+from imagemill.scheduler_jobs.exports.export import ExportPlan
 from imagemill.scheduler_jobs.exports.selection import Selection
 
 NOT_SELECTED = "not selected"
@@ -20,7 +20,7 @@ NOT_SELECTED = "not selected"
 
 
 def facts_of(
-    session: Session, selection: Selection, plan: Plan, registry: Registry | None
+    session: Session, selection: Selection, plan: ExportPlan, registry: Registry | None
 ) -> dict[str, Any]:
     """The facts as JSON. They are part of the export's record, so its digest covers them.
 
@@ -62,7 +62,7 @@ def _jobs(session: Session, ids: Iterable[int]) -> list[dict[str, Any]]:
     ]
 
 
-def _left_out(session: Session, selection: Selection, plan: Plan) -> Mapping[str, int]:
+def _left_out(session: Session, selection: Selection, plan: ExportPlan) -> Mapping[str, int]:
     """The images of the jobs that are not in the export, by outcome or by error code."""
     counts: Counter[str] = Counter()
     for job_id in selection.jobs:

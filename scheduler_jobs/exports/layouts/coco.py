@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 
 from imagemill.scheduler_jobs.exports.contents import JSON, Contents, Table
-from imagemill.scheduler_jobs.exports.export import Export, Plan
+from imagemill.scheduler_jobs.exports.export import Export, ExportPlan
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
@@ -22,7 +22,7 @@ _MOST_ID = 10**12
 """Ids have twelve digits in COCO's file names."""
 
 
-def contents(_plan: Plan) -> Contents:
+def contents(_plan: ExportPlan) -> Contents:
     """Pictures, and their captions in the same order."""
     columns = {
         "image_id": (pa.int64(), "$.images[*].id"),

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from imagemill.db.errors import UsageError
 from imagemill.scheduler_jobs.exports.columns import parquet_table
 from imagemill.scheduler_jobs.exports.contents import JSON, PARQUET, Contents, Table
-from imagemill.scheduler_jobs.exports.export import Export, Plan, batched
+from imagemill.scheduler_jobs.exports.export import Export, ExportPlan, batched
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
@@ -70,7 +70,7 @@ def checked(images: Iterator[ExportImage]) -> Iterator[ExportImage]:
         yield image
 
 
-def contents(_plan: Plan) -> Contents:
+def contents(_plan: ExportPlan) -> Contents:
     """Parts with pictures, and the table of all."""
     return Contents(
         table=Table(files="metadata.parquet", media_type=PARQUET, schema=_SCHEMA),

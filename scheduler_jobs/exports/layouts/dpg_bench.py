@@ -11,7 +11,7 @@ from PIL import Image
 
 from imagemill.db.errors import UsageError
 from imagemill.scheduler_jobs.exports.contents import Contents
-from imagemill.scheduler_jobs.exports.export import Export, Plan
+from imagemill.scheduler_jobs.exports.export import Export, ExportPlan
 from imagemill.scheduler_jobs.exports.pictures import Picture, png_bytes
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
@@ -39,7 +39,7 @@ def checked(images: Iterator[ExportImage]) -> Iterator[ExportImage]:
         yield from samples
 
 
-def contents(_plan: Plan) -> Contents:
+def contents(_plan: ExportPlan) -> Contents:
     """Grids of pictures."""
     return Contents(pictures="*")
 

@@ -13,7 +13,7 @@ from imagemill.scheduler_jobs.exports.columns import (
     parquet_schema,
 )
 from imagemill.scheduler_jobs.exports.contents import JSON_LINES, Contents, Table
-from imagemill.scheduler_jobs.exports.export import Export, Plan
+from imagemill.scheduler_jobs.exports.export import Export, ExportPlan
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 
 NAME = "{row_number:06}-{sample_index:03}"
@@ -23,7 +23,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 Source: https://owasp.org/www-community/attacks/CSV_Injection"""
 
 
-def contents(plan: Plan) -> Contents:
+def contents(plan: ExportPlan) -> Contents:
     """Pictures, and what is said of them twice."""
     first = (pa.field("file_name", pa.string()),)
     schema = parquet_schema(plan.extras, before=first)

@@ -11,7 +11,7 @@ from itertools import groupby
 
 from imagemill.db.errors import UsageError
 from imagemill.scheduler_jobs.exports.contents import JSON, Contents
-from imagemill.scheduler_jobs.exports.export import Export, Plan
+from imagemill.scheduler_jobs.exports.export import Export, ExportPlan
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
@@ -32,7 +32,7 @@ def checked(images: Iterator[ExportImage]) -> Iterator[ExportImage]:
         yield image
 
 
-def contents(_plan: Plan) -> Contents:
+def contents(_plan: ExportPlan) -> Contents:
     """A folder a row: its line, and its pictures."""
     return Contents(pictures="*/samples/*", others={"*/metadata.jsonl": JSON})
 

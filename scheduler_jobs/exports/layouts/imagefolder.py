@@ -18,7 +18,7 @@ from imagemill.scheduler_jobs.exports.columns import (
     values_of,
 )
 from imagemill.scheduler_jobs.exports.contents import PARQUET, Contents, Table
-from imagemill.scheduler_jobs.exports.export import Export, Plan, batched
+from imagemill.scheduler_jobs.exports.export import Export, ExportPlan, batched
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 
 NAME = "{row_number:06}-{sample_index:03}"
@@ -27,7 +27,7 @@ _FIRST = (pa.field("file_name", pa.string()), pa.field("text", pa.string()))
 _GROUP_ROWS = 5000
 
 
-def contents(plan: Plan) -> Contents:
+def contents(plan: ExportPlan) -> Contents:
     """Pictures in folders, and a table in each."""
     schema = parquet_schema(plan.extras, before=_FIRST)
     return Contents(

@@ -4,13 +4,13 @@ Source: https://github.com/kohya-ss/sd-scripts (docs/train_README-en.md, "captio
 """
 
 from imagemill.scheduler_jobs.exports.contents import Contents
-from imagemill.scheduler_jobs.exports.export import Export, Plan
+from imagemill.scheduler_jobs.exports.export import Export, ExportPlan
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 
 NAME = "{row_number:06}-{sample_index:03}"
 
 
-def contents(_plan: Plan) -> Contents:
+def contents(_plan: ExportPlan) -> Contents:
     """Pictures, and a caption beside each."""
     return Contents(pictures="*", others={"*.txt": "text/plain"})
 

@@ -18,7 +18,7 @@ from imagemill.scheduler_jobs.exports.columns import (
     values_of,
 )
 from imagemill.scheduler_jobs.exports.contents import PARQUET, Contents, Table
-from imagemill.scheduler_jobs.exports.export import Export, Plan, batched
+from imagemill.scheduler_jobs.exports.export import Export, ExportPlan, batched
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
 SHARD_SIZE = 1000
@@ -31,7 +31,7 @@ _GROUP_BYTES = 64 << 20
 """Pictures held at once; also the size of a row group, which readers take whole."""
 
 
-def contents(plan: Plan) -> Contents:
+def contents(plan: ExportPlan) -> Contents:
     """Tables with the pictures inside."""
     schema = parquet_schema(plan.extras, before=_IMAGE)
     return Contents(table=Table(files="data/*.parquet", media_type=PARQUET, schema=schema))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from imagemill.db.errors import UsageError
 from imagemill.scheduler_jobs.exports.contents import Contents
-from imagemill.scheduler_jobs.exports.export import Export, Plan
+from imagemill.scheduler_jobs.exports.export import Export, ExportPlan
 from imagemill.scheduler_jobs.exports.layouts.files import write_pictures
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
@@ -28,7 +28,7 @@ def checked(images: Iterator[ExportImage]) -> Iterator[ExportImage]:
         yield image
 
 
-def contents(_plan: Plan) -> Contents:
+def contents(_plan: ExportPlan) -> Contents:
     """Pictures alone."""
     return Contents(pictures="samples/*")
 

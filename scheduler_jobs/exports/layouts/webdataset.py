@@ -22,7 +22,7 @@ from imagemill.scheduler_jobs.exports.columns import (
     values_of,
 )
 from imagemill.scheduler_jobs.exports.contents import JSON, PARQUET, Contents, Table
-from imagemill.scheduler_jobs.exports.export import Export, Plan, batched
+from imagemill.scheduler_jobs.exports.export import Export, ExportPlan, batched
 from imagemill.scheduler_jobs.exports.pictures import Picture
 from imagemill.scheduler_jobs.exports.selection import ExportImage
 
@@ -44,7 +44,7 @@ _KEY_COLUMNS = (
 )
 
 
-def contents(plan: Plan) -> Contents:
+def contents(plan: ExportPlan) -> Contents:
     """Shards of pictures, and a table beside each."""
     schema = parquet_schema(plan.extras, before=_KEY_COLUMNS)
     return Contents(

@@ -119,29 +119,6 @@ RING_HOLE = 0.52
 """A ring's inner radius, in units of its outer one."""
 
 
-def all_scenes() -> list[Scene]:
-    """Every scene that words can tell, in a fixed order."""
-    scenes = []
-    for kind in KINDS:
-        for colour in COLOURS:
-            for background in COLOURS:
-                if colour == background:
-                    continue
-                for size in SIZES:
-                    for position in POSITIONS:
-                        for count in (1, 2) if position not in ("left", "right") else (1,):
-                            scene = Scene(
-                                kind=kind,
-                                colour=colour,
-                                background=background,
-                                size=size,
-                                position=position,
-                                count=count,
-                            )
-                            scenes.append(scene)
-    return scenes
-
-
 def random_scene(rng: np.random.Generator, *, unseen: bool, pairs: float = 0.12) -> Scene:
     """A scene of the training part, or of the part that training never sees."""
     while True:
