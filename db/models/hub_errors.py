@@ -1,6 +1,7 @@
 """What the client of the Hugging Face Hub raises, as one line that says what to do."""
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -48,4 +49,6 @@ def asking_the_hub(where: str, revision: str | None) -> Iterator[None]:
             raise
         raise ModelError(f"{where}: the Hub can't be reached: {first_line(error)}") from error
     except Exception as error:  # the HTTP library's errors; the Hub's client has changed it
+        if os.strerror(errno.ENOSPC) in str(error):  # of hf_xet, which knows no `OSError`
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise ModelError(f"{where}: the Hub can't be reached: {first_line(error)}") from error

@@ -1,5 +1,6 @@
 """Pulling from a Hub: only what is loaded, at the pinned revision, with one line for what fails."""
 
+import errno
 import shutil
 import tomllib
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from huggingface_hub.utils import _http
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.components import weights_digest
+from imagemill.db.models.hub_errors import asking_the_hub
 from imagemill.db.models.registry import ModelEntry, load_registry
 from imagemill.db.models.registry_file import record_digest
 from imagemill.db.settings import Settings
@@ -160,7 +162,15 @@ def test_a_disk_that_is_full_is_one_line(
     command = _pull_into(tmp_path / "models", tmp_path / "settings.toml", settings)
     ((_, code, err),) = answers([command], most_bytes=4096)
     assert code == 3, err
+    assert err.splitlines()[-1].startswith(f"error: {tmp_path / 'models'}")
     assert "Hub" not in err.splitlines()[-1]
+
+
+def test_a_full_disk_is_none_of_the_hub_s_silence() -> None:
+    """As hf_xet tells it, whose errors are those of Rust."""
+    with pytest.raises(OSError, match="No space left") as full, asking_the_hub("here", None):
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+    assert full.value.errno == errno.ENOSPC
 
 
 def test_a_registry_that_cannot_be_written_stays_as_it_is(

@@ -19,6 +19,7 @@ from imagemill.db.models.hub_errors import asking_the_hub
 from imagemill.db.models.registry import ModelEntry, Part
 from imagemill.db.models.sources import is_hub_id
 from imagemill.db.models.weights import choose_files
+from imagemill.db.process.whole_file import naming
 from imagemill.db.settings import Settings
 
 _INDEX = "model_index.json"
@@ -45,7 +46,7 @@ def pull(entry: ModelEntry, settings: Settings, *, endpoint: str | None = None) 
     paths: set[Path] = set()
     for part in entry.hub_parts:
         where = f"model {entry.name}: {part.source}"
-        with asking_the_hub(where, part.revision):
+        with naming(entry.cache), asking_the_hub(where, part.revision):
             paths |= _pull_part(entry, part, endpoint, where)
     return _pulled(entry.name, weights_digest(entry), paths)
 
@@ -61,7 +62,7 @@ def pull_added(entry: AddedEntry, *, endpoint: str | None = None) -> Pulled:
         if not is_hub_id(source):
             continue
         where = f"{entry.name}: {source}"
-        with asking_the_hub(where, revision):
+        with naming(entry.cache), asking_the_hub(where, revision):
             listed = HfApi(endpoint=endpoint).list_repo_files(source, revision=revision)
             wanted = _adapter_files(entry, listed, where) if is_own else set()
             if encoder is not None and (encoder.source, encoder.revision) == (source, revision):
