@@ -84,10 +84,7 @@ def _described(error: Exception) -> tuple[int, dict[str, Any]]:
             document["problems"] = [document_of(problem) for problem in problems]
         return error.exit_code, document
     if isinstance(error, OSError) and error.errno in _OF_A_DISK | _OF_A_PATH:
-        # The machine's trouble, wherever it was met: no bug of ours, and its own words say it.
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        code = EXIT_SERVICE if error.errno in _OF_A_DISK else EXIT_USAGE
-        return code, {"code": "system", "message": f"{where}{os.strerror(error.errno or 0)}"}
+        return _of_the_system(error)
     if isinstance(error, ModuleNotFoundError) and error.name in _GPU_SIDE:
         said = (
             f"this needs {error.name}; install imagemill with its GPU side: pip install imagemill"
@@ -104,6 +101,17 @@ def _described(error: Exception) -> tuple[int, dict[str, Any]]:
         "`imagemill --verbose …` shows where)"
     )
     return EXIT_BUG, {"code": "bug", "message": message}
+
+
+def _of_the_system(error: OSError) -> tuple[int, dict[str, Any]]:
+    """The machine's trouble, wherever it was met: no bug of ours, and its own words say it."""
+    if error.errno == errno.ENOENT and "temporary directory" in (error.strerror or ""):
+        # Python tries to write into each of its folders, and says that there is none.
+        said = "no temporary folder can be written: the disk is full, or TMPDIR names a wrong place"
+        return EXIT_SERVICE, {"code": "system", "message": said}
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    code = EXIT_SERVICE if error.errno in _OF_A_DISK else EXIT_USAGE
+    return code, {"code": "system", "message": f"{where}{os.strerror(error.errno or 0)}"}
 
 
 def _one_line(text: str) -> str:

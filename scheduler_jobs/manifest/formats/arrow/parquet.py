@@ -3,11 +3,13 @@
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from imagemill.db.process.whole_file import naming
 from imagemill.scheduler_jobs.manifest.formats.arrow.rows import (
     MOST_MEMORY_BYTES,
     arrow_errors,
@@ -86,7 +88,7 @@ def spooled(stream: IO[bytes]) -> IO[bytes]:
     Raises:
         Broken: the unpacked file is too large.
     """
-    with contextlib.ExitStack() as stack:
+    with naming(Path(tempfile.gettempdir())), contextlib.ExitStack() as stack:
         copy = stack.enter_context(tempfile.TemporaryFile(prefix="imagemill-manifest-"))
         while chunk := stream.read(_CHUNK_BYTES):
             copy.write(chunk)

@@ -1,9 +1,16 @@
 """How commands end: one line for every error, the right exit code, never a traceback."""
 
+import gzip
+import io
 import os
+import resource
 import subprocess
 import sys
+import tempfile
+import threading
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from imagemill.db.errors import StorageDenied
@@ -43,6 +50,44 @@ def test_errors_are_one_line_with_a_stable_code(at_home, arguments, code, error)
     assert told.code == code
     assert told.json["error"]["code"] == error
     assert told.json["error"]["message"]
+
+
+@pytest.fixture
+def no_room():
+    """No file may grow beyond its room: as on a full disk, for whoever writes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def leave(most_bytes: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+
+    yield leave
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_where_no_temporary_file_finds_room_is_the_disk_s_fault(
+    imagemill, tmp_path, monkeypatch, no_room
+):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(b"prompt\na\n"))
+    writer.start()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    no_room(0)
+    answer = imagemill("plan", tmp_path / "pipe")
+    writer.join()
+    assert answer.code == 3
+    assert answer.err.splitlines() == [
+        "error: no temporary folder can be written: the disk is full, or TMPDIR names a wrong place"
+    ]
+
+
+def test_an_unpacked_manifest_without_room_is_not_called_damaged(imagemill, tmp_path, no_room):
+    body = io.BytesIO()
+    pq.write_table(pa.table({"prompt": [f"a circle {n}" for n in range(2000)]}), body)
+    (tmp_path / "m.parquet.gz").write_bytes(gzip.compress(body.getvalue()))
+    no_room(1000)
+    answer = imagemill("plan", tmp_path / "m.parquet.gz")
+    assert answer.code == 3, answer.err
+    assert answer.err.splitlines() == [f"error: {tempfile.gettempdir()}: File too large"]
 
 
 def test_a_database_that_is_not_there_is_not_created(imagemill, tmp_path):
