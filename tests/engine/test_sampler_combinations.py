@@ -21,7 +21,7 @@ from imagemill.db.samplers.combinations import (
     combination_problem,
 )
 from imagemill.db.samplers.configuration import sampler_config
-from imagemill.db.samplers.idle import idle_problem
+from imagemill.db.samplers.idle_options import idle_problem
 from imagemill.db.samplers.names import BY_NAME, SAMPLERS
 from imagemill.db.samplers.options import OPTIONS, TAKEN, misfit, option_problem
 from imagemill.worker.engine.schedulers import make_scheduler, step_arguments

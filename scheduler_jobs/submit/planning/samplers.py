@@ -4,7 +4,7 @@ from imagemill.db.models.facts import ModelFacts
 from imagemill.db.models.registry import ModelEntry
 from imagemill.db.samplers.combinations import combination_problem
 from imagemill.db.samplers.configuration import sampler_config
-from imagemill.db.samplers.idle import idle_problem
+from imagemill.db.samplers.idle_options import idle_problem
 from imagemill.db.samplers.names import BY_NAME, OWN, Sampler, strength_for, usual_strength
 from imagemill.db.samplers.options import TAKEN, misfit
 from imagemill.db.samplers.pipelines import samplers_of, shift_problem
