@@ -17,7 +17,7 @@ from imagemill.db.seeds import SEED_LIMIT
 from imagemill.db.settings import Settings
 from imagemill.db.specs import INPUT_IMAGES
 from imagemill.scheduler_jobs.deadlines import read_deadline
-from imagemill.scheduler_jobs.expansion import Variants
+from imagemill.scheduler_jobs.expansion import Grid, Variants, parse_grid
 from imagemill.scheduler_jobs.manifest import (
     FORMATS,
     PROMPTS,
@@ -93,6 +93,7 @@ class SubmissionOptions:
         inputs = _take_inputs(parameters, settings)
         limits = Limits.from_settings(settings)
         defaults = parameters_from_flags(parameters, limits=limits, name=where)
+        _check_beside_grid(defaults, parse_grid(self.grid, limits=limits))
         if self.defaults_file is not None:
             below = parameters_from_toml(self.defaults_file, limits=limits)
             if defaults.format == "png":  # the file's quality is for its own format
@@ -159,6 +160,17 @@ def _take_inputs(parameters: dict[str, Any], settings: Settings) -> dict[str, by
             if body is not None:
                 inputs[parameters[name]] = body
     return inputs
+
+
+def _check_beside_grid(given: Parameters, grid: Grid) -> None:
+    """Raise `UsageError` for a parameter that every cell of the grid replaces.
+
+    Not for one of a defaults file or a row, which says what holds where nothing else is said.
+    """
+    axes, under = grid[0].settings(), grid[0].over(given)
+    for name in given.settings():
+        if name in axes or getattr(under, name) is None:
+            raise UsageError(f"{name} has no effect beside --grid, which sets it in every cell")
 
 
 def _agreeing(defaults: Parameters, limits: Limits) -> Parameters:

@@ -165,21 +165,23 @@ def _gpu_count() -> int:
         return 0
 
 
+_SAMPLE = 50
+"""How many images of a job `reproduce` takes if nothing else is said."""
+
+
 @click.command()
 @click.argument("what", nargs=-1, metavar="[IMAGE|FILE]...")
 @click.option("--job", metavar="JOB", help="Also images of this job: an id, a name or `latest`.")
 @click.option(
     "--sample",
     type=click.IntRange(1, 1_000_000),
-    default=50,
-    show_default=True,
     metavar="N",
-    help="How many of the job's images, chosen at random.",
+    help=f"How many of the job's images, chosen at random.  [default: {_SAMPLE}]",
 )
 @click.option(
     "--json", "as_json", is_flag=True, help="Print JSON lines; the last one has the totals."
 )
-def reproduce(what: tuple[str, ...], job: str | None, sample: int, as_json: bool) -> None:
+def reproduce(what: tuple[str, ...], job: str | None, sample: int | None, as_json: bool) -> None:
     """Render images again and compare the pixels.
 
     An IMAGE is an id in the database. A FILE (PNG, JPEG or WebP) needs no database. The exit code
@@ -190,6 +192,8 @@ def reproduce(what: tuple[str, ...], job: str | None, sample: int, as_json: bool
       imagemill reproduce --job latest --sample 50
       imagemill reproduce picture.png
     """
+    if sample is not None and job is None:
+        raise click.UsageError("--sample has no effect without --job")
     settings = Settings.load()
     if job is not None or any(word.isdecimal() for word in what):
         with closing(Database.from_settings(settings)) as database:
@@ -197,7 +201,7 @@ def reproduce(what: tuple[str, ...], job: str | None, sample: int, as_json: bool
     # Only this command needs torch in its own process; what is wrong was said before that.
     from imagemill.worker.cli import reproduce as reproducing  # noqa: PLC0415  # see above
 
-    samples = reproducing.collect(settings, what=what, job=job, sample=sample)
+    samples = reproducing.collect(settings, what=what, job=job, sample=sample or _SAMPLE)
     if not samples:
         raise click.UsageError("nothing to reproduce: name images or files, or give --job")
     if not reproducing.report(samples, settings, as_json=as_json):

@@ -100,6 +100,8 @@ def images(  # noqa: PLR0913, PLR0917 - click passes one argument per option, by
       imagemill images latest --outcome truncated_prompt --limit 10
       imagemill images latest --where "sharpness < 5 and tag <> 'keep'"
     """
+    if outcome is not None and state not in (None, ImageState.DONE):
+        raise UsageError(f"--outcome is of done images, and --state {state} of others")
     with invocation.reading() as session:
         which = ImageFilter(
             job_id=None if job is None else find_job(session, job).id,

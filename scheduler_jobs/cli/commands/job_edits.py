@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import click
 
+from imagemill.db.errors import UsageError
 from imagemill.db.labels import label_text, labels_of, read_labels
 from imagemill.db.queries.fleet.reports import UNFINISHED
 from imagemill.db.queries.jobs.job_edits import NO_LIMIT, JobEdit, edit_job
@@ -119,4 +120,6 @@ def edit(
 
 def _needs(texts: Sequence[str]) -> Mapping[str, str] | None:
     """The labels that a job is to need; None if nothing is said of them."""
+    if "none" in texts and len(texts) > 1:
+        raise UsageError("--needs none is for a job that needs nothing; give it alone")
     return {} if tuple(texts) == ("none",) else read_labels(texts) if texts else None

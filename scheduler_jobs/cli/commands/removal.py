@@ -6,6 +6,7 @@ from datetime import timedelta
 import click
 from sqlalchemy.orm import Session
 
+from imagemill.db.errors import UsageError
 from imagemill.db.labels import read_label
 from imagemill.db.queries.jobs import removals
 from imagemill.db.queries.jobs.lifecycle import find_job
@@ -91,6 +92,9 @@ def prune(
       imagemill prune --older-than 30d --keep-label keep --yes
     """
     wanted, kept = ([read_label(text) for text in texts] for texts in (labels, keep))
+    for key, value in wanted:
+        if (key, value) in kept or (key, None) in kept:
+            raise UsageError(f"--label {key} takes only jobs that --keep-label {key} keeps")
 
     def chosen(session: Session) -> Sequence[Job]:
         return removals.ended_jobs(session, older_than=older_than, labels=wanted, keep=kept)

@@ -152,3 +152,50 @@ def test_run_refuses_a_job_for_other_workers(imagemill, rows, tmp_path, option, 
     assert answer.code == 2
     assert answer.err.startswith(f"error: the job {'is ' * (option == '--route')}{said}")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (("--steps", 5, "--grid", "steps=10,20"), "steps"),
+        (("--seeds", "3,4", "--grid", "seed=1,2"), "seeds"),
+        (("--width", 64, "--grid", "size=64x64,128x128"), "width"),
+        (("--start-step", 5, "--grid", "strength=0.5,0.6"), "start_step"),
+    ],
+)
+def test_a_flag_that_a_grid_replaces_is_refused(at_home, rows, options, name):
+    answer = at_home("plan", rows({}), *options)
+    assert answer.code == 2
+    said = f"error: {name} has no effect beside --grid, which sets it in every cell\n"
+    assert answer.err == said
+
+
+def test_what_a_grid_leaves_is_no_mistake(at_home, rows, tmp_path):
+    defaults = tmp_path / "defaults.toml"
+    defaults.write_text("steps = 5\n")
+    for options in (("--defaults", defaults), ("--samples", 2), ("--width", 128)):
+        axis = ("--grid", "steps=10,20", "--grid", "seed=1,2")
+        assert at_home("plan", rows({"steps": 7}), *options, *axis).code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("images", "--state", "ready", "--outcome", "ok"),
+            "--outcome is of done images, and --state ready of others",
+        ),
+        (
+            ("prune", "--older-than", "1d", "--label", "a=b", "--keep-label", "a"),
+            "--label a takes only jobs that --keep-label a keeps",
+        ),
+        (
+            ("edit", "latest", "--needs", "none", "--needs", "gpu=h100"),
+            "--needs none is for a job that needs nothing; give it alone",
+        ),
+        (("reproduce", "1", "--sample", 3), "--sample has no effect without --job"),
+    ],
+)
+def test_options_that_leave_each_other_nothing_are_refused(at_home, words, said):
+    answer = at_home(*words)
+    assert (answer.code, answer.err.splitlines()[-1]) == (2, f"error: {said}")
