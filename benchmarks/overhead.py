@@ -52,7 +52,7 @@ MIXED = ("ddim", "euler", "euler_a", "dpmpp_2m", "lms")
 _PARTS = (
     ("inputs", Denoiser, "__call__"),
     ("sampler", GuidedEngine, "_advance"),
-    *(("inputs", SharedPasses, name) for name in ("made_equal", "signature", "run")),
+    *(("inputs", SharedPasses, name) for name in ("normalized", "signature", "run")),
     ("sampler", Fiber, "resume"),
 )
 """A part, and the methods that are counted as it."""

@@ -49,7 +49,7 @@ _SETTINGS = _Settings()
 
 
 @contextmanager
-def made_for_rows() -> Iterator[None]:
+def tuned_for_rows() -> Iterator[None]:
     """Within the block, Python collects cycles less often and threads take turns sooner."""
     _SETTINGS.enter()
     try:

@@ -17,7 +17,7 @@ from imagemill.db.specs import ImageSpec
 from imagemill.scheduler_jobs.manifest import ColumnReport, ColumnReports, Problem, RowText
 from imagemill.scheduler_jobs.submit.first_rows import check_model
 from imagemill.scheduler_jobs.submit.forecast import Forecast, forecast, too_large
-from imagemill.scheduler_jobs.submit.interpreter import made_for_rows
+from imagemill.scheduler_jobs.submit.interpreter import tuned_for_rows
 from imagemill.scheduler_jobs.submit.planning.idle_values import IdleCounts, IdleRows
 from imagemill.scheduler_jobs.submit.planning.occurrences import Occurrences
 from imagemill.scheduler_jobs.submit.planning.planned_rows import (
@@ -131,7 +131,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
     if request.defaults.model is not None:
         check_model(request.defaults.model, settings)
     sums, reports = _Sums(), ColumnReports()
-    with request.open(settings) as source, closing(Occurrences()) as seen, made_for_rows():
+    with request.open(settings) as source, closing(Occurrences()) as seen, tuned_for_rows():
         keys = Keys(seen.add)
         for chunk in chunks(plan_rows(request, source, settings, reports=reports)):
             requests: list[Request] = []

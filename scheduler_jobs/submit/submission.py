@@ -32,7 +32,7 @@ from imagemill.scheduler_jobs.expansion.wildcards import fingerprints
 from imagemill.scheduler_jobs.manifest import ColumnReport, ColumnReports, Problem, Source
 from imagemill.scheduler_jobs.submit.first_rows import check_first_rows
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
-from imagemill.scheduler_jobs.submit.interpreter import made_for_rows
+from imagemill.scheduler_jobs.submit.interpreter import tuned_for_rows
 from imagemill.scheduler_jobs.submit.kept_options import kept_options
 from imagemill.scheduler_jobs.submit.loader import JobLoader
 from imagemill.scheduler_jobs.submit.planning.idle_values import IdleRows
@@ -107,7 +107,7 @@ def submit(
     `source` is the manifest where it is open already; it stays open.
     """
     with ExitStack() as opened:
-        opened.enter_context(made_for_rows())
+        opened.enter_context(tuned_for_rows())
         if source is None:
             source = opened.enter_context(request.open(settings))
         tokens = opened.enter_context(closing(_tokens(settings)))

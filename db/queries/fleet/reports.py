@@ -89,7 +89,7 @@ class CodeReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Waiting:
+class WaitingImages:
     """Ready images that failed and wait for their retry; `seconds` until the first one is due."""
 
     images: int
@@ -286,7 +286,7 @@ def count_dead(session: Session, job_id: int, *, key: str | None = None) -> list
     return [CodeReport(code=code or "", images=count, message=text) for code, count, text in rows]
 
 
-def count_waiting(session: Session, job_id: int) -> Waiting | None:
+def count_waiting(session: Session, job_id: int) -> WaitingImages | None:
     """A job's images that wait for a retry; None if there are none. It reads only failed images."""
     first, images, at = session.execute(
         select(func.min(Image.not_before), func.count(), now()).where(
@@ -296,7 +296,11 @@ def count_waiting(session: Session, job_id: int) -> Waiting | None:
             Image.not_before > now(),
         )
     ).one()
-    return None if first is None else Waiting(images=images, seconds=(first - at).total_seconds())
+    return (
+        None
+        if first is None
+        else WaitingImages(images=images, seconds=(first - at).total_seconds())
+    )
 
 
 def list_bad_rows(

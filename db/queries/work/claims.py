@@ -38,7 +38,7 @@ from imagemill.db.queries.jobs.seats import jobs_with_room, take_seat
 from imagemill.db.queries.tallies import move_images
 from imagemill.db.queries.work.memory_needs import list_too_large
 from imagemill.db.queries.work.scopes import ANY_WORKER, hold_with_scope, scope_of
-from imagemill.db.queries.work.turns import Turns, Waiting, in_turn
+from imagemill.db.queries.work.turns import Turns, WaitingJob, in_turn
 from imagemill.db.specs import ImageSpec
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Group, Image, Job, Model, Tally
@@ -143,7 +143,7 @@ def choose_group(
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    job: Waiting
+    job: WaitingJob
     group_id: int
     group_key: str
     model_name: str
@@ -151,7 +151,7 @@ class _Candidate:
 
 
 _JOB = (Job.id, Job.priority, Job.owner, Job.weight, Job.max_workers, Job.needs)
-"""What `Waiting` has of a job, in its order."""
+"""What `WaitingJob` has of a job, in its order."""
 
 
 def _candidates(session: Session, route: str, avoided: Collection[int]) -> Iterator[_Candidate]:
@@ -173,7 +173,7 @@ def _candidates(session: Session, route: str, avoided: Collection[int]) -> Itera
         )
     )
     for group_id, key, model_name, digest, *job in rows:
-        yield _Candidate(Waiting(*job), group_id, key, model_name, digest)
+        yield _Candidate(WaitingJob(*job), group_id, key, model_name, digest)
 
 
 def _choice(session: Session, found: _Candidate) -> GroupChoice:
@@ -281,14 +281,14 @@ def give_back(session: Session, *, shift_id: int, image_ids: Collection[int] | N
 
 def _jobs_with_work(
     session: Session, *, group_id: int, route: str
-) -> tuple[list[Waiting], str, str]:
+) -> tuple[list[WaitingJob], str, str]:
     """The open jobs with ready images of a group; the digest and the name of the group's model.
 
     The last two are empty where there is no such job.
     """
     rows = session.execute(_WORK, {"group": group_id, "on_route": route}).all()
     digest, name = rows[0][-2:] if rows else ("", "")
-    return [Waiting(*row[:-2]) for row in rows], digest, name
+    return [WaitingJob(*row[:-2]) for row in rows], digest, name
 
 
 _WORK = (

@@ -11,7 +11,7 @@ from imagemill.db.queries.jobs.seats import has_room
 from imagemill.db.queries.work.memory_needs import list_too_large
 from imagemill.db.queries.work.presence import alive, working
 from imagemill.db.queries.work.scopes import SCOPE, WorkerScope, read_scope
-from imagemill.db.queries.work.turns import Waiting
+from imagemill.db.queries.work.turns import WaitingJob
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Group, Image, Job, Model, Tally, Worker
 
@@ -59,7 +59,9 @@ def idle_of_mixed_routes(session: Session) -> dict[str, int]:
     large = {card: list_too_large(session, card) for card in cards}
     found: dict[str, int] = {}
     for job_id, route, needs, key, model, digest in due:
-        job = Waiting(job_id, 0, "", 1, None, needs)
+        job = WaitingJob(
+            job_id=job_id, priority=0, owner="", weight=1, max_workers=None, needs=needs
+        )
         there: Sequence[WorkerScope] = idle.get(route, ())
         fit = sum(
             scope.admits(job, model)

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from imagemill.db.labels import has_all, labels_of
 from imagemill.db.queries.images import live_shift
 from imagemill.db.queries.work.memory_needs import Card
-from imagemill.db.queries.work.turns import Waiting
+from imagemill.db.queries.work.turns import WaitingJob
 from imagemill.db.tables import Shift, Worker
 
 
@@ -24,7 +24,7 @@ class WorkerScope:
     card: Card | None = None
     """Its memory for models; None if nobody knows it, and on a CPU."""
 
-    def admits(self, job: Waiting, model: str) -> bool:
+    def admits(self, job: WaitingJob, model: str) -> bool:
         """Whether it may take images of this job and model."""
         if self.pinned_job_id not in {None, job.job_id}:
             return False

@@ -20,7 +20,7 @@ from imagemill.db.tables import Job, Owner, Tally
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingJob:
     """A job with ready images, and what counts for its turn."""
 
     job_id: int
@@ -34,7 +34,7 @@ class Waiting:
 class Turns:
     """The turns of some jobs, drawn once: the smaller a job's `place`, the sooner its turn."""
 
-    def __init__(self, jobs: Collection[Waiting], *, unit: int, session: Session) -> None:
+    def __init__(self, jobs: Collection[WaitingJob], *, unit: int, session: Session) -> None:
         """Draw the lots. `unit` is how many images are claimed at once."""
         self._places: dict[int, tuple[int, float, float]] = {}
         if len(jobs) == 1:  # the usual case costs no question
@@ -64,7 +64,7 @@ _WEIGHTS = select(Owner.name, Owner.weight).where(
 )
 
 
-def in_turn(session: Session, jobs: Collection[Waiting], *, unit: int) -> list[Waiting]:
+def in_turn(session: Session, jobs: Collection[WaitingJob], *, unit: int) -> list[WaitingJob]:
     """These jobs in the order of their turns; as for `Turns`."""
     if len(jobs) < 2:
         return list(jobs)

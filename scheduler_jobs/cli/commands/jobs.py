@@ -11,7 +11,7 @@ from imagemill.db.queries.fleet.reports import (
     CodeReport,
     GroupReport,
     JobReport,
-    Waiting,
+    WaitingImages,
 )
 from imagemill.db.queries.jobs.lifecycle import find_job
 from imagemill.db.queries.pictures.scores import ScoringReport, list_scoring
@@ -177,7 +177,7 @@ def _one(invocation: Invocation, reference: str, *, as_json: bool) -> None:
         print_fleet(fleet, [report])
 
 
-def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: Waiting | None) -> None:
+def _print_job(job: JobReport, outcomes: Mapping[str, int], waiting: WaitingImages | None) -> None:
     counts = job.counts
     rate = None if job.images_per_second is None else output.rate(job.images_per_second)
     output.pairs(
@@ -321,7 +321,7 @@ def _left(job: JobReport) -> str | None:
     return "starting" if job.state == JobState.OPEN and job.counts.leased else None
 
 
-def _waiting(waiting: Waiting | None) -> str:
+def _waiting(waiting: WaitingImages | None) -> str:
     if waiting is None:
         return ""
     return (

@@ -206,9 +206,9 @@ class SlotEngine(ShapedEngine):
         def begin(images: int) -> Fiber:
             return pipeline_fiber(lambda: self._calls.call(slot.spec, images=images))
 
-        request = self._shared_passes.made_equal(slot.fiber.request)
+        request = self._shared_passes.normalized(slot.fiber.request)
         slot.request, slot.signature = request, self._shared_passes.signature(request, begin)
-        halved = self._shared_passes.without_lost_rows(request)
+        halved = self._shared_passes.with_prompt_rows_only(request)
         if halved is not request:
             slot.request, slot.signature = halved, self._shared_passes.signature(halved, begin)
         slot.waiting_since = self._steps

@@ -79,7 +79,7 @@ class SharedPasses:
         self._images = images
         self._known: dict[_Key, RowLayout | None] = {}
 
-    def made_equal(self, request: Request) -> Request:
+    def normalized(self, request: Request) -> Request:
         """The request in the form in which most others are: see `_by_name` and `text_lengths`.
 
         With one image in a pass it stays as it is: the pipeline's own call.
@@ -90,7 +90,7 @@ class SharedPasses:
         call = with_padded_texts(call, self._lengths[request.name])
         return replace(request, call=call)
 
-    def without_lost_rows(self, request: Request) -> Request:
+    def with_prompt_rows_only(self, request: Request) -> Request:
         """The request with the prompt's rows alone, if no others count.
 
         Its structure must have been learnt, by `signature`.
@@ -155,7 +155,7 @@ class SharedPasses:
                 fiber.resume(answer)
                 if fiber.ended:
                     return None
-                request = self.made_equal(fiber.request)
+                request = self.normalized(fiber.request)
                 if request.key == key:
                     return request.call
                 args, kwargs = request.call
