@@ -7,6 +7,21 @@ from imagemill.db.models.registry import ModelEntry
 from imagemill.scheduler_jobs.manifest import Parameters
 from imagemill.scheduler_jobs.submit.planning.refusals import Refused
 
+_UNGUIDED_IF_DISTILLED = frozenset({"Flux2KleinPipeline"})
+"""Pipelines that pass over `guidance_scale` where their model is distilled to few steps.
+
+With other distilled models, guidance is an input of the denoiser.
+"""
+
+
+def check_guidance(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> None:
+    """Raise `Refused` for guidance that row or job (`given`) ask of a model that passes it over."""
+    if not facts.distilled or facts.pipeline_class not in _UNGUIDED_IF_DISTILLED:
+        return
+    if given.guidance_scale is not None and _guided(given):
+        allowed = f"1, or none: {entry.name} is distilled, and passes guidance over"
+        raise Refused("guidance_scale", f"{given.guidance_scale:g}", allowed)
+
 
 def check_call(entry: ModelEntry, facts: ModelFacts, given: Parameters) -> None:
     """Raise `Refused` for a column that would have no effect on this model's picture."""

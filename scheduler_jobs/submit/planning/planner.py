@@ -26,7 +26,7 @@ from imagemill.scheduler_jobs.manifest.parameters import SEED_PLACE
 from imagemill.scheduler_jobs.manifest.problems import BadValue
 from imagemill.scheduler_jobs.manifest.rows import bad_fields
 from imagemill.scheduler_jobs.submit.input_files import InputFiles
-from imagemill.scheduler_jobs.submit.planning.call_arguments import check_call
+from imagemill.scheduler_jobs.submit.planning.call_arguments import check_call, check_guidance
 from imagemill.scheduler_jobs.submit.planning.idle_values import (
     JobQuality,
     check_quality,
@@ -165,6 +165,7 @@ class Planner:
         check_sampler(model.entry, model.facts, parameters)
         check_interval(model.entry, model.facts, parameters)
         check_call(model.entry, model.facts, parameters)
+        check_guidance(model.entry, model.facts, given)
         _check_refiner(model, parameters)
         _check_prompts(model, parameters)
         check_quality(row, parameters)

@@ -187,6 +187,10 @@ def _dpm(algorithm):
         ({"model": "sd", "control_image": "none.png", "controlnet": "canny"}, "none.png"),
         ({"model": "kontext", "guidance_end": 0.5}, "guidance_end: 0.5; 1, or none: kontext has"),
         ({"model": "late", "guidance_start": 0.6}, "guidance from 0.6 to 0.4; a start before"),
+        (
+            {"model": "klein", "guidance_scale": 3.5},
+            "guidance_scale: 3.5; 1, or none: klein is distilled, and passes guidance over",
+        ),
         ({"model": "klein", "guidance_end": 0.5}, "guidance_end: 0.5; 1, or none: klein has"),
         ({"model": "pag"}, "StableDiffusion3PAGPipeline changes the denoiser during a call"),
         ({"model": "sd", "guidance_start": 0.5, "guidance_end": 0.5}, "guidance from 0.5 to 0.5"),
