@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from billiard.pool import CLOSE, EX_FAILURE, EX_OK, EX_RECYCLE, RUN
-from celery.concurrency.asynpool import AsynPool
+from celery.concurrency.asynpool import AsynPool, ResultHandler
 from celery.concurrency.asynpool import Worker as PoolWorker
 from celery.concurrency.prefork import TaskPool as PreforkPool
 
@@ -25,6 +25,8 @@ from imagemill.worker.process.start_method import prepare_to_fork
 log = logging.getLogger(__name__)
 
 _EXIT_NO_CHILDREN = 70  # EX_SOFTWARE
+_ALL_ARE_READ = 2**31 - 1
+"""More results than a child can have sent: the C integer in which it sees how many were read."""
 
 _leaving = threading.Event()
 _broken = threading.Event()
@@ -59,8 +61,8 @@ class ReplaceableChild(PoolWorker):  # type: ignore[misc]  # Celery has no types
     def _do_exit(self, pid: int, exitcode: int | None, exc: Exception | None = None) -> NoReturn:
         """Sign off and end. Celery would tell the parent, and wait a second for its signal.
 
-        The parent has read the results by then (`_ensure_messages_consumed`), and sees the end of
-        the process itself.
+        The parent has read the results by then (`_ensure_messages_consumed`), or never will
+        (`LastResults`), and sees the end of the process itself.
         """
         status = (EX_FAILURE if exc else EX_OK) if exitcode is None else exitcode
         try:
@@ -70,10 +72,26 @@ class ReplaceableChild(PoolWorker):  # type: ignore[misc]  # Celery has no types
             os._exit(status)
 
 
+class LastResults(ResultHandler):  # type: ignore[misc]  # Celery has no types
+    """Reads results, and tells the children when it will read no more."""
+
+    def on_stop_not_started(self) -> None:
+        """Read the results of the tasks that the pool knows of. Then let every child end.
+
+        A pool that stops forgets a task that it has handed over and not yet seen begin. Nobody
+        would read its result, for which its child would wait half a minute before it ends.
+        """
+        super().on_stop_not_started()
+        for read in (self.on_ready_counters or {}).values():
+            with read.get_lock():
+                read.value = _ALL_ARE_READ
+
+
 class SupervisedPool(AsynPool):  # type: ignore[misc]  # Celery has no types
     """A pool that ends its worker when it can't replace a child."""
 
     Worker = ReplaceableChild
+    ResultHandler = LastResults
 
     def maintain_pool(self) -> None:
         """Replace children that have ended, as Celery does; stop the worker if that fails."""

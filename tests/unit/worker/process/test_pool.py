@@ -4,7 +4,9 @@ import os
 import threading
 import time
 
+import billiard
 import pytest
+from billiard import pool as billiard_pool
 from billiard.pool import RUN
 from celery.concurrency.prefork import TaskPool as PreforkPool
 
@@ -42,6 +44,19 @@ def test_a_child_signs_off_and_ends_without_a_pause() -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     with os.fdopen(reading) as told:
         assert told.read() == f"{pid} 0"
+
+
+def test_no_child_waits_for_a_result_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that stops forgets a task it has not seen begin: `run` hung for 20 s at its end."""
+    child = object.__new__(pool.ReplaceableChild)
+    child.on_ready_counter = billiard.Value("i")
+    handler = object.__new__(pool.SupervisedPool.ResultHandler)
+    handler.on_ready_counters = {1: child.on_ready_counter}
+    handler.cache, handler.fileno_to_outq, handler.check_timeouts = {}, {}, None
+    handler.on_state_change = handler.join_exited_workers = None
+    handler.on_stop_not_started()
+    monkeypatch.setattr(billiard_pool, "GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT", 1)
+    assert child._ensure_messages_consumed(1_000_000)
 
 
 def test_a_pool_is_left_as_soon_as_its_children_have_ended(
