@@ -4,10 +4,11 @@ Workers do not ask: what was queued before stays renderable.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from imagemill.db.errors import ModelError
 from imagemill.db.models.components import component_folders, index_components
+from imagemill.db.models.quantization import DENOISER
 from imagemill.db.models.registry import ModelEntry, Registry
 from imagemill.db.models.sources import is_hub_id
 from imagemill.db.models.weights import component_files
@@ -33,6 +34,8 @@ def _problems(entry: ModelEntry, registry: Registry) -> Iterator[str]:
     if entry.ip_adapter is not None and entry.ip_adapter not in registry.ip_adapters:
         there = ", ".join(registry.ip_adapters) or "none"
         yield f"ip_adapter: no IP-Adapter is called {entry.ip_adapter!r}; registered: {there}"
+    elif entry.ip_adapter is not None and entry.kind != "generic":
+        yield "ip_adapter is for kind = 'generic': the guided engine takes no IP-Adapter"
     if entry.config is not None and entry.single_file is None:
         yield "config is for a source that is one .safetensors file; a folder has its own"
     if entry.variant is not None and entry.single_file is not None:
@@ -59,14 +62,22 @@ def _part_problems(entry: ModelEntry) -> Iterator[str]:
     listed = index_components(entry)
     if listed is None and entry.kind == "generic":
         return
+    for name in entry.quantization:
+        if listed is not None and name not in {DENOISER, *listed}:
+            yield f"quantization.{name}: {_known({DENOISER, *listed}, name)}"
     known = set(_GUIDED_PARTS if listed is None else listed)
     if entry.kind != "generic":
         known |= {"refiner"}
     for name in entry.parts:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f"; did you mean {near[0]}?" if near else ""
-            yield f"parts.{name}: the pipeline has {', '.join(sorted(known))}{meant}"
+            yield f"parts.{name}: {_known(known, name)}"
+
+
+def _known(components: Collection[str], name: str) -> str:
+    """Which components there are, and the one that a name nearly is."""
+    near = difflib.get_close_matches(name, components, n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"the pipeline has {', '.join(sorted(components))}{meant}"
 
 
 def _variant_problems(entry: ModelEntry) -> Iterator[str]:

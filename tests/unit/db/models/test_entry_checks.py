@@ -53,6 +53,14 @@ def _check(folder: Path, table: str) -> None:
             HERE + 'ip_adapter = "plain"\n',
             "ip_adapter: no IP-Adapter is called 'plain'; registered: none",
         ),
+        (
+            HERE + 'ip_adapter = "x"\n[ip_adapters.x]\nsource = "shapes"\n',
+            "ip_adapter is for kind = 'generic': the guided engine takes no IP-Adapter",
+        ),
+        (
+            HERE + 'kind = "generic"\nquantization = { text_encodr = "int8" }\n',
+            r"quantization\.text_encodr: the pipeline has denoiser, .* mean text_encoder\?",
+        ),
     ],
 )
 def test_what_has_no_effect_is_refused(folder: Path, table: str, says: str) -> None:
@@ -70,6 +78,7 @@ def test_what_has_no_effect_is_refused(folder: Path, table: str, says: str) -> N
         HERE + VAE.replace("vae =", "refiner ="),
         'source = "one.safetensors"\nconfig = "shapes"\n' + VAE,
         f'source = "one.safetensors"\nconfig = "x/y"\nrevision = "{REVISION}"\n',
+        HERE + 'kind = "generic"\nquantization = { denoiser = "int8", text_encoder = "int8" }\n',
         f'source = "x/y"\nvariant = "fp16"\nrevision = "{REVISION}"\n',
         f'source = "x/y"\nkind = "generic"\nrevision = "{REVISION}"\n'
         'parts = { transformer = { source = "vae" } }\n',
