@@ -147,6 +147,8 @@ class Loader:
         except UsageError as error:
             log.warning("%s: %s", request.id, error)
             self._fail(request, [_said(error)])
+        except Exception:  # a bug must not keep all others from being loaded
+            log.exception("%s: the next round tries again", request.id)
 
     def _load_batch(self, request: Request) -> None:
         with self._database.reading() as session:

@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
+from imagemill.db.utf8 import is_storable
 from imagemill.scheduler_jobs.api import metrics
 from imagemill.scheduler_jobs.manifest.problems import shown
 
@@ -71,7 +72,25 @@ def missing(name: str, what: str) -> ApiError:
 
 def unknown(name: str) -> ApiError:
     """Nobody knows a parameter of this name."""
-    return ApiError(f"Unknown parameter: {shown(name)}", param=name[:200], code="unknown_parameter")
+    return ApiError(
+        f"Unknown parameter: {shown(name)}", param=answerable(name), code="unknown_parameter"
+    )
+
+
+def answerable(name: str) -> str:
+    """The beginning of a name that was sent, as an answer and a database can hold it."""
+    begun = name[:200]
+    return begun if is_storable(begun) else begun.encode("unicode_escape").decode()
+
+
+def unstorable(name: str) -> ApiError:
+    """A value, or a parameter's own name, has characters that no database takes."""
+    return ApiError(
+        f"Invalid value for {answerable(name[:80])!r}: a NUL character or half of a surrogate "
+        "pair; allowed: text without them",
+        param=answerable(name[:80]),
+        code="invalid_value",
+    )
 
 
 def not_found(what: str, name: str) -> ApiError:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from imagemill.scheduler_jobs.api.refusals import ApiError
+from imagemill.db.utf8 import is_storable
+from imagemill.scheduler_jobs.api.refusals import ApiError, answerable, unstorable
 from imagemill.scheduler_jobs.api.requests.edits import count_edit
 from imagemill.scheduler_jobs.api.requests.generation import Generation, read_generation
 from imagemill.scheduler_jobs.manifest.problems import BadValue
@@ -163,8 +164,11 @@ def _read_line(number: int, text: bytes, endpoint: str, read_body: ReadBody) -> 
         raise _missing("body", "an object")
     unknown = sorted(set(found) - {"custom_id", "method", "url", "body"})
     if unknown:
-        raise _BadLine("unknown_parameter", f"Unknown parameter: {unknown[0][:80]!r}", unknown[0])
+        name = answerable(unknown[0])
+        raise _BadLine("unknown_parameter", f"Unknown parameter: {name[:80]!r}", name)
     try:
+        if not is_storable(custom_id):
+            raise unstorable("custom_id")
         generation = read_body(body)
     except ApiError as error:
         refused = error

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from starlette.requests import Request
 
 from imagemill.db.utf8 import is_storable, not_utf8
-from imagemill.scheduler_jobs.api.refusals import ApiError, unknown
+from imagemill.scheduler_jobs.api.refusals import ApiError, unknown, unstorable
 from imagemill.scheduler_jobs.manifest.values import unique_keys
 
 MOST_JSON_BYTES = 1 << 20
@@ -77,7 +77,7 @@ async def read_json(request: Request, *, most_bytes: int = MOST_JSON_BYTES) -> d
         raise ApiError("The body is no JSON object", code="invalid_json")
     for name, value in found.items():
         if not all(map(is_storable, _texts([name, value]))):
-            raise _unstorable(name)
+            raise unstorable(name)
     return found
 
 
@@ -121,7 +121,7 @@ async def read_form(
             continue
         filename = part.get_filename()
         if not is_storable(f"{name}{filename or ''}"):
-            raise _unstorable(name)
+            raise unstorable(name)
         if name not in names and filename is None:
             _add_field(found.fields, name, content)
             continue
@@ -163,7 +163,7 @@ def _add_field(fields: dict[str, str], name: str, content: bytes) -> None:
             code="invalid_value",
         ) from None
     if not is_storable(text):
-        raise _unstorable(name)
+        raise unstorable(name)
     fields[name] = text
 
 
@@ -188,16 +188,6 @@ def _texts(values: list[Any]) -> Iterator[str]:
             values += value
         elif isinstance(value, dict):
             values += [*value.keys(), *value.values()]
-
-
-def _unstorable(name: str) -> ApiError:
-    shown_name = name[:80].encode("ascii", "backslashreplace").decode()
-    return ApiError(
-        f"Invalid value for {shown_name!r}: a NUL character or half of a surrogate pair; "
-        "allowed: text without them",
-        param=shown_name,
-        code="invalid_value",
-    )
 
 
 def media_type(request: Request) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from imagemill.db.storage.inputs import MAX_INPUT_BYTES
-from imagemill.scheduler_jobs.api.refusals import ApiError, bad_value, missing
+from imagemill.db.utf8 import is_storable
+from imagemill.scheduler_jobs.api.refusals import ApiError, answerable, bad_value, missing
 
 ContentOf = Callable[[str], bytes | None]
 """The bytes of an uploaded file by its id; None if there is none that the caller may read."""
@@ -51,9 +52,12 @@ def split_body(body: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]
 def read_picture(name: str, reference: str, content_of: ContentOf) -> bytes:
     """A reference's bytes. Raises `ApiError`."""
     if not reference.startswith("data:"):
-        content = content_of(reference)
+        # No database looks for such a text.
+        content = content_of(reference) if is_storable(reference) else None
         if content is None:
-            raise ApiError(f"No such File object: {reference[:80]}", param=name, code="not_found")
+            raise ApiError(
+                f"No such File object: {answerable(reference[:80])}", param=name, code="not_found"
+            )
     else:
         try:
             content = base64.b64decode(reference.partition(",")[2], validate=True)

@@ -87,6 +87,8 @@ def test_what_can_not_be_used_goes_to_the_file_of_errors(api_on_sqlite: ServedAp
     bad: dict[str, dict[str, Any]] = {
         "address": {"images": [{"image_url": "https://example.org/x.png"}]},
         "nobody": {"images": [{"file_id": "file-nobody"}]},
+        "half": {"images": [{"file_id": "file-\ud800"}]},
+        "nul": {"images": [{"file_id": "file-\0"}]},
         "no-picture": {"images": [{"file_id": text}]},
         "no-base64": {"images": [{"image_url": "data:image/png;base64,%%"}]},
         "path": {"images": ["/etc/passwd"]},
@@ -105,7 +107,7 @@ def test_what_can_not_be_used_goes_to_the_file_of_errors(api_on_sqlite: ServedAp
     errors = results(client, batch.error_file_id)
     assert {name: body["error"]["param"] for name, body in errors.items()} == {
         **dict.fromkeys(("address", "nobody", "no-picture", "no-base64", "path"), "image"),
-        **dict.fromkeys(("both", "more"), "image"),
+        **dict.fromkeys(("both", "more", "half", "nul"), "image"),
         **dict.fromkeys(("two", "none", "no-list"), "images"),
         "bad-mask": "mask",
         "unknown": "stesp",

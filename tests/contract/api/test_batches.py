@@ -167,6 +167,46 @@ def test_a_file_that_is_no_batch_fails_as_a_whole(
     assert error.message
 
 
+@pytest.mark.parametrize("name", ["x\ud800", "x\0"])
+def test_a_name_that_no_database_takes_is_told_in_other_characters(
+    api: ServedApi, name: str
+) -> None:
+    client = api.client()
+    batch = ended(client, created(client, [line("a") | {name: 1}]).id)
+    (error,) = batch.errors.data
+    assert (error.code, error.param) == (
+        "unknown_parameter",
+        name.encode("unicode_escape").decode(),
+    )
+    lines = [line(name), line("b", **{name: 1}), line("good")]
+    batch = created(client, lines)
+    with api.working():
+        batch = ended(client, batch.id)
+    assert batch.request_counts.model_dump() == {"total": 3, "completed": 1, "failed": 2}
+    found = results(client, batch.error_file_id)
+    errors = [each["response"]["body"]["error"] for each in found]
+    assert errors[0]["param"] == "custom_id"
+    assert errors[1]["code"] == "unknown_parameter"
+
+
+def test_a_bug_in_one_request_keeps_no_other_from_being_loaded(
+    api_on_sqlite: ServedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = api_on_sqlite.client()
+    load = loading.Loader.load
+
+    def breaks(loader: loading.Loader, request: Any) -> None:
+        if request.document["metadata"]:
+            raise RuntimeError("a bug")
+        load(loader, request)
+
+    monkeypatch.setattr(loading.Loader, "load", breaks)
+    created(client, [line("a")], metadata={"is": "broken"})
+    other = created(client, [line("b")]).id
+    with api_on_sqlite.working():
+        assert ended(client, other).status == "completed"
+
+
 def test_a_batch_is_cancelled_and_keeps_what_is_done(api: ServedApi) -> None:
     client = api.client()
     batch = created(client, [line(f"r{n}") for n in range(6)])
