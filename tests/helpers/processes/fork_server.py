@@ -13,6 +13,7 @@ import socket
 import sys
 import traceback
 from importlib import import_module
+from runpy import run_module
 from typing import NoReturn
 
 from tests.helpers.processes.forking import Order, end_with_parent, serve_orders
@@ -85,6 +86,8 @@ def _become(order: Order) -> None:
     os.environ.clear()
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
+    if order.get("umask", -1) >= 0:
+        os.umask(order["umask"])
     sys.argv = [order["module"], *order["words"]]
 
 
@@ -102,6 +105,12 @@ def _command(module: str, words: list[str]) -> None:
         from tests.helpers.processes.forked_worker import fork_workers_of_runs
 
         fork_workers_of_runs()
+    from tests.helpers.processes.forked_stack import fork_stacks
+
+    fork_stacks()
+    if module != "imagemill":
+        run_module(module, run_name="__main__")
+        return
     from imagemill.scheduler_jobs.cli import cli
 
     cli.main(words, prog_name="imagemill")

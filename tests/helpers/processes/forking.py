@@ -24,7 +24,8 @@ class _Client:
         self.orders = orders
         self._answers = answers
         self._rest = b""
-        self.forks: set[int] = set()
+        self.forks: dict[int, bool] = {}
+        """Process id → whether it stays when they leave."""
 
     def read(self) -> list[bytes] | None:
         """The orders that have come; None if no more will."""
@@ -39,15 +40,17 @@ class _Client:
             os.write(self._answers, (json.dumps(values) + "\n").encode())
 
     def leave(self) -> None:
-        for pid in self.forks:
-            os.kill(pid, signal.SIGKILL)
+        for pid, stays in self.forks.items():
+            if not stays:
+                os.kill(pid, signal.SIGKILL)
         os.close(self.orders)
 
 
 def serve_orders(live: Callable[[Order], object], listener: socket.socket | None = None) -> None:
     """Call `live` in a fork for each order. It must end its process itself.
 
-    Whoever connects to `listener` orders too; when they leave, their forks are killed.
+    Whoever connects to `listener` orders too; when they leave, their forks are killed, but for
+    those that were ordered to stay.
     """
     waking, woken = os.pipe()
     os.set_blocking(woken, False)
@@ -69,16 +72,16 @@ def serve_orders(live: Callable[[Order], object], listener: socket.socket | None
                 if client.orders == 0:
                     return
                 clients.pop(client.orders).leave()
-            for order in orders or ():
+            for order in map(json.loads, orders or ()):
                 pid = os.fork()
                 if pid == 0:
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     for number in (waking, woken, *listening, *(n for n in clients if n)):
                         os.close(number)
-                    live(json.loads(order))
+                    live(order)
                     os._exit(1)
-                client.forks.add(pid)
+                client.forks[pid] = order.get("stays", False)
                 client.tell(started=pid)
 
 
@@ -97,5 +100,5 @@ def _reap(clients: Collection[_Client]) -> None:
             return
         for client in clients:
             if pid in client.forks:
-                client.forks.remove(pid)
+                del client.forks[pid]
                 client.tell(ended=pid, status=os.waitstatus_to_exitcode(status))

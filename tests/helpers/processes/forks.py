@@ -41,8 +41,8 @@ _SHARED = "TESTS_SHARED_FOLDER"
 _OF_TESTS = ("hypothesis", "jsonschema", "openai", "openpyxl", "pandas", "torchsde")
 """What test files import beside the product, and takes a tenth of a second and more."""
 
-_RENDERING = {"reproduce", "roundtrip", "run", "worker"}
-"""Commands that import torch, or start a process that does."""
+_RENDERING = {"imagemill.worker", "reproduce", "roundtrip", "run", "worker"}
+"""Modules and commands that import torch, or start a process that does."""
 
 
 class Fork:
@@ -214,15 +214,18 @@ def start(
     output: Path,
     errors: Path | None = None,
     folder: str | Path = ".",
+    umask: int = -1,
+    stays: bool = False,
 ) -> Fork:
-    """Start `python -m MODULE WORDS…`: `imagemill`, or `tests.chaos.worker`.
+    """Start `python -m MODULE WORDS…`: one of ours, or `tests.chaos.worker`.
 
-    `environment` are all its variables, `output` and `errors` files that it adds to.
+    `environment` are all its variables, `output` and `errors` files that it adds to; with a `umask`
+    of -1 it has the server's. It is killed when this process ends, unless it `stays`.
     """
     # Whoever reads what a program prints may look before the fork has printed anything.
     for file in (output, errors or output):
         file.touch(0o600)
-    renders = module == "imagemill" and not _RENDERING.isdisjoint(words)
+    renders = not _RENDERING.isdisjoint((module, *words))
     heavy = renders and not _differs(environment, _READ_BY_TORCH)
     return _server(*([HEAVY_MODULE] if heavy else [])).start(
         {
@@ -232,6 +235,8 @@ def start(
             "output": str(output),
             "errors": str(errors or output),
             "folder": str(Path(folder).absolute()),
+            "umask": umask,
+            "stays": stays,
         }
     )
 
