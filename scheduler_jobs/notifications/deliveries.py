@@ -40,7 +40,7 @@ _USER_AGENT = "imagemill"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
+class DeliveryResult:
     """What came of a try, in one line. One that is `final` is not worth another try."""
 
     sent: bool
@@ -55,7 +55,7 @@ class Delivery(ABC):
     """How long it may take. Then `abort` is called."""
 
     @abstractmethod
-    def run(self) -> Outcome:
+    def run(self) -> DeliveryResult:
         """Deliver. It raises nothing, also after `abort`."""
 
     @abstractmethod
@@ -63,7 +63,7 @@ class Delivery(ABC):
         """Break off; `run` returns soon after. From any thread, and more than once."""
 
 
-class Request(Delivery):
+class WebhookRequest(Delivery):
     """A POST to one address. No redirect is followed, and no proxy is used.
 
     Args:
@@ -94,24 +94,28 @@ class Request(Delivery):
         self._socket: socket.socket | None = None
         self._aborted = False
 
-    def run(self) -> Outcome:
+    def run(self) -> DeliveryResult:
         """Send it, and read the status. Everything but a status of 2xx is a failure."""
         began = time.monotonic()
         try:
             status, said = self._answer()
             self._check()  # an end in the middle of an answer looks like its end
         except NotAllowedError as error:
-            return Outcome(sent=False, note=f"not allowed: {error}")
+            return DeliveryResult(sent=False, note=f"not allowed: {error}")
         except (OSError, http.client.HTTPException, ValueError) as error:
             if self._aborted:
-                return Outcome(sent=False, note=f"no answer in {time.monotonic() - began:.0f} s")
-            return Outcome(sent=False, note=_short(f"{type(error).__name__}: {first_line(error)}"))
+                return DeliveryResult(
+                    sent=False, note=f"no answer in {time.monotonic() - began:.0f} s"
+                )
+            return DeliveryResult(
+                sent=False, note=_short(f"{type(error).__name__}: {first_line(error)}")
+            )
         note = f"HTTP {status}"
         if 300 <= status < 400:
             note += ": redirects are not followed"
         elif self._quote and said:
             note += f": {said}"
-        return Outcome(sent=200 <= status < 300, note=_short(note), final=status == _GONE)
+        return DeliveryResult(sent=200 <= status < 300, note=_short(note), final=status == _GONE)
 
     def abort(self) -> None:
         """End the connection, whatever it waits for."""
@@ -176,7 +180,7 @@ class CommandRun(Delivery):
         self._process: subprocess.Popen[bytes] | None = None
         self._aborted = False
 
-    def run(self) -> Outcome:
+    def run(self) -> DeliveryResult:
         """Run it; a status of 0 is a success. The note has the last line that it wrote."""
         # Without the keys of webhooks, which no command needs.
         kept = {n: v for n, v in os.environ.items() if not n.startswith("IMAGEMILL_NOTIFY_")}
@@ -186,7 +190,7 @@ class CommandRun(Delivery):
             try:
                 with self._lock:
                     if self._aborted:
-                        return Outcome(sent=False, note="broken off")
+                        return DeliveryResult(sent=False, note="broken off")
                     self._process = subprocess.Popen(  # noqa: S603  # the operator's own command
                         self._argv,
                         stdin=given,
@@ -197,14 +201,14 @@ class CommandRun(Delivery):
                     )
                 status = self._process.wait()
             except (OSError, ValueError) as error:
-                return Outcome(sent=False, note=_short(f"{type(error).__name__}: {error}"))
+                return DeliveryResult(sent=False, note=_short(f"{type(error).__name__}: {error}"))
             size = written.seek(0, os.SEEK_END)
             written.seek(max(0, size - _MOST_ANSWER))
             lines = written.read().decode("utf-8", "replace").strip().splitlines()
         if self._aborted:
-            return Outcome(sent=False, note=f"it still ran after {COMMAND_SECONDS:.0f} s")
+            return DeliveryResult(sent=False, note=f"it still ran after {COMMAND_SECONDS:.0f} s")
         said = f": {lines[-1]}" if lines else ""
-        return Outcome(sent=status == 0, note=_short(f"status {status}{said}"))
+        return DeliveryResult(sent=status == 0, note=_short(f"status {status}{said}"))
 
     def abort(self) -> None:
         """Kill the command and what it has started."""

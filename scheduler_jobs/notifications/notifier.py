@@ -24,8 +24,8 @@ from imagemill.scheduler_jobs.notifications.deliveries import (
     COMMAND_SECONDS,
     CommandRun,
     Delivery,
-    Outcome,
-    Request,
+    DeliveryResult,
+    WebhookRequest,
 )
 from imagemill.scheduler_jobs.notifications.receivers import Receivers
 from imagemill.scheduler_jobs.notifications.signature import signed_headers
@@ -58,7 +58,7 @@ class _Try:
 
     due: DueNotification
     delivery: Delivery
-    future: "Future[Outcome]"
+    future: "Future[DeliveryResult]"
     give_up: float
 
 
@@ -149,22 +149,22 @@ class Notifier:
         """Record the tries that ended, and break off those that take too long."""
         for each in list(self._tries):
             if each.future.done():
-                self._record(each.due, _outcome(each.future))
+                self._record(each.due, _result_of(each.future))
                 self._tries.remove(each)
             elif time.monotonic() > each.give_up:
                 each.delivery.abort()
 
-    def _record(self, due: DueNotification, outcome: Outcome) -> None:
-        told = f"{due.message.event} of job {due.message.job_id} to {due.shown}: {outcome.note}"
-        note = outcome.note
-        if outcome.sent:
-            log.info("sent %s", told)
+    def _record(self, due: DueNotification, result: DeliveryResult) -> None:
+        sending = f"{due.message.event} of job {due.message.job_id} to {due.shown}: {result.note}"
+        note = result.note
+        if result.sent:
+            log.info("sent %s", sending)
             metrics.NOTIFICATIONS_SENT.inc()
             self._database.run(lambda session: notifications.record_sent(session, due, note=note))
             return
-        wait = None if outcome.final else _wait(due.tries)
+        wait = None if result.final else _wait(due.tries)
         again = "not tried again" if wait is None else f"tried again in {wait:.0f} s"
-        log.warning("not sent, %s: %s", again, told)
+        log.warning("not sent, %s: %s", again, sending)
         metrics.NOTIFICATION_FAILURES.inc()
         self._database.run(
             lambda session: notifications.record_failure(
@@ -191,7 +191,7 @@ def delivery_of(receivers: Receivers, message: Message, kind: Kind, target: str)
             body=body,
         )
 
-    return Request(
+    return WebhookRequest(
         url,
         find=partial(find_address, url, trusted=own, hosts=receivers.hosts),
         headers=headers,
@@ -206,20 +206,22 @@ class _Unsigned(Delivery):
 
     seconds = 1.0
 
-    def run(self) -> Outcome:
+    def run(self) -> DeliveryResult:
         """Say what is missing."""
-        return Outcome(sent=False, note="the dispatcher has no IMAGEMILL_NOTIFY_SECRET to sign it")
+        return DeliveryResult(
+            sent=False, note="the dispatcher has no IMAGEMILL_NOTIFY_SECRET to sign it"
+        )
 
     def abort(self) -> None:
         """Nothing is under way."""
 
 
-def _outcome(future: "Future[Outcome]") -> Outcome:
+def _result_of(future: "Future[DeliveryResult]") -> DeliveryResult:
     error = future.exception()
     if error is None:
         return future.result()
     log.error("a bug in a delivery", exc_info=error)
-    return Outcome(sent=False, note=f"a bug: {type(error).__name__}")
+    return DeliveryResult(sent=False, note=f"a bug: {type(error).__name__}")
 
 
 def _variables(message: Message) -> dict[str, str]:

@@ -18,9 +18,9 @@ from imagemill.scheduler_jobs.submit.planning.idle_values import IdleCounts
 from imagemill.scheduler_jobs.submit.planning.planned_cells import PlannedModel
 from imagemill.scheduler_jobs.submit.planning.planned_rows import (
     Findings,
-    Keys,
     PlannedRow,
     RefusedRow,
+    RowKeys,
 )
 from imagemill.scheduler_jobs.submit.prompts.foreign_syntax import ForeignCounts
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
@@ -210,7 +210,7 @@ class JobLoader:
         stored = job_rows.count_key_bases(session, self._job_id, chunk.bases)
         if not stored and not chunk.repeats:
             return chunk.rows
-        return list(Keys.after(stored).checked(chunk.rows, self._file))
+        return list(RowKeys.after(stored).checked(chunk.rows, self._file))
 
 
 def _collecting(chunks: Iterator[Chunk]) -> Iterator[Chunk]:

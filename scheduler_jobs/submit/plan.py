@@ -22,9 +22,9 @@ from imagemill.scheduler_jobs.submit.planning.idle_values import IdleCounts, Idl
 from imagemill.scheduler_jobs.submit.planning.occurrences import Occurrences
 from imagemill.scheduler_jobs.submit.planning.planned_rows import (
     Findings,
-    Keys,
     PlannedRow,
     RefusedRow,
+    RowKeys,
     chunks,
     plan_rows,
 )
@@ -132,7 +132,7 @@ def plan(request: SubmissionRequest, *, settings: Settings, database: Database |
         check_model(request.defaults.model, settings)
     sums, reports = _Sums(), ColumnReports()
     with request.open(settings) as source, closing(Occurrences()) as seen, tuned_for_rows():
-        keys = Keys(seen.add)
+        keys = RowKeys(seen.add)
         for chunk in chunks(plan_rows(request, source, settings, reports=reports)):
             requests: list[Request] = []
             for row in keys.checked(chunk, source.name):

@@ -27,9 +27,9 @@ from imagemill.db.errors import UsageError
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest import open_source
 from imagemill.scheduler_jobs.submit.planning.planned_rows import (
-    Keys,
     PlannedRow,
     RefusedRow,
+    RowKeys,
     chunks,
     plan_rows,
 )
@@ -157,7 +157,7 @@ def _submit(file: FuzzedFile, folder: Path, settings: Settings, wildcards: Path)
         skip_bad_rows=True,
     )
     good = bad = 0
-    keys = Keys.after(Counter())
+    keys = RowKeys.after(Counter())
     try:
         with open_source(str(path), settings) as source:
             for chunk in chunks(plan_rows(request, source, settings)):

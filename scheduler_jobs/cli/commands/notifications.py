@@ -21,7 +21,7 @@ from imagemill.scheduler_jobs.cli.display.output import Column, ago, plural
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_FAILED
 from imagemill.scheduler_jobs.cli.group import LazyGroup
 from imagemill.scheduler_jobs.cli.invocation import Invocation, pass_invocation
-from imagemill.scheduler_jobs.notifications.deliveries import Delivery, Outcome
+from imagemill.scheduler_jobs.notifications.deliveries import Delivery, DeliveryResult
 from imagemill.scheduler_jobs.notifications.receivers import Receivers
 
 TEST = "imagemill.test"
@@ -186,7 +186,7 @@ def test(ctx: click.Context, invocation: Invocation, as_json: bool) -> None:
         ctx.exit(EXIT_FAILED)
 
 
-def _deliver(deliveries: Sequence[Delivery]) -> list[Outcome]:
+def _deliver(deliveries: Sequence[Delivery]) -> list[DeliveryResult]:
     """Try all at once, each within its time."""
     with ThreadPoolExecutor(len(deliveries)) as pool:
         futures = [pool.submit(each.run) for each in deliveries]

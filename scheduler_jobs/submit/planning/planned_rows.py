@@ -159,7 +159,7 @@ class Findings:
         return ManifestError(f"{file}: {said}", problems=tuple(self.problems))
 
 
-class Keys:
+class RowKeys:
     """Gives each row its number among the rows with the same key base.
 
     `count` counts a key base and returns how often it came before, also in earlier chunks.
@@ -193,7 +193,7 @@ class Keys:
             yield RefusedRow.because_of([problem], number=row.number, line=row.line)
 
     @classmethod
-    def after(cls, stored: Counter[str]) -> "Keys":
+    def after(cls, stored: Counter[str]) -> "RowKeys":
         """Keys that continue from counts in the database."""
 
         def count(base: str) -> int:

@@ -110,7 +110,7 @@ def test_the_first_line_of_a_failure_is_kept(
 def test_a_receiver_that_does_not_answer_is_broken_off(
     sqlite_mill: Mill, server: WebhookServer, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
-    monkeypatch.setattr(deliveries.Request, "seconds", 0.5)
+    monkeypatch.setattr(deliveries.WebhookRequest, "seconds", 0.5)
     sender = Notifier(sqlite_mill.database, settings(server))
     server.answers = [answer]
     finish(sqlite_mill, sender)

@@ -117,13 +117,13 @@ def test_rows_are_written_for_the_database_by_the_thread_that_plans(
 def test_rows_are_counted_one_by_one_only_where_a_key_comes_again(send, database, monkeypatch):
     monkeypatch.setattr(planned_rows, "CHUNK_ROWS", 2)
     counted = []
-    real = loader.Keys.checked
+    real = loader.RowKeys.checked
 
     def heard(self, chunk, file):
         counted.append([row.number for row in chunk])
         return real(self, chunk, file)
 
-    monkeypatch.setattr(loader.Keys, "checked", heard)
+    monkeypatch.setattr(loader.RowKeys, "checked", heard)
     done = send([{"prompt": each} for each in "aabcac"])
     assert counted == [[1, 2], [5, 6]]
     rows, _ = recorded(database, done.job_id)

@@ -31,7 +31,7 @@ _Key = tuple[str, Hashable]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Request:
+class PassRequest:
     """A call that a stand-in hands over. `name` is the denoiser's name in its pipeline.
 
     `half` says which half of its rows is the prompt's, where no other counts: `first` or `second`.
@@ -79,7 +79,7 @@ class SharedPasses:
         self._images = images
         self._known: dict[_Key, RowLayout | None] = {}
 
-    def normalized(self, request: Request) -> Request:
+    def normalized(self, request: PassRequest) -> PassRequest:
         """The request in the form in which most others are: see `_by_name` and `text_lengths`.
 
         With one image in a pass it stays as it is: the pipeline's own call.
@@ -90,7 +90,7 @@ class SharedPasses:
         call = with_padded_texts(call, self._lengths[request.name])
         return replace(request, call=call)
 
-    def with_prompt_rows_only(self, request: Request) -> Request:
+    def with_prompt_rows_only(self, request: PassRequest) -> PassRequest:
         """The request with the prompt's rows alone, if no others count.
 
         Its structure must have been learnt, by `signature`.
@@ -103,7 +103,7 @@ class SharedPasses:
         call = layout.half(request.call, first=request.half == "first")
         return request if call is None else replace(request, call=call, halved=True)
 
-    def signature(self, request: Request, begin: Callable[[int], Fiber]) -> Hashable:
+    def signature(self, request: PassRequest, begin: Callable[[int], Fiber]) -> Hashable:
         """Equal for requests that may share a pass.
 
         A structure that is met for the first time is learnt: `begin(count)` makes the fiber of a
@@ -117,7 +117,7 @@ class SharedPasses:
         layout = self._known[key]
         return request if layout is None else (key, layout.signature(request.call))
 
-    def run(self, requests: Sequence[Request]) -> list[Any]:
+    def run(self, requests: Sequence[PassRequest]) -> list[Any]:
         """One forward pass for requests of one signature; the result of each."""
         first = requests[0]
         module = self._modules[first.name]
@@ -194,7 +194,7 @@ def _stand_in(
     """A copy of the module whose call waits for a pass."""
 
     def answer(_self: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-        request = Request(name=name, call=(args, dict(kwargs)))
+        request = PassRequest(name=name, call=(args, dict(kwargs)))
         if interval is None:
             return fiber.wait(request)
         return interval.follow(

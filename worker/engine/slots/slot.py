@@ -16,7 +16,7 @@ from imagemill.worker.engine.slots.arguments import PipelineCall, PipelineCalls
 from imagemill.worker.engine.slots.cut_prompts import TokenizerNotes
 from imagemill.worker.engine.slots.fiber import Fiber
 from imagemill.worker.engine.slots.fp32_retry import Fp32Retry
-from imagemill.worker.engine.slots.shared_passes import Request, replace_denoisers
+from imagemill.worker.engine.slots.shared_passes import PassRequest, replace_denoisers
 from imagemill.worker.models.environment import Environment
 
 
@@ -31,7 +31,7 @@ class Slot:
     def __init__(self, *, ticket: int, spec: ImageSpec, calls: PipelineCalls) -> None:
         self.ticket = ticket
         self.spec = spec
-        self.request: Request | None = None
+        self.request: PassRequest | None = None
         self.signature: Hashable = None
         self.passes = 0
         self.seconds = 0.0

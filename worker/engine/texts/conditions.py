@@ -13,7 +13,7 @@ from cachetools import LRUCache
 
 from imagemill.db.prompt_weights import Segment, parse_weights
 from imagemill.db.specs import ImageSpec
-from imagemill.worker.engine.texts.prompts import Piece, Tokens, tokenize
+from imagemill.worker.engine.texts.prompts import Piece, TokenWindows, tokenize
 from imagemill.worker.models.adapters import convert_prompt
 from imagemill.worker.models.model import Model
 
@@ -147,7 +147,7 @@ class Conditioner:
             return None
         return self._tokens(text)[0].cut
 
-    def _tokens(self, text: Text) -> list[Tokens]:
+    def _tokens(self, text: Text) -> list[TokenWindows]:
         """The text's windows, for each encoder's tokenizer."""
         found = []
         for tokenizer in self._tokenizers:

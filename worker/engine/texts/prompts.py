@@ -26,14 +26,16 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tokens:
+class TokenWindows:
     """A prompt's windows, and the words that did not fit into them (None if all did)."""
 
     pieces: tuple[Piece, ...]
     cut: str | None
 
 
-def tokenize(tokenizer: Any, segments: Sequence[Segment], *, window: int, windows: int) -> Tokens:
+def tokenize(
+    tokenizer: Any, segments: Sequence[Segment], *, window: int, windows: int
+) -> TokenWindows:
     """Fill exactly `windows` windows of `window` tokens each, begin and end tokens included.
 
     The rest is padded with the tokenizer's padding token.
@@ -58,7 +60,7 @@ def tokenize(tokenizer: Any, segments: Sequence[Segment], *, window: int, window
     for start in range(0, room, window - 2):
         some = slice(start, start + window - 2)
         pieces.append(_piece(tokenizer, ids[some], weights[some], window))
-    return Tokens(pieces=tuple(pieces), cut=cut)
+    return TokenWindows(pieces=tuple(pieces), cut=cut)
 
 
 def _piece(tokenizer: Any, ids: list[int], weights: list[float], window: int) -> Piece:

@@ -13,7 +13,7 @@ from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.manifest import open_source
 from imagemill.scheduler_jobs.submit.planning import occurrences
 from imagemill.scheduler_jobs.submit.planning.occurrences import CACHE_KB, Occurrences
-from imagemill.scheduler_jobs.submit.planning.planned_rows import Keys, plan_rows
+from imagemill.scheduler_jobs.submit.planning.planned_rows import RowKeys, plan_rows
 from imagemill.scheduler_jobs.submit.request import SubmissionRequest
 
 KEYS = ["a", "A", "a ", "", "id:1", "id:01", "żółć", "z\u0301", "\x00", "\ud800", "🦊"]
@@ -74,7 +74,7 @@ def test_where_they_are_counted_changes_no_seed_and_no_prompt(monkeypatch, tmp_p
         settings = Settings()
         with open_source(request.manifest, settings) as source, closing(Occurrences()) as seen:
             planned = list(plan_rows(request, source, settings))
-            good = list(Keys(seen.add).checked(planned, source.name))
+            good = list(RowKeys(seen.add).checked(planned, source.name))
             return [each.keys()[0] for row in good for each in row.requests(request.seed)]
 
     in_memory = asked_for()
