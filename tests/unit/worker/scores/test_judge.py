@@ -155,7 +155,7 @@ def test_a_text_that_no_database_takes_is_made_one(server: ChatServer, tmp_path:
 def test_a_table_that_could_not_work_is_refused(
     server: ChatServer, tmp_path: Path, fields: dict[str, Any]
 ) -> None:
-    with pytest.raises(ModelError, match=rf"scorers\.vqa\.judge\.{next(iter(fields))}:"):
+    with pytest.raises(ModelError, match=rf"scorers\.vqa\.{next(iter(fields))}:"):
         judge(server, tmp_path, **fields)
 
 
