@@ -57,7 +57,7 @@ ELSEWHERE = {
     "run": "it renders with torch: tests/e2e/test_tutorial.py, test_run.py, test_examples.py",
     "submit": "it needs a broker: tests/e2e/test_production.py",
     "worker": "it needs a broker, and does not end: tests/e2e/test_production.py",
-    "doctor": "it imports torch each time: tests/unit/scheduler_jobs/cli/commands/test_services.py",
+    "doctor": "it imports torch each time: tests/unit, cli/commands/operate/test_services.py",
     "import": "it needs an export of its own: tests/e2e/test_tutorial.py",
     "dispatcher": "it does not end: tests/integration",
     "flower": "it does not end: tests/e2e/test_flower_page.py",
@@ -81,14 +81,14 @@ ELSEWHERE = {
     "push": "it needs the Hub: tests/e2e/test_tutorial.py has a stand-in",
     "models add": "it needs the Hub: tests/models/test_add.py",
     "models pull": "it needs the Hub: tests/models/test_pull.py",
-    "workers drain": "it needs a worker: tests/unit/scheduler_jobs/cli/commands/test_workers.py",
-    "workers resume": "it needs a worker: tests/unit/scheduler_jobs/cli/commands/test_workers.py",
-    "workers pin": "it needs a worker: tests/unit/scheduler_jobs/cli/commands/test_workers.py",
-    "workers unpin": "it needs a worker: tests/unit/scheduler_jobs/cli/commands/test_workers.py",
+    "workers drain": "it needs a worker: tests/unit, cli/commands/operate/test_workers.py",
+    "workers resume": "it needs a worker: tests/unit, cli/commands/operate/test_workers.py",
+    "workers pin": "it needs a worker: tests/unit, cli/commands/operate/test_workers.py",
+    "workers unpin": "it needs a worker: tests/unit, cli/commands/operate/test_workers.py",
     **dict.fromkeys(
         ("backup", "restore"), "their places are new: tests/contract/pictures/test_backups.py"
     ),
-    "notifications test": "it needs a receiver: tests/unit, cli/commands/test_notifications.py",
+    "notifications test": "it needs a receiver: cli/commands/operate/test_notifications.py",
     "watermark": "it needs a marked picture: tests/contract/datasets/test_marks.py",
 }
 ABSENT = {

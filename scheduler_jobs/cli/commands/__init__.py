@@ -1,1 +1,4 @@
-"""The commands, a module a subject: each parses, calls one function and prints."""
+"""The commands, a folder for each section of `imagemill --help`.
+
+A module is about one subject. Each command parses, calls one function and prints.
+"""

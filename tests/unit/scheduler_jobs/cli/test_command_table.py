@@ -10,7 +10,7 @@ import pytest
 from imagemill.scheduler_jobs.cli import cli
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS as TABLE
 from imagemill.scheduler_jobs.cli.command_table import CommandEntry
-from imagemill.scheduler_jobs.cli.commands.submit_options import PARAMETER_FLAGS
+from imagemill.scheduler_jobs.cli.commands.render.submit_options import PARAMETER_FLAGS
 from imagemill.scheduler_jobs.manifest import Parameters
 from tests.helpers.places import ROOT
 
@@ -166,9 +166,9 @@ def test_a_command_imports_only_what_everybody_needs_who_calls_it() -> None:
     unused = {"alembic", "psycopg", "boto3", "botocore"}
     # In this order no module is blamed for what one before it may import.
     cases = {
-        "jobs": {*unused, "celery", "pyarrow", "numpy", "PIL"},
-        "exports": {*unused, "celery"},
-        "manifests": unused,
+        "look.jobs": {*unused, "celery", "pyarrow", "numpy", "PIL"},
+        "take_away.exports": {*unused, "celery"},
+        "render.manifests": unused,
     }
     code = (
         f"import importlib, sys\nfor module, unused in {cases}.items():\n"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from imagemill.db.errors import StorageDenied
-from imagemill.scheduler_jobs.cli.commands import jobs as job_commands
+from imagemill.scheduler_jobs.cli.commands.look import jobs as job_commands
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from imagemill.db.database import Database
 from imagemill.db.given_settings import DATABASE_FILE
 from imagemill.db.settings import Settings
 from imagemill.scheduler_jobs.cli.command_table import COMMANDS
-from imagemill.scheduler_jobs.cli.commands import checks
+from imagemill.scheduler_jobs.cli.commands.operate import checks
 from imagemill.scheduler_jobs.local.ports import free_ports
 from tests.helpers.mill import REFUSED, Mill
 from tests.helpers.places import ROOT

@@ -13,7 +13,8 @@ HEAVY = ("celery", "numpy", "openpyxl", "PIL", "pyarrow", "redis", "rich", "sqlg
 def test_a_command_imports_only_what_it_needs() -> None:
     """The modules of `plan`, `submit`, `status`, `jobs` and `watch`: each 0.1 s is seen."""
     code = (
-        "import sys\nfrom imagemill.scheduler_jobs.cli.commands import jobs, manifests, watch\n"
+        "import sys\nfrom imagemill.scheduler_jobs.cli.commands.look import jobs, watch\n"
+        "from imagemill.scheduler_jobs.cli.commands.render import manifests\n"
         f"print(sorted(set({HEAVY}) & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

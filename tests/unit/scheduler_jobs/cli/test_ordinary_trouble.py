@@ -120,7 +120,9 @@ def test_the_doctor_of_a_folder_with_nothing_in_it(imagemill, tmp_path, monkeypa
     """Nothing is set up, so nothing is missing: `run` needs no more."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IMAGEMILL_DEVICE", "cpu")
-    monkeypatch.setattr("imagemill.scheduler_jobs.cli.commands.checks._device", lambda _: "cpu")
+    monkeypatch.setattr(
+        "imagemill.scheduler_jobs.cli.commands.operate.checks._device", lambda _: "cpu"
+    )
     answer = imagemill("doctor", "--json")
     checks = {check["name"]: check["status"] for check in answer.json["checks"]}
     assert answer.code == 0, answer.out

@@ -88,7 +88,7 @@ def test_a_tile_says_which_image_it_is_and_what_differs(mill, dead, tmp_path, mo
 
 
 def test_pages_of_a_sheet_are_files_beside_each_other(at_home, dead, tmp_path, monkeypatch):
-    monkeypatch.setattr("imagemill.scheduler_jobs.cli.commands.sheets.PAGE_IMAGES", 2)
+    monkeypatch.setattr("imagemill.scheduler_jobs.cli.commands.look.sheets.PAGE_IMAGES", 2)
     document = at_home("contact-sheet", "latest", "-o", tmp_path / "s.webp", "--json").json
     assert document["images"] == 5
     assert [file.rpartition("/")[2] for file in document["outputs"]] == [

@@ -8,8 +8,8 @@ from PIL import Image
 
 from imagemill.db.errors import BrokerError
 from imagemill.scheduler_jobs import dispatcher as dispatching
-from imagemill.scheduler_jobs.cli.commands import checks
-from imagemill.scheduler_jobs.cli.commands.services import TASK_COLUMNS
+from imagemill.scheduler_jobs.cli.commands.operate import checks
+from imagemill.scheduler_jobs.cli.commands.operate.services import TASK_COLUMNS
 from imagemill.scheduler_jobs.local.ports import free_ports
 from tests.helpers.mill import REFUSED
 

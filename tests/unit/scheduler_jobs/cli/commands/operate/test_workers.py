@@ -14,7 +14,7 @@ from imagemill.db.queries.fleet.workers import list_fleet
 from imagemill.db.queries.work import shifts
 from imagemill.db.queries.work.presence import LOST_SECONDS
 from imagemill.db.tables import Worker
-from imagemill.scheduler_jobs.cli.commands.workers import _print
+from imagemill.scheduler_jobs.cli.commands.operate.workers import _print
 
 
 def test_the_fleet_is_listed(at_home, mill):

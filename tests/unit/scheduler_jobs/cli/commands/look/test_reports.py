@@ -9,7 +9,7 @@ from imagemill.db.compositions import Composition
 from imagemill.db.queries.pictures import environments
 from imagemill.db.states import ImageState, JobState
 from imagemill.db.tables import Environment
-from imagemill.scheduler_jobs.cli.commands import jobs
+from imagemill.scheduler_jobs.cli.commands.look import jobs
 from tests.helpers.mill import CRASH, REFUSED, spec
 
 EVIL = "a \x1b[31mred\u202e circle\nwith a tail"

@@ -12,7 +12,7 @@ from imagemill.db.queries.pictures.comparison import Compared
 from imagemill.db.storage.factory import open_storage
 from imagemill.db.tables import Job
 from imagemill.scheduler_jobs.cli.arguments import storable_reference
-from imagemill.scheduler_jobs.cli.commands.sheets import images_a_page, save_sheet
+from imagemill.scheduler_jobs.cli.commands.look.sheets import images_a_page, save_sheet
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.output import Column, plural
 from imagemill.scheduler_jobs.cli.exit_codes import EXIT_FAILED

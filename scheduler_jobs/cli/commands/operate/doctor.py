@@ -2,7 +2,7 @@
 
 import click
 
-from imagemill.scheduler_jobs.cli.commands.checks import (
+from imagemill.scheduler_jobs.cli.commands.operate.checks import (
     Check,
     check_services,
     check_settings,

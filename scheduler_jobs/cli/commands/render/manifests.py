@@ -13,8 +13,11 @@ from imagemill.db.documents import document
 from imagemill.db.queries.fleet.memory import list_waiting_for_memory
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.settings import Settings
-from imagemill.scheduler_jobs.cli.commands.cost import print_forecast
-from imagemill.scheduler_jobs.cli.commands.submit_options import ManifestCommand, submission_options
+from imagemill.scheduler_jobs.cli.commands.look.cost import print_forecast
+from imagemill.scheduler_jobs.cli.commands.render.submit_options import (
+    ManifestCommand,
+    submission_options,
+)
 from imagemill.scheduler_jobs.cli.display import output
 from imagemill.scheduler_jobs.cli.display.column_table import print_columns, print_extras
 from imagemill.scheduler_jobs.cli.display.deadline_verdict import deadline_checks, print_deadline

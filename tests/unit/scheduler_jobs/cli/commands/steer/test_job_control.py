@@ -8,7 +8,7 @@ from imagemill.db.queries.jobs import lifecycle
 from imagemill.db.queries.tallies import Counts
 from imagemill.db.queries.work import shifts
 from imagemill.db.states import JobState
-from imagemill.scheduler_jobs.cli.commands import watch as watching
+from imagemill.scheduler_jobs.cli.commands.look import watch as watching
 from tests.helpers.mill import REFUSED
 
 

@@ -1,0 +1,1 @@
+"""Commands that show jobs, images, errors, costs and pictures."""

@@ -1,0 +1,1 @@
+"""Commands about the models, samplers and tokenizers that manifests may name."""

@@ -1,0 +1,1 @@
+"""Commands that hold stored files against what is recorded. Those that render: `worker.cli`."""

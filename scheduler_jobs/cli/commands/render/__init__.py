@@ -1,0 +1,1 @@
+"""Commands that read a manifest: check it, queue it, render it."""

@@ -1,0 +1,1 @@
+"""Commands that change a job: its turn, its labels, whether it is there."""

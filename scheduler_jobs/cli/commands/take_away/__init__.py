@@ -1,0 +1,1 @@
+"""Commands that take pictures and tables to other tools, or from them."""
