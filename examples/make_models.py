@@ -16,11 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-logging.disable(logging.WARNING)  # of libraries: what they lack here, these models do not need
-
-import diffusers  # noqa: E402  # after the line above
-import torch  # noqa: E402
-import transformers  # noqa: E402
+import diffusers
+import torch
+import transformers
 
 SHAPES64 = Path(__file__).resolve().parents[1] / "worker" / "shapes64"
 TOKEN = "<lucky>"  # noqa: S105  # a word of a prompt, no secret
@@ -30,9 +28,13 @@ MEANING = "a large red star"
 def main(folder: Path) -> None:
     """Make every model that is not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
-    take_apart(folder)
-    embedding(folder / "embeddings" / "lucky.bin")
-    unconditional(folder / "ddpm")
+    logging.disable(logging.WARNING)  # what libraries lack here, these models do not need
+    try:
+        take_apart(folder)
+        embedding(folder / "embeddings" / "lucky.bin")
+        unconditional(folder / "ddpm")
+    finally:
+        logging.disable(logging.NOTSET)
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
