@@ -80,9 +80,10 @@ def own_environment_only() -> Iterator[None]:
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-        # What runs remember there must not come from the developer's own.
+        # What runs remember there, and a stack, must not come from the developer's own.
         with tempfile.TemporaryDirectory(prefix="imagemill-test-cache-") as own:
             patch.setenv("XDG_CACHE_HOME", str(shared_folder() or own))
+            patch.setenv("XDG_DATA_HOME", own)
             yield
 
 
